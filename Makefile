@@ -1,0 +1,54 @@
+# `make` lists the targets. Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart train-digits sample-digits evaluate-digits test test-all check format clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Langevin needs Python 3.11 or later; say make PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(INSTALLED_DEV): $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(INSTALLED)
+
+quickstart: train-digits sample-digits evaluate-digits  ## install, then train, sample and evaluate on handwritten digits (minutes on a CPU)
+
+train-digits: $(INSTALLED)
+	$(BIN)/python train.py experiment=digits name=quickstart
+
+sample-digits: train-digits
+	$(BIN)/python sample.py checkpoint=outputs/quickstart num_samples=500 batch_size=250 overwrite=true
+
+evaluate-digits: sample-digits
+	$(BIN)/python evaluate.py samples=outputs/quickstart/generated data=digits metrics=[class_accuracy]
+
+test: $(INSTALLED_DEV)  ## install, then run the tests (without the slow ones)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(INSTALLED_DEV)  ## all tests, the slow ones too
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED_DEV)  ## lint, format, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED_DEV)  ## put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the virtual environment and caches; runs in outputs/ stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

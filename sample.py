@@ -1,0 +1,6 @@
+"""Makes pictures: `python sample.py checkpoint=outputs/NAME num_samples=64 sampler=ddim sampler.steps=50`."""
+
+from langevin.sample import main
+
+if __name__ == "__main__":
+    main()

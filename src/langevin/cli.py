@@ -1,0 +1,61 @@
+"""What all commands share: composing and checking a config, and telling mistakes plainly."""
+
+import errno
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from langevin.config.validate import CONF, groups
+from langevin.errors import UserError
+
+
+def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[], None]:
+    """Make the `main` of a command.
+
+    Args:
+        config_name: the command's file in conf/.
+        run: what it does with the composed config.
+    """
+
+    def task(cfg: DictConfig) -> None:
+        hydra_cfg = HydraConfig.get()
+        if hydra_cfg.mode is RunMode.MULTIRUN:
+            # Lightning starts its other processes by repeating sys.argv, which must then mean this one job.
+            sys.argv = [sys.argv[0], *hydra_cfg.overrides.task]
+        try:
+            run(cfg)
+        except UserError as error:
+            fail(str(error))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            fail(f"the disk is full: {error}")
+
+    def main() -> None:
+        sys.argv[1:] = [forced(argument) for argument in sys.argv[1:]]
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
+
+    return main
+
+
+def forced(argument: str) -> str:
+    """An override that Hydra takes even if there is no such key: `a.b=1` becomes `++a.b=1`.
+
+    Hydra stops at the first unknown key and advises `+a.b=1`, which hides the typo. Let through, it is found with all
+    other mistakes, by `langevin.config.validate`. Choices of a group stay as they are: Hydra lists the options.
+    """
+    key, equals, _ = argument.partition("=")
+    if not equals or key.startswith(("-", "+", "~", "hydra")) or key.partition("@")[0] in groups() or "/" in key:
+        return argument
+    return "++" + argument
+
+
+def fail(message: str) -> NoReturn:
+    """Say what is wrong and end with status 1."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(1)

@@ -1,0 +1,1 @@
+"""What a config may hold, and finding all that is wrong with one before anything is touched."""

@@ -1,0 +1,75 @@
+"""Which run a config means: what makes two runs the same, and a name for it."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from langevin.config.types import plain
+
+# How a run is watched, stored or sped up. All else decides what is trained, and makes another run when it is changed.
+NOT_IDENTITY = (
+    "name",
+    "output_dir",
+    "resume",
+    "loader",
+    "trainer",
+    "callbacks",
+    "loggers",
+    "metrics",
+    "features",
+    "evaluation",
+    "sampler",
+    "grid",
+    "guidance",
+    "data.path",
+    "data.test_path",
+    "data.download_dir",
+)
+YET_IDENTITY = ("trainer.precision", "trainer.gradient_clip_val")
+
+
+def identity(cfg: DictConfig) -> dict[str, Any]:
+    """The values that decide what is trained, by their paths."""
+
+    def decides(path: str) -> bool:
+        parts = path.split(".")
+        prefixes = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+        return bool(prefixes.intersection(YET_IDENTITY)) or not prefixes.intersection(NOT_IDENTITY)
+
+    return {path: value for path, value in flatten(cfg) if decides(path)}
+
+
+def flatten(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
+    """All values with their paths; lists are values."""
+
+    def walk(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in node.items():
+            if isinstance(value, Mapping):
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return walk(plain(cfg), "")
+
+
+def automatic_name(cfg: DictConfig, choices: Mapping[str, Any]) -> str:
+    """A run's name: its main choices, and a digest that differs whenever what is trained differs.
+
+    So the same command continues its run, and no two cells of a sweep share a folder.
+    """
+    digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:8]
+    chosen = [choices.get(group) for group in ("experiment", "data", "model", "schedule")]
+    return "-".join([*dict.fromkeys(str(choice) for choice in chosen if choice), digest])
+
+
+def differences(old: DictConfig, new: DictConfig) -> list[str]:
+    """What two configs train differently, a line each."""
+    before, after = identity(old), identity(new)
+    return [
+        f"{path}: {before.get(path, 'absent')} in the run, {after.get(path, 'absent')} now"
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    ]

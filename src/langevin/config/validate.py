@@ -1,0 +1,119 @@
+"""Finds every mistake in a config, all at once."""
+
+import ast
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from langevin.config.signature import Field, TargetError, signature
+from langevin.config.types import TARGET, describe, fits, plain
+from langevin.errors import UserError
+
+CONF = next(path for path in (Path(__file__).parents[1] / "conf", Path(__file__).parents[3] / "conf") if path.is_dir())
+# Groups of which several options compose: their nodes hold named components.
+PLURAL = ("callbacks", "loggers", "metrics")
+# Groups that only choose others.
+BUNDLES = ("formulation", "experiment")
+
+
+class Mistake(NamedTuple):
+    """A mistake in a config.
+
+    Attributes:
+        path: where, such as "sampler.steps".
+        message: what is wrong and what is allowed.
+    """
+
+    path: str
+    message: str
+
+
+class ConfigError(UserError):
+    """All the mistakes in a config, a line each."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = mistakes
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__(f"{count} in the config:\n" + "\n".join(f"  {path}: {text}" for path, text in mistakes))
+
+
+def groups() -> list[str]:
+    """The names of all groups of options."""
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def options(group: str) -> list[str]:
+    """The names of a group's options."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def structure(cfg: DictConfig, options_of_command: Mapping[str, str]) -> list[Mistake]:
+    """The mistakes that the config's shape shows: unknown keys, wrong types, missing values, components that are none.
+
+    Args:
+        cfg: the composed config.
+        options_of_command: the command's own options and their types, such as {"seed": "int"}.
+    """
+    try:
+        values = plain(cfg)
+    except OmegaConfBaseException as error:
+        return [Mistake(error.full_key or "config", str(error).splitlines()[0])]
+    root = {name: Field(ast.parse(kind, mode="eval").body, False) for name, kind in options_of_command.items()}
+    return list(_root(values, root))
+
+
+def _root(values: Mapping[str, Any], root: dict[str, Field]) -> Iterator[Mistake]:
+    known = [*root, *(group for group in groups() if group not in BUNDLES)]
+    for key, value in values.items():
+        if key in root:
+            yield from _value(key, value, root[key])
+        elif key not in known:
+            yield Mistake(key, unknown(key, known))
+        elif key in PLURAL and isinstance(value, Mapping):
+            for name, node in value.items():
+                yield from _component(f"{key}.{name}", node, f"an option of {key}: {', '.join(options(key))}")
+        elif value is not None and value != []:
+            yield from _component(key, value, f"{key}=NAME with one of {', '.join(options(key))}")
+
+
+def _component(path: str, node: Any, allowed: str) -> Iterator[Mistake]:
+    if not isinstance(node, Mapping):
+        yield Mistake(path, f"is {node!r}, but a component is chosen by name; allowed: {allowed}")
+        return
+    if TARGET not in node:
+        yield Mistake(path, f"names no class ({TARGET}); choose it first: {allowed}")
+        return
+    try:
+        fields = signature(str(node[TARGET]))
+    except TargetError as error:
+        yield Mistake(f"{path}.{TARGET}", str(error))
+        return
+    for key, value in node.items():
+        if key == TARGET:
+            continue
+        if fields is not None and key not in fields:
+            # Every parameter a user may set is listed in the YAML; the rest is handed in by the program.
+            yield Mistake(f"{path}.{key}", unknown(key, [name for name in fields if name in node]))
+        elif isinstance(value, Mapping) and TARGET in value:
+            yield from _component(f"{path}.{key}", value, "a component")
+        else:
+            yield from _value(f"{path}.{key}", value, Field(None, False) if fields is None else fields[key])
+
+
+def _value(path: str, value: Any, field: Field) -> Iterator[Mistake]:
+    if value == "???":
+        yield Mistake(path, f"must be given; allowed: {describe(field.annotation)}")
+    elif not fits(value, field.annotation):
+        shown = "null" if value is None else repr(value) if isinstance(value, str) else str(value)
+        yield Mistake(path, f"is {shown}; allowed: {describe(field.annotation)}")
+
+
+def unknown(key: str, known: list[str]) -> str:
+    """What to say of an unknown key."""
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"no such option{hint}; allowed: {', '.join(known)}"

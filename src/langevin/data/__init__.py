@@ -1,0 +1,1 @@
+"""Image sources, the uint8 cache and the LightningDataModule."""

@@ -1,0 +1,113 @@
+"""Stanford Cars in the layout of its official development kit."""
+
+import functools
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langevin.data.archive import Archive, Folder, open_archive
+from langevin.data.pictures import FilePictures
+from langevin.data.source import ImageSet, ImageSource
+from langevin.errors import UserError
+
+_META = "devkit/cars_meta.mat"
+_TRAIN = "devkit/cars_train_annos.mat"
+_TEST = ("cars_test_annos_withlabels.mat", "devkit/cars_test_annos_withlabels.mat")
+
+
+class StanfordCars(ImageSource):
+    """RGB photographs of cars in 196 classes: 8,144 for training and, where they are there, 8,041 for testing.
+
+    The test split is used when both ``cars_test/`` and ``cars_test_annos_withlabels.mat`` are there.
+
+    Args:
+        path: the folder with ``cars_train/`` and ``devkit/``, or one that holds it as ``stanford_cars/``, or an
+            uncompressed tar or a zip of either. Its official download no longer exists, so it must be given.
+        image_size: side in pixels.
+        crop: crop each photograph to the car's annotated box first.
+        flip: mirror images at random in training.
+    """
+
+    def __init__(self, path: str | None, image_size: int = 64, crop: bool = True, flip: bool = True) -> None:
+        super().__init__(image_size=image_size, channels=3, flip=flip)
+        self.path = path
+        self.crop = crop
+
+    def check(self) -> None:
+        """Look for the annotations and the training images."""
+        archive, root = self._archive
+        if not any(name.startswith(f"{root}cars_train/") for name in archive.names):
+            raise UserError(f"data.path={self.path}: there is no image in {root}cars_train/")
+
+    def splits(self) -> tuple[str, ...]:
+        """Train, and test where its images and their classes are there."""
+        archive, root = self._archive
+        has_images = any(name.startswith(f"{root}cars_test/") for name in archive.names)
+        return ("train", "test") if has_images and self._annotations("test") else ("train",)
+
+    def fingerprint(self, split: str) -> str:
+        """Sizes and times of change of the images and annotations."""
+        archive, root = self._archive
+        images = (name for name in archive.names if name.startswith(f"{root}cars_{split}/"))
+        return f"crop={self.crop} {archive.fingerprint((root + _META, self._annotations(split), *images))}"
+
+    def load(self, split: str) -> ImageSet:
+        """Read the annotations.
+
+        Raises:
+            UserError: when they cannot be read, or name an image that is not there.
+        """
+        archive, root = self._archive
+        names = tuple(str(name) for name in self._read(root + _META, "class_names"))
+        annotations = self._annotations(split)
+        cars = np.atleast_1d(self._read(annotations, "annotations"))
+        if not {"fname", "class", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"} <= set(cars.dtype.names or ()):
+            raise UserError(f"data.path={self.path}: {annotations} has no files, classes and boxes in it")
+        files = [f"{root}cars_{split}/{name}" for name in cars["fname"]]
+        there = set(archive.names)
+        missing = next((file for file in files if file not in there), None)
+        if missing is not None:
+            raise UserError(f"data.path={self.path}: {annotations} names {missing}, which is not there")
+        # MATLAB counts from 1, and its boxes include their last pixel.
+        boxes = [
+            (int(car["bbox_x1"]) - 1, int(car["bbox_y1"]) - 1, int(car["bbox_x2"]), int(car["bbox_y2"])) for car in cars
+        ]
+        labels = cars["class"].astype(np.int64) - 1
+        if labels.min() < 0 or labels.max() >= len(names):
+            raise UserError(f"data.path={self.path}: {annotations} has classes outside of 1..{len(names)}")
+        return ImageSet(FilePictures(archive, files, boxes if self.crop else None), labels, names)
+
+    @functools.cached_property
+    def _archive(self) -> tuple[Archive, str]:
+        """The archive, and the name of the official root in it ('' or 'stanford_cars/')."""
+        if self.path is None:
+            raise UserError(
+                "data.path=null: the official download of Stanford Cars no longer exists; get a copy (cars_train/ and "
+                "devkit/) and give its folder, or a tar of it, as data.path=FOLDER_OR_TAR"
+            )
+        archive = open_archive(self.path, "data.path")
+        for root in ("", "stanford_cars/"):
+            if archive.exists(root + _TRAIN) and archive.exists(root + _META):
+                # Only the data set's own folder is listed, for its parent may hold the whole disk.
+                return (Folder(Path(archive.path) / root), "") if isinstance(archive, Folder) else (archive, root)
+        raise UserError(
+            f"data.path={self.path}: neither {_TRAIN} and {_META} nor stanford_cars/ with both is in it; "
+            "it must be laid out as the official release: cars_train/*.jpg, devkit/*.mat"
+        )
+
+    def _annotations(self, split: str) -> str:
+        """The name of the split's annotations, '' when there are none."""
+        archive, root = self._archive
+        names = (_TRAIN,) if split == "train" else _TEST
+        return next((root + name for name in names if archive.exists(root + name)), "")
+
+    def _read(self, name: str, variable: str) -> NDArray[Any]:
+        from scipy.io import loadmat
+
+        try:
+            return loadmat(io.BytesIO(self._archive[0].read(name)), squeeze_me=True)[variable]
+        except Exception as error:  # a broken .mat file makes scipy raise anything
+            raise UserError(f"data.path={self.path}: cannot read {variable} from {name} ({error!r})") from error

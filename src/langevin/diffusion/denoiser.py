@@ -1,0 +1,103 @@
+"""From a network's output to a prediction of the picture and of the noise."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from langevin.diffusion.level import Level, combine, like
+from langevin.diffusion.parameterization import Parameterization
+from langevin.diffusion.schedules.schedule import Schedule
+from langevin.diffusion.variance import Variance
+
+Condition = Mapping[str, Tensor]
+
+
+class Prediction(NamedTuple):
+    """What is believed of a noisy picture; all of shape (B, C, H, W).
+
+    Attributes:
+        x: the clean picture.
+        eps: the noise, so that ``x_t = alpha x + sigma eps``.
+        raw: the network's output F in its own parameterization.
+        variance: the network's further channels, for a learned variance; None without.
+    """
+
+    x: Tensor
+    eps: Tensor
+    raw: Tensor
+    variance: Tensor | None
+
+
+class Denoise(Protocol):
+    """Whatever can be sampled from: a `Denoiser`, or guidance around one."""
+
+    schedule: Schedule
+    variance: Variance
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Prediction:
+        """See `Denoiser.forward`."""
+
+
+class Denoiser(nn.Module):
+    """A network with the meaning of its output: the only caller of a network.
+
+    Args:
+        network: maps (x, c_noise, cond) to a tensor of ``variance.channels(C)`` channels.
+        schedule: how noise grows with time.
+        parameterization: what the network's output means.
+        variance: the variance of a reverse step.
+    """
+
+    def __init__(
+        self, network: nn.Module, schedule: Schedule, parameterization: Parameterization, variance: Variance
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.schedule = schedule
+        self.parameterization = parameterization
+        self.variance = variance
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Prediction:
+        """Predict the picture and the noise in `x_t`.
+
+        Args:
+            x_t: noisy pictures (B, C, H, W).
+            t: times in (0, t_max], float64 on the CPU, of shape () or (B,).
+            cond: what the network is conditioned on, such as {"label": int64 (B,)}.
+        """
+        level = self.schedule(t)
+        c_noise = like(self.parameterization.c_noise(self.schedule, t), x_t).reshape(-1).expand(len(x_t))
+        output = self.network(like(self.parameterization.c_in(level), x_t) * x_t, c_noise, cond).to(x_t.dtype)
+        raw, variance = output, None
+        if output.shape[1] != x_t.shape[1]:
+            raw, variance = output.split([x_t.shape[1], output.shape[1] - x_t.shape[1]], dim=1)
+        a, b = self.parameterization.mix(self.schedule, t)
+        determinant = level.alpha * b - level.sigma * a
+        return Prediction(
+            x=combine(b / determinant, x_t, -level.sigma / determinant, raw),
+            eps=combine(-a / determinant, x_t, level.alpha / determinant, raw),
+            raw=raw,
+            variance=variance,
+        )
+
+    def null_condition(self, cond: Condition) -> Condition:
+        """The condition that says nothing, of the same batch size: what guidance compares with."""
+        null: Callable[[Condition], Condition] = self.network.null_condition  # type: ignore[assignment]
+        return null(cond)
+
+
+def eps_from_x(x: Tensor, x_t: Tensor, level: Level) -> Tensor:
+    """The noise that goes with the picture `x` in `x_t`: ``(x_t - alpha x) / sigma``."""
+    return combine(1 / level.sigma, x_t, -level.alpha / level.sigma, x)
+
+
+def is_solvable(schedule: Schedule, parameterization: Parameterization) -> bool:
+    """Whether x can be told from x_t and the network's output at the noisiest level.
+
+    A prediction of eps, for one, says nothing of x where no signal is left (alpha = 0).
+    """
+    t = torch.tensor(schedule.t_max, dtype=torch.float64)
+    level, (a, b) = schedule(t), parameterization.mix(schedule, t)
+    return bool((level.alpha * b - level.sigma * a).abs() > 1e-12)

@@ -1,0 +1,1 @@
+"""How noise grows with time: one file a schedule."""

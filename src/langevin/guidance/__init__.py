@@ -1,0 +1,1 @@
+"""Guidance wraps a denoiser and is itself called like one."""

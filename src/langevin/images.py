@@ -1,0 +1,64 @@
+"""Pixels: between uint8 and [-1, 1], and into files that are whole or absent."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """Map uint8 levels 0..255 to float32 in [-1, 1]: ``u / 127.5 - 1``."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Map [-1, 1] to the nearest uint8 level (values outside are clamped): the inverse of `from_uint8`."""
+    return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that `path` holds either its old content or the new one, never a part.
+
+    Args:
+        path: where the file goes; missing parent folders are made.
+        write: is given the open binary file to fill.
+
+    Raises:
+        OSError: when the disk is full or the folder cannot be written; `path` is then as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def picture_grid(images: Tensor, columns: int) -> np.ndarray:
+    """Lay pictures uint8 (N, C, H, W) out in rows of `columns`: uint8 (H', W', 3), with a thin gap between them."""
+    from torchvision.utils import make_grid
+
+    return (
+        make_grid(images.cpu(), nrow=columns, padding=max(1, images.shape[-1] // 16), pad_value=255)
+        .permute(1, 2, 0)
+        .numpy()
+    )
+
+
+def write_png(path: Path, picture: np.ndarray, scale: int = 1) -> None:
+    """Write a picture, uint8 (H, W, 3), enlarged `scale` times without smoothing, as PNG."""
+    image = Image.fromarray(picture)
+    if scale > 1:
+        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    write_atomically(path, lambda file: image.save(file, "PNG"))

@@ -1,0 +1,94 @@
+"""The Inception Score."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from langevin.errors import UserError
+from langevin.metrics.base import SampleMetric
+from langevin.metrics.features import FeatureExtractor
+
+SHUFFLE_SEED = 2020
+"""The seed by which torch-fidelity deals the samples out to the splits."""
+
+
+class InceptionScore(SampleMetric):
+    """``exp(E KL(p(y|x) | p(y)))``, mean and standard deviation over splits of the samples; higher is better.
+
+    Salimans et al. 2016 (arXiv 1606.03498, section 4), computed as torch-fidelity does: samples shuffled with a fixed
+    seed, splits of equal size up to one, standard deviation with ddof 0, in float64. In [1, number of classes].
+    Reported as ``inception_score@N`` and ``inception_score_std@N`` on the official Inception weights, else as
+    ``classifier_score_<extractor>@N`` and ``classifier_score_std_<extractor>@N``. It looks at no reference.
+
+    Args:
+        splits: number of splits, at least 1 and at most the number of samples.
+    """
+
+    needs_features = True
+    higher_is_better = True
+
+    count: Tensor
+    probabilities: Tensor
+    negative_entropy: Tensor
+    split_of: Tensor
+
+    def __init__(self, splits: int = 10) -> None:
+        super().__init__()
+        if splits < 1:
+            raise UserError(f"metrics.inception_score.splits={splits}: must be at least 1")
+        self.splits = splits
+
+    def check(self, num_samples: int, num_reference: int, features: FeatureExtractor) -> None:
+        """Refuse empty splits, see the base class.
+
+        Raises:
+            UserError: when there are fewer samples than splits.
+        """
+        if num_samples < self.splits:
+            raise UserError(
+                f"num_samples={num_samples} is too few for metrics.inception_score.splits={self.splits}: each split "
+                "needs a sample: use more samples or fewer splits"
+            )
+
+    def begin(self, num_samples: int, features: FeatureExtractor) -> None:
+        """Deal the samples out to the splits and add the sums, see the base class."""
+        super().begin(num_samples, features)
+        self.keys = [
+            f"{features.metric_name(official, otherwise)}@{num_samples}"
+            for official, otherwise in (
+                ("inception_score", "classifier_score"),
+                ("inception_score_std", "classifier_score_std"),
+            )
+        ]
+        # Sample order[j] comes j-th after the shuffle, and split k holds the j in [k N // splits, (k + 1) N // splits).
+        order = np.random.RandomState(SHUFFLE_SEED).permutation(num_samples)
+        sizes = np.diff([k * num_samples // self.splits for k in range(self.splits + 1)])
+        split_of = torch.empty(num_samples, dtype=torch.int64)
+        split_of[torch.from_numpy(order)] = torch.from_numpy(np.repeat(np.arange(self.splits), sizes))
+        self.register_buffer("split_of", split_of, persistent=False)
+
+        classes = features.sizes["logits"]
+        self.add_state("count", torch.zeros(self.splits, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("probabilities", torch.zeros(self.splits, classes, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("negative_entropy", torch.zeros(self.splits, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor, real: bool) -> None:
+        """Add the class probabilities of ``logits`` (B, classes) to their splits, see the base class."""
+        log_p = outputs["logits"].double().log_softmax(1)
+        p = log_p.exp()
+        # A matrix product, because index_add_ on a GPU adds in no fixed order.
+        member = torch.nn.functional.one_hot(self.split_of[index], self.splits).T
+        self._accumulate("count", member.sum(1))
+        self._accumulate("probabilities", member.double() @ p)
+        self._accumulate("negative_entropy", member.double() @ (p * log_p).sum(1))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the mean over the splits and the standard deviation, see the base class."""
+        self._require_all(self.count.sum())
+        marginal = self.probabilities / self.count[:, None]
+        # E KL(p | q) = E sum p log p - sum q log q, for q is the mean of p.
+        divergence = self.negative_entropy / self.count - torch.xlogy(marginal, marginal).sum(1)
+        scores = divergence.exp()
+        return dict(zip(self.keys, (scores.mean(), scores.std(correction=0)), strict=True))

@@ -1,0 +1,42 @@
+"""The interface of every block, and blocks in a row."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+NORM_GROUPS = 32
+NORM_EPSILON = 1e-6
+
+
+class Block(nn.Module, ABC):
+    """A function of features and of the embedding of noise level and condition.
+
+    All blocks share this one signature, those too that need no embedding, so that any can stand in another's place.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map features (B, C, H, W) under an embedding (B, D) to features (B, C', H', W')."""
+
+
+class Chain(Block):
+    """Blocks applied one after the other under the same embedding.
+
+    Args:
+        *blocks: at least one.
+    """
+
+    def __init__(self, *blocks: Block) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map features (B, C, H, W) under an embedding (B, D) to those of the last block."""
+        for block in self.blocks:
+            x = block(x, embedding)
+        return x
+
+
+def normalization(channels: int) -> nn.GroupNorm:
+    """Give DDPM's normalization, over 32 groups with epsilon 1e-6; `channels` is a multiple of 32."""
+    return nn.GroupNorm(NORM_GROUPS, channels, eps=NORM_EPSILON)

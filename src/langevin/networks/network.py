@@ -1,0 +1,47 @@
+"""The interface of every network."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from langevin.networks.checked import Checked
+from langevin.networks.condition import NO_LABEL
+
+
+class Network(nn.Module, Checked, ABC):
+    """A function of a noisy image, its noise level and a condition.
+
+    A network never sees a schedule: `c_noise` is whatever number the parameterization chose to name the noise level.
+
+    A network's constructor takes, beside its own parameters, the facts of the dataset as keywords: `in_channels`,
+    `out_channels`, `image_size` and `condition`. Its `check` takes `image_size` and its own parameters.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Evaluate the network.
+
+        Args:
+            x: (B, C, H, W), scaled to about unit variance by the caller.
+            c_noise: (B,) floating point, the name of each sample's noise level.
+            cond: what each sample shows, for instance `{"label": (B,) int64}` where -1 means "no label"; None means no
+                condition for the whole batch. A network that was built without a condition ignores it.
+
+        Returns:
+            (B, C_out, H, W).
+        """
+
+    def null_condition(self, cond: Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:
+        """Give the unconditional counterpart of `cond`, of the same structure and shapes, for guidance.
+
+        Args:
+            cond: as in `forward`.
+
+        Returns:
+            `cond` with every label replaced by -1; None stays None.
+        """
+        if cond is None:
+            return None
+        return {**cond, "label": torch.full_like(cond["label"], NO_LABEL)}

@@ -1,0 +1,80 @@
+"""Pictures by number: picture i of a seed, whatever the batch size and the number of processes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from langevin.diffusion.denoiser import Denoise, Denoiser
+from langevin.errors import UserError
+from langevin.images import to_uint8
+from langevin.samplers.noise import ImageNoise
+from langevin.samplers.sampler import OnPrediction, Sampler
+
+
+class Generated(NamedTuple):
+    """A batch of finished pictures.
+
+    Attributes:
+        indices: which pictures these are, int64 (B,), on the CPU.
+        images: uint8 (B, C, H, W).
+        labels: int64 (B,) on the CPU; None for an unconditional model.
+    """
+
+    indices: Tensor
+    images: Tensor
+    labels: Tensor | None
+
+
+class Generator:
+    """Makes pictures with a denoiser: a sampler, its guidance, and the labels asked for.
+
+    Args:
+        sampler: takes noise to pictures.
+        guide: puts guidance around a denoiser, or hands it back.
+        shape: the shape (C, H, W) of a picture.
+        num_classes: the model's classes; None for an unconditional model.
+        labels: picture i is of class ``labels[i % len(labels)]``; None for every class in turn.
+
+    Raises:
+        UserError: when labels are given to an unconditional model, or lie outside its classes.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        guide: Callable[[Denoiser], Denoise],
+        shape: tuple[int, int, int],
+        num_classes: int | None,
+        labels: Sequence[int] | None = None,
+    ) -> None:
+        if num_classes is None and labels is not None:
+            raise UserError(f"labels is {list(labels)}; the model is unconditional, so leave labels out")
+        if num_classes is not None:
+            labels = range(num_classes) if labels is None else labels
+            wrong = [label for label in labels if not 0 <= label < num_classes]
+            if wrong or not labels:
+                raise UserError(f"labels is {list(labels)}; allowed: whole numbers from 0 to {num_classes - 1}")
+        self.sampler = sampler
+        self.guide = guide
+        self.shape = shape
+        self.labels = labels
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        indices: Sequence[int],
+        seed: int,
+        batch_size: int,
+        device: torch.device | str,
+        on_prediction: OnPrediction | None = None,
+    ) -> Iterator[Generated]:
+        """Make the pictures `indices` of `seed`, `batch_size` at a time."""
+        denoise = self.guide(denoiser)
+        for start in range(0, len(indices), batch_size):
+            batch = indices[start : start + batch_size]
+            labels = None if self.labels is None else torch.tensor([self.labels[i % len(self.labels)] for i in batch])
+            cond = None if labels is None else {"label": labels.to(device)}
+            images = self.sampler(denoise, ImageNoise(seed, batch, self.shape, device), cond, on_prediction)
+            yield Generated(torch.tensor(batch), to_uint8(images), labels)

@@ -1,0 +1,1 @@
+"""The LightningModule, the EMA weights and the callbacks."""

@@ -1,0 +1,1 @@
+"""Everything periodic in a run: one file a callback."""

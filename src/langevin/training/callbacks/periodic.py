@@ -1,0 +1,86 @@
+"""What is done every so many steps, on the averaged weights, without disturbing training."""
+
+from abc import abstractmethod
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+from langevin.errors import UserError
+from langevin.images import write_png
+from langevin.training.callbacks.progress import Progress
+from langevin.training.module import DiffusionModule
+
+
+class Periodic(Callback):
+    """Runs `act` every so many optimizer steps and at the end of training.
+
+    The random numbers of training are a function of the step alone (`DiffusionModule`), so nothing done here changes
+    what is trained.
+
+    Args:
+        every_n_steps: at least 1.
+
+    Raises:
+        UserError: when every_n_steps is below 1.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        if every_n_steps < 1:
+            raise UserError(f"every_n_steps is {every_n_steps}; allowed: at least 1")
+        self.every_n_steps = every_n_steps
+        self._last_step = -1
+
+    @abstractmethod
+    def act(self, trainer: Trainer, module: DiffusionModule) -> None:
+        """What is to be done; called on every rank, without gradients."""
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Act where it is time."""
+        step = trainer.global_step
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and step % self.every_n_steps == 0:
+            self._act(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Act on the end, where that has not just been done."""
+        if self._last_step != trainer.global_step:
+            self._act(trainer, pl_module)
+
+    @torch.no_grad()
+    def _act(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, DiffusionModule)
+        self._last_step = trainer.global_step
+        with ExitStack() as stack:
+            for callback in callbacks_of(trainer):
+                if isinstance(callback, Progress):
+                    stack.enter_context(callback.interlude())
+            stack.enter_context(trainer.precision_plugin.forward_context())
+            self.act(trainer, pl_module)
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """The trainer's callbacks, which Lightning does not declare."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks
+
+
+def publish_picture(trainer: Trainer, directory: Path, name: str, picture: np.ndarray, scale: int) -> None:
+    """Write a picture, uint8 (H, W, 3), as `directory/name_STEP.png`, and give it to the loggers that take pictures."""
+    step = trainer.global_step
+    write_png(directory / f"{name}_{step:08d}.png", picture, scale)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key=name, images=[picture], step=step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, picture, step, dataformats="HWC")

@@ -1,0 +1,92 @@
+"""The exponential moving average of the network's weights, from which samples are drawn."""
+
+import copy
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from langevin.errors import UserError
+
+
+class EMA(nn.Module, ABC):
+    """Holds the averaged copy of a network: ``average = decay * average + (1 - decay) * weights`` after every step.
+
+    Lightning's `EMAWeightAveraging` and torch's `AveragedModel` are not used: they copy the whole module, know only a
+    fixed decay, swap weights in place around validation, and read a counter back from the device at every step.
+
+    Args:
+        network: the network to average; it is copied.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    @abstractmethod
+    def decay(self, step: int, batch_size: int) -> float:
+        """The decay at optimizer step `step` (1 is the first), each of `batch_size` images; in [0, 1]."""
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int, batch_size: int) -> None:
+        """Move the average towards `network` by one step; its buffers (batch norm's) are copied as they are."""
+        averages: list[Tensor] = list(self.network.parameters())
+        weights: list[Tensor] = list(network.parameters())
+        torch._foreach_lerp_(averages, weights, 1 - self.decay(step, batch_size))
+        for average, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
+            average.copy_(buffer)
+
+
+class StepEMA(EMA):
+    """An average over optimizer steps, as DDPM and most codes keep it.
+
+    Args:
+        network: the network to average.
+        max_decay: the decay in the end, in [0, 1); 0 keeps no average at all.
+        warm_up: start with a short memory, ``decay = min(max_decay, (1 + step) / (10 + step))``, so that the random
+            initial weights are soon forgotten.
+
+    Raises:
+        UserError: when max_decay leaves [0, 1).
+    """
+
+    def __init__(self, network: nn.Module, max_decay: float = 0.9999, warm_up: bool = True) -> None:
+        if not 0 <= max_decay < 1:
+            raise UserError(f"max_decay is {max_decay}; allowed: 0 (no average) up to, not including, 1")
+        super().__init__(network)
+        self.max_decay = max_decay
+        self.warm_up = warm_up
+
+    def decay(self, step: int, batch_size: int) -> float:
+        """See `EMA`."""
+        return min(self.max_decay, (1 + step) / (10 + step)) if self.warm_up else self.max_decay
+
+
+class ImageEMA(EMA):
+    """An average over images, which means the same at any batch size. Source: EDM (Karras et al. 2022), appendix F.
+
+    Args:
+        network: the network to average.
+        half_life: after how many images a weight's share has halved; above 0.
+        ramp_up: the half-life is at most this share of the images seen so far, so that the start is soon forgotten;
+            0 for none.
+
+    Raises:
+        UserError: when an argument leaves its range.
+    """
+
+    def __init__(self, network: nn.Module, half_life: float = 500_000, ramp_up: float = 0.05) -> None:
+        if half_life <= 0:
+            raise UserError(f"half_life is {half_life}; allowed: above 0 images")
+        if ramp_up < 0:
+            raise UserError(f"ramp_up is {ramp_up}; allowed: at least 0 (0 is no ramp-up)")
+        super().__init__(network)
+        self.half_life = half_life
+        self.ramp_up = ramp_up
+
+    def decay(self, step: int, batch_size: int) -> float:
+        """See `EMA`."""
+        half_life = self.half_life
+        if self.ramp_up > 0:
+            half_life = min(half_life, self.ramp_up * step * batch_size)
+        return float(0.5 ** (batch_size / half_life))

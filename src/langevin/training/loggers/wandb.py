@@ -1,0 +1,121 @@
+"""Weights & Biases, as a guest that never holds up the run."""
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from langevin.errors import UserError
+
+
+class Wandb(WandbLogger):
+    """Logs to Weights & Biases; where that fails, the run goes on without it, and says so.
+
+    Without an account, or when the service cannot be reached at the start, the run is recorded offline in
+    `<run>/wandb` and can be sent later with `wandb sync`. A failure in mid-run is reported once.
+
+    Args:
+        run_dir: the run's folder.
+        run_name: the run's name, and its id: a resumed run goes on in the same place of the dashboard.
+        project: the project in W&B.
+        entity: the team or account; null for the account's own.
+        mode: online, offline or disabled.
+        group: the group that the run is shown in; null for none.
+        tags: tags of the run.
+
+    Raises:
+        UserError: when the package wandb is missing.
+    """
+
+    START_SECONDS = 30
+
+    def __init__(
+        self,
+        run_dir: Path,
+        run_name: str,
+        project: str = "langevin",
+        entity: str | None = None,
+        mode: Literal["online", "offline", "disabled"] = "online",
+        group: str | None = None,
+        tags: list[str] | None = None,
+    ) -> None:
+        if importlib.util.find_spec("wandb") is None:
+            raise UserError("loggers=wandb needs the package wandb: pip install 'langevin[wandb]'")
+        import wandb
+
+        if mode == "online" and not _has_account():
+            warnings.warn(
+                "W&B has no account on this machine (`wandb login` or WANDB_API_KEY): recording offline in "
+                f"{run_dir / 'wandb'}; `wandb sync` sends it later",
+                stacklevel=2,
+            )
+            mode = "offline"
+        super().__init__(
+            name=run_name,
+            save_dir=run_dir,
+            id=run_name,
+            project=project,
+            entity=entity,
+            group=group,
+            tags=list(tags or []),
+            resume="allow",
+            mode=mode,
+            settings=wandb.Settings(init_timeout=self.START_SECONDS),
+        )
+        self._failed = False
+
+    @property
+    def experiment(self) -> Any:
+        """The W&B run; started here, online or, where that fails, offline."""
+        if self._experiment is None and is_first_process():
+            try:
+                return super().experiment
+            except Exception as error:  # whatever the service or the network came up with
+                warnings.warn(f"W&B could not be reached ({error}): recording offline instead", stacklevel=2)
+                self._wandb_init["mode"] = "offline"
+        return super().experiment
+
+    def _guarded(self, log: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        try:
+            log(*args, **kwargs)
+        except Exception as error:
+            if not self._failed:
+                warnings.warn(f"W&B failed ({error}); the run goes on, metrics.csv has the numbers", stacklevel=2)
+            self._failed = True
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Log values; never raises."""
+        self._guarded(super().log_metrics, metrics, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Log the config; never raises."""
+        self._guarded(super().log_hyperparams, params, *args, **kwargs)
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        """Log pictures; never raises."""
+        self._guarded(super().log_image, key, images, step, **kwargs)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End the run in W&B, within bounds of time."""
+        if self._experiment is not None:
+            self._guarded(self._experiment.finish, exit_code=0 if status == "success" else 1)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that logs."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _has_account() -> bool:
+    import wandb
+
+    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)

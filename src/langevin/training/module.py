@@ -1,0 +1,121 @@
+"""The one training module."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from langevin.diffusion.denoiser import Condition, Denoiser
+from langevin.diffusion.objective import Objective
+from langevin.training.ema import EMA
+from langevin.training.lr_schedule import LRSchedule
+
+
+def step_seed(seed: int, batch_index: int, rank: int) -> int:
+    """The seed of one rank's random numbers in one batch: a pure function, so a resumed run draws the same ones."""
+    words = torch.tensor([seed, batch_index, rank], dtype=torch.int64)
+    multipliers = torch.tensor([0x9E3779B97F4A7C1, 0x2545F4914F6CDD1D, 0x369DEA0F31A53F85], dtype=torch.int64)
+    return int((words * multipliers).sum()) & (2**63 - 1)
+
+
+class DiffusionModule(LightningModule):
+    """Trains a denoiser under an objective and keeps the average of its weights. All that is periodic is a callback.
+
+    The random numbers of a training batch (times, noise, dropped labels, dropout) are a pure function of (seed, batch,
+    rank): nothing about them needs saving, and evaluation in between does not disturb them.
+
+    Args:
+        denoiser: the model.
+        objective: what is minimised.
+        ema: makes the averaged copy of a network.
+        optimizer: makes the optimizer of some parameters.
+        lr_schedule: the factor on the learning rate at each step.
+        batch_size: images per optimizer step, over all ranks.
+        conditional: whether the model is told the labels.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        objective: Objective,
+        ema: Callable[[nn.Module], EMA],
+        optimizer: Callable[[Iterator[nn.Parameter]], Optimizer],
+        lr_schedule: LRSchedule,
+        batch_size: int,
+        conditional: bool,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.objective = objective
+        self.ema = ema(denoiser.network)
+        self.make_optimizer = optimizer
+        self.lr_schedule = lr_schedule
+        self.batch_size = batch_size
+        self.conditional = conditional
+        self.seed = seed
+
+    @property
+    def averaged_denoiser(self) -> Denoiser:
+        """The model with the averaged weights: what is sampled from and evaluated."""
+        denoiser = self.denoiser
+        return Denoiser(self.ema.network, denoiser.schedule, denoiser.parameterization, denoiser.variance).eval()
+
+    def condition(self, labels: Tensor) -> Condition | None:
+        """The condition that goes with labels (B,); None for an unconditional model."""
+        return {"label": labels} if self.conditional else None
+
+    def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Make the batch's random numbers its own."""
+        torch.manual_seed(step_seed(self.seed, batch_idx, self.global_rank))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The mean loss of a batch (pictures (B, C, H, W) in [-1, 1], labels (B,))."""
+        x, labels = batch
+        terms = {name: term.mean() for name, term in self.objective(self.denoiser, x, self.condition(labels)).items()}
+        # Lightning counts the step under way from 0; "step" tells loggers how many are done, as all else here counts.
+        done = {"step": torch.tensor(float(self.global_step + 1))}
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()} | done, batch_size=len(x))
+        return terms["loss"]
+
+    def on_validation_epoch_start(self) -> None:
+        """Give every validation the same times and noise, so that its losses compare over time."""
+        torch.manual_seed(step_seed(self.seed, -1, self.global_rank))
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log the averaged weights' loss on held-out pictures."""
+        x, labels = batch
+        terms = self.objective(self.averaged_denoiser, x, self.condition(labels))
+        logged = {f"val/{name}": term.mean() for name, term in terms.items()} | {
+            "step": torch.tensor(float(self.global_step))
+        }
+        self.log_dict(logged, batch_size=len(x), on_epoch=True, sync_dist=True)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient by its norm, where asked for, and log the norm it had."""
+        norm = nn.utils.clip_grad_norm_(self.denoiser.network.parameters(), gradient_clip_val or float("inf"))
+        self.log_dict({"train/grad_norm": norm, "train/learning_rate": optimizer.param_groups[0]["lr"]})
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and let the average follow."""
+        super().optimizer_step(*args, **kwargs)
+        self.ema.update(self.denoiser.network, self.global_step + 1, self.batch_size)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """The optimizer, and the learning rate's factor at each step."""
+        optimizer = self.make_optimizer(self.denoiser.network.parameters())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self.lr_schedule), "interval": "step"},
+        }

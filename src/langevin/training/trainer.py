@@ -1,0 +1,101 @@
+"""The Lightning trainer, with the settings that every run of ours has."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+
+from langevin.errors import UserError
+from langevin.training.checkpoint import AtomicCheckpointIO
+
+
+def make_trainer(
+    run_dir: Path,
+    callbacks: Sequence[Callback],
+    loggers: Sequence[Logger],
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    num_nodes: int = 1,
+    strategy: str = "auto",
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true",
+    max_steps: int = 100_000,
+    accumulate_grad_batches: int = 1,
+    gradient_clip_val: float | None = 1.0,
+    val_check_interval: int | None = 1000,
+    limit_val_batches: int | float = 1.0,
+    log_every_n_steps: int = 50,
+    deterministic: bool = False,
+    benchmark: bool | None = None,
+    profiler: str | None = None,
+    detect_anomaly: bool = False,
+) -> Trainer:
+    """Make a `Trainer`; the arguments from `accelerator` on are Lightning's own, under their own names.
+
+    Training is counted in optimizer steps: the images come as one endless stream, so there are no epochs to count.
+
+    Args:
+        run_dir: the run's folder.
+        callbacks: what is done periodically.
+        loggers: where the numbers go.
+        accelerator: "auto", "cpu", "gpu", "mps".
+        devices: processes on each node, or "auto".
+        num_nodes: machines.
+        strategy: "auto", "ddp", and Lightning's others.
+        precision: of the forward and backward pass; weights, averages and samples stay in float32.
+        max_steps: the optimizer steps of the whole run.
+        accumulate_grad_batches: micro-batches that make one optimizer step.
+        gradient_clip_val: the gradient's largest norm; None for no clipping.
+        val_check_interval: optimizer steps between validations; None for none.
+        limit_val_batches: validate on so many batches, or on such a share of them.
+        log_every_n_steps: optimizer steps between rows of the log.
+        deterministic: only deterministic algorithms.
+        benchmark: let cuDNN choose its algorithms by timing them; None leaves that to Lightning.
+        profiler: "simple", "advanced", "pytorch", or None.
+        detect_anomaly: stop where a gradient becomes NaN.
+
+    Raises:
+        UserError: when an argument leaves its range, or the machine cannot give what is asked for.
+    """
+    for name, value in (
+        ("max_steps", max_steps),
+        ("accumulate_grad_batches", accumulate_grad_batches),
+        ("val_check_interval", 1 if val_check_interval is None else val_check_interval),
+        ("log_every_n_steps", log_every_n_steps),
+        ("num_nodes", num_nodes),
+    ):
+        if value < 1:
+            raise UserError(f"{name}={value}; allowed: at least 1")
+    if gradient_clip_val is not None and gradient_clip_val <= 0:
+        raise UserError(f"gradient_clip_val={gradient_clip_val}; allowed: above 0, or null for no clipping")
+    try:
+        return Trainer(
+            default_root_dir=run_dir,
+            callbacks=list(callbacks),
+            logger=list(loggers),
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=strategy,
+            precision=precision,
+            max_steps=max_steps,
+            accumulate_grad_batches=accumulate_grad_batches,
+            gradient_clip_val=gradient_clip_val,
+            # Lightning counts this one in micro-batches.
+            val_check_interval=None if val_check_interval is None else val_check_interval * accumulate_grad_batches,
+            check_val_every_n_epoch=None,
+            limit_val_batches=0 if val_check_interval is None else limit_val_batches,
+            num_sanity_val_steps=0,
+            log_every_n_steps=log_every_n_steps,
+            deterministic=deterministic,
+            benchmark=benchmark,
+            profiler=profiler,
+            detect_anomaly=detect_anomaly,
+            plugins=[AtomicCheckpointIO()],
+            enable_checkpointing=False,  # our own callback saves
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the stream of images knows its ranks
+        )
+    except (ValueError, RuntimeError, TypeError) as error:  # MisconfigurationException among them
+        raise UserError(str(error).strip()) from error

@@ -1,0 +1,222 @@
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+from langevin.data.cache import CachedImages, default_cache_dir, open_or_build, resolve_cache_dir
+from langevin.data.image_folder import ImageFolder
+from langevin.data.pictures import ArrayPictures, SquareTransform
+from langevin.data.source import ImageSet
+from langevin.errors import UserError
+
+ARRAY = np.random.default_rng(0).integers(0, 256, (150, 6, 6, 3), dtype=np.uint8)
+LABELS = np.arange(150) % 4
+NAMES = ("a", "b", "c", "d")
+
+
+def image_set():
+    return ImageSet(ArrayPictures(ARRAY), LABELS, NAMES)
+
+
+def build(folder, load=image_set, fingerprint="1"):
+    return open_or_build(folder, "toy", fingerprint, SquareTransform(6, 3), load)
+
+
+def not_again():
+    raise AssertionError("decoded a second time")
+
+
+def caches(folder):
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def test_pixels_labels_and_names_come_back(tmp_path):
+    for cache in (build(tmp_path / "new"), build(tmp_path / "new", not_again)):
+        np.testing.assert_array_equal(cache.images, ARRAY)
+        np.testing.assert_array_equal(cache.labels, LABELS)
+        assert cache.class_names == NAMES
+        assert not cache.images.flags.writeable
+
+
+def test_unlabelled(tmp_path):
+    cache = build(tmp_path, lambda: ImageSet(ArrayPictures(ARRAY)))
+    assert (cache.labels == -1).all()
+    assert cache.class_names is None
+
+
+def test_content_and_transform_choose_the_cache(tmp_path):
+    build(tmp_path)
+    build(tmp_path, fingerprint="2")
+    small = open_or_build(tmp_path, "toy", "1", SquareTransform(3, 3), image_set)
+    assert small.images.shape == (150, 3, 3, 3)
+    assert len(caches(tmp_path)) == 3
+
+
+def test_pickling_carries_the_folder_only(tmp_path):
+    cache = build(tmp_path)
+    packed = pickle.dumps(cache)
+    assert len(packed) < 1000
+    np.testing.assert_array_equal(pickle.loads(packed).images, ARRAY)
+
+
+def damage_cut(folder):
+    os.truncate(folder / "images.npy", 1000)
+
+
+def damage_labels(folder):
+    (folder / "labels.npy").unlink()
+
+
+def damage_meta(folder):
+    (folder / "meta.json").write_text("{")
+
+
+def damage_meta_kind(folder):
+    (folder / "meta.json").write_text("[]")
+
+
+def damage_header(folder):
+    with open(folder / "images.npy", "r+b") as file:
+        file.write(b"x" * 20)
+
+
+@pytest.mark.parametrize("damage", [damage_cut, damage_labels, damage_meta, damage_meta_kind, damage_header])
+def test_a_damaged_cache_is_built_again(tmp_path, damage):
+    folder = build(tmp_path).folder
+    damage(folder)
+    with pytest.raises(ValueError, match=re.escape(str(folder))):
+        CachedImages(folder)
+    np.testing.assert_array_equal(build(tmp_path).images, ARRAY)
+
+
+@pytest.mark.parametrize("kind", ["cut", "junk", "empty"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("where", ["images", "images.zip"])
+def test_a_broken_image_is_named_and_leaves_nothing(tmp_path, write, pixels, suffix, kind, where):
+    path = write({f"{i:03}.{suffix}": pixels(i, 40, 40) for i in range(5)}, "whole")
+    with open(f"{path}/003.{suffix}", "rb") as file:
+        content = file.read()
+    broken = {"cut": content[: len(content) * 2 // 3], "junk": b"junk" * 30, "empty": b""}[kind]
+    files = {f"{i:03}.{suffix}": pixels(i, 40, 40) for i in range(5)} | {f"003.{suffix}": broken}
+    path = write(files, where)
+    source = ImageFolder(path, image_size=8)
+    source.check()
+    with pytest.raises(UserError, match=re.escape(f"003.{suffix} in {path}")):
+        build(tmp_path / "cache", lambda: source.load("train"))
+    assert caches(tmp_path / "cache") == []
+
+
+def test_a_changed_byte_in_a_zip_is_found_by_its_checksum(tmp_path, write, pixels):
+    path = write({"a.png": pixels(0), "b.png": pixels(1)}, "images.zip")
+    with open(path, "r+b") as file:
+        file.seek(100)
+        byte = file.read(1)[0]
+        file.seek(100)
+        file.write(bytes([byte ^ 1]))
+    with pytest.raises(UserError, match=r"a\.png in .*CRC"):
+        build(tmp_path / "cache", lambda: ImageFolder(path, image_size=8).load("train"))
+
+
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path):
+    # The kernel refuses to let any file of the process grow past 4 kB: a real OSError in the midst of writing.
+    code = f"""
+        import resource
+        from pathlib import Path
+        from test_cache import build
+        from langevin.errors import UserError
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        try:
+            build(Path({str(tmp_path)!r}))
+        except UserError as error:
+            print(error)
+    """
+    result = run(code)
+    assert f"loader.cache_dir={tmp_path}: the image cache cannot be written" in result.stdout
+    assert caches(tmp_path) == []
+
+
+def test_a_cache_dir_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=re.escape(f"loader.cache_dir={tmp_path / 'file'}: ")):
+        build(tmp_path / "file")
+
+
+def test_an_interrupted_build_leaves_nothing(tmp_path):
+    class Interrupted(ArrayPictures):
+        def open(self, index):
+            if index == 100:
+                raise KeyboardInterrupt
+            return super().open(index)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, lambda: ImageSet(Interrupted(ARRAY)))
+    assert caches(tmp_path) == []
+
+
+SLOW = """
+    import sys, time
+    from pathlib import Path
+    from langevin.data.pictures import ArrayPictures
+    from langevin.data.source import ImageSet
+    from test_cache import ARRAY, LABELS, NAMES, build
+
+    class Slow(ArrayPictures):
+        def open(self, index):
+            time.sleep({seconds})
+            return super().open(index)
+
+    def load():
+        print("building", flush=True)
+        return ImageSet(Slow(ARRAY), LABELS, NAMES)
+
+    cache = build(Path({folder!r}), load)
+    assert (cache.images == ARRAY).all()
+    print("opened", flush=True)
+"""
+
+
+def command(code):
+    setup = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+    return [sys.executable, "-c", setup + textwrap.dedent(code)]
+
+
+def run(code):
+    return subprocess.run(command(code), capture_output=True, text=True, timeout=60, check=True)
+
+
+def test_a_killed_build_leaves_no_cache_and_the_next_one_succeeds(tmp_path):
+    process = subprocess.Popen(command(SLOW.format(seconds=0.1, folder=str(tmp_path))))
+    deadline = time.monotonic() + 40
+    while not list(tmp_path.glob("*.building-*/images.npy")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert [".building-" in path.name for path in caches(tmp_path)] == [True]
+    np.testing.assert_array_equal(build(tmp_path).images, ARRAY)
+    assert len(caches(tmp_path)) == 1  # what the killed build left is gone
+
+
+def test_processes_that_start_together_build_once(tmp_path):
+    script = command(SLOW.format(seconds=0.005, folder=str(tmp_path)))
+    processes = [subprocess.Popen(script, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    outputs = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(outputs, key=len) == [["opened"], ["opened"], ["building", "opened"]]
+    assert len(caches(tmp_path)) == 1
+
+
+def test_default_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path))
+    assert default_cache_dir() == resolve_cache_dir(None) == tmp_path
+    monkeypatch.delenv("LANGEVIN_CACHE")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert str(default_cache_dir()) == "/home/someone/.cache/langevin"
+    assert str(resolve_cache_dir("~/here")) == "/home/someone/here"

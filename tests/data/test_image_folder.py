@@ -1,0 +1,176 @@
+import io
+import os
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from langevin.data.image_folder import ImageFolder
+from langevin.errors import UserError
+
+
+def labels_of(path):
+    image_set = ImageFolder(path, image_size=10).load("train")
+    return None if image_set.labels is None else image_set.labels.tolist(), image_set.class_names
+
+
+@pytest.fixture(params=["images", "images.zip"])
+def either(request, write):
+    """Writes the same files into a folder, then into a zip."""
+    return lambda files: write(files, request.param)
+
+
+def test_class_folders(either, pixels):
+    path = either({"dog/1.png": pixels(0), "cat/2.png": pixels(1), "cat/deep/3.png": pixels(2), "notes.txt": b"hi"})
+    assert labels_of(path) == ([0, 0, 1], ("cat", "dog"))
+
+
+@pytest.mark.parametrize("prefix", ["", "all/", "all/of/them/"])
+def test_images_in_one_folder_are_unlabelled(either, pixels, prefix):
+    assert labels_of(either({f"{prefix}a.png": pixels(0), f"{prefix}b.png": pixels(1)})) == (None, None)
+
+
+def test_a_folder_around_the_class_folders_is_no_class(either, pixels):
+    assert labels_of(either({"mine/cat/a.png": pixels(0), "mine/dog/b.png": pixels(1)})) == ([0, 1], ("cat", "dog"))
+
+
+@pytest.mark.parametrize("prefix", ["", "mine/"])
+def test_dataset_json_takes_precedence_over_folders(either, pixels, prefix):
+    files = {f"{prefix}x/a.png": pixels(0), f"{prefix}x/b.png": pixels(1), f"{prefix}y/c.png": pixels(2)}
+    labels = [["x/b.png", 0], ["x/a.png", 2], ["y/c.png", 1]]
+    assert labels_of(either({**files, f"{prefix}dataset.json": {"labels": labels}})) == ([2, 0, 1], ("0", "1", "2"))
+
+
+def test_dataset_json_takes_its_names_from_folders_that_agree(either, pixels):
+    files = {"x/a.png": pixels(0), "y/b.png": pixels(1), "dataset.json": {"labels": [["x/a.png", 1], ["y/b.png", 0]]}}
+    assert labels_of(either(files)) == ([1, 0], ("y", "x"))
+
+
+def test_dataset_json_with_null_says_unlabelled(either, pixels):
+    # The StyleGAN tool spreads unlabelled images over folders 00000, 00001, ...: they are no classes.
+    files = {"00000/a.png": pixels(0), "00001/b.png": pixels(1), "dataset.json": {"labels": None}}
+    assert labels_of(either(files)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "cannot read dataset.json"),
+        ({}, "cannot read dataset.json"),
+        ({"labels": [["a.png"]]}, "cannot read dataset.json"),
+        ({"labels": 3}, "cannot read dataset.json"),
+        ({"labels": [["a.png", 0]]}, "gives no class to b.png"),
+        ({"labels": [["a.png", 0], ["b.png", -1]]}, "class index -1"),
+        ({"labels": [["a.png", 0], ["b.png", 0.5]]}, "class index 0.5"),
+    ],
+)
+def test_bad_dataset_json(either, pixels, content, message):
+    path = either({"a.png": pixels(0), "b.png": pixels(1), "dataset.json": content})
+    with pytest.raises(UserError, match=message) as error:
+        ImageFolder(path, image_size=10).check()
+    assert f"data.path={path}" in str(error.value)
+
+
+def test_formats_at_any_depth_and_in_any_case(either, pixels):
+    array = pixels(0, 64, 64)
+    files = {f"a/b/c/{suffix}.{suffix}": array for suffix in ("png", "PNG", "jpg", "JPEG", "webp")}
+    pictures = ImageFolder(either(files), image_size=10).load("train").pictures
+    assert len(pictures) == 5
+    for index in range(5):
+        difference = np.asarray(pictures.open(index).convert("RGB")).astype(int) - array
+        assert np.abs(difference).mean() < (0.1 if "png" in pictures.files[index].lower() else 12)
+
+
+def test_hidden_files_are_no_images(either, pixels):
+    files = {"a.png": pixels(0), ".b.png": pixels(1), "__MACOSX/._a.png": b"junk", ".trash/c.png": pixels(1)}
+    assert len(ImageFolder(either(files), image_size=10).load("train").pictures) == 1
+
+
+def test_folder_zip_and_tar_are_alike(write, pixels, tmp_path):
+    files = {"cat/a.png": pixels(0), "dog/b.png": pixels(1)}
+    folder = write(files)
+    tar = str(tmp_path / "images.tar")
+    with tarfile.open(tar, "w") as archive:
+        archive.add(folder, ".")
+    for path in (folder, write(files, "images.zip"), tar):
+        assert labels_of(path) == ([0, 1], ("cat", "dog"))
+        pictures = ImageFolder(path, image_size=10).load("train").pictures
+        np.testing.assert_array_equal(np.asarray(pictures.open(1)), pixels(1))
+
+
+def test_linked_class_folders_are_followed(write, pixels, tmp_path):
+    write({"a.png": pixels(0)}, "elsewhere")
+    path = write({"cat/b.png": pixels(1)})
+    (tmp_path / "images" / "dog").symlink_to(tmp_path / "elsewhere")
+    assert labels_of(path) == ([0, 1], ("cat", "dog"))
+
+
+def test_fingerprint_follows_content_not_place(write, pixels):
+    files = {"a.png": pixels(0), "b.png": pixels(1)}
+
+    def fingerprint(path):
+        return ImageFolder(path, image_size=10).fingerprint("train")
+
+    one, same, other = (
+        write(f, n) for f, n in ((files, "1.zip"), (files, "2.zip"), (files | {"b.png": pixels(9)}, "3.zip"))
+    )
+    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+    folder = write(files)
+    before = fingerprint(folder)
+    write({"notes.txt": b"x"})
+    assert fingerprint(folder) == before
+    os.utime(f"{folder}/a.png", ns=(1, 1))
+    assert fingerprint(folder) != before
+    before = fingerprint(folder)
+    write({"dataset.json": {"labels": None}})
+    assert fingerprint(folder) != before
+
+
+def test_the_constructor_touches_no_disk():
+    source = ImageFolder("/nowhere", image_size=64)
+    assert (source.image_size, source.channels, source.flip) == (64, 3, True)
+
+
+def test_bad_paths(write, pixels, tmp_path):
+    (tmp_path / "empty").mkdir()
+    whole = write({"a.png": pixels(0), "b.png": pixels(1)}, "images.zip")
+    with open(whole, "rb") as file:
+        cut = write({"cut.zip": file.read()[:-40]}, "") + "/cut.zip"
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(whole, "a.png")
+    cases = {
+        None: "data.path=FOLDER_OR_ZIP",
+        str(tmp_path / "nothing"): "no such file or folder",
+        str(tmp_path / "empty"): "holds no image",
+        write({"notes.txt": b"x"}, "text.zip"): "holds no image",
+        write({"a.png": pixels(0)}, "single") + "/a.png": "neither a folder nor",
+        cut: "neither a folder nor a whole zip",
+        str(tmp_path / "a.tar.gz"): "must not be compressed",
+        write({"a.png": pixels(0), "cat/b.png": pixels(1)}, "mixed"): "but a.png does not",
+    }
+    for path, message in cases.items():
+        with pytest.raises(UserError, match=message) as error:
+            ImageFolder(path, image_size=8).check()
+        assert f"data.path={'null' if path is None else path}" in str(error.value)
+
+
+def test_bad_sizes_and_channels():
+    with pytest.raises(UserError, match=r"data\.channels=4"):
+        ImageFolder("x", image_size=8, channels=4)
+    with pytest.raises(UserError, match=r"data\.image_size=0"):
+        ImageFolder("x", image_size=0)
+
+
+def test_the_shared_cifar_zip(shared):
+    path = str(shared("cifar10-test.zip"))
+    image_set = ImageFolder(path, image_size=32).load("train")
+    assert len(image_set.pictures) == 10_000
+    assert image_set.class_names[:2] == ("airplane", "automobile")
+    np.testing.assert_array_equal(np.bincount(image_set.labels), [1000] * 10)
+    with zipfile.ZipFile(path) as archive:
+        want = Image.open(io.BytesIO(archive.read("cat/0007.jpg")))
+    index = image_set.pictures.files.index("cat/0007.jpg")
+    assert image_set.class_names[image_set.labels[index]] == "cat"
+    np.testing.assert_array_equal(np.asarray(image_set.pictures.open(index)), np.asarray(want))

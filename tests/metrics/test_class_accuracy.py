@@ -1,0 +1,54 @@
+import pytest
+import torch
+from helpers.digits import digits
+from helpers.extractors import TinyExtractor
+
+from langevin.errors import UserError
+from langevin.metrics.class_accuracy import ClassAccuracy
+
+
+@pytest.fixture(scope="module")
+def metric():
+    images, labels = digits()
+    metric = ClassAccuracy()
+    metric.begin(397, TinyExtractor())
+    metric.fit(images[:1400], labels[:1400])
+    return metric
+
+
+def accuracy(metric, labels):
+    images = torch.from_numpy(digits()[0][1400:]).permute(0, 3, 1, 2)
+    metric.reset()
+    for part in torch.arange(397).split(64):
+        metric.update({"images": images[part]}, labels[part], part, real=False)
+    return float(metric.compute()["class_accuracy"])
+
+
+def test_unseen_real_digits_are_named_right(metric):
+    assert 0.95 < accuracy(metric, torch.from_numpy(digits()[1][1400:])) < 1
+
+
+def test_every_wrong_label_counts(metric):
+    labels = torch.from_numpy(digits()[1][1400:])
+    right = accuracy(metric, labels)
+    wrong = labels.clone()
+    wrong[:100] = 10  # no such class
+    assert accuracy(metric, wrong) == pytest.approx(right - 100 / 397, abs=0.03)
+    assert accuracy(metric, (labels + 1) % 10) < 0.05
+
+
+def test_colour_images_keep_their_channels_apart():
+    images = torch.zeros(40, 3, 4, 4, dtype=torch.uint8)
+    labels = torch.arange(40) % 3
+    images[torch.arange(40), labels] = 200
+    metric = ClassAccuracy()
+    metric.begin(40, TinyExtractor())
+    metric.fit(images.permute(0, 2, 3, 1).numpy(), labels.numpy())
+    metric.update({"images": images}, labels, torch.arange(40), real=False)
+    assert float(metric.compute()["class_accuracy"]) == 1
+
+
+def test_one_class_is_refused():
+    images, labels = digits()
+    with pytest.raises(UserError, match=r"metrics\.class_accuracy needs .* at least two classes"):
+        ClassAccuracy().fit(images[:10], labels[:10] * 0)

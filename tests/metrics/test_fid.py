@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from helpers.extractors import TinyExtractor
+
+from langevin.errors import UserError
+from langevin.metrics.fid import FrechetDistance, frechet_distance
+
+D = TinyExtractor.sizes["features"]
+
+
+def draw(count, seed, scale=1.0, shift=0.0):
+    """Correlated features (count, D), float32 as from a network."""
+    generator = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(D, D))
+    return torch.from_numpy(generator.normal(size=(count, D)) @ mixing * scale + shift).float()
+
+
+def distance(samples, reference, official=False):
+    metric = FrechetDistance(min_samples=2)
+    metric.begin(len(samples), TinyExtractor(official))
+    metric.update({"features": reference}, None, torch.arange(len(reference)), real=True)
+    metric.update({"features": samples}, None, torch.arange(len(samples)), real=False)
+    return metric.compute()
+
+
+def value(samples, reference):
+    return float(next(iter(distance(samples, reference).values())))
+
+
+def by_matrix_root(samples, reference):
+    """The definition, by scipy's square root of a matrix."""
+    (m1, s1), (m2, s2) = ((x.double().numpy().mean(0), np.cov(x.double().numpy().T)) for x in (samples, reference))
+    root = scipy.linalg.sqrtm(s1 @ s2)
+    return np.square(m1 - m2).sum() + np.trace(s1 + s2) - 2 * np.trace(root).real
+
+
+def by_singular_values(samples, reference):
+    """Exact also for singular covariances: tr (S1 S2)^(1/2) is the nuclear norm of X1 X2^T, X the centred features."""
+    x1, x2 = ((x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (samples.double().numpy(), reference.double().numpy()))
+    shift = samples.double().mean(0) - reference.double().mean(0)
+    trace = np.linalg.svd(x1 @ x2.T, compute_uv=False).sum()
+    return float(shift.square().sum()) + np.square(x1).sum() + np.square(x2).sum() - 2 * trace
+
+
+def test_equals_the_definition():
+    samples, reference = draw(300, 1, 1.3, 0.2), draw(200, 2)
+    expected = by_matrix_root(samples, reference)
+    assert expected > 1
+    assert value(samples, reference) == pytest.approx(expected, rel=1e-9)
+    assert value(samples, reference) == pytest.approx(by_singular_values(samples, reference), rel=1e-9)
+
+
+@pytest.mark.parametrize(("count", "reference_count"), [(2, 2), (7, 5), (5, 200), (200, 5), (D, D)])
+def test_equals_the_definition_with_fewer_samples_than_dimensions(count, reference_count):
+    samples, reference = draw(count, 3, 1.3), draw(reference_count, 4)
+    assert value(samples, reference) == pytest.approx(by_singular_values(samples, reference), rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [5, D + 1, 400])
+def test_identical_sets_have_no_distance(count):
+    features = draw(count, 5)
+    assert abs(value(features, features)) < 1e-6
+    assert abs(value(features.flip(0), features)) < 1e-6
+
+
+def test_identical_sets_have_no_distance_among_many_dimensions():
+    features = torch.randn(12, 512, generator=torch.Generator().manual_seed(0)).double().relu()
+    mean, covariance = features.mean(0), features.T.cov()
+    assert abs(float(frechet_distance(mean, covariance, mean, covariance))) < 1e-6
+
+
+def test_constant_sets_differ_by_their_means():
+    ones, twos = torch.ones(40, D), torch.full((30, D), 2.0)
+    assert value(ones, ones) == 0
+    assert value(ones, twos) == pytest.approx(D)
+    third, spread = torch.full((40, D), 1 / 3), draw(100, 6)
+    assert value(third, third) == pytest.approx(0, abs=1e-6)
+    assert value(third, spread) == pytest.approx(by_singular_values(third, spread), rel=1e-7)
+    assert value(spread, third) == pytest.approx(by_singular_values(third, spread), rel=1e-7)
+
+
+def test_diagonal_gaussians_have_the_textbook_distance():
+    first, second = torch.tensor([1.0, 4.0, 9.0]).double(), torch.tensor([4.0, 4.0, 0.0]).double()
+    means = torch.tensor([1.0, 0.0, 0.0]).double(), torch.tensor([0.0, 2.0, 0.0]).double()
+    expected = 1 + 4 + (1 - 2) ** 2 + 0 + (3 - 0) ** 2
+    assert float(frechet_distance(means[0], first.diag(), means[1], second.diag())) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("official", "key"), [(True, "fid@12"), (False, "fd_tiny-00000000@12")])
+def test_name_tells_the_weights_and_the_number(official, key):
+    assert list(distance(draw(12, 1), draw(12, 2), official)) == [key]
+
+
+@pytest.mark.parametrize(
+    ("samples", "reference", "named"), [(15, 100, "num_samples=15"), (100, 3, "reference images=3")]
+)
+def test_too_few_images_are_refused_before_any_work(samples, reference, named):
+    with pytest.raises(UserError, match=rf"{named} is too few.* asks for 16.*metrics\.fid\.min_samples"):
+        FrechetDistance().check(samples, reference, TinyExtractor())
+    FrechetDistance().check(16, 16, TinyExtractor())
+    FrechetDistance(min_samples=3).check(samples, reference, TinyExtractor())
+
+
+def test_a_lowered_minimum_still_holds():
+    with pytest.raises(UserError, match=r"num_samples=4 is too few.* asks for 5"):
+        FrechetDistance(min_samples=5).check(4, 100, TinyExtractor())
+
+
+@pytest.mark.parametrize("min_samples", [1, 0, -3])
+def test_minimum_below_two_is_refused(min_samples):
+    with pytest.raises(UserError, match=rf"metrics\.fid\.min_samples={min_samples}: .*at least 2"):
+        FrechetDistance(min_samples=min_samples)
+
+
+def test_without_reference_there_is_no_value():
+    metric = FrechetDistance(min_samples=2)
+    metric.begin(8, TinyExtractor())
+    metric.update({"features": draw(8, 1)}, None, torch.arange(8), real=False)
+    with pytest.raises(RuntimeError, match="no reference images"):
+        metric.compute()

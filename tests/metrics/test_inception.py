@@ -1,0 +1,139 @@
+import hashlib
+import pickle
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.pictures import pictures
+from torch_fidelity import feature_extractor_inceptionv3
+
+from langevin.errors import UserError
+from langevin.metrics import inception
+from langevin.metrics.inception import Inception
+
+
+@pytest.fixture
+def empty_hub(tmp_path, monkeypatch):
+    """Torch hub with an empty cache; returns where the official file would lie."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+
+
+def serve_from(port, monkeypatch):
+    url = f"http://127.0.0.1:{port}/weights-inception-2015-12-05-6726825d.pth"
+    monkeypatch.setattr(feature_extractor_inceptionv3, "URL_INCEPTION_V3", url)
+    monkeypatch.setattr(inception, "CONNECTION_SECONDS", 0.3)
+
+
+def test_outputs_have_the_promised_sizes_and_a_spread(inception_weights):
+    extractor = Inception(str(inception_weights))
+    extractor.prepare()
+    outputs = extractor(pictures(6))
+    assert {name: tuple(value.shape) for name, value in outputs.items()} == {
+        name: (6, size) for name, size in Inception.sizes.items()
+    }
+    for value in outputs.values():
+        assert value.dtype == torch.float32
+        assert value.std(0).mean() > 0.05  # or the comparisons with torch-fidelity would show nothing
+
+
+def test_constructor_touches_nothing(empty_hub):
+    Inception()
+    Inception("nowhere.pth")
+    assert not empty_hub.parent.exists()
+
+
+def test_prepare_leaves_the_random_numbers_alone(inception_weights):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    Inception(str(inception_weights)).prepare()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_weights_are_named_by_their_content(inception_weights, monkeypatch):
+    sha256 = hashlib.sha256(inception_weights.read_bytes()).hexdigest()
+    extractor = Inception(str(inception_weights))
+    extractor.prepare()
+    assert (extractor.name, extractor.official) == (f"inception-{sha256[:8]}", False)
+
+    monkeypatch.setattr(inception, "OFFICIAL_SHA256_PREFIX", sha256[:8])
+    extractor = Inception(str(inception_weights))
+    extractor.prepare()
+    assert (extractor.name, extractor.official) == (f"inception-{sha256[:8]}", True)
+
+
+def test_official_prefix_is_the_one_in_torch_fidelitys_file_name():
+    assert feature_extractor_inceptionv3.URL_INCEPTION_V3.endswith(f"-{inception.OFFICIAL_SHA256_PREFIX}.pth")
+
+
+def test_cached_weights_are_used_without_a_download(inception_weights, empty_hub, monkeypatch):
+    serve_from(1, monkeypatch)
+    empty_hub.parent.mkdir(parents=True)
+    empty_hub.symlink_to(inception_weights)
+    extractor = Inception()
+    extractor.prepare()
+    assert extractor.name == f"inception-{hashlib.sha256(inception_weights.read_bytes()).hexdigest()[:8]}"
+
+
+def test_missing_file_is_named():
+    with pytest.raises(UserError, match=r"features\.weights=nowhere\.pth: cannot be read \(No such file"):
+        Inception("nowhere.pth").prepare()
+
+
+class Attack:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(lambda path: path.write_text("not weights"), id="text"),
+        pytest.param(lambda path: path.write_bytes(b""), id="empty"),
+        pytest.param(lambda path: torch.save(torch.zeros(3), path), id="tensor"),
+        pytest.param(lambda path: torch.save(torch.nn.Linear(2, 2).state_dict(), path), id="other network"),
+        pytest.param(lambda path: torch.save({"a": Attack(path.with_name("owned"))}, path), id="code"),
+        pytest.param(
+            lambda path: path.write_bytes(pickle.dumps(Attack(path.with_name("owned")), protocol=2)), id="pickle"
+        ),
+    ],
+)
+def test_foreign_file_is_refused_and_not_run(content, tmp_path):
+    path = tmp_path / "foreign.pth"
+    content(path)
+    with pytest.raises(UserError, match=r"features\.weights=.*foreign\.pth.* is not a state dict") as caught:
+        Inception(str(path)).prepare()
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "owned").exists()
+
+
+def test_broken_cache_says_to_delete_it(empty_hub):
+    empty_hub.parent.mkdir(parents=True)
+    empty_hub.write_text("half a download")
+    with pytest.raises(UserError, match=rf"{empty_hub}.*delete it"):
+        Inception().prepare()
+
+
+def test_offline_says_what_to_do(empty_hub, monkeypatch):
+    with socket.socket() as closed:  # bound, not listening: connections are refused
+        closed.bind(("127.0.0.1", 0))
+        serve_from(closed.getsockname()[1], monkeypatch)
+        expected = rf"not cached at {empty_hub}, could not be downloaded \(.*refused.*\): give features\.weights=PATH"
+        with pytest.raises(UserError, match=expected):
+            Inception().prepare()
+
+
+def test_silent_network_does_not_hang(empty_hub, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, answers nothing
+        serve_from(silent.getsockname()[1], monkeypatch)
+        start = time.monotonic()
+        with pytest.raises(UserError, match="could not be downloaded"):
+            Inception().prepare()
+    assert time.monotonic() - start < 5
+    assert socket.getdefaulttimeout() is None

@@ -1,0 +1,78 @@
+"""FID and Inception Score through the whole network, against torch-fidelity on the same weights."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch_fidelity
+from helpers.pictures import pictures
+from PIL import Image
+
+from langevin.metrics.evaluation import Evaluation
+from langevin.metrics.fid import FrechetDistance
+from langevin.metrics.inception import Inception
+from langevin.metrics.inception_score import InceptionScore
+
+CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10-test.zip"
+
+
+class Pictures(torch.utils.data.Dataset):
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+def assert_equal_to_torch_fidelity(samples, reference, weights, splits):
+    evaluation = Evaluation(
+        Inception(str(weights)),
+        {"fid": FrechetDistance(min_samples=2), "inception_score": InceptionScore(splits)},
+    )
+    evaluation.prepare(len(samples), reference.permute(0, 2, 3, 1).numpy(), None)
+    evaluation.add_reference(batch_size=16)
+    for part in torch.arange(len(samples)).split(24):
+        evaluation.add(samples[part], None, part)
+    fid, mean, std = evaluation.compute().values()
+
+    expected = torch_fidelity.calculate_metrics(
+        input1=Pictures(samples),
+        input2=Pictures(reference),
+        feature_extractor_weights_path=str(weights),
+        fid=True,
+        isc=True,
+        isc_splits=splits,
+        batch_size=16,
+        cuda=False,
+        cache=False,
+        verbose=False,
+        save_cpu_ram=True,  # no loader processes
+    )
+    assert expected["frechet_inception_distance"] > 1
+    assert expected["inception_score_mean"] > 1.05
+    assert expected["inception_score_std"] > 0.001
+    assert fid == pytest.approx(expected["frechet_inception_distance"], rel=1e-5)
+    assert mean == pytest.approx(expected["inception_score_mean"], rel=1e-5)
+    assert std == pytest.approx(expected["inception_score_std"], rel=1e-4)
+
+
+def test_equals_torch_fidelity(inception_weights):
+    samples, reference = pictures(28, seed=1, contrast=0.7), pictures(16, seed=2)
+    assert_equal_to_torch_fidelity(samples, reference, inception_weights, splits=4)
+
+
+@pytest.mark.slow
+def test_equals_torch_fidelity_on_cifar(inception_weights):
+    if not CIFAR.exists():
+        pytest.skip(f"no {CIFAR}")
+    with zipfile.ZipFile(CIFAR) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".jpg")][::50]
+        images = np.stack([np.asarray(Image.open(archive.open(name))) for name in names])
+    images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    assert len(images) == 200
+    assert_equal_to_torch_fidelity(images[:120], images[80:], inception_weights, splits=10)
