@@ -32,13 +32,13 @@ class Level(NamedTuple):
 
 
 def like(coefficient: Tensor, x: Tensor) -> Tensor:
-    """Carry a coefficient of shape `()` or `(B,)` to the device and type of `x` (B, ...), ready to multiply it.
+    """Carry a coefficient of shape `()`, `(B,)` or that of `x` (B, ...) to its device and type, ready to multiply it.
 
     Coefficients are computed in float64 on the CPU and only the finished numbers travel, so every device sees the
     same ones, devices without float64 work, and no step waits for the device.
     """
     coefficient = coefficient.to(device=x.device, dtype=x.dtype, non_blocking=True)
-    return coefficient.reshape(coefficient.shape + (1,) * (x.ndim - 1)) if coefficient.ndim else coefficient
+    return coefficient.reshape(coefficient.shape + (1,) * (x.ndim - coefficient.ndim))
 
 
 def combine(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:

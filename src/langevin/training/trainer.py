@@ -1,9 +1,12 @@
 """The Lightning trainer, with the settings that every run of ours has."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
@@ -69,6 +72,18 @@ def make_trainer(
             raise UserError(f"{name}={value}; allowed: at least 1")
     if gradient_clip_val is not None and gradient_clip_val <= 0:
         raise UserError(f"gradient_clip_val={gradient_clip_val}; allowed: above 0, or null for no clipping")
+    tasks = os.environ.get("SLURM_NTASKS") if SLURMEnvironment.detect() else None
+    if (
+        tasks is not None
+        and SLURMEnvironment.detect()
+        and isinstance(devices, int)
+        and int(tasks) != devices * num_nodes
+    ):
+        # Lightning would train on a part of the data and say nothing.
+        raise UserError(
+            f"devices={devices}, num_nodes={num_nodes}: SLURM started {tasks} tasks; allowed: "
+            f"--ntasks-per-node equal to trainer.devices, and --nodes to trainer.num_nodes"
+        )
     try:
         return Trainer(
             default_root_dir=run_dir,
@@ -97,5 +112,5 @@ def make_trainer(
             enable_model_summary=False,
             use_distributed_sampler=False,  # the stream of images knows its ranks
         )
-    except (ValueError, RuntimeError, TypeError) as error:  # MisconfigurationException among them
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         raise UserError(str(error).strip()) from error

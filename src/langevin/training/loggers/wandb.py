@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from langevin.errors import UserError
+from langevin.training.processes import is_first_process
 
 
 class Wandb(WandbLogger):
@@ -108,11 +109,6 @@ class Wandb(WandbLogger):
         """End the run in W&B, within bounds of time."""
         if self._experiment is not None:
             self._guarded(self._experiment.finish, exit_code=0 if status == "success" else 1)
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that logs."""
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _has_account() -> bool:

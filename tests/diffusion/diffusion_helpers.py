@@ -1,0 +1,94 @@
+"""Schedules and parameterizations that the package does not have, written from their definitions."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from langevin.diffusion.level import Level
+from langevin.diffusion.parameterization import Parameterization
+from langevin.diffusion.schedules.schedule import Schedule
+
+
+def times(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def linear_betas(num_steps: int, start: float = 1e-4, end: float = 0.02) -> np.ndarray:
+    """DDPM's betas at T = 1000, scaled for another T."""
+    scale = 1000 / num_steps
+    return scale * start + (scale * end - scale * start) * np.arange(num_steps) / max(num_steps - 1, 1)
+
+
+def alpha_bar(betas: np.ndarray) -> np.ndarray:
+    """The products of 1 - beta for t = 0..T, with more digits than float64 on the way."""
+    return np.concatenate([[1.0], np.cumprod(1 - betas.astype(np.longdouble))]).astype(np.float64)
+
+
+class Flow(Schedule):
+    """Rectified flow: continuous, not variance-preserving, no signal at the end."""
+
+    t_max = 1.0
+    num_steps = None
+    prior_std = 1.0
+
+    def __call__(self, t):
+        return Level(1 - t, t)
+
+    def rate(self, t):
+        return Level(-torch.ones_like(t), torch.ones_like(t))
+
+    def time_of(self, ratio):
+        return ratio / (1 + ratio)
+
+
+class Exploding(Schedule):
+    """EDM: sigma is the time, up to 80."""
+
+    t_max = 80.0
+    num_steps = None
+    prior_std = 80.0
+
+    def __call__(self, t):
+        return Level(torch.ones_like(t), t)
+
+    def rate(self, t):
+        return Level(torch.zeros_like(t), torch.ones_like(t))
+
+    def time_of(self, ratio):
+        return ratio
+
+
+class V(Parameterization):
+    """v = alpha eps - sigma x (Salimans and Ho 2022)."""
+
+    def mix(self, schedule, t):
+        alpha, sigma = schedule(t)
+        return -sigma, alpha
+
+
+class X(Parameterization):
+    """The network predicts the picture."""
+
+    def mix(self, schedule, t):
+        return torch.ones_like(t), torch.zeros_like(t)
+
+
+class Velocity(Parameterization):
+    """dx_t/dt, whatever the schedule."""
+
+    def mix(self, schedule, t):
+        return tuple(schedule.rate(t))
+
+
+class TinyNetwork(nn.Module):
+    """A random function of all its inputs that keeps the type it is given; `extra` more channels."""
+
+    def __init__(self, channels: int = 2, extra: int = 0, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(channels + extra, channels, 3, 3, generator=generator).double() / 4)
+
+    def forward(self, x, c_noise, cond=None):
+        assert c_noise.shape == (len(x),)
+        time = torch.sin(c_noise / 100).reshape(-1, 1, 1, 1)
+        return torch.tanh(nn.functional.conv2d(x, self.weight.to(x), padding=1) + time) + 0.1 * time

@@ -1,0 +1,140 @@
+import pytest
+import torch
+from torch import nn
+
+from langevin.diffusion.denoiser import Denoiser, Prediction
+from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.schedules.linear import Linear
+from langevin.diffusion.variance import FixedSmall
+from langevin.errors import UserError
+from langevin.guidance.classifier_free import ClassifierFree
+from langevin.samplers.ancestral import Ancestral
+from langevin.samplers.ddim import DDIM
+from langevin.samplers.grid import Leading
+
+
+class Labelled(nn.Module):
+    """A random function of the picture, the time and the label (-1: none); keeps the sizes of its batches."""
+
+    def __init__(self, extra: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = torch.randn(2 + extra, 2, 3, 3, generator=generator).double() / 3
+        self.batches = []
+
+    def forward(self, x, c_noise, cond=None):
+        self.batches.append(len(x))
+        label = torch.full((len(x),), -1) if cond is None else cond["label"]
+        told = torch.sin(c_noise / 150) + torch.cos(1.7 * label.double())
+        return torch.tanh(nn.functional.conv2d(x, self.weight, padding=1) + told.reshape(-1, 1, 1, 1))
+
+    def null_condition(self, cond):
+        return {**cond, "label": torch.full_like(cond["label"], -1)}
+
+
+@pytest.fixture
+def model():
+    return Denoiser(Labelled(), Linear(), Eps(), FixedSmall())
+
+
+X_T = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+COND = {"label": torch.tensor([4, 0, 7])}
+TIMES = [torch.tensor(300.0, dtype=torch.float64), torch.tensor([1.0, 500.0, 1000.0], dtype=torch.float64)]
+
+
+def assert_close(ours: Prediction, x, eps, raw):
+    for a, b in ((ours.x, x), (ours.eps, eps), (ours.raw, raw)):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("t", TIMES, ids=["one time", "a time a picture"])
+@pytest.mark.parametrize("scale", [0.3, 0.5, 1.5, 4.0, 20.0])
+def test_extrapolates_from_unconditional_to_conditional(model, t, scale):
+    c, u = model(X_T, t, COND), model(X_T, t, None)
+    expected = [b + scale * (a - b) for a, b in ((c.x, u.x), (c.eps, u.eps), (c.raw, u.raw))]
+    assert (expected[1] - c.eps).abs().max() > 0.1
+    assert_close(ClassifierFree(model, scale)(X_T, t, COND), *expected)
+
+
+@pytest.mark.parametrize("t", TIMES, ids=["one time", "a time a picture"])
+def test_scale_one_is_the_model_itself(model, t):
+    plain, guided = model(X_T, t, COND), ClassifierFree(model, 1.0)(X_T, t, COND)
+    assert torch.equal(guided.x, plain.x)
+    assert torch.equal(guided.eps, plain.eps)
+    assert model.network.batches == [3, 3]  # no second half to pay for
+
+
+@pytest.mark.parametrize("t", TIMES, ids=["one time", "a time a picture"])
+def test_scale_zero_is_unconditional(model, t):
+    u = model(X_T, t, None)
+    assert_close(ClassifierFree(model, 0.0)(X_T, t, COND), u.x, u.eps, u.raw)
+
+
+def test_both_predictions_are_one_call(model):
+    ClassifierFree(model, 3.0)(X_T, TIMES[0], COND)
+    assert model.network.batches == [6]
+
+
+def test_further_parts_of_the_condition_travel_along():
+    class Hinted(Labelled):
+        def forward(self, x, c_noise, cond=None):
+            return super().forward(x, c_noise, cond) + cond["hint"]
+
+    model = Denoiser(Hinted(), Linear(), Eps(), FixedSmall())
+    cond = {**COND, "hint": torch.randn(X_T.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)}
+    c, u = model(X_T, TIMES[1], cond), model(X_T, TIMES[1], {**cond, "label": torch.full((3,), -1)})
+    guided = ClassifierFree(model, 2.0)(X_T, TIMES[1], cond)
+    torch.testing.assert_close(guided.eps, 2 * c.eps - u.eps, rtol=0, atol=1e-12)
+
+
+def test_guided_prediction_still_explains_the_noisy_picture(model):
+    t = TIMES[1]
+    guided = ClassifierFree(model, 5.0)(X_T, t, COND)
+    alpha, sigma = (value.reshape(-1, 1, 1, 1) for value in model.schedule(t))
+    torch.testing.assert_close(alpha * guided.x + sigma * guided.eps, X_T, rtol=0, atol=1e-11)
+
+
+def test_learned_variance_is_the_conditional_one():
+    model = Denoiser(Labelled(extra=2), Linear(), Eps(), FixedSmall())
+    guided = ClassifierFree(model, 3.0)(X_T, TIMES[0], COND)
+    torch.testing.assert_close(guided.variance, model(X_T, TIMES[0], COND).variance, rtol=0, atol=1e-13)
+
+
+def test_no_variance_stays_none(model):
+    assert ClassifierFree(model, 3.0)(X_T, TIMES[0], COND).variance is None
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 2.0])
+def test_without_a_condition_is_refused(model, scale):
+    with pytest.raises(UserError, match="condition"):
+        ClassifierFree(model, scale)(X_T, TIMES[0])
+
+
+def test_negative_scale_is_refused(model):
+    with pytest.raises(UserError, match="scale"):
+        ClassifierFree(model, -0.1)
+
+
+class ByHand:
+    """The same guidance in two calls, of eps alone."""
+
+    def __init__(self, model, scale) -> None:
+        self.model, self.scale = model, scale
+        self.schedule, self.variance = model.schedule, model.variance
+
+    def __call__(self, x_t, t, cond=None):
+        c, u = self.model(x_t, t, cond).eps, self.model(x_t, t, None).eps
+        eps = (1 - self.scale) * u + self.scale * c
+        alpha, sigma = (float(v) for v in self.schedule(t))
+        return Prediction((x_t - sigma * eps) / alpha, eps, eps, None)
+
+
+@pytest.mark.parametrize("sampler", [DDIM(Leading(), 10), Ancestral(Leading(), 10), DDIM(Leading(), 5, clip=False)])
+def test_steers_a_sampler(model, sampler):
+    def noise():
+        generator = torch.Generator().manual_seed(0)
+        return lambda: torch.randn(X_T.shape, generator=generator, dtype=torch.float64)
+
+    guided = sampler(ClassifierFree(model, 3.0), noise(), COND)
+    torch.testing.assert_close(guided, sampler(ByHand(model, 3.0), noise(), COND), rtol=1e-9, atol=1e-9)
+    assert (guided - sampler(model, noise(), COND)).abs().max() > 0.01

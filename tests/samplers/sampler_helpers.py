@@ -1,0 +1,106 @@
+"""Denoisers whose answers are known, and noise that is written down beforehand."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from langevin.diffusion.denoiser import Denoiser, Prediction
+from langevin.diffusion.level import Level
+from langevin.diffusion.parameterization import Eps, Parameterization
+from langevin.diffusion.schedules.schedule import Schedule
+from langevin.diffusion.variance import FixedSmall
+
+
+class V(Parameterization):
+    """v = alpha eps - sigma x (Salimans and Ho 2022)."""
+
+    def mix(self, schedule, t):
+        alpha, sigma = schedule(t)
+        return -sigma, alpha
+
+
+class Exploding(Schedule):
+    """EDM: alpha is 1, sigma the time, up to 80; continuous."""
+
+    t_max = 80.0
+    num_steps = None
+    prior_std = 80.0
+
+    def __call__(self, t):
+        return Level(torch.ones_like(t), t)
+
+    def rate(self, t):
+        return Level(torch.zeros_like(t), torch.ones_like(t))
+
+    def time_of(self, ratio):
+        return ratio
+
+
+class TinyNetwork(nn.Module):
+    """A fixed random function of the picture and of DDPM's index, in float64."""
+
+    def __init__(self, extra: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = torch.randn(2 + extra, 2, 3, 3, generator=generator).double() / 3
+
+    def forward(self, x, c_noise, cond=None):
+        time = torch.sin(c_noise / 150).reshape(-1, 1, 1, 1)
+        output = torch.tanh(nn.functional.conv2d(x, self.weight, padding=1) + time)
+        output[:, : x.shape[1]] += 0.3 * x
+        return output
+
+
+class Gaussian:
+    """The exact denoiser of data N(mean, std^2): E[x | x_t] is linear."""
+
+    def __init__(self, schedule, mean: float, std: float, variance=None) -> None:
+        self.schedule, self.mean, self.std = schedule, mean, std
+        self.variance = variance or FixedSmall()
+
+    def __call__(self, x_t, t, cond=None):
+        alpha, sigma = (float(v) for v in self.schedule(t))
+        x = self.mean + alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2) * (x_t - alpha * self.mean)
+        eps = (x_t - alpha * x) / sigma
+        return Prediction(x, eps, eps, None)
+
+
+class Written:
+    """A noise source that says the same float64 noise to whoever asks in the same order."""
+
+    def __init__(self, shape=(2, 2, 4, 4), seed: int = 0) -> None:
+        self.shape, self.calls = shape, 0
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self) -> Tensor:
+        self.calls += 1
+        return torch.randn(self.shape, generator=self._generator, dtype=torch.float64)
+
+
+def denoiser(schedule, parameterization=None, variance=None, extra=0) -> Denoiser:
+    return Denoiser(TinyNetwork(extra), schedule, parameterization or Eps(), variance or FixedSmall())
+
+
+def in_float64(scheduler):
+    """Give a scheduler of diffusers the table it would have in float64."""
+    config = scheduler.config
+    steps = config.num_train_timesteps
+    if config.beta_schedule == "linear":
+        betas = np.linspace(config.beta_start, config.beta_end, steps)
+    else:
+        assert config.beta_schedule == "squaredcos_cap_v2"
+        bar = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
+        betas = np.minimum(1 - bar[1:] / bar[:-1], 0.999)
+    table = torch.from_numpy(np.cumprod(1 - betas))
+    torch.testing.assert_close(table.float(), scheduler.alphas_cumprod, rtol=0, atol=1e-6)
+    scheduler.alphas_cumprod = table
+    scheduler.one = scheduler.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
+    return scheduler
+
+
+def assert_same_path(ours: list[Tensor], theirs: list[Tensor], precision: float = 1e-9) -> None:
+    assert len(ours) == len(theirs)
+    for step, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        assert a.dtype == b.dtype == torch.float64
+        difference = (a - b).abs().max() / b.abs().max().clamp(min=1)
+        assert difference < precision, f"step {step}: {difference}"

@@ -1,0 +1,170 @@
+import errno
+import os
+import stat
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from langevin.images import from_uint8, picture_grid, to_uint8, write_atomically, write_png
+
+LEVELS = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+
+
+def test_levels_run_from_minus_one_to_one():
+    x = from_uint8(LEVELS)
+    assert x.dtype == torch.float32
+    expected = np.arange(256) / 127.5 - 1
+    np.testing.assert_allclose(x.double().numpy().ravel(), expected, rtol=0, atol=6e-8)
+    assert (x.min().item(), x.max().item()) == (-1.0, 1.0)
+
+
+def test_pictures_themselves_are_left_alone():
+    levels, x = LEVELS.clone(), torch.linspace(-2, 2, 9)
+    before = x.clone()
+    from_uint8(levels)
+    to_uint8(x)
+    assert torch.equal(levels, LEVELS)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_level_comes_back(dtype):
+    back = to_uint8(from_uint8(LEVELS).to(dtype))
+    assert back.dtype == torch.uint8
+    assert torch.equal(back, LEVELS)
+
+
+def test_rounds_to_the_nearest_level():
+    levels = torch.arange(256, dtype=torch.float64)
+    for shift in (-0.49, -0.1, 0.1, 0.49):
+        assert torch.equal(to_uint8((levels + shift) / 127.5 - 1), levels.to(torch.uint8))
+
+
+def test_clamps_what_lies_outside():
+    x = torch.tensor([-1e9, -1.5, -1.01, 1.01, 1.5, 3.1, 1e9, float("inf"), float("-inf")])
+    assert to_uint8(x).tolist() == [0, 0, 0, 255, 255, 255, 255, 255, 0]
+
+
+def test_writes_a_file_and_its_folders(tmp_path):
+    path = tmp_path / "a" / "b" / "file.bin"
+    write_atomically(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in path.parent.iterdir()] == ["file.bin"]
+
+
+def test_replaces_a_file(tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"a long old content")
+    write_atomically(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_old_file_stands_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+
+    def write(file):
+        file.write(b"half")
+        file.flush()
+        assert path.read_bytes() == b"old"
+        file.write(b" and half")
+
+    write_atomically(path, write)
+    assert path.read_bytes() == b"half and half"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "disk full"), ValueError("a bug"), KeyboardInterrupt()])
+@pytest.mark.parametrize("old", [b"old", None])
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, error, old):
+    path = tmp_path / "file.bin"
+    if old is not None:
+        path.write_bytes(old)
+
+    def write(file):
+        file.write(b"half of it")
+        file.flush()
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        write_atomically(path, write)
+    assert caught.value is error
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == ({} if old is None else {"file.bin": old})
+
+
+def test_failure_of_the_last_move_leaves_no_temporary(tmp_path):
+    path = tmp_path / "taken"
+    path.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_atomically(path, lambda file: file.write(b"new"))
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+def test_file_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    steps = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (steps.append(os.fstat(fd).st_size), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("replace"), replace(a, b)))
+    write_atomically(tmp_path / "file.bin", lambda file: file.write(b"12345"))
+    assert steps == [5, "replace"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_file_may_be_read_by_whom_the_umask_lets(tmp_path, umask):
+    previous = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "file.bin", lambda file: file.write(b"new"))
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "file.bin").stat().st_mode) == 0o666 & ~umask
+
+
+def test_grid_lays_pictures_out_in_rows():
+    images = torch.stack([torch.full((3, 4, 6), 10 * (i + 1), dtype=torch.uint8) for i in range(5)])
+    images[:, 1] += 1  # channels differ
+    grid = picture_grid(images, columns=2)
+    # One pixel of white around every picture; the sixth place holds nothing.
+    assert (grid.dtype, grid.shape) == (np.uint8, (3 * 5 + 1, 2 * 7 + 1, 3))
+    covered = np.zeros(grid.shape[:2], bool)
+    for i in range(5):
+        top, left = 1 + 5 * (i // 2), 1 + 7 * (i % 2)
+        picture = grid[top : top + 4, left : left + 6]
+        assert (picture == [10 * (i + 1), 10 * (i + 1) + 1, 10 * (i + 1)]).all()
+        covered[top : top + 4, left : left + 6] = True
+    assert (grid[~covered] == 255).all()
+
+
+def test_grid_keeps_the_pixels_of_a_picture_in_place():
+    images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
+    grid = picture_grid(images, columns=2)
+    np.testing.assert_array_equal(grid[1:5, 6:10], images[1].permute(1, 2, 0).numpy())
+
+
+def test_grid_of_large_pictures_has_a_wider_gap():
+    assert picture_grid(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), columns=2).shape == (2 * 34 + 2, 2 * 34 + 2, 3)
+
+
+def test_grid_of_grey_pictures_is_in_colour():
+    grid = picture_grid(LEVELS.expand(3, 1, 16, 16), columns=3)
+    assert grid.shape == (18, 3 * 17 + 1, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(grid[1:17, 1:17, channel], LEVELS[0, 0].numpy())
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_png_holds_the_pixels(tmp_path, scale):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    write_png(tmp_path / "new" / "picture.png", picture, scale)
+    with Image.open(tmp_path / "new" / "picture.png") as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        read = np.asarray(image)
+    np.testing.assert_array_equal(read, picture.repeat(scale, 0).repeat(scale, 1))
+
+
+def test_png_of_a_grid(tmp_path):
+    grid = picture_grid(torch.arange(96, dtype=torch.uint8).reshape(2, 3, 4, 4), columns=2)
+    write_png(tmp_path / "grid.png", grid)
+    with Image.open(tmp_path / "grid.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), grid)
