@@ -10,8 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from langevin.config.validate import CONF, groups
+from langevin.config.validate import CONF, PLURAL, groups, options
 from langevin.errors import UserError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT)
 
 
 def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -32,12 +35,16 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
         except UserError as error:
             fail(str(error))
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            fail(f"the disk is full: {error}")
+            if error.errno in DISK_FULL:
+                fail(f"the disk is full: {error}")
+            if error.errno in NO_ACCESS and error.filename is not None:
+                fail(f"{error.filename}: {error.strerror}")
+            raise
 
     def main() -> None:
-        sys.argv[1:] = [forced(argument) for argument in sys.argv[1:]]
+        # Hydra's parser takes its flags before the overrides or after them, but not amid them.
+        arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+        sys.argv[1:] = [forced(argument) for argument in arguments]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
 
     return main
@@ -47,12 +54,15 @@ def forced(argument: str) -> str:
     """An override that Hydra takes even if there is no such key: `a.b=1` becomes `++a.b=1`.
 
     Hydra stops at the first unknown key and advises `+a.b=1`, which hides the typo. Let through, it is found with all
-    other mistakes, by `langevin.config.validate`. Choices of a group stay as they are: Hydra lists the options.
+    other mistakes, by `langevin.config.validate`. Choices of a group stay as they are: Hydra lists the options. Only
+    `GROUP=null`, at which Hydra stops with a traceback, becomes what it takes for the same.
     """
-    key, equals, _ = argument.partition("=")
-    if not equals or key.startswith(("-", "+", "~", "hydra")) or key.partition("@")[0] in groups() or "/" in key:
+    key, equals, value = argument.partition("=")
+    if not equals or key.startswith(("-", "+", "~", "hydra")) or "/" in key:
         return argument
-    return "++" + argument
+    if key in groups() and value == "null":
+        return f"{key}=none" if "none" in options(key) else f"{key}=[]" if key in PLURAL else f"~{key}"
+    return argument if key.partition("@")[0] in groups() else "++" + argument
 
 
 def fail(message: str) -> NoReturn:

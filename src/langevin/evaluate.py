@@ -17,6 +17,8 @@ OPTIONS = {
     "devices": "int | str",
     "output_dir": "str",
 }
+REQUIRED = ("loader", "features")
+OPTIONAL = ("data", "metrics")
 
 
 def run(cfg: DictConfig) -> None:
@@ -24,7 +26,7 @@ def run(cfg: DictConfig) -> None:
     from langevin.build.components import positive
     from langevin.config.validate import ConfigError, Mistake, structure
 
-    mistakes = structure(cfg, OPTIONS) or positive(cfg, "batch_size")
+    mistakes = structure(cfg, OPTIONS, REQUIRED, OPTIONAL) or positive(cfg, "batch_size")
     if (cfg.reference is None) == (cfg.get("data") is None):
         mistakes.append(Mistake("reference", "give either reference=FILE_OR_DIR or data=NAME, and not both"))
     if not cfg.get("metrics"):

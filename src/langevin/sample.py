@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from langevin.cli import command
 from langevin.errors import UserError
@@ -24,18 +24,16 @@ OPTIONS = {
     "devices": "int | str",
     "output_dir": "str",
 }
-# What may be chosen anew for a trained model.
-GROUPS = ("sampler", "grid", "guidance")
 COLUMNS = 10
 
 
 def run(cfg: DictConfig) -> None:
     """Sample what the config says; the model is rebuilt from the config stored with its weights."""
-    from langevin.build.components import check, override, positive
+    from langevin.build.components import SAMPLING, check_model, override, positive
     from langevin.config.validate import ConfigError, structure
 
-    own = {name: cfg[name] for name in cfg if name not in GROUPS}
-    mistakes = structure(DictConfig(own), OPTIONS)
+    own = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in SAMPLING])
+    mistakes = structure(own, OPTIONS, optional=SAMPLING)
     if mistakes or (mistakes := positive(cfg, "num_samples", "batch_size", seed=0)):
         raise ConfigError(mistakes)
 
@@ -47,8 +45,8 @@ def run(cfg: DictConfig) -> None:
     if (out / "samples.npz").exists() and not cfg.overwrite:
         raise UserError(f"out={out}: holds a samples.npz already; choose another out=, or overwrite=true")
     model = load_model(path)
-    chosen = override(model.cfg, cfg, GROUPS)
-    check(chosen)
+    chosen = override(model.cfg, cfg, SAMPLING)
+    check_model(chosen, SAMPLING)
     labels = [cfg.labels] if isinstance(cfg.labels, int) else None if cfg.labels is None else list(cfg.labels)
     generator = model.generator(chosen, labels)
 

@@ -34,7 +34,7 @@ def write_inception_weights(path: Path, seed: int = 0) -> Path:
                 module.momentum = None  # average, so that one batch replaces the initial statistics
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.15)  # logits that differ by about 1 between pictures
-        network.train()(pictures(24, seed=seed))
+        network.train()(pictures(16, seed=seed))
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), path)
     return path

@@ -105,6 +105,7 @@ def test_rounds_may_mix_inference_mode_and_none(expected):
 
 
 def process(rank, world, folder, shares):
+    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world)
     evaluation = prepared(batch_size=16)
     rounds = []

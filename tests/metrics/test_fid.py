@@ -3,6 +3,7 @@ import pytest
 import scipy.linalg
 import torch
 from helpers.extractors import TinyExtractor
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from langevin.errors import UserError
 from langevin.metrics.fid import FrechetDistance, frechet_distance
@@ -52,6 +53,14 @@ def test_equals_the_definition():
     assert value(samples, reference) == pytest.approx(by_singular_values(samples, reference), rel=1e-9)
 
 
+def test_equals_torch_fidelity():
+    samples, reference = draw(300, 1, 1.3, 0.2), draw(200, 2)
+    expected = fid_statistics_to_metric(
+        fid_features_to_statistics(samples), fid_features_to_statistics(reference), verbose=False
+    )
+    assert value(samples, reference) == pytest.approx(expected["frechet_inception_distance"], rel=1e-5)
+
+
 @pytest.mark.parametrize(("count", "reference_count"), [(2, 2), (7, 5), (5, 200), (200, 5), (D, D)])
 def test_equals_the_definition_with_fewer_samples_than_dimensions(count, reference_count):
     samples, reference = draw(count, 3, 1.3), draw(reference_count, 4)
@@ -65,8 +74,18 @@ def test_identical_sets_have_no_distance(count):
     assert abs(value(features.flip(0), features)) < 1e-6
 
 
+@pytest.mark.parametrize("count", [7, 300])
+def test_small_directions_beside_a_dominant_one_are_kept(count):
+    """A network's features share one big direction; a root taken of squared eigenvalues would lose the small ones."""
+    scales = torch.logspace(2, -4, D)
+    samples = torch.randn(count, D, generator=torch.Generator().manual_seed(1)) * scales
+    reference = torch.randn(count, D, generator=torch.Generator().manual_seed(2)) * scales * torch.linspace(1, 2, D)
+    assert value(samples, reference) == pytest.approx(by_singular_values(samples, reference), rel=1e-10)
+    assert abs(value(samples, samples)) < 1e-7
+
+
 def test_identical_sets_have_no_distance_among_many_dimensions():
-    features = torch.randn(12, 512, generator=torch.Generator().manual_seed(0)).double().relu()
+    features = torch.randn(12, 256, generator=torch.Generator().manual_seed(0)).double().relu()
     mean, covariance = features.mean(0), features.T.cov()
     assert abs(float(frechet_distance(mean, covariance, mean, covariance))) < 1e-6
 

@@ -27,12 +27,17 @@ def serve_from(port, monkeypatch):
     monkeypatch.setattr(inception, "CONNECTION_SECONDS", 0.3)
 
 
-def test_outputs_have_the_promised_sizes_and_a_spread(inception_weights):
+def test_outputs_are_torch_fidelitys_and_differ_between_pictures(inception_weights):
     extractor = Inception(str(inception_weights))
     extractor.prepare()
-    outputs = extractor(pictures(6))
+    outputs = extractor(pictures(4))
+    theirs = feature_extractor_inceptionv3.FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(inception_weights)
+    )
+    for ours, expected in zip((outputs["features"], outputs["logits"]), theirs(pictures(4)), strict=True):
+        torch.testing.assert_close(ours, expected)
     assert {name: tuple(value.shape) for name, value in outputs.items()} == {
-        name: (6, size) for name, size in Inception.sizes.items()
+        name: (4, size) for name, size in Inception.sizes.items()
     }
     for value in outputs.values():
         assert value.dtype == torch.float32

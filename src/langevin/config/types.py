@@ -1,6 +1,7 @@
 """Whether a config's value fits an annotation, and what the annotation allows, in words."""
 
 import ast
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -74,7 +75,7 @@ def _fits_name(value: Any, name: str) -> bool:
         case "int":
             return isinstance(value, int) and not isinstance(value, bool)
         case "float":
-            return isinstance(value, int | float) and not isinstance(value, bool)
+            return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
         case "bool":
             return isinstance(value, bool)
         case "str" | "Path":

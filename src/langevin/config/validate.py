@@ -2,15 +2,15 @@
 
 import ast
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from langevin.config.signature import Field, TargetError, signature
-from langevin.config.types import TARGET, describe, fits, plain
+from langevin.config.types import TARGET, describe, fits
 from langevin.errors import UserError
 
 CONF = next(path for path in (Path(__file__).parents[1] / "conf", Path(__file__).parents[3] / "conf") if path.is_dir())
@@ -51,41 +51,77 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def structure(cfg: DictConfig, options_of_command: Mapping[str, str]) -> list[Mistake]:
+def structure(
+    cfg: DictConfig,
+    options_of_command: Mapping[str, str],
+    required: Collection[str] = (),
+    optional: Collection[str] = (),
+) -> list[Mistake]:
     """The mistakes that the config's shape shows: unknown keys, wrong types, missing values, components that are none.
 
     Args:
         cfg: the composed config.
         options_of_command: the command's own options and their types, such as {"seed": "int"}.
+        required: the groups of which an option must be chosen.
+        optional: the groups that may be left out.
     """
-    try:
-        values = plain(cfg)
-    except OmegaConfBaseException as error:
-        return [Mistake(error.full_key or "config", str(error).splitlines()[0])]
+    mistakes: list[Mistake] = []
+    values = _resolved(cfg, "", mistakes)
     root = {name: Field(ast.parse(kind, mode="eval").body, False) for name, kind in options_of_command.items()}
-    return list(_root(values, root))
+    mistakes += _root(values, root, [*root, *required, *optional])
+    lost = {path.partition(".")[0] for path, _ in mistakes}
+    for group in required:
+        if values.get(group) is None and group not in lost:
+            mistakes.append(Mistake(group, f"must be chosen: {_choices(group)}"))
+    return mistakes
 
 
-def _root(values: Mapping[str, Any], root: dict[str, Field]) -> Iterator[Mistake]:
-    known = [*root, *(group for group in groups() if group not in BUNDLES)]
+def _resolved(node: Any, path: str, mistakes: list[Mistake]) -> Any:
+    """A node as plain values; what cannot be resolved is left out and noted in `mistakes`."""
+    keys: Collection[Any]
+    if isinstance(node, DictConfig):
+        keys = list(node)
+    elif isinstance(node, ListConfig):
+        keys = range(len(node))
+    else:
+        return node
+    values = {}
+    for key in keys:
+        place = f"{path}.{key}".removeprefix(".")
+        try:
+            values[key] = "???" if OmegaConf.is_missing(node, key) else _resolved(node[key], place, mistakes)
+        except OmegaConfBaseException as error:
+            mistakes.append(Mistake(place, str(error).splitlines()[0]))
+    return list(values.values()) if isinstance(node, ListConfig) else values
+
+
+def _root(values: Mapping[str, Any], root: dict[str, Field], known: list[str]) -> Iterator[Mistake]:
     for key, value in values.items():
         if key in root:
             yield from _value(key, value, root[key])
         elif key not in known:
             yield Mistake(key, unknown(key, known))
         elif key in PLURAL and isinstance(value, Mapping):
+            chosen = [name for name, node in value.items() if isinstance(node, Mapping) and TARGET in node]
             for name, node in value.items():
-                yield from _component(f"{key}.{name}", node, f"an option of {key}: {', '.join(options(key))}")
+                if name in chosen or name in options(key):
+                    yield from _component(f"{key}.{name}", node, f"{key}=[{','.join([*chosen, name])}]")
+                else:
+                    yield Mistake(f"{key}.{name}", unknown(name, [*chosen, *options(key)]))
         elif value is not None and value != []:
-            yield from _component(key, value, f"{key}=NAME with one of {', '.join(options(key))}")
+            yield from _component(key, value, _choices(key))
+
+
+def _choices(group: str) -> str:
+    return f"{group}=NAME with one of {', '.join(options(group))}"
 
 
 def _component(path: str, node: Any, allowed: str) -> Iterator[Mistake]:
     if not isinstance(node, Mapping):
-        yield Mistake(path, f"is {node!r}, but a component is chosen by name; allowed: {allowed}")
+        yield Mistake(path, f"is {node!r}, but a component is chosen by name: {allowed}")
         return
     if TARGET not in node:
-        yield Mistake(path, f"names no class ({TARGET}); choose it first: {allowed}")
+        yield Mistake(path, f"is not chosen; choose it first: {allowed}")
         return
     try:
         fields = signature(str(node[TARGET]))
@@ -116,4 +152,4 @@ def unknown(key: str, known: list[str]) -> str:
     """What to say of an unknown key."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"no such option{hint}; allowed: {', '.join(known)}"
+    return f"no such option{hint}; allowed: {', '.join(dict.fromkeys(known)) or 'none'}"

@@ -86,8 +86,8 @@ class FrechetDistance(SampleMetric):
 def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> Tensor:
     """Squared 2-Wasserstein distance of two Gaussians, exact also where the covariances are singular.
 
-    ``tr((S1 S2)^(1/2)) = tr((R^T S2 R)^(1/2))`` for any R with ``R R^T = S1``, and the right side is symmetric: no
-    complex numbers, no square root of a matrix.
+    ``tr((S1 S2)^(1/2))`` is the sum of the singular values of ``R1^T R2``, for any ``R R^T = S``: no complex numbers,
+    and nothing small is squared and rooted again, which would lose it beside a dominant eigenvalue.
 
     Args:
         mean1: float64 (D,).
@@ -98,11 +98,7 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
     Returns:
         A float64 scalar.
     """
-    values, vectors = torch.linalg.eigh(covariance1)
-    kept = _above_rounding(values, len(values))
-    root = vectors[:, kept] * values[kept].sqrt()
-    product = torch.linalg.eigvalsh(root.T @ covariance2 @ root)
-    trace_of_root = product[_above_rounding(product, len(values))].sqrt().sum()
+    trace_of_root = torch.linalg.svdvals(_root(covariance1).T @ _root(covariance2)).sum()
     return (mean1 - mean2).square().sum() + covariance1.trace() + covariance2.trace() - 2 * trace_of_root
 
 
@@ -111,6 +107,8 @@ def _moments(count: Tensor, total: Tensor, outer: Tensor) -> tuple[Tensor, Tenso
     return mean, (outer - count * torch.outer(mean, mean)) / (count - 1)
 
 
-def _above_rounding(ascending: Tensor, dimensions: int) -> Tensor:
-    # The square root would raise a zero eigenvalue's rounding error from 1e-16 to 1e-8, once per missing dimension.
-    return ascending > dimensions * torch.finfo(ascending.dtype).eps * ascending[-1:]
+def _root(covariance: Tensor) -> Tensor:
+    # (D, rank). The root would raise a zero eigenvalue's rounding error from 1e-16 to 1e-8: such are left out.
+    values, vectors = torch.linalg.eigh(covariance)
+    kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
+    return vectors[:, kept] * values[kept].sqrt()

@@ -78,6 +78,20 @@ class DiffusionModule(LightningModule):
         """The condition that goes with labels (B,); None for an unconditional model."""
         return {"label": labels} if self.conditional else None
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Count micro-batches from the optimizer step on, since a step may now be made of more or fewer of them.
+
+        Lightning is told that it stands where the last of them has just been trained on; of a checkpoint saved anywhere
+        else (after a validation, at the end) it would lose count of the steps between two rows of the log.
+        """
+        step, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
+        batches = step * self.trainer.accumulate_grad_batches
+        for count in ("total", "current"):
+            loop["epoch_loop.batch_progress"][count].update(
+                ready=batches, started=batches, processed=batches, completed=batches - 1
+            )
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step - 1
+
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Make the batch's random numbers its own."""
         torch.manual_seed(step_seed(self.seed, self.global_rank, batch_idx))
@@ -99,10 +113,12 @@ class DiffusionModule(LightningModule):
         """Log the averaged weights' loss on held-out pictures."""
         x, labels = batch
         terms = self.objective(self.averaged_denoiser, x, self.condition(labels))
-        logged = {f"val/{name}": term.mean() for name, term in terms.items()} | {
-            "step": torch.tensor(float(self.global_step))
-        }
+        logged = {f"val/{name}": term.mean() for name, term in terms.items()}
         self.log_dict(logged, batch_size=len(x), on_epoch=True, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Say which step the losses belong to: once, since a mean over the batches would be rounded."""
+        self.log("step", float(self.global_step), sync_dist=True, reduce_fx="max")
 
     def configure_gradient_clipping(
         self,

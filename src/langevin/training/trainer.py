@@ -22,7 +22,7 @@ def make_trainer(
     devices: int | str = 1,
     num_nodes: int = 1,
     strategy: str = "auto",
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true",
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
     max_steps: int = 100_000,
     accumulate_grad_batches: int = 1,
     gradient_clip_val: float | None = 1.0,

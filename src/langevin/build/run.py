@@ -1,0 +1,213 @@
+"""Builds a whole run: data, training module, callbacks, loggers, trainer; and rebuilds a model from its checkpoint."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+import langevin
+from langevin.build.components import (
+    DataFacts,
+    attempt,
+    check_model,
+    is_conditional,
+    make,
+    make_denoiser,
+    make_generator,
+    make_objective,
+)
+from langevin.config.validate import Mistake
+from langevin.data.module import ImageDataModule
+from langevin.data.read_images import read_images
+from langevin.diffusion.denoiser import Denoiser
+from langevin.errors import UserError
+from langevin.metrics.evaluation import Evaluation
+from langevin.samplers.generate import Generator
+from langevin.training.checkpoint import RECORD, read_checkpoint
+from langevin.training.loggers.csv import CSVFile
+from langevin.training.module import DiffusionModule
+
+
+def make_data(cfg: DictConfig) -> ImageDataModule:
+    """The config's images, not yet opened."""
+    source = make(cfg, "data")
+    accumulate = cfg.trainer.accumulate_grad_batches
+    return make(cfg, "loader", source=source, batch_size=cfg.batch_size, accumulate=accumulate, seed=cfg.seed)
+
+
+def facts_of(data: ImageDataModule) -> DataFacts:
+    """What the model must know of opened images."""
+    return DataFacts(data.channels, data.image_size, data.num_classes)
+
+
+def make_module(cfg: DictConfig, facts: DataFacts) -> DiffusionModule:
+    """The training module, its weights fresh from the run's seed."""
+    return DiffusionModule(
+        make_denoiser(cfg, facts),
+        make_objective(cfg),
+        ema=lambda network: make(cfg, "ema", network=network),
+        optimizer=lambda parameters: make(cfg, "optimizer", params=parameters),
+        lr_schedule=make(cfg, "lr_schedule"),
+        batch_size=cfg.batch_size,
+        conditional=is_conditional(cfg),
+        seed=cfg.seed,
+    )
+
+
+def record_of(cfg: DictConfig, facts: DataFacts) -> dict[str, Any]:
+    """What a checkpoint stores beside the weights, so that the model can be rebuilt: plain values."""
+    return {"version": langevin.__version__, "config": OmegaConf.to_yaml(cfg, resolve=True), "facts": facts.plain()}
+
+
+def make_evaluation(cfg: DictConfig) -> Evaluation:
+    """The config's metrics over its features."""
+    metrics = {name: make(cfg, f"metrics.{name}") for name in cfg.metrics}
+    return Evaluation(make(cfg, "features"), metrics)
+
+
+def rehearse(cfg: DictConfig, known: Sequence[Mistake]) -> list[Mistake]:
+    """Build all that Lightning is needed for, with stand-ins for data and model, and find its mistakes.
+
+    Args:
+        cfg: the whole config.
+        known: the mistakes found already; nothing is built of what they touch.
+    """
+    wrong = {path for path, _ in known}
+    parameter = nn.Parameter(torch.zeros(1))
+    makers = dict.fromkeys(("generator", "evaluation"))
+    counts = {name: 1 if name in wrong else cfg[name] for name in ("batch_size", "seed")}
+    anything: dict[str, Any] = {
+        **makers,
+        "record": {},
+        "run_dir": Path(),
+        "run_name": "",
+        "batch_size": counts["batch_size"],
+    }
+    stand_ins: dict[str, dict[str, Any]] = {
+        "data": {},
+        "loader": {"source": SimpleNamespace(channels=1, image_size=8), **counts},
+        "ema": {"network": nn.Identity()},
+        "optimizer": {"params": [parameter]},
+        "trainer": {"run_dir": Path(), "callbacks": [], "loggers": []},
+    }
+    stand_ins |= {f"{group}.{name}": anything for group in ("callbacks", "loggers") for name in cfg.get(group) or {}}
+    stand_ins |= {f"metrics.{name}": {} for name in cfg.get("metrics") or {}}
+    if cfg.get("metrics"):
+        stand_ins |= {"features": {}, "evaluation": makers}
+    mistakes = []
+    for path, offered in stand_ins.items():
+        if any(place in (path, path.partition(".")[0]) or place.startswith(f"{path}.") for place in wrong):
+            continue
+        with warnings.catch_warnings(action="ignore"):
+            mistakes += attempt(cfg, path, **offered)[1]
+    return mistakes
+
+
+def make_trainer(cfg: DictConfig, run_dir: Path, facts: DataFacts, data: ImageDataModule) -> Trainer:
+    """The trainer with its callbacks and loggers; the metrics are checked and prepared here, before any training."""
+    generator = make_generator(cfg, facts)
+    offered = {
+        "run_dir": run_dir,
+        "run_name": run_dir.name,
+        "batch_size": cfg.batch_size,
+        "generator": generator,
+        "record": record_of(cfg, facts),
+    }
+    callbacks: list[Callback] = [make(cfg, f"callbacks.{name}", **offered) for name in cfg.get("callbacks") or {}]
+    if cfg.get("metrics"):
+        evaluation = make_evaluation(cfg)
+        images = data.train_set
+        evaluation.prepare(
+            cfg.evaluation.num_samples,
+            images.images,
+            images.labels if data.num_classes is not None else None,
+            conditional=is_conditional(cfg),
+        )
+        callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator))
+    loggers: list[Logger] = [CSVFile(run_dir / "metrics.csv")]
+    loggers += [make(cfg, f"loggers.{name}", **offered) for name in cfg.get("loggers") or {}]
+    return make(cfg, "trainer", run_dir=run_dir, callbacks=callbacks, loggers=loggers)
+
+
+class Model(NamedTuple):
+    """A trained model, rebuilt from the config stored with its weights.
+
+    Attributes:
+        denoiser: the model with the averaged weights.
+        cfg: the config it was trained with.
+        facts: what it knows of its data.
+        step: the optimizer step it stands at.
+    """
+
+    denoiser: Denoiser
+    cfg: DictConfig
+    facts: DataFacts
+    step: int
+
+    def generator(self, cfg: DictConfig, labels: list[int] | None) -> Generator:
+        """What makes its pictures; `cfg` is its config with other choices of sampler, grid and guidance."""
+        return make_generator(cfg, self.facts, labels)
+
+
+def load_model(path: Path) -> Model:
+    """Rebuild a model from a checkpoint.
+
+    Raises:
+        UserError: when the file is missing, damaged, not Langevin's, or does not fit its own config.
+    """
+    checkpoint = read_checkpoint(path)
+    record = checkpoint[RECORD]
+    cfg = OmegaConf.create(record["config"])
+    assert isinstance(cfg, DictConfig)
+    facts = DataFacts(**record["facts"])
+    try:
+        check_model(cfg)
+        denoiser = make_denoiser(cfg, facts)
+    except UserError as error:
+        raise UserError(f"checkpoint {path} cannot be rebuilt: {error}") from error
+    prefix = "ema.network."
+    weights = {
+        name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)
+    }
+    try:
+        denoiser.network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"checkpoint {path} does not fit the config stored in it: {error}") from error
+    return Model(denoiser.eval().requires_grad_(False), cfg, facts, checkpoint["global_step"])
+
+
+def open_reference(cfg: DictConfig) -> tuple[np.ndarray, np.ndarray | None]:
+    """The reference pictures of an evaluation, uint8 (N, H, W, C), and their labels: a file's, or a training set's.
+
+    Raises:
+        UserError: when they are missing or damaged.
+    """
+    if cfg.reference is not None:
+        return read_images(cfg.reference, "reference", cfg.loader.cache_dir)
+    data = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
+    data.prepare_data()
+    return data.train_set.images, None if data.num_classes is None else data.train_set.labels
+
+
+def launch(accelerator: str, devices: int | str) -> Fabric:
+    """Start this command's other processes, if it is to have several; each goes on from here on its own device.
+
+    Raises:
+        UserError: when the machine cannot give what is asked for.
+    """
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices)
+        fabric.launch()
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
+        raise UserError(f"accelerator={accelerator}, devices={devices}: {error}") from error
+    return fabric

@@ -1,0 +1,259 @@
+"""Every kind of mistake in a training command: where it is said to be, and what is said of it."""
+
+import textwrap
+
+import pytest
+from helpers.commands import call, composed
+
+from langevin.build.components import mistakes_in
+from langevin.build.run import rehearse
+
+# The overrides, and the path and words of the one mistake they make.
+UNKNOWN = [
+    (["foo=1"], "foo", ["no such option", "allowed: name, output_dir, resume, seed, batch_size, ", "optimizer"]),
+    (["batchsize=1"], "batchsize", ["no such option (did you mean batch_size?)"]),
+    (["schedules.num_steps=10"], "schedules", ["no such option (did you mean schedule?)"]),
+    (
+        ["schedule.num_step=10"],
+        "schedule.num_step",
+        ["did you mean num_steps?", "allowed: num_steps, beta_start, beta_end, rescale"],
+    ),
+    (["model.block=convnext"], "model.block", ["no such option", "allowed: channels, channel_multipliers, "]),
+    (["model.in_channels=3"], "model.in_channels", ["is decided by the rest of the config; leave it out"]),
+    (["ema.network={_target_:torch.nn.Identity}"], "ema.network", ["is decided by the rest of the config"]),
+    (["trainer.max_step=5"], "trainer.max_step", ["did you mean max_steps?"]),
+    (["callbacks.sample.seed=3"], "callbacks.sample", ["did you mean samples?"]),
+    (
+        ["callbacks.samples.number=3"],
+        "callbacks.samples.number",
+        ["allowed: every_n_steps, num_samples, columns, seed"],
+    ),
+    (["callbacks.trajectory.seed=3"], "callbacks.trajectory", ["choose it first: callbacks=[", "trajectory]"]),
+    (["metrics.fid.min_samples=9"], "metrics.fid", ["choose it first: metrics=[fid]"]),
+    (["condition.dropout=0.2"], "condition", ["choose it first: condition=NAME with one of class_label"]),
+    (["loggers=[wandb]", "loggers.wandb.projekt=a"], "loggers.wandb.projekt", ["did you mean project?"]),
+    # A key of the schedule that another choice has left behind.
+    (["schedule=linear", "schedule.beta_max=0.9"], "schedule.beta_max", ["no such option", "beta_start"]),
+]
+TYPES = [
+    (["schedule.num_steps=ten"], "schedule.num_steps", ["is 'ten'; allowed: a whole number"]),
+    (["schedule.num_steps=10.5"], "schedule.num_steps", ["is 10.5; allowed: a whole number"]),
+    (["batch_size=many"], "batch_size", ["is 'many'; allowed: a whole number"]),
+    (["seed=true"], "seed", ["is True; allowed: a whole number"]),
+    (["seed=null"], "seed", ["is null; allowed: a whole number"]),
+    (["sampler.eta=small"], "sampler.eta", ["is 'small'; allowed: a number"]),
+    (["ema.max_decay=nan"], "ema.max_decay", ["is nan; allowed: a number"]),
+    (["optimizer.weight_decay='0.1'"], "optimizer.weight_decay", ["is '0.1'; allowed: a number"]),
+    (["sampler.clip=1"], "sampler.clip", ["is 1; allowed: true or false"]),
+    (["resume=yes_please"], "resume", ["is 'yes_please'; allowed: true or false"]),
+    (["output_dir=3"], "output_dir", ["is 3; allowed: a text"]),
+    (["name=3"], "name", ["is 3; allowed: a text or null"]),
+    (["model.channel_multipliers=2"], "model.channel_multipliers", ["is 2; allowed: a list, each item a whole number"]),
+    (["model.channel_multipliers=[1,b]"], "model.channel_multipliers", ["is [1, 'b']; allowed: a list"]),
+    (["model.dropout=null"], "model.dropout", ["is null; allowed: a number"]),
+    (["trainer.precision=16"], "trainer.precision", ["is 16; allowed: one of 32-true, bf16-mixed, "]),
+    (["callbacks.checkpoint.mode=best"], "callbacks.checkpoint.mode", ["is 'best'; allowed: one of min, max"]),
+    (["trainer.gradient_clip_val=off"], "trainer.gradient_clip_val", ["allowed: a number or null"]),
+    (["callbacks.samples=true"], "callbacks.samples", ["is True, but a component is chosen by name"]),
+]
+MISSING = [
+    (["seed=???"], "seed", ["must be given; allowed: a whole number"]),
+    (["optimizer.lr=???"], "optimizer.lr", ["must be given; allowed: a number"]),
+    (["data=null"], "data", ["must be chosen: data=NAME with one of cifar10, digits, image_folder, stanford_cars"]),
+    (["model=null"], "model", ["must be chosen", "unet_small"]),
+    (["~optimizer"], "optimizer", ["must be chosen: optimizer=NAME with one of adamw"]),
+    (["~model.dropout"], "model.dropout", ["must be given"]),
+    (["seed=${nowhere}"], "seed", ["Interpolation key 'nowhere' not found"]),
+    (["schedule.num_steps=${oc.env:NO_SUCH_VARIABLE}"], "schedule.num_steps", ["'NO_SUCH_VARIABLE' not found"]),
+]
+RANGES = [
+    (["sampler.steps=0"], "sampler.steps", ["is 0; allowed: at least 1, or null"]),
+    (["sampler.eta=2"], "sampler.eta", ["is 2; allowed: 0 (deterministic) to 1"]),
+    (["schedule.num_steps=0"], "schedule.num_steps", ["is 0; allowed: a whole number of at least 1"]),
+    (["schedule.beta_end=1e-5"], "schedule.beta_end", ["is 1e-05; allowed: at least beta_start (0.0001)"]),
+    (["schedule.num_steps=10", "sampler.steps=5"], "schedule", ["betas must lie strictly between 0 and 1"]),
+    (["ema.max_decay=1"], "ema.max_decay", ["is 1; allowed: 0 (no average) up to, not including, 1"]),
+    (["ema=images", "ema.half_life=0"], "ema.half_life", ["is 0; allowed: above 0 images"]),
+    (["optimizer.lr=-1"], "optimizer", ["Invalid learning rate: -1"]),
+    (["lr_schedule.steps=-1"], "lr_schedule.steps", ["is -1; allowed: at least 0"]),
+    (["trainer.max_steps=0"], "trainer.max_steps", ["is 0; allowed: at least 1"]),
+    (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches", ["is 0; allowed: at least 1"]),
+    (["trainer.gradient_clip_val=0"], "trainer.gradient_clip_val", ["is 0; allowed: above 0, or null for no clipping"]),
+    (["trainer.accelerator=abacus"], "trainer", ["abacus", "cpu"]),
+    (["trainer.strategy=divide"], "trainer", ["divide", "ddp"]),
+    (["trainer.devices=0"], "trainer", ["devices=0"]),
+    (["callbacks.samples.num_samples=0"], "callbacks.samples", ["num_samples is 0", "at least 1"]),
+    (["callbacks.samples.every_n_steps=0"], "callbacks.samples.every_n_steps", ["is 0; allowed: at least 1"]),
+    (["callbacks.progress.every_n_steps=0"], "callbacks.progress.every_n_steps", ["is 0; allowed: at least 1"]),
+    (["callbacks.checkpoint.every_minutes=0"], "callbacks.checkpoint.every_minutes", ["is 0; allowed: above 0"]),
+    (["callbacks.checkpoint.monitor=loss"], "callbacks.checkpoint.monitor", ["is loss; allowed: a name that begins"]),
+    (["metrics=[class_accuracy]", "evaluation.batch_size=0"], "evaluation", ["batch_size=0", "at least 1"]),
+    (["metrics=[fid]", "metrics.fid.min_samples=1"], "metrics.fid.min_samples", ["is 1", "at least 2 images"]),
+    (["metrics=[inception_score]", "metrics.inception_score.splits=0"], "metrics.inception_score.splits", ["is 0"]),
+    (["loader.num_workers=-1"], "loader.num_workers", ["is -1", "at least 0"]),
+    (["batch_size=0"], "batch_size", ["is 0", "at least 1"]),
+    (["seed=-1"], "seed", ["is -1", "at least 0"]),
+    (["data=image_folder", "data.channels=2"], "data.channels", ["is 2", "1 (grey) or 3 (RGB)"]),
+    (["model.channels=33"], "model.channels", ["33 does not split into groups", "multiple of 32"]),
+    (["model.dropout=1"], "model.dropout", ["1 is no probability", "from 0 to below 1"]),
+    (["model.blocks_per_level=0"], "model.blocks_per_level", ["0 is too few: at least 1"]),
+    (["model.channel_multipliers=[]"], "model.channel_multipliers", ["one positive integer for each level"]),
+    (["model.head_channels=48"], "model.head_channels", ["48 does not divide the widths"]),
+    (["condition=class_label", "condition.dropout=2"], "condition.dropout", ["2 is no probability: from 0 to 1"]),
+    (
+        ["condition=class_label", "guidance=classifier_free", "guidance.scale=-1"],
+        "guidance.scale",
+        ["is -1; allowed: at least 0"],
+    ),
+]
+CONTRADICTIONS = [
+    (
+        ["sampler.steps=1001"],
+        "sampler.steps",
+        ["is 1001; allowed: at least 1 and at most the schedule's 1000"],
+    ),
+    (["guidance=classifier_free"], "guidance", ["needs a model that is told labels", "condition=class_label"]),
+    (
+        ["data.image_size=10"],
+        "model.channel_multipliers",
+        ["[1, 2, 2] halve an image of size 10 2 times", "divisible by 4"],
+    ),
+    (
+        ["batch_size=10", "trainer.devices=2", "trainer.accumulate_grad_batches=2", "trainer.strategy=ddp"],
+        "batch_size",
+        ["is 10; allowed: a multiple of 2 (trainer.devices) * 2 (trainer.accumulate_grad_batches)"],
+    ),
+    (["batch_size=9", "trainer.num_nodes=2"], "batch_size", ["is 9; allowed: a multiple of 2 (trainer.num_nodes)"]),
+    (["batch_size=9", "trainer.devices='2'"], "batch_size", ["is 9; allowed: a multiple of 2 (trainer.devices)"]),
+]
+TARGETS = [
+    (["schedule._target_=Linear"], "schedule._target_", ["'Linear' is not the full path of a class"]),
+    (
+        ["sampler._target_=langevin.samplers.ddim.DDIMM"],
+        "sampler._target_",
+        ["module 'langevin.samplers.ddim' has no class or function 'DDIMM'"],
+    ),
+    (["ema._target_=langevin.emas.StepEMA"], "ema._target_", ["module 'langevin.emas' does not exist"]),
+]
+
+
+def mistakes(*overrides):
+    return find(composed("train", *overrides)[0])
+
+
+def find(cfg):
+    found = mistakes_in(cfg)
+    found += rehearse(cfg, found)
+    assert len({path for path, _ in found}) == len(found)
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path", "words"),
+    [
+        pytest.param(*case, id=" ".join(case[0]))
+        for case in UNKNOWN + TYPES + MISSING + RANGES + CONTRADICTIONS + TARGETS
+    ],
+)
+def test_a_mistake(overrides, path, words):
+    found = mistakes(*overrides)
+    assert list(found) == [path]
+    for word in words:
+        assert word in found[path]
+    assert len(textwrap.wrap(f"{path}: {found[path]}", 80)) <= 8
+
+
+@pytest.mark.parametrize("constructor", ["    def __init__(self, num_steps: int = 3): ...\n", ""])
+@pytest.mark.parametrize("group", ["schedule", "model", "ema"])
+def test_a_class_whose_module_cannot_be_imported(group, constructor, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"failing_{group}_{len(constructor)}"
+    (tmp_path / f"{name}.py").write_text(f"import no_such_dependency\nclass Part:\n    x = 1\n{constructor}")
+    cfg, _ = composed("train")
+    cfg[group] = {"_target_": f"{name}.Part"}
+    found = find(cfg)
+    assert list(found) == [f"{group}._target_"]
+    assert f"importing '{name}" in found[f"{group}._target_"]
+    assert "ModuleNotFoundError: No module named 'no_such_dependency'" in found[f"{group}._target_"]
+
+
+def test_a_batch_that_can_be_shared_out_is_fine():
+    assert (
+        mistakes("batch_size=8", "trainer.devices=2", "trainer.num_nodes=2", "trainer.accumulate_grad_batches=2") == {}
+    )
+    assert mistakes("batch_size=9", "trainer.devices=auto") == {}
+
+
+def test_two_values_of_one_constructor_are_both_told():
+    """It stops at the first by itself."""
+    found = mistakes("sampler.steps=0", "sampler.eta=2", "trainer.max_steps=0", "trainer.gradient_clip_val=-1")
+    assert set(found) == {"sampler.steps", "sampler.eta", "trainer.max_steps", "trainer.gradient_clip_val"}
+
+
+# One of each kind, none of which stands in the way of another; some need what others choose.
+TOGETHER = {
+    "foo=1": "foo",
+    "seed=${nowhere}": "seed",
+    "batch_size=0": "batch_size",
+    "data.image_size=0": "data.image_size",
+    "model.block=convnext": "model.block",
+    "schedule.num_step=10": "schedule.num_step",
+    "parameterization._target_=langevin.diffusion.parameterization.Epsilon": "parameterization._target_",
+    "sampler.steps=0": "sampler.steps",
+    "sampler.eta=2": "sampler.eta",
+    "guidance=classifier_free": "guidance",
+    "ema.max_decay=1": "ema.max_decay",
+    "optimizer.lr=-1": "optimizer",
+    "lr_schedule.steps=soon": "lr_schedule.steps",
+    "trainer.max_steps=0": "trainer.max_steps",
+    "callbacks.samples.num_samples=0": "callbacks.samples",
+    "callbacks.progress.every_n_steps=0": "callbacks.progress.every_n_steps",
+    "metrics=[class_accuracy]": None,
+    "evaluation.num_samples=0": "evaluation",
+    "loader.num_workers=-1": "loader.num_workers",
+}
+
+
+def test_all_are_told_at_once_and_nothing_is_touched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path / "cache"))
+    result = call("train", *TOGETHER)
+    assert result.status == 1
+    assert "Traceback" not in result.err + result.out
+    lines = result.err.splitlines()
+    expected = {path for path in TOGETHER.values() if path is not None}
+    assert lines[0] == f"error: {len(expected)} mistakes in the config:"
+    assert {line.split(": ")[0].strip() for line in lines[1:]} == expected
+    assert len([row for line in lines for row in textwrap.wrap(line, 100)]) <= 50
+    assert result.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("schedule=cosin", ["schedule/cosin", "Available options in 'schedule':", "cosine", "linear"]),
+        ("metrics=[fidd]", ["Could not load 'metrics/fidd'"]),
+        ("experiment=digit", ["experiment/digit", "digits"]),
+        ("batch_size", ["batch_size", "EQUAL"]),
+    ],
+)
+def test_what_hydra_says_by_itself_is_plain(override, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("train", override)
+    assert result.status == 1
+    assert "Traceback" not in result.err
+    for word in words:
+        assert word in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate"])
+def test_a_mistake_in_a_commands_own_options(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(command, "batch_size=few", "batchsize=3", "checkpoint=x", "samples=y")
+    assert result.status == 1
+    assert "  batch_size: is 'few'; allowed: a whole number\n" in result.err
+    assert "  batchsize: no such option (did you mean batch_size?); allowed: " in result.err
+    assert "Traceback" not in result.err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,111 @@
+import pytest
+from helpers.commands import composed
+from omegaconf import OmegaConf
+
+from langevin.config.identity import automatic_name, differences, identity
+
+# How a run is watched, stored or sped up.
+SAME = [
+    ("trainer.max_steps=7",),
+    ("trainer.devices=2", "trainer.strategy=ddp"),
+    ("trainer=ddp_cpu",),
+    ("trainer.log_every_n_steps=1", "trainer.val_check_interval=null"),
+    ("loggers=[tensorboard]",),
+    ("callbacks=[progress]",),
+    ("callbacks.samples.every_n_steps=10",),
+    ("metrics=[fid]", "evaluation.num_samples=100"),
+    ("features.weights=there",),
+    ("sampler=ancestral", "grid=leading"),
+    ("output_dir=elsewhere",),
+    ("resume=false",),
+    ("name=mine",),
+    ("loader.cache_dir=elsewhere", "loader.num_workers=2"),
+    ("guidance=none",),
+    ("condition=null",),
+]
+# What is trained.
+OTHER = [
+    ("seed=1",),
+    ("batch_size=64",),
+    ("model=unet",),
+    ("model.dropout=0.1",),
+    ("schedule=cosine",),
+    ("schedule.num_steps=500",),
+    ("optimizer.lr=1e-3",),
+    ("lr_schedule.steps=10",),
+    ("ema.max_decay=0.99",),
+    ("ema=images",),
+    ("condition=class_label",),
+    ("variance=fixed_small",),
+    ("data.flip=true",),
+    ("data=cifar10",),
+    ("trainer.precision=bf16-mixed",),
+    ("trainer.gradient_clip_val=null",),
+]
+
+
+def name(*overrides):
+    return automatic_name(*composed("train", *overrides))
+
+
+@pytest.fixture(scope="module")
+def default():
+    return name()
+
+
+def test_a_name_says_the_main_choices(default):
+    assert default.rpartition("-")[0] == "digits-unet_small-linear"
+    assert name("experiment=digits").rpartition("-")[0] == "digits-unet_small-cosine"
+    assert name("data=cifar10", "model=unet", "schedule=cosine").rpartition("-")[0] == "cifar10-unet-cosine"
+
+
+def test_the_same_command_has_the_same_name(default):
+    assert name() == default
+    assert name("seed=0", "schedule=linear", "schedule.num_steps=1000") == default
+    assert name("optimizer.lr=2e-4") == name("optimizer.lr=0.0002") == default
+
+
+@pytest.mark.parametrize("overrides", SAME, ids=" ".join)
+def test_how_a_run_is_watched_is_no_part_of_it(overrides, default):
+    assert name(*overrides) == default
+
+
+@pytest.mark.parametrize("overrides", OTHER, ids=" ".join)
+def test_what_is_trained_makes_another_run(overrides, default):
+    assert name(*overrides) != default
+
+
+def test_where_the_pictures_lie_is_no_part_of_a_run():
+    assert name("data=image_folder", "data.path=here") == name("data=image_folder", "data.path=there")
+
+
+def test_all_cells_of_a_sweep_differ():
+    cells = {
+        name(f"schedule={schedule}", f"seed={seed}", f"model.dropout={dropout}")
+        for schedule in ("linear", "cosine")
+        for seed in (0, 1)
+        for dropout in (0.0, 0.1)
+    }
+    assert len(cells) == 8
+
+
+def test_differences_are_told_one_a_line():
+    old, _ = composed("train", "schedule.s=0.01", "schedule=cosine")
+    new, _ = composed("train", "seed=3", "trainer.max_steps=5")
+    assert differences(old, new) == [
+        "schedule._target_: langevin.diffusion.schedules.cosine.Cosine in the run, "
+        "langevin.diffusion.schedules.linear.Linear now",
+        "schedule.beta_end: absent in the run, 0.02 now",
+        "schedule.beta_max: 0.999 in the run, absent now",
+        "schedule.beta_start: absent in the run, 0.0001 now",
+        "schedule.rescale: absent in the run, True now",
+        "schedule.s: 0.01 in the run, absent now",
+        "seed: 0 in the run, 3 now",
+    ]
+
+
+def test_differences_of_a_stored_config_are_none():
+    cfg, _ = composed("train", "experiment=digits")
+    stored = OmegaConf.create(OmegaConf.to_yaml(cfg, resolve=True))
+    assert differences(stored, cfg) == []
+    assert identity(cfg)["model.channels"] == 64

@@ -1,0 +1,171 @@
+"""What every file of conf/ must be, for the files that are there today and those of tomorrow."""
+
+import ast
+import importlib.util
+import inspect
+import re
+import tomllib
+
+import hydra
+import pytest
+from helpers.commands import ROOT
+
+from contracts.options import COMMANDS, FILES, OPTIONS, chosen_groups, components, group_of, load
+from langevin.config import validate
+from langevin.config.signature import signature
+from langevin.config.types import TARGET, describe, fits
+from langevin.config.validate import BUNDLES, CONF, PLURAL, groups, options
+
+# What the program hands to a component of each group (`langevin.build`); all else is a user's and stands in the YAML.
+HANDED = {
+    "model": {"in_channels", "out_channels", "image_size", "condition"},
+    "condition": {"num_classes", "dim"},
+    "objective": {"weighting", "time_sampler"},
+    "sampler": {"grid"},
+    "guidance": {"denoiser"},
+    "ema": {"network"},
+    "optimizer": {"params"},
+    "loader": {"source", "batch_size", "accumulate", "seed"},
+    "trainer": {"run_dir", "callbacks", "loggers"},
+    "callbacks": {"run_dir", "batch_size", "generator", "record"},
+    "loggers": {"run_dir", "run_name"},
+    "evaluation": {"evaluation", "generator"},
+}
+# How torch's optimizers compute, which is not for a config to say.
+UNLISTED = {"torch.optim.AdamW": {"amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused"}}
+
+COMPONENTS = [
+    pytest.param(group_of(file), node, id=file.relative_to(CONF).as_posix())
+    for file in FILES
+    for node in components(file)
+]
+
+
+def test_there_are_options_to_look_at():
+    assert len(COMPONENTS) > 25
+    assert {"schedule", "model", "callbacks", "formulation"} <= {group for group, _ in OPTIONS}
+
+
+@pytest.mark.parametrize(("group", "node"), COMPONENTS)
+def test_target_is_a_full_path_that_resolves(group, node):
+    target = node[TARGET]
+    found = hydra.utils.get_object(target)
+    assert callable(found)
+    module, _, name = target.rpartition(".")
+    assert found.__name__ == name
+    assert found.__module__ == module or not module.startswith("langevin."), "the path of its own file, no re-export"
+
+
+@pytest.mark.parametrize(("group", "node"), COMPONENTS)
+def test_every_parameter_of_a_user_is_listed_and_no_other(group, node):
+    parameters = set(inspect.signature(hydra.utils.get_object(node[TARGET])).parameters) - {"args"}
+    assert set(node) - {TARGET} == parameters - HANDED.get(group, set()) - UNLISTED.get(node[TARGET], set())
+
+
+@pytest.mark.parametrize(("group", "node"), COMPONENTS)
+def test_the_signature_read_from_the_source_is_the_real_one(group, node):
+    real = inspect.signature(hydra.utils.get_object(node[TARGET])).parameters
+    read = signature(node[TARGET])
+    assert read is not None
+    assert set(read) == set(real)
+    assert {name for name, field in read.items() if field.required} == {
+        name for name, parameter in real.items() if parameter.default is parameter.empty
+    }
+
+
+@pytest.mark.parametrize(("group", "node"), COMPONENTS)
+def test_every_value_fits_the_type_of_its_parameter(group, node):
+    for key, value in node.items():
+        if key != TARGET:
+            annotation = signature(node[TARGET])[key].annotation
+            assert fits(value, annotation), f"{key}: {value!r} is not {describe(annotation)}"
+            ours = node[TARGET].startswith("langevin.")
+            assert annotation is not None or not ours, f"{key}: the constructor gives no type"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(CONF).as_posix())
+def test_no_component_is_interpolated(file):
+    used = re.findall(r"\$\{([\w.]+)", file.read_text())
+    assert not [name for name in used if name.partition(".")[0] in groups()]
+
+
+@pytest.mark.parametrize("option", options("formulation"))
+def test_a_formulation_only_chooses_groups(option):
+    file = CONF / "formulation" / f"{option}.yaml"
+    assert "@package _global_" in file.read_text()
+    assert set(load(file)) == {"defaults"}
+    for entry in load(file)["defaults"]:
+        ((group, chosen),) = entry.items()
+        name = group.removeprefix("override /")
+        assert group == f"override /{name}"
+        assert chosen in options(name)
+
+
+@pytest.mark.parametrize("option", options("experiment"))
+def test_an_experiment_sets_fields_of_what_it_chooses(option):
+    file = CONF / "experiment" / f"{option}.yaml"
+    assert "@package _global_" in file.read_text()
+    for entry in load(file)["defaults"]:
+        assert all(group.startswith("override /") for group in entry)
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group, option in OPTIONS if group in PLURAL])
+def test_an_option_of_a_plural_group_nests_under_its_own_name(group, option):
+    node = load(CONF / group / f"{option}.yaml")
+    assert list(node) == ([option] if "defaults" not in node else ["defaults"])
+    if "defaults" in node:
+        assert set(node["defaults"]) <= set(options(group))
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group, option in OPTIONS if option == "none"])
+def test_none_chooses_nothing(group, option):
+    assert load(CONF / group / "none.yaml") == {group: None}
+
+
+def test_every_group_is_named_by_a_command():
+    assert set(groups()) == {group for command in COMMANDS for group in chosen_groups(command)}
+
+
+def test_bundles_come_last_so_that_they_override():
+    chosen = chosen_groups("train")
+    assert tuple(chosen[-len(BUNDLES) :]) == BUNDLES, "experiment must come after formulation, both after all others"
+
+
+def conf_found_by(package):
+    """The CONF of a copy of `validate.py` in langevin's folder `package`."""
+    file = package / "config" / "validate.py"
+    file.parent.mkdir(parents=True)
+    tree = ast.parse(inspect.getsource(validate))
+    # The mistakes' own classes are not copied: only where CONF is.
+    kept = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom | ast.Assign)]
+    file.write_text(ast.unparse(ast.Module(kept, [])))
+    spec = importlib.util.spec_from_file_location("validate_elsewhere", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.CONF
+
+
+def test_conf_is_found_in_a_source_tree(tmp_path):
+    (tmp_path / "conf").mkdir()
+    assert conf_found_by(tmp_path / "src" / "langevin") == tmp_path / "conf"
+
+
+def test_conf_is_found_in_an_installed_wheel(tmp_path):
+    package = tmp_path / "site-packages" / "langevin"
+    (package / "conf").mkdir(parents=True)
+    (tmp_path / "conf").mkdir()  # of another project
+    assert conf_found_by(package) == package / "conf"
+
+
+def test_a_wheel_gets_conf():
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert build["force-include"] == {"conf": "langevin/conf"}
+    assert build["packages"] == ["src/langevin"]
+
+
+def test_git_takes_every_file_of_the_package():
+    """`build/` in .gitignore once left src/langevin/build out of every clone."""
+    ignored = [line.strip() for line in (ROOT / ".gitignore").read_text().splitlines()]
+    folders = {path.name for path in (ROOT / "src" / "langevin").rglob("*") if path.is_dir()} - {"__pycache__"}
+    folders |= {path.name for path in (ROOT / "tests").rglob("*") if path.is_dir()} - {"__pycache__"}
+    assert not {f"{folder}/" for folder in folders}.intersection(ignored)

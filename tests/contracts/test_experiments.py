@@ -1,0 +1,53 @@
+"""Every experiment runs."""
+
+import csv
+
+import pytest
+from helpers.commands import call, composed
+from omegaconf import OmegaConf
+
+from langevin.config.validate import options
+
+# Metrics that need no downloaded weights.
+OFFLINE = ("class_accuracy",)
+SMALL = {
+    "model.channels": 32,
+    "batch_size": 8,
+    "sampler.steps": 2,
+    "trainer.accelerator": "cpu",
+    "trainer.devices": 1,
+    "trainer.num_nodes": 1,
+    "trainer.strategy": "auto",
+    "trainer.max_steps": 2,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.log_every_n_steps": 1,
+    "trainer.limit_val_batches": 1,
+    "callbacks.samples.num_samples": 4,
+    "callbacks.trajectory.num_samples": 2,
+    "evaluation.num_samples": 4,
+    "loggers.wandb.mode": "disabled",
+}
+
+
+def shrunk(name):
+    """What makes two quick steps of an experiment on digits, and the metrics it then has."""
+    cfg, choices = composed("train", f"experiment={name}")
+    overrides = [f"{path}={value}" for path, value in SMALL.items() if OmegaConf.select(cfg, path) is not None]
+    if choices["data"] != "digits":
+        overrides += ["data=digits", f"data.image_size={cfg.data.image_size}"]
+    metrics = [metric for metric in cfg.get("metrics") or {} if metric in OFFLINE]
+    return [*overrides, f"metrics=[{','.join(metrics)}]"], metrics
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_runs(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path / "cache"))
+    overrides, metrics = shrunk(name)
+    result = call("train", f"experiment={name}", *overrides, f"output_dir={tmp_path}", "name=run")
+    assert result.status == 0, result.err
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[-1]["step"] == "2"
+    assert 0 < float(rows[-1]["train/loss"]) < float("inf")
+    assert all(f"eval/{metric}" in rows[-1] for metric in metrics)
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()

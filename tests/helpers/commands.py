@@ -1,0 +1,63 @@
+"""The commands, called in this process: only the first call pays for imports."""
+
+import contextlib
+import importlib
+import io
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, open_dict
+
+from langevin.cli import forced
+from langevin.config.validate import CONF
+
+ROOT = Path(__file__).parents[2]
+
+# A run of about a second.
+TINY = (
+    "model.channels=32",
+    "model.channel_multipliers=[1]",
+    "batch_size=8",
+    "trainer.accelerator=cpu",
+    "trainer.max_steps=2",
+    "trainer.log_every_n_steps=1",
+    "callbacks.samples.num_samples=4",
+    "sampler.steps=2",
+)
+
+
+class Result(NamedTuple):
+    """What a command ended with."""
+
+    status: int
+    out: str
+    err: str
+
+
+def call(command: str, *overrides: str) -> Result:
+    """Call `langevin.train`, `langevin.sample` or `langevin.evaluate` as from a shell."""
+    main = importlib.import_module(f"langevin.{command}").main
+    before = sys.argv
+    sys.argv = [f"{command}.py", *overrides]
+    out, err = io.StringIO(), io.StringIO()
+    status = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = before
+    return Result(status, out.getvalue(), err.getvalue())
+
+
+def composed(command: str, *overrides: str) -> tuple[DictConfig, dict[str, str]]:
+    """A command's config and the choices it was made of."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(command, [forced(override) for override in overrides], return_hydra_config=True)
+    choices = dict(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, choices

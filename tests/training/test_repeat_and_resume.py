@@ -1,0 +1,154 @@
+"""Two runs that ought to be the same run are so to the last bit."""
+
+import shutil
+
+import pytest
+import torch
+from training_helpers import BUSY, QUIET, VALIDATED, differing, train, trained
+
+from langevin.training.callbacks.checkpoint import Checkpoint
+from langevin.training.module import DiffusionModule
+
+ACCUMULATE = {1: "trainer.accumulate_grad_batches=1", 2: "trainer.accumulate_grad_batches=2"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Six steps at once, with nothing going on beside training; by micro-batches a step."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return {count: train(folder, *QUIET, option, name=f"run{count}") for count, option in ACCUMULATE.items()}
+
+
+def test_the_same_seed_gives_the_same_bits(tmp_path, undisturbed):
+    again = train(tmp_path, *QUIET)
+    assert differing(trained(again), trained(undisturbed[1])) == []
+    assert again.rows == undisturbed[1].rows
+
+
+def test_another_seed_gives_other_weights(tmp_path, undisturbed):
+    other = train(tmp_path, *QUIET, "seed=1")
+    changed = differing(trained(other), trained(undisturbed[1]))
+    assert "denoiser.network.first.weight" in changed
+    assert "ema.network.first.weight" in changed
+
+
+def test_all_that_the_run_holds_has_moved(tmp_path, undisturbed):
+    """The comparisons of this file are between things that training changes, at every step."""
+    later, earlier = trained(undisturbed[1]), trained(train(tmp_path, *QUIET, "trainer.max_steps=5"))
+    constant = set(later) - set(differing(later, earlier))
+    assert not any("network" in name for name in constant)
+    average = {name.removeprefix("ema."): value for name, value in later.items() if name.startswith("ema.")}
+    weights = {
+        name.removeprefix("denoiser."): value
+        for name, value in later.items()
+        if name in {f"denoiser.{key}" for key in average}
+    }
+    assert len(differing(average, weights)) == len(average) == len(weights) > 0
+
+
+@pytest.mark.parametrize("count", ACCUMULATE)
+@pytest.mark.parametrize("extra", [(), VALIDATED], ids=["plain", "validated"])
+def test_a_resumed_run_is_the_undisturbed_run(tmp_path, undisturbed, count, extra):
+    train(tmp_path, *QUIET, *extra, ACCUMULATE[count], "trainer.max_steps=3")
+    resumed = train(tmp_path, *QUIET, *extra, ACCUMULATE[count])
+    assert "from step 3 to 6" in resumed.out
+    assert differing(trained(resumed), trained(undisturbed[count])) == []
+    shown = [{name: value for name, value in row.items() if not name.startswith("val/")} for row in resumed.rows]
+    assert [row for row in shown if row["train/loss"]] == undisturbed[count].rows
+
+
+@pytest.mark.parametrize("option", ["model.dropout=0", "condition.dropout=0"])
+def test_dropout_and_dropped_labels_play_a_part(tmp_path, undisturbed, option):
+    """Otherwise the comparisons above would not show whether they are drawn anew."""
+    assert differing(trained(train(tmp_path, *QUIET, option)), trained(undisturbed[1]))
+
+
+@pytest.mark.parametrize("count", ACCUMULATE)
+def test_looking_on_changes_nothing(tmp_path, undisturbed, count):
+    busy = train(tmp_path, *BUSY, ACCUMULATE[count])
+    assert len(list((busy.directory / "samples").iterdir())) == 6
+    assert [row["step"] for row in busy.rows if row["eval/class_accuracy"]] == ["2", "4", "6"]
+    assert [row["step"] for row in busy.rows if row["val/loss"]] == ["2", "4", "6"]
+    assert differing(trained(busy), trained(undisturbed[count])) == []
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def snapshots(request, tmp_path_factory):
+    """A busy run, and a copy of last.ckpt after every single save: those that a kill might leave behind."""
+    folder = tmp_path_factory.mktemp("snapshots")
+    save, copies = Checkpoint._save, []
+
+    def save_and_copy(self, trainer):
+        save(self, trainer)
+        copies.append((trainer.global_step, folder / f"{len(copies)}.ckpt"))
+        shutil.copyfile(self.directory / "last.ckpt", copies[-1][1])
+
+    def always_best(self, trainer, values):
+        self.best = None
+        consider(self, trainer, values)
+
+    consider = Checkpoint._consider
+    options = (
+        *BUSY,
+        ACCUMULATE[request.param],
+        "trainer.log_every_n_steps=2",
+        "callbacks.checkpoint.keep_every_n_steps=1",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "_save", save_and_copy)
+        patch.setattr(Checkpoint, "_consider", always_best)
+        whole = {
+            monitor: train(folder, *options, f"callbacks.checkpoint.monitor={monitor}", name=monitor.replace("/", "-"))
+            for monitor in ("val/loss", "eval/class_accuracy")
+        }
+    return options, whole, copies
+
+
+def test_any_checkpoint_that_was_ever_written_leads_to_the_same_end(tmp_path, snapshots):
+    options, whole, copies = snapshots
+    assert [step for step, _ in copies] == [1, 2, 2, 3, 4, 4, 5, 6, 6] * 2
+    # After a batch, where a validation is due; after that validation; after another batch; after an evaluation.
+    for step, snapshot in (copies[1], copies[2], copies[3], copies[11]):
+        run = tmp_path / f"from_{snapshot.stem}"
+        (run / "checkpoints").mkdir(parents=True)
+        shutil.copyfile(snapshot, run / "checkpoints" / "last.ckpt")
+        shutil.copyfile(whole["val/loss"].directory / "metrics.csv", run / "metrics.csv")
+        resumed = train(tmp_path, *options, name=run.name)
+        assert f"from step {step} to 6" in resumed.out
+        assert differing(trained(resumed), trained(whole["val/loss"])) == []
+        assert resumed.rows == whole["val/loss"].rows, (step, snapshot)
+
+
+@pytest.mark.parametrize("count", ACCUMULATE)
+def test_a_finished_run_is_extended(tmp_path, count):
+    """The rows of the log, too, come at the steps they would have come at."""
+    options = (*QUIET, *VALIDATED, ACCUMULATE[count], "trainer.log_every_n_steps=2")
+    whole = train(tmp_path, *options, name="whole")
+    train(tmp_path, *options, "trainer.max_steps=2")
+    train(tmp_path, *options, "trainer.max_steps=4")
+    extended = train(tmp_path, *options)
+    assert differing(trained(extended), trained(whole)) == []
+    assert [row["step"] for row in whole.rows] == ["2", "4", "6"]
+    assert extended.rows == whole.rows
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (4, 2)])
+def test_micro_batches_may_change_in_the_course_of_a_run(tmp_path, monkeypatch, before, after):
+    """They decide what fits into memory, not what is trained: every step has the images that it would have had."""
+    seen = {}
+    training_step = DiffusionModule.training_step
+
+    def look(self, batch, batch_idx):
+        seen.setdefault(self.global_step, []).append(batch[0])
+        return training_step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DiffusionModule, "training_step", look)
+    train(tmp_path, *QUIET, name="whole")
+    whole = {step: torch.cat(images) for step, images in seen.items()}
+    seen.clear()
+    train(tmp_path, *QUIET, *VALIDATED, f"trainer.accumulate_grad_batches={before}", "trainer.max_steps=3")
+    run = train(tmp_path, *QUIET, *VALIDATED, f"trainer.accumulate_grad_batches={after}")
+    assert [len(images) for images in seen.values()] == [before] * 3 + [after] * 3
+    for step, images in whole.items():
+        assert torch.equal(torch.cat(seen[step]), images)
+    assert [row["step"] for row in run.rows if row["val/loss"]] == ["2", "4", "6"]

@@ -1,0 +1,135 @@
+"""Tiny real runs, in this process: one takes about a second, of which Hydra has half."""
+
+import contextlib
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+import langevin.train
+from langevin.training.checkpoint import read_checkpoint
+
+# A class-conditional run in which all random numbers there are play a part: times, noise, dropout, dropped labels.
+TINY = (
+    "data=digits",
+    "model=unet_small",
+    "condition=class_label",
+    "condition.dropout=0.3",
+    "schedule=cosine",
+    "model.channels=32",
+    "model.channel_multipliers=[1]",
+    "model.dropout=0.1",
+    "batch_size=8",
+    "optimizer.lr=1e-3",
+    "lr_schedule.steps=4",
+    "ema.max_decay=0.9",
+    "trainer.accelerator=cpu",
+    "trainer.max_steps=6",
+    "trainer.log_every_n_steps=1",
+    "trainer.val_check_interval=null",
+    "sampler.steps=2",
+    "evaluation.num_samples=8",
+    "evaluation.batch_size=8",
+)
+# The least that a run needs.
+QUIET = ("callbacks=[checkpoint,progress]", "callbacks.progress.every_n_steps=1")
+# Pictures, trajectories and metrics every other step.
+BUSY = (
+    "callbacks=[progress,samples,trajectory,checkpoint]",
+    "callbacks.progress.every_n_steps=1",
+    "callbacks.samples.every_n_steps=2",
+    "callbacks.samples.num_samples=4",
+    "callbacks.samples.columns=2",
+    "callbacks.trajectory.every_n_steps=2",
+    "callbacks.trajectory.num_samples=2",
+    "callbacks.trajectory.num_times=2",
+    "metrics=[class_accuracy]",
+    "evaluation.every_n_steps=2",
+    "trainer.val_check_interval=2",
+    "trainer.limit_val_batches=2",
+)
+VALIDATED = ("trainer.val_check_interval=2", "trainer.limit_val_batches=2")
+
+
+class Run(NamedTuple):
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+    directory: Path
+
+    @property
+    def last(self) -> Path:
+        return self.directory / "checkpoints" / "last.ckpt"
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of metrics.csv, without the columns that the clock decides."""
+        return [
+            {name: value for name, value in row.items() if name != "train/images_per_second"}
+            for row in read_csv(self.directory / "metrics.csv")
+        ]
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def column(rows: list[dict[str, str]], name: str) -> dict[int, float]:
+    """A column's numbers by their steps, where there are any."""
+    return {int(row["step"]): float(row[name]) for row in rows if row[name]}
+
+
+def launch(main, arguments: list[str], directory: Path) -> Run:
+    """Run a command as if from the shell."""
+    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["train.py", *arguments]
+    status = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as exit_:
+        status = exit_.code
+    finally:
+        sys.argv = argv
+    return Run(status, out.getvalue(), err.getvalue(), directory)
+
+
+def train(folder: Path, *overrides: str, name: str = "run", status: int = 0) -> Run:
+    """Train into `folder/name`; later overrides win."""
+    arguments = [*TINY, *overrides, f"output_dir={folder}", f"name={name}"]
+    run = launch(
+        langevin.train.main,
+        list({argument.partition("=")[0]: argument for argument in arguments}.values()),
+        folder / name,
+    )
+    assert run.status == status, run.err
+    return run
+
+
+def trained(run: Run) -> dict[str, torch.Tensor]:
+    """All numbers that training goes on from: the weights, their average, the optimizer's moments."""
+    return numbers(run.last)
+
+
+def numbers(path: Path) -> dict[str, torch.Tensor]:
+    checkpoint = read_checkpoint(path)
+    found = dict(checkpoint["state_dict"])
+    for optimizer in checkpoint["optimizer_states"]:
+        for index, state in optimizer["state"].items():
+            found |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+        found["optimizer.lr"] = torch.tensor(optimizer["param_groups"][0]["lr"], dtype=torch.float64)
+    found["global_step"] = torch.tensor(checkpoint["global_step"])
+    return found
+
+
+def differing(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:
+    """The names under which two dictionaries differ in any bit."""
+    return sorted(
+        name for name in a.keys() | b.keys() if name not in a or name not in b or not torch.equal(a[name], b[name])
+    )
