@@ -41,7 +41,8 @@ def run(cfg: DictConfig) -> None:
     from langevin.training.checkpoint import find_checkpoint
 
     path = find_checkpoint(Path(cfg.checkpoint))
-    out = Path(cfg.out) if cfg.out else path.parent.parent / "generated"
+    run_dir = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    out = Path(cfg.out) if cfg.out else run_dir / "generated"
     if (out / "samples.npz").exists() and not cfg.overwrite:
         raise UserError(f"out={out}: holds a samples.npz already; choose another out=, or overwrite=true")
     model = load_model(path)

@@ -26,7 +26,7 @@ UNKNOWN = [
     (
         ["callbacks.samples.number=3"],
         "callbacks.samples.number",
-        ["allowed: every_n_steps, num_samples, columns, seed"],
+        ["allowed: every_n_steps, num_samples, "],
     ),
     (["callbacks.trajectory.seed=3"], "callbacks.trajectory", ["choose it first: callbacks=[", "trajectory]"]),
     (["metrics.fid.min_samples=9"], "metrics.fid", ["choose it first: metrics=[fid]"]),
@@ -182,6 +182,10 @@ def test_a_batch_that_can_be_shared_out_is_fine():
         mistakes("batch_size=8", "trainer.devices=2", "trainer.num_nodes=2", "trainer.accumulate_grad_batches=2") == {}
     )
     assert mistakes("batch_size=9", "trainer.devices=auto") == {}
+
+
+def test_a_source_of_one_size_needs_no_option_for_it():
+    assert mistakes("~data.image_size") == {}
 
 
 def test_two_values_of_one_constructor_are_both_told():

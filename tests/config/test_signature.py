@@ -26,7 +26,8 @@ def test_reads_names_types_and_defaults_from_the_source(modules):
     write(
         modules,
         "sig_source",
-        "class Part:\n    def __init__(self, network, /, steps: int, *rest, scale: float = 1.0, name: 'str | None'): ...\n"
+        "class Part:\n"
+        "    def __init__(self, network, /, steps: int, *rest, scale: float = 1.0, name: 'str | None'): ...\n"
         "def make(a: int, b: bool = True): ...\n"
         "raise RuntimeError('imported')\n",
     )

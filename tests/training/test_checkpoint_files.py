@@ -95,7 +95,7 @@ def test_a_full_disk_in_a_run(tmp_path, full_disk):
     full_disk(100_000)
     failed = train(tmp_path, *options, status=1)
     full_disk(resource.RLIM_INFINITY)
-    assert failed.err.splitlines()[-1].startswith(f"error: could not save {failed.last}")
+    assert failed.err.splitlines()[-1].startswith(f"error: could not save {failed.last.parent}")
     assert "make room on the disk and say the same command again" in failed.err
     assert "Traceback" not in failed.err
     assert read_checkpoint(failed.last)["global_step"] == 2

@@ -72,51 +72,56 @@ def test_looking_on_changes_nothing(tmp_path, undisturbed, count):
     assert differing(trained(busy), trained(undisturbed[count])) == []
 
 
-@pytest.fixture(scope="module", params=[1, 2])
+@pytest.fixture(scope="module", params=ACCUMULATE)
 def snapshots(request, tmp_path_factory):
-    """A busy run, and a copy of last.ckpt after every single save: those that a kill might leave behind."""
+    """A busy run, and what lay on the disk after each time that it was saved: what a kill might leave behind."""
     folder = tmp_path_factory.mktemp("snapshots")
-    save, copies = Checkpoint._save, []
+    save, consider, taken = Checkpoint._save, Checkpoint._consider, []
 
-    def save_and_copy(self, trainer):
-        save(self, trainer)
-        copies.append((trainer.global_step, folder / f"{len(copies)}.ckpt"))
-        shutil.copyfile(self.directory / "last.ckpt", copies[-1][1])
+    def save_and_copy(self, trainer, names):
+        save(self, trainer, names)
+        snapshot = folder / f"from_{trainer.global_step}" / "checkpoints"
+        snapshot.mkdir(parents=True)
+        shutil.copyfile(self.directory / "last.ckpt", snapshot / "last.ckpt")
+        shutil.copyfile(self.directory.parent / "metrics.csv", snapshot.parent / "metrics.csv")
+        taken.append((trainer.global_step, *names))
 
-    def always_best(self, trainer, values):
+    def always_best(self, values):
         self.best = None
-        consider(self, trainer, values)
+        consider(self, values)
 
-    consider = Checkpoint._consider
     options = (
         *BUSY,
         ACCUMULATE[request.param],
         "trainer.log_every_n_steps=2",
-        "callbacks.checkpoint.keep_every_n_steps=1",
+        "trainer.max_steps=7",
+        "callbacks.checkpoint.keep_every_n_steps=3",
+        "callbacks.checkpoint.monitor=val/loss",
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoint, "_save", save_and_copy)
         patch.setattr(Checkpoint, "_consider", always_best)
-        whole = {
-            monitor: train(folder, *options, f"callbacks.checkpoint.monitor={monitor}", name=monitor.replace("/", "-"))
-            for monitor in ("val/loss", "eval/class_accuracy")
-        }
-    return options, whole, copies
+        whole = train(folder, *options)
+    assert taken == [
+        (2, "best.ckpt", "last.ckpt"),
+        (3, "step_00000003.ckpt", "last.ckpt"),
+        (4, "best.ckpt", "last.ckpt"),
+        (6, "step_00000006.ckpt", "best.ckpt", "last.ckpt"),
+        (7, "last.ckpt"),
+    ]
+    return folder, options, whole
 
 
-def test_any_checkpoint_that_was_ever_written_leads_to_the_same_end(tmp_path, snapshots):
-    options, whole, copies = snapshots
-    assert [step for step, _ in copies] == [1, 2, 2, 3, 4, 4, 5, 6, 6] * 2
-    # After a batch, where a validation is due; after that validation; after another batch; after an evaluation.
-    for step, snapshot in (copies[1], copies[2], copies[3], copies[11]):
-        run = tmp_path / f"from_{snapshot.stem}"
-        (run / "checkpoints").mkdir(parents=True)
-        shutil.copyfile(snapshot, run / "checkpoints" / "last.ckpt")
-        shutil.copyfile(whole["val/loss"].directory / "metrics.csv", run / "metrics.csv")
-        resumed = train(tmp_path, *options, name=run.name)
-        assert f"from step {step} to 6" in resumed.out
-        assert differing(trained(resumed), trained(whole["val/loss"])) == []
-        assert resumed.rows == whole["val/loss"].rows, (step, snapshot)
+@pytest.mark.parametrize("step", [2, 3, 6])
+def test_nothing_is_lost_wherever_a_run_was_saved(snapshots, step):
+    """After a validation and an evaluation; in between; at all at once. The log has every number, too."""
+    folder, options, whole = snapshots
+    resumed = train(folder, *options, name=f"from_{step}")
+    assert f"from step {step} to 7" in resumed.out
+    assert differing(trained(resumed), trained(whole)) == []
+    assert [row["step"] for row in whole.rows] == ["2", "4", "6", "7"]
+    assert all(row["val/loss"] and row["train/loss"] and row["eval/class_accuracy"] for row in whole.rows[:3])
+    assert resumed.rows == whole.rows
 
 
 @pytest.mark.parametrize("count", ACCUMULATE)

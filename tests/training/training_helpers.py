@@ -1,15 +1,12 @@
 """Tiny real runs, in this process: one takes about a second, of which Hydra has half."""
 
-import contextlib
 import csv
-import io
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from helpers.commands import call
 
-import langevin.train
 from langevin.training.checkpoint import read_checkpoint
 
 # A class-conditional run in which all random numbers there are play a part: times, noise, dropout, dropped labels.
@@ -85,29 +82,10 @@ def column(rows: list[dict[str, str]], name: str) -> dict[int, float]:
     return {int(row["step"]): float(row[name]) for row in rows if row[name]}
 
 
-def launch(main, arguments: list[str], directory: Path) -> Run:
-    """Run a command as if from the shell."""
-    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["train.py", *arguments]
-    status = 0
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as exit_:
-        status = exit_.code
-    finally:
-        sys.argv = argv
-    return Run(status, out.getvalue(), err.getvalue(), directory)
-
-
 def train(folder: Path, *overrides: str, name: str = "run", status: int = 0) -> Run:
     """Train into `folder/name`; later overrides win."""
-    arguments = [*TINY, *overrides, f"output_dir={folder}", f"name={name}"]
-    run = launch(
-        langevin.train.main,
-        list({argument.partition("=")[0]: argument for argument in arguments}.values()),
-        folder / name,
-    )
+    arguments = (*TINY, *overrides, f"output_dir={folder}", f"name={name}")
+    run = Run(*call("train", *{argument.partition("=")[0]: argument for argument in arguments}.values()), folder / name)
     assert run.status == status, run.err
     return run
 

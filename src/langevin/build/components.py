@@ -161,7 +161,6 @@ def attempt(cfg: DictConfig, path: str, **offered: Any) -> tuple[Any, list[Mista
     Returns:
         the component, None when it had a mistake; and the mistakes.
     """
-    cfg = copy.deepcopy(cfg)
     mistakes: list[Mistake] = []
     while True:
         try:
@@ -178,7 +177,8 @@ def attempt(cfg: DictConfig, path: str, **offered: Any) -> tuple[Any, list[Mista
         default = inspect.signature(target_of(cfg, path)).parameters[field].default
         if default is inspect.Parameter.empty or default == node[field]:
             return None, mistakes
-        node[field] = default
+        cfg = copy.deepcopy(cfg)
+        OmegaConf.select(cfg, path)[field] = default
 
 
 def mistake(cfg: DictConfig, path: str, message: str) -> Mistake:
@@ -233,7 +233,7 @@ def contradictions(cfg: DictConfig, broken: Collection[str]) -> list[Mistake]:
             )
         if variance is not None:
             build("guidance", denoiser=Denoiser(nn.Identity(), schedule, parameterization, variance))
-    if not {"model", "data"}.intersection(broken) and "data" in cfg:
+    if not {"model", "data"}.intersection(broken) and "image_size" in cfg.get("data", {}):
         mistakes += misfits(cfg)
     if cfg.get("guidance") is not None and not is_conditional(cfg):
         mistakes.append(
@@ -284,7 +284,9 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     """The mistakes in a training config that show without Lightning; `langevin.build.run.rehearse` finds the others."""
     required = [group for group in groups() if group not in (*BUNDLES, *OPTIONAL)]
     mistakes = structure(cfg, RUN_OPTIONS, required, OPTIONAL)
-    return mistakes + contradictions(cfg, {path.partition(".")[0] for path, _ in mistakes})
+    broken = {path.partition(".")[0] for path, _ in mistakes}
+    counts = {name: floor for name, floor in {"batch_size": 1, "seed": 0}.items() if name not in broken}
+    return mistakes + positive(cfg, **counts) + contradictions(cfg, broken)
 
 
 def check_model(cfg: DictConfig, also: Collection[str] = ()) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from langevin.errors import UserError
+from langevin.training.callbacks.checkpoint import Checkpoint
 from langevin.training.checkpoint import AtomicCheckpointIO
 
 
@@ -87,7 +88,8 @@ def make_trainer(
     try:
         return Trainer(
             default_root_dir=run_dir,
-            callbacks=list(callbacks),
+            # Saving comes last: what is saved is then done, whenever the run is killed.
+            callbacks=sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint)),
             logger=list(loggers),
             accelerator=accelerator,
             devices=devices,

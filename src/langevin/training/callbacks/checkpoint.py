@@ -1,5 +1,6 @@
 """Saves the run."""
 
+import math
 import os
 import shutil
 import time
@@ -9,6 +10,8 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from langevin.errors import UserError
+from langevin.images import write_atomically
+from langevin.training.callbacks.periodic import callbacks_of
 from langevin.training.checkpoint import RECORD
 
 
@@ -56,85 +59,103 @@ class Checkpoint(Callback):
         self.monitor = monitor
         self.sign = 1 if mode == "min" else -1
         self.best: float | None = None
+        self._best_is_now = False
+        self._kept_step = -1
         self._saved_step = -1
         self._saved_at = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock.
+
+        Raises:
+            UserError: when nothing in this run computes `monitor`.
+        """
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
+        source, remedy = (self.monitor or "").partition("/")[0], None
+        if source == "val" and not sum(trainer.num_val_batches):
+            remedy = "there is no validation; set trainer.val_check_interval, with data that has a test split"
+        elif source == "eval" and not any(hasattr(callback, "evaluation") for callback in callbacks_of(trainer)):
+            remedy = "there is no evaluation; choose metrics=[...]"
+        if remedy is not None:
+            raise UserError(f"callbacks.checkpoint.monitor={self.monitor}: is never computed, since {remedy}")
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Save where it is time."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Save the step before, where it is time: its row of the log, validation and evaluation are done by now."""
         step = trainer.global_step
-        if step == self._saved_step or (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return
-        keep = self.keep_every_n_steps is not None and step % self.keep_every_n_steps == 0
-        due = False
-        if step % self.CLOCK_STEPS == 0:
-            due = trainer.strategy.broadcast(time.monotonic() - self._saved_at > self.every_seconds)
-        if keep or due:
-            self._save(trainer)
-        if keep:
-            self._copy(trainer, f"step_{step:08d}.ckpt")
+        if batch_idx % trainer.accumulate_grad_batches == 0 and step > 0:
+            due = False
+            if step % self.CLOCK_STEPS == 0:
+                due = trainer.strategy.broadcast(time.monotonic() - self._saved_at > self.every_seconds)
+            self._save_where(trainer, due)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the best by a value of the validation."""
         if self.monitor is not None and self.monitor.startswith("val/"):
-            self._consider(trainer, {name: float(value) for name, value in trainer.callback_metrics.items()})
+            self._consider({name: float(value) for name, value in trainer.callback_metrics.items()})
 
     def on_evaluation(self, trainer: Trainer, values: dict[str, float]) -> None:
         """Keep the best by a value of the evaluation on samples."""
         if self.monitor is not None and self.monitor.startswith("eval/"):
-            self._consider(trainer, values)
+            self._consider(values)
 
-    def _consider(self, trainer: Trainer, values: dict[str, float]) -> None:
+    def _consider(self, values: dict[str, float]) -> None:
         if self.monitor not in values:
             known = ", ".join(name for name in sorted(values) if not name.startswith("train/"))
             raise UserError(f"callbacks.checkpoint.monitor={self.monitor}: was not computed; allowed: {known}")
         score = self.sign * values[self.monitor]
-        if self.best is None or score < self.best:
-            self.best = score
-            self._save(trainer)
-            self._copy(trainer, "best.ckpt")
+        if not math.isnan(score) and (self.best is None or score < self.best):
+            self.best, self._best_is_now = score, True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end."""
-        if trainer.global_step != self._saved_step:
-            self._save(trainer)
+        self._save_where(trainer, due=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far."""
-        return {"best": self.best}
+        """The best score so far, and the last step of which a copy is kept."""
+        return {"best": self.best, "kept": self._kept_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best score so far."""
-        self.best = state_dict["best"]
+        """Go on from there."""
+        self.best, self._kept_step = state_dict["best"], state_dict.get("kept", -1)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store what the model is rebuilt from."""
         checkpoint[RECORD] = self.record
 
-    def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.directory / "last.ckpt")
+    def _save_where(self, trainer: Trainer, due: bool) -> None:
+        step, every = trainer.global_step, self.keep_every_n_steps
+        names = []
+        if every is not None and step % every == 0 and step != self._kept_step:
+            names.append(f"step_{step:08d}.ckpt")
+            self._kept_step = step
+        if self._best_is_now:
+            names.append("best.ckpt")
+            self._best_is_now = False
+        if names or (due and step != self._saved_step):
+            self._save(trainer, [*names, "last.ckpt"])
+
+    def _save(self, trainer: Trainer, names: list[str]) -> None:
+        """Save under some names: last.ckpt after the others, so that a run killed in between makes them again."""
+        first, *others = names
+        trainer.save_checkpoint(self.directory / first)
+        for name in others if trainer.is_global_zero else []:
+            share(self.directory / first, self.directory / name)
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
 
-    def _copy(self, trainer: Trainer, name: str) -> None:
-        """Keep last.ckpt under another name, at no cost in space where the file system has hard links."""
-        if not trainer.is_global_zero:
-            return
-        temporary = self.directory / f".{name}"
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(self.directory / "last.ckpt", temporary)
-        except OSError:
-            shutil.copyfile(self.directory / "last.ckpt", temporary)
-        os.replace(temporary, self.directory / name)
+
+def share(source: Path, target: Path) -> None:
+    """Put a file under a second name, at no cost in space where the file system has hard links.
+
+    No name's file is ever written into: whatever is saved later takes the place of one name alone.
+    """
+    temporary = target.with_name(f".{target.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        with source.open("rb") as content:
+            write_atomically(target, lambda file: shutil.copyfileobj(content, file))
+    else:
+        os.replace(temporary, target)

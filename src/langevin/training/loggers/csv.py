@@ -55,8 +55,8 @@ class CSVFile(Logger):
         if not self.path.is_file():
             return
         with self.path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                # A line cut short by a kill has no step, or is beyond the checkpoint.
+            whole = (line for line in file if line.endswith("\n"))  # a kill may have cut the last one short
+            for row in csv.DictReader(whole):
                 if (row.get("step") or "").isdigit() and int(row["step"]) <= step:
                     self._add(int(row["step"]), {k: v for k, v in row.items() if k and v and k != "step"})
         self._on_disk = 0

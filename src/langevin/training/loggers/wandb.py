@@ -34,6 +34,7 @@ class Wandb(WandbLogger):
     """
 
     START_SECONDS = 30
+    END_SECONDS = 60  # for what is not yet sent at the end; `wandb sync` sends the rest
 
     def __init__(
         self,
@@ -56,6 +57,8 @@ class Wandb(WandbLogger):
                 stacklevel=2,
             )
             mode = "offline"
+        limits = {"init_timeout": self.START_SECONDS, "finish_timeout": self.END_SECONDS}
+        known = wandb.Settings.model_fields  # older versions cannot limit the end
         super().__init__(
             name=run_name,
             save_dir=run_dir,
@@ -66,19 +69,23 @@ class Wandb(WandbLogger):
             tags=list(tags or []),
             resume="allow",
             mode=mode,
-            settings=wandb.Settings(init_timeout=self.START_SECONDS),
+            settings=wandb.Settings(**{name: seconds for name, seconds in limits.items() if name in known}),
         )
         self._failed = False
 
     @property
     def experiment(self) -> Any:
-        """The W&B run; started here, online or, where that fails, offline."""
+        """The W&B run; started here: online or, where that fails, offline, and where that fails too, not at all."""
         if self._experiment is None and is_first_process():
-            try:
-                return super().experiment
-            except Exception as error:  # whatever the service or the network came up with
-                warnings.warn(f"W&B could not be reached ({error}): recording offline instead", stacklevel=2)
-                self._wandb_init["mode"] = "offline"
+            for mode, instead in (("offline", "recording offline instead"), ("disabled", "going on without it")):
+                try:
+                    return super().experiment
+                except Exception as error:  # whatever the service or the network came up with
+                    import wandb
+
+                    warnings.warn(f"W&B could not be started ({error}): {instead}", stacklevel=2)
+                    wandb.teardown()  # the run that failed would keep its name taken
+                    self._wandb_init["mode"] = mode
         return super().experiment
 
     def _guarded(self, log: Callable[..., None], *args: Any, **kwargs: Any) -> None:

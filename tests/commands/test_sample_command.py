@@ -1,0 +1,269 @@
+import os
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers.commands import call
+from PIL import Image
+
+from langevin.training.checkpoint import RECORD
+
+
+def sample(checkpoint, out, *overrides, num_samples=6):
+    result = call("sample", f"checkpoint={checkpoint}", f"out={out}", f"num_samples={num_samples}", *overrides)
+    assert "Traceback" not in result.err
+    return result
+
+
+def pictures(checkpoint, out, *overrides, num_samples=6):
+    result = sample(checkpoint, out, *overrides, num_samples=num_samples)
+    assert result.status == 0, result.err
+    with np.load(out / "samples.npz") as file:
+        return file["arr_0"]
+
+
+def test_writes_what_is_promised(labelled, tmp_path):
+    result = sample(labelled, tmp_path / "out", "png=true", num_samples=12)
+    assert result.status == 0, result.err
+    assert "12 pictures of step 6" in result.out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["grid.png", "png", "samples.npz"]
+    with np.load(tmp_path / "out" / "samples.npz", allow_pickle=False) as file:
+        assert sorted(file.files) == ["arr_0", "arr_1"]
+        images, labels = file["arr_0"], file["arr_1"]
+    assert (images.shape, images.dtype) == ((12, 8, 8, 1), np.uint8)
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+    assert 20 < images.std() < 120
+    assert ((images > 0) & (images < 255)).mean() > 0.3, "else little would be compared in what follows"
+    files = sorted((tmp_path / "out" / "png").iterdir())
+    assert [path.name for path in files] == [f"{index:06d}.png" for index in range(12)]
+    for image, file in zip(images, files, strict=True):
+        assert np.array_equal(np.asarray(Image.open(file).convert("L"))[..., None], image)
+    grid = Image.open(tmp_path / "out" / "grid.png")
+    assert grid.width > grid.height > 64
+
+
+def test_an_unconditional_model_has_no_labels(plain, tmp_path):
+    assert pictures(plain, tmp_path).shape == (6, 8, 8, 1)
+    with np.load(tmp_path / "samples.npz") as file:
+        assert file.files == ["arr_0"]
+    assert not (tmp_path / "png").exists()
+
+
+def test_goes_into_the_run_by_default(plain, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(plain, run)
+    assert call("sample", f"checkpoint={run}", "num_samples=2").status == 0
+    assert (run / "generated" / "samples.npz").is_file()
+    (tmp_path / "alone").mkdir()
+    shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "alone" / "model.ckpt")
+    assert call("sample", f"checkpoint={tmp_path / 'alone' / 'model.ckpt'}", "num_samples=2").status == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "run"]
+    assert (tmp_path / "alone" / "generated" / "samples.npz").is_file()
+
+
+def test_a_picture_depends_on_its_number_alone(labelled, tmp_path):
+    expected = pictures(labelled, tmp_path / "64", "batch_size=64", num_samples=8)
+    for size in (1, 3):
+        assert np.array_equal(pictures(labelled, tmp_path / f"{size}", f"batch_size={size}", num_samples=8), expected)
+    more = pictures(labelled, tmp_path / "more", "batch_size=5", num_samples=13)
+    assert np.array_equal(more[:8], expected)
+    assert not np.array_equal(more[0], more[10]), "the same class, but other noise"
+    other = pictures(labelled, tmp_path / "other", "seed=1", num_samples=8)
+    assert not np.array_equal(other, expected)
+
+
+def test_labels(labelled, tmp_path):
+    def made(*overrides):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        images = pictures(labelled, out, *overrides)
+        with np.load(out / "samples.npz") as file:
+            return images, file["arr_1"].tolist()
+
+    every, in_turn = made()
+    three, threes = made("labels=3")
+    two, pair = made("labels=[3,1]")
+    assert in_turn == [0, 1, 2, 3, 4, 5]
+    assert threes == [3] * 6
+    assert pair == [3, 1, 3, 1, 3, 1]
+    assert np.array_equal(three[3], every[3])
+    assert np.array_equal(two[[0, 2, 4]], three[[0, 2, 4]])
+    assert not np.array_equal(three, every), "the model looks at its labels"
+
+
+@pytest.mark.parametrize(
+    ("run", "overrides", "words"),
+    [
+        ("labelled", ["labels=10"], "labels is [10]; allowed: whole numbers from 0 to 9"),
+        ("labelled", ["labels=[1,-1]"], "labels is [1, -1]; allowed: whole numbers from 0 to 9"),
+        ("labelled", ["labels=[]"], "labels is []; allowed: whole numbers from 0 to 9"),
+        ("labelled", ["labels=three"], "labels: is 'three'; allowed: a whole number or a list"),
+        ("plain", ["labels=3"], "labels is [3]; the model is unconditional, so leave labels out"),
+        ("plain", ["guidance=classifier_free"], "guidance: needs a model that is told labels"),
+        ("plain", ["num_samples=0"], "num_samples: is 0; allowed: at least 1"),
+        ("plain", ["seed=-1", "batch_size=0"], "  seed: is -1; allowed: at least 0"),
+        ("plain", ["sampler.steps=0"], "sampler.steps: is 0; allowed: at least 1"),
+        (
+            "plain",
+            ["sampler.steps=2000"],
+            "sampler.steps: is 2000; allowed: at least 1 and at most",
+        ),
+        ("plain", ["sampler.step=3"], "sampler.step: no such option (did you mean steps?)"),
+        ("plain", ["sampler=euler"], "Available options in 'sampler'"),
+        ("plain", ["guidance.scale=3"], "guidance: is not chosen; choose it first: guidance=NAME with one of"),
+        ("plain", ["model.channels=64"], "model: no such option; allowed: checkpoint, num_samples"),
+        ("plain", ["seed=${nowhere}"], "seed: Interpolation key 'nowhere' not found"),
+        ("plain", ["accelerator=abacus"], "accelerator=abacus, devices=1: "),
+        ("plain", ["accelerator=cpu", "devices=0"], "accelerator=cpu, devices=0: "),
+    ],
+)
+def test_a_mistake(run, overrides, words, tmp_path, request):
+    result = sample(request.getfixturevalue(run), tmp_path / "out", *overrides)
+    assert result.status == 1
+    assert words in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_must_be_given():
+    result = call("sample")
+    assert result.status == 1
+    assert "checkpoint: must be given; allowed: a text" in result.err
+
+
+def test_the_runs_own_sampler_but_for_the_fields_that_are_set(plain, tmp_path):
+    own = pictures(plain, tmp_path / "own")
+    one = pictures(plain, tmp_path / "one", "sampler.steps=1")
+    assert not np.array_equal(own, one)
+    assert np.array_equal(one, pictures(plain, tmp_path / "ddim", "sampler=ddim", "sampler.steps=1"))
+    assert np.array_equal(own, pictures(plain, tmp_path / "two", "sampler=ddim", "sampler.steps=2"))
+    assert not np.array_equal(own, pictures(plain, tmp_path / "grid", "grid=leading"))
+    ancestral = pictures(plain, tmp_path / "ancestral", "sampler=ancestral", "sampler.steps=2")
+    assert not np.array_equal(own, ancestral)
+
+
+def test_guidance_can_be_chosen_and_taken_back(labelled, train, tmp_path):
+    guided = train(
+        "guided",
+        "condition=class_label",
+        "guidance=classifier_free",
+        "guidance.scale=4",
+    )
+    without = pictures(labelled, tmp_path / "without")
+    steered = pictures(labelled, tmp_path / "steered", "guidance=classifier_free", "guidance.scale=4")
+    assert not np.array_equal(without, steered)
+    # The two runs differ in nothing that trains them.
+    assert np.array_equal(pictures(guided, tmp_path / "own"), steered)
+    for number, override in enumerate(("guidance=none", "guidance=null", "guidance.scale=1")):
+        assert np.array_equal(pictures(guided, tmp_path / str(number), override), without), override
+
+
+def test_an_earlier_samples_file_is_kept_unless_told_otherwise(plain, tmp_path):
+    first = pictures(plain, tmp_path)
+    before = (tmp_path / "samples.npz").read_bytes()
+    result = sample(plain, tmp_path, "seed=5")
+    assert result.status == 1
+    assert f"out={tmp_path}: holds a samples.npz already; choose another out=, or overwrite=true" in result.err
+    assert (tmp_path / "samples.npz").read_bytes() == before
+    assert not np.array_equal(pictures(plain, tmp_path, "seed=5", "overwrite=true"), first)
+
+
+def test_the_model_is_rebuilt_from_what_its_checkpoint_says(plain, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(plain, run)
+    (run / "config.yaml").write_text("model: changed since\n")
+    assert np.array_equal(pictures(run, tmp_path / "a"), pictures(plain, tmp_path / "b"))
+
+
+def rewritten(run, place, change):
+    """A copy of a run's checkpoint with another config in it."""
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    config = yaml.safe_load(checkpoint[RECORD]["config"])
+    change(config)
+    checkpoint[RECORD]["config"] = yaml.safe_dump(config)
+    torch.save(checkpoint, place)
+    return place
+
+
+def test_what_only_trained_a_model_need_not_be_installed(plain, tmp_path):
+    def change(config):
+        for group in ("data", "optimizer", "ema", "trainer", "loader"):
+            config[group]["_target_"] = "not.installed.here"
+        config["loggers"] = {"mine": {"_target_": "not.installed.here"}}
+        config["an_old_option"] = 3
+
+    path = rewritten(plain, tmp_path / "model.ckpt", change)
+    assert np.array_equal(pictures(path, tmp_path / "a"), pictures(plain, tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("channels", 64, ["does not fit the config stored in it", "size mismatch"]),
+        ("_target_", "not.installed.here", ["cannot be rebuilt", "model._target_: module 'not' does not exist"]),
+        ("width", 3, ["cannot be rebuilt", "model.width: no such option"]),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_its_own_config(plain, tmp_path, field, value, words):
+    path = rewritten(plain, tmp_path / "model.ckpt", lambda config: config["model"].update({field: value}))
+    result = sample(path, tmp_path / "out")
+    assert result.status == 1
+    for word in (str(path), *words):
+        assert word in result.err
+    assert not (tmp_path / "out").exists()
+
+
+class Evil:
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+def bad_checkpoints(run, folder):
+    whole = (run / "checkpoints" / "last.ckpt").read_bytes()
+    (folder / "truncated").write_bytes(whole[: len(whole) // 2])
+    (folder / "text").write_text("these are not weights\n" * 100)
+    (folder / "empty").write_bytes(b"")
+    torch.save({"state_dict": {"weight": torch.zeros(3)}}, folder / "foreign")
+    torch.save(torch.zeros(3), folder / "tensor")
+    torch.save(torch.nn.Linear(2, 2), folder / "module")
+    torch.save({RECORD: Evil(folder / "executed")}, folder / "evil")
+    (folder / "evil_pickle").write_bytes(pickle.dumps({RECORD: Evil(folder / "executed")}))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nowhere", "does not exist; give a run's folder or a .ckpt file"),
+        ("folder", "is a folder without checkpoints/last.ckpt"),
+        ("truncated", "cannot be read: it is damaged or no checkpoint at all"),
+        ("text", "cannot be read: it is damaged or no checkpoint at all"),
+        ("empty", "cannot be read: it is damaged or no checkpoint at all"),
+        ("foreign", "was not written by Langevin"),
+        ("tensor", "was not written by Langevin"),
+        ("module", "cannot be read: it is damaged or no checkpoint at all"),
+        ("evil", "cannot be read: it is damaged or no checkpoint at all"),
+        ("evil_pickle", "cannot be read: it is damaged or no checkpoint at all"),
+    ],
+)
+def test_a_bad_checkpoint(plain, name, words, tmp_path):
+    (tmp_path / "folder").mkdir()
+    bad_checkpoints(plain, tmp_path)
+    result = sample(tmp_path / name, tmp_path / "out")
+    assert result.status == 1
+    assert str(tmp_path / name) in result.err
+    assert words in result.err
+    assert len(result.err) < 1500
+    assert not (tmp_path / "executed").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_evil_checkpoint_is_one(tmp_path):
+    """Else nothing would be tested above."""
+    torch.save({RECORD: Evil(tmp_path / "executed")}, tmp_path / "evil")
+    torch.load(tmp_path / "evil", weights_only=False)
+    assert (tmp_path / "executed").is_dir()

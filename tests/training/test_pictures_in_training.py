@@ -1,0 +1,175 @@
+"""Sample grids, trajectories and evaluations in the course of training."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from training_helpers import BUSY, QUIET, column, train
+
+from langevin.build.run import load_model
+from langevin.errors import UserError
+from langevin.images import to_uint8
+from langevin.metrics.evaluation import Evaluation
+from langevin.samplers.generate import Generator
+from langevin.training.callbacks.evaluation import Evaluate
+from langevin.training.callbacks.samples import SampleGrid, Trajectory
+
+SCALE = 8  # small pictures are shown at 64 pixels
+
+
+def pixels(path):
+    """A PNG at its native size, having made sure that it was enlarged without smoothing."""
+    large = np.asarray(Image.open(path))
+    small = large[::SCALE, ::SCALE]
+    assert np.array_equal(large, small.repeat(SCALE, 0).repeat(SCALE, 1))
+    return small
+
+
+def cells(grid):
+    """The 8x8 pictures of a grid with a white gap of one pixel, by rows; one channel."""
+    rows, columns = (grid.shape[0] - 1) // 9, (grid.shape[1] - 1) // 9
+    assert grid.shape == (rows * 9 + 1, columns * 9 + 1, 3)
+    assert (grid[::9] == 255).all()
+    assert (grid[:, ::9] == 255).all()
+    return [[grid[9 * y + 1 : 9 * y + 9, 9 * x + 1 : 9 * x + 9, 0] for x in range(columns)] for y in range(rows)]
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("busy"), *BUSY, "trainer.max_steps=5")
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    """A run that learns nothing."""
+    return train(tmp_path_factory.mktemp("still"), *BUSY, "trainer.max_steps=4", "optimizer.lr=0")
+
+
+def test_pictures_are_named_by_their_steps(busy):
+    """Every other step, and at the end, which is no other step."""
+    expected = [f"{name}_{step:08d}.png" for name in ("samples", "trajectory") for step in (2, 4, 5)]
+    assert sorted(os.listdir(busy.directory / "samples")) == expected
+
+
+def test_sizes(busy):
+    """4 samples in 2 columns; 2 samples of 2 rows, at 2 times and the end; 8 pixels and a gap, 8 times enlarged."""
+    assert Image.open(busy.directory / "samples" / "samples_00000005.png").size == (19 * SCALE, 19 * SCALE)
+    assert Image.open(busy.directory / "samples" / "trajectory_00000005.png").size == (28 * SCALE, 37 * SCALE)
+
+
+@pytest.mark.parametrize("name", ["samples", "trajectory"])
+def test_the_noise_is_the_same_every_time(busy, still, name):
+    def shown(run, step):
+        return pixels(run.directory / "samples" / f"{name}_{step:08d}.png")
+
+    assert np.array_equal(shown(still, 2), shown(still, 4))
+    assert not np.array_equal(shown(busy, 2), shown(busy, 4))
+
+
+def test_samples_are_those_of_the_averaged_weights(busy):
+    model = load_model(busy.last)
+    (batch,) = model.generator(model.cfg, None)(model.denoiser, range(4), 0, 4, "cpu")
+    shown = cells(pixels(busy.directory / "samples" / "samples_00000005.png"))
+    for picture, expected in zip([cell for row in shown for cell in row], batch.images[:, 0].numpy(), strict=True):
+        assert np.array_equal(picture, expected)
+
+
+def test_a_trajectory_goes_from_noise_to_the_sample(busy):
+    """x_t above, the predicted x below, and at the end of both rows the finished sample."""
+    model = load_model(busy.last)
+    seen = []
+    generator = model.generator(model.cfg, None)
+    (batch,) = generator(
+        model.denoiser, range(2), 0, 2, "cpu", lambda x_t, t, prediction: seen.append((x_t, prediction.x))
+    )
+    shown = cells(pixels(busy.directory / "samples" / "trajectory_00000005.png"))
+    assert len(seen) == 2
+    for index in range(2):
+        for part in (0, 1):
+            row = shown[2 * index + part]
+            for picture, moment in zip(row[:2], seen, strict=True):
+                assert np.array_equal(picture, to_uint8(moment[part])[index, 0].numpy())
+            assert np.array_equal(row[2], batch.images[index, 0].numpy())
+    assert not np.array_equal(shown[0][0], shown[1][0])
+
+
+def test_seeds_and_columns(tmp_path):
+    options = (
+        "callbacks=[progress,samples]",
+        "callbacks.samples.num_samples=5",
+        "callbacks.samples.columns=3",
+        "trainer.max_steps=1",
+    )
+    first = train(tmp_path, *options, name="first")
+    other = train(tmp_path, *options, "callbacks.samples.seed=1", name="other")
+    a, b = (pixels(run.directory / "samples" / "samples_00000001.png") for run in (first, other))
+    assert a.shape == (19, 28, 3)
+    assert not np.array_equal(a, b)
+
+
+def test_evaluation_values_are_those_of_the_samples(busy):
+    """The number in the log, from samples made here by the model in the last checkpoint."""
+    model = load_model(busy.last)
+    from langevin.build.run import make_data, make_evaluation
+
+    data = make_data(model.cfg)
+    data.prepare_data()
+    evaluation = make_evaluation(model.cfg)
+    evaluation.prepare(8, data.train_set.images, data.train_set.labels)
+    for batch in model.generator(model.cfg, None)(model.denoiser, range(8), 0, 8, "cpu"):
+        evaluation.add(batch.images, batch.labels, batch.indices)
+    values = column(busy.rows, "eval/class_accuracy")
+    assert list(values) == [2, 4, 5]
+    assert values[5] == evaluation.compute()["class_accuracy"]
+    assert "step 5: class_accuracy" in busy.out + busy.err
+
+
+def test_evaluation_starts_anew_each_time(still, monkeypatch, tmp_path):
+    """The samples of an earlier round are forgotten, and the reference is counted once."""
+    values = column(still.rows, "eval/class_accuracy")
+    assert values[2] == values[4]
+    rounds, references = [], []
+    add, add_reference = Evaluation.add, Evaluation.add_reference
+    monkeypatch.setattr(Evaluation, "add", lambda self, *a: (rounds.append(a[2].tolist()), add(self, *a))[1])
+    monkeypatch.setattr(
+        Evaluation, "add_reference", lambda self, *a: (references.append(a), add_reference(self, *a))[1]
+    )
+    train(
+        tmp_path,
+        *QUIET,
+        "metrics=[class_accuracy]",
+        "evaluation.every_n_steps=2",
+        "evaluation.batch_size=5",
+        "trainer.max_steps=4",
+    )
+    assert rounds == [[0, 1, 2, 3, 4], [5, 6, 7]] * 2
+    assert references == [(5,)]
+
+
+def test_no_gradient_is_kept(tmp_path, monkeypatch):
+    grad = []
+    act = SampleGrid.act
+    monkeypatch.setattr(SampleGrid, "act", lambda *a: (grad.append(torch.is_grad_enabled()), act(*a))[1])
+    train(tmp_path, "callbacks=[samples]", "callbacks.samples.num_samples=1", "trainer.max_steps=1")
+    assert grad == [False]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda g, p: SampleGrid(g, p, every_n_steps=0), "every_n_steps is 0; allowed: at least 1"),
+        (lambda g, p: SampleGrid(g, p, num_samples=0), "num_samples is 0 and columns 10; allowed: at least 1 each"),
+        (lambda g, p: SampleGrid(g, p, columns=0), "num_samples is 64 and columns 0; allowed: at least 1 each"),
+        (lambda g, p: Trajectory(g, p, num_samples=0), "num_samples is 0 and num_times 10; allowed: at least 1 and 2"),
+        (lambda g, p: Trajectory(g, p, num_times=1), "num_samples is 4 and num_times 1; allowed: at least 1 and 2"),
+        (lambda g, p: Evaluate(None, g, num_samples=0), "num_samples=0, batch_size=250; allowed: at least 1 each"),
+        (lambda g, p: Evaluate(None, g, batch_size=0), "num_samples=5000, batch_size=0; allowed: at least 1 each"),
+        (lambda g, p: Evaluate(None, g, every_n_steps=0), "every_n_steps is 0; allowed: at least 1"),
+    ],
+)
+def test_refuses_what_is_out_of_range(tmp_path, make, message):
+    generator = Generator(None, lambda denoiser: denoiser, (1, 8, 8), None)
+    with pytest.raises(UserError, match=message):
+        make(generator, tmp_path)

@@ -1,0 +1,136 @@
+import re
+import time
+from itertools import count
+
+import pytest
+from training_helpers import QUIET, VALIDATED, column, read_csv, train
+
+from langevin.errors import UserError
+from langevin.training.callbacks import progress as module
+from langevin.training.callbacks.evaluation import Evaluate
+from langevin.training.callbacks.progress import Progress
+from langevin.training.callbacks.samples import SampleGrid
+from langevin.training.module import DiffusionModule
+
+
+def rates(run):
+    return column(read_csv(run.directory / "metrics.csv"), "train/images_per_second")
+
+
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """Training steps that take at least 50 ms, so that 8 images come at most at 160 a second."""
+    training_step = DiffusionModule.training_step
+
+    def step(self, batch, batch_idx):
+        time.sleep(0.05)
+        return training_step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DiffusionModule, "training_step", step)
+
+
+def test_the_speed_is_that_of_the_images(tmp_path, slow_steps):
+    """Under all circumstances at most 160 a second; under none, of a machine that trains at all, below 10."""
+    measured = rates(train(tmp_path, *QUIET))
+    assert list(measured) == [1, 2, 3, 4, 5, 6]
+    assert all(10 < rate <= 160 for rate in measured.values())
+
+
+def test_the_speed_counts_all_micro_batches_of_a_step(tmp_path, slow_steps):
+    measured = rates(train(tmp_path, *QUIET, "trainer.accumulate_grad_batches=2"))
+    assert list(measured) == [1, 2, 3, 4, 5, 6]
+    assert all(5 < rate <= 80 for rate in measured.values())
+
+
+def test_the_speed_is_exact_by_a_clock_of_our_own(tmp_path, monkeypatch):
+    """A clock that moves on by 1 s at every look; it is looked at once every 2 steps."""
+    seconds = count()
+    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(seconds)))
+    run = train(tmp_path, "callbacks=[progress]", "callbacks.progress.every_n_steps=2", "batch_size=12")
+    assert rates(run) == dict.fromkeys((2, 3, 4, 5, 6), 24.0)
+
+
+PAUSE = 0.8
+
+
+@pytest.mark.parametrize("what", ["samples", "evaluation", "validation"])
+def test_what_goes_on_in_between_is_left_out(tmp_path, monkeypatch, what):
+    """Sampling, evaluation and validation that take 0.8 s, at steps that take much less."""
+    slept = []
+
+    def pause(*args):
+        slept.append(time.sleep(PAUSE))
+
+    options = {
+        "samples": ("callbacks=[progress,samples]", "callbacks.samples.every_n_steps=2"),
+        "evaluation": ("callbacks=[progress]", "metrics=[class_accuracy]", "evaluation.every_n_steps=2"),
+        "validation": ("callbacks=[progress]", *VALIDATED),
+    }[what]
+    owner, name = {
+        "samples": (SampleGrid, "act"),
+        "evaluation": (Evaluate, "act"),
+        "validation": (DiffusionModule, "on_validation_epoch_end"),
+    }[what]
+    monkeypatch.setattr(owner, name, pause)
+    run = train(tmp_path, *options, "callbacks.progress.every_n_steps=1", "trainer.max_steps=3")
+    assert slept
+    assert rates(run)[3] > 8 / PAUSE
+
+
+def test_the_bar_shows_steps_loss_and_speed(tmp_path):
+    run = train(tmp_path, *QUIET)
+    last = run.err.splitlines()[-1].split("\r")[-1]
+    assert re.search(r"^train: 100%.*6/6 .*loss \d\.\d{4}, \d+ images/s", last), run.err
+    loss = float(re.search(r"loss ([\d.]+)", last)[1])
+    assert loss == pytest.approx(column(run.rows, "train/loss")[6], abs=1e-4)
+    resumed = train(tmp_path, *QUIET, "trainer.max_steps=8")
+    assert "6/8" in resumed.err
+    assert "0/8" not in resumed.err
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_the_bar_closes_on_an_error(tmp_path, monkeypatch, error):
+    bars = []
+
+    class Bar(module.tqdm):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.closed = 0
+            bars.append(self)
+
+        def close(self):
+            self.closed += 1
+            super().close()
+
+    def fail(self, trainer, batch):
+        raise error("in the midst of sampling")
+
+    monkeypatch.setattr(module, "tqdm", Bar)
+    monkeypatch.setattr(SampleGrid, "act", fail)
+    options = ("callbacks=[progress,samples]", "callbacks.samples.every_n_steps=2")
+    run = train(tmp_path, *options, status=1)
+    assert [bar.closed for bar in bars] == [1]
+    assert "2/6" in run.err
+    if error is RuntimeError:
+        assert "in the midst of sampling" in run.err
+
+
+def test_no_bar_on_other_ranks():
+    progress = Progress(batch_size=8)
+    progress.disable()
+
+    class Trainer:
+        global_step, max_steps = 0, 5
+
+    progress.on_train_start(Trainer, None)
+    assert progress._bar is None
+    progress.enable()
+    progress.on_train_start(Trainer, None)
+    assert progress._bar is not None
+    progress.on_train_end(Trainer, None)
+    assert progress._bar is None
+
+
+def test_refuses_what_is_out_of_range():
+    with pytest.raises(UserError, match="every_n_steps is 0; allowed: at least 1"):
+        Progress(batch_size=8, every_n_steps=0)
