@@ -12,7 +12,7 @@ OPTIONS = {
     "samples": "str",
     "reference": "str | None",
     "out": "str | None",
-    "batch_size": "int",
+    "batch_size": "Annotated[int, Ge(1)]",
     "accelerator": "str",
     "devices": "int | str",
     "output_dir": "str",
@@ -23,10 +23,9 @@ OPTIONAL = ("data", "metrics")
 
 def run(cfg: DictConfig) -> None:
     """Compute the metrics, print them, and write metrics.json."""
-    from langevin.build.components import positive
     from langevin.config.validate import ConfigError, Mistake, structure
 
-    mistakes = structure(cfg, OPTIONS, REQUIRED, OPTIONAL) or positive(cfg, "batch_size")
+    mistakes = structure(cfg, OPTIONS, REQUIRED, OPTIONAL)
     if (cfg.reference is None) == (cfg.get("data") is None):
         mistakes.append(Mistake("reference", "give either reference=FILE_OR_DIR or data=NAME, and not both"))
     if not cfg.get("metrics"):

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 OPTIONS = {
     "checkpoint": "str",
-    "num_samples": "int",
-    "seed": "int",
+    "num_samples": "Annotated[int, Ge(1)]",
+    "seed": "Annotated[int, Ge(0)]",
     "labels": "int | list[int] | None",
-    "batch_size": "int",
+    "batch_size": "Annotated[int, Ge(1)]",
     "out": "str | None",
     "png": "bool",
     "overwrite": "bool",
@@ -29,12 +29,12 @@ COLUMNS = 10
 
 def run(cfg: DictConfig) -> None:
     """Sample what the config says; the model is rebuilt from the config stored with its weights."""
-    from langevin.build.components import SAMPLING, check_model, override, positive
+    from langevin.build.components import SAMPLING, check_model, override
     from langevin.config.validate import ConfigError, structure
 
     own = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in SAMPLING])
     mistakes = structure(own, OPTIONS, optional=SAMPLING)
-    if mistakes or (mistakes := positive(cfg, "num_samples", "batch_size", seed=0)):
+    if mistakes:
         raise ConfigError(mistakes)
 
     from langevin.build.run import launch, load_model

@@ -23,7 +23,9 @@ def run(cfg: DictConfig) -> None:
     from langevin.build.components import mistakes_in
     from langevin.config.validate import ConfigError
 
-    mistakes = mistakes_in(cfg)
+    # Most mistakes show without Lightning, which takes seconds to import, and are told first.
+    if mistakes := mistakes_in(cfg):
+        raise ConfigError(mistakes)
 
     import torch
 
@@ -37,8 +39,7 @@ def run(cfg: DictConfig) -> None:
     warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # the averaged network, which never trains
     warnings.filterwarnings("ignore", ".*does not have many workers")  # a batch is an index into memory
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec")  # Lightning's own
-    mistakes += rehearse(cfg, mistakes)
-    if mistakes:
+    if mistakes := rehearse(cfg):
         raise ConfigError(mistakes)
     run_dir = Path(cfg.output_dir) / (cfg.name or automatic_name(cfg, HydraConfig.get().runtime.choices))
     if is_first_process():

@@ -129,7 +129,7 @@ def test_a_bad_reference(name, bad, real):
         (["data=digits", "metrics=[]"], "metrics: choose at least one, such as metrics=[fid,inception_score]"),
         (["data=digits", "metrics=null"], "metrics: choose at least one"),
         (["data=digits", "metrics=[fidd]"], "metrics/fidd"),
-        (["data=digits", "batch_size=0"], "batch_size: is 0; allowed: at least 1"),
+        (["data=digits", "batch_size=0"], "batch_size: is 0; allowed: a whole number, at least 1"),
         (
             ["data=digits", "metrics.fid.min_sample=3"],
             "min_sample: no such option (did you mean min_samples?)",

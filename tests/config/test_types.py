@@ -46,6 +46,10 @@ TABLE = {
     "nn.Module | None": ([COMPONENT, None], ["unet"], "a component (Module) with a _target_ or null"),
     "Callable[..., Condition]": ([COMPONENT], ["x", {}], "a component (Callable) with a _target_"),
     "list[Block]": ([[COMPONENT]], [["a"], [{}]], "a list, each item a component (Block) with a _target_"),
+    "Annotated[int, Ge(1)]": ([1, 7], [0, -1, 1.5, "2", None], "a whole number, at least 1"),
+    "Annotated[float, Gt(0)] | None": ([0.1, None], [0, -1.0], "a number, above 0 or null"),
+    "typing.Annotated[float, Ge(0), Lt(1)]": ([0, 0.5], [1, -0.1], "a number, at least 0, below 1"),
+    "Annotated[int, Le(le=-2)]": ([-2, -3], [-1], "a whole number, at most -2"),
     None: ([1, "a", None, []], [], "anything"),
 }
 

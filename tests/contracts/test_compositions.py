@@ -32,7 +32,7 @@ def test_in_training(group, option):
     if group not in PLURAL:
         assert choices[group] == option
     mistakes = mistakes_in(cfg)
-    assert mistakes + rehearse(cfg, mistakes) == []
+    assert mistakes + rehearse(cfg) == []
 
 
 @pytest.mark.parametrize(("group", "option"), places("sample"))
@@ -59,5 +59,5 @@ def test_all_callbacks_loggers_and_metrics_at_once():
     chosen = [f"{group}=[{','.join(options(group))}]" for group in PLURAL]
     cfg, _ = composed("train", *chosen, "condition=class_label")
     mistakes = mistakes_in(cfg)
-    assert mistakes + rehearse(cfg, mistakes) == []
+    assert mistakes + rehearse(cfg) == []
     assert set(cfg.metrics) == set(options("metrics"))

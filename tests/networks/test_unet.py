@@ -66,15 +66,25 @@ def test_several_heads_equal_diffusers():
         **DDPM_CIFAR10
         | {
             "sample_size": 8,
-            "block_out_channels": (32, 64),
+            "block_out_channels": (128, 256),
             "layers_per_block": 1,
             "down_block_types": ("AttnDownBlock2D", "AttnDownBlock2D"),
             "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D"),
             "attention_head_dim": 16,
         }
     )
-    ours = tiny(in_channels=3, out_channels=3, attention_resolutions=[8, 4], head_channels=16)
+    ours = tiny(in_channels=3, out_channels=3, channels=128, attention_resolutions=[8, 4], head_channels=16)
     assert_equals_diffusers(ours, theirs)
+
+
+@pytest.mark.parametrize("channels", [32, 64, 96, 128])
+def test_a_narrow_network_sees_the_noise_level(channels):
+    """As long as no group of a normalization is one channel, which would take what the embedding adds away."""
+    network = tiny(channels=channels, channel_multipliers=[1], attention_resolutions=[])
+    randomize(network)
+    x = torch.randn(1, 2, 8, 8).repeat(2, 1, 1, 1)
+    output = network(x, torch.tensor([1.0, 900.0]))
+    assert (output[0] - output[1]).abs().max() > 0.01 * output.abs().max()
 
 
 def test_parameter_counts():

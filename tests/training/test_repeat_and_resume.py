@@ -124,10 +124,9 @@ def test_nothing_is_lost_wherever_a_run_was_saved(snapshots, step):
     assert resumed.rows == whole.rows
 
 
-@pytest.mark.parametrize("count", ACCUMULATE)
-def test_a_finished_run_is_extended(tmp_path, count):
+def test_a_finished_run_is_extended(tmp_path):
     """The rows of the log, too, come at the steps they would have come at."""
-    options = (*QUIET, *VALIDATED, ACCUMULATE[count], "trainer.log_every_n_steps=2")
+    options = (*QUIET, *VALIDATED, ACCUMULATE[2], "trainer.log_every_n_steps=2")
     whole = train(tmp_path, *options, name="whole")
     train(tmp_path, *options, "trainer.max_steps=2")
     train(tmp_path, *options, "trainer.max_steps=4")
@@ -137,7 +136,7 @@ def test_a_finished_run_is_extended(tmp_path, count):
     assert extended.rows == whole.rows
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (4, 2)])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (4, 2)])
 def test_micro_batches_may_change_in_the_course_of_a_run(tmp_path, monkeypatch, before, after):
     """They decide what fits into memory, not what is trained: every step has the images that it would have had."""
     seen = {}

@@ -25,6 +25,9 @@ KEY = "0123456789abcdef" * 2 + "01234567"  # of the form that W&B takes
 @pytest.fixture(autouse=True)
 def _no_account(tmp_path, monkeypatch):
     """As on a machine that never heard of W&B, and cannot reach it."""
+    import wandb
+
+    wandb.teardown()  # it reads its settings once a process
     for name in list(os.environ):
         if name.startswith("WANDB_"):
             monkeypatch.delenv(name)
@@ -186,7 +189,7 @@ class Answers(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
-    do_GET = do_PUT = do_POST
+    do_GET = do_PUT = do_POST  # noqa: N815
 
 
 @pytest.fixture
@@ -202,6 +205,8 @@ def service(monkeypatch):
 
 def test_an_outage_in_mid_run_does_not_hold_up_its_end(tmp_path, monkeypatch, service):
     """W&B itself would go on trying for days."""
+    import wandb
+
     step = DiffusionModule.training_step
 
     def step_and_lose_the_network(self, batch, batch_idx):
@@ -215,6 +220,7 @@ def test_an_outage_in_mid_run_does_not_hold_up_its_end(tmp_path, monkeypatch, se
     assert service.down
     assert "/graphql" in service.paths
     assert 2 < time.monotonic() - began < 30
+    wandb.teardown()  # as at the end of the process
     (recorded,) = run.directory.glob("wandb/run-*/*.wandb")
     assert recorded.stat().st_size > 1000
     assert run.last.exists()

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import hydra
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -21,7 +22,13 @@ from langevin.errors import UserError
 from langevin.samplers.generate import Generator
 from langevin.samplers.sampler import Sampler
 
-RUN_OPTIONS = {"name": "str | None", "output_dir": "str", "resume": "bool", "seed": "int", "batch_size": "int"}
+RUN_OPTIONS = {
+    "name": "str | None",
+    "output_dir": "str",
+    "resume": "bool",
+    "seed": "Annotated[int, Ge(0)]",
+    "batch_size": "Annotated[int, Ge(1)]",
+}
 """A run's own options, beside the components it is made of."""
 OPTIONAL = ("condition", "guidance", *PLURAL)
 """The groups of a run of which nothing need be chosen."""
@@ -218,6 +225,9 @@ def contradictions(cfg: DictConfig, broken: Collection[str]) -> list[Mistake]:
     sampler = build("sampler", grid=build("grid"))
     build("objective", weighting=build("weighting"), time_sampler=build("time_sampler"))
     build("lr_schedule")
+    build("ema", network=nn.Identity())
+    build("optimizer", params=[nn.Parameter(torch.zeros(1))])
+    build("data")
     build("condition", num_classes=2, dim=2)
     if sampler is not None and schedule is not None:
         try:
@@ -285,8 +295,7 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     required = [group for group in groups() if group not in (*BUNDLES, *OPTIONAL)]
     mistakes = structure(cfg, RUN_OPTIONS, required, OPTIONAL)
     broken = {path.partition(".")[0] for path, _ in mistakes}
-    counts = {name: floor for name, floor in {"batch_size": 1, "seed": 0}.items() if name not in broken}
-    return mistakes + positive(cfg, **counts) + contradictions(cfg, broken)
+    return mistakes + contradictions(cfg, broken)
 
 
 def check_model(cfg: DictConfig, also: Collection[str] = ()) -> None:
@@ -301,16 +310,6 @@ def check_model(cfg: DictConfig, also: Collection[str] = ()) -> None:
     mistakes += contradictions(part, {path.partition(".")[0] for path, _ in mistakes})
     if mistakes:
         raise ConfigError(mistakes)
-
-
-def positive(cfg: DictConfig, *names: str, **least: int) -> list[Mistake]:
-    """The mistakes in a command's own counts: each of `names` is at least 1, each other at least what is given."""
-    floors: dict[str, int] = dict.fromkeys(names, 1) | least
-    return [
-        Mistake(name, f"is {cfg[name]}; allowed: at least {floor}")
-        for name, floor in floors.items()
-        if cfg[name] < floor
-    ]
 
 
 def override(cfg: DictConfig, choices: DictConfig, groups: Iterable[str]) -> DictConfig:

@@ -2,7 +2,8 @@
 
 import ast
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +15,13 @@ NAMES = {
     "bool": "true or false",
     "None": "null",
     "Path": "a path",
+}
+CONSTRAINTS = {"Ge": "at least", "Gt": "above", "Le": "at most", "Lt": "below"}
+BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
+    "at least": operator.ge,
+    "above": operator.gt,
+    "at most": operator.le,
+    "below": operator.lt,
 }
 LISTS = ("list", "tuple", "Sequence", "Iterable")
 TARGET = "_target_"
@@ -50,6 +58,8 @@ def fits(value: Any, annotation: ast.expr | None) -> bool:
 
 def _fits_generic(value: Any, generic: str, inner: list[ast.expr]) -> bool:
     match generic:
+        case "Annotated":
+            return fits(value, inner[0]) and all(_within(value, item) for item in inner[1:])
         case "Literal":
             return any(type(value) is type(item.value) and value == item.value for item in _constants(inner))
         case "Union":
@@ -106,6 +116,8 @@ def describe(annotation: ast.expr | None) -> str:
         case ast.Subscript(value=generic, slice=inner):
             items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
             match _name(generic):
+                case "Annotated":
+                    return describe(items[0]) + "".join(f", {_bound(item)[0]} {_bound(item)[1]}" for item in items[1:])
                 case "Literal":
                     return "one of " + ", ".join(str(item.value) for item in _constants(items))
                 case "Union":
@@ -123,6 +135,18 @@ def describe(annotation: ast.expr | None) -> str:
         case _:
             name = _name(annotation)
             return NAMES.get(name) or ("a list" if name in LISTS else f"a component ({name}) with a {TARGET}")
+
+
+def _within(value: Any, constraint: ast.expr) -> bool:
+    words, bound = _bound(constraint)
+    return bool(BOUNDS[words](value, bound))
+
+
+def _bound(constraint: ast.expr) -> tuple[str, float]:
+    """A constraint of the package annotated_types, such as ``Ge(1)``, in words and as its number."""
+    assert isinstance(constraint, ast.Call)
+    (bound,) = [*constraint.args, *(keyword.value for keyword in constraint.keywords)]
+    return CONSTRAINTS[_name(constraint.func)], ast.literal_eval(bound)
 
 
 def _name(node: ast.expr) -> str:

@@ -1,11 +1,12 @@
 """From a source to batches: the LightningDataModule."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import lightning
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -100,7 +101,7 @@ class ImageDataModule(lightning.LightningDataModule):
         source: ImageSource,
         batch_size: int,
         accumulate: int = 1,
-        num_workers: int = 0,
+        num_workers: Annotated[int, Ge(0)] = 0,
         cache_dir: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -108,7 +109,6 @@ class ImageDataModule(lightning.LightningDataModule):
         for option, value, least in (
             ("batch_size", batch_size, 1),
             ("accumulate", accumulate, 1),
-            ("loader.num_workers", num_workers, 0),
             ("seed", seed, 0),
         ):
             if value < least:

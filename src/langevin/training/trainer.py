@@ -3,8 +3,9 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Gt
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -21,15 +22,15 @@ def make_trainer(
     loggers: Sequence[Logger],
     accelerator: str = "auto",
     devices: int | str = 1,
-    num_nodes: int = 1,
+    num_nodes: Annotated[int, Ge(1)] = 1,
     strategy: str = "auto",
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
-    max_steps: int = 100_000,
-    accumulate_grad_batches: int = 1,
-    gradient_clip_val: float | None = 1.0,
-    val_check_interval: int | None = 1000,
+    max_steps: Annotated[int, Ge(1)] = 100_000,
+    accumulate_grad_batches: Annotated[int, Ge(1)] = 1,
+    gradient_clip_val: Annotated[float, Gt(0)] | None = 1.0,
+    val_check_interval: Annotated[int, Ge(1)] | None = 1000,
     limit_val_batches: int | float = 1.0,
-    log_every_n_steps: int = 50,
+    log_every_n_steps: Annotated[int, Ge(1)] = 50,
     deterministic: bool = False,
     benchmark: bool | None = None,
     profiler: str | None = None,
@@ -60,19 +61,8 @@ def make_trainer(
         detect_anomaly: stop where a gradient becomes NaN.
 
     Raises:
-        UserError: when an argument leaves its range, or the machine cannot give what is asked for.
+        UserError: when the machine cannot give what is asked for.
     """
-    for name, value in (
-        ("max_steps", max_steps),
-        ("accumulate_grad_batches", accumulate_grad_batches),
-        ("val_check_interval", 1 if val_check_interval is None else val_check_interval),
-        ("log_every_n_steps", log_every_n_steps),
-        ("num_nodes", num_nodes),
-    ):
-        if value < 1:
-            raise UserError(f"{name}={value}; allowed: at least 1")
-    if gradient_clip_val is not None and gradient_clip_val <= 0:
-        raise UserError(f"gradient_clip_val={gradient_clip_val}; allowed: above 0, or null for no clipping")
     tasks = os.environ.get("SLURM_NTASKS") if SLURMEnvironment.detect() else None
     if (
         tasks is not None

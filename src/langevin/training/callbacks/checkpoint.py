@@ -5,8 +5,9 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from langevin.errors import UserError
@@ -31,7 +32,7 @@ class Checkpoint(Callback):
         mode: "min" or "max".
 
     Raises:
-        UserError: when an argument leaves its range.
+        UserError: when `monitor` is the name of no such value.
     """
 
     # How often the clock is asked; all ranks must hear the answer, so not at every step.
@@ -41,15 +42,11 @@ class Checkpoint(Callback):
         self,
         run_dir: Path,
         record: dict[str, Any],
-        every_minutes: float = 2.0,
-        keep_every_n_steps: int | None = None,
+        every_minutes: Annotated[float, Gt(0)] = 2.0,
+        keep_every_n_steps: Annotated[int, Ge(1)] | None = None,
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
     ) -> None:
-        if every_minutes <= 0:
-            raise UserError(f"every_minutes is {every_minutes}; allowed: above 0")
-        if keep_every_n_steps is not None and keep_every_n_steps < 1:
-            raise UserError(f"keep_every_n_steps is {keep_every_n_steps}; allowed: at least 1, or null")
         if monitor is not None and not monitor.startswith(("val/", "eval/")):
             raise UserError(f"monitor={monitor}; allowed: a name that begins with val/ or eval/, or null")
         self.directory = run_dir / "checkpoints"

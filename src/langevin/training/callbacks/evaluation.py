@@ -1,9 +1,11 @@
 """FID, Inception Score and their kin in the course of training."""
 
+from typing import Annotated
+
+from annotated_types import Ge
 from lightning.pytorch import Trainer
 from tqdm import tqdm
 
-from langevin.errors import UserError
 from langevin.metrics.evaluation import Evaluation
 from langevin.samplers.generate import Generator
 from langevin.training.callbacks.checkpoint import Checkpoint
@@ -23,23 +25,18 @@ class Evaluate(Periodic):
         num_samples: how many samples; at least 1.
         batch_size: pictures sampled at once on each rank; at least 1.
         seed: the noise's seed.
-
-    Raises:
-        UserError: when an argument leaves its range.
     """
 
     def __init__(
         self,
         evaluation: Evaluation,
         generator: Generator,
-        every_n_steps: int = 10_000,
-        num_samples: int = 5000,
-        batch_size: int = 250,
-        seed: int = 0,
+        every_n_steps: Annotated[int, Ge(1)] = 10_000,
+        num_samples: Annotated[int, Ge(1)] = 5000,
+        batch_size: Annotated[int, Ge(1)] = 250,
+        seed: Annotated[int, Ge(0)] = 0,
     ) -> None:
         super().__init__(every_n_steps)
-        if num_samples < 1 or batch_size < 1:
-            raise UserError(f"num_samples={num_samples}, batch_size={batch_size}; allowed: at least 1 each")
         self.evaluation = evaluation
         self.generator = generator
         self.num_samples = num_samples

@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
-from langevin.errors import UserError
 from langevin.images import write_png
 from langevin.training.callbacks.progress import Progress
 from langevin.training.module import DiffusionModule
@@ -24,14 +23,9 @@ class Periodic(Callback):
 
     Args:
         every_n_steps: at least 1.
-
-    Raises:
-        UserError: when every_n_steps is below 1.
     """
 
     def __init__(self, every_n_steps: int) -> None:
-        if every_n_steps < 1:
-            raise UserError(f"every_n_steps is {every_n_steps}; allowed: at least 1")
         self.every_n_steps = every_n_steps
         self._last_step = -1
 

@@ -4,13 +4,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
-
-from langevin.errors import UserError
 
 
 class Progress(ProgressBar):
@@ -19,15 +18,10 @@ class Progress(ProgressBar):
     Args:
         batch_size: images per optimizer step, over all ranks.
         every_n_steps: how often the numbers are renewed (each time waits for the device); at least 1.
-
-    Raises:
-        UserError: when every_n_steps is below 1.
     """
 
-    def __init__(self, batch_size: int, every_n_steps: int = 10) -> None:
+    def __init__(self, batch_size: int, every_n_steps: Annotated[int, Ge(1)] = 10) -> None:
         super().__init__()
-        if every_n_steps < 1:
-            raise UserError(f"every_n_steps is {every_n_steps}; allowed: at least 1")
         self.batch_size = batch_size
         self.every_n_steps = every_n_steps
         self._enabled = True

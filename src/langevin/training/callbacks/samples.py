@@ -1,13 +1,14 @@
 """Pictures of what the model makes, as it learns."""
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from lightning.pytorch import Trainer
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Prediction
-from langevin.errors import UserError
 from langevin.images import picture_grid, to_uint8
 from langevin.samplers.generate import Generator
 from langevin.training.callbacks.periodic import Periodic, publish_picture
@@ -27,23 +28,18 @@ class SampleGrid(Periodic):
         num_samples: how many pictures; at least 1.
         columns: pictures in a row; at least 1.
         seed: the noise's seed.
-
-    Raises:
-        UserError: when an argument leaves its range.
     """
 
     def __init__(
         self,
         generator: Generator,
         run_dir: Path,
-        every_n_steps: int = 5000,
-        num_samples: int = 64,
-        columns: int = 10,
-        seed: int = 0,
+        every_n_steps: Annotated[int, Ge(1)] = 5000,
+        num_samples: Annotated[int, Ge(1)] = 64,
+        columns: Annotated[int, Ge(1)] = 10,
+        seed: Annotated[int, Ge(0)] = 0,
     ) -> None:
         super().__init__(every_n_steps)
-        if num_samples < 1 or columns < 1:
-            raise UserError(f"num_samples is {num_samples} and columns {columns}; allowed: at least 1 each")
         self.generator = generator
         self.directory = run_dir / "samples"
         self.num_samples = num_samples
@@ -71,23 +67,18 @@ class Trajectory(Periodic):
         num_samples: how many pictures; at least 1.
         num_times: how many columns; at least 2.
         seed: the noise's seed.
-
-    Raises:
-        UserError: when an argument leaves its range.
     """
 
     def __init__(
         self,
         generator: Generator,
         run_dir: Path,
-        every_n_steps: int = 5000,
-        num_samples: int = 4,
-        num_times: int = 10,
-        seed: int = 0,
+        every_n_steps: Annotated[int, Ge(1)] = 5000,
+        num_samples: Annotated[int, Ge(1)] = 4,
+        num_times: Annotated[int, Ge(2)] = 10,
+        seed: Annotated[int, Ge(0)] = 0,
     ) -> None:
         super().__init__(every_n_steps)
-        if num_samples < 1 or num_times < 2:
-            raise UserError(f"num_samples is {num_samples} and num_times {num_times}; allowed: at least 1 and 2")
         self.generator = generator
         self.directory = run_dir / "samples"
         self.num_samples = num_samples

@@ -57,7 +57,7 @@ class Wandb(WandbLogger):
                 stacklevel=2,
             )
             mode = "offline"
-        limits = {"init_timeout": self.START_SECONDS, "finish_timeout": self.END_SECONDS}
+        limits: dict[str, Any] = {"init_timeout": self.START_SECONDS, "finish_timeout": self.END_SECONDS}
         known = wandb.Settings.model_fields  # older versions cannot limit the end
         super().__init__(
             name=run_name,
