@@ -40,6 +40,7 @@ def run(cfg: DictConfig) -> None:
     from langevin.build.run import launch, make_evaluation, open_reference
     from langevin.data.read_images import read_images
     from langevin.images import write_atomically
+    from langevin.samplers.generate import share
 
     evaluation = make_evaluation(cfg)
     place = Path(cfg.samples)
@@ -56,9 +57,9 @@ def run(cfg: DictConfig) -> None:
     fabric = launch(cfg.accelerator, cfg.devices)
     evaluation.to(fabric.device)
     evaluation.add_reference(cfg.batch_size)
-    mine = range(fabric.global_rank, len(images), fabric.world_size)
+    mine = share(len(images), cfg.batch_size, fabric.global_rank, fabric.world_size)
     for start in tqdm(range(0, len(mine), cfg.batch_size), "samples", disable=fabric.global_rank > 0):
-        index = list(mine[start : start + cfg.batch_size])
+        index = mine[start : start + cfg.batch_size]
         batch = torch.from_numpy(images[index]).permute(0, 3, 1, 2)
         evaluation.add(batch, None if labels is None else torch.from_numpy(labels[index]), torch.tensor(index))
     values = evaluation.compute()

@@ -32,8 +32,8 @@ def run(cfg: DictConfig) -> None:
     from langevin.build.components import SAMPLING, check_model, override
     from langevin.config.validate import ConfigError, structure
 
-    own = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in SAMPLING])
-    mistakes = structure(own, OPTIONS, optional=SAMPLING)
+    options = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in SAMPLING])
+    mistakes = structure(options, OPTIONS, optional=SAMPLING)
     if mistakes:
         raise ConfigError(mistakes)
 
@@ -55,23 +55,25 @@ def run(cfg: DictConfig) -> None:
     from tqdm import tqdm
 
     from langevin.images import write_atomically
+    from langevin.samplers.generate import share
 
     fabric = launch(cfg.accelerator, cfg.devices)
     denoiser = model.denoiser.to(fabric.device)
-    mine = range(fabric.global_rank, cfg.num_samples, fabric.world_size)
+    shares = [share(cfg.num_samples, cfg.batch_size, rank, fabric.world_size) for rank in range(fabric.world_size)]
+    mine = shares[fabric.global_rank]
     parts = []
     with tqdm(total=len(mine), desc="sample", unit="image", disable=fabric.global_rank > 0) as bar:
         for batch in generator(denoiser, mine, cfg.seed, cfg.batch_size, fabric.device):
             parts.append(batch.images.permute(0, 2, 3, 1).cpu().numpy())
             bar.update(len(batch.indices))
-    share = np.concatenate(parts) if parts else np.empty((0, *model.facts.shape[1:], model.facts.channels), np.uint8)
-    shares = [out / f".part_{rank}.npy" for rank in range(fabric.world_size)]
-    write_atomically(shares[fabric.global_rank], lambda file: np.save(file, share))
+    own = np.concatenate(parts) if parts else np.empty((0, *model.facts.shape[1:], model.facts.channels), np.uint8)
+    files = [out / f".part_{rank}.npy" for rank in range(fabric.world_size)]
+    write_atomically(files[fabric.global_rank], lambda file: np.save(file, own))
     fabric.barrier()
     if fabric.global_rank == 0:
-        images = np.empty((cfg.num_samples, *share.shape[1:]), np.uint8)
-        for rank, part in enumerate(shares):
-            images[rank :: fabric.world_size] = np.load(part)
+        images = np.empty((cfg.num_samples, *own.shape[1:]), np.uint8)
+        for indices, part in zip(shares, files, strict=True):
+            images[indices] = np.load(part)
             part.unlink()
         asked = generator.labels
         write(out, images, None if asked is None else np.resize(np.array(asked, np.int64), len(images)), cfg.png)

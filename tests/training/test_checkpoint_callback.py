@@ -247,19 +247,6 @@ def test_a_value_that_is_not_computed_is_told(tmp_path, options, message):
     assert "Traceback" not in run.err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"every_minutes": 0}, "every_minutes is 0; allowed: above 0"),
-        ({"keep_every_n_steps": 0}, "keep_every_n_steps is 0; allowed: at least 1, or null"),
-        ({"monitor": "train/loss"}, "monitor=train/loss; allowed: a name that begins with val/ or eval/"),
-    ],
-)
-def test_refuses_what_is_out_of_range(tmp_path, arguments, message):
-    with pytest.raises(UserError, match=message):
-        Checkpoint(tmp_path, {}, **arguments)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     return train(tmp_path_factory.mktemp("finished"), *BUSY)

@@ -9,12 +9,9 @@ from PIL import Image
 from training_helpers import BUSY, QUIET, column, train
 
 from langevin.build.run import load_model
-from langevin.errors import UserError
 from langevin.images import to_uint8
 from langevin.metrics.evaluation import Evaluation
-from langevin.samplers.generate import Generator
-from langevin.training.callbacks.evaluation import Evaluate
-from langevin.training.callbacks.samples import SampleGrid, Trajectory
+from langevin.training.callbacks.samples import SampleGrid
 
 SCALE = 8  # small pictures are shown at 64 pixels
 
@@ -154,22 +151,3 @@ def test_no_gradient_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(SampleGrid, "act", lambda *a: (grad.append(torch.is_grad_enabled()), act(*a))[1])
     train(tmp_path, "callbacks=[samples]", "callbacks.samples.num_samples=1", "trainer.max_steps=1")
     assert grad == [False]
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda g, p: SampleGrid(g, p, every_n_steps=0), "every_n_steps is 0; allowed: at least 1"),
-        (lambda g, p: SampleGrid(g, p, num_samples=0), "num_samples is 0 and columns 10; allowed: at least 1 each"),
-        (lambda g, p: SampleGrid(g, p, columns=0), "num_samples is 64 and columns 0; allowed: at least 1 each"),
-        (lambda g, p: Trajectory(g, p, num_samples=0), "num_samples is 0 and num_times 10; allowed: at least 1 and 2"),
-        (lambda g, p: Trajectory(g, p, num_times=1), "num_samples is 4 and num_times 1; allowed: at least 1 and 2"),
-        (lambda g, p: Evaluate(None, g, num_samples=0), "num_samples=0, batch_size=250; allowed: at least 1 each"),
-        (lambda g, p: Evaluate(None, g, batch_size=0), "num_samples=5000, batch_size=0; allowed: at least 1 each"),
-        (lambda g, p: Evaluate(None, g, every_n_steps=0), "every_n_steps is 0; allowed: at least 1"),
-    ],
-)
-def test_refuses_what_is_out_of_range(tmp_path, make, message):
-    generator = Generator(None, lambda denoiser: denoiser, (1, 8, 8), None)
-    with pytest.raises(UserError, match=message):
-        make(generator, tmp_path)

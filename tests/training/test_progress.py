@@ -5,7 +5,6 @@ from itertools import count
 import pytest
 from training_helpers import QUIET, VALIDATED, column, read_csv, train
 
-from langevin.errors import UserError
 from langevin.training.callbacks import progress as module
 from langevin.training.callbacks.evaluation import Evaluate
 from langevin.training.callbacks.progress import Progress
@@ -129,8 +128,3 @@ def test_no_bar_on_other_ranks():
     assert progress._bar is not None
     progress.on_train_end(Trainer, None)
     assert progress._bar is None
-
-
-def test_refuses_what_is_out_of_range():
-    with pytest.raises(UserError, match="every_n_steps is 0; allowed: at least 1"):
-        Progress(batch_size=8, every_n_steps=0)

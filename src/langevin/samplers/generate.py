@@ -27,6 +27,16 @@ class Generated(NamedTuple):
     labels: Tensor | None
 
 
+def share(number: int, batch_size: int, rank: int, world_size: int) -> list[int]:
+    """The numbers below `number` that fall to one process: whole batches, dealt out in turn.
+
+    Cut into batches of `batch_size` again, they give the same batches for any number of processes, and so the same
+    results to the last bit: in floating point, what a network says of an image depends a little on its company.
+    """
+    starts = range(rank * batch_size, number, world_size * batch_size)
+    return [index for start in starts for index in range(start, min(start + batch_size, number))]
+
+
 class Generator:
     """Makes pictures with a denoiser: a sampler, its guidance, and the labels asked for.
 

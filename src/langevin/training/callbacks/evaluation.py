@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from tqdm import tqdm
 
 from langevin.metrics.evaluation import Evaluation
-from langevin.samplers.generate import Generator
+from langevin.samplers.generate import Generator, share
 from langevin.training.callbacks.checkpoint import Checkpoint
 from langevin.training.callbacks.periodic import Periodic, callbacks_of
 from langevin.training.module import DiffusionModule
@@ -51,7 +51,7 @@ class Evaluate(Periodic):
             self.evaluation.add_reference(self.batch_size)
             self._has_reference = True
         self.evaluation.reset()
-        mine = range(trainer.global_rank, self.num_samples, trainer.world_size)
+        mine = share(self.num_samples, self.batch_size, trainer.global_rank, trainer.world_size)
         batches = self.generator(module.averaged_denoiser, mine, self.seed, self.batch_size, module.device)
         with tqdm(total=len(mine), desc="evaluate", unit="image", leave=False, disable=trainer.global_rank > 0) as bar:
             for batch in batches:
