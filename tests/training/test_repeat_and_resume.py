@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from training_helpers import BUSY, QUIET, VALIDATED, differing, train, trained
+from training_helpers import BUSY, QUIET, VALIDATED, differing, read_csv, train, trained
 
 from langevin.training.callbacks.checkpoint import Checkpoint
 from langevin.training.module import DiffusionModule
@@ -96,6 +96,7 @@ def snapshots(request, tmp_path_factory):
         "trainer.log_every_n_steps=2",
         "trainer.max_steps=7",
         "callbacks.checkpoint.keep_every_n_steps=3",
+        "evaluation.every_n_steps=3",
         "callbacks.checkpoint.monitor=val/loss",
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -114,14 +115,21 @@ def snapshots(request, tmp_path_factory):
 
 @pytest.mark.parametrize("step", [2, 3, 6])
 def test_nothing_is_lost_wherever_a_run_was_saved(snapshots, step):
-    """After a validation and an evaluation; in between; at all at once. The log has every number, too."""
+    """After a validation; after an evaluation; after both. The log has every number, too."""
     folder, options, whole = snapshots
     resumed = train(folder, *options, name=f"from_{step}")
     assert f"from step {step} to 7" in resumed.out
     assert differing(trained(resumed), trained(whole)) == []
-    assert [row["step"] for row in whole.rows] == ["2", "4", "6", "7"]
-    assert all(row["val/loss"] and row["train/loss"] and row["eval/class_accuracy"] for row in whole.rows[:3])
+    assert [row["step"] for row in whole.rows] == ["2", "3", "4", "6", "7"]
+    assert [row["step"] for row in whole.rows if row["train/loss"] and row["val/loss"]] == ["2", "4", "6"]
+    assert [row["step"] for row in whole.rows if row["eval/class_accuracy"]] == ["3", "6", "7"]
     assert resumed.rows == whole.rows
+
+
+def test_a_run_is_done_only_when_it_is_evaluated(snapshots):
+    """At the last save, after which the same command would find nothing to do, the last evaluation is in the log."""
+    folder, _, whole = snapshots
+    assert read_csv(folder / "from_7" / "metrics.csv") == read_csv(whole.directory / "metrics.csv")
 
 
 def test_a_finished_run_is_extended(tmp_path):

@@ -60,6 +60,7 @@ class Evaluate(Periodic):
         values = {f"eval/{name}": value for name, value in self.evaluation.compute().items()}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
+            logger.save()  # the step may be saved, and the run killed, before the next row of the log
         if trainer.is_global_zero:
             shown = ", ".join(f"{name.removeprefix('eval/')} {value:.4g}" for name, value in values.items())
             tqdm.write(f"step {trainer.global_step}: {shown}")
