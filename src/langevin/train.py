@@ -38,6 +38,7 @@ def run(cfg: DictConfig) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # of its tips and settings
     warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # the averaged network, which never trains
     warnings.filterwarnings("ignore", ".*does not have many workers")  # a batch is an index into memory
+    warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")  # data without a test split
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec")  # Lightning's own
     if mistakes := rehearse(cfg):
         raise ConfigError(mistakes)

@@ -39,8 +39,10 @@ def _no_account(tmp_path, monkeypatch):
 
 def records(directory):
     """The records of the one .wandb file under a run's folder: LevelDB's log format, of protocol buffers."""
+    import wandb
     from wandb.proto.wandb_internal_pb2 import Record
 
+    wandb.teardown()  # as at the end of the process: only now is all of the file sure to be on the disk
     (path,) = directory.glob("wandb/*run-*/*.wandb")
     content, place, parts = path.read_bytes(), 7, []
     assert content[:4] == b":W&B"
