@@ -55,9 +55,9 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
 def calm_threads() -> None:
     """Let idle CPU threads wait quietly; to be called before torch is imported.
 
-    By itself GNU OpenMP spins for milliseconds at the end of every parallel loop, which costs a small network most of its
-    speed as soon as anything else runs on the machine (on 2 cores beside one busy process: 31 images/s against 90, where
-    undisturbed it is 575 either way).
+    By itself GNU OpenMP spins for milliseconds at the end of every parallel loop, which costs a small network most of
+    its speed as soon as anything else runs on the machine. (The digits network on 2 cores beside one busy process: 31
+    images/s, against 90 so; undisturbed it is 575 either way.)
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}.intersection(os.environ):
         os.environ["GOMP_SPINCOUNT"] = "20000"
