@@ -65,6 +65,8 @@ def run(cfg: DictConfig) -> None:
     with ExitStack() as stack:
         if is_first_process():
             stack.enter_context(only_one(run_dir))
+            for unfinished in checkpoint.parent.glob(".*"):
+                unfinished.unlink()  # of a process killed while it was saving
             text = OmegaConf.to_yaml(cfg, resolve=True)
             write_atomically(run_dir / CONFIG, lambda file: file.write(text.encode()))
         for logger in trainer.loggers:

@@ -210,3 +210,12 @@ def test_a_mistake_ends_the_process_with_status_1(tmp_path):
         "  sampler.steps: is 0; allowed: at least 1, or null for all of the schedule's",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_unfinished_is_cleared_away(tmp_path):
+    overrides = [*TINY, f"output_dir={tmp_path}", "name=run"]
+    assert call("train", *overrides, "trainer.max_steps=1").status == 0
+    unfinished = tmp_path / "run" / "checkpoints" / ".last.ckpt.0a1b2c3d"
+    unfinished.write_bytes(b"half")
+    assert call("train", *overrides, "trainer.max_steps=2").status == 0
+    assert [path.name for path in unfinished.parent.iterdir()] == ["last.ckpt"]

@@ -2,6 +2,7 @@ import errno
 import hashlib
 import os
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,20 +61,39 @@ def test_the_end_is_saved(tmp_path, saves):
 
 
 def test_it_saves_when_the_time_has_come(tmp_path, saves):
-    """The clock is asked every tenth step."""
-    options = (*QUIET, "trainer.max_steps=23", "trainer.accumulate_grad_batches=2")
+    options = (*QUIET, "trainer.max_steps=4", "trainer.accumulate_grad_batches=2")
     train(tmp_path, *options, "callbacks.checkpoint.every_minutes=1e-9", name="often")
-    assert saves == [10, 20, 23]
+    assert saves == [1, 2, 3, 4]
     saves.clear()
     train(tmp_path, *options, "callbacks.checkpoint.every_minutes=60", name="seldom")
-    assert saves == [23]
+    assert saves == [4]
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_several_processes_do_what_the_first_one_says(tmp_path, monkeypatch, said):
+    """Their clocks may differ, and a save needs them all; since asking costs time, it is done every tenth step."""
+    asked, due = [], {}
+
+    def broadcast(mine):
+        asked.append(mine)
+        return said
+
+    monkeypatch.setattr(
+        Checkpoint, "_save_where", lambda self, trainer, is_due: due.update({trainer.global_step: is_due})
+    )
+    callback = Checkpoint(tmp_path, {}, every_minutes=1e-9 if said is False else 60)
+    strategy = SimpleNamespace(broadcast=broadcast)
+    for step in range(25):
+        trainer = SimpleNamespace(global_step=step, world_size=2, accumulate_grad_batches=1, strategy=strategy)
+        callback.on_train_batch_start(trainer, None, None, step)
+    assert asked == [not said] * 2
+    assert due == {step: said and step in (10, 20) for step in range(1, 25)}
 
 
 def test_the_clock_starts_anew_at_each_save(tmp_path, saves, monkeypatch):
     """By a clock that moves on by 2 s at every look: 2 looks of 5 seconds' wait are too early, the third is not."""
     now = iter(range(0, 10_000, 2))
     monkeypatch.setattr(module.time, "monotonic", lambda: float(next(now)))
-    monkeypatch.setattr(Checkpoint, "CLOCK_STEPS", 1)
     train(tmp_path, "callbacks=[checkpoint]", "callbacks.checkpoint.every_minutes=0.0834", "trainer.max_steps=10")
     assert saves == [3, 6, 9, 10]
 
