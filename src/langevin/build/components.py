@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import hydra
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -226,7 +225,6 @@ def contradictions(cfg: DictConfig, broken: Collection[str]) -> list[Mistake]:
     build("objective", weighting=build("weighting"), time_sampler=build("time_sampler"))
     build("lr_schedule")
     build("ema", network=nn.Identity())
-    build("optimizer", params=[nn.Parameter(torch.zeros(1))])
     build("data")
     build("condition", num_classes=2, dim=2)
     if sampler is not None and schedule is not None:

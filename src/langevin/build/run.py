@@ -6,11 +6,13 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 import langevin
 from langevin.build.components import (
@@ -78,6 +80,8 @@ def rehearse(cfg: DictConfig) -> list[Mistake]:
     anything = {**makers, "record": {}, "run_dir": Path(), "run_name": "", "batch_size": cfg.batch_size}
     source = SimpleNamespace(channels=1, image_size=8)
     stand_ins: dict[str, dict[str, Any]] = {
+        # Not with the rest of the model: torch's optimizers take a second to make, for they import its compiler.
+        "optimizer": {"params": [nn.Parameter(torch.zeros(1))]},
         "loader": {"source": source, "batch_size": cfg.batch_size, "seed": cfg.seed},
         "trainer": {"run_dir": Path(), "callbacks": [], "loggers": []},
     }
