@@ -1,11 +1,13 @@
 """Runs of six steps, trained once for all tests of the commands."""
 
 import pytest
-import torch
 from helpers.commands import TINY, call
+from helpers.fixtures import _cache, _one_thread
 
-# A little noise only, so that the pictures of a model that has learnt next to nothing are not black and white; big
-# steps, and two channels a group of GroupNorm (one would be blind to time and label), so that its labels tell.
+__all__ = ["_cache", "_one_thread"]
+
+# A little noise only, so that the pictures of a model that has learnt next to nothing are not black and white; and
+# big steps, so that its labels tell.
 VISIBLE = (
     "model.channel_multipliers=[2]",
     "schedule.beta_end=2e-3",
@@ -14,23 +16,6 @@ VISIBLE = (
     "ema.max_decay=0.5",
     "trainer.max_steps=6",
 )
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """The sums of a convolution depend on the number of threads; these tests compare bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _cache(tmp_path_factory):
-    """Decoded images for these tests alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LANGEVIN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="package")

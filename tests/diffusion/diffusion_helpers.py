@@ -2,11 +2,14 @@
 
 import numpy as np
 import torch
+from helpers.processes import Exploding, V
 from torch import Tensor, nn
 
 from langevin.diffusion.level import Level
 from langevin.diffusion.parameterization import Parameterization
 from langevin.diffusion.schedules.schedule import Schedule
+
+__all__ = ["Exploding", "V"]
 
 
 def times(*values: float) -> Tensor:
@@ -39,31 +42,6 @@ class Flow(Schedule):
 
     def time_of(self, ratio):
         return ratio / (1 + ratio)
-
-
-class Exploding(Schedule):
-    """EDM: sigma is the time, up to 80."""
-
-    t_max = 80.0
-    num_steps = None
-    prior_std = 80.0
-
-    def __call__(self, t):
-        return Level(torch.ones_like(t), t)
-
-    def rate(self, t):
-        return Level(torch.zeros_like(t), torch.ones_like(t))
-
-    def time_of(self, ratio):
-        return ratio
-
-
-class V(Parameterization):
-    """v = alpha eps - sigma x (Salimans and Ho 2022)."""
-
-    def mix(self, schedule, t):
-        alpha, sigma = schedule(t)
-        return -sigma, alpha
 
 
 class X(Parameterization):

@@ -2,38 +2,14 @@
 
 import numpy as np
 import torch
+from helpers.processes import Exploding, V
 from torch import Tensor, nn
 
 from langevin.diffusion.denoiser import Denoiser, Prediction
-from langevin.diffusion.level import Level
-from langevin.diffusion.parameterization import Eps, Parameterization
-from langevin.diffusion.schedules.schedule import Schedule
+from langevin.diffusion.parameterization import Eps
 from langevin.diffusion.variance import FixedSmall
 
-
-class V(Parameterization):
-    """v = alpha eps - sigma x (Salimans and Ho 2022)."""
-
-    def mix(self, schedule, t):
-        alpha, sigma = schedule(t)
-        return -sigma, alpha
-
-
-class Exploding(Schedule):
-    """EDM: alpha is 1, sigma the time, up to 80; continuous."""
-
-    t_max = 80.0
-    num_steps = None
-    prior_std = 80.0
-
-    def __call__(self, t):
-        return Level(torch.ones_like(t), t)
-
-    def rate(self, t):
-        return Level(torch.zeros_like(t), torch.ones_like(t))
-
-    def time_of(self, ratio):
-        return ratio
+__all__ = ["Exploding", "V"]
 
 
 class TinyNetwork(nn.Module):

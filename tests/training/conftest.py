@@ -1,19 +1,5 @@
-import pytest
-import torch
+"""The fixtures of tests that run whole commands."""
 
+from helpers.fixtures import _cache, _one_thread
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """The sums of a convolution depend on the number of threads; these tests compare bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _cache(tmp_path_factory):
-    """Decoded images for these tests alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LANGEVIN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+__all__ = ["_cache", "_one_thread"]
