@@ -32,19 +32,19 @@ def test_make_refuses_what_the_program_decides():
 
 
 def test_make_puts_the_path_in_front_once():
-    cfg, _ = composed("train", "sampler.eta=3", "data.image_size=0")
-    with pytest.raises(UserError, match=r"^sampler: eta is 3; allowed"):
-        make(cfg, "sampler", grid=None)
+    cfg, _ = composed("train", "schedule.beta_end=1e-5", "data.image_size=0")
+    with pytest.raises(UserError, match=r"^schedule: beta_end is 1e-05; allowed"):
+        make(cfg, "schedule")
     with pytest.raises(UserError, match=r"^data\.image_size=0: must be at least 1$"):
         make(cfg, "data")
 
 
 def test_attempt_leaves_the_config_alone():
-    cfg, _ = composed("train", "sampler.steps=0", "sampler.eta=3")
+    cfg, _ = composed("train", "schedule=sigmoid_log_snr", "schedule.end=-4", "schedule.log_snr_max=-20")
     before = OmegaConf.to_yaml(cfg)
-    sampler, mistakes = attempt(cfg, "sampler", grid=None)
-    assert sampler is None
-    assert [path for path, _ in mistakes] == ["sampler.steps", "sampler.eta"]
+    schedule, mistakes = attempt(cfg, "schedule")
+    assert schedule is None
+    assert [path for path, _ in mistakes] == ["schedule.end", "schedule.log_snr_max"]
     assert OmegaConf.to_yaml(cfg) == before
     sampler, mistakes = attempt(composed("train", "sampler.steps=7")[0], "sampler", grid=None)
     assert (sampler.steps, mistakes) == (7, [])

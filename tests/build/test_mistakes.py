@@ -44,7 +44,7 @@ TYPES = [
     (["sampler.eta=small"], "sampler.eta", ["is 'small'; allowed: a number"]),
     (["ema.max_decay=nan"], "ema.max_decay", ["is nan; allowed: a number"]),
     (["optimizer.weight_decay='0.1'"], "optimizer.weight_decay", ["is '0.1'; allowed: a number"]),
-    (["sampler.clip=1"], "sampler.clip", ["is 1; allowed: true or false"]),
+    (["data.flip=1"], "data.flip", ["is 1; allowed: true or false"]),
     (["resume=yes_please"], "resume", ["is 'yes_please'; allowed: true or false"]),
     (["output_dir=3"], "output_dir", ["is 3; allowed: a text"]),
     (["name=3"], "name", ["is 3; allowed: a text or null"]),
@@ -61,15 +61,15 @@ MISSING = [
     (["optimizer.lr=???"], "optimizer.lr", ["must be given; allowed: a number"]),
     (["data=null"], "data", ["must be chosen: data=NAME with one of cifar10, digits, image_folder, stanford_cars"]),
     (["model=null"], "model", ["must be chosen", "unet_small"]),
-    (["~optimizer"], "optimizer", ["must be chosen: optimizer=NAME with one of adamw"]),
+    (["~optimizer"], "optimizer", ["must be chosen: optimizer=NAME with one of adam, adamw"]),
     (["~model.dropout"], "model.dropout", ["must be given"]),
     (["seed=${nowhere}"], "seed", ["Interpolation key 'nowhere' not found"]),
     (["schedule.num_steps=${oc.env:NO_SUCH_VARIABLE}"], "schedule.num_steps", ["'NO_SUCH_VARIABLE' not found"]),
 ]
 RANGES = [
-    (["sampler.steps=0"], "sampler.steps", ["is 0; allowed: at least 1, or null"]),
-    (["sampler.eta=2"], "sampler.eta", ["is 2; allowed: 0 (deterministic) to 1"]),
-    (["schedule.num_steps=0"], "schedule.num_steps", ["is 0; allowed: a whole number of at least 1"]),
+    (["sampler.steps=0"], "sampler.steps", ["is 0; allowed: a whole number, at least 1 or null"]),
+    (["sampler.eta=2"], "sampler.eta", ["is 2; allowed: a number, at least 0, at most 1"]),
+    (["schedule.num_steps=0"], "schedule.num_steps", ["is 0; allowed: a whole number, at least 1"]),
     (["schedule.beta_end=1e-5"], "schedule.beta_end", ["is 1e-05; allowed: at least beta_start (0.0001)"]),
     (["schedule.num_steps=10", "sampler.steps=5"], "schedule", ["betas must lie strictly between 0 and 1"]),
     (["ema.max_decay=1"], "ema.max_decay", ["is 1; allowed: 0 (no average) up to, not including, 1"]),
@@ -111,11 +111,15 @@ RANGES = [
     (["model.blocks_per_level=0"], "model.blocks_per_level", ["0 is too few: at least 1"]),
     (["model.channel_multipliers=[]"], "model.channel_multipliers", ["one positive integer for each level"]),
     (["model.head_channels=48"], "model.head_channels", ["48 does not divide the widths"]),
-    (["condition=class_label", "condition.dropout=2"], "condition.dropout", ["2 is no probability: from 0 to 1"]),
+    (
+        ["condition=class_label", "condition.dropout=2"],
+        "condition.dropout",
+        ["is 2; allowed: a number, at least 0, at most 1"],
+    ),
     (
         ["condition=class_label", "guidance=classifier_free", "guidance.scale=-1"],
         "guidance.scale",
-        ["is -1; allowed: at least 0"],
+        ["is -1; allowed: a number, at least 0"],
     ),
 ]
 CONTRADICTIONS = [
@@ -124,6 +128,61 @@ CONTRADICTIONS = [
         "sampler.steps",
         ["is 1001; allowed: at least 1 and at most the schedule's 1000"],
     ),
+    # A part's own words, with its class in front.
+    (
+        ["rescalings=[zero_terminal_snr]"],
+        "parameterization",
+        ["Eps cannot tell the picture at the schedule's last time", "; take x", "v"],
+    ),
+    (
+        ["schedule=flow", "parameterization=posterior_mean"],
+        "parameterization",
+        [
+            "PosteriorMean predicts the mean of a discrete step, but the schedule is continuous",
+            "set schedule.num_steps",
+        ],
+    ),
+    (
+        ["schedule=flow", "parameterization=edm"],
+        "parameterization",
+        ["EDM tells the network log(sigma / alpha), which is infinite", "take x, v or flow"],
+    ),
+    (
+        ["schedule=vp", "objective=vlb"],
+        "objective",
+        ["VLB is a sum over discrete steps, but the schedule is continuous", "set schedule.num_steps, or take "],
+    ),
+    (
+        ["objective=hybrid", "variance=fixed_small"],
+        "objective",
+        [
+            "Hybrid trains a learned variance, and the variance is fixed",
+            "take variance=learned_range, or objective=simple",
+        ],
+    ),
+    (
+        ["variance=learned_range"],
+        "objective",
+        [
+            "Simple does not train a learned variance",
+            "take objective=hybrid or objective=vlb, or a variance that is fixed",
+        ],
+    ),
+    (
+        ["schedule=vp", "time_sampler=loss_aware"],
+        "time_sampler",
+        [
+            "LossAware keeps a history for each discrete time, but the schedule is continuous",
+            "take another time_sampler",
+        ],
+    ),
+    (
+        ["formulation=edm", "rescalings=[zero_terminal_snr]"],
+        "rescalings.zero_terminal_snr",
+        ["needs a schedule that preserves variance, alpha^2 + sigma^2 = 1"],
+    ),
+    (["schedule=vp", "grid=leading"], "sampler", ["grid=leading needs a schedule with discrete steps; take grid="]),
+    (["schedule=vp", "sampler=ancestral"], "sampler.steps", ["is null; a schedule in continuous time needs a number"]),
     (["guidance=classifier_free"], "guidance", ["needs a model that is told labels", "condition=class_label"]),
     (
         ["data.image_size=10"],
@@ -202,6 +261,8 @@ def test_a_source_of_one_size_needs_no_option_for_it():
 
 def test_two_values_of_one_constructor_are_both_told():
     """It stops at the first by itself."""
+    found = mistakes("schedule=sigmoid_log_snr", "schedule.end=-4", "schedule.log_snr_max=-20")
+    assert set(found) == {"schedule.end", "schedule.log_snr_max"}
     found = mistakes("sampler.steps=0", "sampler.eta=2", "trainer.max_steps=0", "trainer.gradient_clip_val=-1")
     assert set(found) == {"sampler.steps", "sampler.eta", "trainer.max_steps", "trainer.gradient_clip_val"}
 

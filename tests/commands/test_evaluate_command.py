@@ -131,7 +131,7 @@ def test_a_bad_reference(name, bad, real):
         (["data=digits", "metrics=[fidd]"], "metrics/fidd"),
         (["data=digits", "batch_size=0"], "batch_size: is 0; allowed: a whole number, at least 1"),
         (
-            ["data=digits", "metrics.fid.min_sample=3"],
+            ["data=digits", "metrics=[fid]", "metrics.fid.min_sample=3"],
             "min_sample: no such option (did you mean min_samples?)",
         ),
         (["data=digits", "metrics=[fid]", "metrics.fid.min_samples=1"], "metrics.fid.min_samples"),

@@ -7,6 +7,7 @@ import yaml
 from helpers.commands import ROOT, TINY, call
 from PIL import Image
 
+from langevin.config.validate import options
 from langevin.training.checkpoint import read_checkpoint
 
 
@@ -195,7 +196,7 @@ def test_help():
     done = process("train.py", "--help")
     assert done.returncode == 0
     assert "Langevin: experiments on image diffusion models." in done.stdout
-    assert "schedule: cosine, linear" in done.stdout
+    assert f"schedule: {', '.join(options('schedule'))}\n" in done.stdout
 
 
 def test_a_mistake_ends_the_process_with_status_1(tmp_path):
@@ -207,7 +208,7 @@ def test_a_mistake_ends_the_process_with_status_1(tmp_path):
         "error: 2 mistakes in the config:",
         "  schedule.num_step: no such option (did you mean num_steps?); "
         "allowed: num_steps, beta_start, beta_end, rescale",
-        "  sampler.steps: is 0; allowed: at least 1, or null for all of the schedule's",
+        "  sampler.steps: is 0; allowed: a whole number, at least 1 or null",
     ]
     assert list(tmp_path.iterdir()) == []
 

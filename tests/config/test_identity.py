@@ -16,6 +16,7 @@ SAME = [
     ("metrics=[fid]", "evaluation.num_samples=100"),
     ("features.weights=there",),
     ("sampler=ancestral", "grid=leading"),
+    ("thresholding=dynamic",),
     ("output_dir=elsewhere",),
     ("resume=false",),
     ("name=mine",),
@@ -37,6 +38,13 @@ OTHER = [
     ("ema=images",),
     ("condition=class_label",),
     ("variance=fixed_small",),
+    ("rescalings=[zero_terminal_snr]",),
+    ("rescalings=[input_scaling,resolution_shift]",),
+    ("parameterization=v",),
+    ("objective=l1",),
+    ("weighting=min_snr",),
+    ("time_sampler=stratified",),
+    ("formulation=edm",),
     ("data.flip=true",),
     ("data=cifar10",),
     ("trainer.precision=bf16-mixed",),
@@ -55,7 +63,7 @@ def default():
 
 def test_a_name_says_the_main_choices(default):
     assert default.rpartition("-")[0] == "digits-unet_small-linear"
-    assert name("experiment=digits").rpartition("-")[0] == "digits-unet_small-cosine"
+    assert name("experiment=digits").rpartition("-")[0] == "digits-unet_small-linear"
     assert name("data=cifar10", "model=unet", "schedule=cosine").rpartition("-")[0] == "cifar10-unet-cosine"
 
 

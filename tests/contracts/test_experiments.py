@@ -12,6 +12,7 @@ from langevin.config.validate import options
 OFFLINE = ("class_accuracy",)
 SMALL = {
     "model.channels": 32,
+    "model.widths": "[8,8,8,8,8]",
     "batch_size": 8,
     "sampler.steps": 2,
     "trainer.accelerator": "cpu",
@@ -29,12 +30,21 @@ SMALL = {
 }
 
 
+def there(cfg, path):
+    """Whether a config has a field, be it null."""
+    return OmegaConf.select(cfg, path, default="absent") != "absent"
+
+
 def shrunk(name):
     """What makes two quick steps of an experiment on digits, and the metrics it then has."""
     cfg, choices = composed("train", f"experiment={name}")
-    overrides = [f"{path}={value}" for path, value in SMALL.items() if OmegaConf.select(cfg, path) is not None]
+    overrides = [f"{path}={value}" for path, value in SMALL.items() if there(cfg, path)]
     if choices["data"] != "digits":
-        overrides += ["data=digits", f"data.image_size={cfg.data.image_size}"]
+        # What the experiment sets of its own data would be left over.
+        foreign = (
+            composed("train", f"experiment={name}", "data=digits")[0].data.keys() - composed("train")[0].data.keys()
+        )
+        overrides += ["data=digits", f"data.image_size={cfg.data.image_size}", *(f"~data.{key}" for key in foreign)]
     metrics = [metric for metric in cfg.get("metrics") or {} if metric in OFFLINE]
     return [*overrides, f"metrics=[{','.join(metrics)}]"], metrics
 

@@ -1,60 +1,92 @@
-"""Every sampler, grid and guidance makes pictures."""
+"""Every sampler, grid, thresholding and guidance makes pictures."""
+
+import functools
 
 import pytest
 import torch
 from helpers.commands import TINY, composed
+from omegaconf import OmegaConf
 from torch import nn
 
-from langevin.build.components import DataFacts, make, make_denoiser, make_generator, make_sampler
+from contracts.options import swapped
+from langevin.build.components import DataFacts, make, make_denoiser, make_generator, make_sampler, mistakes_in
 from langevin.config.validate import options
-from langevin.samplers.noise import ImageNoise
+from langevin.diffusion.noise import ImageNoise
 
 FACTS = DataFacts(channels=1, image_size=8, num_classes=10)
+STEPS = 4
 
 
-def pictures(*overrides):
-    """Pictures (6, 1, 8, 8) of an untrained network, before rounding; and the config they were made with."""
+@functools.cache
+def base(beta_end=0.02):
     # Wider than TINY: with a channel a group, GroupNorm would make the network blind to time and label.
-    cfg, _ = composed("train", *TINY, "model.channel_multipliers=[2]", "condition=class_label", *overrides)
+    wide = ("model.channel_multipliers=[2]", "condition=class_label")
+    return composed("train", *TINY, *wide, "schedule.num_steps=100", f"schedule.beta_end={beta_end}")[0]
+
+
+@functools.cache
+def denoiser(beta_end=0.02):
+    """An untrained network that tells times and labels apart."""
     torch.manual_seed(0)
-    denoiser = make_denoiser(cfg, FACTS).eval()
-    for weight in denoiser.network.parameters():
+    model = make_denoiser(base(beta_end), FACTS).eval()
+    for weight in model.network.parameters():
         if weight.ndim > 1 and not weight.any():  # layers that start from zero hide what comes before them
             nn.init.normal_(weight, std=0.1)
-    guided = denoiser if cfg.guidance is None else make(cfg, "guidance", denoiser=denoiser)
+    return model
+
+
+def chosen(beta_end=0.02, **choices):
+    cfg = swapped(base(beta_end), **choices)
+    cfg.sampler.steps = STEPS
+    if OmegaConf.is_missing(cfg.grid, "times"):
+        cfg.grid.times = [100, 60, 20, 5]
+    return cfg
+
+
+def pictures(cfg, model):
+    """Pictures (6, 1, 8, 8), before rounding."""
+    guided = model if cfg.guidance is None else make(cfg, "guidance", denoiser=model)
     noise = ImageNoise(0, range(6), FACTS.shape)
-    return make_sampler(cfg)(guided, noise, {"label": torch.arange(6)}), cfg, denoiser
+    return make_sampler(cfg)(guided, noise, {"label": torch.arange(6)})
 
 
 @pytest.mark.parametrize("guidance", options("guidance"))
 @pytest.mark.parametrize("grid", options("grid"))
 @pytest.mark.parametrize("sampler", options("sampler"))
 def test_makes_finite_pictures(sampler, grid, guidance):
-    images, cfg, denoiser = pictures(
-        f"sampler={sampler}", f"grid={grid}", f"guidance={guidance}", "schedule.num_steps=100", "sampler.steps=4"
-    )
+    cfg = chosen(sampler=sampler, grid=grid, guidance=guidance, thresholding="static")
+    assert mistakes_in(cfg) == []
+    images = pictures(cfg, denoiser())
     assert images.shape == (6, 1, 8, 8)
     assert images.isfinite().all()
-    assert images.abs().max() <= 1, "clip is on by default, and the last step is the predicted picture"
+    assert images.abs().max() < 2, "in range, but for what a multistep method extrapolates"
     assert images.std() > 0.01
     assert not torch.equal(images[0], images[1])
 
-    (batch,) = make_generator(cfg, FACTS)(denoiser, range(6), 0, 6, "cpu")
-    torch.testing.assert_close(batch.images.float(), (images + 1) * 127.5, rtol=0, atol=0.51)
+    (batch,) = make_generator(cfg, FACTS)(denoiser(), range(6), 0, 6, "cpu")
+    torch.testing.assert_close(batch.images.float(), (images.clamp(-1, 1) + 1) * 127.5, rtol=0, atol=0.51)
     assert batch.labels.tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("thresholding", options("thresholding"))
+def test_thresholding_keeps_pictures_in_range(thresholding):
+    images = pictures(chosen(sampler="ddim", thresholding=thresholding), denoiser())
+    assert images.isfinite().all()
+    assert (images.abs().max() <= 1) == (thresholding != "none")
 
 
 @pytest.mark.parametrize("option", options("guidance"))
 def test_guidance_steers(option):
-    guided, plain = (pictures(f"guidance={name}", "schedule.beta_end=2e-3")[0] for name in (option, "none"))
+    # Little noise, so that the pictures are not all clamped.
+    guided, plain = (pictures(chosen(2e-3, guidance=name), denoiser(2e-3)) for name in (option, "none"))
     difference = (guided - plain).abs().max()
     assert difference == 0 if option == "none" else difference > 0.05
 
 
 @pytest.mark.parametrize("option", options("sampler"))
 def test_its_own_number_of_steps_suits_the_schedule(option):
-    overrides = [override for override in TINY if not override.startswith("sampler.")]
-    cfg, _ = composed("train", *overrides, f"sampler={option}", "schedule.num_steps=60")
+    cfg = swapped(base(), sampler=option)
+    cfg.schedule.num_steps = 250
     sampler = make_sampler(cfg)
     times = sampler.grid(make(cfg, "schedule"), sampler.steps)
     assert times[0] > times[-1] == 0

@@ -1,19 +1,21 @@
-"""Schedules and parameterizations that the package does not have, written from their definitions."""
+"""Numbers and networks that the tests of the diffusion's mathematics share."""
 
 import numpy as np
 import torch
-from helpers.processes import Exploding, V
 from torch import Tensor, nn
-
-from langevin.diffusion.level import Level
-from langevin.diffusion.parameterization import Parameterization
-from langevin.diffusion.schedules.schedule import Schedule
-
-__all__ = ["Exploding", "V"]
 
 
 def times(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
+
+
+def normal(*shape: int, seed: int = 0, dtype=torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def wide(coefficient: Tensor) -> Tensor:
+    """A number a picture, ready to multiply the pictures."""
+    return coefficient.reshape(-1, 1, 1, 1)
 
 
 def linear_betas(num_steps: int, start: float = 1e-4, end: float = 0.02) -> np.ndarray:
@@ -25,37 +27,6 @@ def linear_betas(num_steps: int, start: float = 1e-4, end: float = 0.02) -> np.n
 def alpha_bar(betas: np.ndarray) -> np.ndarray:
     """The products of 1 - beta for t = 0..T, with more digits than float64 on the way."""
     return np.concatenate([[1.0], np.cumprod(1 - betas.astype(np.longdouble))]).astype(np.float64)
-
-
-class Flow(Schedule):
-    """Rectified flow: continuous, not variance-preserving, no signal at the end."""
-
-    t_max = 1.0
-    num_steps = None
-    prior_std = 1.0
-
-    def __call__(self, t):
-        return Level(1 - t, t)
-
-    def rate(self, t):
-        return Level(-torch.ones_like(t), torch.ones_like(t))
-
-    def time_of(self, ratio):
-        return ratio / (1 + ratio)
-
-
-class X(Parameterization):
-    """The network predicts the picture."""
-
-    def mix(self, schedule, t):
-        return torch.ones_like(t), torch.zeros_like(t)
-
-
-class Velocity(Parameterization):
-    """dx_t/dt, whatever the schedule."""
-
-    def mix(self, schedule, t):
-        return tuple(schedule.rate(t))
 
 
 class TinyNetwork(nn.Module):

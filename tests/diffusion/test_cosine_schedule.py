@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
 
 from langevin.diffusion.schedules.cosine import Cosine
 from langevin.errors import UserError
@@ -37,16 +36,24 @@ def test_beta_max_clips_every_larger_step():
     np.testing.assert_allclose(alpha_squared(Cosine(20, beta_max=0.3)), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("num_steps", [50, 1000])
-def test_equals_diffusers_table(num_steps):
-    theirs = DDPMScheduler(num_train_timesteps=num_steps, beta_schedule="squaredcos_cap_v2").alphas_cumprod.numpy()
-    np.testing.assert_allclose(alpha_squared(Cosine(num_steps))[1:], theirs, rtol=0, atol=1e-6)
+@pytest.mark.parametrize("s", [0.008, 0.05])
+def test_in_continuous_time_it_is_the_same_curve_but_for_a_trace_of_signal(s):
+    u = np.linspace(0, 1, 501)
+    schedule = Cosine(None, s=s)
+    assert (schedule.num_steps, schedule.t_max) == (None, 1.0)
+    alpha, sigma = schedule(torch.from_numpy(u))
+    expected = 1e-9 + (1 - 1e-9) * closed_form(500, s)
+    np.testing.assert_allclose(alpha.square().numpy(), expected, rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(sigma.square().numpy(), 1 - expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [{"num_steps": 0}, {"s": -0.001}, {"beta_max": 0.0}, {"beta_max": 1.0}, {"beta_max": 1.5}, {"beta_max": -0.1}],
-)
-def test_bad_arguments_are_refused(arguments):
-    with pytest.raises(UserError):
+def test_steps_lie_on_the_continuous_curve_up_to_the_clipped_one():
+    t = torch.linspace(1, 999, 999, dtype=torch.float64)
+    gap = Cosine(1000)(t).alpha.square() - Cosine(None)(t / 1000).alpha.square()
+    assert gap.abs().max() <= 1e-9
+
+
+@pytest.mark.parametrize("arguments", [{"beta_max": 0.0}, {"beta_max": -0.1}, {"beta_max": 1.5, "s": 0.0}])
+def test_betas_that_are_none_are_refused(arguments):
+    with pytest.raises(UserError, match="between 0 and 1"):
         Cosine(**arguments)

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from diffusion_helpers import Exploding, Flow, linear_betas, times
+from diffusion_helpers import linear_betas, times
 
 from langevin.diffusion.reverse import posterior_mean, transition
 from langevin.diffusion.schedules.cosine import Cosine
+from langevin.diffusion.schedules.edm import EDM
+from langevin.diffusion.schedules.flow import Flow
 from langevin.diffusion.schedules.linear import Linear
 
 
@@ -25,7 +27,7 @@ def ddpm(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     [
         (Linear(), linear_betas(1000), 1e-13),
         (Linear(300), linear_betas(300), 1e-13),
-        (Cosine(), Cosine().betas.numpy(), 5e-13),  # beta is 0.004 where alpha is 0.6: digits cancel
+        (Cosine(), Cosine().schedule.betas.numpy(), 5e-13),  # beta is 0.004 where alpha is 0.6: digits cancel
     ],
     ids=["linear", "linear300", "cosine"],
 )
@@ -71,8 +73,8 @@ CASES = [
     (Cosine(20), 5.0, 19.0),
     (Flow(), 0.1, 0.7),
     (Flow(), 0.5, 0.999),
-    (Exploding(), 0.5, 80.0),
-    (Exploding(), 3.0, 3.5),
+    (EDM(), 0.5, 80.0),
+    (EDM(), 3.0, 3.5),
 ]
 
 

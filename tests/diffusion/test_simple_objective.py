@@ -1,47 +1,49 @@
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from diffusion_helpers import Flow, TinyNetwork, V, Velocity, X, times
+from diffusion_helpers import TinyNetwork, times
 from torch import nn
 
-from langevin.diffusion.denoiser import Denoiser
-from langevin.diffusion.level import Level
-from langevin.diffusion.objective import Simple
-from langevin.diffusion.parameterization import Eps
+from langevin.diffusion import parameterization as says
+from langevin.diffusion import weighting as weigh
+from langevin.diffusion.denoiser import Denoiser, Prediction
+from langevin.diffusion.objective import L1, Huber, Simple
+from langevin.diffusion.parameterization import Eps, PosteriorMean, V, X
+from langevin.diffusion.schedules import edm, flow
 from langevin.diffusion.schedules.linear import Linear
-from langevin.diffusion.time_sampler import TimeSampler, Uniform
 from langevin.diffusion.variance import FixedSmall
-from langevin.diffusion.weighting import UnitEps, Weighting
+from langevin.diffusion.weighting import VLB, MinSNR, UnitEps, UnitFlow, UnitV, UnitX, Weighting
 
 T_OF_BATCH = times(1.0, 20.0, 400.0, 999.0, 1000.0)
-
-
-class Given(TimeSampler):
-    def __init__(self, t=T_OF_BATCH, importance=None) -> None:
-        self.t, self.importance = t, torch.ones_like(t) if importance is None else importance
-
-    def sample(self, n, schedule):
-        assert n == len(self.t)
-        return self.t, self.importance
-
-
-class UnitX(Weighting):
-    def __call__(self, level):
-        return torch.ones_like(level.alpha)
+# Times from next to the data to next to pure noise.
+SCHEDULES = {
+    "linear": (Linear(), T_OF_BATCH),
+    "flow": (flow.Flow(), times(0.01, 0.2, 0.5, 0.8, 0.999)),
+    "edm": (edm.EDM(), times(0.002, 0.1, 0.5, 3.0, 80.0)),
+}
+ALWAYS = [V(), says.Flow()]
+WITH_SIGNAL_LEFT = [Eps(), says.Score(), says.EDM(0.4)]
+PARAMETERIZATIONS = {
+    "linear": [*ALWAYS, *WITH_SIGNAL_LEFT, PosteriorMean(), PosteriorMean(relative=True)],
+    "flow": ALWAYS,
+    "edm": [*ALWAYS, *WITH_SIGNAL_LEFT],
+}
+OBJECTIVES = {"l2": Simple, "l1": L1, "huber": Huber}
 
 
 class Otherwise(nn.Module):
-    """An eps network whose output is told as another mixture a x + b eps."""
+    """A network that says of a picture what an eps network says, told as a parameterization's mixture a x + b eps."""
 
-    def __init__(self, network, parameterization, schedule) -> None:
+    def __init__(self, parameterization, schedule, t) -> None:
         super().__init__()
-        self.network, self.parameterization, self.schedule = network, parameterization, schedule
+        self.inner, self.parameterization, self.schedule, self.t = TinyNetwork(), parameterization, schedule, t
 
-    def forward(self, x_t, c_noise, cond=None):
-        eps = self.network(x_t, c_noise, cond)
-        t = c_noise.double() * self.schedule.num_steps / 1000 + 1
-        level, mix = self.schedule(t), self.parameterization.mix(self.schedule, t)
+    def forward(self, x, c_noise, cond=None):
+        level, mix = self.schedule(self.t), self.parameterization.mix(self.schedule, self.t)
+        scale = self.parameterization.c_in(level).reshape(-1, 1, 1, 1)
         alpha, sigma, a, b = (value.reshape(-1, 1, 1, 1) for value in (*level, *mix))
+        x_t = x / scale
+        eps = self.inner(torch.tanh(x_t), torch.log(self.t))
         return a * (x_t - sigma * eps) / alpha + b * eps
 
 
@@ -50,97 +52,139 @@ def pictures(dtype=torch.float64):
     return (2 * x - 1).to(dtype)
 
 
-def loss(denoiser, x=None, weighting=None, time_sampler=None, seed=0):
+def noise(seed=0):
     torch.manual_seed(seed)
-    return Simple(weighting or UnitEps(), time_sampler or Given())(denoiser, pictures() if x is None else x, None)
+    return torch.randn_like(pictures())
+
+
+def terms(denoiser, x=None, objective=None, t=T_OF_BATCH, seed=0):
+    torch.manual_seed(seed)
+    return (objective or Simple(UnitEps()))(denoiser, pictures() if x is None else x, None, t)
 
 
 def denoiser(network=None, parameterization=None, schedule=None):
     return Denoiser(network or TinyNetwork(), schedule or Linear(), parameterization or Eps(), FixedSmall())
 
 
-def test_is_the_mean_squared_error_of_the_noise():
-    terms = loss(denoiser())
-    torch.manual_seed(0)
-    x, network = pictures(), TinyNetwork()
-    eps = torch.randn_like(x)
+def ddpm_error(network=None):
+    """eps - eps_theta as DDPM writes it, with the noise of `terms`."""
+    x, eps = pictures(), noise()
     bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)[T_OF_BATCH.long() - 1]
     x_t = bar.sqrt().reshape(-1, 1, 1, 1) * x + (1 - bar).sqrt().reshape(-1, 1, 1, 1) * eps
-    error = eps - network(x_t, T_OF_BATCH - 1)
-    torch.testing.assert_close(terms["loss"], error.square().mean((1, 2, 3)), rtol=1e-11, atol=0)
-    torch.testing.assert_close(terms["mse"], error.square().mean((1, 2, 3)), rtol=1e-11, atol=0)
+    return eps - (network or TinyNetwork())(x_t, T_OF_BATCH - 1)
 
 
-def test_with_drawn_times_equals_diffusers_training_step():
+def test_is_the_mean_squared_error_of_the_noise():
+    found, error = terms(denoiser()), ddpm_error()
+    torch.testing.assert_close(found["loss"], error.square().mean((1, 2, 3)), rtol=1e-11, atol=0)
+    torch.testing.assert_close(found["mse"], error.square().mean((1, 2, 3)), rtol=1e-11, atol=0)
+
+
+def test_l1_is_torchs():
+    error = ddpm_error()
+    theirs = nn.functional.l1_loss(error, torch.zeros_like(error), reduction="none").mean((1, 2, 3))
+    torch.testing.assert_close(terms(denoiser(), objective=L1(UnitEps()))["loss"], theirs, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("delta", [0.01, 0.3, 100.0])
+def test_huber_is_twice_torchs(delta):
+    """So that it is the squared error where that is below delta."""
+    error = ddpm_error()
+    theirs = 2 * nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
+    found = terms(denoiser(), objective=Huber(UnitEps(), delta))["loss"]
+    torch.testing.assert_close(found, theirs.mean((1, 2, 3)), rtol=1e-11, atol=0)
+    squared = torch.allclose(found, terms(denoiser())["loss"])
+    assert squared == (delta == 100.0)
+
+
+def test_equals_diffusers_training_step():
     x = pictures(torch.float32)
     torch.manual_seed(5)
-    ours = Simple(UnitEps(), Uniform())(denoiser(), x, None)["loss"]
-    torch.manual_seed(5)
-    index = torch.randint(0, 1000, (5,))  # the same draw, on diffusers' clock
     eps = torch.randn_like(x)
-    noisy = DDPMScheduler(beta_schedule="linear").add_noise(x, eps, index)
-    theirs = nn.functional.mse_loss(TinyNetwork()(noisy, index.float()), eps, reduction="none").mean((1, 2, 3))
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0)
+    noisy = DDPMScheduler(beta_schedule="linear").add_noise(x, eps, T_OF_BATCH.long() - 1)
+    theirs = nn.functional.mse_loss(TinyNetwork()(noisy, T_OF_BATCH.float() - 1), eps, reduction="none").mean((1, 2, 3))
+    torch.testing.assert_close(terms(denoiser(), x, seed=5)["loss"], theirs, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("parameterization", [V(), X(), Velocity()], ids=lambda p: type(p).__name__)
-@pytest.mark.parametrize("weighting", [UnitEps(), UnitX()], ids=lambda w: type(w).__name__)
-def test_value_does_not_depend_on_the_parameterization(parameterization, weighting):
-    schedule = Linear()
-    as_eps = loss(denoiser(), weighting=weighting)["loss"]
-    network = Otherwise(TinyNetwork(), parameterization, schedule)
-    other = loss(denoiser(network, parameterization), weighting=weighting)["loss"]
-    torch.testing.assert_close(other, as_eps, rtol=1e-10, atol=0)
+@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("weighting", [UnitEps(), UnitX(), MinSNR(), VLB()], ids=lambda w: type(w).__name__)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_parameterization_does_not_change_the_loss(name, weighting, kind):
+    schedule, t = SCHEDULES[name]
+    objective = OBJECTIVES[kind](weighting)
+    as_x = terms(denoiser(Otherwise(X(), schedule, t), X(), schedule), objective=objective, t=t)["loss"]
+    assert (as_x > 0).all()
+    for parameterization in PARAMETERIZATIONS[name]:
+        told = denoiser(Otherwise(parameterization, schedule, t), parameterization, schedule)
+        found = terms(told, objective=objective, t=t)["loss"]
+        torch.testing.assert_close(found, as_x, rtol=1e-6, atol=0, msg=lambda text, p=parameterization: f"{p} {text}")
 
 
-def test_unit_x_weighting_is_the_mean_squared_error_of_the_picture():
-    seen = {}
+class Watching(Denoiser):
+    """Keeps what it said."""
 
-    class Watching(Denoiser):
-        def forward(self, x_t, t, cond=None):
-            seen["prediction"] = super().forward(x_t, t, cond)
-            return seen["prediction"]
+    def forward(self, x_t, t, cond=None) -> Prediction:
+        self.x_t, self.prediction = x_t, super().forward(x_t, t, cond)
+        return self.prediction
 
-    model = Watching(TinyNetwork(), Linear(), Eps(), FixedSmall())
-    terms = loss(model, weighting=UnitX())
-    error = (seen["prediction"].x - pictures()).square().mean((1, 2, 3))
-    torch.testing.assert_close(terms["loss"], error, rtol=1e-10, atol=0)
-    assert not torch.allclose(terms["mse"], terms["loss"])
+
+@pytest.mark.parametrize(
+    ("weighting", "error"),
+    [
+        (UnitX(), lambda level, x, eps: x),
+        (UnitEps(), lambda level, x, eps: eps),
+        (UnitV(), lambda level, x, eps: level.alpha.reshape(-1, 1, 1, 1) * eps - level.sigma.reshape(-1, 1, 1, 1) * x),
+        (UnitFlow(), lambda level, x, eps: eps - x),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Weighting) else "",
+)
+def test_a_unit_weighting_is_the_squared_error_of_what_it_names(weighting, error):
+    """For any network, here one that predicts v, so that x and eps are both computed."""
+    model = Watching(TinyNetwork(), Linear(), V(), FixedSmall())
+    found = terms(model, objective=Simple(weighting))
+    gap = error(Linear()(T_OF_BATCH), model.prediction.x - pictures(), model.prediction.eps - noise())
+    torch.testing.assert_close(found["loss"], gap.square().mean((1, 2, 3)), rtol=1e-8, atol=0)
+
+
+def test_edms_is_its_own_loss():
+    """EDM's equation 8, lambda(sigma) |D - y|^2, with the preconditioned network of its equation 7."""
+    schedule, t = SCHEDULES["edm"]
+    x, network, sigma, data = pictures(), TinyNetwork(), t.reshape(-1, 1, 1, 1), 0.4
+    found = terms(denoiser(network, says.EDM(data), schedule), objective=Simple(weigh.EDM(data)), t=t)
+    x_t = x + sigma * noise()
+    norm = (sigma**2 + data**2).sqrt()
+    told = network(x_t / norm, torch.log(t) / 4)
+    error = data**2 / norm**2 * x_t + sigma * data / norm * told - x
+    expected = ((sigma**2 + data**2) / (sigma * data) ** 2 * error**2).mean((1, 2, 3))
+    torch.testing.assert_close(found["loss"], expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(found["loss"], found["mse"], rtol=1e-9, atol=0)
 
 
 def test_on_a_schedule_that_keeps_no_variance():
-    schedule, t = Flow(), times(0.1, 0.3, 0.5, 0.7, 1.0)
+    t = times(0.1, 0.3, 0.5, 0.7, 1.0)
     x, network = pictures(), TinyNetwork()
-    terms = loss(denoiser(network, Velocity(), schedule), weighting=UnitX(), time_sampler=Given(t))
-    torch.manual_seed(0)
-    eps = torch.randn_like(x)
-    wide = t.reshape(-1, 1, 1, 1)
+    found = terms(denoiser(network, says.Flow(), flow.Flow()), objective=Simple(UnitX()), t=t)
+    eps, wide = noise(), t.reshape(-1, 1, 1, 1)
     x_t = (1 - wide) * x + wide * eps
     output = network(x_t / ((1 - wide) ** 2 + wide**2).sqrt(), 1000 * t)
     mse = (output - (eps - x)).square().mean((1, 2, 3))
-    torch.testing.assert_close(terms["mse"], mse, rtol=1e-12, atol=0)
-    torch.testing.assert_close(terms["loss"], t**2 * mse, rtol=1e-12, atol=0)  # x = x_t - t v
+    torch.testing.assert_close(found["mse"], mse, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found["loss"], t**2 * mse, rtol=1e-12, atol=0)  # x = x_t - t v
 
 
-def test_importance_multiplies():
-    importance = times(1.0, 2.0, 0.5, 0.0, 10.0)
-    plain = loss(denoiser())
-    weighed = loss(denoiser(), time_sampler=Given(importance=importance))
-    torch.testing.assert_close(weighed["loss"], importance * plain["loss"], rtol=1e-14, atol=0)
-    assert torch.equal(weighed["mse"], plain["mse"])
-
-
-def test_gives_one_number_a_picture_of_the_pictures_type():
-    terms = loss(denoiser(), x=pictures(torch.float32))
-    for term in terms.values():
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_gives_one_number_a_picture_of_the_pictures_type(kind):
+    for term in terms(denoiser(), x=pictures(torch.float32), objective=OBJECTIVES[kind](MinSNR())).values():
         assert (term.shape, term.dtype) == ((5,), torch.float32)
 
 
-def test_gradient_flows_through_the_loss_alone():
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_gradient_flows_through_the_loss_alone(kind):
+    objective = OBJECTIVES[kind](MinSNR())
     model = denoiser()
-    terms = loss(model)
-    assert not terms["mse"].requires_grad
-    terms["loss"].sum().backward()
+    found = terms(model, objective=objective)
+    assert not found["mse"].requires_grad
+    found["loss"].sum().backward()
     weight = model.network.weight
     # Against a central difference along a random direction.
     direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
@@ -148,8 +192,8 @@ def test_gradient_flows_through_the_loss_alone():
     for sign in (1, -1):
         moved = denoiser()
         moved.network.weight.data += sign * 1e-6 * direction
-        slopes.append(loss(moved)["loss"].sum().item())
-    assert (weight.grad * direction).sum().item() == pytest.approx((slopes[0] - slopes[1]) / 2e-6, rel=1e-6)
+        slopes.append(terms(moved, objective=objective)["loss"].sum().item())
+    assert (weight.grad * direction).sum().item() == pytest.approx((slopes[0] - slopes[1]) / 2e-6, rel=1e-5)
 
 
 def test_variance_channels_do_not_touch_the_loss():
@@ -158,9 +202,4 @@ def test_variance_channels_do_not_touch_the_loss():
             output = super().forward(x, c_noise, cond)
             return torch.cat([output, 1e6 * output], 1)
 
-    assert torch.equal(loss(denoiser(Wider()))["loss"], loss(denoiser())["loss"])
-
-
-def test_unit_eps_is_the_signal_to_noise_ratio():
-    weight = UnitEps()(Level(times(0.8, 0.6), times(0.6, 0.8)))
-    torch.testing.assert_close(weight, times(16 / 9, 9 / 16))
+    assert torch.equal(terms(denoiser(Wider()))["loss"], terms(denoiser())["loss"])

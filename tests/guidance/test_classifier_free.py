@@ -11,6 +11,7 @@ from langevin.guidance.classifier_free import ClassifierFree
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.grid import Leading
+from langevin.samplers.thresholding import Static
 
 
 class Labelled(nn.Module):
@@ -110,9 +111,38 @@ def test_without_a_condition_is_refused(model, scale):
         ClassifierFree(model, scale)(X_T, TIMES[0])
 
 
-def test_negative_scale_is_refused(model):
-    with pytest.raises(UserError, match="scale"):
-        ClassifierFree(model, -0.1)
+def test_an_interval_guides_within_and_not_without(model):
+    ratio = model.schedule(TIMES[1]).ratio
+    guided = ClassifierFree(model, 3.0, sigma_min=float(ratio[0]), sigma_max=float(ratio[1]))(X_T, TIMES[1], COND)
+    plain, everywhere = model(X_T, TIMES[1], COND), ClassifierFree(model, 3.0)(X_T, TIMES[1], COND)
+    for index, expected in enumerate((plain, everywhere, plain)):
+        torch.testing.assert_close(guided.eps[index], expected.eps[index], rtol=0, atol=1e-12)
+    assert (plain.eps - everywhere.eps).abs().flatten(1).amax(1).min() > 0.1
+
+
+def test_outside_the_interval_nothing_more_is_paid(model):
+    ClassifierFree(model, 3.0, sigma_max=1e-3)(X_T, TIMES[0], COND)
+    assert model.network.batches == [3]
+
+
+def test_an_empty_interval_is_refused(model):
+    with pytest.raises(UserError, match=r"sigma_max is 1.0; allowed: above sigma_min \(2.0\)"):
+        ClassifierFree(model, 2.0, sigma_min=2.0, sigma_max=1.0)
+
+
+@pytest.mark.parametrize("phi", [0.3, 0.7, 1.0])
+def test_rescaling_is_lins(model, phi):
+    c, u = model(X_T, TIMES[0], COND), model(X_T, TIMES[0], None)
+    guided = u.raw + 7 * (c.raw - u.raw)
+    matched = torch.stack(
+        [g * one.numpy().std(ddof=1) / g.numpy().std(ddof=1) for g, one in zip(guided, c.raw, strict=True)]
+    )
+    expected = phi * matched + (1 - phi) * guided  # equations 15 and 16
+    guided = ClassifierFree(model, 7.0, rescale=phi)(X_T, TIMES[0], COND)
+    torch.testing.assert_close(guided.raw, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(guided.eps, expected, rtol=1e-12, atol=1e-12)
+    if phi == 1:
+        torch.testing.assert_close(guided.raw.flatten(1).std(1), c.raw.flatten(1).std(1))
 
 
 class ByHand:
@@ -129,7 +159,9 @@ class ByHand:
         return Prediction((x_t - sigma * eps) / alpha, eps, eps, None)
 
 
-@pytest.mark.parametrize("sampler", [DDIM(Leading(), 10), Ancestral(Leading(), 10), DDIM(Leading(), 5, clip=False)])
+@pytest.mark.parametrize(
+    "sampler", [DDIM(Leading(), Static(), 10), Ancestral(Leading(), Static(), 10), DDIM(Leading(), None, 5)]
+)
 def test_steers_a_sampler(model, sampler):
     def noise():
         generator = torch.Generator().manual_seed(0)

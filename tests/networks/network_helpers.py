@@ -1,12 +1,15 @@
 """Networks for tests."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from hydra.utils import get_class
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
+from langevin.networks.condition import ClassLabel
 from langevin.networks.network import Network
 from langevin.networks.unet import UNet
 
@@ -42,4 +45,40 @@ def randomize(module: nn.Module, seed: int = 0) -> None:
         if parameter.ndim > 1:
             parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
         else:
-            parameter.normal_("norm" in name and name.endswith("weight"), 0.1, generator=generator)
+            parameter.normal_(name.endswith("weight"), 0.1, generator=generator)  # a normalization's, or a bias
+
+
+def labelled(num_classes: int = 10, dropout: float = 0.0):
+    """A condition for a network's constructor."""
+    return partial(ClassLabel, num_classes=num_classes, dropout=dropout)
+
+
+def assert_same(ours: Callable[[Tensor], Tensor], theirs: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    """Both give the same output, and the same gradient of a mixture of it.
+
+    That is, up to 1e-5 of the greatest value in float32, to 1e-10 in float64.
+    """
+    differences = {}
+    for name, mine, expected in zip(("output", "gradient"), _outcome(ours, x), _outcome(theirs, x), strict=True):
+        assert expected.std() > 0.1 or name == "gradient"
+        differences[name] = float((mine - expected).abs().max() / expected.abs().max())
+    print(", ".join(f"{name} {value:.1e}" for name, value in differences.items()))  # for peers.md
+    assert max(differences.values()) < {torch.float32: 1e-5, torch.float64: 1e-10}[x.dtype]
+
+
+def _outcome(network: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.clone().requires_grad_()
+    output = network(x)
+    mixture = torch.randn(output.shape, generator=torch.Generator().manual_seed(7)).to(output)
+    (gradient,) = torch.autograd.grad((output * mixture).sum(), x)
+    return output.detach(), gradient
+
+
+def norms(network: nn.Module) -> list[tuple[int, float, int]]:
+    """Groups, epsilon and width of every GroupNorm: an epsilon hardly shows where features are well scaled."""
+    found = (module for module in network.modules() if "GroupNorm" in type(module).__name__)
+    return sorted((module.num_groups, module.eps, len(module.weight)) for module in found)
+
+
+def images(batch: int, size: int) -> Tensor:
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))

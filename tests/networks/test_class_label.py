@@ -82,25 +82,6 @@ def test_labels_out_of_range(images, label):
         labelled()(*images, {"label": torch.tensor([0, 9, label, -1])})
 
 
-@pytest.mark.parametrize(
-    ("changes", "field", "words"),
-    [
-        ({"num_classes": 0}, "num_classes", "at least 1"),
-        ({"dropout": 1.1}, "dropout", "from 0 to 1"),
-        ({"dropout": -0.1}, "dropout", "from 0 to 1"),
-    ],
-)
-def test_mistakes(changes, field, words):
-    parameters = {"num_classes": 10, "dropout": 0.1} | changes
-    ((found, message),) = ClassLabel.check(**parameters)
-    assert found == field
-    assert str(changes[field]) in message
-    assert words in message
-    with pytest.raises(UserError, match=f"ClassLabel.{field}: {changes[field]} "):
-        ClassLabel(**parameters, dim=8)
-
-
 def test_preset():
     node = OmegaConf.load(CONF / "condition" / "class_label.yaml")
     assert dict(node) == {"_target_": "langevin.networks.condition.ClassLabel", "dropout": 0.1}
-    assert ClassLabel.check(num_classes=10, dropout=node.dropout) == []

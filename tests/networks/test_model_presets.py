@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from network_helpers import CONF, preset, randomize
+from network_helpers import CONF, labelled, preset, randomize
 
 from langevin.networks.network import Network
 
@@ -20,14 +20,49 @@ def test_lists_its_own_parameters_and_no_fact_of_the_dataset(name):
     assert set(own) | {"image_size"} == set(inspect.signature(cls.check).parameters)
 
 
+def narrow(own):
+    """The same structure with narrow levels, where a network has such."""
+    if "channel_multipliers" not in own:
+        return own
+    return own | {"channels": 32, "head_channels": own["head_channels"] and 16}
+
+
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_parameter_learns(name):
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
+def test_every_parameter_learns(name, autocast):
     cls, own = preset(name)
+    own = narrow(own)
     size = next(size for size in (16, 32, 64, 128, 256) if not cls.check(image_size=size, **own))
     network = cls(in_channels=3, out_channels=6, image_size=size, condition=None, **own)
     randomize(network)
-    output = network(torch.randn(1, 3, size, size), torch.tensor([500.0]))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        output = network.eval()(torch.randn(1, 3, size, size), torch.tensor([500.0]))  # batch norm of one image
+    assert output.dtype == (torch.bfloat16 if autocast else torch.float32)
     assert output.shape == (1, 6, size, size)
-    output.square().mean().backward()
+    output.float().square().mean().backward()
     for parameter_name, parameter in network.named_parameters():
         assert 0 < parameter.grad.norm() < float("inf"), parameter_name
+
+
+COUNTS = {
+    # EDM's own SongUNet without labels, counted. The paper says 55.7M of DDPM++.
+    "ddpmpp": (32, 3, None, 55_732_739),
+    "ncsnpp": (32, 3, None, 56_395_523),
+    # DDPM (Ho et al. 2020, appendix B) says 35.7M; diffusers' google/ddpm-cifar10-32 has as many.
+    "unet": (32, 3, None, 35_746_307),
+    # ADM (Dhariwal & Nichol 2021) says 296M; guided-diffusion's own has 295,904,454; "no label" comes to them.
+    "adm_64": (64, 6, 1000, 295_904_454 + 768),
+    "unet_large": (64, 6, 1000, 295_904_454 + 768),
+    # Ours.
+    "unet_small": (32, 3, None, 4_636_611),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_number_of_parameters(name):
+    size, out_channels, classes, expected = COUNTS[name]
+    cls, own = preset(name)
+    condition = None if classes is None else labelled(classes)
+    with torch.device("meta"):
+        network = cls(in_channels=3, out_channels=out_channels, image_size=size, condition=condition, **own)
+    assert sum(parameter.numel() for parameter in network.parameters()) == expected

@@ -2,14 +2,11 @@
 
 import numpy as np
 import torch
-from helpers.processes import Exploding, V
 from torch import Tensor, nn
 
-from langevin.diffusion.denoiser import Denoiser, Prediction
+from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import Eps
 from langevin.diffusion.variance import FixedSmall
-
-__all__ = ["Exploding", "V"]
 
 
 class TinyNetwork(nn.Module):
@@ -27,20 +24,6 @@ class TinyNetwork(nn.Module):
         return output
 
 
-class Gaussian:
-    """The exact denoiser of data N(mean, std^2): E[x | x_t] is linear."""
-
-    def __init__(self, schedule, mean: float, std: float, variance=None) -> None:
-        self.schedule, self.mean, self.std = schedule, mean, std
-        self.variance = variance or FixedSmall()
-
-    def __call__(self, x_t, t, cond=None):
-        alpha, sigma = (float(v) for v in self.schedule(t))
-        x = self.mean + alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2) * (x_t - alpha * self.mean)
-        eps = (x_t - alpha * x) / sigma
-        return Prediction(x, eps, eps, None)
-
-
 class Written:
     """A noise source that says the same float64 noise to whoever asks in the same order."""
 
@@ -55,6 +38,42 @@ class Written:
 
 def denoiser(schedule, parameterization=None, variance=None, extra=0) -> Denoiser:
     return Denoiser(TinyNetwork(extra), schedule, parameterization or Eps(), variance or FixedSmall())
+
+
+def our_path(sampler, model, noise) -> list[Tensor]:
+    """What the model is asked about, evaluation by evaluation, and the pictures in the end."""
+    path = []
+    path.append(sampler(model, noise, on_prediction=lambda x_t, t, prediction: path.append(x_t)))
+    return path
+
+
+def our_path_over_alpha(sampler, model, noise) -> list[Tensor]:
+    """As `our_path`, of ``x_t / alpha``: the variable of EDM, k-diffusion and what diffusers has of it."""
+    path = []
+    path.append(
+        sampler(
+            model,
+            noise,
+            on_prediction=lambda x_t, t, prediction: path.append(x_t / model.schedule(t).alpha),
+        )
+    )
+    return path
+
+
+def sigma_path(scheduler, network, steps, x) -> list[Tensor]:
+    """What a scheduler of diffusers with DDPM's betas makes of `x`, with the sigmas that it would have in float64."""
+    scheduler.set_timesteps(steps)
+    bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    exact = torch.from_numpy(np.append(np.sqrt((1 - bar) / bar), 0))
+    sigmas = exact[(scheduler.sigmas.double()[:, None] - exact).abs().argmin(1)]
+    torch.testing.assert_close(sigmas.float(), scheduler.sigmas, rtol=1e-4, atol=0)
+    scheduler.sigmas = sigmas
+    path = [x]
+    for index in scheduler.timesteps:
+        output = network(scheduler.scale_model_input(x, index), index.double().expand(len(x)))
+        x = scheduler.step(output, index, x).prev_sample
+        path.append(x)
+    return path
 
 
 def in_float64(scheduler):

@@ -1,38 +1,20 @@
 import numpy as np
 import pytest
-import torch
 from diffusers import DDPMScheduler
 from diffusers.schedulers import scheduling_ddpm
-from sampler_helpers import Gaussian, V, Written, assert_same_path, denoiser, in_float64
+from helpers.exact import gaussian
+from sampler_helpers import Written, assert_same_path, denoiser, in_float64, our_path
 
-from langevin.diffusion.parameterization import Eps
-from langevin.diffusion.reverse import transition
+from langevin.diffusion.parameterization import Eps, V
 from langevin.diffusion.schedules.cosine import Cosine
 from langevin.diffusion.schedules.linear import Linear
-from langevin.diffusion.variance import FixedLarge, FixedSmall, Variance
+from langevin.diffusion.variance import FixedLarge, FixedSmall, LearnedRange
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
-from langevin.samplers.grid import Leading, Quadratic, Uniform
+from langevin.samplers.grid import Leading, Quadratic, Trailing
+from langevin.samplers.thresholding import Static
 
 VARIANCES = {"fixed_small": FixedSmall(), "fixed_large": FixedLarge()}
-
-
-class LearnedRange(Variance):
-    """Improved DDPM, equation 15: the network's further channels, in [-1, 1], mix the two log variances."""
-
-    def channels(self, image_channels):
-        return 2 * image_channels
-
-    def log_variance(self, output, schedule, s, t):
-        step = transition(schedule, s, t)
-        low, high = float(torch.log(step.posterior_variance)), float(torch.log(step.variance))
-        return (output + 1) / 2 * high + (1 - output) / 2 * low
-
-
-def our_path(sampler, model, noise):
-    path = []
-    path.append(sampler(model, noise, on_prediction=lambda x_t, t, prediction: path.append(x_t)))
-    return path
 
 
 def their_path(monkeypatch, scheduler, network, steps, noise):
@@ -56,7 +38,7 @@ def their_path(monkeypatch, scheduler, network, steps, noise):
 @pytest.mark.parametrize("steps", [None, 50])
 def test_path_is_diffusers(monkeypatch, variance, clip, steps):
     model = denoiser(Linear(), variance=VARIANCES[variance])
-    ours = our_path(Ancestral(Leading(), steps, clip=clip), model, Written())
+    ours = our_path(Ancestral(Leading(), Static() if clip else None, steps), model, Written())
     scheduler = DDPMScheduler(variance_type=variance, clip_sample=clip, timestep_spacing="leading")
     theirs, _ = their_path(monkeypatch, scheduler, model.network, steps, Written())
     assert_same_path(ours, theirs)
@@ -65,7 +47,7 @@ def test_path_is_diffusers(monkeypatch, variance, clip, steps):
 @pytest.mark.parametrize(("parameterization", "name"), [(Eps(), "epsilon"), (V(), "v_prediction")])
 def test_path_is_diffusers_on_the_cosine_schedule(monkeypatch, parameterization, name):
     model = denoiser(Cosine(), parameterization)
-    ours = our_path(Ancestral(Leading(), 100, clip=True), model, Written())
+    ours = our_path(Ancestral(Leading(), Static(), 100), model, Written())
     scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type=name, clip_sample=True)
     theirs, _ = their_path(monkeypatch, scheduler, model.network, 100, Written())
     assert_same_path(ours, theirs)
@@ -75,7 +57,7 @@ def test_path_is_diffusers_on_the_cosine_schedule(monkeypatch, parameterization,
 def test_trailing_path_is_diffusers_but_for_the_noise_of_its_last_step(monkeypatch, variance):
     """Where the last step is long, diffusers still adds noise to the finished picture; ours adds none, as DDPM."""
     model = denoiser(Linear(), variance=VARIANCES[variance])
-    ours = our_path(Ancestral(Uniform(), 50, clip=True), model, Written())
+    ours = our_path(Ancestral(Trailing(), Static(), 50), model, Written())
     scheduler = DDPMScheduler(variance_type=variance, clip_sample=True, timestep_spacing="trailing")
     theirs, pictures = their_path(monkeypatch, scheduler, model.network, 50, Written())
     assert_same_path(ours, [*theirs[:-1], pictures[-1]])
@@ -84,18 +66,18 @@ def test_trailing_path_is_diffusers_but_for_the_noise_of_its_last_step(monkeypat
 @pytest.mark.parametrize("clip", [True, False])
 def test_learned_variance_is_diffusers(monkeypatch, clip):
     model = denoiser(Linear(), variance=LearnedRange(), extra=2)
-    ours = our_path(Ancestral(Leading(), 50, clip=clip), model, Written())
+    ours = our_path(Ancestral(Leading(), Static() if clip else None, 50), model, Written())
     scheduler = DDPMScheduler(variance_type="learned_range", clip_sample=clip, timestep_spacing="leading")
     theirs, _ = their_path(monkeypatch, scheduler, model.network, 50, Written())
     assert_same_path(ours, theirs)
 
 
-@pytest.mark.parametrize("grid", [Leading(), Uniform(), Quadratic()], ids=lambda g: type(g).__name__)
+@pytest.mark.parametrize("grid", [Leading(), Trailing(), Quadratic()], ids=lambda g: type(g).__name__)
 def test_small_variance_is_ddim_with_eta_one(grid):
     """DDIM (Song et al. 2021), section 4.1."""
     model = denoiser(Linear())
-    ancestral = our_path(Ancestral(grid, 30, clip=True), model, Written())
-    assert_same_path(ancestral, our_path(DDIM(grid, 30, eta=1.0, clip=True), model, Written()))
+    ancestral = our_path(Ancestral(grid, Static(), 30), model, Written())
+    assert_same_path(ancestral, our_path(DDIM(grid, Static(), 30, eta=1.0), model, Written()))
 
 
 def propagated(betas: np.ndarray, mean: float, std: float, large: bool) -> tuple[float, float]:
@@ -122,20 +104,21 @@ def test_gaussian_data_come_out_with_their_mean_and_variance(variance):
     expected_mean, expected_variance = propagated(betas, mean, std, large=variance == "fixed_large")
     assert expected_mean == pytest.approx(mean, abs=0.005)
     assert expected_variance == pytest.approx(std**2, rel=0.03)
-    model = Gaussian(Linear(), mean, std, VARIANCES[variance])
-    x = Ancestral(Uniform(), clip=False)(model, Written((n, 1, 1, 1), seed=1)).flatten()
+    model = gaussian(Linear(), mean, std, VARIANCES[variance])
+    x = Ancestral(Trailing())(model, Written((n, 1, 1, 1), seed=1)).flatten()
     assert x.mean().item() == pytest.approx(expected_mean, abs=3.5 * std / n**0.5)
     assert x.var().item() == pytest.approx(expected_variance, rel=3.5 * (2 / n) ** 0.5)
 
 
 def test_a_coarse_path_of_gaussians_is_the_propagated_one():
     """With few steps the two variances come out differently, by an amount that can be told."""
-    betas = Cosine(10).betas.numpy()
+    bar = np.cos((np.arange(11) / 10 + 0.008) / 1.008 * np.pi / 2) ** 2
+    betas = np.minimum(1 - bar[1:] / bar[:-1], 0.999)
     results = {}
     for name, variance in VARIANCES.items():
         expected_mean, expected_variance = propagated(betas, 0.3, 0.5, large=name == "fixed_large")
-        model = Gaussian(Cosine(10), 0.3, 0.5, variance)
-        x = Ancestral(Uniform(), clip=False)(model, Written((40_000, 1, 1, 1), seed=2)).flatten()
+        model = gaussian(Cosine(10), 0.3, 0.5, variance)
+        x = Ancestral(Trailing())(model, Written((40_000, 1, 1, 1), seed=2)).flatten()
         assert x.mean().item() == pytest.approx(expected_mean, abs=3.5 * (expected_variance / 40_000) ** 0.5)
         assert x.var().item() == pytest.approx(expected_variance, rel=3.5 * (2 / 40_000) ** 0.5)
         results[name] = expected_variance
@@ -144,5 +127,5 @@ def test_a_coarse_path_of_gaussians_is_the_propagated_one():
 
 def test_noise_is_drawn_once_a_step_but_the_last():
     noise = Written()
-    Ancestral(Leading(), 10)(denoiser(Linear()), noise)
+    Ancestral(Leading(), steps=10)(denoiser(Linear()), noise)
     assert noise.calls == 10

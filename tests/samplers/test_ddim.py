@@ -4,20 +4,16 @@ from itertools import pairwise
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from sampler_helpers import Exploding, Gaussian, V, Written, assert_same_path, denoiser, in_float64
+from helpers.exact import gaussian
+from sampler_helpers import Written, assert_same_path, denoiser, in_float64, our_path
 
-from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.parameterization import Eps, V
 from langevin.diffusion.schedules.cosine import Cosine
+from langevin.diffusion.schedules.edm import EDM
 from langevin.diffusion.schedules.linear import Linear
-from langevin.errors import UserError
 from langevin.samplers.ddim import DDIM
-from langevin.samplers.grid import Leading, Uniform
-
-
-def our_path(sampler, model, noise):
-    path = []
-    path.append(sampler(model, noise, on_prediction=lambda x_t, t, prediction: path.append(x_t)))
-    return path
+from langevin.samplers.grid import Leading, Trailing
+from langevin.samplers.thresholding import Static
 
 
 def their_path(scheduler, network, steps, eta, noise):
@@ -42,11 +38,11 @@ def their_path(scheduler, network, steps, eta, noise):
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("clip", [True, False])
-@pytest.mark.parametrize(("grid", "spacing"), [(Leading(), "leading"), (Uniform(), "trailing")])
+@pytest.mark.parametrize(("grid", "spacing"), [(Leading(), "leading"), (Trailing(), "trailing")])
 @pytest.mark.parametrize("steps", [10, 50])
 def test_path_is_diffusers(eta, clip, grid, spacing, steps):
     model = denoiser(Linear())
-    ours = our_path(DDIM(grid, steps, eta=eta, clip=clip), model, Written())
+    ours = our_path(DDIM(grid, Static() if clip else None, steps, eta), model, Written())
     scheduler = DDIMScheduler(clip_sample=clip, timestep_spacing=spacing, set_alpha_to_one=True, steps_offset=0)
     assert_same_path(ours, their_path(scheduler, model.network, steps, eta, Written()))
 
@@ -55,14 +51,14 @@ def test_path_is_diffusers(eta, clip, grid, spacing, steps):
 @pytest.mark.parametrize(("parameterization", "name"), [(Eps(), "epsilon"), (V(), "v_prediction")])
 def test_path_is_diffusers_on_the_cosine_schedule(eta, parameterization, name):
     model = denoiser(Cosine(), parameterization)
-    ours = our_path(DDIM(Leading(), 40, eta=eta, clip=True), model, Written())
+    ours = our_path(DDIM(Leading(), Static(), 40, eta), model, Written())
     scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type=name, clip_sample=True)
     assert_same_path(ours, their_path(scheduler, model.network, 40, eta, Written()))
 
 
 def test_clipping_changes_this_path():
     model = denoiser(Linear())
-    clipped, free = (DDIM(Leading(), 10, clip=clip)(model, Written()) for clip in (True, False))
+    clipped, free = (DDIM(Leading(), how, 10)(model, Written()) for how in (Static(), None))
     assert clipped.abs().max() <= 1 < free.abs().max()
 
 
@@ -75,8 +71,8 @@ def test_many_steps_are_the_exact_map_of_quantiles(schedule):
     exact = mean + std * (start - alpha * mean) / math.sqrt(alpha**2 * std**2 + sigma**2)
     errors = []
     for steps in (125, 250, 500, 1000):
-        sampler = DDIM(Uniform(), steps, eta=0, clip=False)
-        x = sampler(Gaussian(schedule, mean, std), lambda: start)
+        sampler = DDIM(Trailing(), steps=steps)
+        x = sampler(gaussian(schedule, mean, std), lambda: start)
         errors.append(float((x - exact).abs().max()))
     assert errors[-1] < 0.01 * std * 3
     slopes = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
@@ -92,18 +88,12 @@ def test_with_exploding_noise():
     for t, s in pairwise(times):
         picture = (std**2 * x + t**2 * mean) / (std**2 + t**2)
         x = x + (s - t) * (x - picture) / t
-    ours = DDIM(Uniform(), 4, eta=0, clip=False)(Gaussian(Exploding(), mean, std), lambda: start)
+    ours = DDIM(Trailing(), steps=4)(gaussian(EDM(), mean, std), lambda: start)
     torch.testing.assert_close(ours, x, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("eta", "calls"), [(0.0, 1), (0.5, 10), (1.0, 10)])
 def test_noise_is_drawn_once_a_step_but_the_last(eta, calls):
     noise = Written()
-    DDIM(Leading(), 10, eta=eta)(denoiser(Linear()), noise)
+    DDIM(Leading(), steps=10, eta=eta)(denoiser(Linear()), noise)
     assert noise.calls == calls
-
-
-@pytest.mark.parametrize("eta", [-0.1, 1.01, float("nan")])
-def test_eta_outside_zero_and_one_is_refused(eta):
-    with pytest.raises(UserError, match="eta"):
-        DDIM(Leading(), 10, eta=eta)

@@ -1,9 +1,10 @@
 import pytest
 import torch
-from sampler_helpers import Gaussian
+from helpers.exact import gaussian
 from torch import nn
 
 from langevin.diffusion.denoiser import Denoiser
+from langevin.diffusion.noise import ImageNoise
 from langevin.diffusion.parameterization import Eps
 from langevin.diffusion.schedules.cosine import Cosine
 from langevin.diffusion.schedules.linear import Linear
@@ -13,8 +14,11 @@ from langevin.images import to_uint8
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.generate import Generator
-from langevin.samplers.grid import Uniform
-from langevin.samplers.noise import ImageNoise
+from langevin.samplers.grid import Trailing
+from langevin.samplers.heun import Heun
+from langevin.samplers.lms import LMS
+from langevin.samplers.predictor_corrector import PredictorCorrector
+from langevin.samplers.thresholding import Dynamic, Static
 
 SHAPE = (3, 4, 4)
 
@@ -43,7 +47,7 @@ def unguided(model):
 
 
 def generate(indices, batch_size, num_classes=None, labels=None, seed=0, sampler=None, model=None):
-    sampler = sampler or Ancestral(Uniform(), 10)
+    sampler = sampler or Ancestral(Trailing(), Static(), 10)
     generator = Generator(sampler, unguided, SHAPE, num_classes, labels)
     return list(generator(model or denoiser(), indices, seed, batch_size, "cpu"))
 
@@ -52,7 +56,18 @@ def joined(batches):
     return torch.cat([b.indices for b in batches]), torch.cat([b.images for b in batches])
 
 
-@pytest.mark.parametrize("sampler", [Ancestral(Uniform(), 10), DDIM(Uniform(), 10, eta=1.0), DDIM(Uniform(), 10)])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Ancestral(Trailing(), Static(), 10),
+        DDIM(Trailing(), Static(), 10, eta=1.0),
+        DDIM(Trailing(), Dynamic(), 10),
+        Heun(Trailing(), Static(), 10, s_churn=5.0),
+        LMS(Trailing(), Static(), 10),
+        PredictorCorrector(Trailing(), Static(), 10),
+    ],
+    ids=lambda sampler: type(sampler).__name__,
+)
 def test_batch_size_changes_no_picture(sampler):
     runs = [generate(range(7), size, num_classes=4, sampler=sampler) for size in (1, 3, 7, 100)]
     assert [[len(b.images) for b in run] for run in runs] == [[1] * 7, [3, 3, 1], [7], [7]]
@@ -81,7 +96,7 @@ def test_pictures_and_seeds_differ():
 
 
 def test_images_are_the_samplers_as_uint8():
-    model, sampler = Gaussian(Linear(), 0.2, 0.3), DDIM(Uniform(), 5)
+    model, sampler = gaussian(Linear(), 0.2, 0.3), DDIM(Trailing(), steps=5)
     (batch,) = Generator(sampler, unguided, SHAPE, None)(model, [3, 8], 11, 2, "cpu")
     x = sampler(model, ImageNoise(11, [3, 8], SHAPE))
     assert batch.images.dtype == torch.uint8
@@ -107,17 +122,17 @@ def test_guidance_is_put_around_the_model():
 
     def guide(model):
         given.append(model)
-        return Gaussian(Linear(), 0.0, 1e-6)
+        return gaussian(Linear(), 0.0, 1e-6)
 
     model = denoiser()
-    (batch,) = Generator(DDIM(Uniform(), 5), guide, SHAPE, None)(model, [0, 1], 0, 2, "cpu")
+    (batch,) = Generator(DDIM(Trailing(), steps=5), guide, SHAPE, None)(model, [0, 1], 0, 2, "cpu")
     assert given == [model]
     assert ((batch.images == 127) | (batch.images == 128)).all()
 
 
 def test_watcher_is_called_at_every_step():
     times = []
-    generator = Generator(DDIM(Uniform(), 5), unguided, SHAPE, None)
+    generator = Generator(DDIM(Trailing(), steps=5), unguided, SHAPE, None)
     batches = generator(denoiser(), range(4), 0, 2, "cpu", lambda x_t, t, prediction: times.append(float(t)))
     assert times == []  # nothing is made before it is asked for
     assert len(list(batches)) == 2
@@ -129,4 +144,4 @@ def test_watcher_is_called_at_every_step():
 )
 def test_labels_that_do_not_suit_are_refused(num_classes, labels):
     with pytest.raises(UserError, match="labels"):
-        Generator(DDIM(Uniform(), 5), unguided, SHAPE, num_classes, labels)
+        Generator(DDIM(Trailing(), steps=5), unguided, SHAPE, num_classes, labels)

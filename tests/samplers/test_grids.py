@@ -1,31 +1,48 @@
+import itertools
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
-from sampler_helpers import Exploding
+from diffusers import DDIMScheduler, EDMEulerScheduler, EulerDiscreteScheduler
 
+from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
 from langevin.diffusion.schedules.cosine import Cosine
+from langevin.diffusion.schedules.edm import EDM
+from langevin.diffusion.schedules.flow import Flow
 from langevin.diffusion.schedules.linear import Linear
+from langevin.diffusion.schedules.ve import VE
+from langevin.diffusion.schedules.vp import VP
 from langevin.errors import UserError
-from langevin.samplers.grid import Leading, Quadratic, Uniform
+from langevin.samplers.grid import Explicit, Karras, Leading, LogSNR, Quadratic, Trailing, Uniform, apart
 
-GRIDS = [Uniform(), Leading(), Quadratic()]
+DISCRETE = [Uniform(), Trailing(), Leading(), Quadratic(), Karras(), LogSNR()]
+CONTINUOUS = [Uniform(), Trailing(), Quadratic(), Karras(), LogSNR()]
 FIFTY, THOUSAND, THREE_HUNDRED = Cosine(50), Linear(1000), Linear(300)
 SOME_STEPS = [1, 2, 3, 7, 10, 16, 20, 33, 48, 50, 99, 100, 250, 333, 500, 501, 999, 1000]
+
+
+def name(part) -> str:
+    return type(part).__name__
 
 
 def is_half(value: Fraction) -> bool:
     return value.denominator == 2
 
 
-@pytest.mark.parametrize("grid", GRIDS, ids=lambda g: type(g).__name__)
+@pytest.mark.parametrize("grid", DISCRETE, ids=name)
 @pytest.mark.parametrize(
     ("schedule", "all_steps"),
-    [(FIFTY, range(1, 51)), (THOUSAND, SOME_STEPS), (THREE_HUNDRED, range(1, 301)), (Cosine(1), [1])],
-    ids=["50", "1000", "300", "1"],
+    [
+        (FIFTY, range(1, 51)),
+        (THOUSAND, SOME_STEPS),
+        (THREE_HUNDRED, range(1, 301, 7)),
+        (VE(30), range(1, 31)),
+        *[(Cosine(n), range(1, n + 1)) for n in range(1, 8)],
+    ],
+    ids=["50", "1000", "300", "ve 30", *"1234567"],
 )
-def test_times_fall_to_zero_without_repeats(grid, schedule, all_steps):
+def test_discrete_times_are_whole_and_fall_to_zero_without_repeats(grid, schedule, all_steps):
     for steps in all_steps:
         times = grid(schedule, steps)
         assert (times.dtype, times.shape) == (torch.float64, (steps + 1,))
@@ -37,16 +54,28 @@ def test_times_fall_to_zero_without_repeats(grid, schedule, all_steps):
             assert times[0] == schedule.t_max
 
 
-@pytest.mark.parametrize("grid", GRIDS, ids=lambda g: type(g).__name__)
-def test_all_steps_are_every_time(grid):
-    every = list(range(50, -1, -1))
-    assert grid(FIFTY, None).tolist() == every
-    assert grid(FIFTY, 50).tolist() == every
+@pytest.mark.parametrize("grid", DISCRETE, ids=name)
+@pytest.mark.parametrize("schedule", [FIFTY, Linear(30), VE(50), Cosine(1), VE(2)], ids=name)
+def test_all_steps_are_every_time(grid, schedule):
+    every = list(range(schedule.num_steps, -1, -1))
+    assert grid(schedule, None).tolist() == every
+    assert grid(schedule, schedule.num_steps).tolist() == every
 
 
-@pytest.mark.parametrize("grid", [Uniform(), Quadratic()], ids=lambda g: type(g).__name__)
-def test_times_are_the_fractions_rounded(grid):
-    power = 1 if isinstance(grid, Uniform) else 2
+@pytest.mark.parametrize("grid", CONTINUOUS, ids=name)
+@pytest.mark.parametrize("schedule", [VP(), VE(), EDM(), Cosine(None)], ids=name)
+def test_continuous_times_fall_from_the_last_to_zero(grid, schedule):
+    for steps in (1, 2, 3, 10, 50, 1000):
+        times = grid(schedule, steps)
+        assert (times.dtype, times.shape) == (torch.float64, (steps + 1,))
+        assert (times.diff() < 0).all(), steps
+        assert times[0] == pytest.approx(schedule.t_max, rel=1e-7)
+        assert times[0] <= schedule.t_max
+        assert times[-1] == 0
+
+
+@pytest.mark.parametrize(("grid", "power"), [(Trailing(), 1), (Quadratic(), 2)], ids=["Trailing", "Quadratic"])
+def test_times_are_the_fractions_rounded(grid, power):
     for schedule, all_steps in ((FIFTY, range(1, 51)), (THOUSAND, SOME_STEPS)):
         for steps in all_steps:
             times = grid(schedule, steps).tolist()
@@ -56,34 +85,141 @@ def test_times_are_the_fractions_rounded(grid):
                 assert time in {max(k, value) for value in allowed}
 
 
-@pytest.mark.parametrize("steps", SOME_STEPS)
-def test_leading_is_diffusers_leading(steps):
-    theirs = DDIMScheduler(timestep_spacing="leading", steps_offset=0)
-    theirs.set_timesteps(steps)
-    assert Leading()(THOUSAND, steps)[:-1].tolist() == (theirs.timesteps + 1).tolist()
+SPACINGS = {"linspace": Uniform(), "trailing": Trailing(), "leading": Leading()}
 
 
-@pytest.mark.parametrize("steps", SOME_STEPS)
-def test_uniform_is_diffusers_trailing(steps):
-    theirs = DDIMScheduler(timestep_spacing="trailing")
+@pytest.mark.parametrize(("spacing", "grid"), SPACINGS.items(), ids=SPACINGS)
+@pytest.mark.parametrize("steps", [steps for steps in SOME_STEPS if steps > 1])
+def test_spacing_is_diffusers(steps, spacing, grid):
+    """But for halves: there numpy rounds indices 0..999 to even ones, we the times 1..1000 that they stand for."""
+    theirs = DDIMScheduler(timestep_spacing=spacing, steps_offset=0)
     theirs.set_timesteps(steps)
-    ours, theirs = Uniform()(THOUSAND, steps)[:-1].tolist(), (theirs.timesteps + 1).tolist()[:steps]
-    for k, a, b in zip(range(steps, 0, -1), ours, theirs, strict=True):
-        # numpy's arange has rounding errors that decide the halves by chance.
-        assert a == b or (is_half(Fraction(1000 * k, steps)) and abs(a - b) == 1)
+    ours, theirs = grid(THOUSAND, steps)[:-1].tolist(), (theirs.timesteps + 1).tolist()[:steps]
+    for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        exact = 1000 - Fraction(999 * k, steps - 1) if spacing == "linspace" else 1000 - Fraction(1000 * k, steps)
+        assert a == b or (spacing != "leading" and is_half(exact) and abs(a - b) == 1)
+
+
+def test_one_step_is_from_the_last_time():
+    for grid in (Uniform(), Trailing(), Quadratic(), Karras(), LogSNR()):
+        assert grid(THOUSAND, 1).tolist() == [1000, 0]
+    assert Leading()(THOUSAND, 1).tolist() == [1, 0]  # as diffusers has it
+
+
+def test_karras_levels_are_edms():
+    """EDM, equation 5."""
+    n, rho = 18, 7
+    i = np.arange(n)
+    expected = (80 ** (1 / rho) + i / (n - 1) * (0.002 ** (1 / rho) - 80 ** (1 / rho))) ** rho
+    np.testing.assert_allclose(Karras()(EDM(), n)[:-1], expected, rtol=1e-12)
+    for schedule in (EDM(), VP(), VE()):
+        ratios = schedule(Karras(rho=3.0, sigma_min=0.1, sigma_max=30.0)(schedule, 9)[:-1]).ratio
+        i = np.arange(9)
+        expected = (30 ** (1 / 3) + i / 8 * (0.1 ** (1 / 3) - 30 ** (1 / 3))) ** 3
+        np.testing.assert_allclose(ratios, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("steps", [2, 5, 18, 40])
+def test_karras_levels_are_diffusers(steps):
+    theirs = EDMEulerScheduler()
+    theirs.set_timesteps(steps)
+    np.testing.assert_allclose(Karras()(EDM(), steps), theirs.sigmas, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [5, 10, 25])
+def test_karras_times_of_a_discrete_schedule_are_diffusers_rounded(steps):
+    theirs = EulerDiscreteScheduler(use_karras_sigmas=True)
+    theirs.set_timesteps(steps)
+    times = Karras()(THOUSAND, steps)[:-1]
+    # diffusers takes the real times between the steps by interpolating log sigma, ours log alpha.
+    near = np.abs(times.numpy() - (theirs.timesteps.numpy() + 1))
+    crowded = torch.arange(steps, 0, -1) >= times
+    assert near[~crowded.numpy()].max() <= 0.51
+
+
+@pytest.mark.parametrize("schedule", [VP(), VE(), EDM()], ids=name)
+def test_log_snr_rises_evenly(schedule):
+    first, last = torch.tensor([schedule.t_max, schedule.t_min], dtype=torch.float64)
+    log_snr = schedule(LogSNR()(schedule, 12)[:-1]).log_snr
+    expected = np.linspace(float(schedule(first).log_snr), float(schedule(last).log_snr), 12)
+    np.testing.assert_allclose(log_snr, expected, rtol=0, atol=1e-6)
 
 
 def test_continuous_times():
-    assert Uniform()(Exploding(), 4).tolist() == [80.0, 60.0, 40.0, 20.0, 0.0]
-    assert Quadratic()(Exploding(), 4).tolist() == [80.0, 45.0, 20.0, 5.0, 0.0]
+    assert Uniform()(EDM(0.5, 80.5), 5).tolist() == [80.5, 60.5, 40.5, 20.5, 0.5, 0.0]
+    assert Trailing()(EDM(), 4).tolist() == [80.0, 60.0, 40.0, 20.0, 0.0]
+    assert Quadratic()(EDM(), 4).tolist() == [80.0, 45.0, 20.0, 5.0, 0.0]
+    assert Explicit([80.0, 7.5])(EDM(), None).tolist() == [80.0, 7.5, 0.0]
     with pytest.raises(UserError, match="discrete"):
-        Leading()(Exploding(), 4)
+        Leading()(EDM(), 4)
 
 
-@pytest.mark.parametrize("grid", GRIDS, ids=lambda g: type(g).__name__)
-@pytest.mark.parametrize(
-    ("schedule", "steps"), [(FIFTY, 0), (FIFTY, -1), (FIFTY, 51), (Exploding(), None), (Exploding(), 0)]
-)
-def test_refusals(grid, schedule, steps):
+def test_explicit_times_of_a_discrete_schedule_are_rounded():
+    assert Explicit([1000.0, 500.4, 9.6, 9.5])(THOUSAND, 4).tolist() == [1000, 500, 11, 10, 0]
+    assert Explicit([900, 0.2])(THOUSAND, None).tolist() == [900, 1, 0]
+
+
+@pytest.mark.parametrize("grid", [*DISCRETE, Uniform()], ids=name)
+@pytest.mark.parametrize(("schedule", "steps"), [(FIFTY, 0), (FIFTY, -1), (FIFTY, 51), (EDM(), None), (EDM(), 0)])
+def test_steps_that_there_cannot_be_are_refused(grid, schedule, steps):
     with pytest.raises(UserError, match="steps"):
         grid(schedule, steps)
+
+
+@pytest.mark.parametrize(
+    "times", [[], [0.0], [5.0, 0.0], [5.0, 5.0], [1.0, 2.0], [5.0, -1.0], [5.0, float("nan"), 1.0]]
+)
+def test_explicit_times_that_do_not_fall_are_refused(times):
+    with pytest.raises(UserError, match=r"times is .*; allowed: falling"):
+        Explicit(times)
+
+
+def test_explicit_times_that_do_not_suit_the_run_are_refused():
+    with pytest.raises(UserError, match=r"steps is 5; grid\.times has 2"):
+        Explicit([9.0, 3.0])(THOUSAND, 5)
+    with pytest.raises(UserError, match=r"begins at 1001.*at most the schedule's 1000"):
+        Explicit([1001, 3])(THOUSAND, None)
+    with pytest.raises(UserError, match=r"begins at inf.*at most the schedule's 80"):
+        Explicit([float("inf"), 3])(EDM(), None)
+    with pytest.raises(UserError, match="at most the schedule's 2"):
+        Explicit([1.9, 1.5, 1.2])(VE(2), None)
+
+
+@pytest.mark.parametrize("grid", [Karras(), LogSNR(), Karras(sigma_max=50.0)], ids=name)
+@pytest.mark.parametrize("schedule", [Flow(), Flow(10), ZeroTerminalSNR(Linear()), ZeroTerminalSNR(VP())], ids=name)
+def test_even_steps_to_no_signal_are_refused(grid, schedule):
+    with pytest.raises(UserError, match="trace of signal"):
+        grid(schedule, 5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"sigma_max": 81.0}, r"grid\.sigma_max is 81\.0; allowed: the schedule's 0\.002 to 80"),
+        ({"sigma_max": 0.001}, r"grid\.sigma_max is 0\.001"),
+        ({"sigma_min": 0.001}, r"grid\.sigma_min is 0\.001"),
+        ({"sigma_min": 100.0}, r"grid\.sigma_min is 100\.0"),
+    ],
+)
+def test_levels_beyond_the_schedules_are_refused(parameters, message):
+    with pytest.raises(UserError, match=message):
+        Karras(**parameters)(EDM(), 5)
+
+
+def test_levels_the_wrong_way_round_are_refused():
+    with pytest.raises(UserError, match=r"sigma_max is 1\.0; allowed: above sigma_min \(2\.0\)"):
+        Karras(sigma_min=2.0, sigma_max=1.0)
+
+
+@pytest.mark.parametrize("num_steps", range(1, 7))
+def test_equal_times_are_moved_apart_as_little_as_may_be(num_steps):
+    """Against every sequence that there is."""
+    for length in range(1, num_steps + 1):
+        choices = [list(c) for c in itertools.combinations(range(num_steps, 0, -1), length)]
+        for times in itertools.combinations_with_replacement(range(num_steps, 0, -1), length):
+            moved = apart(torch.tensor(times, dtype=torch.float64), num_steps).tolist()
+            assert moved in choices
+            least = min(max(abs(a - b) for a, b in zip(choice, times, strict=True)) for choice in choices)
+            assert max(abs(a - b) for a, b in zip(moved, times, strict=True)) == least, times
+            if len(set(times)) == length:
+                assert moved == list(times)

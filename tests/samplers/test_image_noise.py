@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from langevin.samplers.noise import ImageNoise
+from langevin.diffusion.noise import ImageNoise
 
 SHAPE = (3, 4, 4)
 

@@ -1,22 +1,37 @@
 """The loop that all samplers share."""
 
+import math
+
 import pytest
 import torch
-from sampler_helpers import Exploding, Gaussian, Written, denoiser
+from helpers.exact import Mixture, gaussian
+from sampler_helpers import Written, denoiser
 
+from langevin.diffusion.rescalings.input_scaling import InputScaling
+from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
+from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
+from langevin.diffusion.schedules.edm import EDM
+from langevin.diffusion.schedules.flow import Flow
 from langevin.diffusion.schedules.linear import Linear
+from langevin.diffusion.schedules.ve import VE
+from langevin.diffusion.schedules.vp import VP
 from langevin.errors import UserError
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
-from langevin.samplers.grid import Leading, Uniform
-from langevin.samplers.sampler import Predictor, Sampler
+from langevin.samplers.euler import Euler
+from langevin.samplers.grid import Explicit, Karras, Leading, Trailing
+from langevin.samplers.heun import Heun
+from langevin.samplers.lms import LMS
+from langevin.samplers.predictor_corrector import PredictorCorrector
+from langevin.samplers.sampler import Predictor, Sampler, prior_std
+from langevin.samplers.thresholding import Dynamic, Static
 
 
 class Counting(Sampler[int]):
     """Does nothing but keep a record."""
 
-    def __init__(self, grid, steps=None, clip=False) -> None:
-        super().__init__(grid, steps, clip)
+    def __init__(self, grid, steps=None) -> None:
+        super().__init__(grid, None, steps)
         self.record = []
 
     def step(self, denoise, x_t, t, s, state, noise):
@@ -25,8 +40,8 @@ class Counting(Sampler[int]):
 
 
 def test_walks_the_grid_and_hands_the_state_on():
-    sampler = Counting(Uniform(), 4)
-    x = sampler(Gaussian(Linear(), 0, 1), lambda: torch.zeros(1, 1, 2, 2))
+    sampler = Counting(Trailing(), 4)
+    x = sampler(gaussian(Linear(), 0.0, 1.0), lambda: torch.zeros(1, 1, 2, 2))
     assert [(t, s, state) for t, s, state, *_ in sampler.record] == [
         (1000.0, 750.0, None),
         (750.0, 500.0, 10),
@@ -38,16 +53,16 @@ def test_walks_the_grid_and_hands_the_state_on():
 
 
 def test_all_steps_by_default():
-    sampler = Counting(Uniform())
-    sampler(Gaussian(Linear(300), 0, 1), lambda: torch.zeros(1, 1, 2, 2))
+    sampler = Counting(Trailing())
+    sampler(gaussian(Linear(300), 0.0, 1.0), lambda: torch.zeros(1, 1, 2, 2))
     assert len(sampler.record) == 300
 
 
 def test_starts_from_the_schedules_prior():
     seen = []
     noise = torch.tensor([[[[0.5, -1.0]]]], dtype=torch.float64)
-    DDIM(Uniform(), 2, clip=False)(
-        Gaussian(Exploding(), 0, 1), lambda: noise, on_prediction=lambda x_t, t, prediction: seen.append((x_t, t))
+    DDIM(Trailing(), steps=2)(
+        gaussian(EDM(), 0.0, 1.0), lambda: noise, on_prediction=lambda x_t, t, prediction: seen.append((x_t, t))
     )
     assert torch.equal(seen[0][0], 80 * noise)
     assert [float(t) for _, t in seen] == [80.0, 40.0]
@@ -56,13 +71,13 @@ def test_starts_from_the_schedules_prior():
 def test_condition_reaches_the_model():
     asked = []
 
-    class Listening(Gaussian):
+    class Listening(Mixture):
         def __call__(self, x_t, t, cond=None):
             asked.append(cond)
             return super().__call__(x_t, t, cond)
 
     cond = {"label": torch.tensor([1, 2])}
-    Ancestral(Leading(), 3)(Listening(Linear(), 0, 1), Written(), cond)
+    Ancestral(Leading(), steps=3)(Listening(Linear()), Written(), cond)
     assert len(asked) == 3
     assert all(given is cond for given in asked)
 
@@ -71,7 +86,7 @@ def test_clipped_prediction_still_explains_the_noisy_picture():
     schedule, t = Linear(), torch.tensor(600.0, dtype=torch.float64)
     model = denoiser(schedule)
     x_t = 3 * Written()()
-    free, clipped = (Predictor(model, None, clip, None)(x_t, t) for clip in (False, True))
+    free, clipped = (Predictor(model, t, thresholding=how)(x_t, t) for how in (None, Static()))
     assert free.x.abs().max() > 1
     torch.testing.assert_close(clipped.x, free.x.clamp(-1, 1), rtol=0, atol=0)
     alpha, sigma = (float(v) for v in schedule(t))
@@ -82,7 +97,7 @@ def test_clipped_prediction_still_explains_the_noisy_picture():
 
 def test_watcher_sees_the_clipped_prediction():
     pictures = []
-    last = DDIM(Leading(), 5, clip=True)(
+    last = DDIM(Leading(), Static(), 5)(
         denoiser(Linear()), Written(), on_prediction=lambda x_t, t, prediction: pictures.append(prediction.x)
     )
     assert len(pictures) == 5
@@ -90,15 +105,85 @@ def test_watcher_sees_the_clipped_prediction():
     torch.testing.assert_close(last, pictures[-1], rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("sampler", [Ancestral(Leading(), 3), DDIM(Leading(), 3, eta=0.5)])
-def test_sampling_records_no_gradient(sampler):
+SAMPLERS = {
+    "ancestral": (Ancestral, {}, 5),
+    "ddim": (DDIM, {}, 5),
+    "ddim, eta 1": (DDIM, {"eta": 1.0}, 5),
+    "euler": (Euler, {}, 5),
+    "heun": (Heun, {}, 9),
+    "heun, churned": (Heun, {"s_churn": 2.0}, 9),
+    "lms": (LMS, {}, 5),
+    "predictor_corrector": (PredictorCorrector, {}, 10),
+    "predictor_corrector, 3": (PredictorCorrector, {"corrector_steps": 3}, 20),
+}
+all_samplers = pytest.mark.parametrize(("sampler", "parameters", "evaluations"), SAMPLERS.values(), ids=SAMPLERS)
+
+
+@all_samplers
+def test_number_of_evaluations_of_five_steps(sampler, parameters, evaluations):
+    seen = []
+    sampler(Trailing(), steps=5, **parameters)(
+        denoiser(Linear()), Written(), on_prediction=lambda x_t, t, prediction: seen.append(t)
+    )
+    assert len(seen) == evaluations
+
+
+@all_samplers
+def test_sampling_records_no_gradient(sampler, parameters, evaluations):
     model = denoiser(Linear())
     model.network.weight.requires_grad_()
-    assert not sampler(model, Written()).requires_grad
+    assert not sampler(Trailing(), steps=3, **parameters)(model, Written()).requires_grad
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "lms"])
+@pytest.mark.parametrize("how", [Static(), Dynamic()], ids=["static", "dynamic"])
+def test_thresholded_pictures_are_in_range(name, how):
+    """The last step goes to the predicted picture, but for the multistep method, which looks back."""
+    (sampler, parameters, _), model = SAMPLERS[name], denoiser(Linear())
+    free, kept = (sampler(Trailing(), thresholding, 5, **parameters)(model, Written()) for thresholding in (None, how))
+    assert kept.abs().max() <= 1 + 1e-12
+    assert free.abs().max() > 1.1
+
+
+@all_samplers
+@pytest.mark.parametrize("schedule", [Flow(), ZeroTerminalSNR(Linear())], ids=["flow", "zero_terminal_snr"])
+def test_begins_without_any_signal(sampler, parameters, evaluations, schedule):
+    x = sampler(Trailing(), steps=20, **parameters)(gaussian(schedule), Written((50, 2, 4, 4)))
+    assert float(x.mean()) == pytest.approx(0.3, abs=0.05)
+    assert float(x.std()) == pytest.approx(0.4, abs=0.1)
+
+
+@all_samplers
+def test_pictures_that_the_schedule_scales_come_out_as_they_were(sampler, parameters, evaluations):
+    schedule = InputScaling(VP(), b=0.5)
+    x = sampler(Trailing(), steps=60, **parameters)(gaussian(schedule), Written((50, 2, 4, 4)))
+    assert float(x.mean()) == pytest.approx(0.3, abs=0.05)
+    assert float(x.std()) == pytest.approx(0.4, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "grid", "std"),
+    [
+        (EDM(), Karras(sigma_max=20.0), 20.0),
+        (VE(), Explicit([0.5, 0.1]), math.sqrt(0.01 * 50)),
+        (ResolutionShift(EDM(), 128), Karras(), 160.0),
+        (ResolutionShift(EDM(), 128), Explicit([30.0, 1.0]), 60.0),
+        (VP(), Explicit([0.9, 0.1]), 1.0),
+        (Flow(10), Leading(), 1.0),
+    ],
+)
+def test_noise_at_the_grids_beginning_is_as_large_as_the_schedules_there(schedule, grid, std):
+    first = grid(schedule, 2)[0]
+    assert prior_std(schedule, first) == pytest.approx(std, rel=1e-9)
+    seen = []
+    noise = torch.ones(1, 1, 2, 2, dtype=torch.float64)
+    sampler = DDIM(grid, steps=2)
+    sampler(gaussian(schedule), lambda: noise, on_prediction=lambda x_t, t, prediction: seen.append(x_t))
+    torch.testing.assert_close(seen[0], std * noise)
 
 
 @pytest.mark.parametrize("steps", [0, -1])
-@pytest.mark.parametrize("sampler", [Ancestral, DDIM])
+@pytest.mark.parametrize("sampler", [Ancestral, DDIM, Euler, Heun, LMS, PredictorCorrector])
 def test_too_few_steps_are_refused(sampler, steps):
     with pytest.raises(UserError, match="steps"):
-        sampler(Leading(), steps)
+        sampler(Leading(), steps=steps)(denoiser(Linear()), Written())

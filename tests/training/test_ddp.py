@@ -11,56 +11,10 @@ import numpy as np
 import pytest
 import torch
 from helpers.commands import ROOT, call
-from training_helpers import BUSY, TINY, Run, column, differing, read_csv, train, trained
+from training_helpers import SPY, TINY, column, differing, read_csv, start, train, train_on_two, trained
 
 from langevin.training.checkpoint import read_checkpoint
 from langevin.training.module import DiffusionModule
-
-# A script that trains, and keeps what each process has seen.
-SPY = """
-import sys, torch
-from pathlib import Path
-import langevin.train
-from langevin.training.module import DiffusionModule
-
-seen, training_step, on_train_end = [], DiffusionModule.training_step, DiffusionModule.on_train_end
-
-def step(self, batch, batch_idx):
-    seen.append((self.global_step, batch[0]))
-    return training_step(self, batch, batch_idx)
-
-def end(self):
-    folder = Path(__file__).parent
-    torch.save({"seen": seen, "weights": self.state_dict()}, folder / f"rank_{self.global_rank}.pt")
-    on_train_end(self)
-
-DiffusionModule.training_step, DiffusionModule.on_train_end = step, end
-langevin.train.main()
-"""
-
-
-def start(script, *arguments):
-    """Run a script in a process of its own, which starts the others."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "PL_"))}
-    done = subprocess.run(
-        [sys.executable, script, *arguments],
-        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr
-
-
-def train_on_two(folder, *overrides, name="run"):
-    folder.mkdir(exist_ok=True)
-    (folder / "spy.py").write_text(SPY)
-    options = {
-        option.partition("=")[0]: option
-        for option in (*TINY, *BUSY, "trainer=ddp_cpu", *overrides, f"output_dir={folder / 'outputs'}", f"name={name}")
-    }
-    return Run(0, *start(folder / "spy.py", *options.values()), folder / "outputs" / name)
 
 
 @pytest.fixture(scope="module")

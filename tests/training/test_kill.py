@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from training_helpers import QUIET, TINY, differing, train, trained
+from training_helpers import LOSS_AWARE, QUIET, TINY, differing, train, trained
 
 from langevin.errors import UserError
 from langevin.training.checkpoint import read_checkpoint
@@ -28,8 +28,11 @@ def killed_at(directory, process, log):
     return read_checkpoint(directory / "checkpoints" / "last.ckpt")["global_step"]
 
 
-def test_a_killed_run_goes_on_to_the_same_end(tmp_path, monkeypatch):
-    options = (*QUIET, "callbacks.checkpoint.every_minutes=0.0005")
+@pytest.mark.parametrize(
+    "extra", [pytest.param((), id="plain"), pytest.param(LOSS_AWARE, id="loss_aware", marks=pytest.mark.slow)]
+)
+def test_a_killed_run_goes_on_to_the_same_end(tmp_path, monkeypatch, extra):
+    options = (*QUIET, *extra, "callbacks.checkpoint.every_minutes=0.0005")
     log = tmp_path / "log"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     arguments = {argument.partition("=")[0]: argument for argument in (*TINY, *options, "trainer.max_steps=100000")}

@@ -10,6 +10,7 @@ from training_helpers import BUSY, QUIET, VALIDATED, column, differing, numbers,
 from langevin.build.components import make_objective
 from langevin.build.run import facts_of, load_model, make_data, make_module
 from langevin.data.digits import Digits
+from langevin.diffusion.time_sampler import Uniform
 from langevin.images import from_uint8
 from langevin.training.checkpoint import read_checkpoint
 from langevin.training.module import DiffusionModule, step_seed
@@ -18,7 +19,8 @@ BATCH = 8
 
 
 def test_every_batch_and_rank_has_its_own_seed():
-    seeds = [step_seed(7, rank, batch) for rank in range(4) for batch in (None, *range(5000))]
+    """And so have the numbers that all ranks share."""
+    seeds = [step_seed(7, rank, batch) for rank in (None, *range(4)) for batch in (None, *range(5000))]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
     # Torch's CPU generator looks at 32 bits: a few of so many may coincide, by chance.
@@ -44,11 +46,12 @@ def loss_on_test_set(run, weights):
     test_set = Digits().load("test")
     x, labels = from_uint8(torch.from_numpy(test_set.pictures.array)[:, None]), torch.from_numpy(test_set.labels)
     torch.manual_seed(step_seed(model.cfg.seed, 0, None))
+    shared = torch.Generator().manual_seed(step_seed(model.cfg.seed, None, None))
     objective = make_objective(model.cfg)
-    losses = [
-        objective(model.denoiser, x[part], {"label": labels[part]})["loss"]
-        for part in torch.arange(len(x)).split(BATCH)
-    ]
+    losses = []
+    for part in torch.arange(len(x)).split(BATCH):
+        t, _ = Uniform().sample(len(part), model.denoiser.schedule, shared)
+        losses.append(objective(model.denoiser, x[part], {"label": labels[part]}, t)["loss"])
     return torch.cat(losses).double().mean().item()
 
 
@@ -132,7 +135,9 @@ def test_the_gradient_is_the_mean_over_all_images_of_the_step(tmp_path):
         x, labels = data.on_after_batch_transfer(batch, 0)
         assert len(x) == BATCH // 2
         torch.manual_seed(step_seed(cfg.seed, 0, index))
-        loss = module.objective(module.denoiser, x, {"label": labels})["loss"].sum() / BATCH
+        shared = torch.Generator().manual_seed(step_seed(cfg.seed, None, index))
+        t, _ = Uniform().sample(len(x), module.denoiser.schedule, shared)
+        loss = module.objective(module.denoiser, x, {"label": labels}, t)["loss"].sum() / BATCH
         loss.backward()
     norm = nn.utils.get_total_norm([weight.grad for weight in module.denoiser.network.parameters()])
     assert column(run.rows, "train/grad_norm") == pytest.approx({1: norm.item()}, rel=1e-5)

@@ -1,6 +1,9 @@
 """Tiny real runs, in this process: one takes about a second, of which Hydra has half."""
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +52,58 @@ BUSY = (
     "trainer.limit_val_batches=2",
 )
 VALIDATED = ("trainer.val_check_interval=2", "trainer.limit_val_batches=2")
+
+# The bound under importance sampling of four times, which begins when each has been met twice.
+LOSS_AWARE = (
+    "objective=vlb",
+    "schedule.num_steps=4",
+    "time_sampler=loss_aware",
+    "time_sampler.history=2",
+)
+
+# A script that trains, and keeps what each process has seen: pictures; the times of all, its own, and their losses.
+SPY = """
+import sys, torch
+from pathlib import Path
+import langevin.train
+from langevin.training.module import DiffusionModule
+
+seen, times, losses = [], [], []
+training_step, on_train_end = DiffusionModule.training_step, DiffusionModule.on_train_end
+draw_times = DiffusionModule.draw_times
+
+def step(self, batch, batch_idx):
+    seen.append((self.global_step, batch[0]))
+    objective = self.objective
+
+    def watched(denoiser, x, cond, t):
+        terms = objective(denoiser, x, cond, t)
+        losses.append((t, terms["loss"].detach()))
+        return terms
+
+    self.objective = watched
+    try:
+        return training_step(self, batch, batch_idx)
+    finally:
+        self.objective = objective
+
+def draw(self, n, time_sampler):
+    drawn = draw_times(self, n, time_sampler)
+    if self.training:
+        times.append(drawn[0])
+    return drawn
+
+def end(self):
+    folder = Path(__file__).parent
+    kept = {"seen": seen, "times": times, "losses": losses, "weights": self.state_dict()}
+    kept["time_sampler"] = self.time_sampler.state_dict()
+    torch.save(kept, folder / f"rank_{self.global_rank}.pt")
+    on_train_end(self)
+
+DiffusionModule.training_step, DiffusionModule.on_train_end = step, end
+DiffusionModule.draw_times = draw
+langevin.train.main()
+"""
 
 
 class Run(NamedTuple):
@@ -111,3 +166,26 @@ def differing(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[st
     return sorted(
         name for name in a.keys() | b.keys() if name not in a or name not in b or not torch.equal(a[name], b[name])
     )
+
+
+def start(script: Path, *arguments: str) -> tuple[str, str]:
+    """Run a script in a process of its own, which starts the others."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "PL_"))}
+    done = subprocess.run(
+        [sys.executable, script, *arguments],
+        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def train_on_two(folder: Path, *overrides: str, name: str = "run", options: tuple[str, ...] = BUSY) -> Run:
+    """Train on two processes into `folder/outputs/name`; what each has kept is in `folder`."""
+    folder.mkdir(exist_ok=True)
+    (folder / "spy.py").write_text(SPY)
+    arguments = (*TINY, *options, "trainer=ddp_cpu", *overrides, f"output_dir={folder / 'outputs'}", f"name={name}")
+    last = {argument.partition("=")[0]: argument for argument in arguments}
+    return Run(0, *start(folder / "spy.py", *last.values()), folder / "outputs" / name)

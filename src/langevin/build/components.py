@@ -13,10 +13,11 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from langevin.config.types import TARGET, plain
+from langevin.config.types import TARGET, holds_components, plain
 from langevin.config.validate import BUNDLES, PLURAL, ConfigError, Mistake, groups, structure
-from langevin.diffusion.denoiser import Denoise, Denoiser, is_solvable
+from langevin.diffusion.denoiser import Denoise, Denoiser
 from langevin.diffusion.objective import Objective
+from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
 from langevin.samplers.generate import Generator
 from langevin.samplers.sampler import Sampler
@@ -29,12 +30,14 @@ RUN_OPTIONS = {
     "batch_size": "Annotated[int, Ge(1)]",
 }
 """A run's own options, beside the components it is made of."""
-OPTIONAL = ("condition", "guidance", *PLURAL)
+OPTIONAL = ("condition", "thresholding", "guidance", *PLURAL)
 """The groups of a run of which nothing need be chosen."""
-MODEL = ("model", "condition", "schedule", "parameterization", "variance")
+MODEL = ("model", "condition", "schedule", "rescalings", "parameterization", "variance")
 """The groups that a trained model is rebuilt from."""
-SAMPLING = ("sampler", "grid", "guidance")
+SAMPLING = ("sampler", "grid", "thresholding", "guidance")
 """The groups that may be chosen anew for a trained model."""
+SUPPLIED = frozenset({"label"})
+"""What a batch of data tells of its images."""
 DECIDED = "is decided by the rest of the config; leave it out"
 
 
@@ -68,7 +71,8 @@ def make(cfg: DictConfig, path: str, **offered: Any) -> Any:
     Args:
         cfg: the whole config.
         path: where the component's node is, such as "sampler" or "callbacks.samples".
-        **offered: what the program can hand on: each is given to a constructor that has a parameter of its name.
+        **offered: what the program can hand on: each is given to a constructor that has a parameter of its name, and
+            to those of the named components that a field of the node holds.
 
     Raises:
         UserError: when the class cannot be imported, or its constructor finds a mistake; the message begins with the
@@ -80,10 +84,15 @@ def make(cfg: DictConfig, path: str, **offered: Any) -> Any:
     fixed = [name for name in accepted if name in node]
     if fixed:
         raise UserError(f"{path}.{fixed[0]}: {DECIDED}")
+    parts = {
+        name: {key: make(cfg, f"{path}.{name}.{key}", **offered) for key in value}
+        for name, value in node.items()
+        if holds_components(value)
+    }
     # Hydra is given the plain values only; what is handed on never passes through a config.
-    construct = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+    construct = hydra.utils.instantiate(node, _partial_=True, _recursive_=not parts, _convert_="all")
     try:
-        return construct(**accepted)
+        return construct(**accepted, **parts)
     except UserError as error:
         raise UserError(located(path, str(error))) from error
 
@@ -132,17 +141,26 @@ def make_denoiser(cfg: DictConfig, facts: DataFacts) -> Denoiser:
         image_size=facts.image_size,
         condition=condition,
     )
-    return Denoiser(network, make(cfg, "schedule"), make(cfg, "parameterization"), variance)
+    return Denoiser(network, make_schedule(cfg, facts.image_size), make(cfg, "parameterization"), variance)
+
+
+def make_schedule(cfg: DictConfig, image_size: int) -> Schedule:
+    """The config's noise schedule, rescaled as it says, in that order."""
+    schedule = make(cfg, "schedule")
+    for name in cfg.get("rescalings") or {}:
+        schedule = make(cfg, f"rescalings.{name}", schedule=schedule, image_size=image_size)
+    return schedule
 
 
 def make_objective(cfg: DictConfig) -> Objective:
     """What the config minimises."""
-    return make(cfg, "objective", weighting=make(cfg, "weighting"), time_sampler=make(cfg, "time_sampler"))
+    return make(cfg, "objective", weighting=make(cfg, "weighting"))
 
 
 def make_sampler(cfg: DictConfig) -> Sampler:
     """The config's sampler, with its grid of times."""
-    return make(cfg, "sampler", grid=make(cfg, "grid"))
+    thresholding = None if cfg.get("thresholding") is None else make(cfg, "thresholding")
+    return make(cfg, "sampler", grid=make(cfg, "grid"), thresholding=thresholding)
 
 
 def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None = None) -> Generator:
@@ -214,33 +232,50 @@ def contradictions(cfg: DictConfig, broken: Collection[str]) -> list[Mistake]:
     mistakes: list[Mistake] = []
 
     def build(group: str, **offered: Any) -> Any:
-        if group in broken or cfg.get(group) is None or any(part is None for part in offered.values()):
+        missing = group.partition(".")[0] in broken or OmegaConf.select(cfg, group) is None
+        if missing or any(part is None for part in offered.values()):
             return None
         component, found = attempt(cfg, group, **offered)
         mistakes.extend(found)
         return component
 
+    def suits(group: str, part: Any, *others: Any) -> bool:
+        """Whether a part, if all these could be built, says that it suits the others."""
+        if any(each is None for each in (part, *others)):
+            return False
+        try:
+            part.check(*others)
+        except UserError as error:
+            # A part speaks of itself without its name: "keeps a history for each discrete time, but ...".
+            mistakes.append(Mistake(group, f"{type(part).__name__} {error}"))
+            return False
+        return True
+
     schedule, parameterization, variance = build("schedule"), build("parameterization"), build("variance")
+    for name in cfg.get("rescalings") or {}:
+        # Any size will do: what it does to the schedule's range is the same.
+        schedule = build(f"rescalings.{name}", schedule=schedule, image_size=64)
+    build("thresholding")
     sampler = build("sampler", grid=build("grid"))
-    build("objective", weighting=build("weighting"), time_sampler=build("time_sampler"))
+    objective, time_sampler = build("objective", weighting=build("weighting")), build("time_sampler")
     build("lr_schedule")
     build("ema", network=nn.Identity())
     build("data")
-    build("condition", num_classes=2, dim=2)
+    condition = build("condition", num_classes=2, dim=2)
+    if condition is not None and (lacking := sorted(condition.inputs - SUPPLIED)):
+        needs = f"needs the {' and the '.join(lacking)} of each image, which no data supplies"
+        mistakes.append(Mistake("condition", f"{needs}; take condition=class_label or none"))
     if sampler is not None and schedule is not None:
         try:
             sampler.grid(schedule, sampler.steps)
         except UserError as error:
             mistakes.append(mistake(cfg, "sampler", str(error)))
-    if schedule is not None and parameterization is not None:
-        if not is_solvable(schedule, parameterization):
-            mistakes.append(
-                Mistake(
-                    "parameterization", "cannot tell the picture at the schedule's last time, where no signal is left"
-                )
-            )
-        if variance is not None:
-            build("guidance", denoiser=Denoiser(nn.Identity(), schedule, parameterization, variance))
+    suits("time_sampler", time_sampler, schedule)
+    suits("objective", objective, schedule, variance)
+    if suits("parameterization", parameterization, schedule) and variance is not None:
+        build("guidance", denoiser=Denoiser(nn.Identity(), schedule, parameterization, variance))
+    for name in cfg.get("likelihoods") or {}:
+        suits(f"likelihoods.{name}", build(f"likelihoods.{name}"), schedule)
     if not {"model", "data"}.intersection(broken) and "image_size" in cfg.get("data", {}):
         mistakes += misfits(cfg)
     if cfg.get("guidance") is not None and not is_conditional(cfg):

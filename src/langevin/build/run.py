@@ -24,14 +24,17 @@ from langevin.build.components import (
     make_denoiser,
     make_generator,
     make_objective,
+    make_schedule,
 )
 from langevin.config.validate import Mistake
 from langevin.data.module import ImageDataModule
 from langevin.data.read_images import read_images
 from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import UserError
+from langevin.likelihood.base import Likelihood
 from langevin.metrics.evaluation import Evaluation
 from langevin.samplers.generate import Generator
+from langevin.training.callbacks.likelihood import MeasureLikelihoods
 from langevin.training.checkpoint import RECORD, read_checkpoint
 from langevin.training.loggers.csv import CSVFile
 from langevin.training.module import DiffusionModule
@@ -54,6 +57,7 @@ def make_module(cfg: DictConfig, facts: DataFacts) -> DiffusionModule:
     return DiffusionModule(
         make_denoiser(cfg, facts),
         make_objective(cfg),
+        make(cfg, "time_sampler"),
         ema=lambda network: make(cfg, "ema", network=network),
         optimizer=lambda parameters: make(cfg, "optimizer", params=parameters),
         lr_schedule=make(cfg, "lr_schedule"),
@@ -72,6 +76,15 @@ def make_evaluation(cfg: DictConfig) -> Evaluation:
     """The config's metrics over its features."""
     metrics = {name: make(cfg, f"metrics.{name}") for name in cfg.metrics}
     return Evaluation(make(cfg, "features"), metrics)
+
+
+def make_likelihoods(cfg: DictConfig, image_size: int) -> dict[str, Likelihood]:
+    """The config's likelihoods by their names, ready for models of its schedule."""
+    likelihoods = {name: make(cfg, f"likelihoods.{name}") for name in cfg.get("likelihoods") or {}}
+    schedule = make_schedule(cfg, image_size)
+    for likelihood in likelihoods.values():
+        likelihood.begin(schedule)
+    return likelihoods
 
 
 def rehearse(cfg: DictConfig) -> list[Mistake]:
@@ -117,6 +130,8 @@ def make_trainer(cfg: DictConfig, run_dir: Path, facts: DataFacts, data: ImageDa
             conditional=is_conditional(cfg),
         )
         callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator))
+    if likelihoods := make_likelihoods(cfg, facts.image_size):
+        callbacks.append(MeasureLikelihoods(likelihoods))
     loggers: list[Logger] = [CSVFile(run_dir / "metrics.csv")]
     loggers += [make(cfg, f"loggers.{name}", **offered) for name in cfg.get("loggers") or {}]
     return make(cfg, "trainer", run_dir=run_dir, callbacks=callbacks, loggers=loggers)

@@ -36,6 +36,15 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
 
 
+def holds_components(value: Any) -> bool:
+    """Whether a config's value is a mapping of named components, each with a `_target_`."""
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(part, Mapping) and TARGET in part for part in value.values())
+    )
+
+
 def fits(value: Any, annotation: ast.expr | None) -> bool:
     """Whether `value`, a plain value from YAML, fits `annotation`.
 

@@ -10,12 +10,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from langevin.config.signature import Field, TargetError, signature
-from langevin.config.types import TARGET, describe, fits
+from langevin.config.types import TARGET, describe, fits, holds_components
 from langevin.errors import UserError
 
 CONF = next(path for path in (Path(__file__).parents[1] / "conf", Path(__file__).parents[3] / "conf") if path.is_dir())
 # Groups of which several options compose: their nodes hold named components.
-PLURAL = ("callbacks", "loggers", "metrics")
+PLURAL = ("callbacks", "likelihoods", "loggers", "metrics", "rescalings")
 # Groups that only choose others.
 BUNDLES = ("formulation", "experiment")
 
@@ -136,6 +136,9 @@ def _component(path: str, node: Any, allowed: str) -> Iterator[Mistake]:
             yield Mistake(f"{path}.{key}", unknown(key, [name for name in fields if name in node]))
         elif isinstance(value, Mapping) and TARGET in value:
             yield from _component(f"{path}.{key}", value, "a component")
+        elif holds_components(value):
+            for name, part in value.items():
+                yield from _component(f"{path}.{key}.{name}", part, "a component")
         else:
             yield from _value(f"{path}.{key}", value, Field(None, False) if fields is None else fields[key])
 

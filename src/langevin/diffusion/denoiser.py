@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from langevin.diffusion.level import Level, combine, like
@@ -48,12 +47,16 @@ class Denoiser(nn.Module):
         schedule: how noise grows with time.
         parameterization: what the network's output means.
         variance: the variance of a reverse step.
+
+    Raises:
+        UserError: when the parameterization does not suit the schedule.
     """
 
     def __init__(
         self, network: nn.Module, schedule: Schedule, parameterization: Parameterization, variance: Variance
     ) -> None:
         super().__init__()
+        parameterization.check(schedule)
         self.network = network
         self.schedule = schedule
         self.parameterization = parameterization
@@ -73,7 +76,11 @@ class Denoiser(nn.Module):
         raw, variance = output, None
         if output.shape[1] != x_t.shape[1]:
             raw, variance = output.split([x_t.shape[1], output.shape[1] - x_t.shape[1]], dim=1)
-        a, b = self.parameterization.mix(self.schedule, t)
+        return self.solve(raw, variance, x_t, t)
+
+    def solve(self, raw: Tensor, variance: Tensor | None, x_t: Tensor, t: Tensor) -> Prediction:
+        """What a network's output F (B, C, H, W), in this model's parameterization, says of `x_t` at the times `t`."""
+        level, (a, b) = self.schedule(t), self.parameterization.mix(self.schedule, t)
         determinant = level.alpha * b - level.sigma * a
         return Prediction(
             x=combine(b / determinant, x_t, -level.sigma / determinant, raw),
@@ -91,13 +98,3 @@ class Denoiser(nn.Module):
 def eps_from_x(x: Tensor, x_t: Tensor, level: Level) -> Tensor:
     """The noise that goes with the picture `x` in `x_t`: ``(x_t - alpha x) / sigma``."""
     return combine(1 / level.sigma, x_t, -level.alpha / level.sigma, x)
-
-
-def is_solvable(schedule: Schedule, parameterization: Parameterization) -> bool:
-    """Whether x can be told from x_t and the network's output at the noisiest level.
-
-    A prediction of eps, for one, says nothing of x where no signal is left (alpha = 0).
-    """
-    t = torch.tensor(schedule.t_max, dtype=torch.float64)
-    level, (a, b) = schedule(t), parameterization.mix(schedule, t)
-    return bool((level.alpha * b - level.sigma * a).abs() > 1e-12)

@@ -35,9 +35,14 @@ def transition(schedule: Schedule, s: Tensor, t: Tensor) -> Transition:
     return Transition(alpha, variance, variance * (at_s.sigma / at_t.sigma).square())
 
 
-def posterior_mean(x: Tensor, x_t: Tensor, schedule: Schedule, s: Tensor, t: Tensor) -> Tensor:
-    """The mean of q(x_s | x_t, x), shape (B, ...). Source: DDPM (Ho et al. 2020), equation 7, for any s < t."""
+def posterior_weights(schedule: Schedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """What the mean of q(x_s | x_t, x) is made of: the weights of x and of x_t, each of the shape of `t`."""
     at_s, at_t = schedule(s), schedule(t)
     step = transition(schedule, s, t)
-    weight = step.alpha * (at_s.sigma / at_t.sigma).square()
-    return combine(at_s.alpha * step.variance / at_t.sigma.square(), x, weight, x_t)
+    return at_s.alpha * step.variance / at_t.sigma.square(), step.alpha * (at_s.sigma / at_t.sigma).square()
+
+
+def posterior_mean(x: Tensor, x_t: Tensor, schedule: Schedule, s: Tensor, t: Tensor) -> Tensor:
+    """The mean of q(x_s | x_t, x), shape (B, ...). Source: DDPM (Ho et al. 2020), equation 7, for any s < t."""
+    of_x, of_x_t = posterior_weights(schedule, s, t)
+    return combine(of_x, x, of_x_t, x_t)

@@ -1,9 +1,13 @@
 """Classifier-free guidance."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
+from langevin.diffusion.level import like
 from langevin.errors import UserError
 
 
@@ -12,29 +16,46 @@ class ClassifierFree:
 
     Both predictions are made in one batch. A scale of 1 is no guidance (and costs nothing more); other texts write
     ``w = scale - 1``. The model must have been trained with its condition dropped now and then (`condition.dropout`).
-    Source: Ho and Salimans 2022, equation 6.
+    Sources: Ho and Salimans 2022, equation 6; the interval, Kynkaanniemi et al. 2024 (arXiv 2404.07724); the rescaling,
+    Lin et al. 2023 (arXiv 2305.08891), section 3.4.
 
     Args:
         denoiser: the model.
-        scale: at least 0; 0 is unconditional.
+        scale: 0 is unconditional, 1 conditional, more exaggerates the condition.
+        rescale: phi; how far the guided output of each picture is brought back to the conditional one's standard
+            deviation, against overexposure: 0 not at all, 1 wholly.
+        sigma_min: only where ``sigma / alpha`` is above this there is guidance; None for no bound.
+        sigma_max: only where it is at most this; None for no bound.
 
     Raises:
-        UserError: when the scale is negative.
+        UserError: when the interval is empty.
     """
 
-    def __init__(self, denoiser: Denoiser, scale: float = 1.0) -> None:
-        if scale < 0:
-            raise UserError(f"scale is {scale}; allowed: at least 0 (1 is no guidance)")
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        scale: Annotated[float, Ge(0)] = 1.0,
+        rescale: Annotated[float, Ge(0), Le(1)] = 0.0,
+        sigma_min: Annotated[float, Ge(0)] | None = None,
+        sigma_max: Annotated[float, Ge(0)] | None = None,
+    ) -> None:
+        self.low = 0.0 if sigma_min is None else sigma_min
+        self.high = float("inf") if sigma_max is None else sigma_max
+        if self.high <= self.low:
+            raise UserError(f"sigma_max is {sigma_max}; allowed: above sigma_min ({sigma_min})")
         self.denoiser = denoiser
         self.schedule = denoiser.schedule
         self.variance = denoiser.variance
         self.scale = scale
+        self.rescale = rescale
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Prediction:
         """See `Denoiser.forward`; `cond` is needed."""
         if cond is None:
             raise UserError("guidance=classifier_free needs a condition (labels) to guide towards, and none was given")
-        if self.scale == 1:
+        ratio = self.schedule(t).ratio
+        scale = 1 + (self.scale - 1) * ((ratio > self.low) & (ratio <= self.high)).double()
+        if (scale == 1).all():
             return self.denoiser(x_t, t, cond)
         null = self.denoiser.null_condition(cond)
         both = self.denoiser(
@@ -42,10 +63,15 @@ class ClassifierFree:
             t if t.ndim == 0 else torch.cat([t, t]),
             {name: torch.cat([cond[name], null[name]]) for name in cond},
         )
-        (x, x_null), (eps, eps_null), (raw, raw_null) = both.x.chunk(2), both.eps.chunk(2), both.raw.chunk(2)
-        return Prediction(
-            x=torch.lerp(x_null, x, self.scale),
-            eps=torch.lerp(eps_null, eps, self.scale),
-            raw=torch.lerp(raw_null, raw, self.scale),
-            variance=None if both.variance is None else both.variance.chunk(2)[0],
-        )
+        raw, raw_null = both.raw.chunk(2)
+        guided = torch.lerp(raw_null, raw, like(scale, raw))
+        if self.rescale > 0:
+            # Where there is no guidance the two spreads are the same, and so nothing is changed.
+            guided = guided * (1 + self.rescale * (spread(raw) / spread(guided) - 1))
+        variance = None if both.variance is None else both.variance.chunk(2)[0]
+        return self.denoiser.solve(guided, variance, x_t, t)
+
+
+def spread(x: Tensor) -> Tensor:
+    """The standard deviation of each picture: (B, 1, 1, 1)."""
+    return x.std(dim=tuple(range(1, x.ndim)), keepdim=True)

@@ -1,24 +1,35 @@
-"""What a network is told about the image beside its noise level."""
+"""What a network is told about the image beside its noise level, as one vector.
 
+A text encoder's sequence for cross-attention, or an image to be concatenated to x (super-resolution), is no such
+vector: it will be a further entry of `cond`, which the forward of a network made for it reads itself.
+"""
+
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Annotated, cast
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from langevin.errors import UserError
-from langevin.networks.checked import Checked
 
 NO_LABEL = -1
 """The label of an image whose class is unknown or withheld."""
 
 
-class Condition(nn.Module, Checked, ABC):
+class Condition(nn.Module, ABC):
     """A condition as an embedding that is added to that of the noise level.
 
     A constructor takes `dim`, the size of the embedding, from the network; its other parameters come from the config
     and from the facts of the dataset.
+
+    Attributes:
+        inputs: names of the entries of `cond` that it reads.
     """
+
+    inputs: frozenset[str]
 
     @abstractmethod
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Tensor:
@@ -32,39 +43,33 @@ class Condition(nn.Module, Checked, ABC):
             (B, dim).
         """
 
+    @abstractmethod
+    def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give `cond` with every entry that is read here saying nothing, of the same shape and type."""
+
 
 class ClassLabel(Condition):
     """A learned vector for every class, and one more for "no label".
 
     While training, labels are replaced by "no label" at random, so that one network learns both the conditional and the
     unconditional model, as classifier-free guidance needs (Ho & Salimans 2022, algorithm 1). The vectors start from a
-    standard normal, as ADM's (Dhariwal & Nichol 2021).
+    standard normal, as ADM's (Dhariwal & Nichol 2021), where the network does not start them itself.
 
     Args:
-        num_classes: number of classes, at least 1; a fact of the dataset.
-        dropout: probability in [0, 1] that a label is withheld while training; 0 where guidance is not wanted.
+        num_classes: number of classes; a fact of the dataset.
+        dropout: probability that a label is withheld while training; 0 where guidance is not wanted.
         dim: size of the embedding; handed in by the network.
-
-    Raises:
-        UserError: when a parameter is out of its range.
     """
 
-    def __init__(self, num_classes: int, dropout: float, dim: int) -> None:
+    inputs = frozenset({"label"})
+
+    def __init__(
+        self, num_classes: Annotated[int, Ge(1)], dropout: Annotated[float, Ge(0), Le(1)], dim: Annotated[int, Ge(1)]
+    ) -> None:
         super().__init__()
-        self.require(num_classes=num_classes, dropout=dropout)
         self.num_classes = num_classes
         self.dropout = dropout
         self.table = nn.Embedding(num_classes + 1, dim)
-
-    @classmethod
-    def check(cls, *, num_classes: int, dropout: float) -> list[tuple[str, str]]:
-        """List every mistake in the parameters; see `Checked.check`."""
-        mistakes = []
-        if num_classes < 1:
-            mistakes.append(("num_classes", f"{num_classes} is no number of classes: at least 1"))
-        if not 0 <= dropout <= 1:
-            mistakes.append(("dropout", f"{dropout} is no probability: from 0 to 1"))
-        return mistakes
 
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Tensor:
         """Embed `cond["label"]`, (B,) integers in [-1, num_classes), -1 meaning "no label", as is None for all.
@@ -82,9 +87,13 @@ class ClassLabel(Condition):
                 self._require_in_range(label)
             label = label.to(device)
         if self.training and self.dropout > 0:
-            label = label.masked_fill(torch.rand(batch, device=device) < self.dropout, NO_LABEL)
+            label = label.masked_fill(withheld(self.dropout, batch, device), NO_LABEL)
         # Only -1 becomes the last row: any other negative label must reach the embedding and fail there.
         return self.table(label.masked_fill(label == NO_LABEL, self.num_classes))
+
+    def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Condition`: every label becomes -1."""
+        return {**cond, "label": torch.full_like(cond["label"], NO_LABEL)}
 
     def _require_in_range(self, label: Tensor) -> None:
         wrong = label[(label < NO_LABEL) | (label >= self.num_classes)]
@@ -92,3 +101,95 @@ class ClassLabel(Condition):
             raise UserError(
                 f"label: {int(wrong[0])} is out of range: 0 to {self.num_classes - 1}, or {NO_LABEL} for no label"
             )
+
+
+class Vector(Condition):
+    """A feature vector of each image through two linear layers with SiLU between, and a learned vector for "none".
+
+    While training, vectors are withheld at random, as labels are by `ClassLabel`.
+
+    Args:
+        size: length of the feature vectors.
+        dropout: probability that a vector is withheld while training; 0 where guidance is not wanted.
+        dim: size of the embedding; handed in by the network.
+    """
+
+    inputs = frozenset({"vector"})
+
+    def __init__(
+        self, size: Annotated[int, Ge(1)], dropout: Annotated[float, Ge(0), Le(1)], dim: Annotated[int, Ge(1)]
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.dropout = dropout
+        self.embed = nn.Sequential(nn.Linear(size, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.none = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Tensor:
+        """Embed `cond["vector"]`, (B, size) floating point, a row of NaN meaning "none", as is None for all.
+
+        Raises:
+            UserError: when the vectors have another length.
+        """
+        if cond is None:
+            return self.none.expand(batch, -1)
+        vector = cond["vector"].to(self.none)
+        if vector.shape != (batch, self.size):
+            allowed = f"({batch}, {self.size}), a vector for each image"
+            raise UserError(f"vector: the shape {tuple(vector.shape)} does not fit: {allowed}")
+        # A single NaN is no way of saying "none", but a mistake that must show.
+        absent = vector.isnan().all(dim=1)
+        if self.training and self.dropout > 0:
+            absent = absent | withheld(self.dropout, batch, vector.device)
+        # What is absent must not reach the layers: NaN times the gradient 0 is NaN.
+        embedded = self.embed(vector.masked_fill(absent[:, None], 0))
+        return torch.where(absent[:, None], self.none.to(embedded.dtype), embedded)
+
+    def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Condition`: every vector becomes NaN."""
+        return {**cond, "vector": torch.full_like(cond["vector"], math.nan)}
+
+
+class Several(Condition):
+    """Several conditions at once: the sum of their embeddings.
+
+    Each part withholds its own input, independently of the others; a part whose input is not in `cond` says nothing.
+
+    Args:
+        parts: the conditions, by any names.
+
+    Raises:
+        UserError: when there is none.
+    """
+
+    def __init__(self, parts: dict[str, Condition]) -> None:
+        super().__init__()
+        if not parts:
+            raise UserError("parts is {}; allowed: at least one condition")
+        self.parts = nn.ModuleList(parts.values())
+        self.inputs = frozenset(name for part in parts.values() for name in part.inputs)
+
+    def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Tensor:
+        """See `Condition`."""
+        embeddings = [part(cond if reads(part, cond) else None, batch) for part in self._conditions()]
+        return torch.stack(embeddings).sum(dim=0)
+
+    def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Condition`: what every part reads says nothing."""
+        for part in self._conditions():
+            if reads(part, cond):
+                cond = part.null(cond)
+        return dict(cond)
+
+    def _conditions(self) -> list[Condition]:
+        return cast("list[Condition]", list(self.parts))
+
+
+def reads(part: Condition, cond: Mapping[str, Tensor] | None) -> bool:
+    """Whether there is anything in `cond` for a condition to read."""
+    return cond is not None and not part.inputs.isdisjoint(cond)
+
+
+def withheld(probability: float, batch: int, device: torch.device) -> Tensor:
+    """Draw which samples of a batch are not told their condition: (B,) bool."""
+    return torch.rand(batch, device=device) < probability

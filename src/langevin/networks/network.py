@@ -3,11 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from langevin.networks.checked import Checked
-from langevin.networks.condition import NO_LABEL
+from langevin.networks.condition import Condition
 
 
 class Network(nn.Module, Checked, ABC):
@@ -17,7 +16,12 @@ class Network(nn.Module, Checked, ABC):
 
     A network's constructor takes, beside its own parameters, the facts of the dataset as keywords: `in_channels`,
     `out_channels`, `image_size` and `condition`. Its `check` takes `image_size` and its own parameters.
+
+    Attributes:
+        condition: embeds what the network is told of each image; None for an unconditional network.
     """
+
+    condition: Condition | None
 
     @abstractmethod
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -40,8 +44,6 @@ class Network(nn.Module, Checked, ABC):
             cond: as in `forward`.
 
         Returns:
-            `cond` with every label replaced by -1; None stays None.
+            `cond` with all that the network's condition reads saying nothing, see `Condition.null`; None stays None.
         """
-        if cond is None:
-            return None
-        return {**cond, "label": torch.full_like(cond["label"], NO_LABEL)}
+        return cond if cond is None or self.condition is None else self.condition.null(cond)

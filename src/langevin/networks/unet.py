@@ -1,39 +1,68 @@
-"""The U-Net of DDPM (Ho, Jain & Abbeel 2020, appendix B)."""
+"""The U-Net of DDPM (Ho, Jain & Abbeel 2020, appendix B) and what came of it: one network, the differences options."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-from langevin.networks.blocks.attention import SelfAttention
-from langevin.networks.blocks.block import NORM_GROUPS, Block, Chain, normalization
-from langevin.networks.blocks.resample import Downsample, Upsample
+from langevin.networks.blocks.attention import SelfAttention, number_of_heads
+from langevin.networks.blocks.block import NORM_EPSILON, NORM_GROUPS, Block, Chain, normalization
+from langevin.networks.blocks.progressive import ProgressiveInput
+from langevin.networks.blocks.resample import Downsample, FilterDown, FilterUp, Upsample
 from langevin.networks.blocks.residual import ResidualBlock
 from langevin.networks.condition import Condition
-from langevin.networks.embeddings import TimeEmbedding
+from langevin.networks.embeddings import FEATURES, TimeEmbedding
 from langevin.networks.initialization import fan_average, zero
 from langevin.networks.network import Network
+
+BOX = (1, 1)
 
 
 class UNet(Network):
     """Down through the resolutions and up again, each step up seeing what the matching step down saw.
 
     Each level halves the resolution of the one above it. The lowest is followed by a residual block, self-attention and
-    a residual block, whatever `attention_resolutions` says.
+    a residual block, whatever `attention_resolutions` says. The defaults are DDPM's choices; others make it the network
+    of IDDPM and ADM (Nichol & Dhariwal 2021, Dhariwal & Nichol 2021), and DDPM++ and NCSN++ (Song et al. 2021,
+    Score-SDE) as EDM has them (Karras et al. 2022). Weights start by DDPM's scheme and the last layer of every branch
+    at zero, whichever they are.
 
     Args:
         in_channels: channels of the input image.
         out_channels: channels of the output: more than `in_channels` where a variance is learned.
         image_size: height and width of the image, divisible by 2 ** (number of levels - 1). It places the attention.
         condition: builds the condition's embedding, called with `dim=`; None for an unconditional network.
-        channels: width of the first level, a multiple of 32 (the groups of GroupNorm).
+        channels: width of the first convolution, a multiple of 32 (the groups of GroupNorm). The embedding is four
+            times as wide.
         channel_multipliers: width of each level as a multiple of `channels`; its length is the number of levels.
         blocks_per_level: residual blocks in each level on the way down; one more on the way up.
         attention_resolutions: heights of feature maps where self-attention follows each residual block. Some may not
             occur at this image size, so that one preset serves several sizes.
-        head_channels: width of one attention head, a divisor of every width that attends; None for a single head.
+        single_up_attention: whether self-attention follows only the last residual block of such a level on the way up.
+        heads: number of attention heads, a divisor of every width that attends; None leaves it to `head_channels`.
+        head_channels: width of one attention head, a divisor of every width that attends; None leaves it to `heads`.
+            With both None there is a single head.
+        time_embedding: features of the noise level: "sinusoidal" (DDPM's), "cosine_first" (OpenAI's: cosines first,
+            without the lowest frequency; see `sinusoidal_embedding`) or "fourier" (NCSN++'s; see `Fourier`).
+        map_condition: whether the condition joins these features before the linear layers (EDM's DDPM++ and NCSN++);
+            else it is added after them (ADM).
+        scale_shift: whether the embedding scales and shifts a normalization (AdaGN); else it is added to the features.
+        skip_rescale: whether every sum of a residual branch, or attention, and its shortcut is divided by sqrt(2).
+        residual_resampling: whether the resolution changes inside residual blocks (BigGAN, ADM), one more in each level
+            but the lowest, down and up; else by a strided convolution, and nearest neighbours with a convolution.
+        symmetric_padding: whether the strided convolution pads all sides (OpenAI); else only two (DDPM).
+        resample_filter: taps of the filter of `residual_resampling` and `progressive_input`; see `Filter`.
+        resample_projection: whether these blocks' shortcuts are 1x1 convolutions even where the width is kept.
+        progressive_input: whether the image comes in at every resolution; see `ProgressiveInput`.
+        norm_epsilon: GroupNorm's: 1e-6 in DDPM and NCSN++, 1e-5 in OpenAI's networks.
         dropout: probability in [0, 1) inside the residual blocks.
+        checkpointing: keep only each step's input for the gradient and compute the rest again: slower by about a third,
+            in much less memory. The gradients are the same.
 
     Raises:
         UserError: on the first mistake that `check` finds.
@@ -50,8 +79,21 @@ class UNet(Network):
         channel_multipliers: list[int],
         blocks_per_level: int,
         attention_resolutions: list[int],
+        single_up_attention: bool = False,
+        heads: Annotated[int, Ge(1)] | None = None,
         head_channels: int | None,
+        time_embedding: Literal["sinusoidal", "cosine_first", "fourier"] = "sinusoidal",
+        map_condition: bool = False,
+        scale_shift: bool = False,
+        skip_rescale: bool = False,
+        residual_resampling: bool = False,
+        symmetric_padding: bool = False,
+        resample_filter: Sequence[float] = BOX,
+        resample_projection: bool = False,
+        progressive_input: bool = False,
+        norm_epsilon: Annotated[float, Gt(0)] = NORM_EPSILON,
         dropout: float,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.require(
@@ -60,31 +102,70 @@ class UNet(Network):
             channel_multipliers=channel_multipliers,
             blocks_per_level=blocks_per_level,
             attention_resolutions=attention_resolutions,
+            single_up_attention=single_up_attention,
+            heads=heads,
             head_channels=head_channels,
+            time_embedding=time_embedding,
+            map_condition=map_condition,
+            scale_shift=scale_shift,
+            skip_rescale=skip_rescale,
+            residual_resampling=residual_resampling,
+            symmetric_padding=symmetric_padding,
+            resample_filter=resample_filter,
+            resample_projection=resample_projection,
+            progressive_input=progressive_input,
+            norm_epsilon=norm_epsilon,
             dropout=dropout,
+            checkpointing=checkpointing,
         )
+        self.map_condition = map_condition
+        self.checkpointing = checkpointing
         widths = [channels * multiplier for multiplier in channel_multipliers]
         attends = [image_size // 2**level in attention_resolutions for level in range(len(widths))]
         embedding_channels = 4 * channels
 
-        def residual(width_in: int, width_out: int) -> Block:
-            return ResidualBlock(width_in, width_out, embedding_channels, dropout)
+        residual = partial(
+            ResidualBlock,
+            embedding_channels=embedding_channels,
+            dropout=dropout,
+            norm_epsilon=norm_epsilon,
+            scale_shift=scale_shift,
+            skip_rescale=skip_rescale,
+            resample_projection=resample_projection,
+        )
 
         def attention(width: int) -> Block:
-            return SelfAttention(width, heads=width // (head_channels or width))
+            return SelfAttention(width, number_of_heads(width, heads, head_channels), norm_epsilon, skip_rescale)
 
         def step(width_in: int, width_out: int, attend: bool) -> list[Block]:
             return [residual(width_in, width_out), *([attention(width_out)] if attend else [])]
 
-        self.time = TimeEmbedding(channels, embedding_channels)
-        self.condition = None if condition is None else condition(dim=embedding_channels)
+        def downsample(width: int) -> Block:
+            if residual_resampling:
+                return Chain(residual(width, width, resample=FilterDown(resample_filter)))
+            return Downsample(width, symmetric_padding)
+
+        def upsample(width: int) -> Block:
+            return (
+                residual(width, width, resample=FilterUp(resample_filter)) if residual_resampling else Upsample(width)
+            )
+
+        self.time = TimeEmbedding(channels, embedding_channels, time_embedding)
+        told = self.time.features.channels if map_condition else embedding_channels
+        self.condition = None if condition is None else condition(dim=told)
         self.first = fan_average(nn.Conv2d(in_channels, channels, 3, padding=1))
 
         self.down = nn.ModuleList()
+        self.progressive = nn.ModuleDict()  # by the index, in `down`, of the step after which the image comes in
         width, skips = channels, [channels]  # of the feature map at hand, and of all those the way up will see
+        pyramid = in_channels  # width of what comes in progressively
         for level, (level_width, attend) in enumerate(zip(widths, attends, strict=True)):
             if level > 0:
-                self.down.append(Downsample(width))
+                if progressive_input:
+                    filtered = FilterDown(resample_filter)
+                    self.progressive[str(len(self.down))] = ProgressiveInput(pyramid, width, filtered)
+                    pyramid = width
+                self.down.append(downsample(width))
                 skips.append(width)
             for _ in range(blocks_per_level):
                 self.down.append(Chain(*step(width, level_width, attend)))
@@ -96,13 +177,14 @@ class UNet(Network):
         self.up = nn.ModuleList()
         for level in reversed(range(len(widths))):
             for remaining in reversed(range(blocks_per_level + 1)):
-                blocks = step(width + skips.pop(), widths[level], attends[level])
+                attend = attends[level] and (remaining == 0 or not single_up_attention)
+                blocks = step(width + skips.pop(), widths[level], attend)
                 width = widths[level]
                 if level > 0 and remaining == 0:
-                    blocks.append(Upsample(width))
+                    blocks.append(upsample(width))
                 self.up.append(Chain(*blocks))
 
-        self.norm = normalization(width)
+        self.norm = normalization(width, norm_epsilon)
         self.last = zero(nn.Conv2d(width, out_channels, 3, padding=1))
         # Convolutions are faster with the channels innermost, on the CPU and on the tensor cores of a GPU.
         self.to(memory_format=torch.channels_last)
@@ -116,12 +198,25 @@ class UNet(Network):
         channel_multipliers: Sequence[int],
         blocks_per_level: int,
         attention_resolutions: Sequence[int],
+        single_up_attention: bool = False,
+        heads: int | None = None,
         head_channels: int | None,
+        time_embedding: str = "sinusoidal",
+        map_condition: bool = False,
+        scale_shift: bool = False,
+        skip_rescale: bool = False,
+        residual_resampling: bool = False,
+        symmetric_padding: bool = False,
+        resample_filter: Sequence[float] = BOX,
+        resample_projection: bool = False,
+        progressive_input: bool = False,
+        norm_epsilon: float = NORM_EPSILON,
         dropout: float,
+        checkpointing: bool = False,
     ) -> list[tuple[str, str]]:
         """List every mistake in the parameters; see `Checked.check`."""
         mistakes = []
-        multipliers, attending = list(channel_multipliers), list(attention_resolutions)
+        multipliers = list(channel_multipliers)
         if channels < 1 or channels % NORM_GROUPS:
             allowed = f"a positive multiple of {NORM_GROUPS}, the groups of GroupNorm"
             mistakes.append(("channels", f"{channels} does not split into groups: {allowed}"))
@@ -129,6 +224,22 @@ class UNet(Network):
             mistakes.append(("blocks_per_level", f"{blocks_per_level} is too few: at least 1"))
         if not 0 <= dropout < 1:
             mistakes.append(("dropout", f"{dropout} is no probability of dropping: from 0 to below 1"))
+        if time_embedding not in FEATURES:
+            mistakes.append(("time_embedding", f"{time_embedding} is unknown: one of {', '.join(FEATURES)}"))
+        if norm_epsilon <= 0:
+            mistakes.append(("norm_epsilon", f"{norm_epsilon} may divide by zero: above 0"))
+
+        taps = list(resample_filter)
+        if len(taps) < 2 or len(taps) % 2 or sum(taps) <= 0:
+            allowed = "an even number of taps with a positive sum, such as [1, 1] or [1, 3, 3, 1]"
+            mistakes.append(("resample_filter", f"{taps} is no filter here: {allowed}"))
+        elif tuple(taps) != BOX and not (residual_resampling or progressive_input):
+            allowed = f"{list(BOX)}, or residual_resampling or progressive_input"
+            mistakes.append(("resample_filter", f"{taps} has nothing to filter: {allowed}"))
+        if resample_projection and not residual_resampling:
+            mistakes.append(("resample_projection", "true has no block to act in: false, or residual_resampling"))
+        if symmetric_padding and residual_resampling:
+            mistakes.append(("symmetric_padding", "true has no convolution to pad: false with residual_resampling"))
 
         if not multipliers or min(multipliers) < 1:
             mistakes.append(
@@ -137,34 +248,48 @@ class UNet(Network):
             return mistakes  # what follows speaks of the levels
 
         lowest = len(multipliers) - 1
-        resolutions = [image_size // 2**level for level in range(lowest + 1)]
         if image_size < 1 or image_size % 2**lowest:
             allowed = f"image sizes divisible by {2**lowest}, or fewer levels"
             mistakes.append(
                 ("channel_multipliers", f"{multipliers} halve an image of size {image_size} {lowest} times: {allowed}")
             )
-
-        if head_channels is not None:
-            attend = [resolution in (*attending, resolutions[-1]) for resolution in resolutions]
-            widths = [channels * multiplier for multiplier, here in zip(multipliers, attend, strict=True) if here]
-            if head_channels < 1 or any(width % head_channels for width in widths):
-                allowed = "a divisor of each, or null for a single head"
-                mistakes.append(("head_channels", f"{head_channels} does not divide the widths {widths}: {allowed}"))
-        return mistakes
+        attend = [level == lowest or image_size // 2**level in attention_resolutions for level in range(lowest + 1)]
+        widths = [channels * multiplier for multiplier, here in zip(multipliers, attend, strict=True) if here]
+        return mistakes + list(_heads_mistakes(heads, head_channels, widths))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
-        embedding = self.time(c_noise)
-        if self.condition is not None:
-            embedding = embedding + self.condition(cond, len(x))
+        condition = None if self.condition is None else self.condition(cond, len(x))
+        embedding = self.time(c_noise, condition if self.map_condition else None)
+        if condition is not None and not self.map_condition:
+            embedding = embedding + condition
 
-        x = self.first(x.contiguous(memory_format=torch.channels_last))
+        pyramid = x.contiguous(memory_format=torch.channels_last)
+        x = self.first(pyramid)
         skips = [x]
-        for block in self.down:
-            x = block(x, embedding)
+        for index, block in enumerate(self.down):
+            x = self._run(block, x, embedding)
+            if str(index) in self.progressive:
+                x = pyramid = self.progressive[str(index)](x, pyramid)
             skips.append(x)
-        x = self.middle(x, embedding)
+        x = self._run(self.middle, x, embedding)
         for block in self.up:
-            x = block(torch.cat((x, skips.pop()), dim=1), embedding)
+            x = self._run(block, torch.cat((x, skips.pop()), dim=1), embedding)
         # The layout is nobody else's business: the result is in the usual one.
         return self.last(functional.silu(self.norm(x))).contiguous()
+
+    def _run(self, block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, x, embedding, use_reentrant=False)
+        return block(x, embedding)
+
+
+def _heads_mistakes(heads: int | None, head_channels: int | None, widths: list[int]) -> Iterator[tuple[str, str]]:
+    """What is wrong with the heads where feature maps of these widths attend."""
+    if heads is not None and head_channels is not None:
+        yield "heads", f"{heads} is given beside head_channels {head_channels}: one of them, the other null"
+        return
+    for name, value in (("heads", heads), ("head_channels", head_channels)):
+        if value is not None and (value < 1 or any(width % value for width in widths)):
+            allowed = "a divisor of each, or null for a single head"
+            yield name, f"{value} does not divide the widths {widths}: {allowed}"

@@ -1,13 +1,17 @@
 """DDPM's sampler."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from langevin.diffusion.level import like
+from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import posterior_mean
 from langevin.samplers.grid import TimeGrid
-from langevin.samplers.noise import NoiseSource
 from langevin.samplers.sampler import Predictor, Sampler
+from langevin.samplers.thresholding import Thresholding
 
 
 class Ancestral(Sampler[None]):
@@ -17,12 +21,14 @@ class Ancestral(Sampler[None]):
 
     Args:
         grid: the times it visits.
+        thresholding: keeps each predicted picture in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
-        clip: whether each predicted picture is clamped to [-1, 1].
     """
 
-    def __init__(self, grid: TimeGrid, steps: int | None = None, clip: bool = True) -> None:
-        super().__init__(grid, steps, clip)
+    def __init__(
+        self, grid: TimeGrid, thresholding: Thresholding | None = None, steps: Annotated[int, Ge(1)] | None = None
+    ) -> None:
+        super().__init__(grid, thresholding, steps)
 
     def step(
         self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource
@@ -30,7 +36,7 @@ class Ancestral(Sampler[None]):
         """See `Sampler`; no noise is added in the last step."""
         prediction = denoise(x_t, t)
         if s == 0:
-            return prediction.x, None
+            return like(denoise.schedule(s).alpha, x_t) * prediction.x, None
         mean = posterior_mean(prediction.x, x_t, denoise.schedule, s, t)
         log_variance = denoise.variance.log_variance(prediction.variance, denoise.schedule, s, t)
         return mean + like(torch.exp(0.5 * log_variance), x_t) * noise(), None

@@ -1,14 +1,18 @@
 """DDIM."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
+from langevin.diffusion.denoiser import Condition, Denoise
 from langevin.diffusion.level import combine, like
+from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import transition
-from langevin.errors import UserError
 from langevin.samplers.grid import TimeGrid
-from langevin.samplers.noise import NoiseSource
-from langevin.samplers.sampler import Predictor, Sampler
+from langevin.samplers.sampler import OnPrediction, Predictor, Sampler, prior_std
+from langevin.samplers.thresholding import Thresholding
 
 
 class DDIM(Sampler[None]):
@@ -16,18 +20,19 @@ class DDIM(Sampler[None]):
 
     Args:
         grid: the times it visits.
+        thresholding: keeps each predicted picture in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         eta: 0 renews no noise (deterministic); 1 renews as much as ancestral sampling with the small variance.
-        clip: whether each predicted picture is clamped to [-1, 1].
-
-    Raises:
-        UserError: when eta leaves [0, 1].
     """
 
-    def __init__(self, grid: TimeGrid, steps: int | None = 50, eta: float = 0.0, clip: bool = True) -> None:
-        super().__init__(grid, steps, clip)
-        if not 0 <= eta <= 1:
-            raise UserError(f"eta is {eta}; allowed: 0 (deterministic) to 1 (ancestral)")
+    def __init__(
+        self,
+        grid: TimeGrid,
+        thresholding: Thresholding | None = None,
+        steps: Annotated[int, Ge(1)] | None = 50,
+        eta: Annotated[float, Ge(0), Le(1)] = 0.0,
+    ) -> None:
+        super().__init__(grid, thresholding, steps)
         self.eta = eta
 
     def step(
@@ -36,9 +41,41 @@ class DDIM(Sampler[None]):
         """See `Sampler`."""
         prediction = denoise(x_t, t)
         at_s = denoise.schedule(s)
+        if self.eta == 0:
+            return combine(at_s.alpha, prediction.x, at_s.sigma, prediction.eps), None
         renewed = self.eta**2 * transition(denoise.schedule, s, t).posterior_variance
         kept = torch.sqrt((at_s.sigma.square() - renewed).clamp(min=0))
         x_s = combine(at_s.alpha, prediction.x, kept, prediction.eps)
-        if self.eta > 0 and s > 0:
-            x_s = x_s + like(torch.sqrt(renewed), x_t) * noise()
-        return x_s, None
+        return (x_s + like(torch.sqrt(renewed), x_t) * noise() if s > 0 else x_s), None
+
+    @torch.no_grad()
+    def invert(
+        self, denoise: Denoise, x: Tensor, cond: Condition | None = None, on_prediction: OnPrediction | None = None
+    ) -> Tensor:
+        """The noise that pictures come from: the deterministic steps, taken the other way.
+
+        Sampling from it with eta = 0 gives the pictures back, the better the more steps. The pictures themselves are
+        taken to be at the schedule's first time, where there is next to no noise; nothing is thresholded. Source: DDIM
+        (Song et al. 2021), section 4.3 and equation 14.
+
+        Args:
+            denoise: the model.
+            x: pictures (B, C, H, W) in [-1, 1].
+            cond: what the pictures are conditioned on.
+            on_prediction: is called after each evaluation.
+
+        Returns:
+            noise of unit variance, in place of the first a noise source would give.
+        """
+        schedule = denoise.schedule
+        times = self.grid(schedule, self.steps).flip(0)
+        times = torch.cat([times.new_tensor([schedule.t_min]), times[times > schedule.t_min]])
+        start = like(schedule(times[0]).alpha, x) * x
+        predictor = Predictor(denoise, times, cond, None, on_prediction)
+        end = DDIM(self.grid, None, self.steps, eta=0).walk(predictor, start, no_noise)
+        return end / prior_std(schedule, times[-1])
+
+
+def no_noise() -> Tensor:
+    """The noise source of a deterministic walk."""
+    raise AssertionError("a deterministic walk draws no noise")

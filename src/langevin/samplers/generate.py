@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Denoise, Denoiser
+from langevin.diffusion.noise import ImageNoise, NoiseSource
 from langevin.errors import UserError
-from langevin.images import to_uint8
-from langevin.samplers.noise import ImageNoise
+from langevin.images import from_uint8, to_uint8
+from langevin.samplers.ddim import DDIM
 from langevin.samplers.sampler import OnPrediction, Sampler
 
 
@@ -20,11 +21,13 @@ class Generated(NamedTuple):
         indices: which pictures these are, int64 (B,), on the CPU.
         images: uint8 (B, C, H, W).
         labels: int64 (B,) on the CPU; None for an unconditional model.
+        noise: what the pictures were made from, float32 (B, C, H, W) of unit variance.
     """
 
     indices: Tensor
     images: Tensor
     labels: Tensor | None
+    noise: Tensor
 
 
 def share(number: int, batch_size: int, rank: int, world_size: int) -> list[int]:
@@ -35,6 +38,12 @@ def share(number: int, batch_size: int, rank: int, world_size: int) -> list[int]
     """
     starts = range(rank * batch_size, number, world_size * batch_size)
     return [index for start in starts for index in range(start, min(start + batch_size, number))]
+
+
+def beginning_with(first: Tensor, rest: NoiseSource) -> NoiseSource:
+    """A noise source that gives `first` at first."""
+    left = [first]
+    return lambda: left.pop() if left else rest()
 
 
 class Generator:
@@ -79,12 +88,32 @@ class Generator:
         batch_size: int,
         device: torch.device | str,
         on_prediction: OnPrediction | None = None,
+        original: Callable[[Sequence[int]], tuple[Tensor, Tensor | None]] | None = None,
     ) -> Iterator[Generated]:
-        """Make the pictures `indices` of `seed`, `batch_size` at a time."""
+        """Make the pictures `indices` of `seed`, `batch_size` at a time.
+
+        Args:
+            denoiser: the model.
+            indices: which pictures.
+            seed: picture i is made from the noise of (seed, i).
+            batch_size: how many at once.
+            device: where.
+            on_prediction: is called after each evaluation of the model on the way from noise to pictures.
+            original: gives the pictures uint8 (B, C, H, W) of some indices, and their labels (B,) or None; then picture
+                i is made from the noise that inversion says they come from. The sampler must be able to invert.
+        """
         denoise = self.guide(denoiser)
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             labels = None if self.labels is None else torch.tensor([self.labels[i % len(self.labels)] for i in batch])
             cond = None if labels is None else {"label": labels.to(device)}
-            images = self.sampler(denoise, ImageNoise(seed, batch, self.shape, device), cond, on_prediction)
-            yield Generated(torch.tensor(batch), to_uint8(images), labels)
+            fresh = ImageNoise(seed, batch, self.shape, device)
+            if original is None:
+                first = fresh()
+            else:
+                images, own = original(batch)
+                as_it_was = cond if cond is None or own is None else {"label": own.to(device)}
+                assert isinstance(self.sampler, DDIM)
+                first = self.sampler.invert(denoise, from_uint8(images.to(device)), as_it_was)
+            made = self.sampler(denoise, beginning_with(first, fresh), cond, on_prediction)
+            yield Generated(torch.tensor(batch), to_uint8(made), labels, first)

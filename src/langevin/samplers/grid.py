@@ -1,8 +1,11 @@
 """The times a sampler visits."""
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
+from typing import Annotated
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
 from langevin.diffusion.schedules.schedule import Schedule
@@ -34,16 +37,27 @@ class TimeGrid(ABC):
             raise UserError(f"sampler.steps is {steps}; allowed: at least 1{most}")
         times = self.times(schedule, steps)
         if schedule.num_steps is not None:
-            times = torch.round(times)
+            times = apart(torch.round(times), schedule.num_steps)
         return torch.cat([times, times.new_zeros(1)])
 
     @abstractmethod
     def times(self, schedule: Schedule, steps: int) -> Tensor:
-        """The `steps` times at which the denoiser is called: float64, falling, all above 0."""
+        """The `steps` times at which the denoiser is called: float64, falling, all above 0.
+
+        With a discrete schedule they are rounded, and neighbours that become one time are moved apart.
+        """
 
 
 class Uniform(TimeGrid):
-    """Equal steps from the very last time down ("trailing"). Source: Lin et al. 2023, table 2."""
+    """Equal steps from the very last time to the first that a model knows, both included ("linspace")."""
+
+    def times(self, schedule: Schedule, steps: int) -> Tensor:
+        """See `TimeGrid`."""
+        return torch.linspace(schedule.t_max, schedule.t_min, steps, dtype=torch.float64)
+
+
+class Trailing(TimeGrid):
+    """Equal steps from the very last time to the data. Source: Lin et al. 2023 (arXiv 2305.08891), table 2."""
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
         """See `TimeGrid`."""
@@ -63,21 +77,127 @@ class Leading(TimeGrid):
             UserError: for a schedule in continuous time.
         """
         if schedule.num_steps is None:
-            raise UserError("grid=leading needs a schedule with discrete steps; take grid=uniform")
+            raise UserError("grid=leading needs a schedule with discrete steps; take grid=trailing")
         return torch.arange(steps - 1, -1, -1, dtype=torch.float64) * (schedule.num_steps // steps) + 1
 
 
 class Quadratic(TimeGrid):
-    """Steps that shrink towards the data: times grow as a square and end at T.
+    """Steps that shrink towards the data: times grow as a square and end at the last.
 
     Source: DDIM (Song et al. 2021), appendix D.2, which used it for CIFAR-10.
     """
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
-        """See `TimeGrid`; in discrete time neighbours that would round to one time are moved apart."""
+        """See `TimeGrid`."""
         fraction = torch.arange(steps, 0, -1, dtype=torch.float64) / steps
-        times = schedule.t_max * fraction.square()
-        if schedule.num_steps is None:
-            return times
-        # The k-th time from the end can be no earlier than k.
-        return torch.maximum(torch.round(times), torch.arange(steps, 0, -1, dtype=torch.float64))
+        return schedule.t_max * fraction.square()
+
+
+class Karras(TimeGrid):
+    """``(sigma / alpha)^(1 / rho)`` falls in equal steps, from the last level to the first, both included.
+
+    Source: EDM (Karras et al. 2022), equation 5.
+
+    Args:
+        rho: the exponent; a larger one takes shorter steps near the data.
+        sigma_min: the least ``sigma / alpha`` visited; None for that of the schedule's first time.
+        sigma_max: the greatest; None for that of its last.
+    """
+
+    def __init__(
+        self,
+        rho: Annotated[float, Gt(0)] = 7.0,
+        sigma_min: Annotated[float, Gt(0)] | None = None,
+        sigma_max: Annotated[float, Gt(0)] | None = None,
+    ) -> None:
+        if sigma_min is not None and sigma_max is not None and sigma_max <= sigma_min:
+            raise UserError(f"sigma_max is {sigma_max}; allowed: above sigma_min ({sigma_min})")
+        self.rho, self.sigma_min, self.sigma_max = rho, sigma_min, sigma_max
+
+    def times(self, schedule: Schedule, steps: int) -> Tensor:
+        """See `TimeGrid`.
+
+        Raises:
+            UserError: when `sigma_min` or `sigma_max` lies beyond the schedule's levels, or those have no end.
+        """
+        least, most = ends(schedule)
+        for name, sigma in (("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)):
+            if sigma is not None and not least <= sigma <= most:
+                raise UserError(f"grid.{name} is {sigma}; allowed: the schedule's {least:.6g} to {most:.6g}")
+        most = most if self.sigma_max is None else torch.full_like(most, self.sigma_max)
+        least = least if self.sigma_min is None else torch.full_like(least, self.sigma_min)
+        roots = most ** (1 / self.rho), least ** (1 / self.rho)
+        fraction = torch.arange(steps, dtype=torch.float64) / max(steps - 1, 1)
+        return schedule.time_of(torch.lerp(*roots, fraction) ** self.rho).clamp(schedule.t_min, schedule.t_max)
+
+
+class LogSNR(TimeGrid):
+    """logSNR rises in equal steps, from the last level to the first, both included.
+
+    Source: DPM-Solver (Lu et al. 2022), section 3.4.
+    """
+
+    def times(self, schedule: Schedule, steps: int) -> Tensor:
+        """See `TimeGrid`."""
+        first, last = (float(torch.log(ratio)) for ratio in ends(schedule))
+        ratios = torch.exp(torch.linspace(last, first, steps, dtype=torch.float64))
+        return schedule.time_of(ratios).clamp(schedule.t_min, schedule.t_max)
+
+
+class Explicit(TimeGrid):
+    """A list of times, on the schedule's own clock.
+
+    Args:
+        times: falling, all above 0; the data, at 0, comes after the last.
+
+    Raises:
+        UserError: when they do not fall, or leave the clock.
+    """
+
+    def __init__(self, times: list[float]) -> None:
+        if not times or not all(early > late for early, late in pairwise([*times, 0.0])):
+            raise UserError(f"times is {times}; allowed: falling numbers above 0")
+        self.list = times
+
+    def __call__(self, schedule: Schedule, steps: int | None) -> Tensor:
+        """See `TimeGrid`.
+
+        Raises:
+            UserError: when `steps` is another number than that of the list.
+        """
+        if steps not in (None, len(self.list)):
+            raise UserError(f"sampler.steps is {steps}; grid.times has {len(self.list)}: say so, or sampler.steps=null")
+        return super().__call__(schedule, len(self.list))
+
+    def times(self, schedule: Schedule, steps: int) -> Tensor:
+        """See `TimeGrid`."""
+        if self.list[0] > schedule.t_max:
+            raise UserError(f"grid.times begins at {self.list[0]}; allowed: at most the schedule's {schedule.t_max:g}")
+        return torch.tensor(self.list, dtype=torch.float64)
+
+
+def ends(schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """The ratio ``sigma / alpha`` at the schedule's first and last time.
+
+    Raises:
+        UserError: when the last is infinite, so that it cannot be stepped down from evenly.
+    """
+    first, last = (schedule(torch.tensor(t, dtype=torch.float64)).ratio for t in (schedule.t_min, schedule.t_max))
+    if last.isinf():
+        raise UserError("this grid needs a trace of signal at the schedule's last time; take grid=trailing")
+    return first, last
+
+
+def apart(times: Tensor, num_steps: int) -> Tensor:
+    """Falling whole numbers in {1, ..., num_steps} that are near `times`: the largest move is the least there can be.
+
+    Args:
+        times: whole numbers, none later than the one before it; some may be equal.
+        num_steps: the last time that is allowed; there are no more `times` than this.
+    """
+    # With their index added, times that fall by at least 1 are times that do not rise; the nearest such sequence lies
+    # halfway between the running minimum from the left and the running maximum from the right.
+    index = torch.arange(len(times), dtype=torch.float64)
+    times = times + index
+    below, above = torch.cummin(times, 0).values, torch.cummax(times.flip(0), 0).values.flip(0)
+    return torch.ceil((below + above) / 2).clamp(len(times), num_steps) - index

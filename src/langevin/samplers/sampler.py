@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoise, Prediction, eps_from_x
+from langevin.diffusion.level import Level, like
+from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.diffusion.variance import Variance
-from langevin.errors import UserError
 from langevin.samplers.grid import TimeGrid
-from langevin.samplers.noise import NoiseSource
+from langevin.samplers.thresholding import Thresholding
 
 State = TypeVar("State")
 OnPrediction = Callable[[Tensor, Tensor, Prediction], None]
@@ -26,15 +27,17 @@ class Predictor:
 
     Attributes:
         denoise: the model, guided or not.
+        times: all the times of the walk, first to last, float64 (steps + 1,).
         cond: what the pictures are conditioned on.
-        clip: whether each predicted picture is clamped to [-1, 1], its noise following suit.
+        thresholding: keeps each predicted picture in range, its noise following suit; None: as it is.
         on_prediction: is called with (x_t, t, prediction) after each evaluation of the model.
     """
 
     denoise: Denoise
-    cond: Condition | None
-    clip: bool
-    on_prediction: OnPrediction | None
+    times: Tensor
+    cond: Condition | None = None
+    thresholding: Thresholding | None = None
+    on_prediction: OnPrediction | None = None
 
     @property
     def schedule(self) -> Schedule:
@@ -49,8 +52,8 @@ class Predictor:
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
         """The prediction for the pictures `x_t` (B, C, H, W) at the time `t` ()."""
         prediction = self.denoise(x_t, t, self.cond)
-        if self.clip:
-            x = prediction.x.clamp(-1, 1)
+        if self.thresholding is not None:
+            x = self.thresholding(prediction.x)
             prediction = prediction._replace(x=x, eps=eps_from_x(x, x_t, self.schedule(t)))
         if self.on_prediction is not None:
             self.on_prediction(x_t, t, prediction)
@@ -62,19 +65,14 @@ class Sampler(ABC, Generic[State]):
 
     Args:
         grid: the times it visits.
+        thresholding: keeps each predicted picture in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
-        clip: whether each predicted picture is clamped to [-1, 1] (static thresholding).
-
-    Raises:
-        UserError: when steps is below 1.
     """
 
-    def __init__(self, grid: TimeGrid, steps: int | None, clip: bool) -> None:
-        if steps is not None and steps < 1:
-            raise UserError(f"steps is {steps}; allowed: at least 1, or null for all of the schedule's")
+    def __init__(self, grid: TimeGrid, thresholding: Thresholding | None, steps: int | None) -> None:
         self.grid = grid
+        self.thresholding = thresholding
         self.steps = steps
-        self.clip = clip
 
     @torch.no_grad()
     def __call__(
@@ -95,11 +93,17 @@ class Sampler(ABC, Generic[State]):
         Returns:
             pictures (B, C, H, W), in about [-1, 1].
         """
-        predictor = Predictor(denoise, cond, self.clip, on_prediction)
-        x = noise() * denoise.schedule.prior_std
+        times = self.grid(denoise.schedule, self.steps)
+        predictor = Predictor(denoise, times, cond, self.thresholding, on_prediction)
+        x = self.walk(predictor, noise() * prior_std(denoise.schedule, times[0]), noise)
+        # A schedule may scale the pictures themselves: then alpha is not 1 at the data.
+        return x / like(denoise.schedule(times[-1]).alpha, x)
+
+    def walk(self, denoise: Predictor, x: Tensor, noise: NoiseSource) -> Tensor:
+        """Take the pictures `x` (B, C, H, W), which are at the first of the predictor's times, to its last."""
         state: State | None = None
-        for t, s in pairwise(self.grid(denoise.schedule, self.steps)):
-            x, state = self.step(predictor, x, t, s, state, noise)
+        for t, s in pairwise(denoise.times):
+            x, state = self.step(denoise, x, t, s, state, noise)
         return x
 
     @abstractmethod
@@ -117,5 +121,16 @@ class Sampler(ABC, Generic[State]):
             noise: gives fresh standard normal noise.
 
         Returns:
-            the pictures at time s, and the state for the next step.
+            the pictures at time s, which is ``alpha x`` at the data, and the state for the next step.
         """
+
+
+def prior_std(schedule: Schedule, t: Tensor) -> float:
+    """The standard deviation of the noise that stands for pictures at the time `t` () of a grid's beginning.
+
+    It is the schedule's own, but where noise grows without bound and the grid begins below the schedule's last time.
+    """
+    noise, last = (torch.tensor(value, dtype=torch.float64) for value in (1.0, schedule.t_max))
+    if schedule.norm(Level(0 * noise, noise)) > 0:
+        return schedule.prior_std
+    return schedule.prior_std * float(schedule(t).sigma / schedule(last).sigma)

@@ -12,21 +12,23 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from langevin.diffusion.denoiser import Condition, Denoiser
+from langevin.diffusion.level import like
 from langevin.diffusion.objective import Objective
+from langevin.diffusion.time_sampler import TimeSampler, Uniform
 from langevin.training.ema import EMA
 from langevin.training.lr_schedule import LRSchedule
 
 
-def step_seed(seed: int, rank: int, batch_index: int | None) -> int:
+def step_seed(seed: int, rank: int | None, batch_index: int | None) -> int:
     """The seed of one rank's random numbers in one batch: a pure function, so a resumed run draws the same ones.
 
     Args:
         seed: the run's seed.
-        rank: the process.
+        rank: the process; None for the numbers that all share.
         batch_index: the training batch, from 0; None for validation.
     """
     # Mixed, since torch's CPU generator looks at the low 32 bits alone.
-    words = [seed, rank, 0 if batch_index is None else batch_index + 1]
+    words = [seed, 0 if rank is None else rank + 1, 0 if batch_index is None else batch_index + 1]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -39,6 +41,7 @@ class DiffusionModule(LightningModule):
     Args:
         denoiser: the model.
         objective: what is minimised.
+        time_sampler: where the times of training come from.
         ema: makes the averaged copy of a network.
         optimizer: makes the optimizer of some parameters.
         lr_schedule: the factor on the learning rate at each step.
@@ -51,6 +54,7 @@ class DiffusionModule(LightningModule):
         self,
         denoiser: Denoiser,
         objective: Objective,
+        time_sampler: TimeSampler,
         ema: Callable[[nn.Module], EMA],
         optimizer: Callable[[Iterator[nn.Parameter]], Optimizer],
         lr_schedule: LRSchedule,
@@ -61,6 +65,8 @@ class DiffusionModule(LightningModule):
         super().__init__()
         self.denoiser = denoiser
         self.objective = objective
+        self.time_sampler = time_sampler
+        self.times_generator = torch.Generator()
         self.ema = ema(denoiser.network)
         self.make_optimizer = optimizer
         self.lr_schedule = lr_schedule
@@ -78,12 +84,18 @@ class DiffusionModule(LightningModule):
         """The condition that goes with labels (B,); None for an unconditional model."""
         return {"label": labels} if self.conditional else None
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Count micro-batches from the optimizer step on, since a step may now be made of more or fewer of them.
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what the time sampler has learnt."""
+        checkpoint["time_sampler"] = self.time_sampler.state_dict()
 
-        Lightning is told that it stands where the last of them has just been trained on; of a checkpoint saved anywhere
-        else (after a validation, at the end) it would lose count of the steps between two rows of the log.
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what the time sampler had learnt, and count micro-batches anew from the optimizer step.
+
+        A step may now be made of more or fewer of them. Lightning is told that it stands where the last of them has
+        just been trained on; of a checkpoint saved anywhere else (after a validation, at the end) it would lose count
+        of the steps between two rows of the log.
         """
+        self.time_sampler.load_state_dict(checkpoint["time_sampler"])
         step, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
         batches = step * self.trainer.accumulate_grad_batches
         for count in ("total", "current"):
@@ -94,12 +106,29 @@ class DiffusionModule(LightningModule):
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Make the batch's random numbers its own."""
-        torch.manual_seed(step_seed(self.seed, self.global_rank, batch_idx))
+        self.seed_batch(batch_idx)
+
+    def seed_batch(self, batch_index: int | None) -> None:
+        """Seed this rank's random numbers, and those that all ranks share."""
+        torch.manual_seed(step_seed(self.seed, self.global_rank, batch_index))
+        self.times_generator.manual_seed(step_seed(self.seed, None, batch_index))
+
+    def draw_times(self, n: int, time_sampler: TimeSampler) -> tuple[Tensor, Tensor, Tensor]:
+        """The times of all ranks' batches (world size * n,), and of this rank's batch the times and importance (n,)."""
+        t, importance = time_sampler.sample(n * self.trainer.world_size, self.denoiser.schedule, self.times_generator)
+        mine = slice(self.global_rank * n, (self.global_rank + 1) * n)
+        return t, t[mine], importance[mine]
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The mean loss of a batch (pictures (B, C, H, W) in [-1, 1], labels (B,))."""
         x, labels = batch
-        terms = {name: term.mean() for name, term in self.objective(self.denoiser, x, self.condition(labels)).items()}
+        all_times, t, importance = self.draw_times(len(x), self.time_sampler)
+        terms = self.objective(self.denoiser, x, self.condition(labels), t)
+        if self.time_sampler.adapts:
+            losses = self.all_gather(terms["loss"].detach())
+            self.time_sampler.update(all_times, torch.as_tensor(losses).flatten().cpu())
+        terms["loss"] = like(importance, x).flatten() * terms["loss"]
+        terms = {name: term.mean() for name, term in terms.items()}
         # Lightning counts the step under way from 0; "step" tells loggers how many are done, as all else here counts.
         done = {"step": torch.tensor(float(self.global_step + 1))}
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()} | done, batch_size=len(x))
@@ -107,12 +136,15 @@ class DiffusionModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Give every validation the same times and noise, so that its losses compare over time."""
-        torch.manual_seed(step_seed(self.seed, self.global_rank, None))
+        self.seed_batch(None)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log the averaged weights' loss on held-out pictures."""
         x, labels = batch
-        terms = self.objective(self.averaged_denoiser, x, self.condition(labels))
+        # Times that follow the losses would be others every time; the mean they estimate is that over uniform ones.
+        _, t, importance = self.draw_times(len(x), Uniform() if self.time_sampler.adapts else self.time_sampler)
+        terms = self.objective(self.averaged_denoiser, x, self.condition(labels), t)
+        terms["loss"] = like(importance, x).flatten() * terms["loss"]
         logged = {f"val/{name}": term.mean() for name, term in terms.items()}
         self.log_dict(logged, batch_size=len(x), on_epoch=True, sync_dist=True)
 

@@ -1,8 +1,11 @@
 """DDPM's schedule."""
 
-import torch
+from typing import Annotated
 
-from langevin.diffusion.schedules.schedule import BetaSchedule
+import torch
+from annotated_types import Ge, Gt, Lt
+
+from langevin.diffusion.schedules.beta import BetaSchedule
 from langevin.errors import UserError
 
 
@@ -21,11 +24,23 @@ class Linear(BetaSchedule):
     """
 
     def __init__(
-        self, num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = True
+        self,
+        num_steps: Annotated[int, Ge(1)] = 1000,
+        beta_start: Annotated[float, Gt(0), Lt(1)] = 1e-4,
+        beta_end: Annotated[float, Gt(0), Lt(1)] = 0.02,
+        rescale: bool = True,
     ) -> None:
-        if num_steps < 1:
-            raise UserError(f"num_steps is {num_steps}; allowed: a whole number of at least 1")
-        if beta_end < beta_start:
-            raise UserError(f"beta_end is {beta_end}; allowed: at least beta_start ({beta_start})")
-        factor = 1000 / num_steps if rescale else 1.0
-        super().__init__(torch.linspace(factor * beta_start, factor * beta_end, num_steps, dtype=torch.float64))
+        super().__init__(rising(num_steps, beta_start, beta_end, rescale, power=1))
+
+
+def rising(num_steps: int, beta_start: float, beta_end: float, rescale: bool, power: int) -> torch.Tensor:
+    """Betas whose `power`-th root rises linearly: float64 (T,).
+
+    Raises:
+        UserError: when they do not rise.
+    """
+    if beta_end < beta_start:
+        raise UserError(f"beta_end is {beta_end}; allowed: at least beta_start ({beta_start})")
+    ends = (beta_start ** (1 / power), beta_end ** (1 / power))
+    betas = torch.linspace(*ends, num_steps, dtype=torch.float64) ** power
+    return betas * (1000 / num_steps) if rescale else betas

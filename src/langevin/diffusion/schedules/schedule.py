@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from langevin.diffusion.level import Level
-from langevin.errors import UserError
+
+SMALLEST_TIME = 1e-5
+"""Where continuous time on [0, 1] begins to be trained and sampled at. Source: Score-SDE (Song et al. 2021), app. C."""
 
 
 class Schedule(ABC):
@@ -17,10 +19,12 @@ class Schedule(ABC):
 
     Attributes:
         t_max: the time of most noise.
+        t_min: the time of least noise that a model is asked at; below it lies only the data, at t = 0.
         num_steps: the number T of discrete times {1, ..., T} the model is trained at; None for continuous time.
     """
 
     t_max: float
+    t_min: float
     num_steps: int | None
 
     @abstractmethod
@@ -33,12 +37,23 @@ class Schedule(ABC):
 
     @abstractmethod
     def time_of(self, ratio: Tensor) -> Tensor:
-        """The time at which ``sigma / alpha`` is `ratio`: the inverse of the schedule."""
+        """The time at which ``sigma / alpha`` is `ratio`: the inverse of the schedule.
+
+        A ratio beyond an end of the schedule gives that end, 0 or `t_max`.
+        """
 
     @property
     @abstractmethod
     def prior_std(self) -> float:
         """The standard deviation of the noise that sampling starts from at `t_max`."""
+
+    @abstractmethod
+    def norm(self, level: Level) -> Tensor:
+        """What the schedule's kind keeps at 1, as a function of (alpha, sigma) that is linear in their common scale."""
+
+    @abstractmethod
+    def tangent(self, level: Level) -> Level:
+        """The direction (alpha', sigma') in which noise grows while `norm` is kept."""
 
     def clock(self, t: Tensor) -> Tensor:
         """The time on the scale 0..1000 that time embeddings were designed for.
@@ -51,57 +66,35 @@ class Schedule(ABC):
         return (t - 1) * (1000 / self.num_steps)
 
 
-class BetaSchedule(Schedule):
-    """A variance-preserving schedule made of T discrete steps: ``alpha_t^2 = prod_{i <= t} (1 - beta_i)``.
+class VariancePreserving(Schedule):
+    """``alpha^2 + sigma^2 = 1``: data of unit variance keep it."""
 
-    Its clock is {0, 1, ..., T}. Between the integers log alpha is linear, that is, beta is constant within a step, so
-    the schedule is also defined, increasing and invertible at every real time in [0, T]. Source: DDPM (Ho et al.
-    2020), section 2, where step t here is the paper's t.
+    @property
+    def prior_std(self) -> float:
+        """1."""
+        return 1.0
 
-    Args:
-        betas: beta_1..beta_T in (0, 1), float64, shape (T,).
+    def norm(self, level: Level) -> Tensor:
+        """``sqrt(alpha^2 + sigma^2)``."""
+        return torch.hypot(level.alpha, level.sigma)
 
-    Raises:
-        UserError: when a beta leaves (0, 1).
-    """
+    def tangent(self, level: Level) -> Level:
+        """``(-sigma, alpha)``."""
+        return Level(-level.sigma, level.alpha)
 
-    prior_std = 1.0
 
-    def __init__(self, betas: Tensor) -> None:
-        if not bool(((betas > 0) & (betas < 1)).all()):
-            raise UserError(
-                f"betas must lie strictly between 0 and 1, but run from {float(betas.min()):.4g} to "
-                f"{float(betas.max()):.4g}: take more steps or smaller betas"
-            )
-        self.num_steps: int = len(betas)
-        self.t_max = float(len(betas))
-        self.betas = betas
-        log_alpha = 0.5 * torch.log1p(-betas.double()).cumsum(0)
-        self._log_alpha = torch.cat([log_alpha.new_zeros(1), log_alpha])
+class VarianceExploding(Schedule):
+    """``alpha = 1``: noise is added and nothing is taken away."""
 
-    def _segment(self, t: Tensor) -> Tensor:
-        """The index of the step that leads up to t: i for t in (i, i + 1]."""
-        return (torch.ceil(t) - 1).clamp(0, self.num_steps - 1).long()
+    @property
+    def prior_std(self) -> float:
+        """The last sigma, beside which the data is small."""
+        return float(self(torch.tensor(self.t_max, dtype=torch.float64)).sigma)
 
-    def __call__(self, t: Tensor) -> Level:
-        """See `Schedule`."""
-        step = self._segment(t)
-        low, high = self._log_alpha[step], self._log_alpha[step + 1]
-        # At t = step + 1 this is the tabulated value to the last bit.
-        log_alpha = high + (low - high) * (step + 1 - t)
-        return Level(torch.exp(log_alpha), torch.sqrt(-torch.expm1(2 * log_alpha)))
+    def norm(self, level: Level) -> Tensor:
+        """``alpha``."""
+        return level.alpha
 
-    def rate(self, t: Tensor) -> Level:
-        """See `Schedule`; at an integer time, the derivative from below."""
-        step = self._segment(t)
-        slope = self._log_alpha[step + 1] - self._log_alpha[step]
-        alpha, sigma = self(t)
-        return Level(slope * alpha, -slope * alpha.square() / sigma)
-
-    def time_of(self, ratio: Tensor) -> Tensor:
-        """See `Schedule`; a ratio beyond the noisiest level gives `t_max`."""
-        log_alpha = -0.5 * torch.log1p(ratio.square())
-        # _log_alpha falls; searchsorted wants it rising.
-        step = (torch.searchsorted(-self._log_alpha, -log_alpha.contiguous()) - 1).clamp(0, self.num_steps - 1)
-        low, high = self._log_alpha[step], self._log_alpha[step + 1]
-        return (step + (low - log_alpha) / (low - high)).clamp(0, self.t_max)
+    def tangent(self, level: Level) -> Level:
+        """``(0, 1)``."""
+        return Level(torch.zeros_like(level.alpha), torch.ones_like(level.alpha))

@@ -1,11 +1,13 @@
-"""The interface of every block, and blocks in a row."""
+"""The interface of every block, and what blocks share."""
 
+import math
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
 NORM_GROUPS = 32
 NORM_EPSILON = 1e-6
+SKIP_SCALE = math.sqrt(0.5)
 
 
 class Block(nn.Module, ABC):
@@ -37,13 +39,28 @@ class Chain(Block):
         return x
 
 
-def normalization(channels: int) -> nn.GroupNorm:
-    """Give DDPM's normalization: at most 32 groups, of at least 4 channels, with epsilon 1e-6.
+def normalization(channels: int, epsilon: float = NORM_EPSILON) -> nn.GroupNorm:
+    """Give the U-Nets' normalization: at most 32 groups, of at least 4 channels.
 
     A group of one channel would take away what the embedding adds to it, so that a narrow network would see neither the
-    noise level nor the label. Source of the 4: EDM's networks (Karras et al. 2022).
+    noise level nor the label. Source of the 4: EDM's networks (Karras et al. 2022). From 128 channels on there are
+    32 groups, as in DDPM's and OpenAI's networks.
 
     Args:
         channels: a multiple of 32.
+        epsilon: added to the variance; DDPM and NCSN++ have 1e-6, OpenAI's networks 1e-5.
     """
-    return nn.GroupNorm(min(NORM_GROUPS, channels // 4), channels, eps=NORM_EPSILON)
+    return nn.GroupNorm(min(NORM_GROUPS, channels // 4), channels, eps=epsilon)
+
+
+def join(skip: Tensor, branch: Tensor, rescale: bool) -> Tensor:
+    """Add a residual branch to what it passes by.
+
+    Args:
+        skip: any shape.
+        branch: of the same shape.
+        rescale: divide the sum by the square root of 2, so that two summands of unit variance give unit variance
+            (Score-SDE, appendix C, after StyleGAN).
+    """
+    total = skip + branch
+    return total * SKIP_SCALE if rescale else total

@@ -1,5 +1,8 @@
-"""DDPM's changes of resolution: one convolution each."""
+"""Changes of resolution: by one convolution each, as in DDPM, or by a fixed filter, as within residual blocks."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,16 +15,18 @@ class Downsample(Block):
 
     Args:
         channels: C, kept.
+        symmetric_padding: whether a border of zeros goes around the whole map, as in OpenAI's networks; else a row
+            below and a column to the right: what TensorFlow's SAME does, in which DDPM was trained.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, symmetric_padding: bool = False) -> None:
         super().__init__()
+        self.padding = (1, 1, 1, 1) if symmetric_padding else (0, 1, 0, 1)
         self.conv = fan_average(nn.Conv2d(channels, channels, 3, stride=2))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map features (B, C, H, W), H and W even, to (B, C, H / 2, W / 2)."""
-        # One row below and one column to the right: what TensorFlow's SAME does, in which DDPM was trained.
-        return self.conv(functional.pad(x, (0, 1, 0, 1)))
+        return self.conv(functional.pad(x, self.padding))
 
 
 class Upsample(Block):
@@ -38,3 +43,53 @@ class Upsample(Block):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map features (B, C, H, W) to (B, C, 2 H, 2 W)."""
         return self.conv(functional.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class Filter(nn.Module):
+    """A change of resolution by a fixed separable filter, each channel by itself; zeros lie beyond the edges.
+
+    [1, 1] is the box: the mean of four pixels on the way down, each pixel four times on the way up (BigGAN, ADM).
+    [1, 3, 3, 1] is smoother and keeps down aliasing (NCSN++, after Zhang 2019 and StyleGAN2).
+
+    Args:
+        taps: the filter in one dimension, an even number of taps with a positive sum; scaled here to keep the mean.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, taps: Sequence[float]) -> None:
+        super().__init__()
+        row = torch.tensor(taps, dtype=torch.float32)
+        # It follows from the config, so that no checkpoint need hold it.
+        self.register_buffer("kernel", torch.outer(row, row) / row.sum() ** 2, persistent=False)
+        self.padding = len(taps) // 2 - 1
+        self.is_box = len(taps) == 2 and taps[0] == taps[1]
+
+    def weight(self, x: Tensor) -> Tensor:
+        """The filter as the weight of a convolution of the C channels of `x` in C groups."""
+        return self.kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1)
+
+
+class FilterDown(Filter):
+    """Filter and take every second pixel of every second row."""
+
+    def forward(self, x: Tensor, padded: bool = False) -> Tensor:
+        """Map features (B, C, H, W), H and W even, to (B, C, H / 2, W / 2).
+
+        Args:
+            x: the features.
+            padded: whether `x` comes with `self.padding` pixels on every side that are none of H and W.
+        """
+        if self.is_box:  # the same, and faster
+            return functional.avg_pool2d(x, 2)
+        return functional.conv2d(x, self.weight(x), stride=2, padding=0 if padded else self.padding, groups=x.shape[1])
+
+
+class FilterUp(Filter):
+    """Put zeros between the pixels and filter, four times as strongly."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features (B, C, H, W) to (B, C, 2 H, 2 W)."""
+        if self.is_box:  # the same, and faster
+            return functional.interpolate(x, scale_factor=2, mode="nearest")
+        return functional.conv_transpose2d(x, 4 * self.weight(x), stride=2, padding=self.padding, groups=x.shape[1])

@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from annotated_types import Ge
 from lightning.pytorch import Trainer
-from torch import Tensor
 
-from langevin.diffusion.denoiser import Prediction
-from langevin.images import picture_grid, to_uint8
+from langevin.images import picture_grid
 from langevin.samplers.generate import Generator
+from langevin.samplers.trajectory import Trajectory
 from langevin.training.callbacks.periodic import Periodic, publish_picture
 from langevin.training.module import DiffusionModule
 
@@ -57,7 +55,7 @@ class SampleGrid(Periodic):
         publish_picture(trainer, self.directory, "samples", picture_grid(batch.images, self.columns), scale)
 
 
-class Trajectory(Periodic):
+class SampleTrajectory(Periodic):
     """How pictures come out of noise: a row a picture, x_t and below it the predicted x, at times along the way.
 
     Args:
@@ -89,19 +87,10 @@ class Trajectory(Periodic):
         """Sample on the first rank, looking on."""
         if not trainer.is_global_zero:
             return
-        seen: list[tuple[Tensor, Tensor]] = []
-
-        def look(x_t: Tensor, t: Tensor, prediction: Prediction) -> None:
-            seen.append((to_uint8(x_t), to_uint8(prediction.x)))
-
+        seen = Trajectory(module.denoiser.schedule, self.num_samples)
         (batch,) = self.generator(
-            module.averaged_denoiser, range(self.num_samples), self.seed, self.num_samples, module.device, look
+            module.averaged_denoiser, range(self.num_samples), self.seed, self.num_samples, module.device, seen
         )
-        chosen = torch.linspace(0, len(seen) - 1, min(self.num_times, len(seen))).round().long().tolist()
-        rows = []
-        for image in range(self.num_samples):
-            for part in (0, 1):
-                rows += [seen[time][part][image] for time in chosen] + [batch.images[image]]
         scale = max(1, VISIBLE_SIDE // self.generator.shape[-1])
-        picture = picture_grid(torch.stack(rows), len(chosen) + 1)
+        picture = picture_grid(seen.rows(batch.images, self.num_times), seen.columns(self.num_times))
         publish_picture(trainer, self.directory, "trajectory", picture, scale)

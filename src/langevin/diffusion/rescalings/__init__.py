@@ -1,0 +1,1 @@
+"""Changes that apply to any noise schedule: one file a change."""

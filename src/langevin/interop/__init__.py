@@ -1,0 +1,1 @@
+"""Weights of other libraries under the names of our networks, and back."""

@@ -1,0 +1,204 @@
+"""Weights and configs of diffusers' `UNet2DModel`, both ways; diffusers itself is not needed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from langevin.errors import UserError
+from langevin.interop.renaming import Model, Renaming, StateDict
+from langevin.networks.blocks.block import NORM_EPSILON, NORM_GROUPS
+
+OUTER = {
+    "conv_in": "first",
+    "conv_norm_out": "norm",
+    "conv_out": "last",
+    "time_embedding.linear_1": "time.linear1",
+    "time_embedding.linear_2": "time.linear2",
+}
+RESIDUAL = {
+    "norm1": "norm1",
+    "conv1": "conv1",
+    "time_emb_proj": "embed",
+    "norm2": "norm2",
+    "conv2": "conv2",
+    "conv_shortcut": "shortcut",
+}
+ATTENTION = {"group_norm": "norm", "to_out.0": "project"}
+QKV = ("to_q", "to_k", "to_v")
+TABLE = ("class_embedding.weight", "condition.table.weight")
+ABSENT = ("single_up_attention", "map_condition", "skip_rescale", "resample_projection", "progressive_input")
+"""Switches of ours for which a `UNet2DModel` of the usual blocks has nothing."""
+
+
+def from_diffusers(state_dict: StateDict, model: Model, num_classes: int | None = None) -> dict[str, Tensor]:
+    """Give the weights of a `UNet2DModel` the names they have in our `UNet`.
+
+    Args:
+        state_dict: of theirs, made of (Attn)Down and (Attn)Up blocks, or Resnet(Down/Up)sample blocks. Its number of
+            groups is to be ours: 32 where no width is below 128.
+        model: the parameters of ours, see `renaming.Model`.
+        num_classes: of the data. Our table of classes has one row more, for "no label"; theirs gets one of zeros where
+            it has as many rows as there are classes.
+
+    Raises:
+        UserError: when a weight is unknown, or one of the outer layers missing, or ours has parts that theirs has not.
+    """
+    _require_common(model)
+    names = Renaming(state_dict, "diffusers' UNet2DModel")
+    for theirs, ours in _layers(names, model):
+        if names.has(theirs) or theirs in OUTER:
+            names.move(theirs, ours)
+    for theirs, ours in _attentions(model):
+        if names.has(f"{theirs}.{QKV[0]}"):
+            for kind in ("weight", "bias"):
+                parts = [names.take(f"{theirs}.{part}.{kind}") for part in QKV]
+                names.result[f"{ours}.qkv.{kind}"] = torch.cat(parts)
+    theirs, ours = TABLE
+    if theirs in names.rest:
+        table = names.take(theirs)
+        no_label = torch.zeros_like(table[: len(table) == num_classes])
+        names.result[ours] = torch.cat((table, no_label))
+    return names.finished()
+
+
+def to_diffusers(state_dict: StateDict, model: Model) -> dict[str, Tensor]:
+    """Give the weights of our `UNet` the names they have in a `UNet2DModel`: the inverse of `from_diffusers`.
+
+    Args:
+        state_dict: of ours; its condition may be a `ClassLabel`, whose last row, "no label", stays the last.
+        model: its parameters, see `renaming.Model`.
+
+    Raises:
+        UserError: when a weight is unknown, or one of the outer layers missing, or ours has parts that theirs has not.
+    """
+    _require_common(model)
+    _require_groups(model)
+    names = Renaming(state_dict, "a UNet that diffusers' UNet2DModel can hold")
+    for theirs, ours in _layers(names, model):
+        if names.has(ours) or theirs in OUTER:
+            names.move(ours, theirs)
+    for theirs, ours in _attentions(model):
+        if names.has(f"{ours}.qkv"):
+            for kind in ("weight", "bias"):
+                parts = names.take(f"{ours}.qkv.{kind}").chunk(3)
+                for part, tensor in zip(QKV, parts, strict=True):
+                    names.result[f"{theirs}.{part}.{kind}"] = tensor.clone()  # no file holds views of one tensor
+    theirs, ours = TABLE
+    if ours in names.rest:
+        names.result[theirs] = names.take(ours)
+    return names.finished()
+
+
+def unet_2d_config(
+    model: Model, in_channels: int, out_channels: int, image_size: int, num_classes: int | None = None
+) -> dict[str, Any]:
+    """The arguments of the `UNet2DModel` that `to_diffusers` fills.
+
+    Args:
+        model: the parameters of our `UNet`, see `renaming.Model`.
+        in_channels: of the image.
+        out_channels: of the output.
+        image_size: height and width of the image.
+        num_classes: of a `ClassLabel`; None without labels. Theirs gets one class more, the last, for "no label".
+
+    Raises:
+        UserError: when ours has parts that theirs has not.
+    """
+    _require_common(model)
+    _require_groups(model)
+    widths = tuple(model["channels"] * multiplier for multiplier in model["channel_multipliers"])
+    attends = [image_size // 2**level in model["attention_resolutions"] for level in range(len(widths))]
+    inside = model.get("residual_resampling", False)
+    plain = {"Down": "ResnetDownsampleBlock2D", "Up": "ResnetUpsampleBlock2D"}
+    blocks = {
+        way: tuple(f"Attn{way}Block2D" if attend else plain[way] if inside else f"{way}Block2D" for attend in attends)
+        for way in plain
+    }
+    openai = model.get("time_embedding", "sinusoidal") == "cosine_first"
+    return {
+        "sample_size": image_size,
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "block_out_channels": widths,
+        "layers_per_block": model["blocks_per_level"],
+        "down_block_types": blocks["Down"],
+        "up_block_types": blocks["Up"][::-1],
+        "downsample_type": "resnet" if inside else "conv",
+        "upsample_type": "resnet" if inside else "conv",
+        "downsample_padding": int(model.get("symmetric_padding", False)),
+        "time_embedding_type": "positional",
+        "flip_sin_to_cos": openai,
+        "freq_shift": int(not openai),
+        "resnet_time_scale_shift": "scale_shift" if model.get("scale_shift", False) else "default",
+        "norm_eps": model.get("norm_epsilon", NORM_EPSILON),
+        "norm_num_groups": NORM_GROUPS,
+        "attn_norm_num_groups": NORM_GROUPS,
+        "attention_head_dim": model.get("head_channels"),
+        "act_fn": "silu",
+        "center_input_sample": False,
+        "mid_block_scale_factor": 1,
+        "dropout": model["dropout"],
+        "num_class_embeds": None if num_classes is None else num_classes + 1,
+    }
+
+
+def _require_common(model: Model) -> None:
+    """Refuse what a `UNet2DModel` of the usual blocks has not."""
+    for field in ABSENT:
+        if model.get(field, False):
+            raise UserError(f"model.{field} is true; allowed: false, for diffusers' UNet2DModel has no such part")
+    if model.get("time_embedding") == "fourier":
+        raise UserError(
+            "model.time_embedding is fourier; allowed: sinusoidal or cosine_first in diffusers' UNet2DModel"
+        )
+    if model.get("heads") not in (None, 1):
+        raise UserError(f"model.heads is {model['heads']}; allowed: 1 or head_channels in diffusers' UNet2DModel")
+    if model["channel_multipliers"][0] != 1:
+        multipliers = list(model["channel_multipliers"])
+        raise UserError(f"model.channel_multipliers is {multipliers}; allowed: 1 first in diffusers' UNet2DModel")
+
+
+def _require_groups(model: Model) -> None:
+    """Refuse widths at which our GroupNorm has fewer groups than at others."""
+    if model["channels"] < 4 * NORM_GROUPS:
+        allowed = f"{4 * NORM_GROUPS} or more, for diffusers' UNet2DModel has as many groups at every width"
+        raise UserError(f"model.channels is {model['channels']}; allowed: {allowed}")
+
+
+def _steps(model: Model) -> Iterator[tuple[str, str, str, str]]:
+    """Each residual block and the attention that may follow it: theirs, ours; theirs, ours."""
+    levels, blocks = len(model["channel_multipliers"]), model["blocks_per_level"]
+    for part, each, between in (("down", blocks, 1), ("up", blocks + 1, 0)):
+        for level in range(levels):
+            theirs = f"{part}_blocks.{level}"
+            for step in range(each):
+                ours = f"{part}.{level * (each + between) + step}.blocks"
+                yield f"{theirs}.resnets.{step}", f"{ours}.0", f"{theirs}.attentions.{step}", f"{ours}.1"
+    yield "mid_block.resnets.0", "middle.blocks.0", "mid_block.attentions.0", "middle.blocks.1"
+    yield "mid_block.resnets.1", "middle.blocks.2", "", ""
+
+
+def _attentions(model: Model) -> Iterator[tuple[str, str]]:
+    """Each attention that may be there: theirs, ours."""
+    yield from ((theirs, ours) for _, _, theirs, ours in _steps(model) if theirs)
+
+
+def _layers(names: Renaming, model: Model) -> Iterator[tuple[str, str]]:
+    """Every layer that may be there and is one layer in both: theirs, ours."""
+    yield from OUTER.items()
+    for their_residual, our_residual, their_attention, our_attention in _steps(model):
+        for theirs, ours in RESIDUAL.items():
+            yield f"{their_residual}.{theirs}", f"{our_residual}.{ours}"
+        for theirs, ours in ATTENTION.items() if their_attention else ():
+            yield f"{their_attention}.{theirs}", f"{our_attention}.{ours}"
+    each = model["blocks_per_level"] + 1
+    inside = model.get("residual_resampling", False)
+    for level in range(len(model["channel_multipliers"]) - 1):
+        last = (level + 1) * each - 1
+        attends = names.has(f"up_blocks.{level}.attentions.0.to_q") or names.has(f"up.{last}.blocks.1.qkv")
+        down, up = f"down.{last}" + ".blocks.0" * inside, f"up.{last}.blocks.{1 + attends}"
+        for theirs, ours in (RESIDUAL if inside else {"conv": "conv"}).items():
+            yield f"down_blocks.{level}.downsamplers.0.{theirs}", f"{down}.{ours}"
+            yield f"up_blocks.{level}.upsamplers.0.{theirs}", f"{up}.{ours}"

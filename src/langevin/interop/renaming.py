@@ -1,0 +1,70 @@
+"""What the conversions share: moving layers from one set of names to another."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from langevin.errors import UserError
+
+StateDict = Mapping[str, Tensor]
+Model = Mapping[str, Any]
+"""A U-Net's own parameters, as in conf/model, such as {"channels": 128, ...}."""
+
+
+class Renaming:
+    """A state dict on its way from one set of names to another; what has been moved is gone from the source.
+
+    Args:
+        source: the state dict to convert; it is not changed.
+        origin: whose it is, for messages, such as "OpenAI's UNetModel".
+
+    Attributes:
+        rest: what has not been moved yet.
+        result: what has, under its new names.
+    """
+
+    def __init__(self, source: StateDict, origin: str) -> None:
+        self.rest: dict[str, Tensor] = dict(source)
+        self.result: dict[str, Tensor] = {}
+        self.origin = origin
+
+    def has(self, layer: str) -> bool:
+        """Whether a layer of this name is still to be moved."""
+        return f"{layer}.weight" in self.rest
+
+    def take(self, name: str) -> Tensor:
+        """Take a tensor out of the source.
+
+        Raises:
+            UserError: when there is none of this name.
+        """
+        if name not in self.rest:
+            raise UserError(f"weights: '{name}' is missing; allowed: all the weights of {self.origin}")
+        return self.rest.pop(name)
+
+    def move(self, old: str, new: str) -> None:
+        """Move a layer's weight and, where it has one, bias.
+
+        Raises:
+            UserError: when there is no such layer.
+        """
+        self.result[f"{new}.weight"] = self.take(f"{old}.weight")
+        if f"{old}.bias" in self.rest:
+            self.result[f"{new}.bias"] = self.take(f"{old}.bias")
+
+    def finished(self) -> dict[str, Tensor]:
+        """Give the result.
+
+        Raises:
+            UserError: when something has not been moved.
+        """
+        if self.rest:
+            name = next(iter(self.rest))
+            raise UserError(f"weights: '{name}' is unknown; allowed: the weights of {self.origin}")
+        return self.result
+
+
+def linear(weight: Tensor) -> Tensor:
+    """The weight (C', C) of a linear layer from that of a convolution of one pixel, (C', C, 1) or (C', C, 1, 1)."""
+    return weight.flatten(1)

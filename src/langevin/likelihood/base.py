@@ -1,0 +1,100 @@
+"""What every estimate of the likelihood has in common."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from langevin.diffusion.denoiser import Condition, Denoise
+from langevin.diffusion.noise import NoiseSource
+from langevin.diffusion.schedules.schedule import Schedule
+
+
+class Likelihood(Metric, ABC):
+    """A bound on minus the log-probability of pictures of bytes, in bits a dimension; lower is better.
+
+    In this order: `check`, which is cheap; `begin`; then any number of rounds of `update` with this process's share of
+    the pictures (possibly none), `compute`, `reset`. What a picture adds depends on the picture, the model and the
+    picture's own noise alone, and all that is gathered is a float64 or integer sum: so the value is the same for any
+    number of processes and any batch size, but for rounding.
+
+    Attributes:
+        parts: the names of what the bound is a sum of.
+    """
+
+    parts: ClassVar[tuple[str, ...]]
+    higher_is_better = False
+
+    count: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        # With torchmetrics' cache, a process that saw no picture since its last compute would skip the collectives.
+        super().__init__(compute_with_cache=False)
+
+    def check(self, schedule: Schedule) -> None:
+        """See that the estimate suits a model's schedule.
+
+        Raises:
+            UserError: when it does not; the message says what is allowed.
+        """
+
+    def begin(self, schedule: Schedule) -> None:
+        """Check, and add the states for models of this schedule, on the CPU; an override calls this first.
+
+        Raises:
+            UserError: as `check`.
+        """
+        self.check(schedule)
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(len(self.parts), dtype=torch.float64), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def measure(self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource) -> dict[str, Tensor]:
+        """The parts of the bound, picture by picture.
+
+        Args:
+            denoise: the model.
+            x: pictures of bytes (B, C, H, W), in [-1, 1].
+            cond: what the model is conditioned on.
+            noise: the noise of exactly these pictures.
+
+        Returns:
+            by the names in `parts`, in nats a dimension: float64 (B,).
+        """
+
+    def update(self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource) -> None:
+        """Count in some pictures; the arguments are those of `measure`."""
+        self._count_in(self.measure(denoise, x, cond, noise))
+
+    def compute(self) -> dict[str, Tensor]:
+        """The mean over all pictures of all processes, in bits a dimension: "bits_per_dim", then its parts."""
+        bits = self.total / self.count / math.log(2)
+        return {"bits_per_dim": bits.sum()} | dict(zip(self.parts, bits, strict=True))
+
+    def _count_in(self, measured: dict[str, Tensor]) -> None:
+        values = torch.stack([measured[name] for name in self.parts])
+        self._accumulate("count", values.shape[1])
+        self._accumulate("total", values.sum(1))
+
+    def _accumulate(self, name: str, value: Tensor | int) -> None:
+        # Not in place: a state made under Lightning's inference mode could not be changed outside of it.
+        setattr(self, name, getattr(self, name) + value)
+
+
+def per_dim(x: Tensor) -> Tensor:
+    """The mean over a picture's dimensions: (B, C, H, W) to float64 (B,)."""
+    return x.double().flatten(1).mean(1)
+
+
+def strata(number: int, noise: NoiseSource) -> Iterator[Tensor]:
+    """For each of `number` equal parts of [0, 1], one place of each picture, uniform in it: float64 (B,) on the CPU.
+
+    They come from the pictures' own noise, so that they do not depend on the batch either.
+    """
+    for stratum in range(number):
+        yield (stratum + torch.special.ndtr(noise().flatten(1)[:, 0].double().cpu())) / number

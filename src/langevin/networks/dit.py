@@ -1,0 +1,183 @@
+"""DiT, the diffusion transformer (Peebles and Xie 2023, arXiv 2212.09748)."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from langevin.networks.condition import Condition
+from langevin.networks.embeddings import sinusoidal_embedding
+from langevin.networks.network import Network
+
+TIME_CHANNELS = 256
+MLP_RATIO = 4
+
+
+class DiT(Network):
+    """A transformer over the image's patches, each block of which the noise level and the condition modulate.
+
+    It starts at zero: every block as the identity and the last layer at 0 ("adaLN-Zero", section 3.2). Everything else
+    starts as in the released code: linear layers after Xavier, the embeddings of time and condition small.
+
+    Args:
+        in_channels: channels of the input image.
+        out_channels: channels of the output: more than `in_channels` where a variance is learned.
+        image_size: height and width of the image, divisible by `patch_size`.
+        condition: builds the condition's embedding, called with `dim=`; None for an unconditional network.
+        patch_size: height and width of a patch; the transformer sees (image_size / patch_size)^2 of them.
+        width: size of a patch's features, a multiple of 4 (sine and cosine of two coordinates) and of `heads`.
+        depth: number of blocks.
+        heads: number of attention heads.
+        checkpointing: keep only the blocks' inputs for the gradient and compute the rest again: slower by a third,
+            in much less memory.
+
+    Raises:
+        UserError: on the first mistake that `check` finds.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        image_size: int,
+        condition: Callable[..., Condition] | None,
+        patch_size: Annotated[int, Ge(1)],
+        width: Annotated[int, Ge(1)],
+        depth: Annotated[int, Ge(1)],
+        heads: Annotated[int, Ge(1)],
+        checkpointing: bool,
+    ) -> None:
+        super().__init__()
+        self.require(
+            image_size=image_size,
+            patch_size=patch_size,
+            width=width,
+            depth=depth,
+            heads=heads,
+            checkpointing=checkpointing,
+        )
+        self.patch_size = patch_size
+        self.side = image_size // patch_size
+        self.checkpointing = checkpointing
+        self.time = nn.Sequential(nn.Linear(TIME_CHANNELS, width), nn.SiLU(), nn.Linear(width, width))
+        self.condition = None if condition is None else condition(dim=width)
+        self.patches = nn.Conv2d(in_channels, width, patch_size, stride=patch_size)
+        # It follows from the sizes, so that no checkpoint need hold it.
+        self.register_buffer("positions", position_embedding(self.side, width), persistent=False)
+        self.blocks = nn.ModuleList(DiTBlock(width, heads) for _ in range(depth))
+        self.norm = normalization(width)
+        self.modulation = nn.Linear(width, 2 * width)
+        self.last = nn.Linear(width, patch_size * patch_size * out_channels)
+        self._initialize()
+
+    @classmethod
+    def check(
+        cls, *, image_size: int, patch_size: int, width: int, depth: int, heads: int, checkpointing: bool
+    ) -> list[tuple[str, str]]:
+        """List every mistake in the parameters; see `Checked.check`. Ranges of single ones are in the constructor."""
+        mistakes = []
+        if image_size % patch_size:
+            mistakes.append(("patch_size", f"{patch_size} does not divide the image size {image_size}: a divisor"))
+        if width % 4:
+            mistakes.append(("width", f"{width} does not hold sine and cosine of two coordinates: a multiple of 4"))
+        if width % heads:
+            mistakes.append(("heads", f"{heads} does not divide the width {width}: a divisor"))
+        return mistakes
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
+        waves = sinusoidal_embedding(c_noise, TIME_CHANNELS, endpoint=False, cosine_first=True)
+        embedding = self.time(waves.to(self.last.weight.dtype))
+        if self.condition is not None:
+            embedding = embedding + self.condition(cond, len(x))
+        embedding = functional.silu(embedding)
+
+        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.positions
+        for block in self.blocks:
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, embedding, use_reentrant=False)
+            else:
+                tokens = block(tokens, embedding)
+        shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=2)
+        pixels = self.last(modulate(self.norm(tokens), shift, scale))
+
+        # (B, row, column, row in the patch, column in the patch, channel)
+        pixels = pixels.unflatten(1, (self.side, self.side)).unflatten(3, (self.patch_size, self.patch_size, -1))
+        return pixels.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+    def _initialize(self) -> None:
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                # The patches' convolution is a linear layer on the pixels of each.
+                nn.init.xavier_uniform_(layer.weight.detach().flatten(1))
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+        for embedding in (self.time, self.condition):
+            for weight in () if embedding is None else embedding.parameters():
+                if weight.ndim > 1:
+                    nn.init.normal_(weight, std=0.02)
+        nn.init.zeros_(self.last.weight)
+        for module in self.modules():
+            if isinstance(module, DiT | DiTBlock):
+                nn.init.zeros_(module.modulation.weight)
+
+
+class DiTBlock(nn.Module):
+    """Self-attention, then a perceptron, each on normalized, modulated features and added through a gate.
+
+    Shift, scale and gate of both are linear in the embedding ("adaLN-Zero", figure 3).
+
+    Args:
+        width: size of a patch's features.
+        heads: number of attention heads, a divisor of `width`.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = normalization(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.norm2 = normalization(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, MLP_RATIO * width), nn.GELU(approximate="tanh"), nn.Linear(MLP_RATIO * width, width)
+        )
+        self.modulation = nn.Linear(width, 6 * width)
+
+    def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+        """Map features (B, N, width) under an activated embedding (B, width) to features of the same shape."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding)[:, None].chunk(6, dim=2)
+        tokens = tokens + gate1 * self.attend(modulate(self.norm1(tokens), shift1, scale1))
+        return tokens + gate2 * self.mlp(modulate(self.norm2(tokens), shift2, scale2))
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        """Multi-head self-attention over the N patches."""
+        query, key, value = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        return self.project(attended.transpose(1, 2).flatten(2))
+
+
+def normalization(width: int) -> nn.LayerNorm:
+    """Layer normalization without weights of its own: shift and scale come from the embedding."""
+    return nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+
+
+def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Scale and shift features (B, N, width) by (B, 1, width) each; a scale of 0 changes nothing."""
+    return tokens * (1 + scale) + shift
+
+
+def position_embedding(side: int, width: int) -> Tensor:
+    """The fixed features (side^2, width) of the patches of a square image, row by row: half its column, half its row.
+
+    Each is sines, then cosines, as in the released code.
+    """
+    axis = sinusoidal_embedding(torch.arange(side), width // 2, endpoint=False)
+    return torch.cat((axis.repeat(side, 1), axis.repeat_interleave(side, dim=0)), dim=1)

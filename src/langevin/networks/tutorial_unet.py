@@ -1,0 +1,119 @@
+"""The plain U-Net of the tutorial "Diffusion models from scratch in PyTorch" (DeepFindr, 2022)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+from torch.nn import functional
+
+from langevin.networks.condition import Condition
+from langevin.networks.embeddings import sinusoidal_embedding
+from langevin.networks.network import Network
+
+
+class TutorialUNet(Network):
+    """Convolutions with ReLU and batch normalization, down and up again: no residuals and no attention.
+
+    In training, batch normalization lets the images of a batch see each other; in evaluation mode, in which samples are
+    drawn here, they do not. (The tutorial's code never leaves the training mode.)
+
+    Args:
+        in_channels: channels of the input image.
+        out_channels: channels of the output: more than `in_channels` where a variance is learned.
+        image_size: height and width of the image, divisible by 2 ** (number of widths - 1).
+        condition: builds the condition's embedding, called with `dim=`; None for an unconditional network.
+        widths: channels before the first block down, and after each; the way up goes back through them.
+        time_channels: size of the embedding of the noise level, even.
+
+    Raises:
+        UserError: on the first mistake that `check` finds.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        image_size: int,
+        condition: Callable[..., Condition] | None,
+        widths: list[Annotated[int, Ge(1)]],
+        time_channels: Annotated[int, Ge(4)],
+    ) -> None:
+        super().__init__()
+        self.require(image_size=image_size, widths=widths, time_channels=time_channels)
+        self.time = nn.Linear(time_channels, time_channels)
+        self.condition = None if condition is None else condition(dim=time_channels)
+        self.first = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        steps = list(pairwise(widths))
+        self.down = nn.ModuleList(
+            TutorialBlock(upper, lower, time_channels, nn.Conv2d(lower, lower, 4, stride=2, padding=1))
+            for upper, lower in steps
+        )
+        self.up = nn.ModuleList(
+            # What comes from below is joined by what the way down left at the same resolution, of the same width.
+            TutorialBlock(2 * lower, upper, time_channels, nn.ConvTranspose2d(upper, upper, 4, stride=2, padding=1))
+            for upper, lower in reversed(steps)
+        )
+        self.last = nn.Conv2d(widths[0], out_channels, 1)
+        # Convolutions are faster with the channels innermost, on the CPU and on the tensor cores of a GPU.
+        self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def check(cls, *, image_size: int, widths: Sequence[int], time_channels: int) -> list[tuple[str, str]]:
+        """List every mistake in the parameters; see `Checked.check`. Ranges of single ones are in the constructor."""
+        mistakes = []
+        halvings = len(widths) - 1
+        if halvings < 1:
+            mistakes.append(("widths", f"{list(widths)} are no way down: at least two numbers of channels"))
+        elif image_size % 2**halvings:
+            allowed = f"image sizes divisible by {2**halvings}, or fewer widths"
+            mistakes.append(("widths", f"{list(widths)} halve {image_size} pixels {halvings} times: {allowed}"))
+        if time_channels % 2:
+            mistakes.append(("time_channels", f"{time_channels} is odd: an even number, half sines and half cosines"))
+        return mistakes
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
+        waves = sinusoidal_embedding(c_noise, self.time.in_features).to(self.time.weight.dtype)
+        embedding = functional.relu(self.time(waves))
+        if self.condition is not None:
+            embedding = embedding + self.condition(cond, len(x))
+
+        x = self.first(x.contiguous(memory_format=torch.channels_last))
+        skips = []
+        for block in self.down:
+            x = block(x, embedding)
+            skips.append(x)
+        for block in self.up:
+            x = block(torch.cat((x, skips.pop()), dim=1), embedding)
+        return self.last(x).contiguous()
+
+
+class TutorialBlock(nn.Module):
+    """Two 3x3 convolutions, each with ReLU and then batch normalization, the embedding added between them.
+
+    Args:
+        in_channels: C.
+        out_channels: C'.
+        embedding_channels: size of the embedding.
+        resample: comes last and changes the resolution, from C' to C' channels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, embedding_channels: int, resample: nn.Module) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.embed = nn.Linear(embedding_channels, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.resample = resample
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map features (B, C, H, W) under an embedding (B, D) to features (B, C', H', W')."""
+        x = self.norm1(functional.relu(self.conv1(x)))
+        x = x + functional.relu(self.embed(embedding))[:, :, None, None]
+        x = self.norm2(functional.relu(self.conv2(x)))
+        return self.resample(x)

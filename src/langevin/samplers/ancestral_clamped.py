@@ -1,0 +1,28 @@
+"""Ancestral sampling as tutorials do it."""
+
+from torch import Tensor
+
+from langevin.diffusion.noise import NoiseSource
+from langevin.samplers.ancestral import Ancestral
+from langevin.samplers.sampler import Predictor
+
+
+class ClampedAncestral(Ancestral):
+    """Ancestral sampling that clamps the noisy picture itself to [-1, 1] after each step; DDPM clamps the prediction.
+
+    It takes away part of the noise that the model was trained on, and most of it where noise grows far beyond 1 (`edm`,
+    `ve`). Source: the tutorial "Diffusion models from scratch in PyTorch" (DeepFindr, 2022), whose samples it is to
+    reproduce together with `thresholding=none`.
+
+    Args:
+        grid: the times it visits.
+        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        steps: how many steps it takes; None for all of a discrete schedule.
+    """
+
+    def step(
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource
+    ) -> tuple[Tensor, None]:
+        """See `Sampler`."""
+        x, state = super().step(denoise, x_t, t, s, state, noise)
+        return x.clamp(-1, 1), state

@@ -1,0 +1,72 @@
+"""Score-SDE's predictor-corrector sampler."""
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from langevin.diffusion.level import like
+from langevin.diffusion.noise import NoiseSource
+from langevin.diffusion.reverse import transition
+from langevin.samplers.ancestral import Ancestral
+from langevin.samplers.grid import TimeGrid
+from langevin.samplers.sampler import Predictor, Sampler
+from langevin.samplers.thresholding import Thresholding
+
+
+class PredictorCorrector(Sampler[None]):
+    """At each time some steps of Langevin dynamics, which correct the marginal; then an ancestral step.
+
+    A Langevin step is ``x_t + size score + sqrt(2 size) z`` with ``size = 2 a (snr |z| / |score|)^2``. The source has
+    a = 1 where variance explodes and a = 1 - beta where it is preserved; both are ``alpha_{t|s}^2`` of the step that
+    follows. The source takes the norms' mean over the batch; here each picture has its own, so that it does not depend
+    on the others. Langevin steps of this length leave a bias that shrinks with snr alone: the variance of Gaussian data
+    comes out larger by snr^2, with 0.16 by 2.6%.
+
+    Source: Score-SDE (Song et al. 2021), algorithms 4 and 5, in the order of the released code; the last thing done is
+    a predictor's step, so that no noise is left.
+
+    Args:
+        grid: the times it visits.
+        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        steps: how many steps it takes; None for all of a discrete schedule. The source takes 1000.
+        corrector_steps: how many Langevin steps are taken at each time, each of one evaluation.
+        snr: the ratio of a Langevin step's drift to its noise; the source has 0.16 for CIFAR-10.
+    """
+
+    def __init__(
+        self,
+        grid: TimeGrid,
+        thresholding: Thresholding | None = None,
+        steps: Annotated[int, Ge(1)] | None = 200,
+        corrector_steps: Annotated[int, Ge(0)] = 1,
+        snr: Annotated[float, Gt(0)] = 0.16,
+    ) -> None:
+        super().__init__(grid, thresholding, steps)
+        self.predictor = Ancestral(grid, thresholding, steps)
+        self.corrector_steps = corrector_steps
+        self.snr = snr
+
+    def step(
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource
+    ) -> tuple[Tensor, None]:
+        """See `Sampler`."""
+        for _ in range(self.corrector_steps):
+            x_t = self.correct(denoise, x_t, t, s, noise)
+        return self.predictor.step(denoise, x_t, t, s, state, noise)
+
+    def correct(self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, noise: NoiseSource) -> Tensor:
+        """One step of Langevin dynamics at the time `t`, () as `s`, from which the next step goes to `s`."""
+        eps, z = denoise(x_t, t).eps, noise()
+        size = 2 * (self.snr * norm(z) / norm(eps)).square()
+        # A prediction without any noise, such as that of a network which starts from zero, gives no scale.
+        size = torch.where(size.isfinite(), size, 0.0)
+        # With score = -eps / sigma, the step's size is this times sigma^2, and sigma stands before both terms.
+        size = like(transition(denoise.schedule, s, t).alpha.square(), x_t) * size
+        return x_t + like(denoise.schedule(t).sigma, x_t) * (torch.sqrt(2 * size) * z - size * eps)
+
+
+def norm(x: Tensor) -> Tensor:
+    """The Euclidean norm of each picture: (B, 1, 1, 1)."""
+    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)), keepdim=True)

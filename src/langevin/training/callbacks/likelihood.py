@@ -1,0 +1,76 @@
+"""Bits per dimension of held-out pictures in the course of training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from langevin.diffusion.noise import ImageNoise
+from langevin.errors import UserError
+from langevin.likelihood.base import Likelihood
+from langevin.training.module import DiffusionModule
+
+
+class MeasureLikelihoods(Callback):
+    """Measures the averaged weights at every validation, on its pictures.
+
+    A picture has the same noise in every validation and on any number of processes, and nothing is drawn from the
+    random numbers of training. As in `evaluate.py`, the model computes in float32 whatever ``trainer.precision`` is.
+    They are logged as `val/NAME`, in bits a dimension, and their parts as `val/NAME/PART`.
+
+    Args:
+        likelihoods: by their names, begun for the model's schedule.
+        seed: the noise's seed.
+    """
+
+    def __init__(self, likelihoods: Mapping[str, Likelihood], seed: int = 0) -> None:
+        self.likelihoods = likelihoods
+        self.seed = seed
+        self._seen = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See that there will be pictures.
+
+        Raises:
+            UserError: when there is no validation.
+        """
+        if not sum(trainer.num_val_batches):
+            raise UserError(
+                f"likelihoods=[{','.join(self.likelihoods)}]: are measured at each validation, and there is none; "
+                "set trainer.val_check_interval, with data that has a test split, or leave likelihoods out"
+            )
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
+        self._seen = 0
+        for likelihood in self.likelihoods.values():
+            likelihood.to(pl_module.device).reset()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count in a batch."""
+        assert isinstance(pl_module, DiffusionModule)
+        x, labels = batch
+        # Process r has the pictures r, r + world size, ... of the test split, in this order.
+        positions = range(self._seen, self._seen + len(x))
+        indices = [trainer.global_rank + trainer.world_size * position for position in positions]
+        self._seen += len(x)
+        denoiser, cond = pl_module.averaged_denoiser, pl_module.condition(labels)
+        for likelihood in self.likelihoods.values():
+            likelihood.update(denoiser, x, cond, ImageNoise(self.seed, indices, x.shape[1:], x.device))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the means over all processes."""
+        for name, likelihood in self.likelihoods.items():
+            values = likelihood.compute()
+            logged = {f"val/{name}": values["bits_per_dim"]}
+            logged |= {f"val/{name}/{part}": values[part] for part in likelihood.parts}
+            # All processes have the same values: the greatest is that of each, and not rounded as their mean would be.
+            pl_module.log_dict(logged, sync_dist=True, reduce_fx="max")

@@ -1,0 +1,67 @@
+"""Every formulation goes with the digits: no mistakes, and two steps of training with its own sampler's pictures."""
+
+import csv
+
+import pytest
+from helpers.commands import call, composed
+
+from contracts.options import load
+from langevin.build.components import mistakes_in
+from langevin.build.run import rehearse
+from langevin.config.signature import signature
+from langevin.config.types import TARGET
+from langevin.config.validate import CONF, options
+
+DIGITS = "experiment=digits"
+SMALL = (
+    "model.channels=32",
+    "model.channel_multipliers=[1]",
+    "batch_size=8",
+    "sampler.steps=2",
+    "trainer.accelerator=cpu",
+    "trainer.max_steps=2",
+    "trainer.val_check_interval=2",
+    "trainer.limit_val_batches=1",
+    "trainer.log_every_n_steps=1",
+    "callbacks.samples.every_n_steps=2",
+    "callbacks.samples.num_samples=4",
+    "metrics=[]",
+)
+
+
+@pytest.mark.parametrize("name", options("formulation"))
+def test_is_what_it_chooses_and_makes_sense(name):
+    """The experiment comes later, and must not choose otherwise."""
+    cfg, choices = composed("train", DIGITS, f"formulation={name}")
+    for entry in load(CONF / "formulation" / f"{name}.yaml")["defaults"]:
+        ((group, option),) = entry.items()
+        assert choices[group.removeprefix("override /")] == option
+    mistakes = mistakes_in(cfg)
+    assert mistakes + rehearse(cfg) == []
+
+
+@pytest.mark.parametrize("name", options("formulation"))
+def test_trains_and_makes_pictures(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path / "cache"))
+    result = call("train", DIGITS, f"formulation={name}", *SMALL, f"output_dir={tmp_path}", "name=run")
+    assert result.status == 0, result.err
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2"]
+    for row in rows:
+        assert 0 < float(row["train/loss"]) < float("inf")
+        assert 0 < float(row["train/grad_norm"]) < float("inf")
+    assert 0 < float(rows[-1]["val/loss"]) < float("inf")
+    assert len(list((tmp_path / "run" / "samples").iterdir())) == 1
+
+
+def test_every_objective_of_a_formulation_is_fed_by_its_weighting():
+    """A bundle says which weighting it means, unless its objective weighs by itself."""
+    for name in options("formulation"):
+        chosen = {
+            group.removeprefix("override /"): option
+            for entry in load(CONF / "formulation" / f"{name}.yaml")["defaults"]
+            for group, option in entry.items()
+        }
+        cfg, _ = composed("train", f"formulation={name}")
+        assert ("weighting" in signature(cfg.objective[TARGET])) == ("weighting" in chosen), name

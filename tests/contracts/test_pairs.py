@@ -1,0 +1,195 @@
+"""What decides what is trained either trains together or is refused by the check with a reason: nothing in between."""
+
+import functools
+
+import pytest
+import torch
+from helpers.commands import TINY, composed
+from helpers.digits import digits
+from torch import nn
+
+from contracts.options import swapped
+from langevin.build.components import make, make_objective, make_schedule, mistakes_in
+from langevin.config.signature import signature
+from langevin.config.types import TARGET, fits
+from langevin.config.validate import options
+from langevin.diffusion.denoiser import Denoiser
+from langevin.diffusion.objective import Simple
+from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.time_sampler import Uniform
+from langevin.diffusion.variance import FixedLarge
+from langevin.errors import UserError
+from langevin.images import from_uint8
+
+FEW = 25  # the fewest steps, about, that any schedule allows
+
+
+class Small(nn.Module):
+    """A network of a few hundred weights that is told the noise level."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, out_channels, 3, padding=1)
+        self.level = nn.Linear(1, 6)
+
+    def forward(self, x, c_noise, cond=None):
+        level = self.level(torch.sin(c_noise / 100)[:, None])[:, :, None, None]
+        return self.last(nn.functional.silu(self.first(x) + level))
+
+
+@functools.cache
+def base():
+    return composed("train", *TINY)[0]
+
+
+@functools.cache
+def pictures():
+    images, _ = digits()
+    return from_uint8(torch.from_numpy(images[:16]).permute(0, 3, 1, 2))
+
+
+def forms(schedule):
+    """The numbers of steps a schedule is looked at with: its own, a few, and none if it can do without."""
+    node = swapped(base(), schedule=schedule).schedule
+    if "num_steps" not in node:
+        return [(schedule, "its own")]
+    annotation = signature(node[TARGET])["num_steps"].annotation
+    others = [steps for steps in (FEW, None) if steps != node.num_steps and fits(steps, annotation)]
+    return [(schedule, steps) for steps in ("its own", *others)]
+
+
+FORMS = [form for schedule in options("schedule") for form in forms(schedule)]
+
+
+def config(form, **choices):
+    schedule, steps = form
+    cfg = swapped(base(), schedule=schedule, **choices)
+    if steps != "its own":
+        cfg.schedule.num_steps = steps
+    return cfg
+
+
+def takes_a_step(schedule, parameterization, variance, objective, time_sampler):
+    """Whether these parts take a finite step that is no standstill; all losses of the batch are looked at.
+
+    The times are those that the time sampler draws, and both ends of the clock.
+    """
+    denoiser = Denoiser(Small(variance.channels(1)), schedule, parameterization, variance)
+    t, importance = time_sampler.sample(len(pictures()), schedule, torch.Generator())
+    t[0], t[1] = schedule.t_min, schedule.t_max
+    loss = objective(denoiser, pictures(), None, t)["loss"]
+    (importance * loss).mean().backward()
+    gradient = torch.cat([weight.grad.flatten() for weight in denoiser.network.parameters()])
+    torch.optim.SGD(denoiser.network.parameters(), lr=1e-3).step()
+    weights = torch.cat([weight.flatten() for weight in denoiser.network.parameters()])
+    return bool(loss.isfinite().all() and gradient.isfinite().all() and gradient.any() and weights.isfinite().all())
+
+
+@functools.cache
+def part(group, option):
+    return make(swapped(base(), **{group: option}), group)
+
+
+def untrainable(schedule, parameterization, weightings):
+    """The weightings with which a schedule and a parameterization do not take a step together."""
+    parts = schedule, part("parameterization", parameterization), FixedLarge()
+    return [
+        weighting
+        for weighting in weightings
+        if not takes_a_step(*parts, Simple(part("weighting", weighting)), Uniform())
+    ]
+
+
+def assert_refused(cfg, groups):
+    """The check speaks of one of these groups, and gives a reason."""
+    mistakes = mistakes_in(cfg)
+    assert mistakes
+    for path, message in mistakes:
+        assert path.split(".")[0] in groups
+        assert len(message) > 20
+
+
+def is_continuous(form):
+    return config(form).schedule.get("num_steps") is None
+
+
+def last(schedule):
+    """The level and its rate at the last time."""
+    t = torch.tensor(schedule.t_max, dtype=torch.float64)
+    return schedule(t), schedule.rate(t)
+
+
+def unsuited(parameterization, schedule):
+    """Whether a parameterization cannot go with a schedule; said here by names, as the check must not."""
+    level, rate = last(schedule)
+    return (
+        (parameterization in ("posterior_mean", "posterior_shift") and schedule.num_steps is None)
+        or (parameterization in ("eps", "score", "edm") and level.alpha == 0)
+        or (parameterization == "flow" and torch.hypot(*rate) * schedule.t_max < 1e-6)
+    )
+
+
+def test_there_are_enough_to_look_at():
+    assert len(FORMS) > 20
+    assert sum(is_continuous(form) for form in FORMS) > 8
+
+
+@pytest.mark.parametrize("parameterization", options("parameterization"))
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form[0]}-{form[1]}")
+def test_schedule_parameterization_and_weighting(form, parameterization):
+    torch.manual_seed(0)
+    cfg = config(form, parameterization=parameterization)
+    schedule = make_schedule(cfg, image_size=8)
+    if unsuited(parameterization, schedule):
+        assert_refused(cfg, {"parameterization"})
+    else:
+        assert mistakes_in(cfg) == []
+        assert untrainable(schedule, parameterization, options("weighting")) == []
+
+
+@pytest.mark.parametrize("rescaling", options("rescalings"))
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form[0]}-{form[1]}")
+def test_schedule_and_rescaling(form, rescaling):
+    torch.manual_seed(0)
+    cfg = swapped(config(form), rescalings=rescaling)
+    try:
+        schedule = make_schedule(cfg, image_size=8)
+    except UserError:
+        assert_refused(cfg, {"rescalings"})
+        assert rescaling == "zero_terminal_snr"
+        assert form[0] in ("edm", "ve", "flow")
+        return
+    for parameterization in options("parameterization"):
+        if unsuited(parameterization, schedule):
+            assert_refused(swapped(cfg, parameterization=parameterization), {"parameterization"})
+        else:
+            assert untrainable(schedule, parameterization, ("unit_eps", "vlb")) == [], parameterization
+    assert mistakes_in(swapped(cfg, parameterization="v")) == []
+
+
+@pytest.mark.parametrize("time_sampler", options("time_sampler"))
+@pytest.mark.parametrize("variance", options("variance"))
+@pytest.mark.parametrize("objective", options("objective"))
+@pytest.mark.parametrize(
+    "form", [("linear", "its own"), ("cosine", FEW), ("cosine", None), ("edm", "its own")], ids=str
+)
+def test_objective_variance_and_time_sampler(form, objective, variance, time_sampler):
+    torch.manual_seed(0)
+    cfg = config(form, objective=objective, variance=variance, time_sampler=time_sampler)
+    refused = {
+        "objective": (objective in ("vlb", "hybrid") and is_continuous(form))
+        or (variance == "learned_range" and objective in ("simple", "l1", "huber"))
+        or (variance != "learned_range" and objective == "hybrid"),
+        "time_sampler": time_sampler == "loss_aware" and is_continuous(form),
+    }
+    if any(refused.values()):
+        assert_refused(cfg, {group for group, wrong in refused.items() if wrong})
+        return
+    assert mistakes_in(cfg) == []
+    parts = (make(cfg, group) for group in ("parameterization", "variance"))
+    assert takes_a_step(make_schedule(cfg, 8), *parts, make_objective(cfg), make(cfg, "time_sampler"))
+
+
+def test_a_standstill_is_no_step():
+    """At the one time that this schedule has, no signal is left, and what counts nothing teaches nothing."""
+    assert untrainable(Flow(1), "x", ["unit_eps", "unit_x"]) == ["unit_eps"]
