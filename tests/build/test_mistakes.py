@@ -181,7 +181,7 @@ CONTRADICTIONS = [
         "rescalings.zero_terminal_snr",
         ["needs a schedule that preserves variance, alpha^2 + sigma^2 = 1"],
     ),
-    (["schedule=vp", "grid=leading"], "sampler", ["grid=leading needs a schedule with discrete steps; take grid="]),
+    (["schedule=vp", "grid=leading"], "grid", ["needs a schedule with discrete steps; take grid=trailing"]),
     (["schedule=vp", "sampler=ancestral"], "sampler.steps", ["is null; a schedule in continuous time needs a number"]),
     (["guidance=classifier_free"], "guidance", ["needs a model that is told labels", "condition=class_label"]),
     (

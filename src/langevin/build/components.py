@@ -269,7 +269,9 @@ def contradictions(cfg: DictConfig, broken: Collection[str]) -> list[Mistake]:
         try:
             sampler.grid(schedule, sampler.steps)
         except UserError as error:
-            mistakes.append(mistake(cfg, "sampler", str(error)))
+            # About the sampler's number of steps if it says so, else about the grid as a whole.
+            found = mistake(cfg, "sampler", str(error))
+            mistakes.append(Mistake("grid", found.message) if found.path == "sampler" else found)
     suits("time_sampler", time_sampler, schedule)
     suits("objective", objective, schedule, variance)
     if suits("parameterization", parameterization, schedule) and variance is not None:

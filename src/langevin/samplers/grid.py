@@ -77,7 +77,7 @@ class Leading(TimeGrid):
             UserError: for a schedule in continuous time.
         """
         if schedule.num_steps is None:
-            raise UserError("grid=leading needs a schedule with discrete steps; take grid=trailing")
+            raise UserError("needs a schedule with discrete steps; take grid=trailing")
         return torch.arange(steps - 1, -1, -1, dtype=torch.float64) * (schedule.num_steps // steps) + 1
 
 
@@ -184,7 +184,7 @@ def ends(schedule: Schedule) -> tuple[Tensor, Tensor]:
     """
     first, last = (schedule(torch.tensor(t, dtype=torch.float64)).ratio for t in (schedule.t_min, schedule.t_max))
     if last.isinf():
-        raise UserError("this grid needs a trace of signal at the schedule's last time; take grid=trailing")
+        raise UserError("needs a trace of signal at the schedule's last time; take grid=trailing")
     return first, last
 
 
