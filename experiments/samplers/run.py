@@ -87,7 +87,11 @@ def draw(rows: list[dict[str, str | int | float]], halves: float) -> None:
     for axis, title in zip(axes, ("Frechet distance of the pixels", "share of the digits named right"), strict=True):
         axis.set(xscale="log", xlabel="evaluations of the network", title=title)
         axis.grid(alpha=0.3)
+        axis.set_xticks([5, 10, 20, 40, 80], labels=["5", "10", "20", "40", "80"])
+        axis.xaxis.minorticks_off()
     axes[0].set(yscale="log")
+    axes[0].set_yticks([0.4, 0.6, 1, 2, 4, 6], labels=["0.4", "0.6", "1", "2", "4", "6"])
+    axes[0].yaxis.minorticks_off()
     axes[0].legend(fontsize=8, ncols=2)
     figure.savefig(HERE / "results.png", dpi=110)
 
