@@ -74,9 +74,7 @@ def measure_samples(cfg: DictConfig) -> None:
     from langevin.samplers.generate import share
 
     evaluation = make_evaluation(cfg)
-    place = Path(cfg.samples)
-    file = place / "samples.npz" if (place / "samples.npz").is_file() else place
-    images, labels = read_images(str(file), "samples", cfg.loader.cache_dir)
+    images, labels = read_images(cfg.samples, "samples", cfg.loader.cache_dir)
     reference, reference_labels = open_reference(cfg)
     if images.shape[1:] != reference.shape[1:]:
         raise UserError(
@@ -97,10 +95,11 @@ def measure_samples(cfg: DictConfig) -> None:
     if fabric.global_rank == 0:
         report = {
             "metrics": values,
-            "samples": {"path": str(file), "number": len(images)},
+            "samples": {"path": cfg.samples, "number": len(images)},
             "reference": {"path": cfg.reference or cfg.data.get("path") or cfg.data._target_, "number": len(reference)},
             "version": langevin.__version__,
         }
+        place = Path(cfg.samples)
         out = Path(cfg.out) if cfg.out else place if place.is_dir() else place.parent
         write(out / "metrics.json", report)
         width = max(map(len, values))
@@ -114,10 +113,9 @@ def measure_model(cfg: DictConfig) -> None:
     from langevin.build.components import check_model, override
     from langevin.build.run import launch, load_model, make_likelihoods
     from langevin.config.types import plain
-    from langevin.training.checkpoint import find_checkpoint
+    from langevin.training.checkpoint import find_checkpoint, folder_of
 
     path = find_checkpoint(Path(cfg.checkpoint))
-    run_dir = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     model = load_model(path)
     chosen = override(model.cfg, cfg, ("data", "loader"))
     chosen.likelihoods = cfg.likelihoods
@@ -163,7 +161,7 @@ def measure_model(cfg: DictConfig) -> None:
             "step": model.step,
             "version": langevin.__version__,
         }
-        out = Path(cfg.out) if cfg.out else run_dir
+        out = Path(cfg.out) if cfg.out else folder_of(path)
         write(out / "likelihood.json", report)
         width = max(map(len, values))
         for name, value in values.items():

@@ -49,11 +49,10 @@ def run(cfg: DictConfig) -> None:
         raise ConfigError(mistakes)
 
     from langevin.build.run import launch, load_model
-    from langevin.training.checkpoint import find_checkpoint
+    from langevin.training.checkpoint import find_checkpoint, folder_of
 
     path = find_checkpoint(Path(cfg.checkpoint))
-    run_dir = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    out = Path(cfg.out) if cfg.out else run_dir / "generated"
+    out = Path(cfg.out) if cfg.out else folder_of(path) / "generated"
     if (out / "samples.npz").exists() and not cfg.overwrite:
         raise UserError(f"out={out}: holds a samples.npz already; choose another out=, or overwrite=true")
     model = load_model(path)
@@ -93,7 +92,8 @@ def run(cfg: DictConfig) -> None:
         original = None if originals is None else originals.batch
         for batch in generator(denoiser, mine, cfg.seed, cfg.batch_size, fabric.device, look, original):
             parts.append(batch.images.permute(0, 2, 3, 1).cpu().numpy())
-            noise.append(batch.noise.cpu().numpy())
+            if originals is not None:
+                noise.append(batch.noise.cpu().numpy())
             if seen is not None and len(parts) == 1:
                 write_trajectory(out, seen, batch.images, cfg.trajectory)
         bar.update(len(mine) - bar.n)
@@ -149,8 +149,7 @@ def open_originals(cfg: DictConfig, chosen: DictConfig, shape: tuple[int, int, i
     target = f"{DDIM.__module__}.{DDIM.__name__}"
     if chosen.sampler._target_ != target:
         raise UserError(f"invert={cfg.invert}: needs a sampler that can be taken backwards: sampler=ddim")
-    file = Path(cfg.invert) / "samples.npz"
-    images, labels = read_images(str(file) if file.is_file() else cfg.invert, "invert")
+    images, labels = read_images(cfg.invert, "invert")
     channels, height, width = shape
     if images.shape[1:] != (height, width, channels):
         raise UserError(

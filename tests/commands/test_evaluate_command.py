@@ -37,7 +37,7 @@ def test_from_training_to_a_number(labelled, tmp_path):
     report = json.loads((out / "metrics.json").read_text())
     assert set(report) == {"metrics", "samples", "reference", "version"}
     assert 0 <= report["metrics"]["class_accuracy"] <= 1
-    assert report["samples"] == {"path": str(out / "samples.npz"), "number": 20}
+    assert report["samples"] == {"path": str(out), "number": 20}
     assert report["reference"]["number"] == 1500
     assert "class_accuracy" in result.out
     assert str(out / "metrics.json") in result.out

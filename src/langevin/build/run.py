@@ -81,6 +81,8 @@ def make_evaluation(cfg: DictConfig) -> Evaluation:
 def make_likelihoods(cfg: DictConfig, image_size: int) -> dict[str, Likelihood]:
     """The config's likelihoods by their names, ready for models of its schedule."""
     likelihoods = {name: make(cfg, f"likelihoods.{name}") for name in cfg.get("likelihoods") or {}}
+    if not likelihoods:
+        return {}
     schedule = make_schedule(cfg, image_size)
     for likelihood in likelihoods.values():
         likelihood.begin(schedule)

@@ -19,7 +19,8 @@ def read_images(
 
     A folder or zip is decoded into the cache once and memory-mapped afterwards; its labels come from its layout (see
     `langevin.data.image_folder.LabelledFiles`). An ``.npz`` holds ``arr_0``, uint8 (N, H, W, 1 or 3), and optionally
-    ``arr_1``, N integer labels: the layout of ADM's sample files.
+    ``arr_1``, N integer labels: the layout of ADM's sample files. A folder with a ``samples.npz``, such as sample.py
+    leaves, means that file.
 
     Args:
         path: the folder, zip or .npz.
@@ -33,8 +34,9 @@ def read_images(
         UserError: when there is nothing at `path`, it holds no image, an image is broken or not of the first one's
             size, or an .npz holds something else.
     """
-    if path.endswith(".npz"):
-        return _read_npz(path, option)
+    samples = Path(path).expanduser() / "samples.npz"
+    if path.endswith(".npz") or samples.is_file():
+        return _read_npz(str(samples) if samples.is_file() else path, option)
     files = LabelledFiles(path, option)
     labels = None if files.labels is None else files.labels[0]
     images = files.image_set()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Denoise, Prediction
-from langevin.diffusion.level import like
+from langevin.diffusion.level import Level, like
 from langevin.diffusion.reverse import posterior_weights, transition
 from langevin.diffusion.schedules.schedule import Schedule
 
@@ -55,12 +55,24 @@ def log_normal_cdf(z: Tensor) -> Tensor:
     return torch.where(z < -1, in_tail, torch.log1p(-torch.erfc(body / math.sqrt(2)) / 2))
 
 
-def prior_term(schedule: Schedule, x: Tensor) -> Tensor:
-    """L_T: KL(q(x_T | x) || N(0, prior_std^2))."""
-    alpha, sigma = schedule(torch.tensor(schedule.t_max, dtype=torch.float64))
-    prior = torch.tensor(schedule.prior_std, dtype=torch.float64)
-    kl = gaussian_kl(like(alpha, x) * x, like(2 * torch.log(sigma), x), like(2 * torch.log(prior), x))
-    return kl.flatten(1).mean(1)
+def prior_std(schedule: Schedule, level: Level) -> Tensor:
+    """The standard deviation of the noise that takes the pictures' place at `level`, near the schedule's last one.
+
+    It is the schedule's own at the last level, and before it as much less as sigma is.
+    """
+    return schedule.prior_std * level.sigma / last_level(schedule).sigma
+
+
+def prior_term(schedule: Schedule, x: Tensor, level: Level | None = None) -> Tensor:
+    """L_T: KL(q(x_t | x) || N(0, prior_std^2)) at `level`; None: at the schedule's last."""
+    level = last_level(schedule) if level is None else level
+    log_variances = (like(2 * torch.log(std), x) for std in (level.sigma, prior_std(schedule, level)))
+    return gaussian_kl(like(level.alpha, x) * x, *log_variances).flatten(1).mean(1)
+
+
+def last_level(schedule: Schedule) -> Level:
+    """The schedule's level of most noise."""
+    return schedule(torch.tensor(schedule.t_max, dtype=torch.float64))
 
 
 def step_term(denoise: Denoise, prediction: Prediction, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
@@ -81,5 +93,6 @@ def step_term(denoise: Denoise, prediction: Prediction, x: Tensor, s: Tensor, t:
     # Where the decoder speaks, the divergence is that of equal variances, which is finite and not used.
     log_posterior = torch.where(inner, log_posterior, log_variance)
     kl = gaussian_kl(of_x * (x - prediction.x), log_posterior, log_variance)
-    nll = decoder_nll(x, prediction.x, log_variance.expand_as(x))
-    return torch.where(inner, kl, nll).flatten(1).mean(1)
+    if not bool((s > 0).all()):  # the decoder is costly, and speaks at s = 0 alone
+        kl = torch.where(inner, kl, decoder_nll(x, prediction.x, log_variance.expand_as(x)))
+    return kl.flatten(1).mean(1)

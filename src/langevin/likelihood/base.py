@@ -7,14 +7,14 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from langevin.diffusion.denoiser import Condition, Denoise
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.schedules.schedule import Schedule
+from langevin.sums import SumMetric
 
 
-class Likelihood(Metric, ABC):
+class Likelihood(SumMetric, ABC):
     """A bound on minus the log-probability of pictures of bytes, in bits a dimension; lower is better.
 
     In this order: `check`, which is cheap; `begin`; then any number of rounds of `update` with this process's share of
@@ -32,10 +32,6 @@ class Likelihood(Metric, ABC):
     count: Tensor
     total: Tensor
 
-    def __init__(self) -> None:
-        # With torchmetrics' cache, a process that saw no picture since its last compute would skip the collectives.
-        super().__init__(compute_with_cache=False)
-
     def check(self, schedule: Schedule) -> None:
         """See that the estimate suits a model's schedule.
 
@@ -50,8 +46,8 @@ class Likelihood(Metric, ABC):
             UserError: as `check`.
         """
         self.check(schedule)
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros(len(self.parts), dtype=torch.float64), dist_reduce_fx="sum")
+        self._add_sum("count", dtype=torch.int64)
+        self._add_sum("total", len(self.parts))
 
     @abstractmethod
     def measure(self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource) -> dict[str, Tensor]:
@@ -78,12 +74,7 @@ class Likelihood(Metric, ABC):
 
     def _count_in(self, measured: dict[str, Tensor]) -> None:
         values = torch.stack([measured[name] for name in self.parts])
-        self._accumulate("count", values.shape[1])
-        self._accumulate("total", values.sum(1))
-
-    def _accumulate(self, name: str, value: Tensor | int) -> None:
-        # Not in place: a state made under Lightning's inference mode could not be changed outside of it.
-        setattr(self, name, getattr(self, name) + value)
+        self._accumulate(count=values.shape[1], total=values.sum(1))
 
 
 def per_dim(x: Tensor) -> Tensor:

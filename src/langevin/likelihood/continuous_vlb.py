@@ -6,12 +6,13 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from langevin.diffusion.bound import prior_term
 from langevin.diffusion.denoiser import Condition, Denoise
 from langevin.diffusion.level import combine
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.likelihood.base import Likelihood, per_dim, strata
-from langevin.likelihood.interval import Interval, byte_nll, prior_nats, time_at
+from langevin.likelihood.interval import Interval, byte_nll, time_at
 
 
 class ContinuousVLB(Likelihood):
@@ -64,4 +65,4 @@ class ContinuousVLB(Likelihood):
             prediction = denoise(combine(alpha, x, sigma, eps), t, cond)
             diffusion = diffusion + per_dim((eps - prediction.eps).square())
         diffusion = diffusion * (float(first - last) / (2 * self.num_times))
-        return {"prior": prior_nats(schedule, x, end), "diffusion": diffusion, "decoder": decoder}
+        return {"prior": prior_term(schedule, x.double(), end), "diffusion": diffusion, "decoder": decoder}

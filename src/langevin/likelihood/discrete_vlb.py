@@ -61,8 +61,8 @@ class DiscreteVLB(Likelihood):
         """See `Likelihood`."""
         super().begin(schedule)
         assert schedule.num_steps is not None
-        self.add_state("term_sum", torch.zeros(schedule.num_steps, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("term_count", torch.zeros(schedule.num_steps, dtype=torch.int64), dist_reduce_fx="sum")
+        self._add_sum("term_sum", schedule.num_steps)
+        self._add_sum("term_count", schedule.num_steps, dtype=torch.int64)
 
     def terms(
         self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource
@@ -122,8 +122,8 @@ class DiscreteVLB(Likelihood):
         times, weights, terms = self.terms(denoise, x, cond, noise)
         self._count_in(self._summed(denoise.schedule, x, weights, terms))
         index = times.flatten().to(terms.device) - 1
-        self._accumulate("term_sum", torch.zeros_like(self.term_sum).index_add_(0, index, terms.flatten()))
-        self._accumulate("term_count", torch.bincount(index, minlength=len(self.term_count)))
+        term_sum = torch.zeros_like(self.term_sum).index_add_(0, index, terms.flatten())
+        self._accumulate(term_sum=term_sum, term_count=torch.bincount(index, minlength=len(self.term_count)))
 
     def compute(self) -> dict[str, Tensor]:
         """See `Likelihood`, and "terms" (T,)."""

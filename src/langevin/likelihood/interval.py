@@ -5,11 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from langevin.diffusion.bound import HALF_BIN, gaussian_kl
-from langevin.diffusion.level import Level, like
+from langevin.diffusion.bound import HALF_BIN
+from langevin.diffusion.level import Level
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
-from langevin.likelihood.base import per_dim
 
 FURTHEST = 20.0
 """How many standard deviations away a byte still counts in `byte_nll`: one beyond would add less than 1e-30."""
@@ -61,19 +60,6 @@ def both_ends(schedule: Schedule) -> Tensor:
 def time_at(schedule: Schedule, log_snr: Tensor) -> Tensor:
     """The time at which the schedule has a logSNR; between the steps of a discrete one it is no whole number."""
     return schedule.time_of(torch.exp(-log_snr / 2)).clamp(schedule.t_min, schedule.t_max)
-
-
-def prior_std(schedule: Schedule, level: Level) -> Tensor:
-    """The standard deviation of the noise that sampling would start from at `level`, near the schedule's last."""
-    last = schedule(torch.tensor(schedule.t_max, dtype=torch.float64))
-    return schedule.prior_std * level.sigma / last.sigma
-
-
-def prior_nats(schedule: Schedule, x: Tensor, level: Level) -> Tensor:
-    """KL(q(x_t | x) || the prior) at `level`, in nats a dimension: float64 (B,)."""
-    x = x.double()
-    log_variances = (like(2 * torch.log(std), x) for std in (level.sigma, prior_std(schedule, level)))
-    return per_dim(gaussian_kl(like(level.alpha, x) * x, *log_variances))
 
 
 def byte_nll(x: Tensor, eps: Tensor, level: Level) -> Tensor:

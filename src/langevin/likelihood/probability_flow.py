@@ -7,12 +7,13 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from langevin.diffusion.bound import prior_std
 from langevin.diffusion.denoiser import Condition, Denoise
 from langevin.diffusion.level import Level, combine
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.likelihood.base import Likelihood, per_dim
-from langevin.likelihood.interval import Interval, byte_nll, prior_std, time_at
+from langevin.likelihood.interval import Interval, byte_nll, time_at
 
 
 class ProbabilityFlow(Likelihood):

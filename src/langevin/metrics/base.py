@@ -6,21 +6,19 @@ from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
-from torchmetrics import Metric
 
 from langevin.metrics.features import FeatureExtractor
+from langevin.sums import SumMetric
 
 
-class SampleMetric(Metric, ABC):
+class SampleMetric(SumMetric, ABC):
     """A metric of generated images, exact under any number of processes and any batch size.
 
     `Evaluation` calls, in this order: `check`; `begin`; `fit`; `update` with ``real=True`` on this process's share of
     the reference (where `needs_reference`); then for each round `update` with ``real=False`` on this process's
     share of the samples, `compute`, `reset`.
 
-    Everything that `update` gathers is a float64 or integer torchmetrics state reduced by ``"sum"``, added in `begin`:
-    so the order of the images, the batches and the processes cannot matter, and a process without images counts as
-    zero. States named ``reference_...`` survive `reset`.
+    Everything that `update` gathers is a sum, added in `begin`. Those named ``reference_...`` survive `reset`.
 
     Attributes:
         needs_features: whether `update` reads the extractor's outputs.
@@ -33,10 +31,6 @@ class SampleMetric(Metric, ABC):
     needs_labels: ClassVar[bool] = False
 
     num_samples: int
-
-    def __init__(self) -> None:
-        # With torchmetrics' cache, a process that saw no sample since its last compute would skip the collectives.
-        super().__init__(compute_with_cache=False)
 
     def check(self, num_samples: int, num_reference: int, features: FeatureExtractor) -> None:
         """Find a user's mistake before any work; the extractor's weights are not loaded yet.
@@ -95,10 +89,6 @@ class SampleMetric(Metric, ABC):
         super().reset()
         for name, state in reference.items():
             setattr(self, name, state)
-
-    def _accumulate(self, name: str, value: Tensor | int) -> None:
-        # Not in place: a state made under Lightning's inference mode could not be changed outside of it.
-        setattr(self, name, getattr(self, name) + value)
 
     def _require_all(self, count: Tensor) -> None:
         # A name that says @50000 must not stand on fewer images, or on some twice.

@@ -30,8 +30,8 @@ class ClassAccuracy(SampleMetric):
     def begin(self, num_samples: int, features: FeatureExtractor) -> None:
         """Add the counts, see the base class."""
         super().begin(num_samples, features)
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("correct", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self._add_sum("count", dtype=torch.int64)
+        self._add_sum("correct", dtype=torch.int64)
 
     def fit(self, images: np.ndarray, labels: np.ndarray | None) -> None:
         """Fit the classifier, see the base class.
@@ -50,8 +50,7 @@ class ClassAccuracy(SampleMetric):
         """Count the images whose named class is their label, see the base class."""
         assert labels is not None, "Evaluation.add() sees to labels"
         named = self.classifier.predict(_pixels(outputs["images"].permute(0, 2, 3, 1).cpu().numpy()))
-        self._accumulate("count", len(named))
-        self._accumulate("correct", int((named == labels.cpu().numpy()).sum()))
+        self._accumulate(count=len(named), correct=int((named == labels.cpu().numpy()).sum()))
 
     def compute(self) -> dict[str, Tensor]:
         """Return the share, see the base class."""

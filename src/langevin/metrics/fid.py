@@ -61,17 +61,16 @@ class FrechetDistance(SampleMetric):
         self.key = f"{features.metric_name('fid', 'fd')}@{num_samples}"
         size = features.sizes["features"]
         for of in ("", "reference_"):
-            self.add_state(f"{of}count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-            self.add_state(f"{of}sum", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
-            self.add_state(f"{of}outer", torch.zeros(size, size, dtype=torch.float64), dist_reduce_fx="sum")
+            self._add_sum(f"{of}count", dtype=torch.int64)
+            self._add_sum(f"{of}sum", size)
+            self._add_sum(f"{of}outer", size, size)
 
     def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor, real: bool) -> None:
         """Add ``features`` (B, D) to the sums, see the base class."""
         features = outputs["features"].double()
         of = "reference_" if real else ""
-        self._accumulate(f"{of}count", len(features))
-        self._accumulate(f"{of}sum", features.sum(0))
-        self._accumulate(f"{of}outer", features.T @ features)
+        sums = {"count": len(features), "sum": features.sum(0), "outer": features.T @ features}
+        self._accumulate(**{of + name: value for name, value in sums.items()})
 
     def compute(self) -> dict[str, Tensor]:
         """Return the distance, in [0, inf) up to rounding, see the base class."""

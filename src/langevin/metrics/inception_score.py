@@ -70,9 +70,9 @@ class InceptionScore(SampleMetric):
         self.register_buffer("split_of", split_of, persistent=False)
 
         classes = features.sizes["logits"]
-        self.add_state("count", torch.zeros(self.splits, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("probabilities", torch.zeros(self.splits, classes, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("negative_entropy", torch.zeros(self.splits, dtype=torch.float64), dist_reduce_fx="sum")
+        self._add_sum("count", self.splits, dtype=torch.int64)
+        self._add_sum("probabilities", self.splits, classes)
+        self._add_sum("negative_entropy", self.splits)
 
     def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor, real: bool) -> None:
         """Add the class probabilities of ``logits`` (B, classes) to their splits, see the base class."""
@@ -80,9 +80,8 @@ class InceptionScore(SampleMetric):
         p = log_p.exp()
         # A matrix product, because index_add_ on a GPU adds in no fixed order.
         member = torch.nn.functional.one_hot(self.split_of[index], self.splits).T
-        self._accumulate("count", member.sum(1))
-        self._accumulate("probabilities", member.double() @ p)
-        self._accumulate("negative_entropy", member.double() @ (p * log_p).sum(1))
+        negative_entropy = member.double() @ (p * log_p).sum(1)
+        self._accumulate(count=member.sum(1), probabilities=member.double() @ p, negative_entropy=negative_entropy)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the mean over the splits and the standard deviation, see the base class."""

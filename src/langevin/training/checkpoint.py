@@ -74,3 +74,8 @@ def find_checkpoint(place: Path) -> Path:
     if not path.is_file():
         raise UserError(f"checkpoint={place} is a folder without checkpoints/last.ckpt: no run has saved there yet")
     return path
+
+
+def folder_of(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to, or the one that the file was put into."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
