@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from langevin.config.validate import CONF, PLURAL, groups, options
+from langevin.config.validate import CONF, PLURAL, groups, groups_of, options, unknown
 from langevin.errors import UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -46,7 +46,10 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
         calm_threads()
         # Hydra's parser takes its flags before the overrides or after them, but not amid them.
         arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
-        sys.argv[1:] = [forced(argument) for argument in arguments]
+        try:
+            sys.argv[1:] = [forced(argument, config_name) for argument in arguments]
+        except UserError as error:
+            fail(str(error))
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
 
     return main
@@ -63,19 +66,31 @@ def calm_threads() -> None:
         os.environ["GOMP_SPINCOUNT"] = "20000"
 
 
-def forced(argument: str) -> str:
+def forced(argument: str, command: str) -> str:
     """An override that Hydra takes even if there is no such key: `a.b=1` becomes `++a.b=1`.
 
     Hydra stops at the first unknown key and advises `+a.b=1`, which hides the typo. Let through, it is found with all
-    other mistakes, by `langevin.config.validate`. Choices of a group stay as they are: Hydra lists the options. Only
-    `GROUP=null`, at which Hydra stops with a traceback, becomes what it takes for the same.
+    other mistakes, by `langevin.config.validate`. Choices of a group of the command stay as they are: Hydra lists the
+    options. Only `GROUP=null`, at which Hydra stops with a traceback, becomes what it takes for the same.
+
+    Args:
+        argument: the override.
+        command: the command's file in conf/.
+
+    Raises:
+        UserError: when it chooses of a group that the command does not have; Hydra would advise to add it.
     """
     key, equals, value = argument.partition("=")
     if not equals or key.startswith(("-", "+", "~", "hydra")) or "/" in key:
         return argument
-    if key in groups() and value == "null":
+    own, group = groups_of(command), key.partition("@")[0]
+    if group not in own and group in groups():
+        raise UserError(f"{group}: {unknown(group, own)}")
+    if group not in own:
+        return "++" + argument
+    if value == "null":
         return f"{key}=none" if "none" in options(key) else f"{key}=[]" if key in PLURAL else f"~{key}"
-    return argument if key.partition("@")[0] in groups() else "++" + argument
+    return argument
 
 
 def fail(message: str) -> NoReturn:

@@ -13,7 +13,7 @@ from langevin.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from langevin.build.run import Model
+    from langevin.build.saved import Model
     from langevin.data.cache import CachedImages
 
 OPTIONS = {
@@ -110,10 +110,11 @@ def measure_samples(cfg: DictConfig) -> None:
 
 def measure_model(cfg: DictConfig) -> None:
     """Compute the likelihoods of pictures under a model, print them, and write likelihood.json."""
-    from langevin.build.components import check_model, override
-    from langevin.build.run import launch, load_model, make_likelihoods
+    from langevin.build.check import check_model
+    from langevin.build.run import launch, make_likelihoods
+    from langevin.build.saved import load_model, override
+    from langevin.checkpoint import find_checkpoint, folder_of
     from langevin.config.types import plain
-    from langevin.training.checkpoint import find_checkpoint, folder_of
 
     path = find_checkpoint(Path(cfg.checkpoint))
     model = load_model(path)
@@ -177,7 +178,8 @@ def open_pictures(cfg: DictConfig, model: "Model", split: str) -> "CachedImages"
     Raises:
         UserError: when there is no such split, or it does not suit the model.
     """
-    from langevin.build.components import is_conditional, make
+    from langevin.build.components import is_conditional
+    from langevin.build.make import make
     from langevin.build.run import facts_of
 
     data = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)

@@ -40,7 +40,9 @@ SEEN = 8
 
 def run(cfg: DictConfig) -> None:
     """Sample what the config says; the model is rebuilt from the config stored with its weights."""
-    from langevin.build.components import SAMPLING, check_model, is_conditional, override
+    from langevin.build.check import check_model
+    from langevin.build.components import SAMPLING, is_conditional
+    from langevin.build.saved import override
     from langevin.config.validate import ConfigError, structure
 
     options = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in SAMPLING])
@@ -48,8 +50,9 @@ def run(cfg: DictConfig) -> None:
     if mistakes:
         raise ConfigError(mistakes)
 
-    from langevin.build.run import launch, load_model
-    from langevin.training.checkpoint import find_checkpoint, folder_of
+    from langevin.build.run import launch
+    from langevin.build.saved import load_model
+    from langevin.checkpoint import find_checkpoint, folder_of
 
     path = find_checkpoint(Path(cfg.checkpoint))
     out = Path(cfg.out) if cfg.out else folder_of(path) / "generated"
@@ -57,7 +60,7 @@ def run(cfg: DictConfig) -> None:
         raise UserError(f"out={out}: holds a samples.npz already; choose another out=, or overwrite=true")
     model = load_model(path)
     chosen = override(model.cfg, cfg, SAMPLING)
-    check_model(chosen, SAMPLING)
+    check_model(chosen, SAMPLING, model.facts)
     originals = None if cfg.invert is None else open_originals(cfg, chosen, model.facts.shape)
     number = cfg.num_samples if originals is None else min(cfg.num_samples, len(originals.images))
     labels = [cfg.labels] if isinstance(cfg.labels, int) else None if cfg.labels is None else list(cfg.labels)

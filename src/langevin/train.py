@@ -20,7 +20,7 @@ CONFIG = "config.yaml"
 
 def run(cfg: DictConfig) -> None:
     """Train what the config says, from the run's last checkpoint if it has one."""
-    from langevin.build.components import mistakes_in
+    from langevin.build.check import mistakes_in
     from langevin.config.validate import ConfigError
 
     # Most mistakes show without Lightning, which takes seconds to import, and are told first.
@@ -30,8 +30,8 @@ def run(cfg: DictConfig) -> None:
     import torch
 
     from langevin.build.run import facts_of, make_data, make_module, make_trainer, rehearse
+    from langevin.checkpoint import read_checkpoint
     from langevin.images import write_atomically
-    from langevin.training.checkpoint import read_checkpoint
     from langevin.training.loggers.csv import CSVFile
     from langevin.training.processes import is_first_process
 
@@ -57,7 +57,7 @@ def run(cfg: DictConfig) -> None:
     torch.manual_seed(cfg.seed)
     module = make_module(cfg, facts)
     trainer = make_trainer(cfg, run_dir, facts, data)
-    parameters = sum(weight.numel() for weight in module.denoiser.parameters())
+    parameters = sum(weight.numel() for weight in module.model.parameters())
     say(
         f"{run_dir}: from step {step} to {cfg.trainer.max_steps}; {len(data.train_set):,} pictures of {facts.shape}, "
         f"{parameters:,} parameters, on {trainer.strategy.root_device.type} x {trainer.world_size}"
@@ -88,6 +88,8 @@ def refuse_another_run(run_dir: Path, cfg: DictConfig) -> None:
         raise UserError(f"resume=false, but the run {run_dir} exists; choose another name=, or remove that folder")
     old = OmegaConf.load(run_dir / CONFIG)
     assert isinstance(old, DictConfig)
+    if "data" not in old:
+        raise UserError(f"name={run_dir.name}: that run holds an imported model, of no training; choose another name=")
     changed = differences(old, cfg)
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)

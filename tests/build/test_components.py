@@ -3,9 +3,13 @@ import torch
 from helpers.commands import composed
 from omegaconf import OmegaConf
 
-from langevin.build.components import DataFacts, attempt, check_model, make, make_denoiser, make_generator, override
+from langevin.build.check import check_model
+from langevin.build.components import make_denoiser, make_generator
+from langevin.build.make import attempt, make
+from langevin.build.saved import override
 from langevin.config.validate import ConfigError
 from langevin.errors import UserError
+from langevin.facts import DataFacts
 
 FACTS = DataFacts(channels=1, image_size=8, num_classes=None)
 

@@ -5,7 +5,7 @@ import textwrap
 import pytest
 from helpers.commands import call, composed
 
-from langevin.build.components import mistakes_in
+from langevin.build.check import mistakes_in
 from langevin.build.run import rehearse
 
 # The overrides, and the path and words of the one mistake they make.
@@ -184,6 +184,22 @@ CONTRADICTIONS = [
     (["schedule=vp", "grid=leading"], "grid", ["needs a schedule with discrete steps; take grid=trailing"]),
     (["schedule=vp", "sampler=ancestral"], "sampler.steps", ["is null; a schedule in continuous time needs a number"]),
     (["guidance=classifier_free"], "guidance", ["needs a model that is told labels", "condition=class_label"]),
+    (
+        ["guidance=classifier_free", "condition=class_label", "condition.dropout=0"],
+        "guidance",
+        ["which it has not learnt; train with condition.dropout above 0"],
+    ),
+    (["guidance=classifier"], "guidance.classifier", ["must be given"]),
+    (["guidance=classifier", "guidance.classifier=nowhere"], "guidance.classifier", ["nowhere", "does not exist"]),
+    (["guidance=autoguidance", "guidance.weaker=nowhere"], "guidance.weaker", ["nowhere", "does not exist"]),
+    (["model.cross_attention=true"], "model.cross_attention", ["no condition to attend to; add condition=class_label"]),
+    (["classifier=half_unet"], "classifier", ["trained alone", "add task=classifier"]),
+    (["objective=cross_entropy"], "objective", ["is for a classifier; add task=classifier"]),
+    (["task=classifier", "weighting=unit_eps"], "weighting", ["means nothing to a classifier"]),
+    (["task=classifier", "objective=l1"], "objective", ["is for a denoiser; take cross_entropy"]),
+    (["task=classifier", "sampler=ddim"], "sampler", ["means nothing to a classifier; leave it out"]),
+    (["task=classifier", "callbacks=default"], "callbacks.samples", ["makes pictures, which a classifier cannot"]),
+    (["task=classifier", "classifier.channels=40"], "classifier.channels", ["40 does not split into groups"]),
     (
         ["data.image_size=10"],
         "model.channel_multipliers",

@@ -11,11 +11,11 @@ from helpers.commands import ROOT, TINY, call
 from helpers.digits import digits
 from PIL import Image
 
-from langevin.build.run import load_model
+from langevin.build.saved import load_model
+from langevin.checkpoint import find_checkpoint
 from langevin.diffusion.noise import ImageNoise
 from langevin.images import from_uint8
 from langevin.likelihood.discrete_vlb import DiscreteVLB
-from langevin.training.checkpoint import find_checkpoint
 
 QUICK = (
     "likelihoods=[discrete_vlb,continuous_vlb]",

@@ -9,7 +9,7 @@ import yaml
 from helpers.commands import call
 from PIL import Image
 
-from langevin.training.checkpoint import RECORD
+from langevin.checkpoint import RECORD
 
 
 def sample(checkpoint, out, *overrides, num_samples=6):

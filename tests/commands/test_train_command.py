@@ -7,8 +7,8 @@ import yaml
 from helpers.commands import ROOT, TINY, call
 from PIL import Image
 
+from langevin.checkpoint import read_checkpoint
 from langevin.config.validate import options
-from langevin.training.checkpoint import read_checkpoint
 
 
 def train(folder, *overrides):

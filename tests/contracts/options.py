@@ -1,26 +1,38 @@
 """What conf/ holds, found by looking."""
 
 import copy
+import functools
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+from helpers.commands import composed
+from helpers.saved import save_untrained
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from langevin.config.types import TARGET
 from langevin.config.validate import CONF, PLURAL, groups, options
+from langevin.facts import DataFacts
 
-COMMANDS = ("train", "sample", "evaluate")
+COMMANDS = ("train", "sample", "evaluate", "convert")
 FILES = sorted(CONF.rglob("*.yaml"))
 OPTIONS = [(group, option) for group in groups() for option in options(group)]
+BETAS = [0.01 * step for step in range(1, 41)]
 # What an option cannot do without, beside the defaults.
 NEEDS = {
     ("grid", "explicit"): ("grid.times=[3,2,1]", "sampler.steps=null"),
+    ("classifier", "adm_64"): ("task=classifier", "data.image_size=64"),
+    ("classifier", "half_unet"): ("task=classifier",),
+    ("guidance", "autoguidance"): ("guidance.weaker={model}",),
+    ("guidance", "classifier"): ("guidance.classifier={classifier}",),
     ("guidance", "classifier_free"): ("condition=class_label",),
     ("model", "tutorial_unet"): ("data.image_size=16",),
+    ("objective", "cross_entropy"): ("task=classifier",),
     ("objective", "hybrid"): ("variance=learned_range",),
     ("rescalings", "zero_terminal_snr"): ("parameterization=v",),
+    ("schedule", "explicit"): (f"schedule.betas={BETAS}", "sampler.steps=null"),
     ("schedule", "flow"): ("parameterization=flow",),
     ("variance", "learned_range"): ("objective=hybrid",),
 }
@@ -52,16 +64,33 @@ def components(file: Path) -> Iterator[dict[str, Any]]:
     return walk(load(file))
 
 
-def chosen_groups(command: str) -> list[str]:
-    """The groups that a command's own file names."""
-    entries = [entry for entry in load(CONF / f"{command}.yaml")["defaults"] if isinstance(entry, dict)]
-    return [group for entry in entries for group in entry]
-
-
 def choice(group: str, option: str) -> tuple[str, ...]:
     """The overrides that choose an option, and what it needs."""
     chosen = f"{group}=[{option}]" if group in PLURAL else f"{group}={option}"
-    return chosen, *NEEDS.get((group, option), ())
+    return chosen, *(with_files(need) for need in NEEDS.get((group, option), ()))
+
+
+FACTS = DataFacts(channels=1, image_size=8, num_classes=10)
+NARROW = {
+    "{model}": ("model.channels=32", "model.channel_multipliers=[1]"),
+    "{classifier}": ("task=classifier", "classifier.channels=32", "classifier.channel_multipliers=[1]"),
+}
+FOLDER = tempfile.TemporaryDirectory()
+
+
+def with_files(override: str, *also: str) -> str:
+    """An override with a checkpoint's path in place of {model} or {classifier}, made with the choices `also`."""
+    for name, overrides in NARROW.items():
+        if name in override:
+            return override.replace(name, str(untrained(*overrides, *also)))
+    return override
+
+
+@functools.cache
+def untrained(*overrides: str) -> Path:
+    """A checkpoint of an untrained model of digits."""
+    path = Path(FOLDER.name) / f"{abs(hash(overrides))}.ckpt"
+    return save_untrained(path, composed("train", *overrides)[0], FACTS)
 
 
 def swapped(cfg: DictConfig, **choices: str) -> DictConfig:
@@ -69,6 +98,8 @@ def swapped(cfg: DictConfig, **choices: str) -> DictConfig:
     result = copy.deepcopy(cfg)
     for group, option in choices.items():
         node = OmegaConf.load(CONF / group / f"{option}.yaml")
+        if OmegaConf.is_missing(node, "betas"):
+            node.betas = BETAS
         with open_dict(result):
             result[group] = node.get(group) if option == "none" else node
     return result

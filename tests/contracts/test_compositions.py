@@ -5,15 +5,17 @@ import re
 import pytest
 from helpers.commands import composed
 
-from contracts.options import COMMANDS, OPTIONS, REFUSED, choice, chosen_groups
+from contracts.options import COMMANDS, OPTIONS, REFUSED, choice
 from langevin import evaluate, sample
-from langevin.build.components import SAMPLING, check_model, mistakes_in, override
+from langevin.build.check import check_model, mistakes_in
+from langevin.build.components import SAMPLING
 from langevin.build.run import rehearse
-from langevin.config.validate import PLURAL, options, structure
+from langevin.build.saved import override
+from langevin.config.validate import PLURAL, groups_of, options, structure
 
 
 def places(command):
-    named = chosen_groups(command)
+    named = groups_of(command)
     return [(group, option) for group, option in OPTIONS if group in named]
 
 

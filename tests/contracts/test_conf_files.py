@@ -10,11 +10,11 @@ import hydra
 import pytest
 from helpers.commands import ROOT
 
-from contracts.options import COMMANDS, FILES, OPTIONS, chosen_groups, components, group_of, load
+from contracts.options import COMMANDS, FILES, OPTIONS, components, group_of, load
 from langevin.config import validate
 from langevin.config.signature import signature
 from langevin.config.types import TARGET, describe, fits
-from langevin.config.validate import BUNDLES, CONF, PLURAL, groups, options
+from langevin.config.validate import BUNDLES, CONF, PLURAL, groups, groups_of, options
 
 # What the program hands to a component of each group (`langevin.build`); all else is a user's and stands in the YAML.
 HANDED = {
@@ -23,7 +23,8 @@ HANDED = {
     "rescalings": {"schedule", "image_size"},
     "objective": {"weighting"},
     "sampler": {"grid", "thresholding"},
-    "guidance": {"denoiser"},
+    "classifier": {"in_channels", "num_classes", "image_size"},
+    "guidance": {"load_classifier", "load_denoiser"},
     "ema": {"network"},
     "optimizer": {"params"},
     "loader": {"source", "batch_size", "accumulate", "seed"},
@@ -94,16 +95,17 @@ def test_no_component_is_interpolated(file):
     assert all(re.fullmatch(r"oc\.select:\w+\.\w+", name) for name in of_groups), of_groups
 
 
-@pytest.mark.parametrize("option", options("formulation"))
-def test_a_formulation_only_chooses_groups(option):
-    file = CONF / "formulation" / f"{option}.yaml"
+@pytest.mark.parametrize(("bundle", "option"), [place for place in OPTIONS if place[0] in ("formulation", "task")])
+def test_a_formulation_and_a_task_only_choose_groups(bundle, option):
+    file = CONF / bundle / f"{option}.yaml"
     assert "@package _global_" in file.read_text()
     assert set(load(file)) == {"defaults"}
     for entry in load(file)["defaults"]:
         ((group, chosen),) = entry.items()
         name = group.removeprefix("override /")
         assert group == f"override /{name}"
-        assert chosen in options(name)
+        for each in chosen if isinstance(chosen, list) else [chosen]:
+            assert each is None or each in options(name)
 
 
 @pytest.mark.parametrize("option", options("experiment"))
@@ -128,11 +130,11 @@ def test_none_chooses_nothing(group, option):
 
 
 def test_every_group_is_named_by_a_command():
-    assert set(groups()) == {group for command in COMMANDS for group in chosen_groups(command)}
+    assert set(groups()) == {group for command in COMMANDS for group in groups_of(command)}
 
 
 def test_bundles_come_last_so_that_they_override():
-    chosen = chosen_groups("train")
+    chosen = groups_of("train")
     assert tuple(chosen[-len(BUNDLES) :]) == BUNDLES, "experiment must come after formulation, both after all others"
 
 

@@ -6,7 +6,7 @@ import pytest
 from helpers.commands import call, composed
 
 from contracts.options import load
-from langevin.build.components import mistakes_in
+from langevin.build.check import mistakes_in
 from langevin.build.run import rehearse
 from langevin.config.signature import signature
 from langevin.config.types import TARGET
@@ -36,6 +36,19 @@ def test_is_what_it_chooses_and_makes_sense(name):
     for entry in load(CONF / "formulation" / f"{name}.yaml")["defaults"]:
         ((group, option),) = entry.items()
         assert choices[group.removeprefix("override /")] == option
+    mistakes = mistakes_in(cfg)
+    assert mistakes + rehearse(cfg) == []
+
+
+@pytest.mark.parametrize("name", options("formulation"))
+@pytest.mark.parametrize("task", options("task"))
+def test_a_task_goes_with_it(task, name):
+    """And keeps its noise process, and how that is presented to a network."""
+    cfg, choices = composed("train", f"formulation={name}", f"task={task}")
+    whole, usual = composed("train", f"formulation={name}")
+    for group in ("schedule", "parameterization", "time_sampler"):
+        assert choices[group] == usual[group]
+        assert cfg[group] == whole[group]
     mistakes = mistakes_in(cfg)
     assert mistakes + rehearse(cfg) == []
 

@@ -10,8 +10,10 @@ from helpers.digits import digits
 from torch.nn.functional import interpolate
 
 from contracts.options import OPTIONS, REFUSED, choice
-from langevin.build.components import DataFacts, make, make_denoiser, make_objective
+from langevin.build.components import make_denoiser, make_objective
+from langevin.build.make import make
 from langevin.build.run import make_module
+from langevin.facts import DataFacts
 from langevin.images import from_uint8
 
 FACTS = DataFacts(channels=1, image_size=8, num_classes=10)
@@ -51,10 +53,10 @@ def test_takes_a_step(group, option):
     cfg, _ = composed("train", *TINY, *choice(group, option))
     torch.manual_seed(0)
     module = make_module(cfg, FACTS)
-    network, averaged = module.denoiser.network, module.ema.network
+    network, averaged = module.model.network, module.ema.network
     x, labels = batch()
-    t, importance = module.time_sampler.sample(len(x), module.denoiser.schedule, torch.Generator())
-    terms = module.objective(module.denoiser, x, module.condition(labels), t)
+    t, importance = module.time_sampler.sample(len(x), module.model.schedule, torch.Generator())
+    terms = module.objective(module.model, x, module.condition(labels), t)
     assert all(term.shape == (len(x),) for term in terms.values())
     loss = (importance * terms["loss"]).mean()
     assert 0 < loss < float("inf")
@@ -76,6 +78,19 @@ def test_the_rate_is_finite_at_every_step(option):
     factors = [factor(step) for step in range(3000)]
     assert all(0 <= value < math.inf for value in factors)
     assert max(factors) > 0
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "classifier"])
+def test_a_classifier_takes_a_step(option):
+    cfg, _ = composed("train", *choice("classifier", option))
+    torch.manual_seed(0)
+    size = cfg.data.get("image_size") or FACTS.image_size
+    module = make_module(cfg, dataclasses.replace(FACTS, image_size=size))
+    x, labels = batch(2, size)
+    t = torch.tensor([3.0, 700.0], dtype=torch.float64)
+    terms = module.objective(module.model, x, module.condition(labels), t)
+    torch.testing.assert_close(terms["loss"], torch.full((2,), math.log(10)), rtol=1e-4, atol=0)  # of ten classes
+    assert 0 < gradient(terms["loss"].mean(), module.model.network) < float("inf")
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "model"])

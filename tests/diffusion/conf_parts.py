@@ -10,13 +10,15 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from langevin.build.components import make, make_schedule
+from langevin.build.components import make_schedule
+from langevin.build.make import make
 from langevin.config.validate import CONF, options
 from langevin.diffusion.parameterization import Parameterization
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
 
 MANY = 1000
+BETAS = [0.01 * step for step in range(1, 41)]
 IMAGE_SIZE = 160
 """The side of the pictures, for the rescaling that asks for it: 2.5 times its reference."""
 
@@ -39,6 +41,8 @@ def forms(option: str) -> list[dict[str, int | None]]:
 def schedule_of(option: str, rescalings: Iterable[str] = (), **fields) -> Schedule:
     """A schedule of conf/, rescaled in that order, with its own fields replaced by `fields`."""
     cfg = OmegaConf.create({"schedule": OmegaConf.load(CONF / "schedule" / f"{option}.yaml")})
+    if OmegaConf.is_missing(cfg.schedule, "betas"):
+        cfg.schedule.betas = BETAS
     cfg.schedule.update(fields)
     cfg.rescalings = OmegaConf.merge({}, *(OmegaConf.load(CONF / "rescalings" / f"{name}.yaml") for name in rescalings))
     return make_schedule(cfg, IMAGE_SIZE)

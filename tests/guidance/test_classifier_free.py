@@ -8,6 +8,7 @@ from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 from langevin.errors import UserError
 from langevin.guidance.classifier_free import ClassifierFree
+from langevin.guidance.guidance import Guided
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.grid import Leading
@@ -38,6 +39,10 @@ def model():
     return Denoiser(Labelled(), Linear(), Eps(), FixedSmall())
 
 
+def guided_by(model, *scale, **others):
+    return Guided(model, ClassifierFree(*scale, **others))
+
+
 X_T = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 COND = {"label": torch.tensor([4, 0, 7])}
 TIMES = [torch.tensor(300.0, dtype=torch.float64), torch.tensor([1.0, 500.0, 1000.0], dtype=torch.float64)]
@@ -54,12 +59,12 @@ def test_extrapolates_from_unconditional_to_conditional(model, t, scale):
     c, u = model(X_T, t, COND), model(X_T, t, None)
     expected = [b + scale * (a - b) for a, b in ((c.x, u.x), (c.eps, u.eps), (c.raw, u.raw))]
     assert (expected[1] - c.eps).abs().max() > 0.1
-    assert_close(ClassifierFree(model, scale)(X_T, t, COND), *expected)
+    assert_close(guided_by(model, scale)(X_T, t, COND), *expected)
 
 
 @pytest.mark.parametrize("t", TIMES, ids=["one time", "a time a picture"])
 def test_scale_one_is_the_model_itself(model, t):
-    plain, guided = model(X_T, t, COND), ClassifierFree(model, 1.0)(X_T, t, COND)
+    plain, guided = model(X_T, t, COND), guided_by(model, 1.0)(X_T, t, COND)
     assert torch.equal(guided.x, plain.x)
     assert torch.equal(guided.eps, plain.eps)
     assert model.network.batches == [3, 3]  # no second half to pay for
@@ -68,11 +73,11 @@ def test_scale_one_is_the_model_itself(model, t):
 @pytest.mark.parametrize("t", TIMES, ids=["one time", "a time a picture"])
 def test_scale_zero_is_unconditional(model, t):
     u = model(X_T, t, None)
-    assert_close(ClassifierFree(model, 0.0)(X_T, t, COND), u.x, u.eps, u.raw)
+    assert_close(guided_by(model, 0.0)(X_T, t, COND), u.x, u.eps, u.raw)
 
 
 def test_both_predictions_are_one_call(model):
-    ClassifierFree(model, 3.0)(X_T, TIMES[0], COND)
+    guided_by(model, 3.0)(X_T, TIMES[0], COND)
     assert model.network.batches == [6]
 
 
@@ -84,50 +89,50 @@ def test_further_parts_of_the_condition_travel_along():
     model = Denoiser(Hinted(), Linear(), Eps(), FixedSmall())
     cond = {**COND, "hint": torch.randn(X_T.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)}
     c, u = model(X_T, TIMES[1], cond), model(X_T, TIMES[1], {**cond, "label": torch.full((3,), -1)})
-    guided = ClassifierFree(model, 2.0)(X_T, TIMES[1], cond)
+    guided = guided_by(model, 2.0)(X_T, TIMES[1], cond)
     torch.testing.assert_close(guided.eps, 2 * c.eps - u.eps, rtol=0, atol=1e-12)
 
 
 def test_guided_prediction_still_explains_the_noisy_picture(model):
     t = TIMES[1]
-    guided = ClassifierFree(model, 5.0)(X_T, t, COND)
+    guided = guided_by(model, 5.0)(X_T, t, COND)
     alpha, sigma = (value.reshape(-1, 1, 1, 1) for value in model.schedule(t))
     torch.testing.assert_close(alpha * guided.x + sigma * guided.eps, X_T, rtol=0, atol=1e-11)
 
 
 def test_learned_variance_is_the_conditional_one():
     model = Denoiser(Labelled(extra=2), Linear(), Eps(), FixedSmall())
-    guided = ClassifierFree(model, 3.0)(X_T, TIMES[0], COND)
+    guided = guided_by(model, 3.0)(X_T, TIMES[0], COND)
     torch.testing.assert_close(guided.variance, model(X_T, TIMES[0], COND).variance, rtol=0, atol=1e-13)
 
 
 def test_no_variance_stays_none(model):
-    assert ClassifierFree(model, 3.0)(X_T, TIMES[0], COND).variance is None
+    assert guided_by(model, 3.0)(X_T, TIMES[0], COND).variance is None
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.0])
 def test_without_a_condition_is_refused(model, scale):
     with pytest.raises(UserError, match="condition"):
-        ClassifierFree(model, scale)(X_T, TIMES[0])
+        guided_by(model, scale)(X_T, TIMES[0])
 
 
 def test_an_interval_guides_within_and_not_without(model):
     ratio = model.schedule(TIMES[1]).ratio
-    guided = ClassifierFree(model, 3.0, sigma_min=float(ratio[0]), sigma_max=float(ratio[1]))(X_T, TIMES[1], COND)
-    plain, everywhere = model(X_T, TIMES[1], COND), ClassifierFree(model, 3.0)(X_T, TIMES[1], COND)
+    guided = guided_by(model, 3.0, sigma_min=float(ratio[0]), sigma_max=float(ratio[1]))(X_T, TIMES[1], COND)
+    plain, everywhere = model(X_T, TIMES[1], COND), guided_by(model, 3.0)(X_T, TIMES[1], COND)
     for index, expected in enumerate((plain, everywhere, plain)):
         torch.testing.assert_close(guided.eps[index], expected.eps[index], rtol=0, atol=1e-12)
     assert (plain.eps - everywhere.eps).abs().flatten(1).amax(1).min() > 0.1
 
 
 def test_outside_the_interval_nothing_more_is_paid(model):
-    ClassifierFree(model, 3.0, sigma_max=1e-3)(X_T, TIMES[0], COND)
+    guided_by(model, 3.0, sigma_max=1e-3)(X_T, TIMES[0], COND)
     assert model.network.batches == [3]
 
 
 def test_an_empty_interval_is_refused(model):
     with pytest.raises(UserError, match=r"sigma_max is 1.0; allowed: above sigma_min \(2.0\)"):
-        ClassifierFree(model, 2.0, sigma_min=2.0, sigma_max=1.0)
+        guided_by(model, 2.0, sigma_min=2.0, sigma_max=1.0)
 
 
 @pytest.mark.parametrize("phi", [0.3, 0.7, 1.0])
@@ -138,7 +143,7 @@ def test_rescaling_is_lins(model, phi):
         [g * one.numpy().std(ddof=1) / g.numpy().std(ddof=1) for g, one in zip(guided, c.raw, strict=True)]
     )
     expected = phi * matched + (1 - phi) * guided  # equations 15 and 16
-    guided = ClassifierFree(model, 7.0, rescale=phi)(X_T, TIMES[0], COND)
+    guided = guided_by(model, 7.0, rescale=phi)(X_T, TIMES[0], COND)
     torch.testing.assert_close(guided.raw, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(guided.eps, expected, rtol=1e-12, atol=1e-12)
     if phi == 1:
@@ -167,6 +172,6 @@ def test_steers_a_sampler(model, sampler):
         generator = torch.Generator().manual_seed(0)
         return lambda: torch.randn(X_T.shape, generator=generator, dtype=torch.float64)
 
-    guided = sampler(ClassifierFree(model, 3.0), noise(), COND)
+    guided = sampler(guided_by(model, 3.0), noise(), COND)
     torch.testing.assert_close(guided, sampler(ByHand(model, 3.0), noise(), COND), rtol=1e-9, atol=1e-9)
     assert (guided - sampler(model, noise(), COND)).abs().max() > 0.01

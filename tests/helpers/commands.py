@@ -56,7 +56,7 @@ def call(command: str, *overrides: str) -> Result:
 def composed(command: str, *overrides: str) -> tuple[DictConfig, dict[str, str]]:
     """A command's config and the choices it was made of."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose(command, [forced(override) for override in overrides], return_hydra_config=True)
+        cfg = compose(command, [forced(override, command) for override in overrides], return_hydra_config=True)
     choices = dict(cfg.hydra.runtime.choices)
     with open_dict(cfg):
         del cfg["hydra"]

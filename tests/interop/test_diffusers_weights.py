@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from diffusers import UNet2DModel
@@ -5,7 +7,7 @@ from omegaconf import OmegaConf
 
 from langevin.config.validate import CONF
 from langevin.errors import UserError
-from langevin.interop.diffusers import from_diffusers, to_diffusers, unet_2d_config
+from langevin.interop.diffusers import from_diffusers, to_diffusers, unet_2d_config, unet_of
 from langevin.networks.condition import ClassLabel
 from langevin.networks.unet import UNet
 
@@ -62,6 +64,27 @@ def test_config_of_published_networks(name, multipliers):
     assert {key: config[key] for key in published} == published
 
 
+def written(config):
+    """A config as it comes out of a file."""
+    return json.loads(json.dumps(config))
+
+
+@pytest.mark.parametrize(("name", "multipliers"), [("cifar10-32", None), ("celebahq-256", [1, 1, 2, 2, 4, 4])])
+def test_model_of_published_networks(name, multipliers):
+    model = DDPM if multipliers is None else DDPM | {"channel_multipliers": multipliers}
+    found, size = unet_of("config.json", written(PUBLISHED[name]))
+    # Published without dropout; attention is at one resolution, and always in the middle.
+    assert UNet.check(image_size=size, **found) == []
+    assert found | {"dropout": 0.1, "checkpointing": False} == model
+
+
+@pytest.mark.parametrize("model", [SMALL, ADM, SMALL | {"symmetric_padding": True, "norm_epsilon": 1e-5}])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_config_there_and_back(model, channels):
+    found, size = unet_of("config.json", written(unet_2d_config(model, channels, channels, 16, 5)))
+    assert (found | {"checkpointing": False}, size) == (model, 16)
+
+
 @pytest.mark.parametrize(("model", "num_classes"), [(SMALL, None), (ADM, 7)], ids=["ddpm", "adm"])
 def test_there_and_back(model, num_classes):
     """The random weights of ours go into diffusers' own class, and come back as they were."""
@@ -91,7 +114,9 @@ def test_a_table_without_no_label_gets_zeros_for_it():
         ({"skip_rescale": True}, "model.skip_rescale is true"),
         ({"single_up_attention": True}, "model.single_up_attention is true"),
         ({"map_condition": True}, "model.map_condition is true"),
+        ({"cross_attention": True}, "model.cross_attention is true"),
         ({"resample_projection": True}, "model.resample_projection is true"),
+        ({"resample_filter": [1, 3, 3, 1]}, r"model.resample_filter is \[1, 3, 3, 1\]; allowed: \[1, 1\]"),
         ({"time_embedding": "fourier"}, "model.time_embedding is fourier; allowed: sinusoidal or cosine_first"),
         ({"heads": 4}, "model.heads is 4; allowed: 1 or head_channels"),
         ({"channel_multipliers": [2, 2]}, r"model.channel_multipliers is \[2, 2\]; allowed: 1 first"),
@@ -103,6 +128,18 @@ def test_what_diffusers_does_not_have(changes, words):
         to_diffusers({}, SMALL | changes)
     with pytest.raises(UserError, match=words):
         unet_2d_config(SMALL | changes, 3, 3, 8)
+
+
+def test_old_names_of_attention():
+    state = to_diffusers(ours(SMALL, 8).state_dict(), SMALL)
+    renamed = dict(state)
+    for new, old in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+        renamed = {name.replace(f".{new}.", f".{old}."): tensor for name, tensor in renamed.items()}
+    assert len(renamed.keys() - state.keys()) == 2 * 4 * 4, "weight and bias of four layers of four attentions"
+    expected = from_diffusers(state, SMALL)
+    found = from_diffusers(renamed, SMALL)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_weights_of_something_else():

@@ -9,7 +9,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from langevin.networks.condition import ClassLabel
+from langevin.networks.condition import ClassLabel, Condition
 from langevin.networks.network import Network
 from langevin.networks.unet import UNet
 
@@ -31,9 +31,9 @@ def tiny(**changes) -> UNet:
     return UNet(**(facts | TINY | changes))
 
 
-def preset(name: str) -> tuple[type[Network], dict]:
-    """Read conf/model/`name`.yaml: the class and its own parameters."""
-    node = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
+def preset(name: str, group: str = "model") -> tuple[type[Network], dict]:
+    """Read conf/`group`/`name`.yaml: the class and its own parameters."""
+    node = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
     return get_class(node.pop("_target_")), node
 
 
@@ -82,3 +82,23 @@ def norms(network: nn.Module) -> list[tuple[int, float, int]]:
 
 def images(batch: int, size: int) -> Tensor:
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+class Sequence(Condition):
+    """As a text encoder gives it: `cond["text"]`, (B, L, dim), by default nothing but a zero."""
+
+    inputs = frozenset({"text"})
+    withholds = False
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def tokens(self, cond, batch):
+        return torch.zeros(batch, 1, self.dim) if cond is None else cond["text"]
+
+    def forward(self, cond, batch):
+        return self.tokens(cond, batch).mean(dim=1)
+
+    def null(self, cond):
+        return {**cond, "text": torch.zeros_like(cond["text"])}

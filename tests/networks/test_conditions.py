@@ -5,8 +5,10 @@ import torch
 from helpers.commands import TINY, composed
 from network_helpers import randomize, tiny
 
-from langevin.build.components import DataFacts, make_denoiser, mistakes_in
+from langevin.build.check import mistakes_in
+from langevin.build.components import make_denoiser
 from langevin.errors import UserError
+from langevin.facts import DataFacts
 from langevin.networks.condition import ClassLabel, Several, Vector
 
 NAN = float("nan")

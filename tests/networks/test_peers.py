@@ -1,20 +1,23 @@
 """The same weights in OpenAI's and EDM's own networks and in ours, in float32.
 
-LANGEVIN_PEERS names a folder with checkouts of improved-diffusion, guided-diffusion and edm; peers.md says how to get
-them and what came out.
+LANGEVIN_PEERS names a folder with checkouts of improved-diffusion, guided-diffusion, glide-text2im and edm; peers.md
+says how to get them and what came out.
 """
 
 import importlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from network_helpers import assert_same, images, labelled, norms, preset, randomize
+from network_helpers import Sequence, assert_same, images, labelled, norms, preset, randomize
 from torch.nn.functional import one_hot
 
 from langevin.interop.edm import from_edm
 from langevin.interop.openai import from_openai
+from langevin.interop.openai_classifier import from_openai_classifier
+from langevin.networks.half_unet import HalfUNet
 from langevin.networks.unet import UNet
 
 CLASSES = 10
@@ -76,7 +79,7 @@ def openai_arguments(own, size, out_channels, classes):
         "channel_mult": own["channel_multipliers"],
         "num_classes": classes,
         "use_scale_shift_norm": own.get("scale_shift", False),
-        "num_heads": own["heads"] or 1,
+        "num_heads": own.get("heads") or 1,
     }
 
 
@@ -134,6 +137,96 @@ def test_preset_adm_64(peer):
     )
     assert sum(parameter.numel() for parameter in theirs.parameters()) == 295_904_454
     assert_equals_openai(theirs, own, 64, 6, 1000, "new", batch=1)
+
+
+@pytest.mark.parametrize("options", [ADM, IDDPM | {"scale_shift": True}], ids=["adm", "4-heads"])
+def test_glide(peer, options):
+    """Its text encoder is left out: both are given what it puts out, a sequence for the attentions and no sum."""
+    arguments = openai_arguments(options, 16, 6, None)
+    theirs = peer("glide-text2im", "glide_text2im.text2im_model").Text2ImUNet(
+        7,
+        512,
+        1,
+        8,
+        xf_final_ln=False,
+        tokenizer=SimpleNamespace(n_vocab=1),
+        num_head_channels=options["head_channels"] or -1,
+        resblock_updown=options.get("residual_resampling", False),
+        **arguments,
+    )
+    randomize(theirs)
+    theirs.eval()
+    text = torch.randn(2, 7, 512, generator=torch.Generator().manual_seed(2))
+    theirs.get_text_emb = lambda tokens, mask: {"xf_out": text.transpose(1, 2), "xf_proj": torch.zeros(2, 512)}
+    encoder = ("transformer", "token_embedding", "positional_embedding")
+    state = {name: tensor for name, tensor in theirs.state_dict().items() if not name.startswith(encoder)}
+    added = {name: state.pop(name) for name in list(state) if ".encoder_kv." in name}
+    converted = from_openai(state, options)
+    places = {"input_blocks": "down.{0}", "middle_block": "middle", "output_blocks": "up.{0}"}
+    for name, tensor in added.items():
+        part, step, *_, kind = name.split(".")
+        place = places[part].format(int(step) - (part == "input_blocks"))
+        heads = options["heads"] or len(tensor) // 2 // options["head_channels"]
+        rows = tensor.flatten(1) if tensor.ndim > 1 else tensor
+        converted[f"{place}.blocks.1.kv.{kind}"] = rows.unflatten(0, (heads, 2, -1)).transpose(0, 1).flatten(0, 2)
+    mine = UNet(in_channels=3, out_channels=6, image_size=16, condition=Sequence, cross_attention=True, **options)
+    mine.load_state_dict(converted, strict=True)
+    mine.eval()
+    assert norms(mine) == norms(theirs)
+    assert_same(lambda x: mine(x, STEPS, {"text": text}), lambda x: theirs(x, STEPS), images(2, 16))
+
+
+CLASSIFIER = {
+    "channels": 128,
+    "channel_multipliers": [1, 2],
+    "blocks_per_level": 2,
+    "attention_resolutions": [8],
+    "head_channels": 64,
+    "scale_shift": True,
+    "residual_resampling": True,
+    "norm_epsilon": 1e-5,
+    "dropout": 0.0,
+}
+
+
+def assert_equals_openai_classifier(peer, own, size, classes, batch=2):
+    arguments = openai_arguments(own, size, classes, None)
+    del arguments["num_classes"]  # they are its output
+    theirs = peer("guided-diffusion", "guided_diffusion.unet").EncoderUNetModel(
+        image_size=size,
+        **arguments,
+        num_head_channels=own["head_channels"],
+        resblock_updown=own["residual_resampling"],
+        pool="attention",
+    )
+    randomize(theirs)
+    theirs.eval()
+    mine = HalfUNet(in_channels=3, num_classes=classes, image_size=size, **own)
+    mine.load_state_dict(from_openai_classifier(theirs.state_dict(), own), strict=True)
+    mine.eval()
+    assert norms(mine) == norms(theirs)
+    x, steps = images(batch, size), STEPS[:batch]
+    assert_same(lambda x: mine(x, steps), lambda x: theirs(x, steps), x)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"scale_shift": False, "residual_resampling": False, "symmetric_padding": True},
+        {"channel_multipliers": [1, 1, 2], "attention_resolutions": [16, 4], "blocks_per_level": 1},
+    ],
+    ids=["adm", "strided", "three levels"],
+)
+def test_classifier_of_guided_diffusion(peer, changes):
+    assert_equals_openai_classifier(peer, CLASSIFIER | changes, 16, CLASSES)
+
+
+@pytest.mark.slow
+def test_published_classifier_64(peer):
+    """As it is, its 65M parameters filled at random."""
+    _, own = preset("adm_64", "classifier")
+    assert_equals_openai_classifier(peer, own, 64, 1000, batch=1)
 
 
 SONG = {"ddpmpp": {}, "ncsnpp": {"embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2}}

@@ -42,7 +42,7 @@ def denoiser():
     return Denoiser(Labelled(), Cosine(20), Eps(), FixedSmall())
 
 
-def unguided(model):
+def unguided(model, device):
     return model
 
 
@@ -120,7 +120,7 @@ def test_labels_make_a_difference():
 def test_guidance_is_put_around_the_model():
     given = []
 
-    def guide(model):
+    def guide(model, device):
         given.append(model)
         return gaussian(Linear(), 0.0, 1e-6)
 

@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 from training_helpers import BUSY, QUIET, VALIDATED, column, differing, numbers, train, trained
 
-from langevin.build.run import load_model
+from langevin.build.saved import load_model
+from langevin.checkpoint import read_checkpoint
 from langevin.errors import UserError
 from langevin.images import picture_grid
 from langevin.metrics.evaluation import Evaluation
 from langevin.training.callbacks import checkpoint as module
 from langevin.training.callbacks.checkpoint import Checkpoint, share
-from langevin.training.checkpoint import read_checkpoint
 from langevin.training.module import DiffusionModule
 
 
@@ -284,7 +284,7 @@ def test_the_model_is_rebuilt_with_its_averaged_weights(finished):
     assert len(weights) > 50
     for name, value in weights.items():
         assert torch.equal(value, saved[f"ema.network.{name}"])
-    assert differing(weights, {name: saved[f"denoiser.network.{name}"] for name in weights})
+    assert differing(weights, {name: saved[f"model.network.{name}"] for name in weights})
 
 
 def test_the_rebuilt_model_makes_the_pictures_that_training_showed(finished):

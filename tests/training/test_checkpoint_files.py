@@ -11,9 +11,10 @@ import pytest
 import torch
 from training_helpers import QUIET, differing, train, trained
 
+from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
 from langevin.errors import UserError
 from langevin.training import checkpoint as module
-from langevin.training.checkpoint import RECORD, AtomicCheckpointIO, find_checkpoint, read_checkpoint
+from langevin.training.checkpoint import AtomicCheckpointIO
 
 
 def checkpoint(value, numbers=1000):

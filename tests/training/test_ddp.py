@@ -13,7 +13,7 @@ import torch
 from helpers.commands import ROOT, call
 from training_helpers import SPY, TINY, column, differing, read_csv, start, train, train_on_two, trained
 
-from langevin.training.checkpoint import read_checkpoint
+from langevin.checkpoint import read_checkpoint
 from langevin.training.module import DiffusionModule
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from training_helpers import LOSS_AWARE, QUIET, TINY, differing, train, trained
 
+from langevin.checkpoint import read_checkpoint
 from langevin.errors import UserError
-from langevin.training.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 

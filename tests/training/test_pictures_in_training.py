@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from training_helpers import BUSY, QUIET, column, train
 
-from langevin.build.run import load_model
+from langevin.build.saved import load_model
 from langevin.images import to_uint8
 from langevin.metrics.evaluation import Evaluation
 from langevin.training.callbacks.samples import SampleGrid

@@ -28,7 +28,7 @@ def test_the_same_seed_gives_the_same_bits(tmp_path, undisturbed):
 def test_another_seed_gives_other_weights(tmp_path, undisturbed):
     other = train(tmp_path, *QUIET, "seed=1")
     changed = differing(trained(other), trained(undisturbed[1]))
-    assert "denoiser.network.first.weight" in changed
+    assert "model.network.first.weight" in changed
     assert "ema.network.first.weight" in changed
 
 
@@ -39,9 +39,9 @@ def test_all_that_the_run_holds_has_moved(tmp_path, undisturbed):
     assert not any("network" in name for name in constant)
     average = {name.removeprefix("ema."): value for name, value in later.items() if name.startswith("ema.")}
     weights = {
-        name.removeprefix("denoiser."): value
+        name.removeprefix("model."): value
         for name, value in later.items()
-        if name in {f"denoiser.{key}" for key in average}
+        if name in {f"model.{key}" for key in average}
     }
     assert len(differing(average, weights)) == len(average) == len(weights) > 0
 

@@ -17,10 +17,10 @@ from training_helpers import (
     trained,
 )
 
-from langevin.build.run import load_model
+from langevin.build.saved import load_model
+from langevin.checkpoint import read_checkpoint
 from langevin.diffusion.objective import VLB
 from langevin.diffusion.time_sampler import LossAware, Uniform
-from langevin.training.checkpoint import read_checkpoint
 from langevin.training.module import DiffusionModule
 
 OPTIONS = (*QUIET, *LOSS_AWARE)
@@ -95,7 +95,7 @@ def test_without_what_it_has_learnt_it_would_not(tmp_path, monkeypatch, whole):
     monkeypatch.setattr(LossAware, "load_state_dict", lambda self, state: None)
     train(tmp_path, *OPTIONS, "trainer.max_steps=5")
     resumed = train(tmp_path, *OPTIONS, "trainer.max_steps=8")
-    assert "denoiser.network.first.weight" in differing(trained(resumed), trained(whole))
+    assert "model.network.first.weight" in differing(trained(resumed), trained(whole))
 
 
 def test_a_checkpoint_from_before_the_first_batch(tmp_path, monkeypatch):

@@ -8,11 +8,12 @@ from torch import nn
 from training_helpers import BUSY, QUIET, VALIDATED, column, differing, numbers, read_csv, train, trained
 
 from langevin.build.components import make_objective
-from langevin.build.run import facts_of, load_model, make_data, make_module
+from langevin.build.run import facts_of, make_data, make_module
+from langevin.build.saved import load_model
+from langevin.checkpoint import read_checkpoint
 from langevin.data.digits import Digits
 from langevin.diffusion.time_sampler import Uniform
 from langevin.images import from_uint8
-from langevin.training.checkpoint import read_checkpoint
 from langevin.training.module import DiffusionModule, step_seed
 
 BATCH = 8
@@ -59,7 +60,7 @@ def test_the_validation_loss_is_that_of_the_averaged_weights(validated):
     assert list(column(validated.rows, "val/loss")) == [2, 4, 6]
     logged = column(validated.rows, "val/loss")[6]
     assert logged == pytest.approx(loss_on_test_set(validated, "ema.network."), rel=1e-6)
-    assert abs(logged / loss_on_test_set(validated, "denoiser.network.") - 1) > 1e-3
+    assert abs(logged / loss_on_test_set(validated, "model.network.") - 1) > 1e-3
     assert column(validated.rows, "val/mse") == pytest.approx(column(validated.rows, "val/loss"), rel=1e-6)
 
 
@@ -80,7 +81,7 @@ def test_the_average_follows_the_weights(tmp_path):
     average = steps[0][f"ema.{name}"]
     for step in (2, 3):
         decay = min(0.9, (1 + step) / (10 + step))
-        average = decay * average + (1 - decay) * steps[step - 1][f"denoiser.{name}"]
+        average = decay * average + (1 - decay) * steps[step - 1][f"model.{name}"]
         torch.testing.assert_close(steps[step - 1][f"ema.{name}"], average, rtol=1e-6, atol=1e-8)
 
 
@@ -88,7 +89,7 @@ def test_no_average_is_the_weights(tmp_path):
     kept = trained(train(tmp_path, *QUIET, "ema.max_decay=0", "trainer.max_steps=2"))
     average = {name.removeprefix("ema."): value for name, value in kept.items() if name.startswith("ema.")}
     assert average
-    assert differing(average, {name: kept[f"denoiser.{name}"] for name in average}) == []
+    assert differing(average, {name: kept[f"model.{name}"] for name in average}) == []
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -102,9 +103,9 @@ def test_the_logged_norm_is_the_gradients(tmp_path, monkeypatch, clip, accumulat
         return math.sqrt(sum(weight.grad.double().square().sum().item() for weight in parameters))
 
     def look_before(self, *args, **kwargs):
-        before.append(norm(self.denoiser.network.parameters()))
+        before.append(norm(self.model.network.parameters()))
         clipping(self, *args, **kwargs)
-        given.append(norm(self.denoiser.network.parameters()))
+        given.append(norm(self.model.network.parameters()))
 
     monkeypatch.setattr(DiffusionModule, "configure_gradient_clipping", look_before)
     run = train(
@@ -136,10 +137,10 @@ def test_the_gradient_is_the_mean_over_all_images_of_the_step(tmp_path):
         assert len(x) == BATCH // 2
         torch.manual_seed(step_seed(cfg.seed, 0, index))
         shared = torch.Generator().manual_seed(step_seed(cfg.seed, None, index))
-        t, _ = Uniform().sample(len(x), module.denoiser.schedule, shared)
-        loss = module.objective(module.denoiser, x, {"label": labels}, t)["loss"].sum() / BATCH
+        t, _ = Uniform().sample(len(x), module.model.schedule, shared)
+        loss = module.objective(module.model, x, {"label": labels}, t)["loss"].sum() / BATCH
         loss.backward()
-    norm = nn.utils.get_total_norm([weight.grad for weight in module.denoiser.network.parameters()])
+    norm = nn.utils.get_total_norm([weight.grad for weight in module.model.network.parameters()])
     assert column(run.rows, "train/grad_norm") == pytest.approx({1: norm.item()}, rel=1e-5)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from helpers.commands import call
 
-from langevin.training.checkpoint import read_checkpoint
+from langevin.checkpoint import read_checkpoint
 
 # A class-conditional run in which all random numbers there are play a part: times, noise, dropout, dropped labels.
 TINY = (

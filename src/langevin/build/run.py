@@ -1,9 +1,9 @@
-"""Builds a whole run: data, training module, callbacks, loggers, trainer; and rebuilds a model from its checkpoint."""
+"""Builds a whole run: data, training module, callbacks, loggers, trainer."""
 
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,26 +16,22 @@ from torch import nn
 
 import langevin
 from langevin.build.components import (
-    DataFacts,
-    attempt,
-    check_model,
+    is_classifier,
     is_conditional,
-    make,
-    make_denoiser,
     make_generator,
+    make_model,
     make_objective,
     make_schedule,
 )
+from langevin.build.make import attempt, make
 from langevin.config.validate import Mistake
 from langevin.data.module import ImageDataModule
 from langevin.data.read_images import read_images
-from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import UserError
+from langevin.facts import DataFacts
 from langevin.likelihood.base import Likelihood
 from langevin.metrics.evaluation import Evaluation
-from langevin.samplers.generate import Generator
 from langevin.training.callbacks.likelihood import MeasureLikelihoods
-from langevin.training.checkpoint import RECORD, read_checkpoint
 from langevin.training.loggers.csv import CSVFile
 from langevin.training.module import DiffusionModule
 
@@ -55,14 +51,14 @@ def facts_of(data: ImageDataModule) -> DataFacts:
 def make_module(cfg: DictConfig, facts: DataFacts) -> DiffusionModule:
     """The training module, its weights fresh from the run's seed."""
     return DiffusionModule(
-        make_denoiser(cfg, facts),
+        make_model(cfg, facts),
         make_objective(cfg),
         make(cfg, "time_sampler"),
         ema=lambda network: make(cfg, "ema", network=network),
         optimizer=lambda parameters: make(cfg, "optimizer", params=parameters),
         lr_schedule=make(cfg, "lr_schedule"),
         batch_size=cfg.batch_size,
-        conditional=is_conditional(cfg),
+        conditional=is_conditional(cfg) or is_classifier(cfg),
         seed=cfg.seed,
     )
 
@@ -113,7 +109,7 @@ def rehearse(cfg: DictConfig) -> list[Mistake]:
 
 def make_trainer(cfg: DictConfig, run_dir: Path, facts: DataFacts, data: ImageDataModule) -> Trainer:
     """The trainer with its callbacks and loggers; the metrics are checked and prepared here, before any training."""
-    generator = make_generator(cfg, facts)
+    generator = None if is_classifier(cfg) else make_generator(cfg, facts)
     offered = {
         "run_dir": run_dir,
         "run_name": run_dir.name,
@@ -137,53 +133,6 @@ def make_trainer(cfg: DictConfig, run_dir: Path, facts: DataFacts, data: ImageDa
     loggers: list[Logger] = [CSVFile(run_dir / "metrics.csv")]
     loggers += [make(cfg, f"loggers.{name}", **offered) for name in cfg.get("loggers") or {}]
     return make(cfg, "trainer", run_dir=run_dir, callbacks=callbacks, loggers=loggers)
-
-
-class Model(NamedTuple):
-    """A trained model, rebuilt from the config stored with its weights.
-
-    Attributes:
-        denoiser: the model with the averaged weights.
-        cfg: the config it was trained with.
-        facts: what it knows of its data.
-        step: the optimizer step it stands at.
-    """
-
-    denoiser: Denoiser
-    cfg: DictConfig
-    facts: DataFacts
-    step: int
-
-    def generator(self, cfg: DictConfig, labels: list[int] | None) -> Generator:
-        """What makes its pictures; `cfg` is its config with other choices of sampler, grid and guidance."""
-        return make_generator(cfg, self.facts, labels)
-
-
-def load_model(path: Path) -> Model:
-    """Rebuild a model from a checkpoint.
-
-    Raises:
-        UserError: when the file is missing, damaged, not Langevin's, or does not fit its own config.
-    """
-    checkpoint = read_checkpoint(path)
-    record = checkpoint[RECORD]
-    cfg = OmegaConf.create(record["config"])
-    assert isinstance(cfg, DictConfig)
-    facts = DataFacts(**record["facts"])
-    try:
-        check_model(cfg)
-        denoiser = make_denoiser(cfg, facts)
-    except UserError as error:
-        raise UserError(f"checkpoint {path} cannot be rebuilt: {error}") from error
-    prefix = "ema.network."
-    weights = {
-        name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)
-    }
-    try:
-        denoiser.network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"checkpoint {path} does not fit the config stored in it: {error}") from error
-    return Model(denoiser.eval().requires_grad_(False), cfg, facts, checkpoint["global_step"])
 
 
 def open_reference(cfg: DictConfig) -> tuple[np.ndarray, np.ndarray | None]:

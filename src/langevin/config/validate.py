@@ -17,7 +17,7 @@ CONF = next(path for path in (Path(__file__).parents[1] / "conf", Path(__file__)
 # Groups of which several options compose: their nodes hold named components.
 PLURAL = ("callbacks", "likelihoods", "loggers", "metrics", "rescalings")
 # Groups that only choose others.
-BUNDLES = ("formulation", "experiment")
+BUNDLES = ("formulation", "task", "experiment")
 
 
 class Mistake(NamedTuple):
@@ -44,6 +44,12 @@ class ConfigError(UserError):
 def groups() -> list[str]:
     """The names of all groups of options."""
     return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def groups_of(command: str) -> list[str]:
+    """The groups that a command has."""
+    file = OmegaConf.load(CONF / f"{command}.yaml")
+    return [str(group) for entry in file.defaults if isinstance(entry, DictConfig) for group in entry]
 
 
 def options(group: str) -> list[str]:

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from langevin.diffusion.level import Level, combine, like
+from langevin.diffusion.level import Level, combine
 from langevin.diffusion.parameterization import Parameterization
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.diffusion.variance import Variance
@@ -21,12 +21,14 @@ class Prediction(NamedTuple):
         eps: the noise, so that ``x_t = alpha x + sigma eps``.
         raw: the network's output F in its own parameterization.
         variance: the network's further channels, for a learned variance; None without.
+        mean_gradient: what guidance moves a reverse step's mean by, in units of the step's variance; None: nothing.
     """
 
     x: Tensor
     eps: Tensor
     raw: Tensor
     variance: Tensor | None
+    mean_gradient: Tensor | None = None
 
 
 class Denoise(Protocol):
@@ -70,9 +72,7 @@ class Denoiser(nn.Module):
             t: times in (0, t_max], float64 on the CPU, of shape () or (B,).
             cond: what the network is conditioned on, such as {"label": int64 (B,)}.
         """
-        level = self.schedule(t)
-        c_noise = like(self.parameterization.c_noise(self.schedule, t), x_t).reshape(-1).expand(len(x_t))
-        output = self.network(like(self.parameterization.c_in(level), x_t) * x_t, c_noise, cond).to(x_t.dtype)
+        output = self.network(*self.parameterization.present(self.schedule, x_t, t), cond).to(x_t.dtype)
         raw, variance = output, None
         if output.shape[1] != x_t.shape[1]:
             raw, variance = output.split([x_t.shape[1], output.shape[1] - x_t.shape[1]], dim=1)
@@ -88,6 +88,10 @@ class Denoiser(nn.Module):
             raw=raw,
             variance=variance,
         )
+
+    def with_network(self, network: nn.Module) -> "Denoiser":
+        """The same model with another network, such as one of averaged weights."""
+        return Denoiser(network, self.schedule, self.parameterization, self.variance)
 
     def null_condition(self, cond: Condition) -> Condition:
         """The condition that says nothing, of the same batch size: what guidance compares with."""

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Annotated
+from typing import Annotated, ClassVar, Generic, TypeVar
 
 import torch
 from annotated_types import Gt
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from langevin.diffusion.bound import step_term
+from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
 from langevin.diffusion.level import combine, like
 from langevin.diffusion.schedules.schedule import Schedule
@@ -17,18 +18,26 @@ from langevin.diffusion.variance import Variance
 from langevin.diffusion.weighting import Weighting
 from langevin.errors import UserError
 
+Model = TypeVar("Model", Denoiser, NoisyClassifier, contravariant=True)
 
-class Objective(ABC):
-    """The loss of a batch of clean pictures, each at one time."""
+
+class Objective(ABC, Generic[Model]):
+    """The loss of a batch of clean pictures, each at one time.
+
+    Attributes:
+        classifies: whether it trains a classifier of noisy pictures, not a denoiser.
+    """
+
+    classifies: ClassVar[bool] = False
 
     @abstractmethod
-    def __call__(self, denoiser: Denoiser, x: Tensor, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
+    def __call__(self, model: Model, x: Tensor, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
         """The terms of the loss, one number a picture.
 
         Args:
-            denoiser: the model.
+            model: what is trained.
             x: clean pictures (B, C, H, W) in [-1, 1].
-            cond: what the model is conditioned on.
+            cond: what the batch is known to show, such as {"label": int64 (B,)}.
             t: the times (B,), float64 on the CPU.
 
         Returns:
@@ -43,7 +52,7 @@ class Objective(ABC):
         """
 
 
-class Simple(Objective):
+class Simple(Objective[Denoiser]):
     """The weighted squared error of the prediction: L2.
 
     The error is taken on the network's own output F, where it is computed without loss of precision, and scaled to
@@ -58,10 +67,10 @@ class Simple(Objective):
     def __init__(self, weighting: Weighting) -> None:
         self.weighting = weighting
 
-    def __call__(self, denoiser: Denoiser, x: Tensor, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
+    def __call__(self, model: Denoiser, x: Tensor, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
         """See `Objective`; "mse" is the unweighted squared error of the network's own output."""
         eps = torch.randn_like(x)
-        return self.terms(denoiser, denoiser(noised(denoiser, x, eps, t), t, cond), x, eps, t)
+        return self.terms(model, model(noised(model.schedule, x, eps, t), t, cond), x, eps, t)
 
     def terms(self, denoiser: Denoiser, prediction: Prediction, x: Tensor, eps: Tensor, t: Tensor) -> dict[str, Tensor]:
         """The terms for a prediction that has been made."""
@@ -110,7 +119,7 @@ class Huber(Simple):
         return 2 * huber.flatten(1).mean(1)
 
 
-class VLB(Objective):
+class VLB(Objective[Denoiser]):
     """The true variational bound, in bits a dimension: T times the term of a random step.
 
     Its mean over uniform times is the bound but for L_T, which nothing trains. It weighs the noise levels by itself: a
@@ -118,10 +127,10 @@ class VLB(Objective):
     section 3.3, with ``time_sampler=loss_aware``.
     """
 
-    def __call__(self, denoiser: Denoiser, x: Tensor, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
+    def __call__(self, model: Denoiser, x: Tensor, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
         """See `Objective`."""
-        prediction = denoiser(noised(denoiser, x, torch.randn_like(x), t), t, cond)
-        return {"loss": vlb_term(denoiser, prediction, x, t)}
+        prediction = model(noised(model.schedule, x, torch.randn_like(x), t), t, cond)
+        return {"loss": vlb_term(model, prediction, x, t)}
 
     def check(self, schedule: Schedule, variance: Variance) -> None:
         """See `Objective`."""
@@ -157,9 +166,26 @@ class Hybrid(Simple):
             )
 
 
-def noised(denoiser: Denoiser, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+class CrossEntropy(Objective[NoisyClassifier]):
+    """Minus the log-probability of the right class, of noisy pictures: what a classifier that guides is trained by.
+
+    Source: ADM (Dhariwal and Nichol 2021), section 4.
+    """
+
+    classifies = True
+
+    def __call__(self, model: NoisyClassifier, x: Tensor, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
+        """See `Objective`; "accuracy" is 1 where the right class is the likeliest, else 0."""
+        assert cond is not None, "langevin.build sees to labels"
+        label = cond["label"]
+        log_probabilities = model(noised(model.schedule, x, torch.randn_like(x), t), t)
+        accuracy = (log_probabilities.detach().argmax(1) == label).to(x.dtype)
+        return {"loss": functional.nll_loss(log_probabilities, label, reduction="none"), "accuracy": accuracy}
+
+
+def noised(schedule: Schedule, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
     """``x_t = alpha x + sigma eps``."""
-    alpha, sigma = denoiser.schedule(t)
+    alpha, sigma = schedule(t)
     return combine(alpha, x, sigma, eps)
 
 

@@ -8,10 +8,13 @@ from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
 from langevin.diffusion.level import like
+from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
+from langevin.facts import DataFacts
+from langevin.guidance.guidance import Guidance
 
 
-class ClassifierFree:
+class ClassifierFree(Guidance):
     """Extrapolates from the unconditional to the conditional prediction: ``u + scale (c - u)``.
 
     Both predictions are made in one batch. A scale of 1 is no guidance (and costs nothing more); other texts write
@@ -20,7 +23,6 @@ class ClassifierFree:
     Lin et al. 2023 (arXiv 2305.08891), section 3.4.
 
     Args:
-        denoiser: the model.
         scale: 0 is unconditional, 1 conditional, more exaggerates the condition.
         rescale: phi; how far the guided output of each picture is brought back to the conditional one's standard
             deviation, against overexposure: 0 not at all, 1 wholly.
@@ -31,34 +33,38 @@ class ClassifierFree:
         UserError: when the interval is empty.
     """
 
+    withholds = True
+
     def __init__(
         self,
-        denoiser: Denoiser,
         scale: Annotated[float, Ge(0)] = 1.0,
         rescale: Annotated[float, Ge(0), Le(1)] = 0.0,
         sigma_min: Annotated[float, Ge(0)] | None = None,
         sigma_max: Annotated[float, Ge(0)] | None = None,
     ) -> None:
+        super().__init__()
         self.low = 0.0 if sigma_min is None else sigma_min
         self.high = float("inf") if sigma_max is None else sigma_max
         if self.high <= self.low:
             raise UserError(f"sigma_max is {sigma_max}; allowed: above sigma_min ({sigma_min})")
-        self.denoiser = denoiser
-        self.schedule = denoiser.schedule
-        self.variance = denoiser.variance
         self.scale = scale
         self.rescale = rescale
 
-    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Prediction:
-        """See `Denoiser.forward`; `cond` is needed."""
+    def check(self, schedule: Schedule | None, facts: DataFacts | None, conditional: bool) -> None:
+        """See `Guidance`."""
+        if not conditional:
+            raise UserError("needs a model that is told labels: add condition=class_label, or leave guidance out")
+
+    def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:
+        """See `Guidance`; `cond` is needed."""
         if cond is None:
             raise UserError("guidance=classifier_free needs a condition (labels) to guide towards, and none was given")
-        ratio = self.schedule(t).ratio
+        ratio = denoiser.schedule(t).ratio
         scale = 1 + (self.scale - 1) * ((ratio > self.low) & (ratio <= self.high)).double()
         if (scale == 1).all():
-            return self.denoiser(x_t, t, cond)
-        null = self.denoiser.null_condition(cond)
-        both = self.denoiser(
+            return denoiser(x_t, t, cond)
+        null = denoiser.null_condition(cond)
+        both = denoiser(
             torch.cat([x_t, x_t]),
             t if t.ndim == 0 else torch.cat([t, t]),
             {name: torch.cat([cond[name], null[name]]) for name in cond},
@@ -69,7 +75,7 @@ class ClassifierFree:
             # Where there is no guidance the two spreads are the same, and so nothing is changed.
             guided = guided * (1 + self.rescale * (spread(raw) / spread(guided) - 1))
         variance = None if both.variance is None else both.variance.chunk(2)[0]
-        return self.denoiser.solve(guided, variance, x_t, t)
+        return denoiser.solve(guided, variance, x_t, t)
 
 
 def spread(x: Tensor) -> Tensor:

@@ -1,14 +1,18 @@
 """Weights and configs of diffusers' `UNet2DModel`, both ways; diffusers itself is not needed."""
 
-from collections.abc import Iterator
+import ast
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from langevin.config.types import describe, fits
 from langevin.errors import UserError
 from langevin.interop.renaming import Model, Renaming, StateDict
 from langevin.networks.blocks.block import NORM_EPSILON, NORM_GROUPS
+from langevin.networks.unet import BOX
 
 OUTER = {
     "conv_in": "first",
@@ -27,9 +31,59 @@ RESIDUAL = {
 }
 ATTENTION = {"group_norm": "norm", "to_out.0": "project"}
 QKV = ("to_q", "to_k", "to_v")
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""The names that attention's layers once had."""
 TABLE = ("class_embedding.weight", "condition.table.weight")
-ABSENT = ("single_up_attention", "map_condition", "skip_rescale", "resample_projection", "progressive_input")
+ABSENT = (
+    "single_up_attention",
+    "map_condition",
+    "cross_attention",
+    "skip_rescale",
+    "resample_projection",
+    "progressive_input",
+)
 """Switches of ours for which a `UNet2DModel` of the usual blocks has nothing."""
+
+Known = Mapping[str, tuple[Any, str]]
+"""What a config may say: by name, what diffusers takes where it says nothing, and the type of what suits us."""
+UNET: Known = {
+    "sample_size": (None, "Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]]"),
+    "in_channels": (3, "Annotated[int, Ge(1)]"),
+    "out_channels": (3, "Annotated[int, Ge(1)]"),
+    "center_input_sample": (False, "Literal[False]"),
+    "time_embedding_type": ("positional", "Literal['positional']"),
+    "time_embedding_dim": (None, "int | None"),
+    "freq_shift": (0, "Literal[0, 1]"),
+    "flip_sin_to_cos": (True, "bool"),
+    "down_block_types": (
+        ["DownBlock2D", *["AttnDownBlock2D"] * 3],
+        "list[Literal['DownBlock2D', 'AttnDownBlock2D', 'ResnetDownsampleBlock2D']]",
+    ),
+    "mid_block_type": ("UNetMidBlock2D", "Literal['UNetMidBlock2D']"),
+    "up_block_types": (
+        [*["AttnUpBlock2D"] * 3, "UpBlock2D"],
+        "list[Literal['UpBlock2D', 'AttnUpBlock2D', 'ResnetUpsampleBlock2D']]",
+    ),
+    "block_out_channels": ([224, 448, 672, 896], "list[Annotated[int, Ge(1)]]"),
+    "layers_per_block": (2, "Annotated[int, Ge(1)]"),
+    "mid_block_scale_factor": (1, "Literal[1, 1.0]"),
+    "downsample_padding": (1, "Literal[0, 1]"),
+    "downsample_type": ("conv", "Literal['conv', 'resnet']"),
+    "upsample_type": ("conv", "Literal['conv', 'resnet']"),
+    "dropout": (0.0, "Annotated[float, Ge(0), Lt(1)]"),
+    "act_fn": ("silu", "Literal['silu', 'swish']"),
+    "attention_head_dim": (8, "Annotated[int, Ge(1)] | None"),
+    "norm_num_groups": (32, f"Literal[{NORM_GROUPS}]"),
+    "attn_norm_num_groups": (None, f"Literal[{NORM_GROUPS}] | None"),
+    "norm_eps": (1e-5, "Annotated[float, Gt(0)]"),
+    "resnet_time_scale_shift": ("default", "Literal['default', 'scale_shift']"),
+    "add_attention": (True, "Literal[True]"),
+    "class_embed_type": (None, "None"),
+    "num_class_embeds": (None, "Annotated[int, Ge(1)] | None"),
+    "num_train_timesteps": (None, "int | None"),
+}
+EMA = {"decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power"}
+"""What diffusers' averaging of weights leaves in a network's config."""
 
 
 def from_diffusers(state_dict: StateDict, model: Model, num_classes: int | None = None) -> dict[str, Tensor]:
@@ -37,7 +91,7 @@ def from_diffusers(state_dict: StateDict, model: Model, num_classes: int | None 
 
     Args:
         state_dict: of theirs, made of (Attn)Down and (Attn)Up blocks, or Resnet(Down/Up)sample blocks. Its number of
-            groups is to be ours: 32 where no width is below 128.
+            groups is to be ours: 32 where no width is below 128. Its attention may have the names of old versions.
         model: the parameters of ours, see `renaming.Model`.
         num_classes: of the data. Our table of classes has one row more, for "no label"; theirs gets one of zeros where
             it has as many rows as there are classes.
@@ -46,7 +100,7 @@ def from_diffusers(state_dict: StateDict, model: Model, num_classes: int | None 
         UserError: when a weight is unknown, or one of the outer layers missing, or ours has parts that theirs has not.
     """
     _require_common(model)
-    names = Renaming(state_dict, "diffusers' UNet2DModel")
+    names = Renaming({_today(name): tensor for name, tensor in state_dict.items()}, "diffusers' UNet2DModel")
     for theirs, ours in _layers(names, model):
         if names.has(theirs) or theirs in OUTER:
             names.move(theirs, ours)
@@ -134,7 +188,8 @@ def unet_2d_config(
         "resnet_time_scale_shift": "scale_shift" if model.get("scale_shift", False) else "default",
         "norm_eps": model.get("norm_epsilon", NORM_EPSILON),
         "norm_num_groups": NORM_GROUPS,
-        "attn_norm_num_groups": NORM_GROUPS,
+        # By itself, attention in the middle has a normalization only without a scale and shift.
+        "attn_norm_num_groups": NORM_GROUPS if model.get("scale_shift", False) else None,
         "attention_head_dim": model.get("head_channels"),
         "act_fn": "silu",
         "center_input_sample": False,
@@ -144,11 +199,105 @@ def unet_2d_config(
     }
 
 
+def completed(where: str, config: Mapping[str, Any], known: Known) -> dict[str, Any]:
+    """A config of diffusers' with all that it leaves to defaults.
+
+    Args:
+        where: its place, for messages.
+        config: what it says.
+        known: what is looked at.
+
+    Raises:
+        UserError: when a value does not suit us.
+    """
+    values = {name: config.get(name, default) for name, (default, _) in known.items()}
+    for name, value in values.items():
+        allowed = ast.parse(known[name][1], mode="eval").body
+        if not fits(value, allowed):
+            raise _unfit(where, name, value, describe(allowed).removeprefix("one of "))
+    return values
+
+
+def unet_of(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """The parameters of the `UNet` of ours that is a `UNet2DModel`, and the size of its images: see `unet_2d_config`.
+
+    Args:
+        where: the config's place, for messages.
+        config: its arguments; those that are missing are diffusers' defaults.
+
+    Raises:
+        UserError: when ours has no such part.
+    """
+    for name, value in config.items():
+        if name not in UNET and name not in EMA and not name.startswith("_") and value is not None:
+            raise _unfit(where, name, value, "null, for it is not known here")
+    own = completed(where, config, UNET)
+    width, *_ = widths = own["block_out_channels"] or [0]
+    size, *rest = own["sample_size"] if isinstance(own["sample_size"], list) else [own["sample_size"]]
+    levels, scale_shift = len(widths), own["resnet_time_scale_shift"] == "scale_shift"
+    down, up = own["down_block_types"], own["up_block_types"][::-1]
+    attends = ["Attn" in block for block in down]
+    suits = {
+        "sample_size": (rest in ([], [size]), "one number, or the same number twice"),
+        "block_out_channels": (
+            width >= 4 * NORM_GROUPS and width % NORM_GROUPS == 0 and all(each % width == 0 for each in widths),
+            f"multiples of the first, which is a multiple of {NORM_GROUPS} and at least {4 * NORM_GROUPS}",
+        ),
+        "down_block_types": (len(down) == levels, "one for each of block_out_channels"),
+        "up_block_types": (
+            ["Attn" in block for block in up] == attends,
+            "attention where down_block_types has it, in the opposite order",
+        ),
+        "time_embedding_dim": (own["time_embedding_dim"] in (None, 4 * width), f"null or {4 * width}"),
+        "freq_shift": (
+            own["freq_shift"] != own["flip_sin_to_cos"],
+            "0 with flip_sin_to_cos true, 1 with flip_sin_to_cos false",
+        ),
+        "attn_norm_num_groups": (
+            not scale_shift or own["attn_norm_num_groups"] is not None,
+            f"{NORM_GROUPS} with resnet_time_scale_shift scale_shift",
+        ),
+    }
+    for name, (fine, allowed) in suits.items():
+        if not fine:
+            raise _unfit(where, name, own[name], allowed)
+    # The resolution changes inside a residual block or by a convolution: down in all levels but the lowest, up in all
+    # but the highest.
+    changes = [own["downsample_type"] if "Attn" in block else block for block in down[:-1]]
+    changes += [own["upsample_type"] if "Attn" in block else block for block in up[1:]]
+    inside = {change.lower().startswith("resnet") for change in changes}
+    if len(inside) > 1:
+        raise _unfit(where, "down_block_types", down, "with up_block_types, all Resnet...sample or none")
+    return {
+        "channels": width,
+        "channel_multipliers": [each // width for each in widths],
+        "blocks_per_level": own["layers_per_block"],
+        "attention_resolutions": [size // 2**level for level in range(levels) if attends[level]],
+        "heads": None,
+        "head_channels": own["attention_head_dim"],
+        "time_embedding": "cosine_first" if own["flip_sin_to_cos"] else "sinusoidal",
+        "scale_shift": scale_shift,
+        "residual_resampling": inside == {True},
+        "symmetric_padding": own["downsample_padding"] == 1 and inside != {True},
+        "norm_epsilon": own["norm_eps"],
+        "dropout": own["dropout"],
+        **dict.fromkeys(ABSENT, False),
+        "resample_filter": list(BOX),
+    }, size
+
+
+def _unfit(where: str, name: str, value: Any, allowed: str) -> UserError:
+    return UserError(f"{where}: {name} is {json.dumps(value)}; allowed: {allowed}")
+
+
 def _require_common(model: Model) -> None:
     """Refuse what a `UNet2DModel` of the usual blocks has not."""
     for field in ABSENT:
         if model.get(field, False):
             raise UserError(f"model.{field} is true; allowed: false, for diffusers' UNet2DModel has no such part")
+    if tuple(model.get("resample_filter", BOX)) != BOX:
+        taps = list(model["resample_filter"])
+        raise UserError(f"model.resample_filter is {taps}; allowed: {list(BOX)} in diffusers' UNet2DModel")
     if model.get("time_embedding") == "fourier":
         raise UserError(
             "model.time_embedding is fourier; allowed: sinusoidal or cosine_first in diffusers' UNet2DModel"
@@ -165,6 +314,14 @@ def _require_groups(model: Model) -> None:
     if model["channels"] < 4 * NORM_GROUPS:
         allowed = f"{4 * NORM_GROUPS} or more, for diffusers' UNet2DModel has as many groups at every width"
         raise UserError(f"model.channels is {model['channels']}; allowed: {allowed}")
+
+
+def _today(name: str) -> str:
+    """A weight's name in today's diffusers."""
+    block, _, rest = name.rpartition(".attentions.")
+    place, _, layer = rest.partition(".")
+    layer, _, kind = layer.rpartition(".")
+    return f"{block}.attentions.{place}.{OLD_ATTENTION.get(layer, layer)}.{kind}" if block else name
 
 
 def _steps(model: Model) -> Iterator[tuple[str, str, str, str]]:

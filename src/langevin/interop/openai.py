@@ -1,22 +1,27 @@
-"""Weights of OpenAI's networks: improved-diffusion and guided-diffusion (`UNetModel`)."""
+"""OpenAI's networks, improved-diffusion's and guided-diffusion's `UNetModel`: weights, and models with their flags."""
 
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.interop.renaming import Model, Renaming, StateDict, linear
+from langevin.interop.imported import Imported
+from langevin.interop.openai_flags import parse_flags
+from langevin.interop.renaming import Model, Renaming, StateDict, linear, settings, told_classes
 from langevin.networks.blocks.attention import number_of_heads
+from langevin.networks.blocks.block import NORM_GROUPS
 
+ORIGIN = "OpenAI's UNetModel"
 OUTER = {
     "time_embed.0": "time.linear1",
     "time_embed.2": "time.linear2",
     "input_blocks.0.0": "first",
     "out.0": "norm",
-    "out.2": "last",
 }
+"""What stands around the blocks, in `UNetModel` and in `EncoderUNetModel`."""
 LAYERS = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
@@ -29,6 +34,18 @@ LAYERS = {
     "conv": "conv",  # of an upsampling
 }
 BLOCK = re.compile(r"(input_blocks|middle_block|output_blocks)\.(\d+)(?:\.(\d+))?\.(.+)\.(?:weight|bias)")
+
+MULTIPLIERS = {32: [1, 2, 2, 2], 64: [1, 2, 3, 4], 128: [1, 1, 2, 3, 4], 256: [1, 1, 2, 2, 4, 4]}
+"""Of the widths of the levels, by the size of the pictures; ADM's for 512 begin with a half."""
+IMPROVED, GUIDED = "improved-diffusion", "guided-diffusion"
+OWN_FLAGS = {
+    IMPROVED: {"sigma_small"},
+    GUIDED: {"num_head_channels", "channel_mult", "resblock_updown", "use_new_attention_order"},
+}
+OWN_SIZES = {32: IMPROVED, 128: GUIDED}
+"""Where only one of the libraries has multipliers for it."""
+RESCALING = ("rescale_timesteps", "rescale_learned_sigmas")
+"""The flags that are True by default in improved-diffusion, False in guided-diffusion."""
 
 
 def from_openai(
@@ -49,12 +66,18 @@ def from_openai(
     Raises:
         UserError: when a weight is missing or unknown.
     """
-    names = Renaming(state_dict, "OpenAI's UNetModel")
+    names = Renaming(state_dict, ORIGIN)
     for old, new in OUTER.items():
         names.move(old, new)
+    names.move("out.2", "last")
     if names.has("label_emb"):
         table = names.take("label_emb.weight")
         names.result["condition.table.weight"] = torch.cat((table, torch.zeros_like(table[:1])))
+    return with_blocks(names, model, attention_order)
+
+
+def with_blocks(names: Renaming, model: Model, attention_order: str) -> dict[str, Tensor]:
+    """Move the blocks, which are all that is left, and give the result; see `from_openai`."""
     while names.rest:
         name = next(iter(names.rest))
         match = BLOCK.fullmatch(name)
@@ -90,3 +113,257 @@ def _query_key_value(parts: Tensor, model: Model, attention_order: str) -> Tenso
         return parts
     heads = number_of_heads(len(parts) // 3, model.get("heads"), model.get("head_channels"))
     return parts.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+
+
+class Architecture(NamedTuple):
+    """What the weights of a `UNetModel` tell of it.
+
+    Attributes:
+        in_channels: of a picture.
+        num_classes: None when it is unconditional.
+        learn_sigma: whether it puts out a variance.
+        channels: width of the first level.
+        multipliers: width of each level in `channels`.
+        blocks_per_level: on the way down.
+        attends: which levels attend.
+        scale_shift: whether the embedding scales and shifts.
+        residual_resampling: whether the resolution changes inside residual blocks.
+    """
+
+    in_channels: int
+    num_classes: int | None
+    learn_sigma: bool
+    channels: int
+    multipliers: list[int]
+    blocks_per_level: int
+    attends: list[bool]
+    scale_shift: bool
+    residual_resampling: bool
+
+
+def read_openai(state_dict: StateDict, flags: str) -> Imported:
+    """Read a model of improved-diffusion or guided-diffusion, such as those their READMEs publish.
+
+    What the weights tell is taken from them, and flags must agree with it; of the rest, a flag that is not given has
+    its default. The two libraries' differ only in what matters for other than 1000 steps: there, these flags must be
+    given where nothing tells whose model it is. Beside the model, the choices say how it was trained as far as its
+    flags do: with an untold label never, since theirs have learned no "no label". What concerns sampling alone
+    (timestep_respacing) and types of numbers (use_fp16) is set aside; weights become float32.
+
+    Args:
+        state_dict: of their network.
+        flags: MODEL_FLAGS and DIFFUSION_FLAGS, such as "--image_size 64 --learn_sigma True --noise_schedule cosine".
+
+    Raises:
+        UserError: when a flag is unknown, not of its kind, or says otherwise than the weights; when the weights are
+            no `UNetModel`'s or those of super-resolution; or when ours cannot be the same: for channel multipliers
+            that do not begin with 1, for fewer than 128 channels, where our GroupNorm has fewer groups, and for times
+            0..T-1 that are not rescaled to 0..1000.
+    """
+    given = parse_flags(flags)
+    told = _architecture(state_dict)
+    image_size = _image_size(given, told)
+    true = {
+        "num_channels": told.channels,
+        "channel_mult": told.multipliers,
+        "num_res_blocks": told.blocks_per_level,
+        "learn_sigma": told.learn_sigma,
+        "class_cond": told.num_classes is not None,
+        "use_scale_shift_norm": told.scale_shift,
+        "resblock_updown": told.residual_resampling,
+    }
+    require_agreement(given, true)
+    require_attention(given, "attention_resolutions", told.attends, image_size)
+    model = {
+        "channels": told.channels,
+        "channel_multipliers": told.multipliers,
+        "blocks_per_level": told.blocks_per_level,
+        "attention_resolutions": heights(told.attends, image_size),
+        **_heads(given, told),
+        "scale_shift": told.scale_shift,
+        "residual_resampling": told.residual_resampling,
+        "symmetric_padding": not told.residual_resampling,
+        "dropout": given.get("dropout", 0.0),
+        "checkpointing": given.get("use_checkpoint", False),
+    }
+
+    def weights(model: Model) -> dict[str, Tensor]:
+        order: Literal["legacy", "new"] = "new" if given.get("use_new_attention_order") else "legacy"
+        return from_openai({name: tensor.float() for name, tensor in state_dict.items()}, model, order)
+
+    return Imported(
+        overrides=[
+            *_diffusion(given, told.learn_sigma, _library(given, image_size)),
+            "model=adm_64",
+            *settings("model", model),
+            *told_classes(told.num_classes),
+        ],
+        channels=told.in_channels,
+        image_size=image_size,
+        num_classes=told.num_classes,
+        weights=weights,
+    )
+
+
+def _architecture(state_dict: StateDict) -> Architecture:
+    """Read it off the names and shapes.
+
+    Raises:
+        UserError: when they are none of a `UNetModel` that ours can be.
+    """
+    names = Renaming(state_dict, ORIGIN)
+    first, in_channels = names.take("input_blocks.0.0.weight").shape[:2]
+    channels = names.take("time_embed.0.weight").shape[1]
+    out_channels = len(names.take("out.2.weight"))
+    if in_channels == 6 or out_channels not in (in_channels, 2 * in_channels):
+        raise UserError(
+            f"weights: the network maps {in_channels} channels to {out_channels}; allowed: C to C or to 2 C, C the "
+            "picture's, and not 6, which a super-resolution model sees"
+        )
+    # Each step up may end with a change of resolution, in all but the last level.
+    steps = sum(names.has(f"output_blocks.{step}.0.out_layers.3") for step in range(len(state_dict)))
+    ends = [f"output_blocks.{step}.{place}" for step in range(steps) for place in (1, 2)]
+    inside = sum(names.has(f"{end}.in_layers.2") for end in ends)
+    levels = 1 + inside + sum(names.has(f"{end}.conv") for end in ends)
+    starts = [f"input_blocks.{1 + level * steps // levels}" for level in range(levels)]
+    widths = [len(names.take(f"{start}.0.out_layers.3.weight")) for start in starts]
+    if first != channels or any(width % channels for width in widths):
+        raise UserError(
+            f"weights: the first convolution is {first} wide and the levels {widths}, for num_channels {channels}; "
+            "allowed: whole multiples of it, once at first (ADM's for 512x512 pixels begins with a half)"
+        )
+    if channels < 4 * NORM_GROUPS:
+        raise UserError(
+            f"weights: num_channels is {channels}; allowed: {4 * NORM_GROUPS} or more, for in narrower networks "
+            "OpenAI's GroupNorm has more groups than ours"
+        )
+    return Architecture(
+        in_channels,
+        num_classes=len(names.take("label_emb.weight")) if names.has("label_emb") else None,
+        learn_sigma=out_channels != in_channels,
+        channels=channels,
+        multipliers=[width // channels for width in widths],
+        blocks_per_level=steps // levels - 1,
+        attends=[names.has(f"{start}.1.qkv") for start in starts],
+        scale_shift=len(names.take(f"{starts[0]}.0.emb_layers.1.weight")) == 2 * widths[0],
+        residual_resampling=inside > 0,
+    )
+
+
+def _image_size(given: Mapping[str, Any], told: Architecture) -> int:
+    """The size of the pictures, which the weights tell only through the multipliers that go with it."""
+    size = given.get("image_size", 64)
+    fitting = [str(each) for each, multipliers in MULTIPLIERS.items() if multipliers == told.multipliers]
+    if "channel_mult" not in given and MULTIPLIERS.get(size) != told.multipliers:
+        allowed = " or ".join([*fitting, "another with its --channel_mult"])
+        multipliers = _shown(told.multipliers)
+        raise UserError(
+            f"flags: --image_size is {size}; allowed: {allowed}, for the weights' multipliers {multipliers}"
+        )
+    return size
+
+
+def require_agreement(given: Mapping[str, Any], true: Mapping[str, Any]) -> None:
+    """See that the flags say what the weights say."""
+    for name, value in true.items():
+        if given.get(name, value) != value:
+            raise UserError(
+                f"flags: --{name} is {_shown(given[name])}; allowed: {_shown(value)}, as the weights have it"
+            )
+
+
+def require_attention(given: Mapping[str, Any], name: str, attends: list[bool], image_size: int) -> None:
+    """See that a flag places the attention where the weights have it."""
+    if name not in given:
+        return
+    # Theirs counts how many times smaller a feature map is.
+    scales = {image_size // height for height in given[name]}
+    if [2**level in scales for level in range(len(attends))] != attends:
+        raise UserError(
+            f"flags: --{name} is {_shown(given[name])} with --image_size {image_size}; allowed: "
+            f"{_shown(heights(attends, image_size))}, as the weights have it"
+        )
+
+
+def heights(attends: list[bool], image_size: int) -> list[int]:
+    """Of the feature maps that attend."""
+    return [image_size // 2**level for level, attending in enumerate(attends) if attending]
+
+
+def _shown(value: Any) -> str:
+    """A value as a flag has it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _heads(given: Mapping[str, Any], told: Architecture) -> dict[str, int | None]:
+    """How attention is split, of which the weights tell nothing."""
+    name = "num_heads" if given.get("num_head_channels") is None else "num_head_channels"
+    value = given.get(name, 4)
+    upsample = given.get("num_heads_upsample")
+    if name == "num_heads" and upsample not in (None, value):
+        raise UserError(
+            f"flags: --num_heads_upsample is {upsample}; allowed: -1 or {value}, as many as on the way down"
+        )
+    attending = zip(told.multipliers, (*told.attends[:-1], True), strict=True)
+    widths = [told.channels * multiplier for multiplier, attends in attending if attends]
+    if any(width % value for width in widths):
+        raise UserError(f"flags: --{name} is {value}; allowed: a divisor of the widths that attend, {_shown(widths)}")
+    return {"heads": None, "head_channels": None, name.removeprefix("num_"): value}
+
+
+def _library(given: Mapping[str, Any], image_size: int) -> str | None:
+    """Whose flags these are, where they tell."""
+    own = {name: sorted(flags & given.keys()) for name, flags in OWN_FLAGS.items()}
+    if all(own.values()):
+        (improved, *_), (guided, *_) = own.values()
+        raise UserError(
+            f"flags: --{improved} is {given[improved]} beside --{guided}; allowed: one of them, for the first is "
+            f"{IMPROVED}'s alone, the second {GUIDED}'s"
+        )
+    return next((name for name, flags in own.items() if flags), OWN_SIZES.get(image_size))
+
+
+def _diffusion(given: Mapping[str, Any], learned: bool, library: str | None) -> list[str]:
+    """The choices that make the diffusion and its training."""
+    steps = given.get("diffusion_steps", 1000)
+    predicted = "x" if given.get("predict_xstart") else "eps"
+    fixed = "fixed_small" if given.get("sigma_small") else "fixed_large"
+    if given.get("use_kl"):
+        training = ["objective=vlb", "time_sampler=loss_aware"]
+    else:
+        training = [f"objective={'hybrid' if learned else 'simple'}", "time_sampler=uniform"]
+    if steps != 1000:
+        rescales = _rescales(given, RESCALING[: 1 + (learned and not given.get("use_kl", False))], library)
+        if not rescales["rescale_timesteps"]:
+            raise UserError(
+                f"flags: --rescale_timesteps is False with --diffusion_steps {steps}; allowed: True, for our networks "
+                f"are told the time on the scale 0..1000, and this one was told 0..{steps - 1}"
+            )
+        if not rescales.get("rescale_learned_sigmas", True):  # then a step's term counts in full, not T / 1000 times
+            training += settings("objective", {"vlb_weight": 1 / steps})
+    return [
+        f"formulation={'iddpm' if learned else 'ddpm'}",
+        *noise_process(given),
+        f"parameterization={predicted}",
+        f"weighting=unit_{predicted}",
+        f"variance={'learned_range' if learned else fixed}",
+        *training,
+    ]
+
+
+def noise_process(given: Mapping[str, Any]) -> list[str]:
+    """The choices that make the noise schedule."""
+    steps, schedule = given.get("diffusion_steps", 1000), given.get("noise_schedule", "linear")
+    fields = {"num_steps": steps} | ({"rescale": True} if schedule == "linear" else {})
+    return [f"schedule={schedule}", *settings("schedule", fields)]
+
+
+def _rescales(given: Mapping[str, Any], names: tuple[str, ...], library: str | None) -> dict[str, bool]:
+    """The values of flags whose defaults the two libraries do not share."""
+    missing = [name for name in names if name not in given]
+    if missing and library is None:
+        raise UserError(
+            f"flags: --{' and --'.join(missing)} must be given, with other than 1000 --diffusion_steps; allowed: True "
+            f"({IMPROVED}'s default) or False ({GUIDED}'s), for the other flags may be of either"
+        )
+    return {name: given.get(name, library == IMPROVED) for name in names}

@@ -1,5 +1,6 @@
-"""What the conversions share: moving layers from one set of names to another."""
+"""What the conversions share: moving layers from one set of names to another, and saying fields to Hydra."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,3 +69,16 @@ class Renaming:
 def linear(weight: Tensor) -> Tensor:
     """The weight (C', C) of a linear layer from that of a convolution of one pixel, (C', C, 1) or (C', C, 1, 1)."""
     return weight.flatten(1)
+
+
+def settings(group: str, fields: Mapping[str, Any]) -> list[str]:
+    """The overrides that set fields of a group, such as "model.channels=128"."""
+    written = ((name, value if isinstance(value, str) else json.dumps(value)) for name, value in fields.items())
+    return [f"{group}.{name}={value}" for name, value in written]
+
+
+def told_classes(num_classes: int | None) -> list[str]:
+    """The overrides of a model that is always told which of so many classes a picture is of; None: of one told none."""
+    if num_classes is None:
+        return ["condition=none"]
+    return ["condition=class_label", *settings("condition", {"dropout": 0.0})]

@@ -1,7 +1,9 @@
-"""What a network is told about the image beside its noise level, as one vector.
+"""What a network is told about the image beside its noise level: one vector, or tokens to attend to.
 
-A text encoder's sequence for cross-attention, or an image to be concatenated to x (super-resolution), is no such
-vector: it will be a further entry of `cond`, which the forward of a network made for it reads itself.
+A text encoder is a `Condition` of its own, to be used with `cross_attention`: its `tokens` are the encoder's sequence,
+projected to `dim`, and its `forward`, for networks that take one vector, pools it; `cond` holds the text's token ids,
+or the encoder's output computed in advance. An image (super-resolution, inpainting) is no condition in this sense: it
+will be a further entry of `cond`, which the forward of a network made for it concatenates to x.
 """
 
 import math
@@ -20,16 +22,21 @@ NO_LABEL = -1
 
 
 class Condition(nn.Module, ABC):
-    """A condition as an embedding that is added to that of the noise level.
+    """A condition as one embedding, to be added to that of the noise level, or as several, to be attended to.
 
-    A constructor takes `dim`, the size of the embedding, from the network; its other parameters come from the config
-    and from the facts of the dataset.
+    A constructor takes `dim`, the size of an embedding, from the network; its other parameters come from the config and
+    from the facts of the dataset.
 
     Attributes:
         inputs: names of the entries of `cond` that it reads.
     """
 
     inputs: frozenset[str]
+
+    @property
+    @abstractmethod
+    def withholds(self) -> bool:
+        """Whether it is withheld at times in training, so that the network learns to do without."""
 
     @abstractmethod
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Tensor:
@@ -42,6 +49,18 @@ class Condition(nn.Module, ABC):
         Returns:
             (B, dim).
         """
+
+    def tokens(self, cond: Mapping[str, Tensor] | None, batch: int) -> Tensor:
+        """Embed the condition of a batch for cross-attention; by default as the one token that `forward` gives.
+
+        Args:
+            cond: as in `forward`.
+            batch: B.
+
+        Returns:
+            (B, L, dim); every token is attended to, so that shorter texts are padded by a learned one.
+        """
+        return self(cond, batch)[:, None]
 
     @abstractmethod
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -70,6 +89,11 @@ class ClassLabel(Condition):
         self.num_classes = num_classes
         self.dropout = dropout
         self.table = nn.Embedding(num_classes + 1, dim)
+
+    @property
+    def withholds(self) -> bool:
+        """See `Condition`."""
+        return self.dropout > 0
 
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Tensor:
         """Embed `cond["label"]`, (B,) integers in [-1, num_classes), -1 meaning "no label", as is None for all.
@@ -125,6 +149,11 @@ class Vector(Condition):
         self.embed = nn.Sequential(nn.Linear(size, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.none = nn.Parameter(torch.zeros(dim))
 
+    @property
+    def withholds(self) -> bool:
+        """See `Condition`."""
+        return self.dropout > 0
+
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Tensor:
         """Embed `cond["vector"]`, (B, size) floating point, a row of NaN meaning "none", as is None for all.
 
@@ -151,7 +180,7 @@ class Vector(Condition):
 
 
 class Several(Condition):
-    """Several conditions at once: the sum of their embeddings.
+    """Several conditions at once: the sum of their embeddings, or the tokens of one after those of the other.
 
     Each part withholds its own input, independently of the others; a part whose input is not in `cond` says nothing.
 
@@ -169,10 +198,20 @@ class Several(Condition):
         self.parts = nn.ModuleList(parts.values())
         self.inputs = frozenset(name for part in parts.values() for name in part.inputs)
 
+    @property
+    def withholds(self) -> bool:
+        """See `Condition`."""
+        return all(part.withholds for part in self._conditions())
+
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Tensor:
         """See `Condition`."""
         embeddings = [part(cond if reads(part, cond) else None, batch) for part in self._conditions()]
         return torch.stack(embeddings).sum(dim=0)
+
+    def tokens(self, cond: Mapping[str, Tensor] | None, batch: int) -> Tensor:
+        """See `Condition`."""
+        sequences = [part.tokens(cond if reads(part, cond) else None, batch) for part in self._conditions()]
+        return torch.cat(sequences, dim=1)
 
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Condition`: what every part reads says nothing."""

@@ -1,7 +1,6 @@
 """The U-Net of DDPM (Ho, Jain & Abbeel 2020, appendix B) and what came of it: one network, the differences options."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -10,17 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from langevin.networks.blocks.attention import SelfAttention, number_of_heads
-from langevin.networks.blocks.block import NORM_EPSILON, NORM_GROUPS, Block, Chain, normalization
+from langevin.errors import UserError
+from langevin.networks.blocks.block import NORM_EPSILON, NORM_GROUPS, Chain, normalization
+from langevin.networks.blocks.parts import Parts
 from langevin.networks.blocks.progressive import ProgressiveInput
-from langevin.networks.blocks.resample import Downsample, FilterDown, FilterUp, Upsample
-from langevin.networks.blocks.residual import ResidualBlock
+from langevin.networks.blocks.resample import BOX, FilterDown
 from langevin.networks.condition import Condition
 from langevin.networks.embeddings import FEATURES, TimeEmbedding
 from langevin.networks.initialization import fan_average, zero
 from langevin.networks.network import Network
-
-BOX = (1, 1)
 
 
 class UNet(Network):
@@ -51,6 +48,9 @@ class UNet(Network):
             without the lowest frequency; see `sinusoidal_embedding`) or "fourier" (NCSN++'s; see `Fourier`).
         map_condition: whether the condition joins these features before the linear layers (EDM's DDPM++ and NCSN++);
             else it is added after them (ADM).
+        cross_attention: whether the condition is told by its tokens instead, whose keys and values join those of the
+            pixels in every attention, each with a projection to its own width (GLIDE; Nichol et al. 2021, arXiv
+            2112.10741). The embedding is then that of the noise level alone.
         scale_shift: whether the embedding scales and shifts a normalization (AdaGN); else it is added to the features.
         skip_rescale: whether every sum of a residual branch, or attention, and its shortcut is divided by sqrt(2).
         residual_resampling: whether the resolution changes inside residual blocks (BigGAN, ADM), one more in each level
@@ -65,7 +65,7 @@ class UNet(Network):
             in much less memory. The gradients are the same.
 
     Raises:
-        UserError: on the first mistake that `check` finds.
+        UserError: on the first mistake that `check` finds, or for `cross_attention` without a condition.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class UNet(Network):
         head_channels: int | None,
         time_embedding: Literal["sinusoidal", "cosine_first", "fourier"] = "sinusoidal",
         map_condition: bool = False,
+        cross_attention: bool = False,
         scale_shift: bool = False,
         skip_rescale: bool = False,
         residual_resampling: bool = False,
@@ -107,6 +108,7 @@ class UNet(Network):
             head_channels=head_channels,
             time_embedding=time_embedding,
             map_condition=map_condition,
+            cross_attention=cross_attention,
             scale_shift=scale_shift,
             skip_rescale=skip_rescale,
             residual_resampling=residual_resampling,
@@ -118,70 +120,54 @@ class UNet(Network):
             dropout=dropout,
             checkpointing=checkpointing,
         )
+        if cross_attention and condition is None:
+            raise UserError("UNet.cross_attention: true has no condition to attend to: false, or a condition")
         self.map_condition = map_condition
+        self.cross_attention = cross_attention
         self.checkpointing = checkpointing
         widths = [channels * multiplier for multiplier in channel_multipliers]
         attends = [image_size // 2**level in attention_resolutions for level in range(len(widths))]
         embedding_channels = 4 * channels
 
-        residual = partial(
-            ResidualBlock,
+        parts = Parts(
             embedding_channels=embedding_channels,
             dropout=dropout,
             norm_epsilon=norm_epsilon,
+            heads=heads,
+            head_channels=head_channels,
             scale_shift=scale_shift,
             skip_rescale=skip_rescale,
+            residual_resampling=residual_resampling,
+            symmetric_padding=symmetric_padding,
+            resample_filter=resample_filter,
             resample_projection=resample_projection,
+            token_channels=embedding_channels if cross_attention else None,
         )
-
-        def attention(width: int) -> Block:
-            return SelfAttention(width, number_of_heads(width, heads, head_channels), norm_epsilon, skip_rescale)
-
-        def step(width_in: int, width_out: int, attend: bool) -> list[Block]:
-            return [residual(width_in, width_out), *([attention(width_out)] if attend else [])]
-
-        def downsample(width: int) -> Block:
-            if residual_resampling:
-                return Chain(residual(width, width, resample=FilterDown(resample_filter)))
-            return Downsample(width, symmetric_padding)
-
-        def upsample(width: int) -> Block:
-            return (
-                residual(width, width, resample=FilterUp(resample_filter)) if residual_resampling else Upsample(width)
-            )
 
         self.time = TimeEmbedding(channels, embedding_channels, time_embedding)
         told = self.time.features.channels if map_condition else embedding_channels
         self.condition = None if condition is None else condition(dim=told)
         self.first = fan_average(nn.Conv2d(in_channels, channels, 3, padding=1))
 
-        self.down = nn.ModuleList()
+        self.down, skips = parts.way_down(channels, widths, attends, blocks_per_level)
         self.progressive = nn.ModuleDict()  # by the index, in `down`, of the step after which the image comes in
-        width, skips = channels, [channels]  # of the feature map at hand, and of all those the way up will see
-        pyramid = in_channels  # width of what comes in progressively
-        for level, (level_width, attend) in enumerate(zip(widths, attends, strict=True)):
-            if level > 0:
-                if progressive_input:
-                    filtered = FilterDown(resample_filter)
-                    self.progressive[str(len(self.down))] = ProgressiveInput(pyramid, width, filtered)
-                    pyramid = width
-                self.down.append(downsample(width))
-                skips.append(width)
-            for _ in range(blocks_per_level):
-                self.down.append(Chain(*step(width, level_width, attend)))
-                width = level_width
-                skips.append(width)
-
-        self.middle = Chain(residual(width, width), attention(width), residual(width, width))
+        if progressive_input:
+            for level, width in enumerate(widths[:-1]):
+                pyramid = widths[level - 1] if level > 0 else in_channels  # what comes in from above
+                filtered = FilterDown(resample_filter)
+                index = (level + 1) * (blocks_per_level + 1) - 1
+                self.progressive[str(index)] = ProgressiveInput(pyramid, width, filtered)
+        width = skips[-1]
+        self.middle = parts.middle(width)
 
         self.up = nn.ModuleList()
         for level in reversed(range(len(widths))):
             for remaining in reversed(range(blocks_per_level + 1)):
                 attend = attends[level] and (remaining == 0 or not single_up_attention)
-                blocks = step(width + skips.pop(), widths[level], attend)
+                blocks = parts.step(width + skips.pop(), widths[level], attend)
                 width = widths[level]
                 if level > 0 and remaining == 0:
-                    blocks.append(upsample(width))
+                    blocks.append(parts.upsample(width))
                 self.up.append(Chain(*blocks))
 
         self.norm = normalization(width, norm_epsilon)
@@ -203,6 +189,7 @@ class UNet(Network):
         head_channels: int | None,
         time_embedding: str = "sinusoidal",
         map_condition: bool = False,
+        cross_attention: bool = False,
         scale_shift: bool = False,
         skip_rescale: bool = False,
         residual_resampling: bool = False,
@@ -226,6 +213,8 @@ class UNet(Network):
             mistakes.append(("dropout", f"{dropout} is no probability of dropping: from 0 to below 1"))
         if time_embedding not in FEATURES:
             mistakes.append(("time_embedding", f"{time_embedding} is unknown: one of {', '.join(FEATURES)}"))
+        if cross_attention and map_condition:
+            mistakes.append(("cross_attention", "true is given beside map_condition: one of them, the other false"))
         if norm_epsilon <= 0:
             mistakes.append(("norm_epsilon", f"{norm_epsilon} may divide by zero: above 0"))
 
@@ -259,7 +248,11 @@ class UNet(Network):
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
-        condition = None if self.condition is None else self.condition(cond, len(x))
+        condition = tokens = None
+        if self.condition is not None and self.cross_attention:
+            tokens = self.condition.tokens(cond, len(x))
+        elif self.condition is not None:
+            condition = self.condition(cond, len(x))
         embedding = self.time(c_noise, condition if self.map_condition else None)
         if condition is not None and not self.map_condition:
             embedding = embedding + condition
@@ -268,20 +261,20 @@ class UNet(Network):
         x = self.first(pyramid)
         skips = [x]
         for index, block in enumerate(self.down):
-            x = self._run(block, x, embedding)
+            x = self._run(block, x, embedding, tokens)
             if str(index) in self.progressive:
                 x = pyramid = self.progressive[str(index)](x, pyramid)
             skips.append(x)
-        x = self._run(self.middle, x, embedding)
+        x = self._run(self.middle, x, embedding, tokens)
         for block in self.up:
-            x = self._run(block, torch.cat((x, skips.pop()), dim=1), embedding)
+            x = self._run(block, torch.cat((x, skips.pop()), dim=1), embedding, tokens)
         # The layout is nobody else's business: the result is in the usual one.
         return self.last(functional.silu(self.norm(x))).contiguous()
 
-    def _run(self, block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
+    def _run(self, block: nn.Module, x: Tensor, embedding: Tensor, tokens: Tensor | None) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x, embedding, use_reentrant=False)
-        return block(x, embedding)
+            return checkpoint(block, x, embedding, tokens, use_reentrant=False)
+        return block(x, embedding, tokens)
 
 
 def _heads_mistakes(heads: int | None, head_channels: int | None, widths: list[int]) -> Iterator[tuple[str, str]]:

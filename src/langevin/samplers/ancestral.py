@@ -25,6 +25,8 @@ class Ancestral(Sampler[None]):
         steps: how many steps it takes; None for all of a discrete schedule.
     """
 
+    heeds_mean_gradient = True
+
     def __init__(
         self, grid: TimeGrid, thresholding: Thresholding | None = None, steps: Annotated[int, Ge(1)] | None = None
     ) -> None:
@@ -36,7 +38,10 @@ class Ancestral(Sampler[None]):
         """See `Sampler`; no noise is added in the last step."""
         prediction = denoise(x_t, t)
         if s == 0:
-            return like(denoise.schedule(s).alpha, x_t) * prediction.x, None
-        mean = posterior_mean(prediction.x, x_t, denoise.schedule, s, t)
+            mean = like(denoise.schedule(s).alpha, x_t) * prediction.x
+        else:
+            mean = posterior_mean(prediction.x, x_t, denoise.schedule, s, t)
         log_variance = denoise.variance.log_variance(prediction.variance, denoise.schedule, s, t)
-        return mean + like(torch.exp(0.5 * log_variance), x_t) * noise(), None
+        if prediction.mean_gradient is not None:
+            mean = mean + like(torch.exp(log_variance), x_t) * prediction.mean_gradient
+        return mean if s == 0 else mean + like(torch.exp(0.5 * log_variance), x_t) * noise(), None

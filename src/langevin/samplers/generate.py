@@ -51,7 +51,7 @@ class Generator:
 
     Args:
         sampler: takes noise to pictures.
-        guide: puts guidance around a denoiser, or hands it back.
+        guide: puts guidance around a denoiser on some device, or hands it back.
         shape: the shape (C, H, W) of a picture.
         num_classes: the model's classes; None for an unconditional model.
         labels: picture i is of class ``labels[i % len(labels)]``; None for every class in turn.
@@ -63,7 +63,7 @@ class Generator:
     def __init__(
         self,
         sampler: Sampler,
-        guide: Callable[[Denoiser], Denoise],
+        guide: Callable[[Denoiser, torch.device | str], Denoise],
         shape: tuple[int, int, int],
         num_classes: int | None,
         labels: Sequence[int] | None = None,
@@ -102,7 +102,7 @@ class Generator:
             original: gives the pictures uint8 (B, C, H, W) of some indices, and their labels (B,) or None; then picture
                 i is made from the noise that inversion says they come from. The sampler must be able to invert.
         """
-        denoise = self.guide(denoiser)
+        denoise = self.guide(denoiser, device)
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             labels = None if self.labels is None else torch.tensor([self.labels[i % len(self.labels)] for i in batch])

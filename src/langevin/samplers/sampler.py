@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class Predictor:
         denoise: the model, guided or not.
         times: all the times of the walk, first to last, float64 (steps + 1,).
         cond: what the pictures are conditioned on.
-        thresholding: keeps each predicted picture in range, its noise following suit; None: as it is.
+        thresholding: keeps each predicted picture in range; None: as it is.
         on_prediction: is called with (x_t, t, prediction) after each evaluation of the model.
     """
 
@@ -54,7 +54,8 @@ class Predictor:
         prediction = self.denoise(x_t, t, self.cond)
         if self.thresholding is not None:
             x = self.thresholding(prediction.x)
-            prediction = prediction._replace(x=x, eps=eps_from_x(x, x_t, self.schedule(t)))
+            eps = prediction.eps if self.thresholding.keep_eps else eps_from_x(x, x_t, self.schedule(t))
+            prediction = prediction._replace(x=x, eps=eps)
         if self.on_prediction is not None:
             self.on_prediction(x_t, t, prediction)
         return prediction
@@ -67,7 +68,12 @@ class Sampler(ABC, Generic[State]):
         grid: the times it visits.
         thresholding: keeps each predicted picture in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
+
+    Attributes:
+        heeds_mean_gradient: whether its steps are moved by a `Prediction.mean_gradient`.
     """
+
+    heeds_mean_gradient: ClassVar[bool] = False
 
     def __init__(self, grid: TimeGrid, thresholding: Thresholding | None, steps: int | None) -> None:
         self.grid = grid

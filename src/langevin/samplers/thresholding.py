@@ -9,7 +9,15 @@ from torch import Tensor
 
 
 class Thresholding(ABC):
-    """Changes each predicted picture, whose noise then follows suit."""
+    """Changes each predicted picture.
+
+    Args:
+        keep_eps: whether the predicted noise stays as it was, as in diffusers' DDIM by default; else it follows, so
+            that picture and noise make up x_t again, as in OpenAI's.
+    """
+
+    def __init__(self, keep_eps: bool) -> None:
+        self.keep_eps = keep_eps
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -17,7 +25,14 @@ class Thresholding(ABC):
 
 
 class Static(Thresholding):
-    """Clamps to [-1, 1]. Source: DDPM (Ho et al. 2020), released code."""
+    """Clamps to [-1, 1]. Source: DDPM (Ho et al. 2020), released code.
+
+    Args:
+        keep_eps: see `Thresholding`.
+    """
+
+    def __init__(self, keep_eps: bool = False) -> None:
+        super().__init__(keep_eps)
 
     def __call__(self, x: Tensor) -> Tensor:
         """See `Thresholding`."""
@@ -32,11 +47,16 @@ class Dynamic(Thresholding):
     Args:
         percentile: which share of the values lies within s.
         limit: s is at most this.
+        keep_eps: see `Thresholding`.
     """
 
     def __init__(
-        self, percentile: Annotated[float, Gt(0), Le(1)] = 0.995, limit: Annotated[float, Ge(1)] | None = None
+        self,
+        percentile: Annotated[float, Gt(0), Le(1)] = 0.995,
+        limit: Annotated[float, Ge(1)] | None = None,
+        keep_eps: bool = False,
     ) -> None:
+        super().__init__(keep_eps)
         self.percentile = percentile
         self.limit = limit
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.level import like
 from langevin.diffusion.objective import Objective
@@ -33,26 +34,26 @@ def step_seed(seed: int, rank: int | None, batch_index: int | None) -> int:
 
 
 class DiffusionModule(LightningModule):
-    """Trains a denoiser under an objective and keeps the average of its weights. All that is periodic is a callback.
+    """Trains a model under an objective and keeps the average of its weights. All that is periodic is a callback.
 
     The random numbers of a training batch (times, noise, dropped labels, dropout) are a pure function of (seed, batch,
     rank): nothing about them needs saving, and evaluation in between does not disturb them.
 
     Args:
-        denoiser: the model.
+        model: what is trained: a denoiser, or a classifier of noisy pictures.
         objective: what is minimised.
         time_sampler: where the times of training come from.
         ema: makes the averaged copy of a network.
         optimizer: makes the optimizer of some parameters.
         lr_schedule: the factor on the learning rate at each step.
         batch_size: images per optimizer step, over all ranks.
-        conditional: whether the model is told the labels.
+        conditional: whether the model or its objective is told the labels.
         seed: the run's seed.
     """
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        model: Denoiser | NoisyClassifier,
         objective: Objective,
         time_sampler: TimeSampler,
         ema: Callable[[nn.Module], EMA],
@@ -63,11 +64,11 @@ class DiffusionModule(LightningModule):
         seed: int,
     ) -> None:
         super().__init__()
-        self.denoiser = denoiser
+        self.model = model
         self.objective = objective
         self.time_sampler = time_sampler
         self.times_generator = torch.Generator()
-        self.ema = ema(denoiser.network)
+        self.ema = ema(model.network)
         self.make_optimizer = optimizer
         self.lr_schedule = lr_schedule
         self.batch_size = batch_size
@@ -75,13 +76,12 @@ class DiffusionModule(LightningModule):
         self.seed = seed
 
     @property
-    def averaged_denoiser(self) -> Denoiser:
+    def averaged(self) -> Any:
         """The model with the averaged weights: what is sampled from and evaluated."""
-        denoiser = self.denoiser
-        return Denoiser(self.ema.network, denoiser.schedule, denoiser.parameterization, denoiser.variance).eval()
+        return self.model.with_network(self.ema.network).eval()
 
     def condition(self, labels: Tensor) -> Condition | None:
-        """The condition that goes with labels (B,); None for an unconditional model."""
+        """What labels (B,) say; None where nobody is told."""
         return {"label": labels} if self.conditional else None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ class DiffusionModule(LightningModule):
 
     def draw_times(self, n: int, time_sampler: TimeSampler) -> tuple[Tensor, Tensor, Tensor]:
         """The times of all ranks' batches (world size * n,), and of this rank's batch the times and importance (n,)."""
-        t, importance = time_sampler.sample(n * self.trainer.world_size, self.denoiser.schedule, self.times_generator)
+        t, importance = time_sampler.sample(n * self.trainer.world_size, self.model.schedule, self.times_generator)
         mine = slice(self.global_rank * n, (self.global_rank + 1) * n)
         return t, t[mine], importance[mine]
 
@@ -123,7 +123,7 @@ class DiffusionModule(LightningModule):
         """The mean loss of a batch (pictures (B, C, H, W) in [-1, 1], labels (B,))."""
         x, labels = batch
         all_times, t, importance = self.draw_times(len(x), self.time_sampler)
-        terms = self.objective(self.denoiser, x, self.condition(labels), t)
+        terms = self.objective(self.model, x, self.condition(labels), t)
         if self.time_sampler.adapts:
             losses = self.all_gather(terms["loss"].detach())
             self.time_sampler.update(all_times, torch.as_tensor(losses).flatten().cpu())
@@ -143,7 +143,7 @@ class DiffusionModule(LightningModule):
         x, labels = batch
         # Times that follow the losses would be others every time; the mean they estimate is that over uniform ones.
         _, t, importance = self.draw_times(len(x), Uniform() if self.time_sampler.adapts else self.time_sampler)
-        terms = self.objective(self.averaged_denoiser, x, self.condition(labels), t)
+        terms = self.objective(self.averaged, x, self.condition(labels), t)
         terms["loss"] = like(importance, x).flatten() * terms["loss"]
         logged = {f"val/{name}": term.mean() for name, term in terms.items()}
         self.log_dict(logged, batch_size=len(x), on_epoch=True, sync_dist=True)
@@ -159,17 +159,17 @@ class DiffusionModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the gradient by its norm, where asked for, and log the norm it had."""
-        norm = nn.utils.clip_grad_norm_(self.denoiser.network.parameters(), gradient_clip_val or float("inf"))
+        norm = nn.utils.clip_grad_norm_(self.model.network.parameters(), gradient_clip_val or float("inf"))
         self.log_dict({"train/grad_norm": norm, "train/learning_rate": optimizer.param_groups[0]["lr"]})
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and let the average follow."""
         super().optimizer_step(*args, **kwargs)
-        self.ema.update(self.denoiser.network, self.global_step + 1, self.batch_size)
+        self.ema.update(self.model.network, self.global_step + 1, self.batch_size)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer, and the learning rate's factor at each step."""
-        optimizer = self.make_optimizer(self.denoiser.network.parameters())
+        optimizer = self.make_optimizer(self.model.network.parameters())
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, self.lr_schedule), "interval": "step"},

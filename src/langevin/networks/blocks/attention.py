@@ -1,5 +1,6 @@
-"""Self-attention over the pixels of a feature map."""
+"""Self-attention over the pixels of a feature map, and over what they are told."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -10,36 +11,55 @@ from langevin.networks.initialization import zero
 class SelfAttention(Block):
     """Every pixel attends to every other, behind GroupNorm, added to its input (DDPM, appendix B).
 
-    Starts as the identity, but for the rescaling: the last projection is zero. The embedding is not used.
+    Where there are tokens, it attends to these as well: their keys and values stand beside the pixels', under one
+    softmax (GLIDE; Nichol et al. 2021, arXiv 2112.10741; `encoder_kv` in their code). The embedding is not used.
+
+    Starts as the identity, but for the rescaling: the last projection is zero.
 
     Args:
         channels: C, a multiple of 32.
         heads: number of heads, a divisor of C; DDPM has 1.
         norm_epsilon: see `normalization`.
         skip_rescale: whether the sum is divided by the square root of 2.
+        token_channels: D', of the tokens; None without any.
     """
 
     def __init__(
-        self, channels: int, heads: int, norm_epsilon: float = NORM_EPSILON, skip_rescale: bool = False
+        self,
+        channels: int,
+        heads: int,
+        norm_epsilon: float = NORM_EPSILON,
+        skip_rescale: bool = False,
+        token_channels: int | None = None,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.skip_rescale = skip_rescale
         self.norm = normalization(channels, norm_epsilon)
-        # One product for query, key and value, each filled as the C x C matrix it is.
-        self.qkv = nn.Linear(channels, 3 * channels)
-        for weight in self.qkv.weight.chunk(3):
-            nn.init.xavier_uniform_(weight)
-        nn.init.zeros_(self.qkv.bias)
+        self.qkv = projections(channels, 3, channels)
+        self.kv = None if token_channels is None else projections(token_channels, 2, channels)
         self.project = zero(nn.Linear(channels, channels))
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map features (B, C, H, W) to features of the same shape."""
+    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Map features (B, C, H, W), told tokens (B, L, D'), to features of the same shape."""
         pixels = self.norm(x).flatten(2).transpose(1, 2)
         query, key, value = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if self.kv is not None:
+            assert tokens is not None
+            told_key, told_value = self.kv(tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            key, value = torch.cat((key, told_key), dim=2), torch.cat((value, told_value), dim=2)
         attended = functional.scaled_dot_product_attention(query, key, value)
         pixels = self.project(attended.transpose(1, 2).flatten(2))
         return join(x, pixels.transpose(1, 2).unflatten(2, x.shape[2:]), self.skip_rescale)
+
+
+def projections(in_channels: int, number: int, channels: int) -> nn.Linear:
+    """So many linear maps to `channels` channels in one product, each filled as the matrix it is."""
+    layer = nn.Linear(in_channels, number * channels)
+    for weight in layer.weight.chunk(number):
+        nn.init.xavier_uniform_(weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def number_of_heads(channels: int, heads: int | None, head_channels: int | None) -> int:

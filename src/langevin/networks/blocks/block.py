@@ -11,18 +11,27 @@ SKIP_SCALE = math.sqrt(0.5)
 
 
 class Block(nn.Module, ABC):
-    """A function of features and of the embedding of noise level and condition.
+    """A function of features, of the embedding of noise level and condition, and of the condition's tokens.
 
-    All blocks share this one signature, those too that need no embedding, so that any can stand in another's place.
+    All blocks share this one signature, those too that need neither, so that any can stand in another's place.
     """
 
     @abstractmethod
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map features (B, C, H, W) under an embedding (B, D) to features (B, C', H', W')."""
+    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Map features to features.
+
+        Args:
+            x: (B, C, H, W).
+            embedding: (B, D).
+            tokens: (B, L, D'), for attention; None in a network without cross-attention.
+
+        Returns:
+            (B, C', H', W').
+        """
 
 
 class Chain(Block):
-    """Blocks applied one after the other under the same embedding.
+    """Blocks applied one after the other under the same embedding and tokens.
 
     Args:
         *blocks: at least one.
@@ -32,10 +41,10 @@ class Chain(Block):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map features (B, C, H, W) under an embedding (B, D) to those of the last block."""
+    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """See `Block`; the features are those of the last."""
         for block in self.blocks:
-            x = block(x, embedding)
+            x = block(x, embedding, tokens)
         return x
 
 

@@ -9,9 +9,12 @@ from torch.nn import functional
 from langevin.networks.blocks.block import Block
 from langevin.networks.initialization import fan_average
 
+BOX = (1, 1)
+"""The taps that take the mean of neighbours, or repeat them."""
+
 
 class Downsample(Block):
-    """Halve height and width by a 3x3 convolution of stride 2. The embedding is not used.
+    """Halve height and width by a 3x3 convolution of stride 2. Only the features are used.
 
     Args:
         channels: C, kept.
@@ -24,13 +27,13 @@ class Downsample(Block):
         self.padding = (1, 1, 1, 1) if symmetric_padding else (0, 1, 0, 1)
         self.conv = fan_average(nn.Conv2d(channels, channels, 3, stride=2))
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Map features (B, C, H, W), H and W even, to (B, C, H / 2, W / 2)."""
         return self.conv(functional.pad(x, self.padding))
 
 
 class Upsample(Block):
-    """Double height and width by repeating pixels, then a 3x3 convolution. The embedding is not used.
+    """Double height and width by repeating pixels, then a 3x3 convolution. Only the features are used.
 
     Args:
         channels: C, kept.
@@ -40,7 +43,7 @@ class Upsample(Block):
         super().__init__()
         self.conv = fan_average(nn.Conv2d(channels, channels, 3, padding=1))
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Map features (B, C, H, W) to (B, C, 2 H, 2 W)."""
         return self.conv(functional.interpolate(x, scale_factor=2, mode="nearest"))
 

@@ -54,8 +54,8 @@ class ResidualBlock(Block):
         if in_channels != out_channels or (resample is not None and resample_projection):
             self.shortcut = fan_average(nn.Conv2d(in_channels, out_channels, 1))
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map features (B, C, H, W) under an embedding (B, D) to (B, C', H', W')."""
+    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Map features (B, C, H, W) under an embedding (B, D) to (B, C', H', W'); the tokens are not used."""
         h = self.conv1(self.resample(functional.silu(self.norm1(x))))
         told = self.embed(functional.silu(embedding))[:, :, None, None]
         if self.scale_shift:

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from langevin.checkpoint import RECORD
 from langevin.errors import UserError
 from langevin.images import write_atomically
 from langevin.training.callbacks.periodic import callbacks_of
-from langevin.training.checkpoint import RECORD
 
 
 class Checkpoint(Callback):

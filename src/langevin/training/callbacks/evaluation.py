@@ -52,7 +52,7 @@ class Evaluate(Periodic):
             self._has_reference = True
         self.evaluation.reset()
         mine = share(self.num_samples, self.batch_size, trainer.global_rank, trainer.world_size)
-        batches = self.generator(module.averaged_denoiser, mine, self.seed, self.batch_size, module.device)
+        batches = self.generator(module.averaged, mine, self.seed, self.batch_size, module.device)
         with tqdm(total=len(mine), desc="evaluate", unit="image", leave=False, disable=trainer.global_rank > 0) as bar:
             for batch in batches:
                 self.evaluation.add(batch.images, batch.labels, batch.indices)

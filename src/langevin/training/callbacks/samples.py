@@ -48,9 +48,7 @@ class SampleGrid(Periodic):
         """Sample on the first rank; the others go on to wait for it at the next step."""
         if not trainer.is_global_zero:
             return
-        (batch,) = self.generator(
-            module.averaged_denoiser, range(self.num_samples), self.seed, self.num_samples, module.device
-        )
+        (batch,) = self.generator(module.averaged, range(self.num_samples), self.seed, self.num_samples, module.device)
         scale = max(1, VISIBLE_SIDE // self.generator.shape[-1])
         publish_picture(trainer, self.directory, "samples", picture_grid(batch.images, self.columns), scale)
 
@@ -87,9 +85,9 @@ class SampleTrajectory(Periodic):
         """Sample on the first rank, looking on."""
         if not trainer.is_global_zero:
             return
-        seen = Trajectory(module.denoiser.schedule, self.num_samples)
+        seen = Trajectory(module.model.schedule, self.num_samples)
         (batch,) = self.generator(
-            module.averaged_denoiser, range(self.num_samples), self.seed, self.num_samples, module.device, seen
+            module.averaged, range(self.num_samples), self.seed, self.num_samples, module.device, seen
         )
         scale = max(1, VISIBLE_SIDE // self.generator.shape[-1])
         picture = picture_grid(seen.rows(batch.images, self.num_times), seen.columns(self.num_times))

@@ -1,0 +1,226 @@
+"""Finds what does not go together in a config, before data or a GPU is touched; imports no Lightning."""
+
+import inspect
+import math
+from collections.abc import Callable, Collection
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from langevin.build.components import MODEL, is_classifier, is_conditional, loaders
+from langevin.build.make import DECIDED, attempt, mistake, target_of
+from langevin.config.signature import signature
+from langevin.config.types import TARGET, plain
+from langevin.config.validate import BUNDLES, PLURAL, ConfigError, Mistake, groups, structure
+from langevin.diffusion.schedules.schedule import Schedule
+from langevin.errors import UserError
+from langevin.facts import DataFacts
+from langevin.guidance.guidance import Guidance
+from langevin.samplers.sampler import Sampler
+
+RUN_OPTIONS = {
+    "name": "str | None",
+    "output_dir": "str",
+    "resume": "bool",
+    "seed": "Annotated[int, Ge(0)]",
+    "batch_size": "Annotated[int, Ge(1)]",
+}
+"""A run's own options, beside the components it is made of."""
+OPTIONAL = ("condition", "thresholding", "guidance", *PLURAL)
+"""The groups of a run of which nothing need be chosen."""
+OF_PICTURES = (
+    "model",
+    "condition",
+    "variance",
+    "weighting",
+    "sampler",
+    "grid",
+    "thresholding",
+    "guidance",
+    "metrics",
+    "features",
+    "evaluation",
+    "likelihoods",
+)
+"""The groups that mean nothing to a classifier."""
+SUPPLIED = frozenset({"label"})
+"""What a batch of data tells of its images."""
+
+
+def mistakes_in(cfg: DictConfig) -> list[Mistake]:
+    """The mistakes in a training config that show without Lightning; `langevin.build.run.rehearse` finds the others."""
+    if is_classifier(cfg) and cfg.get("model") is not None:
+        return [Mistake("classifier", "is trained alone, without a model of pictures; add task=classifier")]
+    unused = OF_PICTURES if is_classifier(cfg) else ("classifier",)
+    required = [group for group in groups() if group not in (*BUNDLES, *OPTIONAL, *unused)]
+    mistakes = structure(cfg, RUN_OPTIONS, required, (*OPTIONAL, *unused))
+    mistakes += [Mistake(group, "means nothing to a classifier; leave it out") for group in unused if cfg.get(group)]
+    broken = {path.partition(".")[0] for path, _ in mistakes}
+    if is_classifier(cfg) and "callbacks" not in broken:
+        makers = [
+            name
+            for name, node in (cfg.get("callbacks") or {}).items()
+            if "generator" in (signature(node[TARGET]) or {})
+        ]
+        text = "makes pictures, which a classifier cannot; leave it out"
+        mistakes += [Mistake(f"callbacks.{name}", text) for name in makers]
+    return mistakes + contradictions(cfg, broken)
+
+
+def check_model(cfg: DictConfig, also: Collection[str] = (), facts: DataFacts | None = None) -> None:
+    """Find every mistake in what a trained model is rebuilt from, and in the groups `also`.
+
+    Args:
+        cfg: its config.
+        also: further groups.
+        facts: what the model knows of its data, where that is known.
+
+    Raises:
+        ConfigError: with all of them.
+    """
+    part = OmegaConf.masked_copy(cfg, [group for group in (*MODEL, *also) if group in cfg])
+    unused = OF_PICTURES if is_classifier(cfg) else ("classifier",)
+    required = [group for group in (*MODEL, *also) if group not in (*OPTIONAL, *unused)]
+    mistakes = structure(part, {}, required, (*OPTIONAL, *unused))
+    mistakes += contradictions(part, {path.partition(".")[0] for path, _ in mistakes}, facts)
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | None = None) -> list[Mistake]:
+    """The mistakes that show when parts are built and put together, without data.
+
+    Args:
+        cfg: the composed config, or a part of it.
+        broken: the groups whose structure is already known to be wrong; nothing is built of them.
+        facts: what the model knows of its data, where that is known.
+    """
+    mistakes: list[Mistake] = []
+    size: int | None = (cfg.get("data") or {}).get("image_size") if facts is None else facts.image_size
+
+    def build(group: str, **offered: Any) -> Any:
+        missing = group.partition(".")[0] in broken or OmegaConf.select(cfg, group) is None
+        if missing or any(part is None for part in offered.values()):
+            return None
+        component, found = attempt(cfg, group, **offered)
+        mistakes.extend(found)
+        return component
+
+    def suits(group: str, part: Any, *others: Any) -> bool:
+        """Whether a part, if all these could be built, says that it suits the others."""
+        if any(each is None for each in (part, *others)):
+            return False
+        try:
+            part.check(*others)
+        except UserError as error:
+            # A part speaks of itself without its name: "keeps a history for each discrete time, but ...".
+            mistakes.append(Mistake(group, f"{type(part).__name__} {error}"))
+            return False
+        return True
+
+    schedule, parameterization, variance = build("schedule"), build("parameterization"), build("variance")
+    for name in cfg.get("rescalings") or {}:
+        # Where it is unknown any size will do: what it does to the schedule's range is the same.
+        schedule = build(f"rescalings.{name}", schedule=schedule, image_size=64 if size is None else size)
+    build("thresholding")
+    sampler = build("sampler", grid=build("grid"))
+    objective, time_sampler = None, build("time_sampler")
+    if cfg.get("objective") is not None and "objective" not in broken:
+        if getattr(target_of(cfg, "objective"), "classifies", False) != is_classifier(cfg):
+            for_denoiser, for_classifier = "a denoiser; take cross_entropy", "a classifier; add task=classifier"
+            mistakes.append(Mistake("objective", f"is for {for_denoiser if is_classifier(cfg) else for_classifier}"))
+        else:
+            objective = build("objective", **({} if is_classifier(cfg) else {"weighting": build("weighting")}))
+    build("lr_schedule")
+    build("ema", network=nn.Identity())
+    build("data")
+    condition = build("condition", num_classes=2, dim=2)
+    if condition is not None and (lacking := sorted(condition.inputs - SUPPLIED)):
+        needs = f"needs the {' and the '.join(lacking)} of each image, which no data supplies"
+        mistakes.append(Mistake("condition", f"{needs}; take condition=class_label or none"))
+    attends = "model" not in broken and (cfg.get("model") or {}).get("cross_attention", False)
+    if attends and not is_conditional(cfg):
+        text = "is true, but there is no condition to attend to; add condition=class_label"
+        mistakes.append(Mistake("model.cross_attention", text))
+    if sampler is not None and schedule is not None:
+        try:
+            sampler.grid(schedule, sampler.steps)
+        except UserError as error:
+            # About the sampler's number of steps if it says so, else about the grid as a whole.
+            found = mistake(cfg, "sampler", str(error))
+            mistakes.append(Mistake("grid", found.message) if found.path == "sampler" else found)
+    suits("time_sampler", time_sampler, schedule)
+    suits("objective", objective, schedule, variance)
+    suits("parameterization", parameterization, schedule)
+    for name in cfg.get("likelihoods") or {}:
+        suits(f"likelihoods.{name}", build(f"likelihoods.{name}"), schedule)
+    for group in ("model", "classifier"):
+        if not {group, "data"}.intersection(broken) and cfg.get(group) is not None and size is not None:
+            mistakes += misfits(cfg, group, size)
+    guidance: Guidance | None = build("guidance", **loaders())
+    if guidance is not None:
+        # A rescaled schedule depends on the size of the pictures.
+        known = schedule if size is not None or not cfg.get("rescalings") else None
+        mistakes += misguided(cfg, guidance, known, facts, condition, sampler)
+    if not {"trainer", "batch_size"}.intersection(broken) and "trainer" in cfg:
+        mistakes += shares(cfg)
+    return mistakes
+
+
+def misguided(
+    cfg: DictConfig,
+    guidance: Guidance,
+    schedule: Schedule | None,
+    facts: DataFacts | None,
+    condition: Any,
+    sampler: Sampler | None,
+) -> list[Mistake]:
+    """What the guidance says against the model that it is to guide, and the sampler; None is what is not known."""
+    mistakes = []
+    try:
+        guidance.check(schedule, facts, is_conditional(cfg))
+    except UserError as error:
+        mistakes.append(mistake(cfg, "guidance", str(error)))
+    if guidance.withholds and condition is not None and not condition.withholds:
+        text = "asks the model without labels too, which it has not learnt; train with condition.dropout above 0"
+        mistakes.append(Mistake("guidance", text))
+    if guidance.moves_mean and sampler is not None and not sampler.heeds_mean_gradient:
+        mistakes.append(Mistake("guidance.form", "is mean; allowed: score with this sampler, or sampler=ancestral"))
+    return mistakes
+
+
+def misfits(cfg: DictConfig, group: str, image_size: int) -> list[Mistake]:
+    """What a group's network says against its own parameters and the size of the pictures."""
+    try:
+        network = target_of(cfg, group)
+    except UserError as error:
+        return [mistake(cfg, group, str(error))]
+    find: Callable[..., list[tuple[str, str]]] | None = getattr(network, "check", None)
+    if find is None:
+        return []
+    fields = {name: value for name, value in plain(cfg[group]).items() if name != TARGET}
+    parameters = inspect.signature(find).parameters.values()
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+        own = {parameter.name for parameter in parameters} - {"image_size"}
+        needed = {parameter.name for parameter in parameters if parameter.default is parameter.empty} & own
+        mistakes = [Mistake(f"{group}.{name}", DECIDED) for name in sorted(fields.keys() - own)]
+        mistakes += [Mistake(f"{group}.{name}", "must be given") for name in sorted(needed - fields.keys())]
+        if mistakes:
+            return mistakes
+    found = find(**fields, image_size=image_size)
+    return [Mistake("data.image_size" if field == "image_size" else f"{group}.{field}", text) for field, text in found]
+
+
+def shares(cfg: DictConfig) -> list[Mistake]:
+    """Whether a batch can be shared out among processes and micro-batches, where their number is known."""
+    names = ("devices", "num_nodes", "accumulate_grad_batches")
+    counts = [cfg.trainer.get(name) for name in names]
+    counts = [int(count) if isinstance(count, str) and count.isdigit() else count for count in counts]
+    if not all(isinstance(count, int) and count > 0 for count in counts):
+        return []
+    parts = math.prod(counts)
+    if cfg.batch_size % parts == 0:
+        return []
+    of = " * ".join(f"{count} (trainer.{name})" for name, count in zip(names, counts, strict=True) if count > 1)
+    return [Mistake("batch_size", f"is {cfg.batch_size}; allowed: a multiple of {of}")]

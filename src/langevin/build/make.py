@@ -1,0 +1,112 @@
+"""Builds a component from its node, and says of a mistake where it stands; imports no Lightning."""
+
+import copy
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from langevin.config.types import TARGET, holds_components
+from langevin.config.validate import Mistake
+from langevin.errors import UserError
+
+DECIDED = "is decided by the rest of the config; leave it out"
+
+
+def make(cfg: DictConfig, path: str, **offered: Any) -> Any:
+    """Build the component that the config holds at `path`.
+
+    Args:
+        cfg: the whole config.
+        path: where the component's node is, such as "sampler" or "callbacks.samples".
+        **offered: what the program can hand on: each is given to a constructor that has a parameter of its name, and
+            to those of the named components that a field of the node holds.
+
+    Raises:
+        UserError: when the class cannot be imported, or its constructor finds a mistake; the message begins with the
+            path.
+    """
+    node = OmegaConf.select(cfg, path)
+    target = target_of(cfg, path)
+    accepted = {name: offered[name] for name in inspect.signature(target).parameters if name in offered}
+    fixed = [name for name in accepted if name in node]
+    if fixed:
+        raise UserError(f"{path}.{fixed[0]}: {DECIDED}")
+    parts = {
+        name: {key: make(cfg, f"{path}.{name}.{key}", **offered) for key in value}
+        for name, value in node.items()
+        if holds_components(value)
+    }
+    # Hydra is given the plain values only; what is handed on never passes through a config.
+    construct = hydra.utils.instantiate(node, _partial_=True, _recursive_=not parts, _convert_="all")
+    try:
+        return construct(**accepted, **parts)
+    except UserError as error:
+        raise UserError(located(path, str(error))) from error
+
+
+def target_of(cfg: DictConfig, path: str) -> Callable[..., Any]:
+    """The class or function that the component at `path` names.
+
+    Raises:
+        UserError: when importing it fails, with the cause.
+    """
+    target = OmegaConf.select(cfg, path)[TARGET]
+    try:
+        return hydra.utils.get_object(target)
+    except Exception as error:  # importing a module can raise anything
+        cause = error.__cause__ or error
+        raise UserError(f"{path}.{TARGET}: importing '{target}' failed: {type(cause).__name__}: {cause}") from error
+
+
+def located(path: str, message: str) -> str:
+    """A component's message with the path of its node in front, if it does not name it already."""
+    return message if message.startswith(path) else f"{path}: {message}"
+
+
+def attempt(cfg: DictConfig, path: str, **offered: Any) -> tuple[Any, list[Mistake]]:
+    """Build the component at `path` as `make` does, to find all its mistakes.
+
+    A constructor stops at the first. So the value it refuses is then replaced by its default, until it is content.
+
+    Returns:
+        the component, None when it had a mistake; and the mistakes.
+    """
+    mistakes: list[Mistake] = []
+    while True:
+        try:
+            component = make(cfg, path, **offered)
+            return (None if mistakes else component), mistakes
+        except (UserError, ValueError) as error:  # torch's optimizers raise ValueError
+            found = mistake(cfg, path, str(error))
+        if found in mistakes:
+            return None, mistakes
+        mistakes.append(found)
+        node, field = OmegaConf.select(cfg, path), found.path.removeprefix(f"{path}.")
+        if field == TARGET or field not in node:
+            return None, mistakes
+        default = inspect.signature(target_of(cfg, path)).parameters[field].default
+        if default is inspect.Parameter.empty or default == node[field]:
+            return None, mistakes
+        cfg = copy.deepcopy(cfg)
+        OmegaConf.select(cfg, path)[field] = default
+
+
+def mistake(cfg: DictConfig, path: str, message: str) -> Mistake:
+    """What the constructor of the component at `path` says, as a mistake with the path of the value it is about.
+
+    It is about a value if it begins "steps is 0; ..." or "steps=0: ...", perhaps with the path or the class in front.
+    """
+    message = message.removeprefix(f"{path}: ")
+    if found := re.match(r"(?:[\w.]+\.)?(\w+)(?: is |=)(\S+[;:] .*)", message, re.DOTALL):
+        field, text = found[1], f"is {found[2]}"
+    elif found := re.match(r"[\w.]+\.(\w+): (.*)", message, re.DOTALL):
+        field, text = found[1], found[2]
+    else:
+        return Mistake(path, message)
+    if field in OmegaConf.select(cfg, path):
+        return Mistake(f"{path}.{field}", text)
+    return Mistake(field, text) if field in cfg else Mistake(path, message)

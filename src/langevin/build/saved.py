@@ -1,0 +1,114 @@
+"""Rebuilds models from their checkpoints; imports no Lightning."""
+
+import copy
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from langevin.build.check import check_model
+from langevin.build.components import is_conditional, make_generator, make_model
+from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
+from langevin.config.types import TARGET
+from langevin.diffusion.classifier import NoisyClassifier
+from langevin.diffusion.denoiser import Denoiser
+from langevin.errors import UserError
+from langevin.facts import DataFacts
+from langevin.samplers.generate import Generator
+
+
+class Model(NamedTuple):
+    """A trained model, rebuilt from the config stored with its weights.
+
+    Attributes:
+        denoiser: the model with the averaged weights.
+        cfg: the config it was trained with.
+        facts: what it knows of its data.
+        step: the optimizer step it stands at.
+    """
+
+    denoiser: Denoiser
+    cfg: DictConfig
+    facts: DataFacts
+    step: int
+
+    def generator(self, cfg: DictConfig, labels: list[int] | None) -> Generator:
+        """What makes its pictures; `cfg` is its config with other choices of sampler, grid and guidance."""
+        return make_generator(cfg, self.facts, labels)
+
+
+def load_model(path: Path) -> Model:
+    """Rebuild a model of pictures from a checkpoint.
+
+    Raises:
+        UserError: when the file is missing, damaged, not Langevin's, a classifier's, or does not fit its own config.
+    """
+    model, cfg, facts, step = _rebuilt(path)
+    if not isinstance(model, Denoiser):
+        raise UserError(f"checkpoint {path} holds a classifier (task=classifier); give one of a model of pictures")
+    return Model(model, cfg, facts, step)
+
+
+def override(cfg: DictConfig, choices: DictConfig, groups: Iterable[str]) -> DictConfig:
+    """A model's own config with other choices: a whole component in place of its own, or single fields of its own."""
+    result = copy.deepcopy(cfg)
+    for group in groups:
+        if group not in choices:
+            continue
+        choice, own = choices[group], result.get(group)
+        result[group] = choice if own is None or choice is None or TARGET in choice else OmegaConf.merge(own, choice)
+    return result
+
+
+def classifier_for_guidance(option: str, value: str) -> tuple[NoisyClassifier, DataFacts]:
+    """The classifier that an option's value, a run's folder or a checkpoint, holds; and what it knows of its data.
+
+    Raises:
+        UserError: as `load_model`, the other way round; it names the option.
+    """
+    model, _, facts, _ = _rebuilt_for(option, value)
+    if not isinstance(model, NoisyClassifier):
+        raise UserError(f"{option} is {value}; allowed: a classifier's run (task=classifier), and this is a denoiser's")
+    return model, facts
+
+
+def denoiser_for_guidance(option: str, value: str) -> tuple[Denoiser, DataFacts, bool]:
+    """The model that an option's value holds, what it knows of its data, and whether it is told labels.
+
+    Raises:
+        UserError: as `load_model`; it names the option.
+    """
+    model, cfg, facts, _ = _rebuilt_for(option, value)
+    if not isinstance(model, Denoiser):
+        raise UserError(f"{option} is {value}; allowed: the run of a model of pictures, and this is a classifier's")
+    return model, facts, is_conditional(cfg)
+
+
+def _rebuilt_for(option: str, value: str) -> tuple[Denoiser | NoisyClassifier, DictConfig, DataFacts, int]:
+    try:
+        return _rebuilt(find_checkpoint(Path(value)))
+    except UserError as error:
+        raise UserError(f"{option} is {value}; {error}") from error
+
+
+def _rebuilt(path: Path) -> tuple[Denoiser | NoisyClassifier, DictConfig, DataFacts, int]:
+    checkpoint = read_checkpoint(path)
+    record = checkpoint[RECORD]
+    cfg = OmegaConf.create(record["config"])
+    assert isinstance(cfg, DictConfig)
+    facts = DataFacts(**record["facts"])
+    try:
+        check_model(cfg)
+        model = make_model(cfg, facts)
+    except UserError as error:
+        raise UserError(f"checkpoint {path} cannot be rebuilt: {error}") from error
+    prefix = "ema.network."
+    weights = {
+        name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)
+    }
+    try:
+        model.network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"checkpoint {path} does not fit the config stored in it: {error}") from error
+    return model.eval().requires_grad_(False), cfg, facts, checkpoint["global_step"]

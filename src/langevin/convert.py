@@ -1,0 +1,242 @@
+"""`python convert.py`: models from other libraries (`import=PLACE`), and ours to diffusers (`export=RUN`)."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from langevin.cli import command
+from langevin.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from langevin.interop.imported import Imported
+
+OPTIONS = {
+    "import": "str | None",
+    "flags": "str | None",
+    "export": "str | None",
+    "out": "str",
+    "overwrite": "bool",
+    "output_dir": "str",
+}
+FLAGS = "flags="
+ACCEPTED = (
+    "a folder of diffusers (model_index.json or config.json with its weights), or a state dict of OpenAI's or EDM's "
+    "networks (.pt, .pth, .bin or .safetensors)"
+)
+SEVERAL = 3
+"""How many weights that do not fit are named."""
+
+
+def run(cfg: DictConfig) -> None:
+    """Convert what the config names."""
+    from langevin.build.components import MODEL, SAMPLING
+    from langevin.config.types import TARGET
+    from langevin.config.validate import ConfigError, Mistake, structure
+
+    groups = (*MODEL, *SAMPLING)
+    # Single fields may be chosen, which by themselves are no component.
+    options = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in groups])
+    mistakes = structure(options, OPTIONS, optional=groups)
+    importing = cfg["import"] is not None
+    if importing == (cfg.export is not None):
+        mistakes.append(
+            Mistake("import", "give either import=FOLDER_OR_FILE or export=RUN_OR_CHECKPOINT, and not both")
+        )
+    elif importing:
+        mistakes += [
+            Mistake(group, f"is what is imported; leave it out, single fields may be set, such as {group}.dropout=0.1")
+            for group in ("model", "classifier")
+            if TARGET in (cfg.get(group) or {})
+        ]
+    else:
+        unfit = "goes with import=; an exported model is as it is"
+        mistakes += [Mistake(group, unfit) for group in MODEL if group in cfg]
+        if cfg.flags is not None:
+            mistakes.append(Mistake("flags", "goes with import=; leave it out"))
+    if mistakes:
+        raise ConfigError(mistakes)
+
+    out = Path(cfg.out)
+    if not cfg.overwrite and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"out={out}: is there already; choose another out=, or overwrite=true")
+    if importing:
+        import_model(cfg, out)
+    else:
+        export_model(cfg, out)
+
+
+def import_model(cfg: DictConfig, out: Path) -> None:
+    """Write another library's model as a run that can be sampled from and evaluated, or a classifier to guide by.
+
+    How it is sampled, as far as nothing tells, is as a training config has it.
+    """
+    from hydra import compose
+
+    from langevin.build.check import OF_PICTURES, check_model
+    from langevin.build.components import MODEL, SAMPLING, make_model
+    from langevin.build.saved import override
+    from langevin.config.types import TARGET
+    from langevin.config.validate import ConfigError, Mistake
+    from langevin.facts import DataFacts
+
+    imported = read(Path(cfg["import"]), cfg.flags)
+    told = {override.partition("=")[0] for override in imported.overrides}
+    classifies = "classifier" in told
+    mistakes = [
+        Mistake(group, f"is not told by what is imported; choose it: {group}=NAME")
+        for group in ("schedule", "parameterization")
+        if group not in told and TARGET not in (cfg.get(group) or {})
+    ]
+    unused, kind = (OF_PICTURES, "a classifier") if classifies else (("classifier",), "a model of pictures")
+    mistakes += [Mistake(group, f"means nothing to {kind}; leave it out") for group in unused if group in cfg]
+    if mistakes:
+        raise ConfigError(mistakes)
+    groups = [group for group in (*MODEL, *SAMPLING) if group not in unused]
+    told_of = compose("train", imported.overrides)
+    OmegaConf.set_struct(told_of, False)  # an unknown field is found by the check
+    whole = override(told_of, cfg, groups)
+    # No data, objective or optimizer of ours has had a part in it, so that none is told of.
+    chosen = OmegaConf.masked_copy(whole, [group for group in groups if group in whole])
+    check_model(chosen, SAMPLING)
+
+    from langevin.build.run import record_of
+    from langevin.checkpoint import RECORD
+    from langevin.images import write_atomically
+    from langevin.training.checkpoint import AtomicCheckpointIO
+
+    facts = DataFacts(imported.channels, imported.image_size, imported.num_classes)
+    network = make_model(chosen, facts).network
+    load(network, imported.weights(parameters_of(chosen)))
+    record = record_of(chosen, facts)
+    checkpoint = {
+        RECORD: record,
+        "state_dict": {f"ema.network.{name}": tensor for name, tensor in network.state_dict().items()},
+        "global_step": 0,
+    }
+    write_atomically(out / "config.yaml", lambda file: file.write(record["config"].encode()))
+    AtomicCheckpointIO().save_checkpoint(checkpoint, out / "checkpoints" / "last.ckpt")
+    number = sum(weight.numel() for weight in network.parameters())
+    use = f"RUN guidance=classifier guidance.classifier={out}" if classifies else out
+    print(f"{out}: {number:,} parameters for pictures of {facts.shape}; python sample.py checkpoint={use}")
+
+
+def read(place: Path, flags: str | None) -> "Imported":
+    """Read what is at `place`, whatever its format.
+
+    Raises:
+        UserError: when there is nothing, or it is of no known format, or the flags do not go with it.
+    """
+    from langevin.interop.edm import read_edm
+    from langevin.interop.imported import read_weights
+    from langevin.interop.openai import read_openai
+    from langevin.interop.openai_classifier import read_openai_classifier
+    from langevin.interop.pipeline import is_folder, read_folder
+
+    if not place.exists():
+        raise UserError(f"import={place}: does not exist; allowed: {ACCEPTED}")
+    if place.is_dir() and not is_folder(place):
+        raise UserError(f"import={place}: holds no config.json; allowed: {ACCEPTED}")
+    weights = {} if place.is_dir() else read_weights(place)
+    openai = "time_embed.0.weight" in weights
+    if openai and flags is None:
+        raise UserError(
+            f"flags: must be given for OpenAI's {place}, as its README has them: flags='--image_size 64 ...'"
+        )
+    if not openai and flags is not None:
+        raise UserError(f"flags={flags}: goes with OpenAI's weights, which {place} are not; leave it out")
+    if openai:
+        # A classifier has the way down alone.
+        up = any(name.startswith("output_blocks.") for name in weights)
+        return (read_openai if up else read_openai_classifier)(weights, str(flags))
+    if place.is_dir():
+        return read_folder(place)
+    if any(name.removeprefix("model.").startswith(("map_layer0.", "enc.")) for name in weights):
+        return read_edm(weights)
+    if "time_embedding.linear_1.weight" in weights:
+        raise UserError(f"import={place}: are weights of diffusers; give the folder that holds their config.json too")
+    raise UserError(f"import={place}: weights of no network that is known; allowed: {ACCEPTED}")
+
+
+def load(network: "nn.Module", weights: "dict[str, Tensor]") -> None:
+    """Load weights, all of them and no others.
+
+    Raises:
+        UserError: when they do not fit.
+    """
+    own = network.state_dict()
+    misfits = [f"'{name}' is missing" for name in own if name not in weights]
+    for name, tensor in weights.items():
+        if name not in own:
+            misfits.append(f"'{name}' has no place")
+        elif tensor.shape != own[name].shape:
+            misfits.append(f"'{name}' is {tuple(tensor.shape)}, not {tuple(own[name].shape)}")
+    if misfits:
+        more = f" and {len(misfits) - SEVERAL} more" if len(misfits) > SEVERAL else ""
+        raise UserError(f"weights: do not fit the model of the config: {', '.join(misfits[:SEVERAL])}{more}")
+    network.load_state_dict(weights)
+
+
+def export_model(cfg: DictConfig, out: Path) -> None:
+    """Write a trained model's averaged weights for diffusers, or as they are."""
+    from langevin.build.check import check_model
+    from langevin.build.components import SAMPLING, make_sampler
+    from langevin.build.saved import load_model, override
+    from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
+    from langevin.interop.imported import SAFETENSORS
+    from langevin.interop.pipeline import write_folder, write_weights
+
+    path = find_checkpoint(Path(cfg.export), "export")
+    model = load_model(path)
+    chosen = override(model.cfg, cfg, SAMPLING)
+    check_model(chosen, SAMPLING)
+    record: dict[str, Any] = {**read_checkpoint(path)[RECORD], "step": model.step}
+    if out.suffix == SAFETENSORS:
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in record.items()}
+        write_weights(out, model.denoiser.network.state_dict(), texts)
+        print(f"{out}: the averaged weights of step {model.step}")
+        return
+    facts, conditional = model.facts, chosen.get("condition") is not None
+    num_classes = facts.num_classes if conditional else None
+    parts = model.denoiser, make_sampler(chosen), parameters_of(chosen)
+    write_folder(out, *parts, facts.channels, facts.image_size, num_classes, record)
+    print(f"{out}: the averaged weights of step {model.step} as a pipeline of diffusers")
+    if chosen.get("thresholding") is not None and not chosen.thresholding.keep_eps:
+        print("  its DDIM makes the same pictures with use_clipped_model_output=True: thresholding.keep_eps is false")
+    if num_classes is not None:
+        print(
+            "  diffusers' pipelines tell a network no labels; take it by UNet2DModel.from_pretrained"
+            f"({str(out)!r}, subfolder='unet') and give it class_labels, 0 to {num_classes - 1}, {num_classes} for none"
+        )
+
+
+def parameters_of(cfg: DictConfig) -> dict[str, Any]:
+    """The parameters of a config's network."""
+    from langevin.build.components import is_classifier
+    from langevin.config.types import TARGET, plain
+
+    network = cfg.classifier if is_classifier(cfg) else cfg.model
+    return {name: value for name, value in plain(network).items() if name != TARGET}
+
+
+def main() -> None:
+    """Run the command; Hydra takes the text of `flags`, with its commas, as it stands."""
+    sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
+    command("convert", run)()
+
+
+def quoted(argument: str) -> str:
+    """The argument `flags=TEXT` with its text in the quotes of Hydra's grammar."""
+    text = argument.removeprefix(FLAGS)
+    if not argument.startswith(FLAGS) or text == "null" or text.startswith(("'", '"')):
+        return argument
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{FLAGS}'{escaped}'"
+
+
+if __name__ == "__main__":
+    main()

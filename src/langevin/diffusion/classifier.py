@@ -1,0 +1,42 @@
+"""The class of a noisy picture."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from langevin.diffusion.parameterization import Parameterization
+from langevin.diffusion.schedules.schedule import Schedule
+
+
+class NoisyClassifier(nn.Module):
+    """A network that tells the class of a picture at any noise level: p(y | x_t).
+
+    Source: ADM (Dhariwal and Nichol 2021), section 4.
+
+    Args:
+        network: maps (x, c_noise) to logits (B, number of classes).
+        schedule: how noise grows with time.
+        parameterization: how x_t and its noise level are presented to the network; nothing else of it is used.
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule, parameterization: Parameterization) -> None:
+        super().__init__()
+        self.network = network
+        self.schedule = schedule
+        self.parameterization = parameterization
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The log-probability of every class.
+
+        Args:
+            x_t: noisy pictures (B, C, H, W).
+            t: times in (0, t_max], float64 on the CPU, of shape () or (B,).
+
+        Returns:
+            float32 or float64, as `x_t`: (B, number of classes).
+        """
+        logits = self.network(*self.parameterization.present(self.schedule, x_t, t)).to(x_t.dtype)
+        return functional.log_softmax(logits, dim=1)
+
+    def with_network(self, network: nn.Module) -> "NoisyClassifier":
+        """The same model with another network, such as one of averaged weights."""
+        return NoisyClassifier(network, self.schedule, self.parameterization)

@@ -1,0 +1,69 @@
+"""Autoguidance."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
+from langevin.diffusion.schedules.schedule import Schedule
+from langevin.errors import UserError
+from langevin.facts import DataFacts
+from langevin.guidance.guidance import Guidance, require_same_process
+
+
+class Autoguidance(Guidance):
+    """Extrapolates from a weaker model's prediction through the model's own: ``w + scale (m - w)``.
+
+    The weaker model is a smaller one, or the same earlier in its training; it must know the same noise process, and the
+    same labels if it is told any. It may predict something else: what is extrapolated is x and eps.
+    Source: Karras et al. 2024 (arXiv 2406.02507), equation 3.
+
+    Args:
+        load_denoiser: gives the model that a run or a checkpoint holds, and whether it is told labels.
+        weaker: the weaker model's run folder, or a .ckpt file.
+        scale: 1 is no guidance (and costs nothing more), 0 the weaker model, more leads away from its mistakes.
+
+    Raises:
+        UserError: when there is no such model.
+    """
+
+    def __init__(
+        self,
+        load_denoiser: Callable[[str, str], tuple[Denoiser, DataFacts, bool]],
+        weaker: str,
+        scale: Annotated[float, Ge(0)] = 2.0,
+    ) -> None:
+        super().__init__()
+        self.option = f"weaker is {weaker}"
+        self.weaker, self.facts, self.conditional = load_denoiser("weaker", weaker)
+        self.scale = scale
+
+    def check(self, schedule: Schedule | None, facts: DataFacts | None, conditional: bool) -> None:
+        """See `Guidance`."""
+        require_same_process(self.option, self.weaker.schedule, schedule)
+        if self.conditional and not conditional:
+            raise UserError(f"{self.option}; allowed: an unconditional model, as the one that it is to guide")
+        if facts is None:
+            return
+        if self.facts.shape != facts.shape:
+            raise UserError(
+                f"{self.option}; allowed: one for pictures of (channels, height, width) {facts.shape}, as the "
+                f"model's are; it is for {self.facts.shape}"
+            )
+        if self.conditional and self.facts.num_classes != facts.num_classes:
+            raise UserError(
+                f"{self.option}; allowed: one for the {facts.num_classes} classes that the model is told; it is told "
+                f"of {self.facts.num_classes}"
+            )
+
+    def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:
+        """See `Guidance`."""
+        strong = denoiser(x_t, t, cond)
+        if self.scale == 1:
+            return strong
+        weak = self.weaker(x_t, t, cond)
+        x, eps = (torch.lerp(w, m, self.scale) for w, m in ((weak.x, strong.x), (weak.eps, strong.eps)))
+        return strong._replace(x=x, eps=eps)

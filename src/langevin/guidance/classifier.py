@@ -1,0 +1,92 @@
+"""Classifier guidance."""
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from langevin.diffusion.bound import last_level
+from langevin.diffusion.classifier import NoisyClassifier
+from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
+from langevin.diffusion.level import like
+from langevin.diffusion.schedules.schedule import Schedule
+from langevin.errors import UserError
+from langevin.facts import DataFacts
+from langevin.guidance.guidance import Guidance, require_same_process
+
+
+class Classifier(Guidance):
+    """Moves predictions towards what a classifier of noisy pictures takes for the class asked for.
+
+    The model may be unconditional, or told the same labels. With ``g`` the gradient of ``log p(y | x_t)`` by x_t:
+
+    - ``form="score"`` is for every sampler: ``eps - scale sigma g``, and so ``x + scale sigma^2 / alpha g``.
+    - ``form="mean"`` is for ancestral samplers: a step's mean is moved by ``scale`` times its variance times ``g``.
+
+    Source: ADM (Dhariwal and Nichol 2021), algorithms 2 and 1.
+
+    Args:
+        load_classifier: gives the classifier that a run or a checkpoint holds.
+        classifier: that run's folder, or a .ckpt file: of ``python train.py task=classifier``.
+        scale: 0 is no guidance (and costs nothing more), 1 Bayes' rule, more exaggerates the class.
+        form: see above.
+
+    Raises:
+        UserError: when there is no such classifier.
+    """
+
+    def __init__(
+        self,
+        load_classifier: Callable[[str, str], tuple[NoisyClassifier, DataFacts]],
+        classifier: str,
+        scale: Annotated[float, Ge(0)] = 1.0,
+        form: Literal["mean", "score"] = "score",
+    ) -> None:
+        super().__init__()
+        self.option = f"classifier is {classifier}"
+        self.classifier, self.facts = load_classifier("classifier", classifier)
+        self.num_classes = self.facts.num_classes
+        self.scale = scale
+        self.moves_mean = form == "mean"
+
+    def check(self, schedule: Schedule | None, facts: DataFacts | None, conditional: bool) -> None:
+        """See `Guidance`."""
+        require_same_process(self.option, self.classifier.schedule, schedule)
+        if schedule is not None and not self.moves_mean and not last_level(schedule).alpha > 0:
+            raise UserError("form is score; allowed: mean, since the schedule ends without any signal to move")
+        if facts is None:
+            return
+        if self.facts.shape != facts.shape:
+            raise UserError(
+                f"{self.option}; allowed: one for pictures of (channels, height, width) {facts.shape}, as the "
+                f"model's are; it is for {self.facts.shape}"
+            )
+        if conditional and self.num_classes != facts.num_classes:
+            raise UserError(
+                f"{self.option}; allowed: one for the {facts.num_classes} classes that the model is told; it knows "
+                f"{self.num_classes}"
+            )
+
+    def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:
+        """See `Guidance`; `cond` must hold labels."""
+        if cond is None:
+            raise UserError("guidance=classifier needs labels to guide towards, and none was given")
+        prediction = denoiser(x_t, t, cond)
+        if self.scale == 0:
+            return prediction
+        gradient = self.scale * self.gradient(x_t, t, cond["label"])
+        if self.moves_mean:
+            return prediction._replace(mean_gradient=gradient)
+        alpha, sigma = denoiser.schedule(t)
+        x = prediction.x + like(sigma.square() / alpha, x_t) * gradient
+        return prediction._replace(x=x, eps=prediction.eps - like(sigma, x_t) * gradient)
+
+    def gradient(self, x_t: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        """The gradient of ``log p(y | x_t)`` by x_t: (B, C, H, W), for labels y (B,)."""
+        # Lightning may sample in inference mode, whose tensors know no gradient: they are copied out of it.
+        with torch.inference_mode(False), torch.enable_grad():
+            x, label = x_t.detach().clone().requires_grad_(), label.clone()
+            chosen = self.classifier(x, t).gather(1, label[:, None])
+            return torch.autograd.grad(chosen.sum(), x)[0]

@@ -1,0 +1,86 @@
+"""What every guidance is."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
+from langevin.diffusion.schedules.schedule import Schedule
+from langevin.errors import UserError
+from langevin.facts import DataFacts
+
+
+class Guidance(nn.Module, ABC):
+    """Steers a model's predictions. What it needs beside the model, such as a classifier, it holds itself.
+
+    Attributes:
+        num_classes: the classes of the labels it is told; None where it tells the model's own.
+        moves_mean: whether its predictions carry a `Prediction.mean_gradient`, which few samplers heed.
+        withholds: whether it asks the model without its labels too, which the model must have learnt.
+    """
+
+    num_classes: int | None = None
+    moves_mean: bool = False
+    withholds: bool = False
+
+    @abstractmethod
+    def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:
+        """The steered prediction of `denoiser`; the other arguments are those of `Denoiser.forward`."""
+
+    @abstractmethod
+    def check(self, schedule: Schedule | None, facts: DataFacts | None, conditional: bool) -> None:
+        """See that it suits a model.
+
+        Args:
+            schedule: the model's; None while that is not known yet.
+            facts: what the model knows of its data; None likewise.
+            conditional: whether the model is told labels.
+
+        Raises:
+            UserError: when it does not.
+        """
+
+
+class Guided:
+    """A model under guidance: a `langevin.diffusion.denoiser.Denoise`.
+
+    Args:
+        denoiser: the model.
+        guidance: what steers it.
+    """
+
+    def __init__(self, denoiser: Denoiser, guidance: Guidance) -> None:
+        self.denoiser = denoiser
+        self.guidance = guidance
+        self.schedule = denoiser.schedule
+        self.variance = denoiser.variance
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Prediction:
+        """See `Denoiser.forward`."""
+        return self.guidance(self.denoiser, x_t, t, cond)
+
+
+def require_same_process(option: str, other: Schedule, schedule: Schedule | None) -> None:
+    """See that another model was trained on the noisy pictures of this one.
+
+    Args:
+        option: what the other was chosen by, for the message.
+        other: its schedule.
+        schedule: this one's; None while that is not known yet.
+
+    Raises:
+        UserError: when the two schedules differ.
+    """
+    if schedule is None:
+        return
+    same = (other.num_steps, other.t_min, other.t_max) == (schedule.num_steps, schedule.t_min, schedule.t_max)
+    if same:
+        t = torch.linspace(schedule.t_min, schedule.t_max, 101, dtype=torch.float64)
+        pairs = zip(other(t), schedule(t), strict=True)
+        same = all(torch.allclose(theirs, ours, rtol=1e-6, atol=1e-9) for theirs, ours in pairs)
+    if not same:
+        raise UserError(
+            f"{option}: it was trained on another noise process than the model; allowed: one with the model's own "
+            "schedule and rescalings, to the last parameter"
+        )

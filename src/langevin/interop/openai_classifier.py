@@ -1,0 +1,204 @@
+"""OpenAI's classifiers of noisy images, guided-diffusion's `EncoderUNetModel`: weights, and models with their flags."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from langevin.errors import UserError
+from langevin.interop.imported import Imported
+from langevin.interop.openai import (
+    MULTIPLIERS,
+    OUTER,
+    heights,
+    noise_process,
+    require_agreement,
+    require_attention,
+    with_blocks,
+)
+from langevin.interop.openai_flags import CLASSIFIER_FLAGS, FLAGS, parse_flags
+from langevin.interop.renaming import Model, Renaming, StateDict, linear, settings
+from langevin.networks.blocks.block import NORM_GROUPS
+
+ORIGIN = "OpenAI's EncoderUNetModel"
+PLACE = "out.2.positional_embedding"
+SIZES = (64, 128, 256)
+"""Of the pictures; the classifier for 512 begins with half its width."""
+HEAD_CHANNELS = 64
+"""In all that their `create_classifier` makes."""
+STEPS = 1000
+
+
+def from_openai_classifier(state_dict: StateDict, network: Model) -> dict[str, Tensor]:
+    """Give the weights of an `EncoderUNetModel` that pools by attention the names they have in our `HalfUNet`.
+
+    Ours is built with `time_embedding="cosine_first"`, `norm_epsilon=1e-5`, and `symmetric_padding` or
+    `residual_resampling` (their `resblock_updown`); theirs without `use_new_attention_order`, as all are that their
+    `create_classifier` makes.
+
+    Args:
+        state_dict: of their network, which may be on any device.
+        network: the parameters of ours, such as {"channels": 128, ...}; only the heads are looked at.
+
+    Raises:
+        UserError: when a weight is missing or unknown.
+    """
+    names = Renaming(state_dict, ORIGIN)
+    for old, new in OUTER.items():
+        names.move(old, new)
+    names.result["pool.place"] = names.take(PLACE).T
+    for old, new in {"out.2.qkv_proj": "pool.qkv", "out.2.c_proj": "pool.project"}.items():
+        names.move(old, new)
+        names.result[f"{new}.weight"] = linear(names.result[f"{new}.weight"])
+    return with_blocks(names, network, "legacy")
+
+
+class Architecture(NamedTuple):
+    """What the weights of an `EncoderUNetModel` tell of it.
+
+    Attributes:
+        in_channels: of a picture.
+        image_size: its height and width.
+        num_classes: how many it tells apart.
+        channels: width of the first level.
+        blocks_per_level: of the residual blocks.
+        attends: which levels attend.
+        scale_shift: whether the embedding scales and shifts.
+        residual_resampling: whether the resolution changes inside residual blocks.
+    """
+
+    in_channels: int
+    image_size: int
+    num_classes: int
+    channels: int
+    blocks_per_level: int
+    attends: list[bool]
+    scale_shift: bool
+    residual_resampling: bool
+
+
+def read_openai_classifier(state_dict: StateDict, flags: str) -> Imported:
+    """Read a classifier of guided-diffusion, such as those its README publishes for 64, 128 and 256 pixels.
+
+    What the weights tell is taken from them, and flags must agree with it; the rest is the noise that it was trained
+    on, told by the flags of the diffusion or their defaults. MODEL_FLAGS may stand beside them, as they do in the
+    README: they are of the model that is guided. So is what concerns sampling alone (classifier_scale) and types of
+    numbers (classifier_use_fp16) set aside; weights become float32.
+
+    Args:
+        state_dict: of their network.
+        flags: CLASSIFIER_FLAGS and DIFFUSION_FLAGS, such as "--image_size 64 --classifier_depth 4 --noise_schedule
+            cosine".
+
+    Raises:
+        UserError: when a flag is unknown, not of its kind, or says otherwise than the weights; when the weights are
+            no `EncoderUNetModel`'s; or when ours cannot be the same: for a pooling other than by attention, for 512
+            pixels, for fewer than 128 channels, where our GroupNorm has fewer groups, and for other than 1000 steps.
+    """
+    given = parse_flags(flags, FLAGS | CLASSIFIER_FLAGS)
+    told = _architecture(state_dict)
+    true = {
+        "image_size": told.image_size,
+        "classifier_width": told.channels,
+        "classifier_depth": told.blocks_per_level,
+        "classifier_use_scale_shift_norm": told.scale_shift,
+        "classifier_resblock_updown": told.residual_resampling,
+    }
+    require_agreement(given, true)
+    require_attention(given, "classifier_attention_resolutions", told.attends, told.image_size)
+    _require_steps(given)
+    network = {
+        "channels": told.channels,
+        "channel_multipliers": MULTIPLIERS[told.image_size],
+        "blocks_per_level": told.blocks_per_level,
+        "attention_resolutions": heights(told.attends, told.image_size),
+        "head_channels": HEAD_CHANNELS,
+        "scale_shift": told.scale_shift,
+        "residual_resampling": told.residual_resampling,
+        "symmetric_padding": not told.residual_resampling,
+        "dropout": 0.0,
+    }
+
+    def weights(network: Model) -> dict[str, Tensor]:
+        return from_openai_classifier({name: tensor.float() for name, tensor in state_dict.items()}, network)
+
+    return Imported(
+        overrides=[
+            "task=classifier",
+            "classifier=adm_64",
+            *settings("classifier", network),
+            *noise_process(given),
+            "parameterization=eps",
+        ],
+        channels=told.in_channels,
+        image_size=told.image_size,
+        num_classes=told.num_classes,
+        weights=weights,
+    )
+
+
+def _architecture(state_dict: StateDict) -> Architecture:
+    """Read it off the names and shapes.
+
+    Raises:
+        UserError: when they are none of an `EncoderUNetModel` that ours can be.
+    """
+    if PLACE not in state_dict:
+        raise UserError(
+            f"weights: '{PLACE}' is missing; allowed: a classifier that pools by attention (--classifier_pool "
+            "attention), not one of adaptive, spatial or spatial_v2"
+        )
+    names = Renaming(state_dict, ORIGIN)
+    first, in_channels = names.take("input_blocks.0.0.weight").shape[:2]
+    channels = names.take("time_embed.0.weight").shape[1]
+    widths = [first]
+    while convolutions := [
+        name
+        for name in ("out_layers.3.weight", "op.weight")  # of a residual block, or strided and alone
+        if f"input_blocks.{len(widths)}.0.{name}" in names.rest
+    ]:
+        widths.append(len(names.take(f"input_blocks.{len(widths)}.0.{convolutions[0]}")))
+    image_size, blocks = _size_and_depth(channels, widths)
+    starts = [f"input_blocks.{1 + level * (blocks + 1)}" for level in range(len(MULTIPLIERS[image_size]))]
+    return Architecture(
+        in_channels,
+        image_size,
+        num_classes=len(names.take("out.2.c_proj.weight")),
+        channels=channels,
+        blocks_per_level=blocks,
+        attends=[names.has(f"{start}.1.qkv") for start in starts],
+        scale_shift=len(names.take(f"{starts[0]}.0.emb_layers.1.weight")) == 2 * channels,
+        residual_resampling=not any(name.endswith(".op.bias") for name in names.rest),
+    )
+
+
+def _size_and_depth(channels: int, widths: list[int]) -> tuple[int, int]:
+    """The size of the pictures and the residual blocks in each level, told by the widths after each step."""
+    if channels < 4 * NORM_GROUPS:
+        raise UserError(
+            f"weights: classifier_width is {channels}; allowed: {4 * NORM_GROUPS} or more, for in narrower networks "
+            "OpenAI's GroupNorm has more groups than ours"
+        )
+    for size in SIZES:
+        levels = [channels * multiplier for multiplier in MULTIPLIERS[size]]
+        blocks = len(widths) // len(levels) - 1
+        # A level begins at the width of the one before.
+        pairs = zip([levels[0], *levels], levels, strict=False)
+        if blocks > 0 and widths == [each for before, width in pairs for each in (before, *[width] * blocks)]:
+            return size, blocks
+    raise UserError(
+        f"weights: for classifier_width {channels} the steps are {widths} wide; allowed: as those of "
+        f"guided-diffusion's classifiers for {', '.join(map(str, SIZES))} pixels (that for 512 begins with half the "
+        "width)"
+    )
+
+
+def _require_steps(given: Mapping[str, Any]) -> None:
+    """See that the times are 0..999, whether they are rescaled or not."""
+    steps = given.get("diffusion_steps", STEPS)
+    if steps != STEPS:
+        raise UserError(
+            f"flags: --diffusion_steps is {steps}; allowed: {STEPS}, for our networks are told the time on the scale "
+            f"0..{STEPS}, and guided-diffusion's training tells a classifier 0..{steps - 1}, whatever "
+            "--rescale_timesteps says"
+        )

@@ -1,0 +1,215 @@
+"""What of a folder of diffusers we have, and what of our parts diffusers has; the rest is refused by its name."""
+
+import json
+import re
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from helpers.commands import composed
+from helpers.pipelines import BETAS, TWO_LEVELS, ddpm_folder, unet
+
+from langevin.build.components import make_schedule
+from langevin.diffusion.denoiser import Denoiser
+from langevin.diffusion.parameterization import EDM, Eps, Flow, V
+from langevin.diffusion.rescalings.input_scaling import InputScaling
+from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
+from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
+from langevin.diffusion.schedules.cosine import Cosine
+from langevin.diffusion.schedules.explicit import Explicit
+from langevin.diffusion.schedules.flow import Flow as FlowSchedule
+from langevin.diffusion.schedules.linear import Linear
+from langevin.diffusion.schedules.quadratic import Quadratic
+from langevin.diffusion.schedules.sigmoid import Sigmoid
+from langevin.diffusion.schedules.ve import VE
+from langevin.diffusion.variance import FixedLarge, FixedSmall, LearnedRange
+from langevin.errors import UserError
+from langevin.interop.pipeline import read_folder, scheduler_config, scheduler_of, write_folder
+from langevin.networks.dit import DiT
+from langevin.samplers.ancestral import Ancestral
+from langevin.samplers.ddim import DDIM
+from langevin.samplers.grid import Karras, Leading, Trailing
+from langevin.samplers.thresholding import Static
+
+UNET, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
+
+
+@pytest.fixture(scope="module")
+def network():
+    return unet()
+
+
+def changed(file, **fields):
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "words"),
+    [
+        ("model_index.json", {"_class_name": "LDMPipeline"}, '_class_name is "LDMPipeline"; allowed: DDPMPipe'),
+        (UNET, {"_class_name": "UNet2DConditionModel"}, '_class_name is "UNet2DConditionModel"; allowed'),
+        (UNET, {"mid_block_scale_factor": 1.41}, "mid_block_scale_factor is 1.41; allowed: 1"),
+        (UNET, {"act_fn": "gelu"}, 'act_fn is "gelu"; allowed: silu, swish'),
+        (UNET, {"norm_num_groups": 16}, "norm_num_groups is 16; allowed: 32"),
+        (UNET, {"add_attention": False}, "add_attention is false; allowed: True"),
+        (UNET, {"class_embed_type": "timestep"}, 'class_embed_type is "timestep"; allowed: null'),
+        (UNET, {"time_embedding_type": "fourier"}, 'time_embedding_type is "fourier"; allowed: '),
+        (UNET, {"time_embedding_dim": 256}, "time_embedding_dim is 256; allowed: null or 512"),
+        (UNET, {"center_input_sample": True}, "center_input_sample is true; allowed"),
+        (UNET, {"mid_block_type": None}, "mid_block_type is null; allowed: UNetMidBlock2D"),
+        (UNET, {"down_block_types": ["SkipDownBlock2D"]}, 'down_block_types is ["SkipDownBlock2D"]; all'),
+        (UNET, {"down_block_types": ["DownBlock2D"] * 2}, "allowed: one for each of block_out_channels"),
+        (UNET, {"up_block_types": ["UpBlock2D"]}, "allowed: attention where down_block_types has it"),
+        (
+            UNET,
+            {"block_out_channels": [64]},
+            "block_out_channels is [64]; allowed: multiples of the first",
+        ),
+        (UNET, {"block_out_channels": []}, "block_out_channels is []; allowed: multiples of the first"),
+        (UNET, {"sample_size": None}, "sample_size is null; allowed: a whole number"),
+        (UNET, {"sample_size": [8, 16]}, "sample_size is [8, 16]; allowed: one number"),
+        (UNET, {"flip_sin_to_cos": False}, "freq_shift is 0; allowed: 0 with flip_sin_to_cos true"),
+        (UNET, {"resnet_time_scale_shift": "scale_shift"}, "attn_norm_num_groups is null; allowed: 32"),
+        (UNET, {"layers_per_block": "2"}, 'layers_per_block is "2"; allowed: a whole number, at least 1'),
+        (UNET, {"out_channels": 3}, "out_channels is 3; allowed: 1, as in_channels, or 2"),
+        (UNET, {"out_channels": 2}, "out_channels is 2; allowed: 1, as in_channels, or 2"),
+        (UNET, {"encoder_hid_dim": 4}, "encoder_hid_dim is 4; allowed: null, for it is not known here"),
+        (
+            SCHEDULER,
+            {"_class_name": "PNDMScheduler"},
+            '_class_name is "PNDMScheduler"; allowed',
+        ),
+        (
+            SCHEDULER,
+            {"beta_schedule": "sigmoid"},
+            'beta_schedule is "sigmoid"; allowed: ',
+        ),
+        (
+            SCHEDULER,
+            {"num_train_timesteps": 200},
+            "num_train_timesteps is 200; allowed: ",
+        ),
+        (SCHEDULER, {"trained_betas": [0.1, 0.2]}, "trained_betas are 2; allowed: num_train"),
+        (SCHEDULER, {"trained_betas": [1.5] * 1000}, "allowed: a list, each item a number"),
+        (
+            SCHEDULER,
+            {"variance_type": "learned"},
+            'variance_type is "learned"; allowed: ',
+        ),
+        (SCHEDULER, {"prediction_type": "flow"}, 'prediction_type is "flow"; allowed: '),
+        (
+            SCHEDULER,
+            {"clip_sample_range": 2.0},
+            "clip_sample_range is 2.0; allowed: 1, or clip",
+        ),
+        (SCHEDULER, {"steps_offset": 1}, "steps_offset is 1; allowed: 0"),
+        (SCHEDULER, {"set_alpha_to_one": False}, "set_alpha_to_one is false; allowed"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_what_we_have_not(network, file, fields, words, tmp_path):
+    ddpm_folder(tmp_path, network)
+    changed(tmp_path / file, **fields)
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        read_folder(tmp_path)
+    assert str(error.value).startswith(str(tmp_path / file))
+
+
+def test_resolutions_that_change_here_by_a_convolution_and_there_inside_a_block(tmp_path):
+    ddpm_folder(tmp_path, unet(**TWO_LEVELS))
+    changed(tmp_path / UNET, up_block_types=["AttnUpBlock2D", "UpBlock2D"], upsample_type="resnet")
+    with pytest.raises(UserError, match=r"allowed: with up_block_types, all Resnet\.\.\.sample or none"):
+        read_folder(tmp_path)
+
+
+def test_what_an_averaged_network_says_of_its_averaging_is_no_mistake(network, tmp_path):
+    ddpm_folder(tmp_path, network)
+    changed(tmp_path / UNET, decay=0.9999, power=0.75, optimization_step=10, _name_or_path="here")
+    assert read_folder(tmp_path).image_size == 8
+
+
+def test_a_network_alone(network, tmp_path):
+    ddpm_folder(tmp_path, network)
+    alone = read_folder(tmp_path / "unet").overrides
+    assert not any(override.startswith(("schedule", "parameterization", "sampler", "variance")) for override in alone)
+    assert alone == [override for override in read_folder(tmp_path).overrides if override in alone]
+
+
+SCHEDULE = Linear(1000)
+PARTS = {
+    "schedule": SCHEDULE,
+    "parameterization": Eps(),
+    "variance": FixedSmall(),
+    "sampler": Ancestral(Leading(), Static()),
+}
+
+
+def betas_of(**parts):
+    config = scheduler_config(**PARTS | parts)
+    return config, DDPMScheduler.from_config(config).alphas_cumprod.double()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kind"),
+    [
+        (Linear(1000), "linear"),
+        (Linear(1000, 2e-4, 0.01, rescale=False), "linear"),
+        (Quadratic(1000, 8.5e-4, 0.012), "scaled_linear"),
+        (Cosine(1000), "squaredcos_cap_v2"),
+        (Cosine(1000, s=0.01), None),
+        (Cosine(1000, beta_max=0.9), None),
+        (Sigmoid(1000), None),
+        (Explicit(BETAS), None),
+        (ZeroTerminalSNR(Linear(1000)), "linear"),
+        (ZeroTerminalSNR(Sigmoid(1000)), None),
+        (ResolutionShift(Linear(1000), 256), None),
+        (ZeroTerminalSNR(ResolutionShift(Cosine(1000), 256)), None),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
+)
+def test_schedule(schedule, kind):
+    """What diffusers makes of the config has our levels, up to its float32."""
+    config, made = betas_of(schedule=schedule, parameterization=V())
+    assert config.get("beta_schedule") == kind
+    assert ("trained_betas" in config) == (kind is None)
+    expected = schedule(torch.arange(1, 1001).double()).alpha.square()
+    torch.testing.assert_close(made, expected, rtol=2e-3, atol=1e-7)
+    overrides = scheduler_of("", config)
+    again = make_schedule(composed("train", *overrides)[0], 8)
+    assert torch.allclose(again(torch.arange(1001).double()).alpha, schedule(torch.arange(1001).double()).alpha, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"schedule": Cosine(None)}, "schedule is Cosine in continuous time; allowed: 1000 steps"),
+        ({"schedule": Linear(200)}, "schedule.num_steps is 200; allowed: 1000, for diffusers tells the network the"),
+        ({"schedule": FlowSchedule(1000)}, "schedule is Flow; allowed: one that preserves variance"),
+        ({"schedule": InputScaling(SCHEDULE, 0.5)}, "rescalings.input_scaling.b is 0.5; allowed: no input scaling"),
+        (
+            {"schedule": ZeroTerminalSNR(InputScaling(SCHEDULE, 1.0))},
+            "rescalings.input_scaling.b is 1.0; allowed: no input scaling",
+        ),
+        ({"schedule": VE()}, "schedule is VE in continuous time"),
+        ({"parameterization": Flow()}, "parameterization is Flow; allowed: eps, x, v in diffusers"),
+        ({"parameterization": EDM()}, "parameterization is EDM; allowed: eps, x, v"),
+        ({"sampler": Ancestral(Karras())}, "grid is Karras; allowed: trailing, uniform, leading"),
+        (
+            {"sampler": DDIM(Trailing()), "variance": LearnedRange()},
+            "variance is learned_range with sampler=ddim; allowed: sampler=ancestral",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_what_diffusers_has_not(parts, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        scheduler_config(**PARTS | parts)
+
+
+def test_a_network_that_is_no_unet(tmp_path):
+    facts = {"in_channels": 1, "out_channels": 1, "image_size": 8, "condition": None}
+    network = DiT(**facts, patch_size=4, width=32, depth=1, heads=1, checkpointing=False)
+    denoiser = Denoiser(network, SCHEDULE, Eps(), FixedLarge())
+    with pytest.raises(UserError, match="model is DiT; allowed: a UNet"):
+        write_folder(tmp_path / "out", denoiser, PARTS["sampler"], {}, 1, 8, None, {})
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,319 @@
+"""Conditions that enter a U-Net as tokens, to which its attentions attend."""
+
+from functools import partial
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from helpers.commands import TINY as TINY_RUN
+from helpers.commands import composed
+from network_helpers import TINY, Sequence, assert_same, labelled, norms, randomize, tiny
+from torch import nn
+
+from langevin.build.check import mistakes_in
+from langevin.build.components import make_denoiser
+from langevin.diffusion.denoiser import Denoiser
+from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.schedules.linear import Linear
+from langevin.diffusion.variance import FixedSmall
+from langevin.errors import UserError
+from langevin.facts import DataFacts
+from langevin.guidance.classifier_free import ClassifierFree
+from langevin.guidance.guidance import Guided
+from langevin.interop.diffusers import from_diffusers, unet_2d_config
+from langevin.networks.blocks.attention import SelfAttention
+from langevin.networks.blocks.residual import ResidualBlock
+from langevin.networks.condition import ClassLabel, Several, Vector
+from langevin.networks.unet import UNet
+
+TIMES = torch.tensor([0.0, 1.0, 20.0, 999.0])
+LABELS = {"label": torch.tensor([3, 0, 9, -1])}
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+X = noise(4, 2, 8, 8)
+
+
+def attending(condition=None, **changes):
+    network = tiny(cross_attention=True, condition=condition or labelled(), **changes)
+    randomize(network)
+    return network.eval()
+
+
+def attentions(network):
+    return [module for module in network.modules() if isinstance(module, SelfAttention)]
+
+
+def several(dim, dropout=0.0):
+    label = ClassLabel(num_classes=10, dropout=dropout, dim=dim)
+    return Several({"label": label, "vector": Vector(size=3, dropout=dropout, dim=dim)})
+
+
+@pytest.mark.parametrize("length", [1, 5])
+@pytest.mark.parametrize("heads", [1, 4])
+def test_attention_equals_torchs_over_pixels_and_tokens(heads, length):
+    """Torch's has one linear map for all keys: it gets pixels and tokens in channels, and ones for biases, apart."""
+    ours = SelfAttention(32, heads, token_channels=6).double()
+    randomize(ours)
+    x, tokens = noise(2, 32, 3, 5).double(), noise(2, length, 6, seed=1).double()
+
+    pixels = ours.norm(x).flatten(2).transpose(1, 2)
+    seen = [torch.cat((rows, torch.ones_like(rows[..., :1])), dim=2) for rows in (pixels, tokens)]
+    context = torch.cat((nn.functional.pad(seen[0], (0, 7)), nn.functional.pad(seen[1], (33, 0))), dim=1)
+    theirs = nn.MultiheadAttention(32, heads, kdim=40, vdim=40, batch_first=True, dtype=torch.float64)
+    weights = [torch.cat((layer.weight, layer.bias[:, None]), dim=1) for layer in (ours.qkv, ours.kv)]
+    (query, *own), told = weights[0].chunk(3), weights[1].chunk(2)
+    with torch.no_grad():
+        theirs.q_proj_weight.copy_(query[:, :-1])
+        theirs.in_proj_bias.copy_(nn.functional.pad(query[:, -1], (0, 64)))
+        theirs.k_proj_weight.copy_(torch.cat((own[0], told[0]), dim=1))
+        theirs.v_proj_weight.copy_(torch.cat((own[1], told[1]), dim=1))
+        theirs.out_proj.load_state_dict(ours.project.state_dict())
+    expected = x + theirs(pixels, context, context)[0].transpose(1, 2).unflatten(2, (3, 5))
+    torch.testing.assert_close(ours(x, torch.empty(0), tokens), expected, rtol=0, atol=1e-10)
+    assert (expected - x).std() > 0.1
+
+
+SIMPLE = {"AttnDownBlock2D": "SimpleCrossAttnDownBlock2D", "AttnUpBlock2D": "SimpleCrossAttnUpBlock2D"}
+
+
+@pytest.mark.parametrize("resolutions", [[8, 4], [8], []], ids=["all levels", "the upper", "the middle"])
+def test_network_equals_diffusers(resolutions):
+    """DeepFloyd IF's and Kandinsky's blocks are GLIDE's; ours is narrow, so theirs get as few groups."""
+    own = TINY | {
+        "attention_resolutions": resolutions,
+        "head_channels": 16,
+        "scale_shift": True,
+        "residual_resampling": True,
+        "norm_epsilon": 1e-5,
+    }
+    config = unet_2d_config(own | {"channels": 128}, 2, 2, 8)
+    for name in ("attn_norm_num_groups", "down_block_types", "up_block_types", "num_class_embeds"):
+        blocks = config.pop(name)
+        if name.endswith("types"):
+            config[name] = tuple(SIMPLE.get(block, block) for block in blocks)
+    for name in ("downsample_type", "upsample_type"):
+        del config[name]
+    theirs = UNet2DConditionModel(
+        **config | {"block_out_channels": (32, 64)},
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        cross_attention_dim=128,
+    )
+    for module in theirs.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.num_groups = module.num_channels // 4
+    randomize(theirs)
+    state = theirs.state_dict()
+    added = {name: state.pop(name) for name in list(state) if ".add_" in name}
+    ours = UNet(in_channels=2, out_channels=2, image_size=8, condition=Sequence, cross_attention=True, **own)
+    converted = from_diffusers(state, own)
+    places = {"mid_block.attentions.0": "middle.blocks.1"}
+    for level in range(2):
+        places[f"down_blocks.{level}.attentions.0"] = f"down.{2 * level}.blocks.1"
+        places |= {f"up_blocks.{level}.attentions.{i}": f"up.{2 * level + i}.blocks.1" for i in range(2)}
+    for theirs_at in {name.partition(".add_")[0] for name in added}:
+        for kind in ("weight", "bias"):
+            parts = [added.pop(f"{theirs_at}.add_{part}_proj.{kind}") for part in "kv"]
+            converted[f"{places[theirs_at]}.kv.{kind}"] = torch.cat(parts)
+    assert not added
+    ours.load_state_dict(converted, strict=True)
+    ours, theirs = ours.double().eval(), theirs.double().eval()
+    assert norms(ours) == norms(theirs)
+    text = noise(4, 5, 128, seed=1).double()
+    assert_same(lambda x: ours(x, TIMES, {"text": text}), lambda x: theirs(x, TIMES, text).sample, X.double())
+
+
+def test_without_it_nothing_is_there():
+    plain, with_tokens = tiny(condition=labelled()), attending()
+    added = with_tokens.state_dict().keys() - plain.state_dict().keys()
+    assert all(".kv." in name for name in added)
+    assert len(added) == 2 * len(attentions(with_tokens)) == 8
+    assert plain.state_dict().keys() < with_tokens.state_dict().keys()
+
+
+def test_starts_with_the_variance_of_ddpm_and_as_the_identity():
+    network = tiny(channels=64, cross_attention=True, condition=labelled())
+    for attention in attentions(network):
+        for weight in attention.kv.weight.chunk(2):
+            assert weight.var().item() == pytest.approx(2 / sum(weight.shape), rel=0.05)
+        assert not attention.kv.bias.any()
+    assert not network(X, TIMES, LABELS).any()
+
+
+def test_the_middle_attends_in_any_case():
+    network = attending(attention_resolutions=[])
+    assert len(attentions(network)) == 1
+    other = {"label": torch.tensor([4, 1, 8, 0])}
+    assert (network(X, TIMES, LABELS) - network(X, TIMES, other)).flatten(1).abs().amax(dim=1).min() > 1e-3
+
+
+def test_a_condition_enters_through_the_attention_alone():
+    network = attending()
+    told = []
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            module.register_forward_hook(lambda module, inputs, output: told.append(inputs[1]))
+    other = {"label": torch.tensor([4, 1, 8, 0])}
+    assert (network(X, TIMES, LABELS) - network(X, TIMES, other)).flatten(1).abs().amax(dim=1).min() > 1e-3
+    assert len(told) == 2 * 8
+    assert all(torch.equal(embedding, network.time(TIMES)) for embedding in told)
+    for attention in attentions(network):
+        nn.init.zeros_(attention.kv.weight)
+    assert torch.equal(network(X, TIMES, LABELS), network(X, TIMES, other))
+
+
+def test_a_label_reaches_its_own_sample_only():
+    network = attending()
+    before, after = (network(X, TIMES, {"label": torch.tensor([3, 0, label, -1])}) for label in (9, 5))
+    assert (before != after).flatten(1).any(dim=1).tolist() == [False, False, True, False]
+
+
+class TestTokens:
+    vectors = noise(4, 3)
+
+    def test_of_one_embedding_is_one(self):
+        condition = ClassLabel(num_classes=10, dropout=0.0, dim=16)
+        assert torch.equal(condition.tokens(LABELS, 4), condition(LABELS, 4)[:, None])
+        assert torch.equal(condition.tokens(None, 4), condition.table.weight[10].expand(4, 1, 16))
+
+    def test_of_several_stand_one_after_the_other(self):
+        condition = Several({"both": several(16), "text": Sequence(16)})
+        label, vector = condition.parts[0].parts
+        cond = LABELS | {"vector": self.vectors, "text": noise(4, 5, 16)}
+        expected = torch.cat((label(cond, 4)[:, None], vector(cond, 4)[:, None], cond["text"]), dim=1)
+        assert torch.equal(condition.tokens(cond, 4), expected)
+        nothing = torch.stack((label(None, 4), vector(None, 4), torch.zeros(4, 16)), dim=1)
+        assert torch.equal(condition.tokens(None, 4), nothing)
+        assert torch.equal(condition.tokens({"text": cond["text"]}, 4)[:, 2:], cond["text"])
+
+    def test_of_several_each_matters(self):
+        network = attending(several)
+        cond = LABELS | {"vector": self.vectors}
+        known = network(X, TIMES, cond)
+        for other in ({"label": torch.tensor([4, 1, 8, 0])}, {"vector": noise(4, 3, seed=1)}):
+            assert (network(X, TIMES, cond | other) - known).flatten(1).abs().amax(dim=1).min() > 1e-3
+
+    def test_are_withheld_in_training_only_and_as_often_as_asked(self):
+        torch.manual_seed(0)
+        condition = several(16, dropout=0.3).train()
+        label, vector = condition.parts
+        nn.init.normal_(vector.none)
+        cond = {"label": torch.ones(10_000, dtype=torch.int64), "vector": self.vectors[:1].expand(10_000, -1)}
+        absent = [
+            (token == nothing).all(dim=1)
+            for token, nothing in zip(
+                condition.tokens(cond, 10_000).unbind(1), (label.table.weight[10], vector.none), strict=True
+            )
+        ]
+        for share, expected in ((absent[0], 0.3), (absent[1], 0.3), (absent[0] & absent[1], 0.09)):
+            assert abs(share.float().mean().item() - expected) < 0.02  # more than four standard deviations
+        kept = condition.eval().tokens(cond, 10_000)
+        assert torch.equal(kept[:, 0], label.table.weight[1].expand(10_000, -1))
+        assert not (kept[:, 1] == vector.none).all(dim=1).any()
+
+
+def test_labels_are_withheld_in_training_only():
+    network = attending(labelled(dropout=1.0))
+    assert torch.equal(network.train()(X, TIMES, LABELS), network(X, TIMES))
+    assert not torch.equal(network.eval()(X, TIMES, LABELS), network(X, TIMES))
+
+
+@pytest.mark.parametrize(
+    ("condition", "cond"),
+    [
+        (labelled(), LABELS),
+        (several, LABELS | {"vector": noise(4, 3)}),
+        (Sequence, {"text": noise(4, 5, 128)}),
+    ],
+    ids=["label", "several", "sequence"],
+)
+def test_guidance(condition, cond):
+    """Both halves are one batch; a scale of 1 is the model itself, of 0 the model that is told nothing."""
+    network = attending(condition).double()
+    cond = {name: value if name == "label" else value.double() for name, value in cond.items()}
+    model = Denoiser(network, Linear(), Eps(), FixedSmall())
+    x, t = X.double(), torch.tensor([1.0, 20.0, 500.0, 1000.0], dtype=torch.float64)
+    told, untold = model(x, t, cond), model(x, t, network.null_condition(cond))
+    assert (told.eps - untold.eps).abs().max() > 1e-3
+    assert torch.equal(Guided(model, ClassifierFree(1.0))(x, t, cond).eps, told.eps)
+    for scale in (0.0, 3.0):
+        guided = Guided(model, ClassifierFree(scale))(x, t, cond).eps
+        expected = untold.eps + scale * (told.eps - untold.eps)
+        torch.testing.assert_close(guided, expected, rtol=0, atol=1e-10)
+    if condition is not Sequence:
+        assert torch.equal(untold.eps, model(x, t, None).eps)
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("condition", [labelled(), partial(several, dropout=0.5)], ids=["label", "several"])
+def test_every_parameter_learns(condition, autocast):
+    network = attending(condition, attention_resolutions=[8, 4], head_channels=16, skip_rescale=True).train()
+    cond = LABELS | {"vector": noise(4, 3)}
+    expected = network.eval()(X, TIMES, cond)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        output = network(X, TIMES, cond)
+        torch.manual_seed(1)
+        loss = network.train()(X, TIMES, cond).float().square().mean()
+    if autocast:
+        assert output.dtype == torch.bfloat16
+        torch.testing.assert_close(output.float(), expected, rtol=0.1, atol=0.1 * expected.std().item())
+    loss.backward()
+    for name, parameter in network.named_parameters():
+        assert 0 < parameter.grad.norm() < float("inf"), name
+
+
+def test_memory_format_stays_inside():
+    network = attending()
+    inner = []
+    network.middle.register_forward_hook(lambda module, inputs, output: inner.append(output))
+    output = network(X, TIMES, LABELS)
+    assert inner[0].is_contiguous(memory_format=torch.channels_last)
+    assert output.is_contiguous()
+    assert torch.equal(output, network(X.to(memory_format=torch.channels_last), TIMES, LABELS))
+
+
+def test_checkpointing_changes_memory_and_nothing_else():
+    kept, results = [], []
+    for checkpointing in (False, True):
+        network = attending(partial(several, dropout=0.5), checkpointing=checkpointing, dropout=0.3).train()
+        count = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, count=count: count.append(t.numel()) or t, lambda t: t):
+            torch.manual_seed(0)
+            output = network(X, TIMES, LABELS | {"vector": noise(4, 3)})
+        kept.append(sum(count))
+        output.square().mean().backward()
+        results.append([output.detach(), *(parameter.grad for parameter in network.parameters())])
+    assert kept[1] < 0.5 * kept[0]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
+
+
+def test_without_a_condition_it_is_refused():
+    with pytest.raises(UserError) as error:
+        tiny(cross_attention=True)
+    assert str(error.value) == "UNet.cross_attention: true has no condition to attend to: false, or a condition"
+
+
+def test_beside_a_mapped_condition_it_is_refused():
+    ((field, message),) = UNet.check(**{"image_size": 8} | TINY | {"cross_attention": True, "map_condition": True})
+    assert field == "cross_attention"
+    assert message == "true is given beside map_condition: one of them, the other false"
+    with pytest.raises(UserError, match=f"UNet.cross_attention: {message}"):
+        attending(map_condition=True)
+
+
+def test_is_chosen_in_a_config():
+    cfg, _ = composed("train", *TINY_RUN, "condition=class_label", "model.cross_attention=true")
+    assert mistakes_in(cfg) == []
+    network = make_denoiser(cfg, DataFacts(channels=1, image_size=8, num_classes=10)).network
+    assert network.condition.table.weight.shape == (11, 128)
+    assert {attention.kv.in_features for attention in attentions(network)} == {128}
+
+
+def test_its_mistake_in_a_config_has_its_path():
+    cfg, _ = composed("train", "model=ddpmpp", "condition=class_label", "model.cross_attention=true")
+    assert ("model.cross_attention", "true is given beside map_condition: one of them, the other false") in [
+        tuple(mistake) for mistake in mistakes_in(cfg)
+    ]
