@@ -79,6 +79,21 @@ def test_without_test_annotations_there_is_no_test_split(cars):
     assert StanfordCars(str(cars)).splits() == ("train",)
 
 
+def test_both_splits_may_be_trained_on(cars, tmp_path):
+    separate, both = prepared(cars, tmp_path), prepared(cars, tmp_path, train_on_test=True)
+    assert StanfordCars(str(cars), train_on_test=True).splits() == ("train",)
+    assert both.test_set is None
+    assert both.train_set.labels.tolist() == [2, 0, 1]
+    expected = np.concatenate([separate.train_set.images, separate.test_set.images])
+    np.testing.assert_array_equal(both.train_set.images, expected)
+
+
+def test_both_splits_must_be_there_to_be_trained_on(cars, tmp_path):
+    (cars / "cars_test_annos_withlabels.mat").unlink()
+    with pytest.raises(UserError, match=r"data\.train_on_test=true: .* has no test images, or no cars_test_annos"):
+        prepared(cars, tmp_path, train_on_test=True)
+
+
 def test_without_test_images_there_is_no_test_split(cars):
     shutil.rmtree(cars / "cars_test")
     assert StanfordCars(str(cars)).splits() == ("train",)

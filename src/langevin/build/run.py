@@ -125,7 +125,7 @@ def make_trainer(cfg: DictConfig, run_dir: Path, facts: DataFacts, data: ImageDa
             cfg.evaluation.num_samples,
             images.images,
             images.labels if data.num_classes is not None else None,
-            conditional=is_conditional(cfg),
+            conditional=generator is not None and generator.labels is not None,
         )
         callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator))
     if likelihoods := make_likelihoods(cfg, facts.image_size):

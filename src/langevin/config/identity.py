@@ -63,7 +63,7 @@ def automatic_name(cfg: DictConfig, choices: Mapping[str, Any]) -> str:
     So the same command continues its run, and no two cells of a sweep share a folder.
     """
     digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:8]
-    chosen = [choices.get(group) for group in ("experiment", "data", "model", "schedule")]
+    chosen = [choices.get(group) for group in ("experiment", "data", "model", "classifier", "schedule")]
     return "-".join([*dict.fromkeys(str(choice) for choice in chosen if choice), digest])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langevin.data.archive import Archive, Folder, open_archive
-from langevin.data.pictures import FilePictures
+from langevin.data.pictures import Box, FilePictures
 from langevin.data.source import ImageSet, ImageSource
 from langevin.errors import UserError
 
@@ -29,30 +29,44 @@ class StanfordCars(ImageSource):
         image_size: side in pixels.
         crop: crop each photograph to the car's annotated box first.
         flip: mirror images at random in training.
+        train_on_test: train on the images of both splits, as generative models of cars often are; none is held out.
     """
 
-    def __init__(self, path: str | None, image_size: int = 64, crop: bool = True, flip: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | None,
+        image_size: int = 64,
+        crop: bool = True,
+        flip: bool = True,
+        train_on_test: bool = False,
+    ) -> None:
         super().__init__(image_size=image_size, channels=3, flip=flip)
         self.path = path
         self.crop = crop
+        self.train_on_test = train_on_test
 
     def check(self) -> None:
         """Look for the annotations and the training images."""
         archive, root = self._archive
         if not any(name.startswith(f"{root}cars_train/") for name in archive.names):
             raise UserError(f"data.path={self.path}: there is no image in {root}cars_train/")
+        if self.train_on_test and not self._has_test:
+            raise UserError(
+                f"data.train_on_test=true: {self.path} has no test images, or no {_TEST[0]} with their classes; get "
+                "them, or set data.train_on_test=false"
+            )
 
     def splits(self) -> tuple[str, ...]:
-        """Train, and test where its images and their classes are there."""
-        archive, root = self._archive
-        has_images = any(name.startswith(f"{root}cars_test/") for name in archive.names)
-        return ("train", "test") if has_images and self._annotations("test") else ("train",)
+        """Train, and test where its images and their classes are there and are not trained on."""
+        return ("train", "test") if self._has_test and not self.train_on_test else ("train",)
 
     def fingerprint(self, split: str) -> str:
         """Sizes and times of change of the images and annotations."""
         archive, root = self._archive
-        images = (name for name in archive.names if name.startswith(f"{root}cars_{split}/"))
-        return f"crop={self.crop} {archive.fingerprint((root + _META, self._annotations(split), *images))}"
+        folders = tuple(f"{root}cars_{part}/" for part in self._parts(split))
+        images = (name for name in archive.names if name.startswith(folders))
+        annotations = (self._annotations(part) for part in self._parts(split))
+        return f"crop={self.crop} {archive.fingerprint((root + _META, *annotations, *images))}"
 
     def load(self, split: str) -> ImageSet:
         """Read the annotations.
@@ -62,6 +76,23 @@ class StanfordCars(ImageSource):
         """
         archive, root = self._archive
         names = tuple(str(name) for name in self._read(root + _META, "class_names"))
+        cars = [car for part in self._parts(split) for car in self._cars(part, len(names))]
+        boxes = [box for _, box, _ in cars] if self.crop else None
+        labels = np.array([label for *_, label in cars], np.int64)
+        return ImageSet(FilePictures(archive, [file for file, *_ in cars], boxes), labels, names)
+
+    @property
+    def _has_test(self) -> bool:
+        archive, root = self._archive
+        return bool(self._annotations("test")) and any(name.startswith(f"{root}cars_test/") for name in archive.names)
+
+    def _parts(self, split: str) -> tuple[str, ...]:
+        """The official splits that make up one of ours."""
+        return ("train", "test") if self.train_on_test else (split,)
+
+    def _cars(self, split: str, num_classes: int) -> list[tuple[str, Box, int]]:
+        """File, box and class of each image of an official split."""
+        archive, root = self._archive
         annotations = self._annotations(split)
         cars = np.atleast_1d(self._read(annotations, "annotations"))
         if not {"fname", "class", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"} <= set(cars.dtype.names or ()):
@@ -76,9 +107,9 @@ class StanfordCars(ImageSource):
             (int(car["bbox_x1"]) - 1, int(car["bbox_y1"]) - 1, int(car["bbox_x2"]), int(car["bbox_y2"])) for car in cars
         ]
         labels = cars["class"].astype(np.int64) - 1
-        if labels.min() < 0 or labels.max() >= len(names):
-            raise UserError(f"data.path={self.path}: {annotations} has classes outside of 1..{len(names)}")
-        return ImageSet(FilePictures(archive, files, boxes if self.crop else None), labels, names)
+        if labels.min() < 0 or labels.max() >= num_classes:
+            raise UserError(f"data.path={self.path}: {annotations} has classes outside of 1..{num_classes}")
+        return list(zip(files, boxes, labels.tolist(), strict=True))
 
     @functools.cached_property
     def _archive(self) -> tuple[Archive, str]:

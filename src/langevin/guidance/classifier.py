@@ -25,7 +25,7 @@ class Classifier(Guidance):
     - ``form="score"`` is for every sampler: ``eps - scale sigma g``, and so ``x + scale sigma^2 / alpha g``.
     - ``form="mean"`` is for ancestral samplers: a step's mean is moved by ``scale`` times its variance times ``g``.
 
-    Source: ADM (Dhariwal and Nichol 2021), algorithms 2 and 1.
+    A sampler's thresholding comes after it. Source: ADM (Dhariwal and Nichol 2021), algorithms 2 and 1.
 
     Args:
         load_classifier: gives the classifier that a run or a checkpoint holds.
