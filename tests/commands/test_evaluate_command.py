@@ -193,10 +193,10 @@ def test_without_weights_and_without_an_answer_from_the_internet(real, tmp_path,
         seconds = time.monotonic() - began
     monkeypatch.setattr(urllib.request, "_opener", None)
     assert result.status == 1
-    assert "features.weights=null: FID needs Inception weights: not cached at" in result.err
+    assert "features.weights=null: Inception's weights are not cached at" in result.err
     assert str(tmp_path / "torch") in result.err
     assert "give features.weights=PATH" in result.err
-    assert "drop the metrics that use them (fid, inception_score)" in result.err
+    assert "drop the metrics that use them (all but class_accuracy)" in result.err
     assert 3 < seconds < 15
     assert not (real.parent / "metrics.json").exists()
 

@@ -16,6 +16,8 @@ from langevin.metrics.evaluation import Evaluation
 from langevin.metrics.fid import FrechetDistance
 from langevin.metrics.inception import Inception
 from langevin.metrics.inception_score import InceptionScore
+from langevin.metrics.kid import KernelDistance
+from langevin.metrics.precision_recall import PrecisionRecall
 
 N = 103
 
@@ -25,6 +27,8 @@ def make(**metrics):
         "fid": FrechetDistance(),
         "inception_score": InceptionScore(),
         "class_accuracy": ClassAccuracy(),
+        "kid": KernelDistance(subsets=4, subset_size=60),
+        "precision_recall": PrecisionRecall(),
     }
     return Evaluation(TinyExtractor(), metrics)
 
@@ -68,6 +72,12 @@ def test_values_are_telling(expected):
         f"classifier_score_tiny-00000000@{N}",
         f"classifier_score_std_tiny-00000000@{N}",
         "class_accuracy",
+        f"kd_tiny-00000000@{N}",
+        f"kd_std_tiny-00000000@{N}",
+        f"precision_tiny-00000000@{N}",
+        f"recall_tiny-00000000@{N}",
+        f"density_tiny-00000000@{N}",
+        f"coverage_tiny-00000000@{N}",
     ]
     for name in first:
         assert first[name] > 0.01

@@ -6,6 +6,7 @@ from helpers.extractors import TinyExtractor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from langevin.errors import UserError
+from langevin.metrics import fid
 from langevin.metrics.fid import FrechetDistance, frechet_distance
 
 D = TinyExtractor.sizes["features"]
@@ -88,6 +89,73 @@ def test_identical_sets_have_no_distance_among_many_dimensions():
     features = torch.randn(12, 256, generator=torch.Generator().manual_seed(0)).double().relu()
     mean, covariance = features.mean(0), features.T.cov()
     assert abs(float(frechet_distance(mean, covariance, mean, covariance))) < 1e-6
+
+
+def covariance(condition, seed, size=200):
+    """Eigenvalues spread evenly in the logarithm, in a random basis."""
+    basis = np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))[0]
+    return torch.from_numpy((basis * np.logspace(1, 1 - np.log10(condition), size)) @ basis.T)
+
+
+@pytest.fixture
+def exact_values(monkeypatch):
+    """Whether each distance needed the slow way, by singular values."""
+    needed = []
+    monkeypatch.setattr(torch.linalg, "svdvals", lambda x: (needed.append(x), torch.from_numpy(svdvals(x.numpy())))[1])
+    return needed
+
+
+def svdvals(matrix):
+    return np.linalg.svd(matrix, compute_uv=False)
+
+
+def by_eigenvectors(covariance1, covariance2):
+    """Equal to the definition for means of zero; accurate where a root of a product is not."""
+    roots = []
+    for matrix in (covariance1.numpy(), covariance2.numpy()):
+        values, vectors = np.linalg.eigh(matrix)
+        roots.append(vectors * np.sqrt(values.clip(0)))
+    return float(covariance1.trace() + covariance2.trace()) - 2 * svdvals(roots[0].T @ roots[1]).sum()
+
+
+@pytest.mark.parametrize(("condition", "fast"), [(1e2, True), (1e4, True), (1e6, True), (1e12, False)])
+def test_fast_way_is_taken_only_where_it_is_exact(condition, fast, exact_values):
+    first, second, zero = covariance(condition, 1), covariance(condition, 2), torch.zeros(200).double()
+    value = float(frechet_distance(zero, first, zero, second))
+    assert (len(exact_values) == 0) == fast
+    assert value > 10
+    assert value == pytest.approx(by_eigenvectors(first, second), rel=1e-9)
+    if condition < 1e6:
+        root = scipy.linalg.sqrtm((first @ second).numpy())
+        assert value == pytest.approx(float(first.trace() + second.trace()) - 2 * np.trace(root).real, rel=1e-6)
+    for matrix in (first, second):
+        assert abs(float(frechet_distance(zero, matrix, zero, matrix))) < 1e-9
+
+
+def test_opposite_covariances_are_exact():
+    """Wide in one set where the other is narrow: S2 = S1^-1, with the trace of the root D."""
+    first, zero = covariance(1e6, 1) * 1e2, torch.zeros(200).double()
+    second = torch.linalg.inv(first)
+    expected = float(first.trace() + second.trace()) - 2 * 200
+    assert float(frechet_distance(zero, first, zero, second)) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("rows", [1, 64, 150, 300])
+def test_features_are_added_in_blocks_of_any_size(rows, monkeypatch):
+    monkeypatch.setattr(fid, "ROWS", rows)
+    samples, reference = draw(300, 1, 1.3, 0.2), draw(200, 2)
+    metric = FrechetDistance(min_samples=2)
+    metric.begin(300, TinyExtractor())
+    for part in torch.arange(200).split(9):
+        metric.update({"features": reference[part]}, None, part, real=True)
+    metric.update({"features": draw(100, 8)}, None, torch.arange(100), real=False)
+    for _ in range(2):
+        metric.reset()
+        for part in torch.arange(300).split(50):
+            metric.update({"features": samples[part]}, None, part, real=False)
+            assert sum(map(len, metric.recent)) < rows
+        for value in (*metric.compute().values(), *metric.compute().values()):
+            assert float(value) == pytest.approx(by_singular_values(samples, reference), rel=1e-9)
 
 
 def test_constant_sets_differ_by_their_means():

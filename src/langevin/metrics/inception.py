@@ -89,9 +89,9 @@ class Inception(FeatureExtractor):
             torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=OFFICIAL_SHA256_PREFIX)
         except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: another sha256
             raise UserError(
-                f"features.weights=null: FID needs Inception weights: not cached at {path}, could not be downloaded "
+                f"features.weights=null: Inception's weights are not cached at {path} and could not be downloaded "
                 f"({error}): give features.weights=PATH (a copy of {URL_INCEPTION_V3}) or drop the metrics that use "
-                "them (fid, inception_score)"
+                "them (all but class_accuracy)"
             ) from error
         finally:
             socket.setdefaulttimeout(timeout)

@@ -1,0 +1,149 @@
+"""Precision and recall, density and coverage, by nearest neighbours."""
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from langevin.errors import UserError
+from langevin.metrics.base import FeatureSetMetric
+from langevin.metrics.features import FeatureExtractor
+
+BLOCK = 2048
+"""Images of either set whose distances are in memory at once: 34 MB."""
+
+
+class PrecisionRecall(FeatureSetMetric):
+    """How real the samples look, and how much of the reference they cover; higher is better.
+
+    Each image has a ball of features, which reaches to its k-th nearest neighbour in its own set.
+
+    - ``precision``: share of the samples in a ball of the reference; ``recall``: share of the reference in a ball of
+      the samples (Kynkaanniemi et al. 2019, arXiv 1904.06991, equation 2; there k = 3). Both in [0, 1].
+    - ``density``: how many of the reference's balls hold a sample, by k, mean over the samples; about 1 for equal
+      distributions, above where samples crowd. ``coverage``: share of the reference's balls that hold a sample, in
+      [0, 1] (Naeem et al. 2020, arXiv 2002.09797, equations 3 and 4; there k = 5).
+
+    Distances are taken in float64 and balls are closed, so a copy of a reference image always lies in its ball, also in
+    one of radius 0 (an image that occurs more than k times): constant samples equal to a constant reference of M
+    images have precision, recall and coverage 1 and density M / k; different constants have 0 of all four.
+
+    Reported as ``precision@N`` and so on for the official Inception weights (as ADM does; the paper used VGG-16), else
+    as ``precision_<extractor>@N``. All four change with the numbers of samples and of reference images, so compare
+    values of the same numbers only.
+
+    Args:
+        precision_recall_k: k for precision and recall, at least 1 and less than the number of images in either set.
+        density_coverage_k: k for density and coverage, at least 1 and less than the number of reference images.
+    """
+
+    higher_is_better = True
+
+    def __init__(
+        self, precision_recall_k: Annotated[int, Ge(1)] = 3, density_coverage_k: Annotated[int, Ge(1)] = 5
+    ) -> None:
+        super().__init__()
+        self.precision_recall_k = precision_recall_k
+        self.density_coverage_k = density_coverage_k
+
+    def check(self, num_samples: int, num_reference: int, features: FeatureExtractor) -> None:
+        """Refuse too few images, see the base class.
+
+        Raises:
+            UserError: when either set has no k-th neighbour.
+        """
+        samples, reference = ("num_samples", num_samples), ("the number of reference images", num_reference)
+        for (name, number), option in (
+            (samples, "precision_recall_k"),
+            (reference, "precision_recall_k"),
+            (reference, "density_coverage_k"),
+        ):
+            k = getattr(self, option)
+            if number <= k:
+                raise UserError(
+                    f"{name}={number} is too few for metrics.precision_recall.{option}={k}: an image needs {k} "
+                    f"others as neighbours: use at least {k + 1} images or a smaller k (at least 1)"
+                )
+
+    def begin(self, num_samples: int, features: FeatureExtractor) -> None:
+        """Name the values, see the base class."""
+        super().begin(num_samples, features)
+        names = ("precision", "recall", "density", "coverage")
+        self.keys = [f"{features.metric_name(name, name)}@{num_samples}" for name in names]
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the four values, see the base class."""
+        values = by_neighbours(*self._sets(), self.precision_recall_k, self.density_coverage_k)
+        return dict(zip(self.keys, values, strict=True))
+
+
+def by_neighbours(
+    samples: Tensor, reference: Tensor, precision_recall_k: int, density_coverage_k: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Precision, recall, density and coverage, see `PrecisionRecall`; in memory of N + M, not of N times M.
+
+    Args:
+        samples: features (N, D).
+        reference: features (M, D).
+        precision_recall_k: k for precision and recall, at least 1 and less than N and M.
+        density_coverage_k: k for density and coverage, at least 1 and less than M.
+
+    Returns:
+        Four float64 scalars.
+    """
+    centre = reference.mean(0, dtype=torch.float64)
+    x, y = _Points(samples, centre), _Points(reference, centre)
+    (sample_radii,) = x.squared_radii(precision_recall_k)
+    radii, density_radii = y.squared_radii(precision_recall_k, density_coverage_k)
+
+    device = samples.device
+    precise = torch.zeros(len(samples), dtype=torch.bool, device=device)
+    recalled, covered = torch.zeros(2, len(reference), dtype=torch.bool, device=device)
+    held = torch.zeros((), dtype=torch.int64, device=device)
+    for rows in x.blocks:
+        for columns in y.blocks:
+            distances = x.squared_distances(rows, y, columns, rounded_down=True)
+            precise[rows] |= (distances <= radii[columns]).any(1)
+            recalled[columns] |= (distances <= sample_radii[rows, None]).any(0)
+            holds = distances <= density_radii[columns]
+            held += holds.sum()
+            covered[columns] |= holds.any(0)
+    density = held.double() / (density_coverage_k * len(samples))
+    return precise.double().mean(), recalled.double().mean(), density, covered.double().mean()
+
+
+class _Points:
+    """A set of features, read in blocks as float64."""
+
+    def __init__(self, features: Tensor, centre: Tensor) -> None:
+        self.features = features
+        self.centre = centre  # distances do not depend on it, their rounding errors do
+        self.blocks = [slice(start, start + BLOCK) for start in range(0, len(features), BLOCK)]
+        self.squares = torch.cat([self.block(part).square().sum(1) for part in self.blocks])
+
+    def block(self, part: slice) -> Tensor:
+        return self.features[part].double() - self.centre
+
+    def squared_distances(self, rows: slice, other: "_Points", columns: slice, rounded_down: bool = False) -> Tensor:
+        """``|x - y|^2`` of two blocks; rounded down, less the most that rounding can have added."""
+        squares = self.squares[rows, None] + other.squares[columns]
+        if rounded_down:  # where a distance equals a radius, the sample or the neighbour may be one image
+            squares *= 1 - 2 * self.features.shape[1] * torch.finfo(squares.dtype).eps
+        return squares.addmm_(self.block(rows), other.block(columns).T, alpha=-2)
+
+    def squared_radii(self, *ks: int) -> Tensor:
+        """Squared distance of each point to its k-th nearest other, one row (N,) for each k."""
+        # An image is its own nearest: one more is looked for.
+        nearest = self.squares.new_full((len(self.features), max(ks) + 1), torch.inf)
+        for i, rows in enumerate(self.blocks):
+            for columns in self.blocks[i:]:
+                distances = self.squared_distances(rows, self, columns)
+                nearest[rows] = _least(nearest[rows], distances)
+                if columns != rows:
+                    nearest[columns] = _least(nearest[columns], distances.T)
+        return nearest[:, list(ks)].T.clamp(min=0)
+
+
+def _least(nearest: Tensor, distances: Tensor) -> Tensor:
+    return torch.cat([nearest, distances], dim=1).topk(nearest.shape[1], largest=False).values
