@@ -129,7 +129,7 @@ def test_offline_says_what_to_do(empty_hub, monkeypatch):
     with socket.socket() as closed:  # bound, not listening: connections are refused
         closed.bind(("127.0.0.1", 0))
         serve_from(closed.getsockname()[1], monkeypatch)
-        expected = rf"not cached at {empty_hub} and could not be downloaded \(.*refused.*\): give features\.weights=PATH"
+        expected = rf"not cached at {empty_hub} and could not be downloaded \(.*refused.*\): give features\.weights="
         with pytest.raises(UserError, match=expected):
             Inception().prepare()
 

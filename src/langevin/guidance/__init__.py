@@ -1,1 +1,1 @@
-"""Guidance wraps a denoiser and is itself called like one."""
+"""Guidance steers a denoiser; a denoiser under guidance is called like one."""
