@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart train-digits sample-digits evaluate-digits test test-all check format clean
+.PHONY: help quickstart train-digits sample-digits train-classifier evaluate-digits test test-all check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -31,8 +31,13 @@ train-digits: $(INSTALLED)
 sample-digits: train-digits
 	$(BIN)/python sample.py checkpoint=outputs/quickstart num_samples=500 batch_size=250 overwrite=true
 
-evaluate-digits: sample-digits
-	$(BIN)/python evaluate.py samples=outputs/quickstart/generated data=digits metrics=[class_accuracy]
+train-classifier: $(INSTALLED)
+	$(BIN)/python train.py experiment=digits_classifier name=digits_classifier
+
+evaluate-digits: sample-digits train-classifier
+	$(BIN)/python evaluate.py samples=outputs/quickstart/generated data=digits \
+		features=classifier features.checkpoint=outputs/digits_classifier \
+		metrics=[fid,precision_recall,memorisation,class_accuracy]
 
 test: $(INSTALLED_DEV)  ## install, then run the tests (without the slow ones)
 	$(BIN)/python -m pytest -m "not slow"

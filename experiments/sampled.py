@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
@@ -15,9 +16,10 @@ from langevin.build.run import make_data
 from langevin.build.saved import load_model, override
 from langevin.checkpoint import find_checkpoint
 from langevin.config.validate import CONF
+from langevin.features.inception import Inception
 from langevin.metrics.class_accuracy import ClassAccuracy
 from langevin.metrics.evaluation import Evaluation
-from langevin.metrics.inception import Inception
+from langevin.metrics.reference import Reference
 
 BATCH = 250
 Row = dict[str, str | int | float]
@@ -54,8 +56,11 @@ class Sampled:
         data.prepare_data()
         self.real = torch.tensor(data.train_set.images)
         self.real_labels = torch.tensor(data.train_set.labels)
-        self.evaluation = Evaluation(Inception(), {"class_accuracy": ClassAccuracy()})  # which asks for no features
-        self.evaluation.prepare(number, data.train_set.images, data.train_set.labels)
+        # Which asks for no features, and so keeps nothing.
+        self.evaluation = Evaluation(Inception(), {"class_accuracy": ClassAccuracy()}, Path())
+        labels = np.resize(np.arange(data.num_classes), number)
+        self.evaluation.prepare(number, Reference(data.train_set.images, data.train_set.labels), labels)
+        self.evaluation.gather()
 
     def __call__(self, *choices: str, seed: int = 0) -> Samples:
         """Sample with these choices of sample.py."""
@@ -75,7 +80,8 @@ class Sampled:
             self.evaluation.add(batch.images, batch.labels, batch.indices)
         images = torch.cat([batch.images.permute(0, 2, 3, 1) for batch in batches])
         labels = torch.cat([batch.labels for batch in batches if batch.labels is not None])
-        return Samples(images, labels, self.evaluation.compute()["class_accuracy"], calls // len(batches))
+        (accuracy,) = self.evaluation.compute()["class_accuracy"].values()
+        return Samples(images, labels, accuracy, calls // len(batches))
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, str | int | float]]) -> None:

@@ -7,7 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from langevin.images import from_uint8, picture_grid, to_uint8, write_atomically, write_png
+from langevin.images import (
+    enlargement,
+    from_uint8,
+    picture_grid,
+    to_uint8,
+    write_atomically,
+    write_npz,
+    write_png,
+)
 
 LEVELS = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
 
@@ -168,3 +176,28 @@ def test_png_of_a_grid(tmp_path):
     write_png(tmp_path / "grid.png", grid)
     with Image.open(tmp_path / "grid.png") as image:
         np.testing.assert_array_equal(np.asarray(image), grid)
+
+
+def test_an_npz_is_written_part_by_part(tmp_path):
+    parts = [np.full((2, 3, 3, 1), 5, np.uint8), np.full((1, 3, 3, 1), 6, np.uint8).transpose(0, 2, 1, 3)]
+    write_npz(tmp_path / "a.npz", iter(parts), 3, arr_1=np.arange(3), record=np.array("text"))
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        assert set(file.files) == {"arr_0", "arr_1", "record"}
+        assert np.array_equal(file["arr_0"], np.concatenate(parts))
+        assert file["arr_1"].tolist() == [0, 1, 2]
+        assert str(file["record"]) == "text"
+
+
+def test_an_npz_that_is_never_finished_is_not_there(tmp_path):
+    def parts():
+        yield np.zeros((2, 3), np.uint8)
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        write_npz(tmp_path / "a.npz", parts(), 4)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("size", "times"), [(8, 8), (32, 2), (64, 1), (256, 1), (48, 1)])
+def test_small_pictures_are_enlarged(size, times):
+    assert enlargement(size) == times

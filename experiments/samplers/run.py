@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from langevin.config.validate import options
-from langevin.metrics.fid import frechet_distance
+from langevin.metrics.fid import frechet_distance, rooted_rows
 
 STEPS = (5, 10, 20, 40)
 CHOICES = ("grid=karras", "thresholding=none", "guidance=none")
@@ -35,7 +35,7 @@ def main(run: Path) -> None:
 def distance(a: Tensor, b: Tensor) -> float:
     """The Frechet distance of the pixels, in [-1, 1], of pictures uint8 (N, H, W, C)."""
     rows = [images.flatten(1).double() / 127.5 for images in (a, b)]
-    return float(frechet_distance(*(moment for row in rows for moment in (row.mean(0), row.T.cov()))))
+    return float(frechet_distance(*map(rooted_rows, rows)))
 
 
 def draw(rows: list[Row], halves: float) -> None:

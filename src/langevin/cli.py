@@ -46,8 +46,9 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
         calm_threads()
         # Hydra's parser takes its flags before the overrides or after them, but not amid them.
         arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+        own = groups_of(config_name)
         try:
-            sys.argv[1:] = [forced(argument, config_name) for argument in arguments]
+            sys.argv[1:] = [forced(argument, own) for argument in arguments]
         except UserError as error:
             fail(str(error))
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
@@ -66,7 +67,7 @@ def calm_threads() -> None:
         os.environ["GOMP_SPINCOUNT"] = "20000"
 
 
-def forced(argument: str, command: str) -> str:
+def forced(argument: str, own: list[str]) -> str:
     """An override that Hydra takes even if there is no such key: `a.b=1` becomes `++a.b=1`.
 
     Hydra stops at the first unknown key and advises `+a.b=1`, which hides the typo. Let through, it is found with all
@@ -75,7 +76,7 @@ def forced(argument: str, command: str) -> str:
 
     Args:
         argument: the override.
-        command: the command's file in conf/.
+        own: the groups that the command has.
 
     Raises:
         UserError: when it chooses of a group that the command does not have; Hydra would advise to add it.
@@ -83,7 +84,7 @@ def forced(argument: str, command: str) -> str:
     key, equals, value = argument.partition("=")
     if not equals or key.startswith(("-", "+", "~", "hydra")) or "/" in key:
         return argument
-    own, group = groups_of(command), key.partition("@")[0]
+    group = key.partition("@")[0]
     if group not in own and group in groups():
         raise UserError(f"{group}: {unknown(group, own)}")
     if group not in own:

@@ -77,9 +77,9 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     """
     from hydra import compose
 
-    from langevin.build.check import OF_PICTURES, check_model
+    from langevin.build.check import check_model, unused_groups
     from langevin.build.components import MODEL, SAMPLING, make_model
-    from langevin.build.saved import override
+    from langevin.build.saved import checkpoint_of, override, record_of
     from langevin.config.types import TARGET
     from langevin.config.validate import ConfigError, Mistake
     from langevin.facts import DataFacts
@@ -92,7 +92,7 @@ def import_model(cfg: DictConfig, out: Path) -> None:
         for group in ("schedule", "parameterization")
         if group not in told and TARGET not in (cfg.get(group) or {})
     ]
-    unused, kind = (OF_PICTURES, "a classifier") if classifies else (("classifier",), "a model of pictures")
+    unused, kind = unused_groups(classifies), "a classifier" if classifies else "a model of pictures"
     mistakes += [Mistake(group, f"means nothing to {kind}; leave it out") for group in unused if group in cfg]
     if mistakes:
         raise ConfigError(mistakes)
@@ -104,8 +104,6 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     chosen = OmegaConf.masked_copy(whole, [group for group in groups if group in whole])
     check_model(chosen, SAMPLING)
 
-    from langevin.build.run import record_of
-    from langevin.checkpoint import RECORD
     from langevin.images import write_atomically
     from langevin.training.checkpoint import AtomicCheckpointIO
 
@@ -113,13 +111,8 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     network = make_model(chosen, facts).network
     load(network, imported.weights(parameters_of(chosen)))
     record = record_of(chosen, facts)
-    checkpoint = {
-        RECORD: record,
-        "state_dict": {f"ema.network.{name}": tensor for name, tensor in network.state_dict().items()},
-        "global_step": 0,
-    }
     write_atomically(out / "config.yaml", lambda file: file.write(record["config"].encode()))
-    AtomicCheckpointIO().save_checkpoint(checkpoint, out / "checkpoints" / "last.ckpt")
+    AtomicCheckpointIO().save_checkpoint(checkpoint_of(network, record), out / "checkpoints" / "last.ckpt")
     number = sum(weight.numel() for weight in network.parameters())
     use = f"RUN guidance=classifier guidance.classifier={out}" if classifies else out
     print(f"{out}: {number:,} parameters for pictures of {facts.shape}; python sample.py checkpoint={use}")

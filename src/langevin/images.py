@@ -1,15 +1,20 @@
 """Pixels: between uint8 and [-1, 1], and into files that are whole or absent."""
 
+import json
 import os
 import secrets
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+VISIBLE_SIDE = 64
+"""The side in pixels that small pictures are enlarged to, where they are to be looked at."""
 
 
 def from_uint8(images: Tensor) -> Tensor:
@@ -46,6 +51,36 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as JSON."""
+    write_atomically(path, lambda file: file.write(json.dumps(value, indent=2).encode() + b"\n"))
+
+
+def write_npz(path: Path, parts: Iterable[np.ndarray], number: int, **arrays: np.ndarray) -> None:
+    """Write an .npz file whose ``arr_0`` need not fit into memory.
+
+    Args:
+        path: the file.
+        parts: of ``arr_0``, along its first axis; at least one.
+        number: the length of ``arr_0``.
+        **arrays: further arrays.
+    """
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            with archive.open("arr_0.npy", "w", force_zip64=True) as member:
+                for position, part in enumerate(parts):
+                    if position == 0:
+                        header = {"descr": part.dtype.str, "fortran_order": False, "shape": (number, *part.shape[1:])}
+                        np.lib.format.write_array_header_1_0(member, header)
+                    member.write(part.tobytes())
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+
+    write_atomically(path, write)
+
+
 def picture_grid(images: Tensor, columns: int) -> np.ndarray:
     """Lay pictures uint8 (N, C, H, W) out in rows of `columns`: uint8 (H', W', 3), with a thin gap between them."""
     from torchvision.utils import make_grid
@@ -55,6 +90,11 @@ def picture_grid(images: Tensor, columns: int) -> np.ndarray:
         .permute(1, 2, 0)
         .numpy()
     )
+
+
+def enlargement(image_size: int) -> int:
+    """How many times pictures of a side of `image_size` pixels are enlarged in a PNG, so that one can see them."""
+    return max(1, VISIBLE_SIDE // image_size)
 
 
 def write_png(path: Path, picture: np.ndarray, scale: int = 1) -> None:

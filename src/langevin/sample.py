@@ -1,8 +1,9 @@
 """`python sample.py checkpoint=RUN_OR_FILE`: makes pictures with a trained model."""
 
-import functools
+import hashlib
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from langevin.diffusion.denoiser import Prediction
+    from langevin.samplers.store import PictureStore
     from langevin.samplers.trajectory import Trajectory
 
 OPTIONS = {
@@ -68,56 +70,56 @@ def run(cfg: DictConfig) -> None:
         labels = originals.labels.tolist()
     generator = model.generator(chosen, labels)
 
-    import numpy as np
     from tqdm import tqdm
 
-    from langevin.images import write_atomically
+    from langevin.digest import digest_of
+    from langevin.images import write_npz
     from langevin.samplers.generate import share
+    from langevin.samplers.store import PictureStore
     from langevin.samplers.trajectory import Trajectory
 
     fabric = launch(cfg.accelerator, cfg.devices)
     denoiser = model.denoiser.to(fabric.device)
-    shares = [share(number, cfg.batch_size, rank, fabric.world_size) for rank in range(fabric.world_size)]
-    mine = shares[fabric.global_rank]
+    about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(denoiser.network)}
+    record = {"samples": generator.record(denoiser, cfg.seed), "model": about}
+    inverted = None if originals is None else hashlib.sha256(originals.images.tobytes()).hexdigest()
+    store = PictureStore(out, "sample", {**record, "batch_size": cfg.batch_size, "inverted": inverted})
+    if fabric.global_rank == 0:
+        store.remove_others()
+        if cfg.trajectory:  # is seen only where pictures are made
+            store.remove()
+    fabric.barrier()
+    mine = share(number, cfg.batch_size, fabric.global_rank, fabric.world_size)
     steps = generator.sampler.grid(denoiser.schedule, generator.sampler.steps)[:-1]
     seen = Trajectory(denoiser.schedule, SEEN) if cfg.trajectory and fabric.global_rank == 0 else None
-    parts: list[np.ndarray] = []
-    noise: list[np.ndarray] = []
     with tqdm(total=len(mine), desc="sample", unit="image", disable=fabric.global_rank > 0) as bar:
+        done = 0
 
         def look(x_t: "Tensor", t: "Tensor", prediction: "Prediction") -> None:
             # Of the batch under way, as many pictures count as done as of its times have been gone through.
             under_way = len(x_t) * int((steps > t).sum()) // len(steps)
-            bar.update(sum(len(part) for part in parts) + under_way - bar.n)
-            if seen is not None and not parts:
+            bar.update(done + under_way - bar.n)
+            if seen is not None and not done:
                 seen(x_t, t, prediction)
 
         original = None if originals is None else originals.batch
-        for batch in generator(denoiser, mine, cfg.seed, cfg.batch_size, fabric.device, look, original):
-            parts.append(batch.images.permute(0, 2, 3, 1).cpu().numpy())
-            if originals is not None:
-                noise.append(batch.noise.cpu().numpy())
-            if seen is not None and len(parts) == 1:
+        for batch in generator(denoiser, mine, cfg.seed, cfg.batch_size, fabric.device, look, original, store):
+            if seen is not None and not done:
                 write_trajectory(out, seen, batch.images, cfg.trajectory)
+            done += len(batch.indices)
         bar.update(len(mine) - bar.n)
-    channels, height, width = model.facts.shape
-    none = np.empty((0, height, width, channels), np.uint8)
-    made = {"samples": np.concatenate([none, *parts])}
-    if originals is not None:
-        made["noise"] = np.concatenate([np.empty((0, *model.facts.shape), np.float32), *noise])
-    for name, array in made.items():
-        write_atomically(out / f".{name}_{fabric.global_rank}.npy", functools.partial(np.save, arr=array))
     fabric.barrier()
     if fabric.global_rank == 0:
-        whole = {name: gather(out, name, shares, array) for name, array in made.items()}
-        asked = generator.labels
-        own_labels = None if asked is None else np.resize(np.array(asked, np.int64), number)
-        write(out, whole["samples"], own_labels, cfg.png)
+        batches = [range(start, min(start + cfg.batch_size, number)) for start in range(0, number, cfg.batch_size)]
+        write(out, store, batches, generator.asked(number), record)
+        if cfg.png:
+            write_pngs(out / "png", store, batches)
         print(f"{out / 'samples.npz'}: {number} pictures of step {model.step}; look at {out / 'grid.png'}")
         if originals is not None:
-            write_atomically(out / "noise.npz", lambda file: np.savez(file, allow_pickle=False, arr_0=whole["noise"]))
-            difference = np.abs(whole["samples"].astype(float) - originals.images[:number]).mean()
+            write_npz(out / "noise.npz", store.arrays("noise", batches), number)
+            difference = originals.difference(store, batches)
             print(f"{out / 'noise.npz'}: the noise they come from; {difference:.2f} of 255 levels off on average")
+        store.remove()
     fabric.barrier()
 
 
@@ -138,6 +140,15 @@ class Originals(NamedTuple):
 
         images = torch.from_numpy(self.images[indices]).permute(0, 3, 1, 2)
         return images, None if self.labels is None else torch.from_numpy(self.labels[indices])
+
+    def difference(self, store: "PictureStore", batches: "Sequence[Sequence[int]]") -> float:
+        """How far off the stored pictures are, in levels of 0..255, on average."""
+        import numpy as np
+
+        off = 0.0
+        for indices, made in zip(batches, store.arrays("images", batches), strict=True):
+            off += np.abs(made.astype(float) - self.images[indices].transpose(0, 3, 1, 2)).sum()
+        return off / (sum(map(len, batches)) * self.images[0].size)
 
 
 def open_originals(cfg: DictConfig, chosen: DictConfig, shape: tuple[int, int, int]) -> Originals:
@@ -162,53 +173,60 @@ def open_originals(cfg: DictConfig, chosen: DictConfig, shape: tuple[int, int, i
     return Originals(images, labels)
 
 
-def gather(out: Path, name: str, shares: list[list[int]], own: "np.ndarray") -> "np.ndarray":
-    """Put together what the processes have left in `out`, each its share of the numbers; `own` is like them."""
-    import numpy as np
-
-    whole = np.empty((sum(map(len, shares)), *own.shape[1:]), own.dtype)
-    for rank, indices in enumerate(shares):
-        part = out / f".{name}_{rank}.npy"
-        whole[indices] = np.load(part)
-        part.unlink()
-    return whole
-
-
 def write_trajectory(out: Path, seen: "Trajectory", images: "Tensor", num_times: int) -> None:
     """Write trajectory.png and, with every evaluation of the model, trajectory.npz: "t", and of it "x_t" and "x"."""
     import numpy as np
 
-    from langevin.images import picture_grid, write_atomically, write_png
+    from langevin.images import enlargement, picture_grid, write_atomically, write_png
 
     picture = picture_grid(seen.rows(images, num_times), seen.columns(num_times))
-    write_png(out / "trajectory.png", picture, scale=max(1, 64 // images.shape[-1]))
+    write_png(out / "trajectory.png", picture, scale=enlargement(images.shape[-1]))
     arrays = {"t": np.array(seen.times)}
     for name, frames in (("x_t", seen.x_t), ("x", seen.x)):
         arrays[name] = np.stack([frame.permute(0, 2, 3, 1).numpy() for frame in frames])
     write_atomically(out / "trajectory.npz", lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
-def write(out: Path, images: "np.ndarray", labels: "np.ndarray | None", png: bool) -> None:
-    """Write samples.npz (ADM's layout), grid.png and, where asked for, one PNG a picture.
+def write(
+    out: Path,
+    store: "PictureStore",
+    batches: "Sequence[Sequence[int]]",
+    labels: "np.ndarray | None",
+    record: dict[str, Any],
+) -> None:
+    """Write samples.npz (ADM's layout, and how they were made) and grid.png, never all pictures in memory at once.
 
     Args:
         out: the folder.
-        images: uint8 (N, H, W, C).
+        store: holds the pictures.
+        batches: which pictures, batch by batch.
         labels: int64 (N,), or None.
-        png: whether to write each picture.
+        record: how they were made.
     """
     import numpy as np
     import torch
 
-    from langevin.images import picture_grid, write_atomically, write_png
+    from langevin.images import enlargement, picture_grid, write_npz, write_png
 
-    if png:
-        for index, image in enumerate(images):
-            write_png(out / "png" / f"{index:06d}.png", image.repeat(3 // image.shape[-1], axis=-1))
-    first = torch.from_numpy(images[: COLUMNS**2]).permute(0, 3, 1, 2)
-    write_png(out / "grid.png", picture_grid(first, COLUMNS), scale=max(1, 64 // images.shape[1]))
-    arrays = {"arr_0": images} | ({} if labels is None else {"arr_1": labels})
-    write_atomically(out / "samples.npz", lambda file: np.savez(file, allow_pickle=False, **arrays))
+    shown: list[np.ndarray] = []
+    for part in store.arrays("images", batches):
+        shown += list(part[: COLUMNS**2 - len(shown)])
+        if len(shown) == COLUMNS**2:
+            break
+    first = torch.from_numpy(np.stack(shown))
+    write_png(out / "grid.png", picture_grid(first, COLUMNS), scale=enlargement(first.shape[2]))
+    arrays = {"record": np.array(json.dumps(record))} | ({} if labels is None else {"arr_1": labels})
+    parts = (part.transpose(0, 2, 3, 1) for part in store.arrays("images", batches))
+    write_npz(out / "samples.npz", parts, sum(map(len, batches)), **arrays)
+
+
+def write_pngs(folder: Path, store: "PictureStore", batches: "Sequence[Sequence[int]]") -> None:
+    """Write each picture as one PNG."""
+    from langevin.images import write_png
+
+    for indices, part in zip(batches, store.arrays("images", batches), strict=True):
+        for index, image in zip(indices, part.transpose(0, 2, 3, 1), strict=True):
+            write_png(folder / f"{index:06d}.png", image.repeat(3 // image.shape[-1], axis=-1))
 
 
 main = command("sample", run)

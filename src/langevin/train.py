@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from langevin.cli import command
 from langevin.config.identity import automatic_name, differences, flatten
+from langevin.config.types import plain
 from langevin.errors import UserError
 
 CONFIG = "config.yaml"
@@ -72,7 +73,7 @@ def run(cfg: DictConfig) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, CSVFile):
                 logger.resume(step)
-            logger.log_hyperparams(dict(flatten(cfg)) | {"parameters": parameters, "code": code_version()})
+            logger.log_hyperparams(dict(flatten(plain(cfg))) | {"parameters": parameters, "code": code_version()})
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint if step else None, weights_only=True)
 
 

@@ -100,7 +100,7 @@ RANGES = [
     (["callbacks.checkpoint.every_minutes=0"], "callbacks.checkpoint.every_minutes", ["is 0", "above 0"]),
     (["callbacks.checkpoint.monitor=loss"], "callbacks.checkpoint.monitor", ["is loss; allowed: a name that begins"]),
     (["metrics=[class_accuracy]", "evaluation.batch_size=0"], "evaluation.batch_size", ["is 0", "at least 1"]),
-    (["metrics=[fid]", "metrics.fid.min_samples=1"], "metrics.fid.min_samples", ["is 1", "at least 2 images"]),
+    (["metrics=[fid]", "metrics.fid.min_samples=1"], "metrics.fid.min_samples", ["is 1", "at least 2"]),
     (["metrics=[inception_score]", "metrics.inception_score.splits=0"], "metrics.inception_score.splits", ["is 0"]),
     (["loader.num_workers=-1"], "loader.num_workers", ["is -1", "at least 0"]),
     (["batch_size=0"], "batch_size", ["is 0", "at least 1"]),

@@ -1,10 +1,10 @@
 """Runs of six steps, trained once for all tests of the commands."""
 
 import pytest
-from helpers.commands import TINY, call
-from helpers.fixtures import _cache, _one_thread
+from helpers.commands import CLASSIFIER, TINY, call
+from helpers.fixtures import _cache, _one_thread, made
 
-__all__ = ["_cache", "_one_thread"]
+__all__ = ["_cache", "_one_thread", "made"]
 
 # A little noise only, so that the pictures of a model that has learnt next to nothing are not black and white; and
 # big steps, so that its labels tell.
@@ -41,3 +41,12 @@ def labelled(train):
 def plain(train):
     """The folder of an unconditional run."""
     return train("plain")
+
+
+@pytest.fixture(scope="package")
+def classifier(tmp_path_factory):
+    """The folder of a classifier's run, on the noise process of the other runs."""
+    folder = tmp_path_factory.mktemp("classifiers")
+    result = call("train", *CLASSIFIER, "schedule.beta_end=2e-3", f"output_dir={folder}", "name=classifier")
+    assert result.status == 0, result.err
+    return folder / "classifier"

@@ -35,10 +35,14 @@ def test_from_training_to_a_number(labelled, tmp_path):
     result = evaluate(f"samples={out}", "data=digits", "metrics=[class_accuracy]", "batch_size=8")
     assert result.status == 0, result.err
     report = json.loads((out / "metrics.json").read_text())
-    assert set(report) == {"metrics", "samples", "reference", "version"}
+    assert set(report) == {"metrics", "samples", "reference", "model", "protocol", "version"}
     assert 0 <= report["metrics"]["class_accuracy"] <= 1
     assert report["samples"] == {"path": str(out), "number": 20}
     assert report["reference"]["number"] == 1500
+    assert report["model"]["step"] == 6
+    protocol = report["protocol"]
+    assert (protocol["num_samples"], protocol["features"]) == (20, None), "no features were needed"
+    assert protocol["samples"]["sampler"]["_target_"] == "langevin.samplers.ddim.DDIM", "sample.py has told"
     assert "class_accuracy" in result.out
     assert str(out / "metrics.json") in result.out
 
@@ -126,7 +130,7 @@ def test_a_bad_reference(name, bad, real):
     [
         (["data=digits", "reference=somewhere"], "reference: give either reference=FILE_OR_DIR or data=NAME"),
         ([], "reference: give either reference=FILE_OR_DIR or data=NAME, and not both"),
-        (["data=digits", "metrics=[]"], "metrics: choose at least one, such as metrics=[fid,inception_score]"),
+        (["data=digits", "metrics=[]"], "metrics: choose at least one, such as metrics=[fid,kid]"),
         (["data=digits", "metrics=null"], "metrics: choose at least one"),
         (["data=digits", "metrics=[fidd]"], "metrics/fidd"),
         (["data=digits", "batch_size=0"], "batch_size: is 0; allowed: a whole number, at least 1"),
@@ -135,8 +139,8 @@ def test_a_bad_reference(name, bad, real):
             "min_sample: no such option (did you mean min_samples?)",
         ),
         (["data=digits", "metrics=[fid]", "metrics.fid.min_samples=1"], "metrics.fid.min_samples"),
-        (["data=digits", "model.channels=3"], "model: no such option; allowed: samples, reference"),
-        (["data=digits", "metrics=[fid]"], "num_samples=100 is too few for FID, which asks for 2048"),
+        (["data=digits", "model.channels=3"], "model: no such option; allowed: samples, checkpoint"),
+        (["data=digits", "metrics=[fid]"], "num_samples=100 is too few for metrics.fid, which asks for 2048"),
         (["data=digits", "metrics=[inception_score]", "metrics.inception_score.splits=101"], "fewer splits"),
         (["data=digits", "accelerator=abacus", "metrics=[class_accuracy]"], "accelerator=abacus, devices=1: "),
     ],
@@ -193,7 +197,7 @@ def test_without_weights_and_without_an_answer_from_the_internet(real, tmp_path,
         seconds = time.monotonic() - began
     monkeypatch.setattr(urllib.request, "_opener", None)
     assert result.status == 1
-    assert "features.weights=null: Inception's weights are not cached at" in result.err
+    assert "features.weights=null: the weights are not cached at" in result.err
     assert str(tmp_path / "torch") in result.err
     assert "give features.weights=PATH" in result.err
     assert "drop the metrics that use them (all but class_accuracy)" in result.err

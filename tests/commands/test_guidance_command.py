@@ -3,30 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.commands import TINY, call
-
-CLASSIFIER = (
-    "task=classifier",
-    "classifier.channels=32",
-    "classifier.channel_multipliers=[1]",
-    *(override for override in TINY if not override.startswith(("model", "callbacks", "sampler"))),
-    "optimizer.lr=1e-2",
-    "lr_schedule.steps=0",
-    "ema.max_decay=0.5",
-    "trainer.max_steps=6",
-    "trainer.val_check_interval=6",
-    "trainer.limit_val_batches=1",
-)
-PROCESS = "schedule.beta_end=2e-3"
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    """The folder of a classifier's run, on the noise process of the other runs."""
-    folder = tmp_path_factory.mktemp("classifiers")
-    result = call("train", *CLASSIFIER, PROCESS, f"output_dir={folder}", "name=classifier")
-    assert result.status == 0, result.err
-    return folder / "classifier"
+from helpers.commands import CLASSIFIER, call
 
 
 def pictures(run, out, *overrides):
@@ -45,7 +22,7 @@ def test_a_classifier_is_trained(classifier):
     assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy"} <= set(rows[0].split(","))
     state = torch.load(classifier / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert state["ema.network.pool.project.weight"].shape[0] == 10
-    again = call("train", *CLASSIFIER, PROCESS, f"output_dir={classifier.parent}", "name=classifier")
+    again = call("train", *CLASSIFIER, "schedule.beta_end=2e-3", f"output_dir={classifier.parent}", "name=classifier")
     assert "is done: it stands at step 6" in again.out
 
 

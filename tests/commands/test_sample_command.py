@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import shutil
@@ -31,8 +32,11 @@ def test_writes_what_is_promised(labelled, tmp_path):
     assert "12 pictures of step 6" in result.out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["grid.png", "png", "samples.npz"]
     with np.load(tmp_path / "out" / "samples.npz", allow_pickle=False) as file:
-        assert sorted(file.files) == ["arr_0", "arr_1"]
-        images, labels = file["arr_0"], file["arr_1"]
+        assert sorted(file.files) == ["arr_0", "arr_1", "record"]
+        images, labels, record = file["arr_0"], file["arr_1"], json.loads(str(file["record"]))
+    assert record["model"]["step"] == 6
+    assert record["samples"]["sampler"]["_target_"] == "langevin.samplers.ddim.DDIM"
+    assert (record["samples"]["evaluations"], record["samples"]["seed"]) == (record["samples"]["sampler"]["steps"], 0)
     assert (images.shape, images.dtype) == ((12, 8, 8, 1), np.uint8)
     assert labels.dtype == np.int64
     assert labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
@@ -49,7 +53,7 @@ def test_writes_what_is_promised(labelled, tmp_path):
 def test_an_unconditional_model_has_no_labels(plain, tmp_path):
     assert pictures(plain, tmp_path).shape == (6, 8, 8, 1)
     with np.load(tmp_path / "samples.npz") as file:
-        assert file.files == ["arr_0"]
+        assert sorted(file.files) == ["arr_0", "record"]
     assert not (tmp_path / "png").exists()
 
 

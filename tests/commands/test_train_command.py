@@ -155,7 +155,10 @@ def test_metrics_are_computed_in_training(tmp_path):
     ("overrides", "words"),
     [
         (["metrics=[class_accuracy]"], "metrics.class_accuracy needs a class-conditional model"),
-        (["metrics=[fid]", "evaluation.num_samples=9"], "num_samples=9 is too few for FID, which asks for 2048"),
+        (
+            ["metrics=[fid]", "evaluation.num_samples=9"],
+            "num_samples=9 is too few for metrics.fid, ",
+        ),
         (["data=image_folder"], "data.path=null: give the folder or zip of your images"),
         (["data=image_folder", "data.path=nowhere"], "data.path=nowhere: there is no such file or folder"),
     ],

@@ -33,21 +33,23 @@ def test_in_training(group, option):
     assert [path for path, _ in mistakes + rehearse(cfg)] == refused, mistakes
 
 
+@pytest.mark.parametrize("command", [sample, evaluate], ids=["sample", "evaluate"])
 @pytest.mark.parametrize(("group", "option"), places("sample"))
-def test_in_sampling(group, option):
+def test_in_sampling(group, option, command):
     overrides = choice(group, option)
     of_sampling = [override for override in overrides if re.split("[.=]", override)[0] in SAMPLING]
     run, _ = composed("train", *(override for override in overrides if override not in of_sampling))
-    cfg, choices = composed("sample", *of_sampling, "checkpoint=somewhere")
+    cfg, choices = composed(command.__name__.rpartition(".")[2], *of_sampling, "checkpoint=somewhere")
     assert choices[group] == option
     own = {name: cfg[name] for name in cfg if name not in SAMPLING}
-    assert structure(type(cfg)(own), sample.OPTIONS, optional=SAMPLING) == []
+    required, optional = getattr(command, "REQUIRED", ()), getattr(command, "OPTIONAL", ())
+    assert structure(type(cfg)(own), command.OPTIONS, required, (*optional, *SAMPLING)) == []
     chosen = override(run, cfg, SAMPLING)
     check_model(chosen, SAMPLING)
     assert chosen[group] == cfg[group]
 
 
-@pytest.mark.parametrize(("group", "option"), places("evaluate"))
+@pytest.mark.parametrize(("group", "option"), [place for place in places("evaluate") if place[0] not in SAMPLING])
 def test_in_evaluation(group, option):
     cfg, _ = composed("evaluate", *choice(group, option), "samples=somewhere")
     assert structure(cfg, evaluate.OPTIONS, evaluate.REQUIRED, evaluate.OPTIONAL) == []

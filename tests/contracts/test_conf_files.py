@@ -25,13 +25,14 @@ HANDED = {
     "sampler": {"grid", "thresholding"},
     "classifier": {"in_channels", "num_classes", "image_size"},
     "guidance": {"load_classifier", "load_denoiser"},
+    "features": {"load_clean_classifier"},
     "ema": {"network"},
     "optimizer": {"params"},
     "loader": {"source", "batch_size", "accumulate", "seed"},
     "trainer": {"run_dir", "callbacks", "loggers"},
     "callbacks": {"run_dir", "batch_size", "generator", "record"},
     "loggers": {"run_dir", "run_name"},
-    "evaluation": {"evaluation", "generator"},
+    "evaluation": {"evaluation", "generator", "run_dir"},
 }
 # How torch's optimizers compute, which is not for a config to say.
 ADAM = {"amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused"}

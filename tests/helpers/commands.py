@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
 from langevin.cli import forced
-from langevin.config.validate import CONF
+from langevin.config.validate import CONF, groups_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +25,19 @@ TINY = (
     "trainer.log_every_n_steps=1",
     "callbacks.samples.num_samples=4",
     "sampler.steps=2",
+)
+# The like of a classifier.
+CLASSIFIER = (
+    "task=classifier",
+    "classifier.channels=32",
+    "classifier.channel_multipliers=[1]",
+    *(override for override in TINY if not override.startswith(("model", "callbacks", "sampler"))),
+    "optimizer.lr=1e-2",
+    "lr_schedule.steps=0",
+    "ema.max_decay=0.5",
+    "trainer.max_steps=6",
+    "trainer.val_check_interval=6",
+    "trainer.limit_val_batches=1",
 )
 
 
@@ -56,7 +69,8 @@ def call(command: str, *overrides: str) -> Result:
 def composed(command: str, *overrides: str) -> tuple[DictConfig, dict[str, str]]:
     """A command's config and the choices it was made of."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose(command, [forced(override, command) for override in overrides], return_hydra_config=True)
+        own = groups_of(command)
+        cfg = compose(command, [forced(override, own) for override in overrides], return_hydra_config=True)
     choices = dict(cfg.hydra.runtime.choices)
     with open_dict(cfg):
         del cfg["hydra"]

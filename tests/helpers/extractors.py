@@ -3,14 +3,16 @@
 import torch
 from torch import Tensor
 
-from langevin.metrics.features import FeatureExtractor
+from langevin.features.extractor import FeatureExtractor
 
 
 class TinyExtractor(FeatureExtractor):
     """Random integer projections of 8x8 images: sums of whole numbers, so no order of adding can change them."""
 
-    sizes = {"features": 16, "logits": 10}  # noqa: RUF012
+    sizes = {"features": 16, "logits": 10, "spatial": 12}  # noqa: RUF012
     name = "tiny-00000000"
+    sha256 = "0" * 64
+    preprocessing = "none"
 
     def __init__(self, official: bool = False) -> None:
         super().__init__()
@@ -22,7 +24,11 @@ class TinyExtractor(FeatureExtractor):
     def prepare(self) -> None:
         """Nothing to load."""
 
-    def extract(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         self.images_seen += len(images)
+        return super().forward(images)
+
+    def extract(self, images: Tensor) -> dict[str, Tensor]:
         projected = (images.flatten(1).double() @ self.weight / 4096).float()
-        return {"features": projected[:, :16].tanh(), "logits": projected[:, 16:]}
+        spatial = images.flatten(1)[:, 3::16] / 256
+        return {"features": projected[:, :16].tanh(), "logits": projected[:, 16:], "spatial": spatial}

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from langevin.samplers.generate import Generator
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
@@ -19,3 +21,17 @@ def _cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LANGEVIN_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Which pictures a model makes in this process, as it makes them."""
+    numbers = []
+    make = Generator._make
+
+    def noted(self, denoise, indices, *rest):
+        numbers.extend(indices)
+        return make(self, denoise, indices, *rest)
+
+    monkeypatch.setattr(Generator, "_make", noted)
+    return numbers

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -10,7 +11,7 @@ from helpers.pictures import pictures
 
 
 def write_inception_weights(path: Path, seed: int = 0) -> Path:
-    """Write a state dict that `langevin.metrics.inception.Inception` takes, with random but telling features.
+    """Write a state dict that `langevin.features.inception.Inception` takes, with random but telling features.
 
     PyTorch's default initialisation gives features with a spread of 1e-9, on which any two implementations agree: so
     He initialisation, and batch norm calibrated on a few pictures. Takes about 5 s.
@@ -38,3 +39,9 @@ def write_inception_weights(path: Path, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of Inception weights, not the official ones."""
+    return write_inception_weights(tmp_path_factory.mktemp("inception") / "weights.pth")

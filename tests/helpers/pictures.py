@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils.data import Dataset
 
 
 def pictures(count: int, size: int = 32, channels: int = 3, seed: int = 0, contrast: float = 1.0) -> Tensor:
@@ -14,3 +15,16 @@ def pictures(count: int, size: int = 32, channels: int = 3, seed: int = 0, contr
         (top, left), (height, width) = (torch.randint(1, size // 2, (2,), generator=generator).tolist() for _ in "ab")
         image[:, top : top + height, left : left + width] = torch.randn(channels, 1, 1, generator=generator)
     return (127.5 + 60 * contrast * images).clamp(0, 255).to(torch.uint8)
+
+
+class Pictures(Dataset):
+    """Images as torch-fidelity takes them."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]

@@ -6,8 +6,7 @@ import torch
 from omegaconf import DictConfig
 
 from langevin.build.components import make_model
-from langevin.build.run import record_of
-from langevin.checkpoint import RECORD
+from langevin.build.saved import checkpoint_of, record_of
 from langevin.facts import DataFacts
 
 
@@ -18,6 +17,5 @@ def save_untrained(path: Path, cfg: DictConfig, facts: DataFacts) -> Path:
     for weight in network.parameters():
         if not weight.any():
             torch.nn.init.normal_(weight, std=0.1)
-    weights = {f"ema.network.{name}": tensor for name, tensor in network.state_dict().items()}
-    torch.save({RECORD: record_of(cfg, facts), "state_dict": weights, "global_step": 0}, path)
+    torch.save(checkpoint_of(network, record_of(cfg, facts)), path)
     return path

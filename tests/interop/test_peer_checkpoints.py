@@ -5,9 +5,6 @@ them and what came out.
 """
 
 import argparse
-import importlib
-import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -32,21 +29,6 @@ from langevin.samplers.grid import Trailing
 from langevin.samplers.sampler import Predictor
 
 BATCH = 4
-
-
-@pytest.fixture
-def peer(monkeypatch):
-    """Import a module of a peer's checkout."""
-    torch.manual_seed(0)  # Fourier frequencies
-
-    def load(checkout, module):
-        folder = Path(os.environ.get("LANGEVIN_PEERS", "unset")) / checkout
-        if not folder.is_dir():
-            pytest.skip(f"no {checkout} in LANGEVIN_PEERS: see tests/interop/peers.md")
-        monkeypatch.syspath_prepend(str(folder))
-        return importlib.import_module(module)
-
-    return load
 
 
 def filled(imported):

@@ -3,11 +3,15 @@ import pytest
 import scipy.linalg
 import torch
 from helpers.extractors import TinyExtractor
+from helpers.measured import KnownReference, measured, reference_of
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
+from langevin.config.signature import signature
+from langevin.config.types import fits
 from langevin.errors import UserError
-from langevin.metrics import fid
-from langevin.metrics.fid import FrechetDistance, frechet_distance
+from langevin.metrics import gathered
+from langevin.metrics.fid import FrechetDistance, frechet_distance, rooted, rooted_rows
+from langevin.metrics.gathered import Gaussian
 
 D = TinyExtractor.sizes["features"]
 
@@ -21,14 +25,17 @@ def draw(count, seed, scale=1.0, shift=0.0):
 
 def distance(samples, reference, official=False):
     metric = FrechetDistance(min_samples=2)
-    metric.begin(len(samples), TinyExtractor(official))
-    metric.update({"features": reference}, None, torch.arange(len(reference)), real=True)
-    metric.update({"features": samples}, None, torch.arange(len(samples)), real=False)
-    return metric.compute()
+    return measured(metric, {"features": samples}, KnownReference(reference), official=official)
 
 
 def value(samples, reference):
     return float(next(iter(distance(samples, reference).values())))
+
+
+def between(mean1, covariance1, mean2, covariance2):
+    first, second = Gaussian(9, mean1, covariance1), Gaussian(9, mean2, covariance2)
+    cpu = torch.device("cpu")
+    return float(frechet_distance(rooted(first, cpu), rooted(second, cpu)))
 
 
 def by_matrix_root(samples, reference):
@@ -88,7 +95,7 @@ def test_small_directions_beside_a_dominant_one_are_kept(count):
 def test_identical_sets_have_no_distance_among_many_dimensions():
     features = torch.randn(12, 256, generator=torch.Generator().manual_seed(0)).double().relu()
     mean, covariance = features.mean(0), features.T.cov()
-    assert abs(float(frechet_distance(mean, covariance, mean, covariance))) < 1e-6
+    assert abs(between(mean, covariance, mean, covariance)) < 1e-6
 
 
 def covariance(condition, seed, size=200):
@@ -121,7 +128,7 @@ def by_eigenvectors(covariance1, covariance2):
 @pytest.mark.parametrize(("condition", "fast"), [(1e2, True), (1e4, True), (1e6, True), (1e12, False)])
 def test_fast_way_is_taken_only_where_it_is_exact(condition, fast, exact_values):
     first, second, zero = covariance(condition, 1), covariance(condition, 2), torch.zeros(200).double()
-    value = float(frechet_distance(zero, first, zero, second))
+    value = between(zero, first, zero, second)
     assert (len(exact_values) == 0) == fast
     assert value > 10
     assert value == pytest.approx(by_eigenvectors(first, second), rel=1e-9)
@@ -129,7 +136,7 @@ def test_fast_way_is_taken_only_where_it_is_exact(condition, fast, exact_values)
         root = scipy.linalg.sqrtm((first @ second).numpy())
         assert value == pytest.approx(float(first.trace() + second.trace()) - 2 * np.trace(root).real, rel=1e-6)
     for matrix in (first, second):
-        assert abs(float(frechet_distance(zero, matrix, zero, matrix))) < 1e-9
+        assert abs(between(zero, matrix, zero, matrix)) < 1e-9
 
 
 def test_opposite_covariances_are_exact():
@@ -137,23 +144,22 @@ def test_opposite_covariances_are_exact():
     first, zero = covariance(1e6, 1) * 1e2, torch.zeros(200).double()
     second = torch.linalg.inv(first)
     expected = float(first.trace() + second.trace()) - 2 * 200
-    assert float(frechet_distance(zero, first, zero, second)) == pytest.approx(expected, rel=1e-10)
+    assert between(zero, first, zero, second) == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize("rows", [1, 64, 150, 300])
 def test_features_are_added_in_blocks_of_any_size(rows, monkeypatch):
-    monkeypatch.setattr(fid, "ROWS", rows)
+    monkeypatch.setattr(gathered, "ROWS", rows)
     samples, reference = draw(300, 1, 1.3, 0.2), draw(200, 2)
     metric = FrechetDistance(min_samples=2)
     metric.begin(300, TinyExtractor())
-    for part in torch.arange(200).split(9):
-        metric.update({"features": reference[part]}, None, part, real=True)
-    metric.update({"features": draw(100, 8)}, None, torch.arange(100), real=False)
+    metric.fit(KnownReference(reference))
+    metric.update({"features": draw(100, 8)}, None, torch.arange(100))
     for _ in range(2):
         metric.reset()
         for part in torch.arange(300).split(50):
-            metric.update({"features": samples[part]}, None, part, real=False)
-            assert sum(map(len, metric.recent)) < rows
+            metric.update({"features": samples[part]}, None, part)
+            assert sum(map(len, metric.samples.recent)) < rows
         for value in (*metric.compute().values(), *metric.compute().values()):
             assert float(value) == pytest.approx(by_singular_values(samples, reference), rel=1e-9)
 
@@ -172,7 +178,7 @@ def test_diagonal_gaussians_have_the_textbook_distance():
     first, second = torch.tensor([1.0, 4.0, 9.0]).double(), torch.tensor([4.0, 4.0, 0.0]).double()
     means = torch.tensor([1.0, 0.0, 0.0]).double(), torch.tensor([0.0, 2.0, 0.0]).double()
     expected = 1 + 4 + (1 - 2) ** 2 + 0 + (3 - 0) ** 2
-    assert float(frechet_distance(means[0], first.diag(), means[1], second.diag())) == pytest.approx(expected)
+    assert between(means[0], first.diag(), means[1], second.diag()) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("official", "key"), [(True, "fid@12"), (False, "fd_tiny-00000000@12")])
@@ -185,25 +191,29 @@ def test_name_tells_the_weights_and_the_number(official, key):
 )
 def test_too_few_images_are_refused_before_any_work(samples, reference, named):
     with pytest.raises(UserError, match=rf"{named} is too few.* asks for 16.*metrics\.fid\.min_samples"):
-        FrechetDistance().check(samples, reference, TinyExtractor())
-    FrechetDistance().check(16, 16, TinyExtractor())
-    FrechetDistance(min_samples=3).check(samples, reference, TinyExtractor())
+        FrechetDistance().check(samples, reference_of(reference), TinyExtractor())
+    FrechetDistance().check(16, reference_of(16), TinyExtractor())
+    FrechetDistance(min_samples=3).check(samples, reference_of(reference), TinyExtractor())
 
 
 def test_a_lowered_minimum_still_holds():
     with pytest.raises(UserError, match=r"num_samples=4 is too few.* asks for 5"):
-        FrechetDistance(min_samples=5).check(4, 100, TinyExtractor())
+        FrechetDistance(min_samples=5).check(4, reference_of(100), TinyExtractor())
 
 
 @pytest.mark.parametrize("min_samples", [1, 0, -3])
 def test_minimum_below_two_is_refused(min_samples):
-    with pytest.raises(UserError, match=rf"metrics\.fid\.min_samples={min_samples}: .*at least 2"):
-        FrechetDistance(min_samples=min_samples)
+    annotation = signature("langevin.metrics.fid.FrechetDistance")["min_samples"].annotation
+    assert not fits(min_samples, annotation)
+    assert fits(2, annotation)
+    assert fits(None, annotation)
 
 
-def test_without_reference_there_is_no_value():
-    metric = FrechetDistance(min_samples=2)
-    metric.begin(8, TinyExtractor())
-    metric.update({"features": draw(8, 1)}, None, torch.arange(8), real=False)
-    with pytest.raises(RuntimeError, match="no reference images"):
-        metric.compute()
+@pytest.mark.parametrize("count", [2, 7, D, D + 1, 300])
+def test_rooted_rows_are_the_rooted_gaussian(count):
+    rows, other = draw(count, 1, 1.3, 0.2), draw(90, 2)
+    root = rooted_rows(rows)
+    assert root.root.shape[1] <= min(count, D)
+    torch.testing.assert_close(root.root @ root.root.T, torch.from_numpy(np.cov(rows.double().numpy().T)))
+    value = float(frechet_distance(root, rooted_rows(other)))
+    assert value == pytest.approx(by_singular_values(rows, other), rel=1e-9)

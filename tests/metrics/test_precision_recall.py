@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.extractors import TinyExtractor
+from helpers.measured import KnownReference, measured, reference_of
 from scipy.spatial.distance import cdist
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from langevin.errors import UserError
-from langevin.metrics import precision_recall
+from langevin.metrics import neighbours
 from langevin.metrics.precision_recall import PrecisionRecall, by_neighbours
 
 D = TinyExtractor.sizes["features"]
@@ -41,7 +42,7 @@ def by_brute_force(samples, reference, precision_recall_k, density_coverage_k):
 
 @pytest.fixture(params=[1, 16, 50, 2048])
 def block(request, monkeypatch):
-    monkeypatch.setattr(precision_recall, "BLOCK", request.param)
+    monkeypatch.setattr(neighbours, "BLOCK", request.param)
 
 
 @pytest.mark.usefixtures("block")
@@ -112,18 +113,10 @@ def test_constant_sets():
     assert values(third, draw(30, 1, shift=50.0)) == [0, 0, 0, 0]
 
 
-def measured(samples, reference, official=False):
-    metric = PrecisionRecall()
-    metric.begin(len(samples), TinyExtractor(official))
-    metric.update({"features": reference}, None, torch.arange(len(reference)), real=True)
-    metric.update({"features": samples}, None, torch.arange(len(samples)), real=False)
-    return metric.compute()
-
-
 @pytest.mark.parametrize(("official", "suffix"), [(True, "@40"), (False, "_tiny-00000000@40")])
 def test_it_reports_the_four_values(official, suffix):
     samples, reference = draw(40, 1, 0.7), draw(50, 2)
-    reported = measured(samples, reference, official)
+    reported = measured(PrecisionRecall(), {"features": samples}, KnownReference(reference), official=official)
     assert list(reported) == [f"{name}{suffix}" for name in ("precision", "recall", "density", "coverage")]
     assert [float(value) for value in reported.values()] == pytest.approx(by_brute_force(samples, reference, 3, 5))
 
@@ -138,5 +131,5 @@ def test_it_reports_the_four_values(official, suffix):
 )
 def test_too_few_images_for_neighbours_are_refused(samples, reference, named):
     with pytest.raises(UserError, match=named + ": an image needs"):
-        PrecisionRecall().check(samples, reference, TinyExtractor())
-    PrecisionRecall().check(4, 6, TinyExtractor())
+        PrecisionRecall().check(samples, reference_of(reference), TinyExtractor())
+    PrecisionRecall().check(4, reference_of(6), TinyExtractor())

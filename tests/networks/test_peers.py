@@ -4,9 +4,6 @@ LANGEVIN_PEERS names a folder with checkouts of improved-diffusion, guided-diffu
 says how to get them and what came out.
 """
 
-import importlib
-import os
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -45,21 +42,6 @@ ADM = IDDPM | {
     "symmetric_padding": False,
     "residual_resampling": True,
 }
-
-
-@pytest.fixture
-def peer(monkeypatch):
-    """Import a module of a peer's checkout."""
-    torch.manual_seed(0)  # Fourier frequencies
-
-    def load(checkout, module):
-        folder = Path(os.environ.get("LANGEVIN_PEERS", "unset")) / checkout
-        if not folder.is_dir():
-            pytest.skip(f"no {checkout} in LANGEVIN_PEERS: see tests/networks/peers.md")
-        monkeypatch.syspath_prepend(str(folder))
-        return importlib.import_module(module)
-
-    return load
 
 
 def ours(own, converted, size, out_channels=3, classes=None):

@@ -37,7 +37,9 @@ def ranks(folder, run):
 def test_it_trains_into_one_folder(run):
     assert [path.name for path in run.directory.parent.iterdir()] == ["run"]
     kept = {path.name for path in run.directory.iterdir()} - {".lock"}
-    assert kept == {"checkpoints", "config.yaml", "metrics.csv", "samples"}
+    assert kept == {"checkpoints", "config.yaml", "evaluations", "metrics.csv", "samples"}
+    (protocol,) = (run.directory / "evaluations").iterdir()
+    assert protocol.name.startswith("protocol-"), "and the samples are gone"
     assert sorted(os.listdir(run.directory / "checkpoints")) == ["best.ckpt", "last.ckpt"]
     assert len(os.listdir(run.directory / "samples")) == 4
     assert read_checkpoint(run.last)["global_step"] == 4

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,25 +29,29 @@ def killed_at(directory, process, log):
     return read_checkpoint(directory / "checkpoints" / "last.ckpt")["global_step"]
 
 
+@contextmanager
+def started(folder, *options):
+    """A run in a process of its own, and its log; the process is gone in the end."""
+    log = folder / "log"
+    arguments = {argument.partition("=")[0]: argument for argument in (*TINY, *options)}
+    command = [sys.executable, ROOT / "train.py", *arguments.values(), f"output_dir={folder}", "name=run"]
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file)
+        try:
+            yield process, log
+        finally:
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.parametrize(
     "extra", [pytest.param((), id="plain"), pytest.param(LOSS_AWARE, id="loss_aware", marks=pytest.mark.slow)]
 )
 def test_a_killed_run_goes_on_to_the_same_end(tmp_path, monkeypatch, extra):
     options = (*QUIET, *extra, "callbacks.checkpoint.every_minutes=0.0005")
-    log = tmp_path / "log"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    arguments = {argument.partition("=")[0]: argument for argument in (*TINY, *options, "trainer.max_steps=100000")}
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, ROOT / "train.py", *arguments.values(), f"output_dir={tmp_path}", "name=run"],
-            stdout=file,
-            stderr=file,
-        )
-        try:
-            step = killed_at(tmp_path / "run", process, log)
-        finally:
-            process.kill()
-            process.wait()
+    with started(tmp_path, *options, "trainer.max_steps=100000") as (process, log):
+        step = killed_at(tmp_path / "run", process, log)
     assert step >= 1
     # A second kill, in the middle of saving, would have left this behind.
     leftover = tmp_path / "run" / "checkpoints" / ".last.ckpt.0123abcd"
@@ -60,3 +65,25 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path, monkeypatch, extra):
     assert differing(trained(resumed), trained(whole)) == []
     assert [row["step"] for row in whole.rows] == [str(number) for number in range(1, step + 13)]
     assert resumed.rows == whole.rows
+
+
+def test_a_run_killed_while_it_is_evaluated_goes_on_to_the_same_values(tmp_path, monkeypatch, made):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    evaluated = "metrics=[class_accuracy]", "evaluation.every_n_steps=2", "evaluation.num_samples=40"
+    options = (*QUIET, *evaluated, "evaluation.batch_size=2", "sampler.steps=30", "trainer.max_steps=4")
+    samples = tmp_path / "run" / "evaluations"
+    with started(tmp_path, *options) as (process, log):
+        deadline = time.monotonic() + 120
+        while len(list(samples.glob(".training-*/*.npz"))) < 5:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+    kept = 2 * len(list(samples.glob(".training-*/*.npz")))
+
+    resumed = train(tmp_path, *options)
+    assert len(made) == 2 * 40 - kept, "the weights are the same bits, and so are the samples that were there"
+    assert not list(samples.glob(".training-*"))
+    whole = train(tmp_path, *options, name="whole")
+    assert differing(trained(resumed), trained(whole)) == []
+    assert resumed.rows == whole.rows
+    assert [row["step"] for row in whole.rows if row["eval/class_accuracy"]] == ["2", "4"]

@@ -11,6 +11,7 @@ from training_helpers import BUSY, QUIET, column, train
 from langevin.build.saved import load_model
 from langevin.images import to_uint8
 from langevin.metrics.evaluation import Evaluation
+from langevin.metrics.reference import Reference
 from langevin.training.callbacks.samples import SampleGrid
 
 SCALE = 8  # small pictures are shown at 64 pixels
@@ -114,12 +115,13 @@ def test_evaluation_values_are_those_of_the_samples(busy):
     data = make_data(model.cfg)
     data.prepare_data()
     evaluation = make_evaluation(model.cfg)
-    evaluation.prepare(8, data.train_set.images, data.train_set.labels)
+    evaluation.prepare(8, Reference(data.train_set.images, data.train_set.labels), np.arange(8))
+    evaluation.gather()
     for batch in model.generator(model.cfg, None)(model.denoiser, range(8), 0, 8, "cpu"):
         evaluation.add(batch.images, batch.labels, batch.indices)
     values = column(busy.rows, "eval/class_accuracy")
     assert list(values) == [2, 4, 5]
-    assert values[5] == evaluation.compute()["class_accuracy"]
+    assert {"class_accuracy": values[5]} == evaluation.compute()["class_accuracy"]
     assert "step 5: class_accuracy" in busy.out + busy.err
 
 
@@ -128,11 +130,9 @@ def test_evaluation_starts_anew_each_time(still, monkeypatch, tmp_path):
     values = column(still.rows, "eval/class_accuracy")
     assert values[2] == values[4]
     rounds, references = [], []
-    add, add_reference = Evaluation.add, Evaluation.add_reference
+    add, gather = Evaluation.add, Evaluation.gather
     monkeypatch.setattr(Evaluation, "add", lambda self, *a: (rounds.append(a[2].tolist()), add(self, *a))[1])
-    monkeypatch.setattr(
-        Evaluation, "add_reference", lambda self, *a: (references.append(a), add_reference(self, *a))[1]
-    )
+    monkeypatch.setattr(Evaluation, "gather", lambda self, *a: (references.append(a), gather(self, *a))[1])
     train(
         tmp_path,
         *QUIET,
@@ -142,7 +142,7 @@ def test_evaluation_starts_anew_each_time(still, monkeypatch, tmp_path):
         "trainer.max_steps=4",
     )
     assert rounds == [[0, 1, 2, 3, 4], [5, 6, 7]] * 2
-    assert references == [(5,)]
+    assert references == [()]
 
 
 def test_no_gradient_is_kept(tmp_path, monkeypatch):

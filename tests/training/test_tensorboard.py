@@ -26,9 +26,13 @@ def events(run):
 
 def test_scalars_are_those_of_the_csv_file(run, events):
     rows = read_csv(run.directory / "metrics.csv")
-    names = set(rows[0]) - {"step"}
+    names = set(rows[0]) - {"step", "eval/protocol"}
     assert names <= set(events.Tags()["scalars"])
     assert {"train/loss", "train/learning_rate", "train/images_per_second", "val/loss", "eval/class_accuracy"} <= names
+    (protocol,) = {row["eval/protocol"] for row in rows} - {""}
+    texts = events.Tensors("eval/protocol/text_summary")
+    assert all(f"{protocol}: {{".encode() in text.tensor_proto.string_val[0] for text in texts)
+    assert len(texts) == 2
     for name in names:
         logged = {event.step: event.value for event in events.Scalars(name)}
         assert logged == pytest.approx(column(rows, name), rel=1e-6)

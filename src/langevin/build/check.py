@@ -48,11 +48,16 @@ SUPPLIED = frozenset({"label"})
 """What a batch of data tells of its images."""
 
 
+def unused_groups(classifies: bool) -> tuple[str, ...]:
+    """The groups that mean nothing to a classifier, or to a model of pictures."""
+    return OF_PICTURES if classifies else ("classifier",)
+
+
 def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     """The mistakes in a training config that show without Lightning; `langevin.build.run.rehearse` finds the others."""
     if is_classifier(cfg) and cfg.get("model") is not None:
         return [Mistake("classifier", "is trained alone, without a model of pictures; add task=classifier")]
-    unused = OF_PICTURES if is_classifier(cfg) else ("classifier",)
+    unused = unused_groups(is_classifier(cfg))
     required = [group for group in groups() if group not in (*BUNDLES, *OPTIONAL, *unused)]
     mistakes = structure(cfg, RUN_OPTIONS, required, (*OPTIONAL, *unused))
     mistakes += [Mistake(group, "means nothing to a classifier; leave it out") for group in unused if cfg.get(group)]
@@ -80,7 +85,7 @@ def check_model(cfg: DictConfig, also: Collection[str] = (), facts: DataFacts | 
         ConfigError: with all of them.
     """
     part = OmegaConf.masked_copy(cfg, [group for group in (*MODEL, *also) if group in cfg])
-    unused = OF_PICTURES if is_classifier(cfg) else ("classifier",)
+    unused = unused_groups(is_classifier(cfg))
     required = [group for group in (*MODEL, *also) if group not in (*OPTIONAL, *unused)]
     mistakes = structure(part, {}, required, (*OPTIONAL, *unused))
     mistakes += contradictions(part, {path.partition(".")[0] for path, _ in mistakes}, facts)
@@ -107,17 +112,15 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
         mistakes.extend(found)
         return component
 
-    def suits(group: str, part: Any, *others: Any) -> bool:
-        """Whether a part, if all these could be built, says that it suits the others."""
+    def suits(group: str, part: Any, *others: Any) -> None:
+        """See that a part, if all these could be built, says that it suits the others."""
         if any(each is None for each in (part, *others)):
-            return False
+            return
         try:
             part.check(*others)
         except UserError as error:
             # A part speaks of itself without its name: "keeps a history for each discrete time, but ...".
             mistakes.append(Mistake(group, f"{type(part).__name__} {error}"))
-            return False
-        return True
 
     schedule, parameterization, variance = build("schedule"), build("parameterization"), build("variance")
     for name in cfg.get("rescalings") or {}:

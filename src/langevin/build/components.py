@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from langevin.build.make import make, mistake
+from langevin.config.types import plain
 from langevin.config.validate import ConfigError
 from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Denoise, Denoiser
@@ -114,12 +115,17 @@ def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None =
     def guide(denoiser: Denoiser, device: torch.device | str) -> Denoise:
         return denoiser if guidance is None else Guided(denoiser, guidance.to(device))
 
-    return Generator(make_sampler(cfg), guide, facts.shape, num_classes, labels)
+    settings = {group: None if cfg.get(group) is None else plain(cfg[group]) for group in ("ema", *SAMPLING)}
+    return Generator(make_sampler(cfg), guide, facts.shape, num_classes, labels, settings)
 
 
 def loaders() -> dict[str, Callable[..., Any]]:
-    """What a guidance may ask for: other models, by the option that names a run and its value."""
+    """What guidance and features may ask for: other models, by the option that names a run and its value."""
     # Not at the top: to load a model is to check its config, which is done here.
-    from langevin.build.saved import classifier_for_guidance, denoiser_for_guidance
+    from langevin.build.saved import classifier_for_features, classifier_for_guidance, denoiser_for_guidance
 
-    return {"load_classifier": classifier_for_guidance, "load_denoiser": denoiser_for_guidance}
+    return {
+        "load_classifier": classifier_for_guidance,
+        "load_denoiser": denoiser_for_guidance,
+        "load_clean_classifier": classifier_for_features,
+    }

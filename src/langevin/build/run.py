@@ -5,32 +5,35 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
-import langevin
 from langevin.build.components import (
     is_classifier,
     is_conditional,
+    loaders,
     make_generator,
     make_model,
     make_objective,
     make_schedule,
 )
 from langevin.build.make import attempt, make
+from langevin.build.saved import record_of
+from langevin.config.types import plain
 from langevin.config.validate import Mistake
+from langevin.data.cache import resolve_cache_dir
 from langevin.data.module import ImageDataModule
 from langevin.data.read_images import read_images
 from langevin.errors import UserError
 from langevin.facts import DataFacts
 from langevin.likelihood.base import Likelihood
 from langevin.metrics.evaluation import Evaluation
+from langevin.metrics.reference import Reference, read_statistics
 from langevin.training.callbacks.likelihood import MeasureLikelihoods
 from langevin.training.loggers.csv import CSVFile
 from langevin.training.module import DiffusionModule
@@ -63,15 +66,11 @@ def make_module(cfg: DictConfig, facts: DataFacts) -> DiffusionModule:
     )
 
 
-def record_of(cfg: DictConfig, facts: DataFacts) -> dict[str, Any]:
-    """What a checkpoint stores beside the weights, so that the model can be rebuilt: plain values."""
-    return {"version": langevin.__version__, "config": OmegaConf.to_yaml(cfg, resolve=True), "facts": facts.plain()}
-
-
 def make_evaluation(cfg: DictConfig) -> Evaluation:
     """The config's metrics over its features."""
     metrics = {name: make(cfg, f"metrics.{name}") for name in cfg.metrics}
-    return Evaluation(make(cfg, "features"), metrics)
+    directory = resolve_cache_dir(cfg.loader.cache_dir) / "statistics"
+    return Evaluation(make(cfg, "features", **loaders()), metrics, directory, plain(cfg.metrics))
 
 
 def make_likelihoods(cfg: DictConfig, image_size: int) -> dict[str, Likelihood]:
@@ -99,7 +98,7 @@ def rehearse(cfg: DictConfig) -> list[Mistake]:
     stand_ins |= {f"{group}.{name}": anything for group in ("callbacks", "loggers") for name in cfg.get(group) or {}}
     stand_ins |= {f"metrics.{name}": {} for name in cfg.get("metrics") or {}}
     if cfg.get("metrics"):
-        stand_ins |= {"features": {}, "evaluation": makers}
+        stand_ins |= {"features": loaders(), "evaluation": {**makers, "run_dir": Path()}}
     mistakes = []
     for path, offered in stand_ins.items():
         with warnings.catch_warnings(action="ignore"):
@@ -121,13 +120,10 @@ def make_trainer(cfg: DictConfig, run_dir: Path, facts: DataFacts, data: ImageDa
     if cfg.get("metrics"):
         evaluation = make_evaluation(cfg)
         images = data.train_set
-        evaluation.prepare(
-            cfg.evaluation.num_samples,
-            images.images,
-            images.labels if data.num_classes is not None else None,
-            conditional=generator is not None and generator.labels is not None,
-        )
-        callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator))
+        reference = Reference(images.images, images.labels if data.num_classes is not None else None)
+        number = cfg.evaluation.num_samples
+        evaluation.prepare(number, reference, None if generator is None else generator.asked(number))
+        callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator, run_dir=run_dir))
     if likelihoods := make_likelihoods(cfg, facts.image_size):
         callbacks.append(MeasureLikelihoods(likelihoods))
     loggers: list[Logger] = [CSVFile(run_dir / "metrics.csv")]
@@ -135,17 +131,19 @@ def make_trainer(cfg: DictConfig, run_dir: Path, facts: DataFacts, data: ImageDa
     return make(cfg, "trainer", run_dir=run_dir, callbacks=callbacks, loggers=loggers)
 
 
-def open_reference(cfg: DictConfig) -> tuple[np.ndarray, np.ndarray | None]:
-    """The reference pictures of an evaluation, uint8 (N, H, W, C), and their labels: a file's, or a training set's.
+def open_reference(cfg: DictConfig) -> Reference:
+    """The reference of an evaluation: a file's, or the training set of `data`.
 
     Raises:
-        UserError: when they are missing or damaged.
+        UserError: when it is missing or damaged.
     """
     if cfg.reference is not None:
-        return read_images(cfg.reference, "reference", cfg.loader.cache_dir)
+        if cfg.reference.endswith(".npz") and (statistics := read_statistics(cfg.reference)) is not None:
+            return statistics
+        return Reference(*read_images(cfg.reference, "reference", cfg.loader.cache_dir))
     data = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
     data.prepare_data()
-    return data.train_set.images, None if data.num_classes is None else data.train_set.labels
+    return Reference(data.train_set.images, None if data.num_classes is None else data.train_set.labels)
 
 
 def launch(accelerator: str, devices: int | str) -> Fabric:

@@ -1,21 +1,27 @@
-"""Rebuilds models from their checkpoints; imports no Lightning."""
+"""What a checkpoint holds of a model, and the model rebuilt from it; imports no Lightning."""
 
 import copy
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
+import langevin
 from langevin.build.check import check_model
 from langevin.build.components import is_conditional, make_generator, make_model
+from langevin.build.make import make
 from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
 from langevin.config.types import TARGET
-from langevin.diffusion.classifier import NoisyClassifier
+from langevin.diffusion.classifier import CleanClassifier, NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import UserError
 from langevin.facts import DataFacts
 from langevin.samplers.generate import Generator
+
+AVERAGED = "ema.network."
+"""What the names of the averaged weights begin with."""
 
 
 class Model(NamedTuple):
@@ -36,6 +42,17 @@ class Model(NamedTuple):
     def generator(self, cfg: DictConfig, labels: list[int] | None) -> Generator:
         """What makes its pictures; `cfg` is its config with other choices of sampler, grid and guidance."""
         return make_generator(cfg, self.facts, labels)
+
+
+def record_of(cfg: DictConfig, facts: DataFacts) -> dict[str, Any]:
+    """What a checkpoint stores beside the weights, so that the model can be rebuilt: plain values."""
+    return {"version": langevin.__version__, "config": OmegaConf.to_yaml(cfg, resolve=True), "facts": facts.plain()}
+
+
+def checkpoint_of(network: nn.Module, record: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of a network that has not been trained here: its weights, and the record, as of step 0."""
+    weights = {AVERAGED + name: tensor for name, tensor in network.state_dict().items()}
+    return {RECORD: record, "state_dict": weights, "global_step": 0}
 
 
 def load_model(path: Path) -> Model:
@@ -67,10 +84,20 @@ def classifier_for_guidance(option: str, value: str) -> tuple[NoisyClassifier, D
     Raises:
         UserError: as `load_model`, the other way round; it names the option.
     """
-    model, _, facts, _ = _rebuilt_for(option, value)
-    if not isinstance(model, NoisyClassifier):
-        raise UserError(f"{option} is {value}; allowed: a classifier's run (task=classifier), and this is a denoiser's")
-    return model, facts
+    classifier, _, facts = _classifier_for(option, value)
+    return classifier, facts
+
+
+def classifier_for_features(option: str, value: str) -> tuple[CleanClassifier, DataFacts, str]:
+    """The like for pictures without noise; and the name of the data that it was trained on.
+
+    Raises:
+        UserError: as `classifier_for_guidance`.
+    """
+    classifier, cfg, facts = _classifier_for(option, value)
+    # What another library's weights were trained on is not known.
+    name = "imported" if cfg.get("data") is None else make(cfg, "data").name
+    return CleanClassifier(classifier).eval(), facts, name
 
 
 def denoiser_for_guidance(option: str, value: str) -> tuple[Denoiser, DataFacts, bool]:
@@ -83,6 +110,13 @@ def denoiser_for_guidance(option: str, value: str) -> tuple[Denoiser, DataFacts,
     if not isinstance(model, Denoiser):
         raise UserError(f"{option} is {value}; allowed: the run of a model of pictures, and this is a classifier's")
     return model, facts, is_conditional(cfg)
+
+
+def _classifier_for(option: str, value: str) -> tuple[NoisyClassifier, DictConfig, DataFacts]:
+    model, cfg, facts, _ = _rebuilt_for(option, value)
+    if not isinstance(model, NoisyClassifier):
+        raise UserError(f"{option} is {value}; allowed: a classifier's run (task=classifier), and this is a denoiser's")
+    return model, cfg, facts
 
 
 def _rebuilt_for(option: str, value: str) -> tuple[Denoiser | NoisyClassifier, DictConfig, DataFacts, int]:
@@ -103,10 +137,8 @@ def _rebuilt(path: Path) -> tuple[Denoiser | NoisyClassifier, DictConfig, DataFa
         model = make_model(cfg, facts)
     except UserError as error:
         raise UserError(f"checkpoint {path} cannot be rebuilt: {error}") from error
-    prefix = "ema.network."
-    weights = {
-        name.removeprefix(prefix): value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)
-    }
+    state = checkpoint["state_dict"].items()
+    weights = {name.removeprefix(AVERAGED): value for name, value in state if name.startswith(AVERAGED)}
     try:
         model.network.load_state_dict(weights)
     except RuntimeError as error:

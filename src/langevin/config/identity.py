@@ -41,11 +41,11 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         prefixes = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
         return bool(prefixes.intersection(YET_IDENTITY)) or not prefixes.intersection(NOT_IDENTITY)
 
-    return {path: value for path, value in flatten(cfg) if decides(path)}
+    return {path: value for path, value in flatten(plain(cfg)) if decides(path)}
 
 
-def flatten(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
-    """All values with their paths; lists are values."""
+def flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """All of some nested values with their paths; lists are values."""
 
     def walk(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for key, value in node.items():
@@ -54,7 +54,7 @@ def flatten(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
             else:
                 yield f"{prefix}{key}", value
 
-    return walk(plain(cfg), "")
+    return walk(values, "")
 
 
 def automatic_name(cfg: DictConfig, choices: Mapping[str, Any]) -> str:

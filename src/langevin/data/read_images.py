@@ -1,7 +1,9 @@
 """Images to be evaluated: samples or a reference set, from a folder, a zip or an .npz file."""
 
+import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +48,16 @@ def read_images(
         raise UserError(f"{images.pictures.name(0)} cannot be used: {error}; replace or remove it") from error
     cache = open_or_build(resolve_cache_dir(cache_dir), "images", files.fingerprint(), transform, lambda: images)
     return cache.images, labels
+
+
+def read_record(path: str) -> dict[str, Any] | None:
+    """How the samples at a place that `read_images` has read were made, if sample.py has written them; else None."""
+    samples = Path(path).expanduser() / "samples.npz"
+    file = samples if samples.is_file() else Path(path).expanduser()
+    if file.suffix != ".npz":
+        return None
+    with np.load(file, allow_pickle=False) as arrays:
+        return json.loads(str(arrays["record"])) if "record" in arrays else None
 
 
 def _read_npz(path: str, option: str) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:

@@ -1,8 +1,12 @@
 """The class of a noisy picture."""
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from langevin.diffusion.level import like
 from langevin.diffusion.parameterization import Parameterization
 from langevin.diffusion.schedules.schedule import Schedule
 
@@ -40,3 +44,27 @@ class NoisyClassifier(nn.Module):
     def with_network(self, network: nn.Module) -> "NoisyClassifier":
         """The same model with another network, such as one of averaged weights."""
         return NoisyClassifier(network, self.schedule, self.parameterization)
+
+
+class CleanClassifier(nn.Module):
+    """A classifier of noisy pictures, asked about clean ones: the same answer for the same pictures, without a draw.
+
+    It knows no time before the schedule's `t_min`, of least noise. So it is told that time, and shown ``alpha x`` of
+    it: x_t without its noise, which there is too little to be missed.
+
+    Args:
+        classifier: whose network can be asked for its `features`, and to `classify` them.
+    """
+
+    def __init__(self, classifier: NoisyClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the classes of pictures (B, C, H, W) in [-1, 1] are told by, (B, D), and their logits, (B, classes)."""
+        schedule = self.classifier.schedule
+        t = torch.tensor(schedule.t_min, dtype=torch.float64)
+        x_t = like(schedule(t).alpha, x) * x
+        network: Any = self.classifier.network
+        features = network.features(*self.classifier.parameterization.present(schedule, x_t, t))
+        return features, network.classify(features)

@@ -11,7 +11,7 @@ from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
 from langevin.facts import DataFacts
-from langevin.guidance.guidance import Guidance, require_same_process
+from langevin.guidance.guidance import Guidance, require_same_pictures, require_same_process
 
 
 class Autoguidance(Guidance):
@@ -48,11 +48,7 @@ class Autoguidance(Guidance):
             raise UserError(f"{self.option}; allowed: an unconditional model, as the one that it is to guide")
         if facts is None:
             return
-        if self.facts.shape != facts.shape:
-            raise UserError(
-                f"{self.option}; allowed: one for pictures of (channels, height, width) {facts.shape}, as the "
-                f"model's are; it is for {self.facts.shape}"
-            )
+        require_same_pictures(self.option, self.facts, facts)
         if self.conditional and self.facts.num_classes != facts.num_classes:
             raise UserError(
                 f"{self.option}; allowed: one for the {facts.num_classes} classes that the model is told; it is told "

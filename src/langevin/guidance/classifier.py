@@ -14,7 +14,7 @@ from langevin.diffusion.level import like
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
 from langevin.facts import DataFacts
-from langevin.guidance.guidance import Guidance, require_same_process
+from langevin.guidance.guidance import Guidance, require_same_pictures, require_same_process
 
 
 class Classifier(Guidance):
@@ -58,11 +58,7 @@ class Classifier(Guidance):
             raise UserError("form is score; allowed: mean, since the schedule ends without any signal to move")
         if facts is None:
             return
-        if self.facts.shape != facts.shape:
-            raise UserError(
-                f"{self.option}; allowed: one for pictures of (channels, height, width) {facts.shape}, as the "
-                f"model's are; it is for {self.facts.shape}"
-            )
+        require_same_pictures(self.option, self.facts, facts)
         if conditional and self.num_classes != facts.num_classes:
             raise UserError(
                 f"{self.option}; allowed: one for the {facts.num_classes} classes that the model is told; it knows "

@@ -84,3 +84,21 @@ def require_same_process(option: str, other: Schedule, schedule: Schedule | None
             f"{option}: it was trained on another noise process than the model; allowed: one with the model's own "
             "schedule and rescalings, to the last parameter"
         )
+
+
+def require_same_pictures(option: str, other: DataFacts, facts: DataFacts) -> None:
+    """See that another model is for pictures of this one's shape.
+
+    Args:
+        option: what the other was chosen by, for the message.
+        other: what it knows of its data.
+        facts: what this one does.
+
+    Raises:
+        UserError: when the two shapes differ.
+    """
+    if other.shape != facts.shape:
+        raise UserError(
+            f"{option}; allowed: one for pictures of (channels, height, width) {facts.shape}, as the model's are; it "
+            f"is for {other.shape}"
+        )

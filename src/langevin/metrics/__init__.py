@@ -1,1 +1,1 @@
-"""Feature extractors and distances between sets of images."""
+"""Distances between sets of images, and other measures of them: one file a metric."""

@@ -2,84 +2,83 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
+from torchmetrics import Metric
 
-from langevin.metrics.features import FeatureExtractor
+from langevin.features.extractor import FeatureExtractor
+from langevin.metrics.gathered import Rows
+from langevin.metrics.reference import Reference
 from langevin.sums import SumMetric
 
 
 class SampleMetric(SumMetric, ABC):
     """A metric of generated images, exact under any number of processes and any batch size.
 
-    `Evaluation` calls, in this order: `check`; `begin`; `fit`; `update` with ``real=True`` on this process's share of
-    the reference (where `needs_reference`); then for each round `update` with ``real=False`` on this process's
-    share of the samples, `compute`, `reset`.
-
-    What `update` gathers is added in `begin`: sums over the images, or rows of them, which `compute` sees from all
-    processes in an order that means nothing. States named ``reference_...`` survive `reset`.
+    `Evaluation` calls, in this order: `check`; `begin`; `fit`; then for each round `update` on this process's share of
+    the samples, `compute`, `reset`. What `update` gathers is added in `begin`: sums over the images, or children that
+    are metrics themselves (`Moments`, `Rows`), which `compute` sees from all processes.
 
     Attributes:
-        needs_features: whether `update` reads the extractor's outputs.
-        needs_reference: whether `update` must see the reference images.
+        reads: the extractor's outputs that `update` reads.
+        moments_of: the outputs of whose Gaussian in the reference `fit` asks.
+        rows_of: the outputs of which `fit` asks for every reference image.
+        needs_pictures: whether `fit` asks for the reference's pictures themselves.
         needs_labels: whether the samples and the reference must come with class labels.
+        limits: its parameters that change no value: those that only refuse an evaluation, or choose what is shown.
     """
 
-    needs_features: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...]] = ()
+    moments_of: ClassVar[tuple[str, ...]] = ()
+    rows_of: ClassVar[tuple[str, ...]] = ()
+    needs_pictures: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
+    limits: ClassVar[tuple[str, ...]] = ()
 
     num_samples: int
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._no_rows: dict[str, Tensor] = {}
-
-    def check(self, num_samples: int, num_reference: int, features: FeatureExtractor) -> None:
-        """Find a user's mistake before any work; the extractor's weights are not loaded yet.
+    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
+        """Find a user's mistake before any work.
 
         Args:
             num_samples: how many images will be generated, at least 1, over all processes.
-            num_reference: how many reference images there are, over all processes.
-            features: the extractor, for its `sizes`.
+            reference: what they are compared with, not yet gathered.
+            features: the extractor, of which as little as `sizes` may be known yet.
+
+        Raises:
+            UserError: when the metric cannot be computed so.
+        """
+
+    def check_labels(self, labels: NDArray[np.int64], reference: Reference, features: FeatureExtractor) -> None:
+        """The like of `check`, of the classes; called where `needs_labels`.
+
+        Args:
+            labels: the class that each sample will be asked to show, (num_samples,).
+            reference: as in `check`.
+            features: as in `check`.
 
         Raises:
             UserError: when the metric cannot be computed so.
         """
 
     def begin(self, num_samples: int, features: FeatureExtractor) -> None:
-        """Add the states for an evaluation of `num_samples` images; an override calls this first.
-
-        Args:
-            num_samples: as in `check`.
-            features: the extractor, its weights loaded if `needs_features`.
-        """
+        """Add the states for an evaluation of `num_samples` images; an override calls this first."""
         self.num_samples = num_samples
 
-    def fit(self, images: np.ndarray, labels: np.ndarray | None) -> None:
-        """See the whole reference set, the same on every process; for metrics that need it at once.
-
-        Args:
-            images: uint8 (N, H, W, C).
-            labels: integers (N,), or None where the reference has none.
-
-        Raises:
-            UserError: when the reference does not suit the metric.
-        """
+    def fit(self, reference: Reference) -> None:
+        """See the reference, gathered, the same on every process; an override keeps of it what `compute` needs."""
 
     @abstractmethod
-    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor, real: bool) -> None:
-        """Count in some images.
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
+        """Count in some samples.
 
         Args:
-            outputs: ``images``, uint8 (B, C, H, W), and, where `needs_features`, the extractor's outputs.
-            labels: the class that each image was asked for or has, integers (B,), or None.
-            index: which of the ``num_samples`` (or reference) images each one is, integers (B,).
-            real: whether they are reference images, which only a metric with `needs_reference` is given.
+            outputs: ``images``, uint8 (B, C, H, W), and the extractor's outputs, `reads` among them.
+            labels: the class that each image was asked for, integers (B,), or None.
+            index: which of the ``num_samples`` images each one is, integers (B,).
         """
 
     @abstractmethod
@@ -90,82 +89,71 @@ class SampleMetric(SumMetric, ABC):
             RuntimeError: when other than `num_samples` images were counted in.
         """
 
+    def picture(self) -> NDArray[np.uint8] | None:
+        """What of the last `compute` is to be looked at: (H, W, 3), the same on every process; None if nothing is."""
+        return None
+
+    def details(self) -> dict[str, Any] | None:
+        """What else the last `compute` found, as plain values, the same on every process; None if nothing."""
+        return None
+
     def reset(self) -> None:
         """Forget the samples, keep the reference."""
-        # torchmetrics empties a list in place.
-        reference = {
-            name: list(state) if isinstance(state, list) else state
-            for name, state in self.metric_state.items()
-            if name.startswith("reference_")
-        }
         super().reset()
-        for name in self._no_rows:
-            self._clear_rows(name)
-        for name, state in reference.items():
-            setattr(self, name, state)
+        for child in self.children():
+            if isinstance(child, Metric):
+                child.reset()
 
-    def _add_rows(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:
-        """Add a list state of tensors (any number of rows, *shape), which the processes join into one."""
-        self.add_state(name, [], dist_reduce_fx="cat")
-        self._no_rows[name] = torch.empty(0, *shape, dtype=dtype)
-        self._clear_rows(name)
-
-    def _clear_rows(self, name: str) -> None:
-        # Never an empty list, for which torchmetrics would send others a tensor of another shape and type.
-        setattr(self, name, [self._no_rows[name].to(self.device)])
-
-    def _rows(self, name: str) -> Tensor:
-        """All rows of a list state; within `compute`, those of all processes."""
-        return dim_zero_cat(getattr(self, name))
-
-    def _require_all(self, count: Tensor) -> None:
+    def _require_all(self, count: int | Tensor) -> None:
         # A name that says @50000 must not stand on fewer images, or on some twice.
         if int(count) != self.num_samples:
             raise RuntimeError(f"{type(self).__name__} was given {int(count)} of {self.num_samples} samples")
 
 
-class FeatureSetMetric(SampleMetric):
-    """A metric that needs the features of all samples and of the whole reference at once, in the images' order.
+class SampleSetMetric(SampleMetric):
+    """A metric that needs the features of all samples at once, in the images' order."""
 
-    Each process keeps the float32 features of its share (410 MB for 50,000 images and Inception) on its device; for
-    `compute`, every process gathers them all.
-    """
+    reads = ("features",)
 
-    needs_features = True
-    needs_reference = True
-
-    features: list[Tensor]
-    index: list[Tensor]
-    reference_features: list[Tensor]
-    reference_index: list[Tensor]
+    samples: Rows
 
     def begin(self, num_samples: int, features: FeatureExtractor) -> None:
-        """Add the lists, see the base class."""
+        """Make room for the rows, see the base class."""
         super().begin(num_samples, features)
-        for of in ("", "reference_"):
-            self._add_rows(f"{of}features", features.sizes["features"])
-            self._add_rows(f"{of}index", dtype=torch.int64)
+        self.samples = Rows(features.sizes["features"])
 
-    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor, real: bool) -> None:
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
         """Keep ``features`` (B, D) and the number of each image, see the base class."""
-        features = outputs["features"]
-        of = "reference_" if real else ""
-        getattr(self, f"{of}features").append(features)
-        getattr(self, f"{of}index").append(index.to(features.device))
+        self.samples.update(outputs["features"], index)
 
-    def _sets(self) -> tuple[Tensor, Tensor]:
-        """The features of the samples (`num_samples`, D) and of the reference (M, D), by the number of the image.
+    def _samples(self) -> Tensor:
+        """The features of the samples (`num_samples`, D), by the number of the image.
 
         Raises:
             RuntimeError: when an image is missing or was counted in twice.
         """
-        self._require_all(torch.tensor(len(self._rows("index"))))
-        return self._in_order("", "samples"), self._in_order("reference_", "reference images")
+        samples: Tensor = self.samples.compute()
+        self._require_all(len(samples))
+        return samples
 
-    def _in_order(self, of: str, name: str) -> Tensor:
-        index, order = self._rows(f"{of}index").sort()
-        if len(index) == 0:
-            raise RuntimeError(f"{type(self).__name__} was given no {name}")
-        if not torch.equal(index, torch.arange(len(index), device=index.device)):
-            raise RuntimeError(f"{type(self).__name__} was given some {name} twice, and others not at all")
-        return self._rows(f"{of}features")[order]
+
+class FeatureSetMetric(SampleSetMetric):
+    """A metric that needs the features of the whole reference too."""
+
+    rows_of = ("features",)
+
+    reference: Tensor
+
+    def fit(self, reference: Reference) -> None:
+        """Keep the reference's features, see the base class."""
+        self.reference = reference.rows("features")
+
+    def _sets(self) -> tuple[Tensor, Tensor]:
+        """The features of the samples, see `_samples`, and of the reference (M, D), in the pictures' order."""
+        samples = self._samples()
+        return samples, self.reference.to(samples.device)
+
+
+def counts(num_samples: int, reference: Reference) -> tuple[tuple[str, int], tuple[str, int | None]]:
+    """The two numbers of images that `SampleMetric.check` is given, each with what a user calls it."""
+    return ("num_samples", num_samples), ("the number of reference images", reference.number)

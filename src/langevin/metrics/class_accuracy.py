@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from langevin.errors import UserError
+from langevin.features.extractor import FeatureExtractor
 from langevin.metrics.base import SampleMetric
-from langevin.metrics.features import FeatureExtractor
+from langevin.metrics.reference import Reference
 
 
 class ClassAccuracy(SampleMetric):
@@ -21,11 +22,22 @@ class ClassAccuracy(SampleMetric):
     ``class_accuracy``; read it beside the classifier's own accuracy on real images, which bounds it.
     """
 
+    needs_pictures = True
     needs_labels = True
     higher_is_better = True
 
     count: Tensor
     correct: Tensor
+
+    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
+        """Refuse a reference without different classes, see the base class.
+
+        Raises:
+            UserError: when the reference holds fewer than two classes.
+        """
+        assert reference.labels is not None, "Evaluation.prepare() sees to labels"
+        if len(np.unique(reference.labels)) < 2:
+            raise UserError("metrics.class_accuracy needs reference images of at least two classes, the data has one")
 
     def begin(self, num_samples: int, features: FeatureExtractor) -> None:
         """Add the counts, see the base class."""
@@ -33,20 +45,14 @@ class ClassAccuracy(SampleMetric):
         self._add_sum("count", dtype=torch.int64)
         self._add_sum("correct", dtype=torch.int64)
 
-    def fit(self, images: np.ndarray, labels: np.ndarray | None) -> None:
-        """Fit the classifier, see the base class.
-
-        Raises:
-            UserError: when the reference holds fewer than two classes.
-        """
+    def fit(self, reference: Reference) -> None:
+        """Fit the classifier, see the base class."""
         from sklearn.svm import SVC
 
-        assert labels is not None, "Evaluation.prepare() sees to labels"
-        if len(np.unique(labels)) < 2:
-            raise UserError("metrics.class_accuracy needs reference images of at least two classes, the data has one")
-        self.classifier = SVC(C=10.0, kernel="rbf", gamma="scale").fit(_pixels(images), labels)
+        assert reference.images is not None
+        self.classifier = SVC(C=10.0, kernel="rbf", gamma="scale").fit(_pixels(reference.images), reference.labels)
 
-    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor, real: bool) -> None:
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
         """Count the images whose named class is their label, see the base class."""
         assert labels is not None, "Evaluation.add() sees to labels"
         named = self.classifier.predict(_pixels(outputs["images"].permute(0, 2, 3, 1).cpu().numpy()))

@@ -1,73 +1,164 @@
 """The one evaluation: used by the training callback and by evaluate.py alike."""
 
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch import distributed as dist
 from tqdm import tqdm
 
 from langevin.errors import UserError
+from langevin.features.extractor import BATCH, FeatureExtractor
+from langevin.images import enlargement
 from langevin.metrics.base import SampleMetric
-from langevin.metrics.features import FeatureExtractor
+from langevin.metrics.reference import Reference
+from langevin.protocol import protocol
+
+
+class Batch(Protocol):
+    """Some samples, see `Evaluation.add`."""
+
+    @property
+    def indices(self) -> Tensor:
+        """Which ones, integers (B,)."""
+
+    @property
+    def images(self) -> Tensor:
+        """Their pictures, uint8 (B, C, H, W)."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The classes that they were asked to show, integers (B,)."""
 
 
 class Evaluation:
     """Some metrics over one extractor: each image passes through it once, for all of them.
 
-    In this order: `prepare` and `add_reference` once, then any number of rounds of `add` (each process with its share
-    of the samples, possibly none), `compute` and `reset`. The values are the same for any number of processes and any
-    batch size. It is no `nn.Module`, so that held by a LightningModule its 95 MB of weights reach no checkpoint.
+    In this order: `prepare` and `gather` once, then any number of rounds of `add` (each process with its share of the
+    samples, possibly none), `compute` and `reset`. The values are the same for any number of processes and any batch
+    size. It is no `nn.Module`, so that held by a LightningModule its 95 MB of weights reach no checkpoint.
 
     Args:
         features: the extractor; its weights are looked for only if a metric needs them.
         metrics: the metrics by their names in the config; the reported names are the metrics' own.
+        directory: where the reference's statistics are kept from run to run.
+        settings: each metric's parameters, for the protocol.
     """
 
-    def __init__(self, features: FeatureExtractor, metrics: Mapping[str, SampleMetric]) -> None:
+    def __init__(
+        self,
+        features: FeatureExtractor,
+        metrics: Mapping[str, SampleMetric],
+        directory: Path,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self.features = features
         self.metrics = dict(metrics)
+        self.directory = directory
+        self.settings = {
+            name: {key: value for key, value in (settings or {}).get(name, {}).items() if key not in metric.limits}
+            for name, metric in self.metrics.items()
+        }
         self.device = torch.device("cpu")
+        self._waiting: list[tuple[Tensor, Tensor | None, Tensor]] = []
+        of_samples = {output for metric in self.metrics.values() for output in metric.reads}
+        self.moments_of = sorted({output for metric in self.metrics.values() for output in metric.moments_of})
+        self.rows_of = sorted({output for metric in self.metrics.values() for output in metric.rows_of})
+        self.outputs = sorted({*of_samples, *self.moments_of, *self.rows_of})
 
-    def prepare(
-        self,
-        num_samples: int,
-        reference_images: np.ndarray,
-        reference_labels: np.ndarray | None,
-        conditional: bool = True,
-    ) -> None:
-        """Find every mistake, then load the weights and fit what needs fitting: before anything is trained.
+    def prepare(self, num_samples: int, reference: Reference, labels: NDArray[np.int64] | None) -> None:
+        """Load the weights and find every mistake: before anything is trained or sampled.
 
         Args:
             num_samples: how many images each round generates, over all processes.
-            reference_images: uint8 (N, H, W, C), the whole reference, the same on every process; may be a memory map.
-            reference_labels: integers (N,), or None where the reference has no classes.
-            conditional: whether the samples will come with the class that they were asked for.
+            reference: what they are compared with.
+            labels: the class that each sample will be asked to show, (num_samples,); None where it will be asked for
+                none.
 
         Raises:
             UserError: when a metric cannot be computed so, or there are no weights.
         """
         if num_samples < 1:
             raise UserError(f"num_samples={num_samples}: must be at least 1")
-        for name, metric in self.metrics.items():
-            metric.check(num_samples, len(reference_images), self.features)
-            if metric.needs_labels and reference_labels is None:
-                raise UserError(f"metrics.{name} needs class labels, the data has none: drop it or use labelled data")
-            if metric.needs_labels and not conditional:
-                raise UserError(f"metrics.{name} needs a class-conditional model, this one is not: drop it")
-        if any(metric.needs_features for metric in self.metrics.values()):
-            channels = reference_images.shape[3]
-            if channels not in (1, 3):
-                needing = ", ".join(name for name, metric in self.metrics.items() if metric.needs_features)
-                raise UserError(f"images of {channels} channels: the metrics {needing} take images of 1 or 3 channels")
-            self.features.prepare()
+        # Before the weights are looked for, where what is wrong can be told without them.
+        known = hasattr(self.features, "sizes")
+        if known:
+            self._check(num_samples, reference, labels)
+        self.prepare_reference(reference)
+        if not known:
+            self._check(num_samples, reference, labels)
         for metric in self.metrics.values():
             metric.begin(num_samples, self.features)
-            metric.fit(reference_images, reference_labels)
-        self._reference = reference_images, reference_labels
+        self.num_samples = num_samples
         self.to(self.device)
+
+    def _check(self, num_samples: int, reference: Reference, labels: NDArray[np.int64] | None) -> None:
+        for name, metric in self.metrics.items():
+            lacking = {*metric.reads, *metric.moments_of, *metric.rows_of} - set(
+                self.features.sizes if self.outputs else ()
+            )
+            if metric.needs_labels and reference.labels is None:
+                raise UserError(f"metrics.{name} needs class labels, the data has none: drop it or use labelled data")
+            if metric.needs_labels and labels is None:
+                raise UserError(f"metrics.{name} needs a class-conditional model, this one is not: drop it")
+            if metric.needs_pictures and reference.images is None:
+                raise UserError(f"metrics.{name} needs the reference's pictures, not statistics alone: drop it")
+            if lacking:
+                raise UserError(
+                    f"metrics.{name} needs the extractor's {' and '.join(sorted(lacking))}, but {self.features.name} "
+                    f"gives {', '.join(self.features.sizes)}: drop it, or choose other features"
+                )
+            metric.check(num_samples, reference, self.features)
+            if metric.needs_labels and labels is not None:
+                metric.check_labels(labels, reference, self.features)
+
+    def prepare_reference(self, reference: Reference) -> None:
+        """Load the weights, and see that they suit the reference.
+
+        Raises:
+            UserError: when there are none, or they do not.
+        """
+        self.reference = reference
+        if not self.outputs:
+            return
+        self.features.prepare()
+        if reference.images is not None:
+            height, width, channels = reference.images.shape[1:]
+            self.features.check((channels, height, width), "reference")
+        offered = set(self.features.sizes)
+        reference.check(self.features, offered.intersection(self.moments_of), offered.intersection(self.rows_of))
+
+    def require_shape(self, shape: tuple[int, ...]) -> None:
+        """See that samples (channels, height, width) can be compared with the reference.
+
+        Raises:
+            UserError: when they cannot.
+        """
+        if self.reference.images is None:
+            return
+        height, width, channels = self.reference.images.shape[1:]
+        if shape != (channels, height, width):
+            raise UserError(
+                f"samples of (channels, height, width) = {shape} cannot be compared with reference images of "
+                f"{(channels, height, width)}: use the data that the model was trained on"
+            )
+
+    def protocol(self, samples: Mapping[str, Any] | None, values: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+        """The record that travels with its values, see `langevin.protocol`.
+
+        Args:
+            samples: how the samples were made; None where that is not known.
+            values: what `compute` returned.
+        """
+        measured = {
+            "num_samples": self.num_samples,
+            "features": self.features.record() if self.outputs else None,
+            "reference": self.reference.record(),
+        }
+        return protocol(measured, samples, self.settings, values)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the extractor and the metrics, at any time; `device` must know float64."""
@@ -77,25 +168,26 @@ class Evaluation:
             metric.to(self.device)
         return self
 
-    def add_reference(self, batch_size: int) -> None:
-        """Count in the reference, each process its share of the batches; nothing to do if no metric looks at it.
+    def gather(self) -> None:
+        """Have of the reference what the metrics need; every process must call it, a second call does little."""
+        self.reference.gather(self.features, self.moments_of, self.rows_of, self.device, self.directory)
+        for metric in self.metrics.values():
+            metric.fit(self.reference)
+
+    def measure(self, batches: Iterable[Batch], number: int, show: bool) -> dict[str, dict[str, float]]:
+        """One round: count in this process's samples as they come, and compute; every process must call it.
 
         Args:
-            batch_size: images passed through the extractor at once.
+            batches: this process's share.
+            number: how many samples they are.
+            show: whether to show how far it is.
         """
-        metrics = [metric for metric in self.metrics.values() if metric.needs_reference]
-        if not metrics:
-            return
-        images, labels = self._reference
-        rank, world = (dist.get_rank(), dist.get_world_size()) if _distributed() else (0, 1)
-        starts = range(rank * batch_size, len(images), world * batch_size)
-        for start in tqdm(starts, desc="Reference images", unit="batch", disable=rank != 0):
-            part = slice(start, start + batch_size)
-            # Copied, because torch must not share memory with a read-only memory map.
-            batch = torch.from_numpy(np.array(images[part])).permute(0, 3, 1, 2)
-            index = torch.arange(start, start + len(batch))
-            classes = None if labels is None else torch.from_numpy(np.array(labels[part]))
-            self._update(metrics, batch, classes, index, real=True)
+        self.reset()
+        with tqdm(total=number, desc="evaluate", unit="image", disable=not show) as bar:
+            for batch in batches:
+                self.add(batch.images, batch.labels, batch.indices)
+                bar.update(len(batch.indices))
+        return self.compute()
 
     def add(self, images: Tensor, labels: Tensor | None, index: Tensor) -> None:
         """Count in samples.
@@ -109,44 +201,59 @@ class Evaluation:
         Raises:
             UserError: when the samples and the reference differ in shape, or a metric needs labels and there are none.
         """
-        height, width, channels = self._reference[0].shape[1:]
-        shape, expected = tuple(images.shape[1:]), (channels, height, width)
-        if shape != expected:
-            raise UserError(
-                f"samples of (channels, height, width) = {shape} cannot be compared with reference images of "
-                f"{expected}: use the data that the model was trained on"
-            )
+        self.require_shape(tuple(images.shape[1:]))
         if labels is None and any(metric.needs_labels for metric in self.metrics.values()):
             needing = ", ".join(name for name, metric in self.metrics.items() if metric.needs_labels)
             raise UserError(f"metrics {needing}: the samples have no class labels: drop them or condition the samples")
-        self._update(list(self.metrics.values()), images, labels, index, real=False)
+        self._waiting.append((images.to(self.device), labels, index.to(self.device)))
+        waiting = sum(len(index) for _, _, index in self._waiting)
+        self._count_in(waiting - waiting % BATCH)
 
-    def compute(self) -> dict[str, float]:
-        """Return all values by name, the same on every process; every process must call it.
+    def _count_in(self, number: int) -> None:
+        """Pass the first so many of those that wait through the extractor, which is best given whole batches."""
+        if number == 0:
+            return
+        images = torch.cat([images for images, _, _ in self._waiting])
+        index = torch.cat([index for _, _, index in self._waiting])
+        given = [labels for _, labels, _ in self._waiting if labels is not None]
+        labels = torch.cat(given) if given else None
+        self._waiting = [(images[number:], None if labels is None else labels[number:], index[number:])]
+        outputs = {"images": images[:number]}
+        if self.outputs:
+            outputs |= self.features(images[:number])
+        for metric in self.metrics.values():
+            metric.update(outputs, None if labels is None else labels[:number], index[:number])
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        """Return the values of each metric by their names, the same on every process; every process must call it.
 
         Raises:
             RuntimeError: when the samples added since the last `reset`, over all processes, are not `num_samples`.
         """
-        values: dict[str, float] = {}
-        for metric in self.metrics.values():
-            values |= {name: float(value) for name, value in metric.compute().items()}
-        return values
+        self._count_in(sum(len(index) for _, _, index in self._waiting))
+        return {
+            name: {key: float(value) for key, value in metric.compute().items()}
+            for name, metric in self.metrics.items()
+        }
+
+    def pictures(self) -> dict[str, NDArray[np.uint8]]:
+        """What metrics show beside their values, after `compute`: uint8 (H, W, 3), the same on every process."""
+        shown = {name: metric.picture() for name, metric in self.metrics.items()}
+        return {name: picture for name, picture in shown.items() if picture is not None}
+
+    @property
+    def scale(self) -> int:
+        """How many times its pictures are to be enlarged in a PNG."""
+        images = self.reference.images
+        return 1 if images is None else enlargement(images.shape[1])
+
+    def details(self) -> dict[str, dict[str, Any]]:
+        """What metrics say beside their values, after `compute`: plain values, the same on every process."""
+        said = {name: metric.details() for name, metric in self.metrics.items()}
+        return {name: details for name, details in said.items() if details is not None}
 
     def reset(self) -> None:
         """Forget the samples, keep the reference."""
+        self._waiting.clear()
         for metric in self.metrics.values():
             metric.reset()
-
-    def _update(
-        self, metrics: list[SampleMetric], images: Tensor, labels: Tensor | None, index: Tensor, real: bool
-    ) -> None:
-        images, index = images.to(self.device), index.to(self.device)
-        outputs = {"images": images}
-        if any(metric.needs_features for metric in metrics):
-            outputs |= self.features(images)
-        for metric in metrics:
-            metric.update(outputs, labels, index, real)
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()

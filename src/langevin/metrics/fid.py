@@ -1,17 +1,17 @@
 """The Frechet Inception Distance."""
 
 from collections.abc import Mapping
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
-from scipy.linalg.blas import dsyrk
+from annotated_types import Ge
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.metrics.base import SampleMetric
-from langevin.metrics.features import FeatureExtractor
-
-ROWS = 1024
-"""Images whose outer products are added at once: by 64, most of the time would go to moving the sum through memory."""
+from langevin.features.extractor import FeatureExtractor
+from langevin.metrics.base import SampleMetric, counts
+from langevin.metrics.gathered import Gaussian, Moments, gaussian_of
+from langevin.metrics.reference import Reference
 
 TOLERANCE = 1e-11
 """Error allowed in the distance, relative to the sum of the traces."""
@@ -29,117 +29,115 @@ class FrechetDistance(SampleMetric):
             number of feature dimensions (2048 for Inception), below which a covariance is singular.
     """
 
-    needs_features = True
-    needs_reference = True
+    reads = ("features",)
+    moments_of = ("features",)
+    limits = ("min_samples",)
     higher_is_better = False
 
-    count: Tensor
-    sum: Tensor
-    outer: Tensor
-    recent: list[Tensor]
-    reference_count: Tensor
-    reference_sum: Tensor
-    reference_outer: Tensor
-    reference_recent: list[Tensor]
+    names: ClassVar[tuple[str, str]] = ("fid", "fd")
+    samples: Moments
+    reference: "Rooted"
 
-    def __init__(self, min_samples: int | None = None) -> None:
+    def __init__(self, min_samples: Annotated[int, Ge(2)] | None = None) -> None:
         super().__init__()
-        if min_samples is not None and min_samples < 2:
-            raise UserError(f"metrics.fid.min_samples={min_samples}: a covariance needs at least 2 images")
         self.min_samples = min_samples
 
-    def check(self, num_samples: int, num_reference: int, features: FeatureExtractor) -> None:
+    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
         """Refuse too few images, see the base class.
 
         Raises:
             UserError: when there are fewer samples or reference images than `min_samples`.
         """
-        dimensions = features.sizes["features"]
+        (output,) = self.reads
+        dimensions = features.sizes[output]
         least = dimensions if self.min_samples is None else self.min_samples
-        for name, number in (("num_samples", num_samples), ("the number of reference images", num_reference)):
-            if number < least:
+        name = self.names[0]
+        for what, number in counts(num_samples, reference):
+            if number is not None and number < least:
                 raise UserError(
-                    f"{name}={number} is too few for FID, which asks for {least}: with fewer images than its "
-                    f"{dimensions} features the covariance is singular and the estimate far too high. Use more images, "
-                    "or set metrics.fid.min_samples lower (at least 2) and compare only values of the same number"
+                    f"{what}={number} is too few for metrics.{name}, which asks for {least}: with fewer images than "
+                    f"the {dimensions} features the covariance is singular and the estimate far too high. Use more "
+                    f"images, or set metrics.{name}.min_samples lower (at least 2) and compare only values of the same "
+                    "number"
                 )
 
     def begin(self, num_samples: int, features: FeatureExtractor) -> None:
-        """Add the sums, and lists of the features (fewer than `ROWS`) that are not in them yet, see the base class."""
+        """Make room for the sums, see the base class."""
         super().begin(num_samples, features)
-        self.key = f"{features.metric_name('fid', 'fd')}@{num_samples}"
-        size = features.sizes["features"]
-        for of in ("", "reference_"):
-            self._add_sum(f"{of}count", dtype=torch.int64)
-            self._add_sum(f"{of}sum", size)
-            self._add_sum(f"{of}outer", size, size)
-            self._add_rows(f"{of}recent", size)
+        (output,) = self.reads
+        self.key = f"{features.metric_name(*self.names)}@{num_samples}"
+        self.samples = Moments(features.sizes[output])
 
-    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor, real: bool) -> None:
-        """Count in ``features`` (B, D), see the base class."""
-        features = outputs["features"]
-        of = "reference_" if real else ""
-        recent = getattr(self, f"{of}recent")
-        recent.append(features)
-        sums: dict[str, int | Tensor] = {"count": len(features)}
-        if sum(map(len, recent)) >= ROWS:
-            rows = self._rows(f"{of}recent").double()
-            self._clear_rows(f"{of}recent")
-            sums["sum"] = rows.sum(0)
-            _add_outer(getattr(self, f"{of}outer"), rows)
-        self._accumulate(**{of + name: value for name, value in sums.items()})
+    def fit(self, reference: Reference) -> None:
+        """Keep the reference's Gaussian, see the base class."""
+        (output,) = self.moments_of
+        self.reference = rooted(reference.moments(output), self.device)
+
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
+        """Count in the features, see the base class."""
+        (output,) = self.reads
+        self.samples.update(outputs[output])
 
     def compute(self) -> dict[str, Tensor]:
         """Return the distance, in [0, inf) up to rounding, see the base class."""
-        self._require_all(self.count)
-        if int(self.reference_count) == 0:
-            raise RuntimeError("FrechetDistance was given no reference images")
-        return {self.key: frechet_distance(*self._moments(""), *self._moments("reference_"))}
-
-    def _moments(self, of: str) -> tuple[Tensor, Tensor]:
-        rows = self._rows(f"{of}recent").double()
-        outer = getattr(self, f"{of}outer").clone()
-        _add_outer(outer, rows)
-        outer = outer.tril() + outer.tril(-1).T
-        count, total = getattr(self, f"{of}count"), getattr(self, f"{of}sum") + rows.sum(0)
-        mean = total / count
-        return mean, (outer - count * torch.outer(mean, mean)) / (count - 1)
+        samples: Gaussian = self.samples.compute()
+        self._require_all(samples.number)
+        return {self.key: frechet_distance(rooted(samples, self.device), self.reference.to(self.device))}
 
 
-def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> Tensor:
+class Rooted(NamedTuple):
+    """A Gaussian as its distances need it.
+
+    Attributes:
+        mean: float64 (D,).
+        trace: of the covariance.
+        root: float64 (D, rank), ``root root^T`` is the covariance.
+        inverse: of the root, float64 (D, D); None where the covariance is not safely regular.
+    """
+
+    mean: Tensor
+    trace: Tensor
+    root: Tensor
+    inverse: Tensor | None
+
+    def to(self, device: torch.device) -> "Rooted":
+        """The same on another device."""
+        inverse = None if self.inverse is None else self.inverse.to(device)
+        return Rooted(self.mean.to(device), self.trace.to(device), self.root.to(device), inverse)
+
+
+def rooted(gaussian: Gaussian, device: torch.device) -> Rooted:
+    """Take the root of a Gaussian's covariance, symmetric and positive semi-definite up to rounding."""
+    covariance = gaussian.covariance.to(device)
+    return Rooted(gaussian.mean.to(device), covariance.trace(), *_root(covariance))
+
+
+def rooted_rows(features: Tensor) -> Rooted:
+    """The Gaussian fitted to features (N, D), N at least 2, on their device."""
+    if len(features) > features.shape[1]:
+        return rooted(gaussian_of(features), features.device)
+    mean = features.mean(0, dtype=torch.float64)
+    root = (features.double() - mean).T / (len(features) - 1) ** 0.5  # a root already, and smaller than any other
+    return Rooted(mean, root.square().sum(), root, None)
+
+
+def frechet_distance(first: Rooted, second: Rooted) -> Tensor:
     """Squared 2-Wasserstein distance of two Gaussians, exact also where the covariances are singular.
 
     ``tr((S1 S2)^(1/2))`` is the sum of the singular values of ``R1^T R2``, for any ``R R^T = S``: no complex numbers,
     and nothing small is squared and rooted again, which would lose it beside a dominant eigenvalue.
 
-    Args:
-        mean1: float64 (D,).
-        covariance1: float64 (D, D), symmetric and positive semi-definite up to rounding.
-        mean2: as `mean1`.
-        covariance2: as `covariance1`.
-
     Returns:
         A float64 scalar.
     """
-    traces = covariance1.trace() + covariance2.trace()
-    (root1, inverse1), (root2, inverse2) = _root(covariance1), _root(covariance2)
-    product = root1.T @ root2
+    traces = first.trace + second.trace
+    product = first.root.T @ second.root
     values = None
-    if inverse1 is not None and inverse2 is not None:
-        values = _singular_values(product, inverse2 @ inverse1.T, TOLERANCE * traces)
+    if first.inverse is not None and second.inverse is not None:
+        values = _singular_values(product, second.inverse @ first.inverse.T, TOLERANCE * traces)
     if values is None:
         values = torch.linalg.svdvals(product)
-    return (mean1 - mean2).square().sum() + traces - 2 * values.sum()
-
-
-def _add_outer(total: Tensor, rows: Tensor) -> None:
-    """Add ``rows^T rows`` to the lower triangle of `total`, float64 (D, D), in place; the upper one is undefined."""
-    if total.device.type == "cpu":  # half the work of a product that is not known to be symmetric
-        # BLAS counts columns first. Through numpy, also a state made under Lightning's inference mode can be changed.
-        dsyrk(1.0, rows.numpy().T, beta=1.0, c=total.numpy().T, overwrite_c=True)
-    else:
-        with torch.inference_mode():
-            total.addmm_(rows.T, rows)
+    return (first.mean - second.mean).square().sum() + traces - 2 * values.sum()
 
 
 def _root(covariance: Tensor) -> tuple[Tensor, Tensor | None]:

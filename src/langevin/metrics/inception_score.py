@@ -1,14 +1,17 @@
 """The Inception Score."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from langevin.errors import UserError
+from langevin.features.extractor import FeatureExtractor
 from langevin.metrics.base import SampleMetric
-from langevin.metrics.features import FeatureExtractor
+from langevin.metrics.reference import Reference
 
 SHUFFLE_SEED = 2020
 """The seed by which torch-fidelity deals the samples out to the splits."""
@@ -26,7 +29,7 @@ class InceptionScore(SampleMetric):
         splits: number of splits, at least 1 and at most the number of samples.
     """
 
-    needs_features = True
+    reads = ("logits",)
     higher_is_better = True
 
     count: Tensor
@@ -34,13 +37,11 @@ class InceptionScore(SampleMetric):
     negative_entropy: Tensor
     split_of: Tensor
 
-    def __init__(self, splits: int = 10) -> None:
+    def __init__(self, splits: Annotated[int, Ge(1)] = 10) -> None:
         super().__init__()
-        if splits < 1:
-            raise UserError(f"metrics.inception_score.splits={splits}: must be at least 1")
         self.splits = splits
 
-    def check(self, num_samples: int, num_reference: int, features: FeatureExtractor) -> None:
+    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
         """Refuse empty splits, see the base class.
 
         Raises:
@@ -74,7 +75,7 @@ class InceptionScore(SampleMetric):
         self._add_sum("probabilities", self.splits, classes)
         self._add_sum("negative_entropy", self.splits)
 
-    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor, real: bool) -> None:
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
         """Add the class probabilities of ``logits`` (B, classes) to their splits, see the base class."""
         log_p = outputs["logits"].double().log_softmax(1)
         p = log_p.exp()

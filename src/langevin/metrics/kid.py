@@ -8,8 +8,9 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.metrics.base import FeatureSetMetric
-from langevin.metrics.features import FeatureExtractor
+from langevin.features.extractor import FeatureExtractor
+from langevin.metrics.base import FeatureSetMetric, counts
+from langevin.metrics.reference import Reference
 
 
 class KernelDistance(FeatureSetMetric):
@@ -41,14 +42,14 @@ class KernelDistance(FeatureSetMetric):
         self.subset_size = subset_size
         self.seed = seed
 
-    def check(self, num_samples: int, num_reference: int, features: FeatureExtractor) -> None:
+    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
         """Refuse too few images, see the base class.
 
         Raises:
             UserError: when a subset is larger than either set.
         """
-        for name, number in (("num_samples", num_samples), ("the number of reference images", num_reference)):
-            if number < self.subset_size:
+        for name, number in counts(num_samples, reference):
+            if number is not None and number < self.subset_size:
                 raise UserError(
                     f"{name}={number} is too few for metrics.kid.subset_size={self.subset_size}, drawn without "
                     "replacement: use more images or a smaller subset_size (at least 2)"

@@ -7,11 +7,10 @@ from annotated_types import Ge
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.metrics.base import FeatureSetMetric
-from langevin.metrics.features import FeatureExtractor
-
-BLOCK = 2048
-"""Images of either set whose distances are in memory at once: 34 MB."""
+from langevin.features.extractor import FeatureExtractor
+from langevin.metrics.base import FeatureSetMetric, counts
+from langevin.metrics.neighbours import Points
+from langevin.metrics.reference import Reference
 
 
 class PrecisionRecall(FeatureSetMetric):
@@ -47,20 +46,20 @@ class PrecisionRecall(FeatureSetMetric):
         self.precision_recall_k = precision_recall_k
         self.density_coverage_k = density_coverage_k
 
-    def check(self, num_samples: int, num_reference: int, features: FeatureExtractor) -> None:
+    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
         """Refuse too few images, see the base class.
 
         Raises:
             UserError: when either set has no k-th neighbour.
         """
-        samples, reference = ("num_samples", num_samples), ("the number of reference images", num_reference)
+        of_samples, of_reference = counts(num_samples, reference)
         for (name, number), option in (
-            (samples, "precision_recall_k"),
-            (reference, "precision_recall_k"),
-            (reference, "density_coverage_k"),
+            (of_samples, "precision_recall_k"),
+            (of_reference, "precision_recall_k"),
+            (of_reference, "density_coverage_k"),
         ):
             k = getattr(self, option)
-            if number <= k:
+            if number is not None and number <= k:
                 raise UserError(
                     f"{name}={number} is too few for metrics.precision_recall.{option}={k}: an image needs {k} "
                     f"others as neighbours: use at least {k + 1} images or a smaller k (at least 1)"
@@ -93,7 +92,7 @@ def by_neighbours(
         Four float64 scalars.
     """
     centre = reference.mean(0, dtype=torch.float64)
-    x, y = _Points(samples, centre), _Points(reference, centre)
+    x, y = Points(samples, centre), Points(reference, centre)
     (sample_radii,) = x.squared_radii(precision_recall_k)
     radii, density_radii = y.squared_radii(precision_recall_k, density_coverage_k)
 
@@ -111,39 +110,3 @@ def by_neighbours(
             covered[columns] |= holds.any(0)
     density = held.double() / (density_coverage_k * len(samples))
     return precise.double().mean(), recalled.double().mean(), density, covered.double().mean()
-
-
-class _Points:
-    """A set of features, read in blocks as float64."""
-
-    def __init__(self, features: Tensor, centre: Tensor) -> None:
-        self.features = features
-        self.centre = centre  # distances do not depend on it, their rounding errors do
-        self.blocks = [slice(start, start + BLOCK) for start in range(0, len(features), BLOCK)]
-        self.squares = torch.cat([self.block(part).square().sum(1) for part in self.blocks])
-
-    def block(self, part: slice) -> Tensor:
-        return self.features[part].double() - self.centre
-
-    def squared_distances(self, rows: slice, other: "_Points", columns: slice, rounded_down: bool = False) -> Tensor:
-        """``|x - y|^2`` of two blocks; rounded down, less the most that rounding can have added."""
-        squares = self.squares[rows, None] + other.squares[columns]
-        if rounded_down:  # where a distance equals a radius, the sample or the neighbour may be one image
-            squares *= 1 - 2 * self.features.shape[1] * torch.finfo(squares.dtype).eps
-        return squares.addmm_(self.block(rows), other.block(columns).T, alpha=-2)
-
-    def squared_radii(self, *ks: int) -> Tensor:
-        """Squared distance of each point to its k-th nearest other, one row (N,) for each k."""
-        # An image is its own nearest: one more is looked for.
-        nearest = self.squares.new_full((len(self.features), max(ks) + 1), torch.inf)
-        for i, rows in enumerate(self.blocks):
-            for columns in self.blocks[i:]:
-                distances = self.squared_distances(rows, self, columns)
-                nearest[rows] = _least(nearest[rows], distances)
-                if columns != rows:
-                    nearest[columns] = _least(nearest[columns], distances.T)
-        return nearest[:, list(ks)].T.clamp(min=0)
-
-
-def _least(nearest: Tensor, distances: Tensor) -> Tensor:
-    return torch.cat([nearest, distances], dim=1).topk(nearest.shape[1], largest=False).values

@@ -15,7 +15,6 @@ class ClassifierNetwork(nn.Module, Checked, ABC):
     parameters.
     """
 
-    @abstractmethod
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """Evaluate the network.
 
@@ -26,3 +25,12 @@ class ClassifierNetwork(nn.Module, Checked, ABC):
         Returns:
             the classes' logits, (B, num_classes).
         """
+        return self.classify(self.features(x, c_noise))
+
+    @abstractmethod
+    def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """What the classes are told by in the end: a vector (B, D), for the arguments of `forward`."""
+
+    @abstractmethod
+    def classify(self, features: Tensor) -> Tensor:
+        """The last, linear map: `features` (B, D) to logits (B, num_classes)."""

@@ -131,11 +131,15 @@ class HalfUNet(ClassifierNetwork):
             dropout=dropout,
         )
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """See `ClassifierNetwork.forward`. Height and width are those given as `image_size`."""
+    def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """What the pooling has gathered, see `ClassifierNetwork`. Height and width are those given as `image_size`."""
         embedding = self.time(c_noise)
         x = self.first(x.contiguous(memory_format=torch.channels_last))
         for block in self.down:
             x = block(x, embedding)
         x = self.middle(x, embedding)
         return self.pool(functional.silu(self.norm(x)))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """See `ClassifierNetwork`."""
+        return self.pool.project(features)

@@ -1,17 +1,20 @@
 """Pictures by number: picture i of a seed, whatever the batch size and the number of processes."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from langevin.diffusion.denoiser import Denoise, Denoiser
+from langevin.diffusion.denoiser import Condition, Denoise, Denoiser
 from langevin.diffusion.noise import ImageNoise, NoiseSource
 from langevin.errors import UserError
 from langevin.images import from_uint8, to_uint8
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.sampler import OnPrediction, Sampler
+from langevin.samplers.store import PictureStore
 
 
 class Generated(NamedTuple):
@@ -21,13 +24,14 @@ class Generated(NamedTuple):
         indices: which pictures these are, int64 (B,), on the CPU.
         images: uint8 (B, C, H, W).
         labels: int64 (B,) on the CPU; None for an unconditional model.
-        noise: what the pictures were made from, float32 (B, C, H, W) of unit variance.
+        noise: where they were made from inverted originals, what that inversion gave: float32 (B, C, H, W), of unit
+            variance, on the CPU; else None.
     """
 
     indices: Tensor
     images: Tensor
     labels: Tensor | None
-    noise: Tensor
+    noise: Tensor | None
 
 
 def share(number: int, batch_size: int, rank: int, world_size: int) -> list[int]:
@@ -55,6 +59,7 @@ class Generator:
         shape: the shape (C, H, W) of a picture.
         num_classes: the model's classes; None for an unconditional model.
         labels: picture i is of class ``labels[i % len(labels)]``; None for every class in turn.
+        settings: what `record` says of the sampler and its guidance, as plain values.
 
     Raises:
         UserError: when labels are given to an unconditional model, or lie outside its classes.
@@ -67,6 +72,7 @@ class Generator:
         shape: tuple[int, int, int],
         num_classes: int | None,
         labels: Sequence[int] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         if num_classes is None and labels is not None:
             raise UserError(f"labels is {list(labels)}; the model is unconditional, so leave labels out")
@@ -79,6 +85,7 @@ class Generator:
         self.guide = guide
         self.shape = shape
         self.labels = labels
+        self.settings = dict(settings or {})
 
     def __call__(
         self,
@@ -89,6 +96,7 @@ class Generator:
         device: torch.device | str,
         on_prediction: OnPrediction | None = None,
         original: Callable[[Sequence[int]], tuple[Tensor, Tensor | None]] | None = None,
+        store: PictureStore | None = None,
     ) -> Iterator[Generated]:
         """Make the pictures `indices` of `seed`, `batch_size` at a time.
 
@@ -101,19 +109,81 @@ class Generator:
             on_prediction: is called after each evaluation of the model on the way from noise to pictures.
             original: gives the pictures uint8 (B, C, H, W) of some indices, and their labels (B,) or None; then picture
                 i is made from the noise that inversion says they come from. The sampler must be able to invert.
+            store: where finished batches are kept, and taken from; None: nowhere.
         """
         denoise = self.guide(denoiser, device)
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             labels = None if self.labels is None else torch.tensor([self.labels[i % len(self.labels)] for i in batch])
-            cond = None if labels is None else {"label": labels.to(device)}
-            fresh = ImageNoise(seed, batch, self.shape, device)
-            if original is None:
-                first = fresh()
+            kept = None if store is None else store.get(batch)
+            if kept is None:
+                made = self._make(denoise, batch, labels, seed, device, on_prediction, original)
+                if store is not None:
+                    store.put(batch, {name: tensor.cpu().numpy() for name, tensor in made.items()})
             else:
-                images, own = original(batch)
-                as_it_was = cond if cond is None or own is None else {"label": own.to(device)}
-                assert isinstance(self.sampler, DDIM)
-                first = self.sampler.invert(denoise, from_uint8(images.to(device)), as_it_was)
-            made = self.sampler(denoise, beginning_with(first, fresh), cond, on_prediction)
-            yield Generated(torch.tensor(batch), to_uint8(made), labels, first)
+                made = {name: torch.from_numpy(array) for name, array in kept.items()}
+            yield Generated(torch.tensor(batch), made["images"], labels, made.get("noise"))
+
+    def asked(self, number: int) -> NDArray[np.int64] | None:
+        """The class that each of the first pictures is asked to show, (number,); None of an unconditional model."""
+        return None if self.labels is None else np.resize(np.array(self.labels, np.int64), number)
+
+    def record(self, denoiser: Denoiser, seed: int, precision: str = "32-true") -> dict[str, Any]:
+        """How its pictures are made, for a protocol: plain values.
+
+        Args:
+            denoiser: the model, of the averaged weights as everywhere.
+            seed: of the pictures.
+            precision: that the model is evaluated in, by Lightning's names.
+        """
+        return {
+            **self.settings,
+            "labels": None if self.labels is None else list(self.labels),
+            "evaluations": self.evaluations(denoiser),
+            "seed": seed,
+            "precision": precision,
+        }
+
+    def evaluations(self, denoiser: Denoiser) -> int:
+        """How often the model, with its guidance, is evaluated for a picture."""
+        count = 0
+
+        def look(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        blank = _Blank(denoiser.variance.channels(self.shape[0]))
+        self.sampler(denoiser.with_network(blank), ImageNoise(0, [0], (self.shape[0], 1, 1), "cpu"), None, look)
+        return count
+
+    def _make(
+        self,
+        denoise: Denoise,
+        indices: Sequence[int],
+        labels: Tensor | None,
+        seed: int,
+        device: torch.device | str,
+        on_prediction: OnPrediction | None,
+        original: Callable[[Sequence[int]], tuple[Tensor, Tensor | None]] | None,
+    ) -> dict[str, Tensor]:
+        cond = None if labels is None else {"label": labels.to(device)}
+        fresh = ImageNoise(seed, indices, self.shape, device)
+        if original is None:
+            return {"images": to_uint8(self.sampler(denoise, fresh, cond, on_prediction))}
+        images, own = original(indices)
+        as_it_was = cond if cond is None or own is None else {"label": own.to(device)}
+        assert isinstance(self.sampler, DDIM)
+        noise = self.sampler.invert(denoise, from_uint8(images.to(device)), as_it_was)
+        made = self.sampler(denoise, beginning_with(noise, fresh), cond, on_prediction)
+        return {"images": to_uint8(made), "noise": noise.cpu()}
+
+
+class _Blank(nn.Module):
+    """A network that says nothing, at no cost."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
+        return x.new_zeros(len(x), self.channels, *x.shape[2:])

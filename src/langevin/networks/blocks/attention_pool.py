@@ -27,9 +27,9 @@ class AttentionPool(nn.Module):
         self.project = zero(nn.Linear(channels, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map features (B, C, H, W) to (B, D)."""
+        """Pool features (B, C, H, W) to one vector, (B, C), which is yet to be projected by `project`."""
         pixels = x.flatten(2).transpose(1, 2)
         pixels = torch.cat([pixels.mean(1, keepdim=True), pixels], dim=1) + self.place.to(pixels.dtype)
         query, key, value = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(query[:, :, :1], key, value)
-        return self.project(attended.transpose(1, 2).flatten(1))
+        return attended.transpose(1, 2).flatten(1)

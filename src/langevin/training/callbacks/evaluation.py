@@ -1,15 +1,23 @@
 """FID, Inception Score and their kin in the course of training."""
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, Any
 
 from annotated_types import Ge
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from tqdm import tqdm
 
+from langevin.digest import digest_of
+from langevin.images import write_json
 from langevin.metrics.evaluation import Evaluation
+from langevin.protocol import digest
 from langevin.samplers.generate import Generator, share
+from langevin.samplers.store import PictureStore
 from langevin.training.callbacks.checkpoint import Checkpoint
-from langevin.training.callbacks.periodic import Periodic, callbacks_of
+from langevin.training.callbacks.periodic import Periodic, callbacks_of, publish_picture
+from langevin.training.loggers.csv import CSVFile
 from langevin.training.module import DiffusionModule
 
 
@@ -18,9 +26,13 @@ class Evaluate(Periodic):
 
     Sample i of a seed is the same for any number of ranks, so the values are too. They are logged as `eval/NAME`.
 
+    A run killed meanwhile finds the samples made so far when it comes to the same step again. How the values came about
+    is written to `evaluations/protocol-NAME.json`, and the NAME stands beside them.
+
     Args:
         evaluation: the metrics, prepared with the reference images.
         generator: makes pictures.
+        run_dir: the run's folder.
         every_n_steps: how often; at least 1.
         num_samples: how many samples; at least 1.
         batch_size: pictures sampled at once on each rank; at least 1.
@@ -31,6 +43,7 @@ class Evaluate(Periodic):
         self,
         evaluation: Evaluation,
         generator: Generator,
+        run_dir: Path,
         every_n_steps: Annotated[int, Ge(1)] = 10_000,
         num_samples: Annotated[int, Ge(1)] = 5000,
         batch_size: Annotated[int, Ge(1)] = 250,
@@ -39,6 +52,7 @@ class Evaluate(Periodic):
         super().__init__(every_n_steps)
         self.evaluation = evaluation
         self.generator = generator
+        self.directory = run_dir / "evaluations"
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed = seed
@@ -48,22 +62,45 @@ class Evaluate(Periodic):
         """Sample, evaluate, log."""
         self.evaluation.to(module.device)
         if not self._has_reference:
-            self.evaluation.add_reference(self.batch_size)
+            self.evaluation.gather()
             self._has_reference = True
-        self.evaluation.reset()
+        record = self.generator.record(module.averaged, self.seed, str(trainer.precision))
+        store = self._store(trainer, module, record)
         mine = share(self.num_samples, self.batch_size, trainer.global_rank, trainer.world_size)
-        batches = self.generator(module.averaged, mine, self.seed, self.batch_size, module.device)
-        with tqdm(total=len(mine), desc="evaluate", unit="image", leave=False, disable=trainer.global_rank > 0) as bar:
-            for batch in batches:
-                self.evaluation.add(batch.images, batch.labels, batch.indices)
-                bar.update(len(batch.indices))
-        values = {f"eval/{name}": value for name, value in self.evaluation.compute().items()}
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.global_step)
-            logger.save()  # the step may be saved, and the run killed, before the next row of the log
+        batches = self.generator(module.averaged, mine, self.seed, self.batch_size, module.device, store=store)
+        measured = self.evaluation.measure(batches, len(mine), trainer.is_global_zero)
+        if trainer.is_global_zero:  # every rank has computed, and so needs no picture any more
+            store.remove()
+        values = {f"eval/{name}": value for found in measured.values() for name, value in found.items()}
+        self._publish(trainer, values, self.evaluation.protocol(record, measured))
         if trainer.is_global_zero:
-            shown = ", ".join(f"{name.removeprefix('eval/')} {value:.4g}" for name, value in values.items())
-            tqdm.write(f"step {trainer.global_step}: {shown}")
+            for metric, picture in self.evaluation.pictures().items():
+                publish_picture(trainer, self.directory, metric, picture, self.evaluation.scale)
+            for metric, details in self.evaluation.details().items():
+                write_json(self.directory / f"{metric}_{trainer.global_step:08d}.json", details)
         for callback in callbacks_of(trainer):
             if isinstance(callback, Checkpoint):
                 callback.on_evaluation(trainer, values)
+
+    def _store(self, trainer: Trainer, module: DiffusionModule, record: dict[str, Any]) -> PictureStore:
+        """Where the samples of these very weights are kept meanwhile; those of others are removed."""
+        meaning = {"weights": digest_of(module.averaged.network), "samples": record, "batch_size": self.batch_size}
+        store = PictureStore(self.directory, "training", meaning)
+        if trainer.is_global_zero:
+            store.remove_others()
+        return store
+
+    def _publish(self, trainer: Trainer, values: dict[str, float], protocol: dict[str, Any]) -> None:
+        name = digest(protocol)
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+            if isinstance(logger, CSVFile | WandbLogger):
+                logger.log_metrics({"eval/protocol": name}, step=trainer.global_step)  # type: ignore[dict-item]
+                logger.log_hyperparams({f"protocols/{name}": protocol})
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("eval/protocol", f"{name}: {json.dumps(protocol)}", trainer.global_step)
+            logger.save()  # the step may be saved, and the run killed, before the next row of the log
+        if trainer.is_global_zero:
+            write_json(self.directory / f"protocol-{name}.json", protocol)
+            shown = ", ".join(f"{key.removeprefix('eval/')} {value:.4g}" for key, value in values.items())
+            tqdm.write(f"step {trainer.global_step}: {shown}")

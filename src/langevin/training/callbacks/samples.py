@@ -6,14 +6,11 @@ from typing import Annotated
 from annotated_types import Ge
 from lightning.pytorch import Trainer
 
-from langevin.images import picture_grid
+from langevin.images import enlargement, picture_grid
 from langevin.samplers.generate import Generator
 from langevin.samplers.trajectory import Trajectory
 from langevin.training.callbacks.periodic import Periodic, publish_picture
 from langevin.training.module import DiffusionModule
-
-# The side in pixels that small pictures are enlarged to in a PNG, so that one can see them.
-VISIBLE_SIDE = 64
 
 
 class SampleGrid(Periodic):
@@ -49,7 +46,7 @@ class SampleGrid(Periodic):
         if not trainer.is_global_zero:
             return
         (batch,) = self.generator(module.averaged, range(self.num_samples), self.seed, self.num_samples, module.device)
-        scale = max(1, VISIBLE_SIDE // self.generator.shape[-1])
+        scale = enlargement(self.generator.shape[-1])
         publish_picture(trainer, self.directory, "samples", picture_grid(batch.images, self.columns), scale)
 
 
@@ -89,6 +86,6 @@ class SampleTrajectory(Periodic):
         (batch,) = self.generator(
             module.averaged, range(self.num_samples), self.seed, self.num_samples, module.device, seen
         )
-        scale = max(1, VISIBLE_SIDE // self.generator.shape[-1])
+        scale = enlargement(self.generator.shape[-1])
         picture = picture_grid(seen.rows(batch.images, self.num_times), seen.columns(self.num_times))
         publish_picture(trainer, self.directory, "trajectory", picture, scale)

@@ -63,9 +63,10 @@ class CSVFile(Logger):
         self.save()
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float | str], step: int | None = None) -> None:
         """Take note of values at a step; they are written at the next `save`."""
-        self._add(step or 0, {name: repr(float(value)) for name, value in metrics.items() if name != "epoch"})
+        texts = {name: value if isinstance(value, str) else repr(float(value)) for name, value in metrics.items()}
+        self._add(step or 0, {name: text for name, text in texts.items() if name != "epoch"})
 
     def _add(self, step: int, values: Mapping[str, str]) -> None:
         new = [name for name in values if name not in self._fields]

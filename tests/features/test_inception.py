@@ -7,37 +7,59 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.pictures import pictures
+from torch.nn import functional
 from torch_fidelity import feature_extractor_inceptionv3
 
 from langevin.errors import UserError
-from langevin.metrics import inception
-from langevin.metrics.inception import Inception
+from langevin.features import inception, weights
+from langevin.features.inception import Inception
 
 
 @pytest.fixture
-def empty_hub(tmp_path, monkeypatch):
-    """Torch hub with an empty cache; returns where the official file would lie."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    return tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+def empty_hub(hub):
+    """Where the official file would lie."""
+    return hub / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
 
 
 def serve_from(port, monkeypatch):
     url = f"http://127.0.0.1:{port}/weights-inception-2015-12-05-6726825d.pth"
     monkeypatch.setattr(feature_extractor_inceptionv3, "URL_INCEPTION_V3", url)
-    monkeypatch.setattr(inception, "CONNECTION_SECONDS", 0.3)
+    monkeypatch.setattr(weights, "CONNECTION_SECONDS", 0.3)
+
+
+# Of torch-fidelity's network, in the order of its forward.
+BEFORE_MIXED_6D = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
+BEFORE_MIXED_6D += ("MaxPool_2", "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c")
+
+
+def as_adm_does(network, images):
+    """TensorFlow's mixed_6/conv:0, whose last axis is the channels, cut to seven of them and made flat."""
+    resize = feature_extractor_inceptionv3.interpolate_bilinear_2d_like_tensorflow1x
+    x = (resize(images.float(), size=(299, 299), align_corners=False) - 128) / 128
+    for layer in BEFORE_MIXED_6D:
+        x = getattr(network, layer)(x)
+    branch = network.Mixed_6d.branch1x1
+    conv = functional.conv2d(x, branch.conv.weight)
+    mean, variance, gain, shift = (
+        getattr(branch.bn, name)[:, None, None] for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    tensor = ((conv - mean) / (variance + 1e-3).sqrt() * gain + shift).clamp(min=0).numpy().transpose(0, 2, 3, 1)
+    assert tensor.shape == (len(images), 17, 17, 192)
+    return tensor[..., :7].reshape(len(images), -1)
 
 
 def test_outputs_are_torch_fidelitys_and_differ_between_pictures(inception_weights):
     extractor = Inception(str(inception_weights))
     extractor.prepare()
-    outputs = extractor(pictures(4))
+    outputs = extractor(pictures(16))
     theirs = feature_extractor_inceptionv3.FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(inception_weights)
     )
-    for ours, expected in zip((outputs["features"], outputs["logits"]), theirs(pictures(4)), strict=True):
+    for ours, expected in zip((outputs["features"], outputs["logits"]), theirs(pictures(16)), strict=True):
         torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(outputs["spatial"], torch.from_numpy(as_adm_does(theirs, pictures(16))))
     assert {name: tuple(value.shape) for name, value in outputs.items()} == {
-        name: (4, size) for name, size in Inception.sizes.items()
+        name: (16, size) for name, size in Inception.sizes.items()
     }
     for value in outputs.values():
         assert value.dtype == torch.float32
@@ -62,7 +84,8 @@ def test_weights_are_named_by_their_content(inception_weights, monkeypatch):
     sha256 = hashlib.sha256(inception_weights.read_bytes()).hexdigest()
     extractor = Inception(str(inception_weights))
     extractor.prepare()
-    assert (extractor.name, extractor.official) == (f"inception-{sha256[:8]}", False)
+    assert (extractor.name, extractor.sha256, extractor.official) == (f"inception-{sha256[:8]}", sha256, False)
+    assert extractor.record()["outputs"] == {"features": 2048, "logits": 1008, "spatial": 2023}
 
     monkeypatch.setattr(inception, "OFFICIAL_SHA256_PREFIX", sha256[:8])
     extractor = Inception(str(inception_weights))
@@ -142,3 +165,14 @@ def test_silent_network_does_not_hang(empty_hub, monkeypatch):
             Inception().prepare()
     assert time.monotonic() - start < 5
     assert socket.getdefaulttimeout() is None
+
+
+def test_an_image_has_the_same_bits_in_any_company(inception_weights):
+    extractor = Inception(str(inception_weights))
+    extractor.prepare()
+    images = pictures(19, seed=3)
+    together = extractor(images)
+    for index in ([0], [5, 18], [18, 17, 5]):
+        apart = extractor(images[index].contiguous(memory_format=torch.channels_last))
+        for name, output in apart.items():
+            assert torch.equal(output, together[name][index]), name

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from helpers.extractors import TinyExtractor
 
-from langevin.metrics.features import FeatureExtractor
+from langevin.errors import UserError
+from langevin.features.extractor import FeatureExtractor
 
 
 class Probe(FeatureExtractor):
@@ -50,11 +52,35 @@ def test_autocast_is_off_inside():
         assert Probe()(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))["features"].dtype == torch.float32
 
 
-def test_grayscale_is_repeated_to_three_channels():
+def test_grayscale_is_repeated_to_three_channels_for_who_takes_rgb(monkeypatch):
     probe = Probe()
     images = torch.randint(0, 256, (2, 1, 4, 4), dtype=torch.uint8)
     probe(images)
-    assert torch.equal(probe.images, torch.cat([images] * 3, dim=1))
+    assert torch.equal(probe.images[:2], torch.cat([images] * 3, dim=1))
+    monkeypatch.setattr(Probe, "takes_rgb", False)
+    probe(images)
+    assert torch.equal(probe.images[:2], images)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_and_colour_are_taken(channels):
+    Probe().check((channels, 5, 7), "samples=there")
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_other_channels_are_refused(channels):
+    with pytest.raises(UserError, match=f"^samples=there: its pictures have {channels} channels; allowed: 1 .* or 3$"):
+        Probe().check((channels, 5, 7), "samples=there")
+
+
+def test_record_is_of_plain_values():
+    assert TinyExtractor(official=True).record() == {
+        "extractor": "tiny-00000000",
+        "sha256": "0" * 64,
+        "preprocessing": "none",
+        "official": True,
+        "outputs": {"features": 16, "logits": 10, "spatial": 12},
+    }
 
 
 @pytest.mark.parametrize(("official", "expected"), [(True, "fid"), (False, "fd_probe-12345678")])

@@ -1,0 +1,1 @@
+"""From pixels to the features that the metrics compare: one file an extractor."""

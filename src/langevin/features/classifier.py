@@ -1,0 +1,67 @@
+"""The features of a classifier that was trained here."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from langevin.digest import digest_of
+from langevin.errors import UserError
+from langevin.facts import DataFacts
+from langevin.features.extractor import FeatureExtractor
+from langevin.images import from_uint8
+
+
+class Classifier(FeatureExtractor):
+    """A classifier of noisy pictures, asked about clean ones: for places without the weights of Inception.
+
+    Outputs ``features``, the vector before the last linear map, and ``logits``, those of the classes. Its values
+    compare models of the data that the classifier was trained on, measured with this same classifier; nothing in the
+    literature compares with them. It takes pictures of exactly the shape that it was trained on.
+
+    Args:
+        load_clean_classifier: gives what maps pictures in [-1, 1] to features and logits, by a run or a checkpoint;
+            with what it knows of its data, and the name of that.
+        checkpoint: that run's folder, or a .ckpt file: of ``python train.py task=classifier``.
+    """
+
+    preprocessing = "none but x / 127.5 - 1, taken for a picture at the classifier's time of least noise"
+    takes_rgb = False
+
+    def __init__(
+        self, load_clean_classifier: Callable[[str, str], tuple[nn.Module, DataFacts, str]], checkpoint: str
+    ) -> None:
+        super().__init__()
+        self.load = load_clean_classifier
+        self.checkpoint = checkpoint
+        self.name = "classifier"
+        self.network: nn.Module | None = None
+
+    def prepare(self) -> None:
+        """Load the classifier, see the base class.
+
+        Raises:
+            UserError: when there is no such classifier.
+        """
+        if self.network is not None:
+            return
+        self.network, facts, data = self.load("features.checkpoint", self.checkpoint)
+        self.shape = facts.shape
+        self.sha256 = digest_of(self.network)
+        self.name = f"classifier-{data}-{self.sha256[:8]}"
+        probe = self(torch.zeros(1, *self.shape, dtype=torch.uint8))
+        self.sizes = {key: output.shape[1] for key, output in probe.items()}
+
+    def check(self, shape: tuple[int, int, int], option: str) -> None:
+        """See that the pictures are as those it was trained on, see the base class."""
+        if shape != self.shape:
+            raise UserError(
+                f"{option}: its pictures are of (channels, height, width) {shape}; allowed with "
+                f"features.checkpoint={self.checkpoint}: {self.shape}, as those that it was trained on"
+            )
+
+    def extract(self, images: Tensor) -> dict[str, Tensor]:
+        """Compute ``features`` (B, D) and ``logits`` (B, classes) of uint8 images (B, C, H, W)."""
+        assert self.network is not None, "prepare() comes first"
+        features, logits = self.network(from_uint8(images))
+        return {"features": features, "logits": logits}

@@ -1,0 +1,61 @@
+"""DINOv2."""
+
+import textwrap
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import nn
+
+from langevin.digest import digest_of
+from langevin.errors import UserError
+from langevin.features.torch_fidelity import RESIZED, TorchFidelity
+from langevin.features.weights import short_wait
+
+REPOSITORY = "facebookresearch/dinov2"
+
+
+class DINOv2(TorchFidelity):
+    """DINOv2's embedding of pictures (Oquab et al. 2023, arXiv 2304.07193), by torch-fidelity.
+
+    Outputs ``features`` alone: the class token, 384 to 1536 numbers by the model. The distance of Gaussians fitted to
+    them goes better with people's judgement than FID does (Stein et al. 2023, arXiv 2306.04675).
+
+    Network and weights come by torch hub, from its cache or the internet. What the repository says is run: it is
+    Python, as are the pickles that it loads.
+
+    Args:
+        model: which one: small, base, large or giant.
+    """
+
+    name = "dinov2"
+    preprocessing = f"{RESIZED.format(side=224)}, normalized as ImageNet's pictures"
+    outputs: ClassVar[Mapping[str, str]] = {"features": "dinov2"}
+
+    def __init__(
+        self,
+        model: Literal["dinov2-vit-s-14", "dinov2-vit-b-14", "dinov2-vit-l-14", "dinov2-vit-g-14"] = "dinov2-vit-l-14",
+    ) -> None:
+        super().__init__()
+        self.model = model
+
+    def load(self) -> nn.Module:
+        """See `TorchFidelity`."""
+        from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA, FeatureExtractorDinoV2
+
+        try:
+            with short_wait():
+                network = FeatureExtractorDinoV2(self.model, list(self.outputs.values()))
+        except Exception as error:  # a network that fails, or any code of the repository
+            hub, name = torch.hub.get_dir(), MODEL_METADATA[self.model]
+            raise UserError(
+                f"features.model={self.model}: torch hub does not give it ({textwrap.shorten(str(error), 200)}): "
+                f"without internet, put a copy of https://github.com/{REPOSITORY} at "
+                f"{hub}/{REPOSITORY.replace('/', '_')}_main and its weights, "
+                f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth, into {hub}/checkpoints"
+            ) from error
+        probe = network(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
+        self.sizes = {key: output.shape[1] for key, output in zip(self.outputs, probe, strict=True)}
+        self.sha256 = digest_of(network.model)
+        self.name = f"{self.model}-{self.sha256[:8]}"
+        return network

@@ -1,0 +1,1 @@
+"""What `evaluate.py` does: one file for each thing that can be measured."""

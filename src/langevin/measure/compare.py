@@ -1,0 +1,116 @@
+"""A table of values, which must have come about in the same way but for what is said to vary."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
+
+from langevin.errors import UserError
+from langevin.images import write_atomically
+from langevin.measure.report import FILE
+from langevin.protocol import of_value
+
+DERIVED = "samples.evaluations"
+"""Follows from the sampler: it may differ wherever that may, and is always shown then."""
+
+
+class Measured(NamedTuple):
+    """One metrics.json.
+
+    Attributes:
+        place: the file.
+        step: of the model; None where it is not known.
+        values: by their names.
+        protocols: of each value, flat.
+    """
+
+    place: Path
+    step: int | None
+    values: dict[str, float]
+    protocols: dict[str, dict[str, Any]]
+
+
+def compare(cfg: DictConfig) -> None:
+    """Print the values of some metrics.json files side by side; write the table to ``out``, a CSV file, where given.
+
+    Raises:
+        UserError: when a file is missing or foreign, or the protocols of a value differ in what is not said to vary.
+    """
+    places = [cfg.compare] if isinstance(cfg.compare, str) else list(cfg.compare)
+    vary = [cfg.vary] if isinstance(cfg.vary, str) else list(cfg.vary)
+    found = [read(file) for place in places for file in files_at(place)]
+    names = list(dict.fromkeys(name for measured in found for name in measured.values))
+    varied: list[str] = []
+    unexplained: list[str] = []
+    for name in names:
+        protocols = [measured.protocols[name] for measured in found if name in measured.protocols]
+        for path in differing(protocols):
+            may = any(path == part or path.startswith(f"{part}.") for part in vary)
+            if may or (path == DERIVED and any(part.startswith("samples") for part in vary)):
+                varied.append(path)
+            else:
+                seen = dict.fromkeys(json.dumps(protocol.get(path)) for protocol in protocols)
+                unexplained.append(f"  {name}: {path}: {' and '.join(seen)}")
+    if unexplained and not cfg.force:
+        raise UserError(
+            "compare: these values came about in different ways and are no columns of one table; say which differences "
+            "are meant, as in vary=[samples.sampler], or force=true:\n" + "\n".join(unexplained)
+        )
+    shown = list(dict.fromkeys(varied))
+    rows = [["place", "step", *shown, *names]]
+    for measured in found:
+        first = next(iter(measured.protocols.values()), {})
+        settings = ["" if path not in first else str(first[path]) for path in shown]
+        values = [f"{measured.values[name]:.6g}" if name in measured.values else "" for name in names]
+        rows.append(
+            [str(measured.place.parent), "" if measured.step is None else str(measured.step), *settings, *values]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if unexplained:
+        print("not comparable, shown because of force=true:\n" + "\n".join(unexplained))
+    if cfg.out:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        write_atomically(Path(cfg.out), lambda file: file.write(text.getvalue().encode()))
+
+
+def files_at(place: str) -> list[Path]:
+    """The metrics.json files that a place means: itself, or all in the folder.
+
+    Raises:
+        UserError: when there is none.
+    """
+    path = Path(place)
+    files = [path] if path.is_file() else sorted(path.rglob(FILE))
+    if not files:
+        raise UserError(f"compare={place}: there is no {FILE}; give such files, or folders with some in them")
+    return files
+
+
+def read(path: Path) -> Measured:
+    """Read what evaluate.py has written.
+
+    Raises:
+        UserError: when it has not.
+    """
+    try:
+        content = json.loads(path.read_text())
+        values = dict(content["metrics"])
+        protocols = {name: of_value(content["protocol"], name) for name in values}
+        step = (content.get("model") or {}).get("step")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"compare={path}: is no {FILE} of evaluate.py ({type(error).__name__}: {error})") from error
+    return Measured(path, step, values, protocols)
+
+
+def differing(protocols: Sequence[dict[str, Any]]) -> list[str]:
+    """The paths at which flat protocols differ."""
+    paths = dict.fromkeys(path for protocol in protocols for path in protocol)
+    absent = object()
+    return [path for path in paths if any(p.get(path, absent) != protocols[0].get(path, absent) for p in protocols)]

@@ -1,0 +1,113 @@
+"""Measures a trained model by the likelihood of pictures under it."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from tqdm import tqdm
+
+import langevin
+from langevin.build.check import check_model
+from langevin.build.components import is_conditional
+from langevin.build.make import make
+from langevin.build.run import facts_of, launch, make_likelihoods
+from langevin.build.saved import Model, load_model, override
+from langevin.checkpoint import find_checkpoint, folder_of
+from langevin.config.types import plain
+from langevin.data.cache import CachedImages
+from langevin.diffusion.noise import ImageNoise
+from langevin.errors import UserError
+from langevin.images import from_uint8, write_json
+from langevin.samplers.generate import share
+
+
+def measure_likelihoods(cfg: DictConfig) -> None:
+    """Compute the likelihoods of pictures under a model, print them, and write likelihood.json."""
+    path = find_checkpoint(Path(cfg.checkpoint))
+    model = load_model(path)
+    chosen = override(model.cfg, cfg, ("data", "loader"))
+    chosen.likelihoods = cfg.likelihoods
+    check_model(chosen, ("data", "loader", "likelihoods"))
+    pictures = open_pictures(chosen, model, cfg.split)
+    number = len(pictures) if cfg.num_images is None else cfg.num_images
+    if number > len(pictures):
+        raise UserError(f"num_images is {number}; allowed: at most {len(pictures)}, all of split={cfg.split}, or null")
+    likelihoods = make_likelihoods(chosen, model.facts.image_size)
+
+    fabric = launch(cfg.accelerator, cfg.devices)
+    device, denoiser = fabric.device, model.denoiser.to(fabric.device)
+    for likelihood in likelihoods.values():
+        likelihood.to(device)
+    mine = share(number, cfg.batch_size, fabric.global_rank, fabric.world_size)
+    total = len(mine) * len(likelihoods)
+    with tqdm(total=total, desc="likelihood", unit="image", disable=fabric.global_rank > 0) as bar:
+        for start in range(0, len(mine), cfg.batch_size):
+            index = mine[start : start + cfg.batch_size]
+            x = from_uint8(torch.from_numpy(pictures.images[index]).permute(0, 3, 1, 2).to(device))
+            labels = torch.from_numpy(pictures.labels[index]).to(device)
+            cond = {"label": labels} if is_conditional(model.cfg) else None
+            for likelihood in likelihoods.values():
+                likelihood.update(denoiser, x, cond, ImageNoise(cfg.seed, index, x.shape[1:], device))
+                bar.update(len(index))
+    values = {name: likelihood.compute() for name, likelihood in likelihoods.items()}
+    if fabric.global_rank == 0:
+        report = {
+            "likelihoods": {name: numbers(value) for name, value in values.items()},
+            "settings": plain(cfg.likelihoods),
+            "pictures": {"data": plain(chosen.data), "split": cfg.split, "number": number},
+            "seed": cfg.seed,
+            "checkpoint": str(path),
+            "step": model.step,
+            "version": langevin.__version__,
+        }
+        out = Path(cfg.out) if cfg.out else folder_of(path)
+        write_json(out / "likelihood.json", report)
+        width = max(map(len, values))
+        for name, value in values.items():
+            parts = ", ".join(f"{part} {float(value[part]):.4f}" for part in likelihoods[name].parts)
+            print(f"{name:{width}}  {float(value['bits_per_dim']):.4f} bits/dim: {parts}")
+        print(f"{out / 'likelihood.json'}: {number} pictures of split={cfg.split} at step {model.step}")
+    fabric.barrier()
+
+
+def open_pictures(cfg: DictConfig, model: Model, split: str) -> CachedImages:
+    """A split of a config's data, which must be of the kind that the model was trained on.
+
+    Raises:
+        UserError: when there is no such split, or it does not suit the model.
+    """
+    data = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
+    data.prepare_data()
+    pictures: CachedImages | None = data.train_set if split == "train" else data.test_set
+    if pictures is None:
+        raise UserError(
+            f"split={split}: the data has no test pictures; allowed: split=train, or data=NAME with a test split"
+        )
+    facts = facts_of(data)
+    if facts.shape != model.facts.shape:
+        raise UserError(
+            f"data: pictures of (channels, height, width) {facts.shape}, but the model was trained on "
+            f"{model.facts.shape}; take data of that size"
+        )
+    if is_conditional(model.cfg) and facts.num_classes != model.facts.num_classes:
+        has = "none" if facts.num_classes is None else facts.num_classes
+        raise UserError(
+            f"data: the model is told one of {model.facts.num_classes} classes, but the pictures have {has}; "
+            "take data with the same classes"
+        )
+    return pictures
+
+
+def numbers(values: dict[str, Tensor]) -> dict[str, Any]:
+    """Tensors as plain numbers and lists; nan, which JSON does not know, becomes None."""
+
+    def known(number: float) -> float | None:
+        return None if math.isnan(number) else number
+
+    return {
+        name: [known(number) for number in value.tolist()] if value.ndim else known(float(value))
+        for name, value in values.items()
+    }

@@ -1,0 +1,38 @@
+"""What an evaluation leaves: a file with its values and how they came about, and a table on the screen."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import langevin
+from langevin.images import write_json, write_png
+from langevin.metrics.evaluation import Evaluation
+
+FILE = "metrics.json"
+
+
+def report(
+    out: Path,
+    evaluation: Evaluation,
+    values: Mapping[str, Mapping[str, float]],
+    protocol: Mapping[str, Any],
+    **about: Any,
+) -> None:
+    """Write ``metrics.json`` and what pictures the metrics have into a folder, and print the values.
+
+    Args:
+        out: the folder.
+        evaluation: what has just computed the values.
+        values: each metric's, by their names.
+        protocol: how they came about, see `langevin.protocol`.
+        **about: what was measured, and against what: plain values.
+    """
+    flat = {name: value for found in values.values() for name, value in found.items()}
+    content = {"metrics": flat, **about, "protocol": protocol, "version": langevin.__version__}
+    if details := evaluation.details():
+        content["details"] = details
+    for name, picture in evaluation.pictures().items():
+        write_png(out / f"{name}.png", picture, evaluation.scale)
+    write_json(out / FILE, content)
+    width = max(map(len, flat))
+    print("\n".join(f"{name:{width}}  {value:.6g}" for name, value in flat.items()))

@@ -1,0 +1,73 @@
+"""Measures pictures that are there, whoever made them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from langevin.build.run import launch, make_evaluation, open_reference
+from langevin.data.read_images import read_images, read_record
+from langevin.errors import UserError
+from langevin.measure.report import FILE, report
+from langevin.samplers.generate import share
+
+
+class Pictures(NamedTuple):
+    """A batch of them, see `langevin.metrics.evaluation.Batch`."""
+
+    indices: Tensor
+    images: Tensor
+    labels: Tensor | None
+
+
+def measure_samples(cfg: DictConfig) -> None:
+    """Compute the metrics of pictures, print them, and write metrics.json.
+
+    Raises:
+        UserError: when the pictures, the reference and the metrics do not go together.
+    """
+    evaluation = make_evaluation(cfg)
+    images, labels = read_images(cfg.samples, "samples", cfg.loader.cache_dir)
+    reference = open_reference(cfg)
+    if reference.images is not None and images.shape[1:] != reference.images.shape[1:]:
+        raise UserError(
+            f"samples={cfg.samples}: pictures of (height, width, channels) {images.shape[1:]}, but the reference has "
+            f"{reference.images.shape[1:]}; both must be of one size"
+        )
+    evaluation.prepare(len(images), reference, labels)
+
+    fabric = launch(cfg.accelerator, cfg.devices)
+    evaluation.to(fabric.device).gather()
+    mine = share(len(images), cfg.batch_size, fabric.global_rank, fabric.world_size)
+
+    def batches() -> Iterator[Pictures]:
+        for start in range(0, len(mine), cfg.batch_size):
+            index = mine[start : start + cfg.batch_size]
+            pictures = torch.from_numpy(images[index]).permute(0, 3, 1, 2)
+            yield Pictures(torch.tensor(index), pictures, None if labels is None else torch.from_numpy(labels[index]))
+
+    values = evaluation.measure(batches(), len(mine), show=fabric.global_rank == 0)
+    if fabric.global_rank == 0:
+        place = Path(cfg.samples)
+        out = Path(cfg.out) if cfg.out else place if place.is_dir() else place.parent
+        made = read_record(cfg.samples)
+        about = {} if made is None else {"model": made["model"]}
+        report(
+            out,
+            evaluation,
+            values,
+            evaluation.protocol(None if made is None else made["samples"], values),
+            samples={"path": cfg.samples, "number": len(images)},
+            reference={"path": place_of_reference(cfg), "number": reference.number},
+            **about,
+        )
+        print(f"{out / FILE}: {len(images)} samples against {reference.number or 'published'} pictures")
+    fabric.barrier()
+
+
+def place_of_reference(cfg: DictConfig) -> str:
+    """Where the reference of a config comes from."""
+    return str(cfg.reference or cfg.data.get("path") or cfg.data._target_)

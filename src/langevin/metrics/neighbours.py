@@ -1,0 +1,90 @@
+"""Exact nearest neighbours, in blocks: in memory of N + M, not of N times M."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BLOCK = 2048
+"""Points of either set whose distances are in memory at once, 34 MB; fewer where points are wider than that."""
+
+
+class Points:
+    """A set of points, read in blocks as float64.
+
+    Args:
+        rows: a point each, (N, ...) of any type; an array may be a memory map.
+        centre: float64, broadcastable to a flattened row, on the device to work on; it is subtracted from all points:
+            distances do not depend on it, their rounding errors do. Sets that are compared have one centre.
+    """
+
+    def __init__(self, rows: Tensor | NDArray[np.uint8], centre: Tensor) -> None:
+        self.rows = rows
+        self.centre = centre
+        self.dimensions = int(np.prod(rows.shape[1:]))
+        size = max(1, min(BLOCK, BLOCK * BLOCK // self.dimensions))
+        self.blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
+        self.squares = torch.cat([self.block(part).square().sum(1) for part in self.blocks])
+
+    def block(self, part: slice) -> Tensor:
+        """Some points, centred: float64 (B, D)."""
+        return self._read(part) - self.centre
+
+    def _read(self, part: slice | Tensor) -> Tensor:
+        if isinstance(self.rows, Tensor):
+            rows = self.rows[part]
+        else:  # copied, because torch must not share memory with a read-only memory map
+            rows = torch.from_numpy(np.array(self.rows[part if isinstance(part, slice) else part.cpu().numpy()]))
+        return rows.to(self.centre.device).flatten(1).double()
+
+    def squared_distances(self, rows: slice, other: "Points", columns: slice, rounded_down: bool = False) -> Tensor:
+        """``|x - y|^2`` of two blocks; rounded down, less the most that rounding can have added."""
+        squares = self.squares[rows, None] + other.squares[columns]
+        if rounded_down:  # where a distance equals a radius, the sample or the neighbour may be one image
+            squares *= 1 - 2 * self.dimensions * torch.finfo(squares.dtype).eps
+        return squares.addmm_(self.block(rows), other.block(columns).T, alpha=-2)
+
+    def squared_radii(self, *ks: int) -> Tensor:
+        """Squared distance of each point to its k-th nearest other, one row (N,) for each k."""
+        # A point is its own nearest: one more is looked for.
+        nearest = self.squares.new_full((len(self.rows), max(ks) + 1), torch.inf)
+        for i, rows in enumerate(self.blocks):
+            for columns in self.blocks[i:]:
+                distances = self.squared_distances(rows, self, columns)
+                nearest[rows] = _least(nearest[rows], distances)
+                if columns != rows:
+                    nearest[columns] = _least(nearest[columns], distances.T)
+        return nearest[:, list(ks)].T.clamp(min=0)
+
+    def nearest(self, other: "Points", k: int) -> tuple[Tensor, Tensor]:
+        """The k nearest points of another set to each point of this one.
+
+        Args:
+            other: of at least k points.
+            k: at least 1.
+
+        Returns:
+            Their distances, float64 (N, k), increasing, and which ones they are, int64 (N, k).
+        """
+        found = [self._nearest(rows, other, k) for rows in self.blocks]
+        distances, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return distances, indices
+
+    def _nearest(self, rows: slice, other: "Points", k: int) -> tuple[Tensor, Tensor]:
+        points = self.block(rows)
+        nearest = points.new_full((len(points), k), torch.inf)
+        indices = torch.zeros_like(nearest, dtype=torch.int64)
+        for columns in other.blocks:
+            distances = torch.cat([nearest, self.squared_distances(rows, other, columns)], dim=1)
+            numbers = torch.arange(len(other.rows), device=points.device)[columns].expand(len(points), -1)
+            nearest, chosen = distances.topk(k, largest=False)
+            indices = torch.cat([indices, numbers], dim=1).gather(1, chosen)
+        # By differences, so that a copy is at 0 whatever the rounding above.
+        points = self._read(rows)
+        exact = torch.stack([(points - other._read(column)).square().sum(1) for column in indices.T], dim=1)
+        distances, order = exact.sqrt().sort(dim=1)
+        return distances, indices.gather(1, order)
+
+
+def _least(nearest: Tensor, distances: Tensor) -> Tensor:
+    return torch.cat([nearest, distances], dim=1).topk(nearest.shape[1], largest=False).values

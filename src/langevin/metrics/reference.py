@@ -1,0 +1,284 @@
+"""What samples are compared with, and what is known of it to an extractor: gathered once, then kept on disk."""
+
+import functools
+import hashlib
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch import distributed as dist
+from tqdm import tqdm
+
+from langevin.errors import UserError
+from langevin.features.extractor import BATCH, FeatureExtractor
+from langevin.images import write_atomically
+from langevin.metrics.gathered import Gaussian, Moments, Rows
+
+FORMAT = 1
+"""Of what is kept on disk: a change of what the numbers mean must change it."""
+CHUNK = 16 * BATCH
+"""Pictures read at once."""
+PUBLISHED = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
+"""What files of statistics call the mean and the covariance of an output (pytorch-fid, clean-fid, EDM; ADM)."""
+
+
+class Reference:
+    """Pictures, or statistics of pictures that somebody else has gathered, or both.
+
+    Args:
+        images: uint8 (N, H, W, C), the same on every process; may be a memory map.
+        labels: integers (N,), or None where they have no classes.
+        published: the Gaussians of some outputs, as read from a file; they go before the pictures' own.
+        extractor: the name of the extractor that `published` was gathered with; None where the file does not say.
+        sha256: of the file of `published`.
+
+    Attributes:
+        number: of reference images; None where only statistics are known, which do not say.
+        sha256: of the pictures and their labels, or of the file.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8] | None,
+        labels: NDArray[np.int64] | None = None,
+        published: Mapping[str, Gaussian] | None = None,
+        extractor: str | None = None,
+        sha256: str | None = None,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.published = dict(published or {})
+        self.extractor = extractor
+        self._sha256 = sha256
+        self._moments: dict[str, Gaussian] = {}
+        self._rows: dict[str, Tensor] = {}
+
+    @property
+    def number(self) -> int | None:
+        """How many pictures there are, or were when the statistics were gathered."""
+        if self.images is not None:
+            return len(self.images)
+        return next((gaussian.number for gaussian in self.published.values() if gaussian.number), None)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Which pictures, or which file, by content."""
+        if self._sha256 is not None:
+            return self._sha256
+        assert self.images is not None
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        for part in np.array_split(self.images, -(-len(self.images) // 1024)):
+            digest.update(part.tobytes())
+        if self.labels is not None:
+            digest.update(self.labels.astype(np.int64).tobytes())
+        return digest.hexdigest()
+
+    def record(self) -> dict[str, Any]:
+        """What a protocol says of it."""
+        return {"sha256": self.sha256, "number": self.number}
+
+    def check(self, features: FeatureExtractor, moments_of: Collection[str], rows_of: Collection[str]) -> None:
+        """See that all this can be had of it.
+
+        Raises:
+            UserError: when there are no pictures for what was not published, or it was published of other features.
+        """
+        wanted = [output for output in moments_of if output in self.published]
+        if wanted and self.extractor is None and not features.official:
+            raise UserError(
+                f"reference: holds statistics, of Inception's official weights as far as one can know, but the "
+                f"features are {features.name}; give pictures, or statistics that were exported with these features"
+            )
+        if wanted and self.extractor is not None and self.extractor != features.name:
+            raise UserError(
+                f"reference: holds statistics of the features {self.extractor}, but these are {features.name}; give "
+                "pictures, or choose those features"
+            )
+        for output in wanted:
+            size = len(self.published[output].mean)
+            if size != features.sizes[output]:
+                raise UserError(
+                    f"reference: holds statistics of {size} features, but {features.name} has {features.sizes[output]}"
+                )
+        lacking = {*moments_of, *rows_of} - set(wanted) | set(rows_of)
+        if lacking and self.images is None:
+            raise UserError(
+                f"reference: holds statistics alone ({', '.join(self.published)}), but the metrics ask for more of the "
+                f"pictures ({', '.join(sorted(lacking))}); give pictures, or drop all but fid"
+            )
+
+    def gather(
+        self,
+        features: FeatureExtractor,
+        moments_of: Collection[str],
+        rows_of: Collection[str],
+        device: torch.device,
+        directory: Path,
+    ) -> None:
+        """Have the Gaussians of some outputs and every row of others: from `directory`, or by a pass over the pictures.
+
+        Every process must call it, and passes its share of the pictures; afterwards all know all.
+
+        Args:
+            features: the extractor, its weights loaded, on `device`.
+            moments_of: the outputs whose Gaussians are asked for.
+            rows_of: the outputs whose rows are asked for.
+            device: where.
+            directory: where statistics are kept from run to run.
+        """
+        self._moments |= {name: gaussian for name, gaussian in self.published.items() if name in moments_of}
+        moments_of = [name for name in moments_of if name not in self._moments]
+        rows_of = [name for name in rows_of if name not in self._rows]
+        if not moments_of and not rows_of:
+            return
+        meaning = json.dumps([FORMAT, self.sha256, features.record()], sort_keys=True)
+        folder = directory / hashlib.sha256(meaning.encode()).hexdigest()[:16]
+        kept = {name: _read_moments(folder / f"{name}_moments.npz") for name in moments_of}
+        kept_rows = {name: _read_rows(folder / f"{name}_rows.npy") for name in rows_of}
+        if not _everywhere(None not in [*kept.values(), *kept_rows.values()]):
+            moments = {name: Moments(features.sizes[name]).to(device) for name in moments_of}
+            rows = {name: Rows(features.sizes[name]).to(device) for name in rows_of}
+            self._pass(features, moments, rows, device)
+            kept = {name: metric.compute() for name, metric in moments.items()}
+            kept_rows = {name: metric.compute().cpu() for name, metric in rows.items()}
+            if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+                _keep(folder, kept, kept_rows)
+        self._moments |= {name: gaussian for name, gaussian in kept.items() if gaussian is not None}
+        self._rows |= {name: tensor for name, tensor in kept_rows.items() if tensor is not None}
+
+    def moments(self, output: str) -> Gaussian:
+        """The Gaussian of an output, on any device; `gather` comes first."""
+        return self._moments[output]
+
+    def rows(self, output: str) -> Tensor:
+        """An output of each picture, in the pictures' order, on the CPU: float32 (N, D); `gather` comes first."""
+        return self._rows[output]
+
+    def _pass(
+        self,
+        features: FeatureExtractor,
+        moments: Mapping[str, Moments],
+        rows: Mapping[str, Rows],
+        device: torch.device,
+    ) -> None:
+        assert self.images is not None
+        rank, world = (dist.get_rank(), dist.get_world_size()) if _distributed() else (0, 1)
+        starts = range(rank * CHUNK, len(self.images), world * CHUNK)
+        for start in tqdm(starts, desc="reference", unit="batch", disable=rank > 0):
+            # Copied, because torch must not share memory with a read-only memory map.
+            batch = torch.from_numpy(np.array(self.images[start : start + CHUNK])).permute(0, 3, 1, 2)
+            outputs = features(batch.to(device))
+            index = torch.arange(start, start + len(batch))
+            for name, gathered in moments.items():
+                gathered.update(outputs[name])
+            for name, ordered in rows.items():
+                ordered.update(outputs[name], index)
+
+
+def read_statistics(path: str) -> Reference | None:
+    """The reference that an .npz file of statistics holds; None where the file holds none.
+
+    Read are ``mu`` and ``sigma`` (pytorch-fid, clean-fid, EDM), ADM's ``mu_s`` and ``sigma_s`` of spatial features and
+    its pictures ``arr_0``, and the name of the extractor and the number of images that `write_statistics` adds.
+
+    Raises:
+        UserError: when it cannot be read, or the shapes do not fit.
+    """
+    file = Path(path).expanduser()
+    try:
+        content = file.read_bytes()
+        with np.load(file, allow_pickle=False) as arrays:
+            if "mu" not in arrays:
+                return None
+            number = int(arrays["number"]) if "number" in arrays else 0
+            published = {}
+            for output, (mean, covariance) in PUBLISHED.items():
+                if mean in arrays:
+                    mu, sigma = (torch.from_numpy(arrays[name].astype(np.float64)) for name in (mean, covariance))
+                    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+                        raise ValueError(f"{mean} is of shape {tuple(mu.shape)}, {covariance} of {tuple(sigma.shape)}")
+                    if not (mu.isfinite().all() and sigma.isfinite().all()):
+                        raise ValueError(f"{mean} or {covariance} holds numbers that are not finite")
+                    published[output] = Gaussian(number, mu, sigma)
+            extractor = str(arrays["extractor"]) if "extractor" in arrays else None
+            images = arrays.get("arr_0")
+            labels = arrays["arr_1"].astype(np.int64) if "arr_1" in arrays else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"reference={path}: cannot be read as an .npz file of pictures or statistics ({error})"
+        ) from error
+    return Reference(images, labels, published, extractor, hashlib.sha256(content).hexdigest())
+
+
+def write_statistics(path: Path, reference: Reference, features: FeatureExtractor, outputs: Collection[str]) -> None:
+    """Write the Gaussians of some outputs as pytorch-fid, clean-fid, EDM and ADM read them, and whose they are.
+
+    Raises:
+        OSError: when it cannot be written; an old file is then as it was.
+    """
+    arrays: dict[str, Any] = {"extractor": features.name}
+    for output in outputs:
+        gaussian = reference.moments(output)
+        mean, covariance = PUBLISHED[output]
+        arrays |= {mean: gaussian.mean.cpu().numpy(), covariance: gaussian.covariance.cpu().numpy()}
+        arrays["number"] = gaussian.number
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def _keep(folder: Path, moments: Mapping[str, Gaussian | None], rows: Mapping[str, Tensor | None]) -> None:
+    try:
+        for name, gaussian in moments.items():
+            if gaussian is not None:
+                write_atomically(
+                    folder / f"{name}_moments.npz",
+                    functools.partial(
+                        np.savez,
+                        number=gaussian.number,
+                        mean=gaussian.mean.cpu().numpy(),
+                        covariance=gaussian.covariance.cpu().numpy(),
+                    ),
+                )
+        for name, tensor in rows.items():
+            if tensor is not None:
+                write_atomically(folder / f"{name}_rows.npy", functools.partial(np.save, arr=tensor.numpy()))
+    except OSError as error:  # the values are right all the same
+        warnings.warn(f"the reference's statistics cannot be kept for the next run: {error}", stacklevel=2)
+
+
+def _read_moments(path: Path) -> Gaussian | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            mean, covariance = (torch.from_numpy(arrays[name]) for name in ("mean", "covariance"))
+            return Gaussian(int(arrays["number"]), mean, covariance)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent, or damaged: made anew
+        return None
+
+
+def _read_rows(path: Path) -> Tensor | None:
+    try:
+        # Mapped, and copied where it is written to, which nobody does: torch wants no read-only memory.
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _everywhere(true: bool) -> bool:
+    """Whether it is true on every process."""
+    if not _distributed():
+        return true
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
+    agreed = torch.tensor(int(true), device=device)
+    dist.all_reduce(agreed, dist.ReduceOp.MIN)
+    return bool(agreed)
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()

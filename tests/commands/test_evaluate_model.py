@@ -1,0 +1,204 @@
+"""From a trained model to numbers, without pictures in between."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from helpers.commands import ROOT, call
+from helpers.digits import digits
+
+FID = ("metrics=[fid]", "metrics.fid.min_samples=2")
+KID = ("metrics.kid.subset_size=20", "metrics.kid.subsets=5")
+MEASURE = ("metrics=[class_accuracy,fid,kid]", "metrics.fid.min_samples=2", *KID)
+QUICK = ("num_samples=40", "batch_size=8", "accelerator=cpu")
+
+
+@pytest.fixture(scope="module")
+def features(classifier):
+    return "features=classifier", f"features.checkpoint={classifier}"
+
+
+def evaluate(*overrides, status=0):
+    result = call("evaluate", *overrides)
+    assert result.status == status, result.err
+    assert "Traceback" not in result.err
+    return result
+
+
+def report_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def measured(labelled, features, tmp_path_factory):
+    """An evaluation that nothing disturbed."""
+    out = tmp_path_factory.mktemp("measured")
+    evaluate(f"checkpoint={labelled}", *features, *MEASURE, *QUICK, f"out={out}")
+    return report_of(out)
+
+
+def test_it_says_what_was_measured_and_how(measured, labelled):
+    values = measured["metrics"]
+    extractor = measured["protocol"]["features"]["extractor"]
+    assert extractor.startswith("classifier-digits-")
+    assert set(values) == {"class_accuracy", f"fd_{extractor}@40", f"kd_{extractor}@40", f"kd_std_{extractor}@40"}
+    assert values[f"fd_{extractor}@40"] > 0
+    assert measured["model"]["checkpoint"] == str(labelled / "checkpoints" / "last.ckpt")
+    assert measured["reference"]["number"] == 1500
+    protocol = measured["protocol"]
+    assert protocol["num_samples"] == 40
+    assert protocol["samples"]["evaluations"] == protocol["samples"]["sampler"]["steps"] == 2
+    assert protocol["samples"]["seed"] == 0
+    assert protocol["metrics"]["kid"]["settings"]["subsets"] == 5
+    assert "min_samples" not in protocol["metrics"]["fid"]["settings"], "which changes no value"
+
+
+def test_it_measures_what_sample_would_have_made(measured, labelled, features, tmp_path):
+    made = call("sample", f"checkpoint={labelled}", f"out={tmp_path}", "num_samples=40", "batch_size=8")
+    assert made.status == 0, made.err
+    evaluate(f"samples={tmp_path}", "data=digits", *features, *MEASURE, *QUICK)
+    again = report_of(tmp_path)
+    assert again["metrics"] == measured["metrics"]
+    assert again["protocol"] == measured["protocol"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 3])
+def test_the_number_of_processes_does_not_matter(devices, measured, labelled, features, tmp_path):
+    options = f"checkpoint={labelled}", *features, *MEASURE, *QUICK, f"devices={devices}", f"out={tmp_path}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LANGEVIN_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, str(ROOT / "evaluate.py"), *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    again = report_of(tmp_path)
+    assert again["metrics"] == pytest.approx(measured["metrics"], rel=1e-9)
+    assert again["protocol"] == measured["protocol"]
+    assert done.stdout.count("samples of step 6") == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 40])
+def test_the_batch_does_not_matter(batch_size, measured, labelled, features, tmp_path):
+    place = f"checkpoint={labelled}", f"out={tmp_path}", f"batch_size={batch_size}"
+    evaluate(*place, *features, *MEASURE, *(option for option in QUICK if "batch_size" not in option))
+    again = report_of(tmp_path)
+    assert again["metrics"] == pytest.approx(measured["metrics"], rel=1e-6), "networks compute in float32"
+    assert again["protocol"] == measured["protocol"]
+
+
+def test_into_the_run_and_one_folder_for_each_way(labelled, features, tmp_path):
+    """Of a sweep no evaluation takes another's place, and the same one again takes its own."""
+    folder = labelled / "evaluations"
+    for options in (["sampler.steps=1"], ["sampler.steps=3"], ["sampler.steps=3"], ["sampler=heun", "sampler.steps=2"]):
+        evaluate(f"checkpoint={labelled}", *features, *FID, *QUICK, *options)
+    assert len(list(folder.iterdir())) == 3, "and the samples are gone"
+    assert all(path.name.startswith("step_00000006-") for path in folder.iterdir())
+
+    refused = evaluate(f"compare={folder}", status=1)
+    assert "samples.sampler.steps: 1 and 3 and 2" in refused.err or "samples.sampler.steps: " in refused.err
+    assert "vary=[samples.sampler]" in refused.err
+    table = evaluate(f"compare={folder}", "vary=[samples.sampler,samples.grid]", f"out={tmp_path / 'table.csv'}").out
+    assert len(table.splitlines()) == 4
+    assert "samples.evaluations" in table.splitlines()[0]
+    assert (tmp_path / "table.csv").read_text().splitlines()[0].startswith("place,step,samples.sampler.")
+    forced = evaluate(f"compare={folder}", "force=true").out
+    assert "not comparable" in forced
+
+
+def test_a_comparison_of_other_numbers_of_samples_is_refused(measured, labelled, features, tmp_path):
+    evaluate(f"checkpoint={labelled}", "metrics=[class_accuracy]", *QUICK, "num_samples=20", f"out={tmp_path / 'a'}")
+    evaluate(f"checkpoint={labelled}", "metrics=[class_accuracy]", *QUICK, f"out={tmp_path / 'b'}")
+    refused = evaluate(f"compare=[{tmp_path / 'a'},{tmp_path / 'b'}]", status=1)
+    assert "class_accuracy: num_samples: 20 and 40" in refused.err
+
+
+def test_comparing_nothing_is_told(tmp_path):
+    assert "there is no metrics.json" in evaluate(f"compare={tmp_path}", status=1).err
+    (tmp_path / "metrics.json").write_text('{"metrics": {"fid@3": 1}}')
+    assert "is no metrics.json of evaluate.py" in evaluate(f"compare={tmp_path}", status=1).err
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_number(labelled, features, tmp_path, monkeypatch, made):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    steps = "sampler.steps=40"
+    chosen = [f"checkpoint={labelled}", *features, *MEASURE, *QUICK, steps, "batch_size=2"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        command = [sys.executable, str(ROOT / "evaluate.py"), *chosen, f"out={tmp_path / 'killed'}"]
+        process = subprocess.Popen(command, stdout=file, stderr=file)
+        try:
+            deadline = time.monotonic() + 120
+            while not (kept := list(labelled.glob("evaluations/.model-*/*.npz"))) or len(kept) < 5:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.02)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait(60)
+    assert not (tmp_path / "killed").exists()
+    kept = list(labelled.glob("evaluations/.model-*/*.npz"))
+    kept[0].write_bytes(kept[0].read_bytes()[:100])  # as a failing disk might leave it
+
+    evaluate(*chosen, f"out={tmp_path / 'killed'}")
+    assert sorted(set(made)) == sorted(made)
+    assert len(made) == 40 - 2 * (len(kept) - 1), "what the killed one had made is not made again"
+    assert not list(labelled.glob("evaluations/.model-*"))
+    made.clear()
+    evaluate(*chosen, f"out={tmp_path / 'undisturbed'}")
+    assert len(made) == 40
+    assert report_of(tmp_path / "killed") == report_of(tmp_path / "undisturbed")
+
+
+def test_statistics_go_out_and_come_back(labelled, features, tmp_path):
+    file = tmp_path / "digits.npz"
+    said = evaluate(f"export={file}", "data=digits", *features, *FID).out
+    assert "mu, sigma of 1500 pictures" in said
+    with np.load(file, allow_pickle=False) as arrays:
+        assert arrays["mu"].shape == arrays["sigma"].shape[:1] == arrays["sigma"].shape[1:]
+    for name, reference in (("a", f"reference={file}"), ("b", "data=digits")):
+        out = f"out={tmp_path / name}"
+        evaluate(f"checkpoint={labelled}", *features, *FID, *QUICK, reference, out)
+    a, b = (report_of(tmp_path / name) for name in "ab")
+    assert a["metrics"] == pytest.approx(b["metrics"], rel=1e-12)
+    assert a["protocol"]["reference"] != b["protocol"]["reference"], "a file's hash is not that of pictures"
+    refused = evaluate(
+        f"checkpoint={labelled}", *features, "metrics=[kid]", *KID, *QUICK, f"reference={file}", status=1
+    )
+    assert "holds statistics alone" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([*FID, "num_samples=0"], "num_samples: is 0; allowed: a whole number, at least 1"),
+        ([*FID, "labels=[11]"], "labels is [11]; allowed: whole numbers from 0 to 9"),
+        ([*FID, "sampler.step=3"], "sampler.step: no such option (did you mean steps?)"),
+        ([*FID, "sampler.steps=0"], "sampler.steps: is 0"),
+        ([*FID, "reference=nowhere"], "reference=nowhere: there is no such file or folder"),
+        (
+            ["metrics=[fid]", "export=file.npz"],
+            "give one of samples=FILE_OR_DIR, checkpoint=RUN_OR_FILE, ",
+        ),
+        ([*FID, "data.image_size=16"], "allowed with features.checkpoint="),
+        (["metrics=[sfid]"], "metrics.sfid needs the extractor's spatial, but classifier-digits-"),
+        (["metrics=[kid]"], "num_samples=40 is too few for metrics.kid.subset_size=1000"),
+        ([], "metrics: choose at least one, such as metrics=[fid,kid] or likelihoods=[discrete_vlb], and not both"),
+    ],
+)
+def test_a_mistake(overrides, words, labelled, features, tmp_path):
+    before = sorted(labelled.rglob("*"))
+    options = [*features, *QUICK, *overrides, f"out={tmp_path / 'out'}"]
+    result = evaluate(f"checkpoint={labelled}", *options, status=1)
+    assert words in result.err
+    assert not (tmp_path / "out").exists()
+    assert sorted(labelled.rglob("*")) == before
+
+
+def test_sampling_is_not_of_pictures(tmp_path):
+    np.savez(tmp_path / "samples.npz", arr_0=digits()[0][:4])
+    result = evaluate(f"samples={tmp_path}", "data=digits", "metrics=[class_accuracy]", "sampler=heun", status=1)
+    assert "sampler: goes with checkpoint=RUN_OR_FILE; leave it out" in result.err

@@ -1,0 +1,23 @@
+"""The peers' own code, where it is."""
+
+import importlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def peer(monkeypatch):
+    """Import a module of a peer's checkout in the folder that LANGEVIN_PEERS names."""
+    torch.manual_seed(0)  # Fourier frequencies
+
+    def load(checkout, module):
+        folder = Path(os.environ.get("LANGEVIN_PEERS", "unset")) / checkout
+        if not folder.is_dir():
+            pytest.skip(f"no {checkout} in LANGEVIN_PEERS: see peers.md")
+        monkeypatch.syspath_prepend(str(folder))
+        return importlib.import_module(module)
+
+    return load
