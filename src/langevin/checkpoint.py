@@ -1,13 +1,16 @@
 """Checkpoints on disk, read without Lightning: safely, and with a plain word about those that cannot be."""
 
+import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from langevin.errors import UserError
 
+LAST = "last.ckpt"
+"""The newest checkpoint of a run's end."""
 RECORD = "langevin"
 """The entry that holds what a model is rebuilt from."""
 
@@ -18,8 +21,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: when the file is missing, damaged, or not Langevin's.
     """
+    import torch  # here, so that looking for checkpoints does without
+
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; give a run's folder or a .ckpt file")
+    if damage := damage_of(path):
+        raise UserError(f"checkpoint {path} cannot be read: it is damaged or no checkpoint at all ({damage})")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # what a damaged pickle raises may be anything
@@ -46,10 +53,50 @@ def find_checkpoint(place: Path, option: str = "checkpoint") -> Path:
         raise UserError(f"{option}={place} does not exist; give a run's folder or a .ckpt file")
     if place.is_file():
         return place
-    path = place / "checkpoints" / "last.ckpt"
-    if not path.is_file():
+    path = newest_of(place)
+    if path is None:
         raise UserError(f"{option}={place} is a folder without checkpoints/last.ckpt: no run has saved there yet")
     return path
+
+
+def newest_of(run_dir: Path) -> Path | None:
+    """The newest whole checkpoint of a run's end: `last.ckpt`, or if that is damaged, with a warning, one before it.
+
+    Returns:
+        None where the run has not saved.
+
+    Raises:
+        UserError: when there are some, and all are damaged.
+    """
+    kept = ends_of(run_dir / "checkpoints")
+    for position, path in enumerate(kept):
+        damage = damage_of(path)
+        if damage is None:
+            if position > 0:
+                warnings.warn(f"{kept[0]} is damaged; taking {path}, the one before", stacklevel=2)
+            return path
+    if kept:
+        raise UserError(f"checkpoint {kept[0]} is damaged ({damage_of(kept[0])}), and no whole one is kept before it")
+    return None
+
+
+def ends_of(directory: Path) -> list[Path]:
+    """The checkpoints of a run's end that are kept: `last.ckpt`, `last-1.ckpt`, ..., the newest first."""
+    numbered = {0: directory / LAST}
+    for path in directory.glob("last-*.ckpt"):
+        if found := re.fullmatch(r"last-(\d+)", path.stem):
+            numbered[int(found[1])] = path
+    return [numbered[number] for number in sorted(numbered) if numbered[number].is_file()]
+
+
+def damage_of(path: Path) -> str | None:
+    """What is wrong with a file of `torch.save`, by the checksums that it holds; None if nothing is."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # a damaged archive can raise anything
+        return str(error) or type(error).__name__
+    return None if damaged is None else f"wrong checksum of {damaged}"
 
 
 def folder_of(checkpoint: Path) -> Path:

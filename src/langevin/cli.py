@@ -3,19 +3,28 @@
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
 from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from langevin.config.validate import CONF, PLURAL, groups, groups_of, options, unknown
 from langevin.errors import UserError
+from langevin.interrupt import STATUS, Interrupted, listen, requeue
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT)
+LAUNCHER = "hydra/launcher"
+SWEEP = "LANGEVIN_SWEEP"
+"""The variable of the environment that tells the runs of a sweep what it goes over."""
 
 
 def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -27,6 +36,7 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
     """
 
     def task(cfg: DictConfig) -> None:
+        listen()  # a job of hydra/launcher=slurm begins here, with handlers of submitit
         hydra_cfg = HydraConfig.get()
         if hydra_cfg.mode is RunMode.MULTIRUN:
             # Lightning starts its other processes by repeating sys.argv, which must then mean this one job.
@@ -35,6 +45,10 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
             run(cfg)
         except UserError as error:
             fail(str(error))
+        except Interrupted as stop:
+            again = "the job is back in the queue" if requeue() else "say the same command again to go on"
+            print(f"interrupted {stop}; {again}", file=sys.stderr, flush=True)
+            sys.exit(STATUS)
         except OSError as error:
             if error.errno in DISK_FULL:
                 fail(f"the disk is full: {error}")
@@ -43,9 +57,14 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
             raise
 
     def main() -> None:
+        if not any(argument.startswith(f"{LAUNCHER}=") for argument in sys.argv[1:]):  # who launches is not interrupted
+            listen()
         calm_threads()
+        warnings.filterwarnings("ignore", ".*`srun` command is available")  # Lightning's advice
         # Hydra's parser takes its flags before the overrides or after them, but not amid them.
         arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+        if {"-m", "--multirun"}.intersection(arguments):
+            os.environ[SWEEP] = swept(arguments)
         own = groups_of(config_name)
         try:
             sys.argv[1:] = [forced(argument, own) for argument in arguments]
@@ -67,6 +86,16 @@ def calm_threads() -> None:
         os.environ["GOMP_SPINCOUNT"] = "20000"
 
 
+def swept(arguments: list[str]) -> str:
+    """Those overrides of a sweep that have several values, such as "schedule=linear,cosine seed=0,1"."""
+    parser = OverridesParser.create()
+    found = []
+    for argument in arguments:
+        with suppress(HydraException):  # a flag; or a mistake, of which Hydra tells
+            found += [argument for override in parser.parse_overrides([argument]) if override.is_sweep_override()]
+    return " ".join(found)
+
+
 def forced(argument: str, own: list[str]) -> str:
     """An override that Hydra takes even if there is no such key: `a.b=1` becomes `++a.b=1`.
 
@@ -79,9 +108,12 @@ def forced(argument: str, own: list[str]) -> str:
         own: the groups that the command has.
 
     Raises:
-        UserError: when it chooses of a group that the command does not have; Hydra would advise to add it.
+        UserError: when it chooses of a group that the command does not have, which Hydra would advise to add; or a
+            launcher of ours while the package is missing that it is made of.
     """
     key, equals, value = argument.partition("=")
+    if key == LAUNCHER and (CONF / LAUNCHER / f"{value}.yaml").is_file() and find_spec("submitit") is None:
+        raise UserError(f"{argument} needs the package hydra-submitit-launcher: pip install -e '.[slurm]'")
     if not equals or key.startswith(("-", "+", "~", "hydra")) or "/" in key:
         return argument
     group = key.partition("@")[0]

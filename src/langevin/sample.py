@@ -74,6 +74,7 @@ def run(cfg: DictConfig) -> None:
 
     from langevin.digest import digest_of
     from langevin.images import write_npz
+    from langevin.interrupt import heeded
     from langevin.samplers.generate import share
     from langevin.samplers.store import PictureStore
     from langevin.samplers.trajectory import Trajectory
@@ -103,7 +104,8 @@ def run(cfg: DictConfig) -> None:
                 seen(x_t, t, prediction)
 
         original = None if originals is None else originals.batch
-        for batch in generator(denoiser, mine, cfg.seed, cfg.batch_size, fabric.device, look, original, store):
+        made = generator(denoiser, mine, cfg.seed, cfg.batch_size, fabric.device, look, original, store)
+        for batch in heeded(made):
             if seen is not None and not done:
                 write_trajectory(out, seen, batch.images, cfg.trajectory)
             done += len(batch.indices)

@@ -17,6 +17,7 @@ from langevin.config.types import plain
 from langevin.errors import UserError
 
 CONFIG = "config.yaml"
+LOCK = ".lock"
 
 
 def run(cfg: DictConfig) -> None:
@@ -31,7 +32,7 @@ def run(cfg: DictConfig) -> None:
     import torch
 
     from langevin.build.run import facts_of, make_data, make_module, make_trainer, rehearse
-    from langevin.checkpoint import read_checkpoint
+    from langevin.checkpoint import newest_of
     from langevin.images import write_atomically
     from langevin.training.loggers.csv import CSVFile
     from langevin.training.processes import is_first_process
@@ -46,8 +47,8 @@ def run(cfg: DictConfig) -> None:
     run_dir = Path(cfg.output_dir) / (cfg.name or automatic_name(cfg, HydraConfig.get().runtime.choices))
     if is_first_process():
         refuse_another_run(run_dir, cfg)
-    checkpoint = run_dir / "checkpoints" / "last.ckpt"
-    step = read_checkpoint(checkpoint)["global_step"] if checkpoint.is_file() else 0
+    checkpoint = newest_of(run_dir)
+    step = 0 if checkpoint is None else step_of(checkpoint, cfg)
     if step >= cfg.trainer.max_steps:
         say(f"{run_dir} is done: it stands at step {step} of trainer.max_steps={cfg.trainer.max_steps}")
         return
@@ -66,15 +67,16 @@ def run(cfg: DictConfig) -> None:
     with ExitStack() as stack:
         if is_first_process():
             stack.enter_context(only_one(run_dir))
-            for unfinished in checkpoint.parent.glob(".*"):
-                unfinished.unlink()  # of a process killed while it was saving
+            clear_unfinished(run_dir)
+            if checkpoint is not None:
+                set_damaged_aside(checkpoint)
             text = OmegaConf.to_yaml(cfg, resolve=True)
             write_atomically(run_dir / CONFIG, lambda file: file.write(text.encode()))
         for logger in trainer.loggers:
             if isinstance(logger, CSVFile):
                 logger.resume(step)
             logger.log_hyperparams(dict(flatten(plain(cfg))) | {"parameters": parameters, "code": code_version()})
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint if step else None, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 
 def refuse_another_run(run_dir: Path, cfg: DictConfig) -> None:
@@ -100,6 +102,41 @@ def refuse_another_run(run_dir: Path, cfg: DictConfig) -> None:
         )
 
 
+def step_of(checkpoint: Path, cfg: DictConfig) -> int:
+    """The step that a checkpoint of this run stands at.
+
+    Raises:
+        UserError: when it is another run's.
+    """
+    from langevin.checkpoint import RECORD, read_checkpoint
+
+    content = read_checkpoint(checkpoint)
+    own = OmegaConf.create(content[RECORD]["config"])
+    assert isinstance(own, DictConfig)
+    if changed := differences(own, cfg):
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise UserError(f"checkpoint {checkpoint} is of a run with another config; put it where it belongs:\n{lines}")
+    return content["global_step"]
+
+
+def set_damaged_aside(whole: Path) -> None:
+    """Rename the checkpoints that are newer than the one to go on from, which they would take the place of."""
+    from langevin.checkpoint import ends_of
+
+    for path in ends_of(whole.parent):
+        if path == whole:
+            return
+        path.rename(path.with_suffix(".damaged"))
+
+
+def clear_unfinished(run_dir: Path) -> None:
+    """Remove the files that a process of this run was writing when it was killed."""
+    for directory in (run_dir, *(run_dir / name for name in ("checkpoints", "samples", "evaluations"))):
+        for path in directory.glob(".*"):
+            if path.is_file() and path.name != LOCK:
+                path.unlink()
+
+
 @contextmanager
 def only_one(run_dir: Path) -> Iterator[None]:
     """Hold the run's folder against a second process that trains the same run; a killed process lets go of it.
@@ -109,7 +146,7 @@ def only_one(run_dir: Path) -> Iterator[None]:
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(run_dir / ".lock", timeout=0):
+        with FileLock(run_dir / LOCK, timeout=0):
             yield
     except Timeout as error:
         raise UserError(f"the run {run_dir} is being trained by another process; wait for it, or stop it") from error

@@ -12,6 +12,8 @@ import pytest
 from helpers.commands import ROOT, call
 from helpers.digits import digits
 
+from langevin import interrupt
+
 FID = ("metrics=[fid]", "metrics.fid.min_samples=2")
 KID = ("metrics.kid.subset_size=20", "metrics.kid.subsets=5")
 MEASURE = ("metrics=[class_accuracy,fid,kid]", "metrics.fid.min_samples=2", *KID)
@@ -122,7 +124,10 @@ def test_comparing_nothing_is_told(tmp_path):
     assert "is no metrics.json of evaluate.py" in evaluate(f"compare={tmp_path}", status=1).err
 
 
-def test_a_killed_evaluation_goes_on_to_the_same_number(labelled, features, tmp_path, monkeypatch, made):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_evaluation_that_was_ended_goes_on_to_the_same_number(
+    number, labelled, features, tmp_path, monkeypatch, made
+):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     steps = "sampler.steps=40"
     chosen = [f"checkpoint={labelled}", *features, *MEASURE, *QUICK, steps, "batch_size=2"]
@@ -137,8 +142,9 @@ def test_a_killed_evaluation_goes_on_to_the_same_number(labelled, features, tmp_
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.02)
         finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait(60)
+            process.send_signal(number)
+            status = process.wait(60)
+    assert status == (-number if number == signal.SIGKILL else interrupt.STATUS)
     assert not (tmp_path / "killed").exists()
     kept = list(labelled.glob("evaluations/.model-*/*.npz"))
     kept[0].write_bytes(kept[0].read_bytes()[:100])  # as a failing disk might leave it

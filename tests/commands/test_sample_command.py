@@ -2,15 +2,19 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from helpers.commands import call
+from helpers.commands import ROOT, call
 from PIL import Image
 
 from langevin.checkpoint import RECORD
+from langevin.interrupt import STATUS
 
 
 def sample(checkpoint, out, *overrides, num_samples=6):
@@ -271,3 +275,30 @@ def test_the_evil_checkpoint_is_one(tmp_path):
     torch.save({RECORD: Evil(tmp_path / "executed")}, tmp_path / "evil")
     torch.load(tmp_path / "evil", weights_only=False)
     assert (tmp_path / "executed").is_dir()
+
+
+def test_sampling_that_was_asked_to_stop_goes_on_to_the_same_pictures(labelled, tmp_path, monkeypatch, made):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    options = [f"checkpoint={labelled}", "num_samples=40", "batch_size=2", "sampler.steps=40", "accelerator=cpu"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        command = [sys.executable, str(ROOT / "sample.py"), *options, f"out={tmp_path / 'out'}"]
+        process = subprocess.Popen(command, stdout=file, stderr=file)
+        try:
+            deadline = time.monotonic() + 120
+            while len(list(tmp_path.glob("out/.sample-*/*.npz"))) < 5:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.02)
+        finally:
+            process.terminate()
+            status = process.wait(60)
+    assert status == STATUS
+    assert "interrupted by SIGTERM; say the same command again to go on" in log.read_text()
+    kept = 2 * len(list(tmp_path.glob("out/.sample-*/*.npz")))
+    assert call("sample", *options, f"out={tmp_path / 'out'}").status == 0
+    assert len(made) == 40 - kept
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["grid.png", "samples.npz"]
+    assert call("sample", *options, f"out={tmp_path / 'undisturbed'}").status == 0
+    again, whole = (np.load(tmp_path / name / "samples.npz")["arr_0"] for name in ("out", "undisturbed"))
+    assert np.array_equal(again, whole)

@@ -186,7 +186,7 @@ def test_a_damaged_last_checkpoint_is_no_new_beginning(tmp_path):
     before = content(tmp_path)
     result = train(tmp_path, "name=mine", "trainer.max_steps=4")
     assert result.status == 1
-    assert f"checkpoint {checkpoint} cannot be read: it is damaged" in result.err
+    assert f"checkpoint {checkpoint} is damaged (" in result.err
     assert "Traceback" not in result.err
     assert content(tmp_path) == before
 
@@ -222,4 +222,4 @@ def test_what_a_killed_process_left_unfinished_is_cleared_away(tmp_path):
     unfinished = tmp_path / "run" / "checkpoints" / ".last.ckpt.0a1b2c3d"
     unfinished.write_bytes(b"half")
     assert call("train", *overrides, "trainer.max_steps=2").status == 0
-    assert [path.name for path in unfinished.parent.iterdir()] == ["last.ckpt"]
+    assert sorted(path.name for path in unfinished.parent.iterdir()) == ["last-1.ckpt", "last.ckpt"]

@@ -21,7 +21,8 @@ from langevin.training.module import DiffusionModule
 
 
 def names(run):
-    return sorted(os.listdir(run.directory / "checkpoints"))
+    """All but the ends before the last."""
+    return sorted(name for name in os.listdir(run.directory / "checkpoints") if not name.startswith("last-"))
 
 
 def step_of(run, name):
@@ -104,7 +105,8 @@ def test_copies_stay_as_they_are(tmp_path, monkeypatch):
 
     def look(source, target):
         share(source, target)
-        linked[source.name] = digest(source)
+        if source.name != "last.ckpt":  # an end that makes way
+            linked[source.name] = digest(source)
         assert source.lstat().st_ino == target.lstat().st_ino  # at no cost in space
 
     monkeypatch.setattr(module, "share", look)
@@ -118,7 +120,7 @@ def test_copies_stay_as_they_are(tmp_path, monkeypatch):
     for name, content in linked.items():
         path = run.directory / "checkpoints" / name
         assert digest(path) == content
-        assert path.stat().st_nlink == 1
+        assert path.stat().st_nlink <= 2  # the end before the last may be the same file
         assert step_of(run, name) == int(name[5:13])
     assert step_of(run, "last.ckpt") == 7
     short = train(tmp_path, *QUIET, "trainer.max_steps=4", name="short")
@@ -301,3 +303,13 @@ def test_a_checkpoint_that_does_not_fit_its_config_is_told(tmp_path, finished):
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(UserError, match=r"other.ckpt does not fit the config stored in it"):
         load_model(tmp_path / "other.ckpt")
+
+
+def test_weights_that_are_not_finite_do_not_take_the_place_of_good_ones(tmp_path):
+    often = (*QUIET, "callbacks.checkpoint.every_minutes=1e-9")
+    train(tmp_path, *often, "trainer.max_steps=2")
+    run = train(tmp_path / "high", *often, "optimizer.lr=1e30", "lr_schedule.steps=0", status=1)
+    assert "the weights are not finite any more; nothing of it was saved" in run.err
+    assert "Traceback" not in run.err
+    for path in (run.directory / "checkpoints").glob("*.ckpt"):
+        assert all(value.isfinite().all() for value in numbers(path).values() if value.is_floating_point())

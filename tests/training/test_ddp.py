@@ -40,7 +40,7 @@ def test_it_trains_into_one_folder(run):
     assert kept == {"checkpoints", "config.yaml", "evaluations", "metrics.csv", "samples"}
     (protocol,) = (run.directory / "evaluations").iterdir()
     assert protocol.name.startswith("protocol-"), "and the samples are gone"
-    assert sorted(os.listdir(run.directory / "checkpoints")) == ["best.ckpt", "last.ckpt"]
+    assert sorted(os.listdir(run.directory / "checkpoints")) == ["best.ckpt", "last-1.ckpt", "last.ckpt"]
     assert len(os.listdir(run.directory / "samples")) == 4
     assert read_checkpoint(run.last)["global_step"] == 4
     assert run.out.count("on cpu x 2") == 1

@@ -1,47 +1,21 @@
 """A run that is killed without warning, in a process of its own."""
 
 import signal
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from training_helpers import LOSS_AWARE, QUIET, TINY, differing, train, trained
+from training_helpers import LOSS_AWARE, QUIET, differing, started, train, trained, wait_for
 
 from langevin.checkpoint import read_checkpoint
 from langevin.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def killed_at(directory, process, log):
     """Kill the process once it has logged ten steps; the step that it had saved."""
-    deadline = time.monotonic() + 120
     metrics = directory / "metrics.csv"
-    while not metrics.exists() or metrics.read_text().count("\n") < 11:
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
+    wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= 11, process, log)
     process.kill()
     assert process.wait(60) == -signal.SIGKILL
     return read_checkpoint(directory / "checkpoints" / "last.ckpt")["global_step"]
-
-
-@contextmanager
-def started(folder, *options):
-    """A run in a process of its own, and its log; the process is gone in the end."""
-    log = folder / "log"
-    arguments = {argument.partition("=")[0]: argument for argument in (*TINY, *options)}
-    command = [sys.executable, ROOT / "train.py", *arguments.values(), f"output_dir={folder}", "name=run"]
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file)
-        try:
-            yield process, log
-        finally:
-            process.kill()
-            process.wait()
 
 
 @pytest.mark.parametrize(
@@ -73,11 +47,7 @@ def test_a_run_killed_while_it_is_evaluated_goes_on_to_the_same_values(tmp_path,
     options = (*QUIET, *evaluated, "evaluation.batch_size=2", "sampler.steps=30", "trainer.max_steps=4")
     samples = tmp_path / "run" / "evaluations"
     with started(tmp_path, *options) as (process, log):
-        deadline = time.monotonic() + 120
-        while len(list(samples.glob(".training-*/*.npz"))) < 5:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
+        wait_for(lambda: len(list(samples.glob(".training-*/*.npz"))) >= 5, process, log)
     kept = 2 * len(list(samples.glob(".training-*/*.npz")))
 
     resumed = train(tmp_path, *options)

@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import struct
 import threading
 import time
@@ -10,8 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from helpers.commands import call
 from PIL import Image
-from training_helpers import BUSY, QUIET, column, read_csv, train
+from training_helpers import BUSY, QUIET, TINY, column, read_csv, train
 
 from langevin.errors import UserError
 from langevin.train import code_version
@@ -114,6 +116,35 @@ def test_a_run_is_recorded(tmp_path):
         small = [np.asarray(Image.open(path).convert("RGB")) for path in kept]
         expected = np.asarray(on_disk.resize(small[0].shape[1::-1], Image.Resampling.NEAREST))
         assert any(np.array_equal(picture, expected) for picture in small)
+
+
+def test_runs_of_a_sweep_share_a_group_and_no_id(tmp_path, monkeypatch):
+    monkeypatch.setenv("LANGEVIN_SWEEP", "")  # so that it is gone afterwards
+    offline = ("loggers=[wandb]", "loggers.wandb.mode=offline", "trainer.max_steps=1", f"output_dir={tmp_path}")
+    swept = ("schedule=linear,cosine", "condition.dropout=0.1,0.2", "model.channel_multipliers=[1]")
+    options = (option for option in (*TINY, *QUIET, *offline) if not option.startswith(("schedule", "condition.d")))
+    result = call("train", "-m", *{option.partition("=")[0]: option for option in options}.values(), *swept)
+    assert result.status == 0, result.err
+    runs = {path.name: path for path in tmp_path.iterdir() if not path.name.startswith(".")}
+    assert len(runs) == 4
+    recorded = {name: next(r.run for r in records(path) if r.run.run_id) for name, path in runs.items()}
+    assert {run.run_group for run in recorded.values()} == {"schedule=linear,cosine condition.dropout=0.1,0.2"}
+    assert {run.display_name for run in recorded.values()} == set(runs)
+    assert len({run.run_id for run in recorded.values()}) == 4
+
+
+def test_a_resumed_run_keeps_its_id_and_a_new_one_does_not(tmp_path):
+    offline = (*QUIET, "loggers=[wandb]", "loggers.wandb.mode=offline", "loggers.wandb.group=mine")
+    seen = []
+    for steps in (1, 2, 1):
+        run = train(tmp_path, *offline, f"trainer.max_steps={steps}")
+        recorded = next(r.run for r in records(run.directory) if r.run.run_id)
+        assert (recorded.run_group, recorded.display_name) == ("mine", "run")
+        seen.append(recorded.run_id)
+        shutil.rmtree(run.directory / "wandb")  # as after `wandb sync --clean`
+        if steps == 2:
+            shutil.rmtree(run.directory)
+    assert seen[0] == seen[1] != seen[2]
 
 
 def test_without_an_account_it_is_recorded_offline(tmp_path):

@@ -4,11 +4,14 @@ import csv
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from helpers.commands import call
+from helpers.commands import ROOT, call
 
 from langevin.checkpoint import read_checkpoint
 
@@ -189,3 +192,27 @@ def train_on_two(folder: Path, *overrides: str, name: str = "run", options: tupl
     arguments = (*TINY, *options, "trainer=ddp_cpu", *overrides, f"output_dir={folder / 'outputs'}", f"name={name}")
     last = {argument.partition("=")[0]: argument for argument in arguments}
     return Run(0, *start(folder / "spy.py", *last.values()), folder / "outputs" / name)
+
+
+@contextmanager
+def started(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen, Path]]:
+    """A run in a process of its own, and its log; the process is gone in the end."""
+    log = folder / "log"
+    arguments = {argument.partition("=")[0]: argument for argument in (*TINY, *options)}
+    command = [sys.executable, ROOT / "train.py", *arguments.values(), f"output_dir={folder}", "name=run"]
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file)
+        try:
+            yield process, log
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
+    """Wait until it is true, while the process lives."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)

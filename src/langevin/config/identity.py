@@ -35,13 +35,18 @@ YET_IDENTITY = ("trainer.precision", "trainer.gradient_clip_val")
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """The values that decide what is trained, by their paths."""
+    return deciding(plain(cfg))
+
+
+def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a config's plain values."""
 
     def decides(path: str) -> bool:
         parts = path.split(".")
         prefixes = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
         return bool(prefixes.intersection(YET_IDENTITY)) or not prefixes.intersection(NOT_IDENTITY)
 
-    return {path: value for path, value in flatten(plain(cfg)) if decides(path)}
+    return {path: value for path, value in flatten(values) if decides(path)}
 
 
 def flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -42,8 +42,8 @@ class ConfigError(UserError):
 
 
 def groups() -> list[str]:
-    """The names of all groups of options."""
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    """The names of all groups of options; those of Hydra's own groups, in conf/hydra, are no part of a run."""
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 
 
 def groups_of(command: str) -> list[str]:

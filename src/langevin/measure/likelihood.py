@@ -21,6 +21,7 @@ from langevin.data.cache import CachedImages
 from langevin.diffusion.noise import ImageNoise
 from langevin.errors import UserError
 from langevin.images import from_uint8, write_json
+from langevin.interrupt import heeded
 from langevin.samplers.generate import share
 
 
@@ -44,7 +45,7 @@ def measure_likelihoods(cfg: DictConfig) -> None:
     mine = share(number, cfg.batch_size, fabric.global_rank, fabric.world_size)
     total = len(mine) * len(likelihoods)
     with tqdm(total=total, desc="likelihood", unit="image", disable=fabric.global_rank > 0) as bar:
-        for start in range(0, len(mine), cfg.batch_size):
+        for start in heeded(range(0, len(mine), cfg.batch_size)):
             index = mine[start : start + cfg.batch_size]
             x = from_uint8(torch.from_numpy(pictures.images[index]).permute(0, 3, 1, 2).to(device))
             labels = torch.from_numpy(pictures.labels[index]).to(device)

@@ -11,6 +11,7 @@ from langevin.build.saved import load_model, override
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.digest import digest_of
 from langevin.errors import UserError
+from langevin.interrupt import heeded
 from langevin.measure.report import FILE, report
 from langevin.measure.samples import place_of_reference
 from langevin.protocol import digest
@@ -50,7 +51,7 @@ def measure_model(cfg: DictConfig) -> None:
     store = PictureStore(evaluations, "model", meaning)
     mine = share(cfg.num_samples, cfg.batch_size, fabric.global_rank, fabric.world_size)
     batches = generator(denoiser, mine, cfg.seed, cfg.batch_size, fabric.device, store=store)
-    values = evaluation.measure(batches, len(mine), show=fabric.global_rank == 0)
+    values = evaluation.measure(heeded(batches), len(mine), show=fabric.global_rank == 0)
     if fabric.global_rank == 0:
         protocol = evaluation.protocol(made, values)
         out = Path(cfg.out) if cfg.out else evaluations / f"step_{model.step:08d}-{digest(protocol)}"

@@ -11,6 +11,7 @@ from torch import Tensor
 from langevin.build.run import launch, make_evaluation, open_reference
 from langevin.data.read_images import read_images, read_record
 from langevin.errors import UserError
+from langevin.interrupt import heeded
 from langevin.measure.report import FILE, report
 from langevin.samplers.generate import share
 
@@ -49,7 +50,7 @@ def measure_samples(cfg: DictConfig) -> None:
             pictures = torch.from_numpy(images[index]).permute(0, 3, 1, 2)
             yield Pictures(torch.tensor(index), pictures, None if labels is None else torch.from_numpy(labels[index]))
 
-    values = evaluation.measure(batches(), len(mine), show=fabric.global_rank == 0)
+    values = evaluation.measure(heeded(batches()), len(mine), show=fabric.global_rank == 0)
     if fabric.global_rank == 0:
         place = Path(cfg.samples)
         out = Path(cfg.out) if cfg.out else place if place.is_dir() else place.parent

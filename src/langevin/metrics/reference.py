@@ -20,6 +20,7 @@ from tqdm import tqdm
 from langevin.errors import UserError
 from langevin.features.extractor import BATCH, FeatureExtractor
 from langevin.images import write_atomically
+from langevin.interrupt import heeded
 from langevin.metrics.gathered import Gaussian, Moments, Rows
 
 FORMAT = 1
@@ -172,7 +173,7 @@ class Reference:
         assert self.images is not None
         rank, world = (dist.get_rank(), dist.get_world_size()) if _distributed() else (0, 1)
         starts = range(rank * CHUNK, len(self.images), world * CHUNK)
-        for start in tqdm(starts, desc="reference", unit="batch", disable=rank > 0):
+        for start in heeded(tqdm(starts, desc="reference", unit="batch", disable=rank > 0)):
             # Copied, because torch must not share memory with a read-only memory map.
             batch = torch.from_numpy(np.array(self.images[start : start + CHUNK])).permute(0, 3, 1, 2)
             outputs = features(batch.to(device))

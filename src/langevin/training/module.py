@@ -49,7 +49,12 @@ class DiffusionModule(LightningModule):
         batch_size: images per optimizer step, over all ranks.
         conditional: whether the model or its objective is told the labels.
         seed: the run's seed.
+
+    Attributes:
+        times: (B,) of this rank's last training batch, for callbacks.
     """
+
+    times: Tensor
 
     def __init__(
         self,
@@ -123,6 +128,7 @@ class DiffusionModule(LightningModule):
         """The mean loss of a batch (pictures (B, C, H, W) in [-1, 1], labels (B,))."""
         x, labels = batch
         all_times, t, importance = self.draw_times(len(x), self.time_sampler)
+        self.times = t
         terms = self.objective(self.model, x, self.condition(labels), t)
         if self.time_sampler.adapts:
             losses = self.all_gather(terms["loss"].detach())
@@ -158,9 +164,12 @@ class DiffusionModule(LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient by its norm, where asked for, and log the norm it had."""
+        """Clip the gradient by its norm, where asked for, log the norm it had, and show it to who judges the step."""
         norm = nn.utils.clip_grad_norm_(self.model.network.parameters(), gradient_clip_val or float("inf"))
         self.log_dict({"train/grad_norm": norm, "train/learning_rate": optimizer.param_groups[0]["lr"]})
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "on_gradient"):
+                callback.on_gradient(self.trainer, self, norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and let the average follow."""

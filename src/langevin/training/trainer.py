@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 
 from langevin.errors import UserError
 from langevin.training.callbacks.checkpoint import Checkpoint
+from langevin.training.callbacks.interruption import Interruption
 from langevin.training.checkpoint import AtomicCheckpointIO
 
 
@@ -63,13 +64,9 @@ def make_trainer(
     Raises:
         UserError: when the machine cannot give what is asked for.
     """
-    tasks = os.environ.get("SLURM_NTASKS") if SLURMEnvironment.detect() else None
-    if (
-        tasks is not None
-        and SLURMEnvironment.detect()
-        and isinstance(devices, int)
-        and int(tasks) != devices * num_nodes
-    ):
+    in_job = SLURMEnvironment.detect()
+    tasks = os.environ.get("SLURM_NTASKS") if in_job else None
+    if tasks is not None and isinstance(devices, int) and int(tasks) != devices * num_nodes:
         # Lightning would train on a part of the data and say nothing.
         raise UserError(
             f"devices={devices}, num_nodes={num_nodes}: SLURM started {tasks} tasks; allowed: "
@@ -79,7 +76,7 @@ def make_trainer(
         return Trainer(
             default_root_dir=run_dir,
             # Saving comes last: what is saved is then done, whenever the run is killed.
-            callbacks=sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint)),
+            callbacks=[*sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint)), Interruption()],
             logger=list(loggers),
             accelerator=accelerator,
             devices=devices,
@@ -99,7 +96,8 @@ def make_trainer(
             benchmark=benchmark,
             profiler=profiler,
             detect_anomaly=detect_anomaly,
-            plugins=[AtomicCheckpointIO()],
+            # Lightning would save within the signal's handler, where its ranks wait for each other for ever.
+            plugins=[AtomicCheckpointIO(), *([SLURMEnvironment(auto_requeue=False)] if in_job else [])],
             enable_checkpointing=False,  # our own callback saves
             enable_model_summary=False,
             use_distributed_sampler=False,  # the stream of images knows its ranks

@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from annotated_types import Ge, Gt
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from langevin.checkpoint import RECORD
+from langevin.checkpoint import LAST, RECORD, ends_of
 from langevin.errors import UserError
 from langevin.images import write_atomically
 from langevin.training.callbacks.periodic import callbacks_of
@@ -26,6 +27,8 @@ class Checkpoint(Callback):
         run_dir: the run's folder.
         record: what is stored with the weights so that the model can be rebuilt: plain values.
         every_minutes: save at the first chance after so much time; above 0.
+        keep_last: how many of the run's ends are kept: last.ckpt, and before it last-1.ckpt, ...: where a disk damages
+            the newest, the run goes on from the one before; at least 1.
         keep_every_n_steps: keep a copy `step_XXXXXXXX.ckpt` each time so many steps are done; null for none.
         monitor: the value whose lowest (see `mode`) is kept as `best.ckpt`: of the validation, such as "val/loss", or
             of the evaluation, such as "eval/fid@5000"; null for none.
@@ -43,6 +46,7 @@ class Checkpoint(Callback):
         run_dir: Path,
         record: dict[str, Any],
         every_minutes: Annotated[float, Gt(0)] = 2.0,
+        keep_last: Annotated[int, Ge(1)] = 2,
         keep_every_n_steps: Annotated[int, Ge(1)] | None = None,
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
@@ -52,6 +56,7 @@ class Checkpoint(Callback):
         self.directory = run_dir / "checkpoints"
         self.record = record
         self.every_seconds = 60 * every_minutes
+        self.keep_last = keep_last
         self.keep_every_n_steps = keep_every_n_steps
         self.monitor = monitor
         self.sign = 1 if mode == "min" else -1
@@ -106,6 +111,10 @@ class Checkpoint(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end."""
+        self.save_end(trainer)
+
+    def save_end(self, trainer: Trainer) -> None:
+        """Save where the run stands, if that is not yet saved; every rank must call it."""
         self._save_where(trainer, due=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,16 +139,37 @@ class Checkpoint(Callback):
             names.append("best.ckpt")
             self._best_is_now = False
         if names or (due and step != self._saved_step):
-            self._save(trainer, [*names, "last.ckpt"])
+            self._save(trainer, [*names, LAST])
 
     def _save(self, trainer: Trainer, names: list[str]) -> None:
-        """Save under some names: last.ckpt after the others, so that a run killed in between makes them again."""
+        """Save under some names: last.ckpt after the others, so that a run killed in between makes them again.
+
+        Raises:
+            UserError: when the weights are not finite any more, and would take the place of good ones.
+        """
+        norms = torch.stack([weight.detach().norm() for weight in trainer.lightning_module.parameters()])
+        if not norms.isfinite().all():
+            raise UserError(
+                f"at step {trainer.global_step} the weights are not finite any more; nothing of it was saved. Lower "
+                "optimizer.lr, or add divergence to callbacks"
+            )
         first, *others = names
+        if trainer.is_global_zero:
+            self._make_way()
         trainer.save_checkpoint(self.directory / first)
         for name in others if trainer.is_global_zero else []:
             share(self.directory / first, self.directory / name)
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
+
+    def _make_way(self) -> None:
+        """Name the ends that are kept for what they will be once there is a new one; last.ckpt stays until then."""
+        ends = ends_of(self.directory)
+        for number in range(len(ends), 0, -1):
+            if number < self.keep_last:
+                share(ends[number - 1], self.directory / f"last-{number}.ckpt")
+        for old in ends[self.keep_last :]:
+            old.unlink()
 
 
 def share(source: Path, target: Path) -> None:
@@ -147,6 +177,8 @@ def share(source: Path, target: Path) -> None:
 
     No name's file is ever written into: whatever is saved later takes the place of one name alone.
     """
+    if target.exists() and target.samefile(source):  # renaming one name of a file to another of it does nothing at all
+        return
     temporary = target.with_name(f".{target.name}")
     temporary.unlink(missing_ok=True)
     try:

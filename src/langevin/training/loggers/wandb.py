@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import secrets
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any, Literal
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from langevin.cli import SWEEP
 from langevin.errors import UserError
+from langevin.images import write_atomically
 from langevin.training.processes import is_first_process
 
 
@@ -20,13 +23,16 @@ class Wandb(WandbLogger):
     Without an account, or when the service cannot be reached at the start, the run is recorded offline in
     `<run>/wandb` and can be sent later with `wandb sync`. A failure in mid-run is reported once.
 
+    The run's id, made when it is first recorded, is kept in `<run>/wandb_id`: a resumed run goes on in the same place
+    of the dashboard, and one of the same name elsewhere, or made anew, gets its own.
+
     Args:
         run_dir: the run's folder.
-        run_name: the run's name, and its id: a resumed run goes on in the same place of the dashboard.
+        run_name: the run's name.
         project: the project in W&B.
         entity: the team or account; null for the account's own.
         mode: online, offline or disabled.
-        group: the group that the run is shown in; null for none.
+        group: the group that the run is shown in; null for what the sweep goes over (`train.py -m`), or none.
         tags: tags of the run.
 
     Raises:
@@ -34,6 +40,7 @@ class Wandb(WandbLogger):
     """
 
     START_SECONDS = 30
+    GROUP_LENGTH = 128  # what W&B takes
     END_SECONDS = 60  # for what is not yet sent at the end; `wandb sync` sends the rest
 
     def __init__(
@@ -62,21 +69,22 @@ class Wandb(WandbLogger):
         super().__init__(
             name=run_name,
             save_dir=run_dir,
-            id=run_name,
             project=project,
             entity=entity,
-            group=group,
+            group=group or os.environ.get(SWEEP, "")[: self.GROUP_LENGTH] or None,
             tags=list(tags or []),
             resume="allow",
             mode=mode,
             settings=wandb.Settings(**{name: seconds for name, seconds in limits.items() if name in known}),
         )
+        self._id_file = run_dir / "wandb_id"
         self._failed = False
 
     @property
     def experiment(self) -> Any:
         """The W&B run; started here: online or, where that fails, offline, and where that fails too, not at all."""
         if self._experiment is None and is_first_process():
+            self._wandb_init["id"] = self._kept_id()
             for mode, instead in (("offline", "recording offline instead"), ("disabled", "going on without it")):
                 try:
                     return super().experiment
@@ -87,6 +95,11 @@ class Wandb(WandbLogger):
                     wandb.teardown()  # the run that failed would keep its name taken
                     self._wandb_init["mode"] = mode
         return super().experiment
+
+    def _kept_id(self) -> str:
+        if not self._id_file.is_file():
+            write_atomically(self._id_file, lambda file: file.write(secrets.token_hex(4).encode()))
+        return self._id_file.read_text()
 
     def _guarded(self, log: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         try:

@@ -1,0 +1,343 @@
+"""`python -m langevin.runs [FOLDER]`: lists the runs in a folder, and what differs among those of a sweep.
+
+It reads what runs leave behind, writes nothing, holds up no run, and does without torch.
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import pickletools
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from langevin.checkpoint import ends_of
+from langevin.config.identity import deciding
+from langevin.config.types import TARGET
+
+STATES = ("running", "unfinished", "done", "failed")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
+
+
+class Value(NamedTuple):
+    """A number that was logged, and at which step; None where it was not finite."""
+
+    value: float | None
+    step: int
+
+
+@dataclass
+class Run:
+    """What is known of a run.
+
+    Attributes:
+        folder: where it lies beside others.
+        name: its own folder's name.
+        state: "running" while a process trains it, "done" when it stands at max_steps, "failed" when it diverged or its
+            files are damaged, else "unfinished": the same command goes on with it.
+        note: why it failed.
+        step: the last that was saved or logged.
+        max_steps: of the whole run.
+        images_per_second: the last speed.
+        metrics: the last value of each column of `metrics.csv`.
+        updated: when it last wrote anything, in seconds since 1970.
+        differs: of the values that decide what is trained, those in which the runs of this folder are not all alike.
+    """
+
+    folder: str
+    name: str
+    state: str = "unfinished"
+    note: str = ""
+    step: int = 0
+    max_steps: int | None = None
+    images_per_second: float | None = None
+    metrics: dict[str, Value] = field(default_factory=dict)
+    updated: float = 0.0
+    differs: dict[str, Any] = field(default_factory=dict)
+
+
+def find_runs(place: Path) -> dict[Path, list[Run]]:
+    """The runs in a folder and its subfolders, or the one that it is, by the folders that hold them."""
+    found: dict[Path, list[tuple[Run, dict[str, Any]]]] = {}
+    locks = held_locks()
+    for directory, subdirectories, files in os.walk(place):
+        subdirectories[:] = sorted(name for name in subdirectories if not name.startswith("."))
+        run_dir = Path(directory)
+        if "config.yaml" in files and (read := read_run(run_dir, locks)) is not None:
+            found.setdefault(run_dir.parent, []).append(read)
+            subdirectories.clear()
+    for pairs in found.values():
+        for (run, _), differs in zip(pairs, differing([config for _, config in pairs]), strict=True):
+            run.differs = differs
+    return {folder: [run for run, _ in pairs] for folder, pairs in found.items()}
+
+
+def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[Run, dict[str, Any]] | None:
+    """A run and what decides what it trains; None where the folder is not one of a run that is trained."""
+    run = Run(folder=str(run_dir.parent), name=run_dir.resolve().name)
+    config = read_config(run_dir / "config.yaml")
+    if config is None:
+        if not (run_dir / "checkpoints").is_dir():
+            return None
+        run.state, run.note = "failed", "config.yaml is damaged"
+    elif not isinstance(config.get("trainer"), dict) or not isinstance(config["trainer"].get("max_steps"), int):
+        return None
+    else:
+        run.max_steps = config["trainer"]["max_steps"]
+    logged = read_metrics(run_dir / "metrics.csv")
+    speed = logged.pop("train/images_per_second", None)
+    run.images_per_second = None if speed is None else speed.value
+    run.metrics = logged
+    ends = ends_of(run_dir / "checkpoints")
+    saved = next((step for step in map(read_step, ends) if step is not None), None)
+    run.step = max([saved or 0, *(value.step for value in logged.values())])
+    run.updated = max(map(modified, (run_dir / "config.yaml", run_dir / "metrics.csv", *ends)))
+    if is_held(run_dir / ".lock", locks):
+        run.state, run.note = "running", ""
+    elif config is not None:
+        run.state, run.note = judged(run_dir, saved, run.max_steps or 0, bool(ends))
+    return run, deciding(config or {})
+
+
+def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool) -> tuple[str, str]:
+    """The state of a run that nobody trains, and why it failed."""
+    if saved is None and has_saved:
+        return "failed", "its checkpoints are damaged"
+    if saved is not None and saved >= max_steps:
+        return "done", ""
+    for path in sorted((run_dir / "diverged").glob("step_*.json"), reverse=True)[:1]:
+        try:
+            found = json.loads(path.read_text())
+            if found["action"] == "stop" and found["step"] > (saved or 0):
+                return "failed", f"diverged at step {found['step']}: {found['fault']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # half written, or not ours
+    return "unfinished", ""
+
+
+def read_config(path: Path) -> dict[str, Any] | None:
+    """A config's plain values; None where it cannot be read."""
+    try:
+        config = yaml.load(path.read_text(), LOADER)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def read_metrics(path: Path) -> dict[str, Value]:
+    """The last value of each column of numbers."""
+    last: dict[str, Value] = {}
+    try:
+        with path.open(newline="", errors="replace") as file:
+            for row in csv.DictReader(line for line in file if line.endswith("\n")):  # a kill may have cut the last
+                if not (row.get("step") or "").isdigit():
+                    continue
+                for name, text in row.items():
+                    if name and name != "step" and isinstance(text, str) and (number := as_number(text)) is not None:
+                        last[name] = Value(number if math.isfinite(number) else None, int(row["step"]))
+    except (OSError, csv.Error):
+        pass
+    return last
+
+
+def as_number(text: str) -> float | None:
+    """A number, or None for a text."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def read_step(checkpoint: Path) -> int | None:
+    """The step of a checkpoint, from the first few entries of its pickle, which is not executed; None if damaged."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(pickled) as file:
+                seen = False
+                for code, value, _ in pickletools.genops(file):
+                    if seen and isinstance(value, int) and "PUT" not in code.name:
+                        return value
+                    seen = seen or value == "global_step"
+    except Exception:  # a damaged archive can raise anything
+        return None
+    return None
+
+
+def modified(path: Path) -> float:
+    """When a file was last written; 0 where there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def held_locks() -> frozenset[str]:
+    """The files that a process of this machine has locked, as "MAJOR:MINOR:INODE", where the system tells (Linux)."""
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(words[5] for words in map(str.split, lines) if len(words) == 8)
+
+
+def is_held(lock: Path, locks: frozenset[str]) -> bool:
+    """Whether a process holds a run's lock: found without taking it, which could turn away a run that just starts.
+
+    Over NFS the lock of another machine's process is one of the kind that `fcntl` asks about.
+    """
+    try:
+        status = lock.stat()
+        if f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}" in locks:
+            return True
+        if sys.platform != "linux":
+            return False
+        import fcntl
+        import struct
+
+        with lock.open("rb") as file:
+            asked = struct.pack("hhqqi0q", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+            return struct.unpack("hhqqi0q", fcntl.fcntl(file, fcntl.F_GETLK, asked))[0] != fcntl.F_UNLCK
+    except OSError:
+        return False
+
+
+def differing(configs: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Of each config the values that are not the same in all; those of a component, among its own kind."""
+    seen: dict[tuple[Any, ...], list[Any]] = {}
+    for config in configs:
+        for path, value in config.items():
+            values = seen.setdefault((path, *kinds(config, path)), [])
+            if value not in values:
+                values.append(value)
+    varied = {path for (path, *_), values in seen.items() if len(values) > 1}
+    for config in configs:
+        yield {path: value for path, value in config.items() if path in varied}
+
+
+def kinds(config: dict[str, Any], path: str) -> Iterator[Any]:
+    """The classes of the components that a value is a field of."""
+    parts = path.split(".")
+    for end in range(1, len(parts)):
+        target = ".".join([*parts[:end], TARGET])
+        if target != path:
+            yield config.get(target)
+
+
+def table(folder: Path, runs: Sequence[Run], width: int | None, now: float) -> str:
+    """The runs of a folder for people, no line longer than `width`."""
+    counts = [(sum(run.state == state for run in runs), state) for state in STATES]
+    title = f"{folder}: {len(runs)} runs: " if len(runs) > 1 else f"{folder}: 1 run: "
+    title += ", ".join(f"{count} {state}" for count, state in counts if count)
+    columns = {
+        "run": [run.name for run in runs],
+        "state": [run.state for run in runs],
+        "step": [f"{run.step}/{'?' if run.max_steps is None else run.max_steps}" for run in runs],
+        "age": [age(now - run.updated) for run in runs],
+        "images/s": ["" if run.images_per_second is None else f"{run.images_per_second:,.0f}" for run in runs],
+    }
+    names = {name for run in runs for name in run.metrics}
+    evaluated = {name for name in names if name.startswith("eval/")}
+    # The objective's own terms, which are logged of training too, add little to the loss.
+    validated = {name for name in names if name.startswith("val/") and name.replace("val", "train", 1) not in names}
+    for name in ["train/loss", "val/loss", *sorted(evaluated), *sorted(validated - {"val/loss"})]:
+        found = [run.metrics.get(name) for run in runs]
+        if any(found):
+            head = name.removeprefix("train/").removeprefix("eval/").replace("/", " ")
+            columns[head] = ["" if each is None else shortened(each.value) for each in found]
+    short = short_names({path for run in runs for path in run.differs})
+    last = [
+        run.note or " ".join(f"{short[path]}={named(path, value)}" for path, value in run.differs.items())
+        for run in runs
+    ]
+    return "\n".join([title, *aligned(columns, last, width)])
+
+
+def aligned(columns: dict[str, list[str]], last: list[str], width: int | None) -> Iterator[str]:
+    """The lines of a table: columns that do not fit are left out, the last is cut."""
+    widths = {head: max(map(len, [head, *cells])) for head, cells in columns.items()}
+    fits = list(columns)
+    room = max(map(len, last), default=0)
+    while width is not None and len(fits) > 4 and sum(widths[head] + 2 for head in fits) + min(room, 30) > width:
+        fits.pop()
+    for row, tail in enumerate(["differs" if room else "", *last]):
+        cells = [head if row == 0 else columns[head][row - 1] for head in fits]
+        texts = [
+            cell.ljust(widths[head]) if head in ("run", "state") else cell.rjust(widths[head])
+            for head, cell in zip(fits, cells, strict=True)
+        ]
+        line = "  ".join([*texts, tail]).rstrip()
+        yield line if width is None or len(line) <= width else line[: width - 1] + "…"
+
+
+def short_names(paths: set[str]) -> dict[str, str]:
+    """The ends of paths, as long as it takes to tell them apart; of a component's class, the component."""
+
+    def end(path: str, length: int) -> str:
+        return ".".join(path.removesuffix(f".{TARGET}").split(".")[-length:])
+
+    short = {}
+    for path in paths:
+        lengths = range(1, path.count(".") + 2)
+        unique = (n for n in lengths if sum(end(other, n) == end(path, n) for other in paths) == 1)
+        short[path] = end(path, next(unique, len(lengths)))
+    return short
+
+
+def named(path: str, value: Any) -> str:
+    """A value for people: a class by its own name."""
+    return str(value).rpartition(".")[2] if path.endswith(TARGET) else str(value).replace(" ", "")
+
+
+def shortened(value: float | None) -> str:
+    """A number for people."""
+    return "nan" if value is None else f"{value:.4g}"
+
+
+def age(seconds: float) -> str:
+    """A duration in its greatest unit."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{max(0, seconds):.0f}s"
+
+
+def main() -> None:
+    """Read the command line and list."""
+    parser = argparse.ArgumentParser("python -m langevin.runs", description="Lists runs and what became of them.")
+    parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="where the runs are (outputs)")
+    parser.add_argument("--state", choices=STATES, help="only the runs in this state")
+    parser.add_argument("--json", action="store_true", help="a JSON list, with all values and full names")
+    arguments = parser.parse_args()
+    if not arguments.folder.is_dir():
+        parser.exit(1, f"error: {arguments.folder} is no folder; give the one that holds the runs\n")
+    found = {
+        folder: [run for run in runs if arguments.state in (None, run.state)]
+        for folder, runs in find_runs(arguments.folder).items()
+    }
+    if arguments.json:
+        print(json.dumps([plain(run) for runs in found.values() for run in runs], indent=2))
+        return
+    in_full = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    width = None if in_full else shutil.get_terminal_size().columns
+    tables = [table(folder, runs, width, time.time()) for folder, runs in found.items() if runs]
+    print("\n\n".join(tables) or f"no such runs in {arguments.folder}")
+
+
+def plain(run: Run) -> dict[str, Any]:
+    """A run for programs."""
+    metrics = {name: value._asdict() for name, value in run.metrics.items()}
+    return asdict(run) | {"metrics": metrics}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""`python -m langevin.runs`, on runs that were trained, killed, spoilt."""
+
+import csv
+import fcntl
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers.commands import ROOT, TINY, call
+from helpers.fixtures import _cache, _one_thread
+
+from langevin import runs
+from langevin.checkpoint import read_checkpoint
+from langevin.training.module import DiffusionModule
+
+__all__ = ["_cache", "_one_thread"]
+
+QUIET = (
+    *(option for option in TINY if not option.startswith("callbacks")),
+    "callbacks=[checkpoint,progress,divergence]",
+    "callbacks.progress.every_n_steps=1",
+)
+
+
+def train(folder, *overrides, status=0):
+    result = call("train", *QUIET, f"output_dir={folder}", *overrides)
+    assert result.status == status, result.err
+
+
+def listed(capsys, monkeypatch, folder, *options):
+    monkeypatch.setattr(sys, "argv", ["runs", str(folder), *options])
+    capsys.readouterr()
+    runs.main()
+    return capsys.readouterr().out
+
+
+def found(capsys, monkeypatch, folder, *options):
+    return {run["name"]: run for run in json.loads(listed(capsys, monkeypatch, folder, "--json", *options))}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Two schedules with two seeds, and a run that reached step 2 of 3; validated at the second step."""
+    folder = tmp_path_factory.mktemp("sweep") / "runs"
+    options = ("trainer.val_check_interval=2", "trainer.limit_val_batches=1", "optimizer.lr=1e-4")
+    train(folder, *options, "-m", "schedule=linear,cosine", "seed=0,1")
+    train(folder, *options, "name=longer", "seed=5")
+    config = folder / "longer" / "config.yaml"
+    config.write_text(config.read_text().replace("max_steps: 2\n", "max_steps: 3\n"))
+    return folder
+
+
+def test_what_a_sweep_came_to(capsys, monkeypatch, sweep):
+    seen = found(capsys, monkeypatch, sweep)
+    assert len(seen) == 5
+    longer = seen.pop("longer")
+    assert (longer["state"], longer["step"], longer["max_steps"]) == ("unfinished", 2, 3)
+    for name, run in seen.items():
+        assert run["folder"] == str(sweep)
+        assert (run["state"], run["step"], run["max_steps"], run["note"]) == ("done", 2, 2, "")
+        with (sweep / name / "metrics.csv").open() as file:
+            last = list(csv.DictReader(file))[-1]
+        assert run["metrics"]["train/loss"] == {"value": float(last["train/loss"]), "step": 2}
+        assert run["metrics"]["val/loss"] == {"value": float(last["val/loss"]), "step": 2}
+        assert run["images_per_second"] == float(last["train/images_per_second"])
+        assert 0 <= time.time() - run["updated"] < 300
+    # Of the schedule's fields only the class: linear's beta_start differs in nothing among the linear ones.
+    assert {
+        (run["differs"]["schedule._target_"].rpartition(".")[2], run["differs"]["seed"]) for run in seen.values()
+    } == {
+        ("Linear", 0),
+        ("Linear", 1),
+        ("Cosine", 0),
+        ("Cosine", 1),
+    }
+    assert {frozenset(run["differs"]) for run in seen.values()} == {frozenset(["schedule._target_", "seed"])}
+
+
+def test_the_table(capsys, monkeypatch, sweep):
+    title, head, *lines = listed(capsys, monkeypatch, sweep).splitlines()
+    assert title == f"{sweep}: 5 runs: 1 unfinished, 4 done"
+    assert head.split() == ["run", "state", "step", "age", "images/s", "loss", "val", "loss", "differs"]
+    assert len(lines) == 5
+    assert {tuple(line.split()[-2:]) for line in lines} == {
+        (f"schedule={kind}", f"seed={seed}") for kind, seed in [("Linear", 0), ("Linear", 1), ("Linear", 5)]
+    } | {("schedule=Cosine", f"seed={seed}") for seed in (0, 1)}
+    column = head.index("differs")
+    assert all(line[column - 1] == " " and line[column:].startswith("schedule=") for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_table_fits(capsys, monkeypatch, sweep, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    head, *lines = listed(capsys, monkeypatch, sweep).splitlines()[1:]
+    assert max(map(len, [head, *lines])) <= width
+    assert all("done" in line or "unfinished" in line for line in lines)
+    assert head.split()[:4] == ["run", "state", "step", "age"]
+    assert any("…" in line for line in lines) == (width == 60)
+    assert ("val loss" in head) == (width == 120)
+
+
+def test_one_state(capsys, monkeypatch, sweep):
+    assert list(found(capsys, monkeypatch, sweep, "--state", "unfinished")) == ["longer"]
+    assert "no such runs" in listed(capsys, monkeypatch, sweep, "--state", "running")
+
+
+def test_a_run_itself_may_be_named(capsys, monkeypatch, sweep):
+    assert list(found(capsys, monkeypatch, sweep / "longer")) == ["longer"]
+    assert list(found(capsys, monkeypatch, sweep.parent)) == list(found(capsys, monkeypatch, sweep))
+
+
+def test_no_folder(capsys, monkeypatch, tmp_path):
+    with pytest.raises(SystemExit) as end:
+        listed(capsys, monkeypatch, tmp_path / "nowhere")
+    assert end.value.code == 1
+    assert "nowhere is no folder" in capsys.readouterr().err
+
+
+def test_foreign_and_damaged_folders(capsys, monkeypatch, sweep, tmp_path):
+    """Whatever lies about; and a run of which ever more is damaged."""
+    train(tmp_path, "name=run", "callbacks.checkpoint.every_minutes=0.00001")
+    for name, content in {"foreign": "a: 1", "broken": "a: [", "empty": "", "list": "- 1"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(content)
+    (tmp_path / "binary").mkdir()
+    (tmp_path / "binary" / "config.yaml").write_bytes(bytes(range(256)))
+    (tmp_path / "loop").symlink_to(tmp_path)
+    run, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints"
+    (run / "generated").mkdir()
+    (run / "generated" / "config.yaml").write_text((run / "config.yaml").read_text())  # no run of its own
+
+    def state():
+        (only,) = found(capsys, monkeypatch, tmp_path).values()
+        listed(capsys, monkeypatch, tmp_path)
+        return only["state"], only["step"], only["note"]
+
+    assert state() == ("done", 2, "")
+    whole = (run / "metrics.csv").read_bytes()
+    (run / "metrics.csv").write_bytes(whole[:-10])  # the last row is cut off
+    assert state() == ("done", 2, "")
+    last = checkpoints / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    assert read_checkpoint(checkpoints / "last-1.ckpt")["global_step"] == 1
+    assert state() == ("unfinished", 1, "")
+    (run / "metrics.csv").write_bytes(os.urandom(3000))
+    assert state() == ("unfinished", 1, "")
+    (checkpoints / "last-1.ckpt").write_bytes(b"")
+    assert state() == ("failed", 0, "its checkpoints are damaged")
+    (run / "config.yaml").write_text("trainer: {max_steps: ")
+    assert state() == ("failed", 0, "config.yaml is damaged")
+
+
+def test_a_run_that_diverged(capsys, monkeypatch, tmp_path):
+    step = DiffusionModule.training_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            DiffusionModule, "training_step", lambda *batch: step(*batch) * (math.nan if batch[2] == 1 else 1)
+        )
+        train(
+            tmp_path,
+            "callbacks.checkpoint.every_minutes=0.00001",
+            "name=run",
+            status=1,
+        )
+    run = found(capsys, monkeypatch, tmp_path)["run"]
+    assert (run["state"], run["step"], run["note"]) == ("failed", 1, "diverged at step 2: the loss is nan")
+    train(tmp_path, "name=run")
+    run = found(capsys, monkeypatch, tmp_path)["run"]
+    assert (run["state"], run["step"], run["note"]) == ("done", 2, "")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("max_steps: 2\n", "max_steps: 3\n"))
+    run = found(capsys, monkeypatch, tmp_path)["run"]
+    assert (run["state"], run["step"], run["note"]) == ("unfinished", 2, "")  # it is past that
+
+
+def test_running_and_killed(capsys, monkeypatch, tmp_path):
+    """In a process of its own, which the listing does not disturb."""
+    log = (tmp_path / "log").open("w")
+    options = {option.partition("=")[0]: option for option in (*QUIET, "trainer.max_steps=100000")}
+    command = [sys.executable, ROOT / "train.py", *options.values(), f"output_dir={tmp_path}", "name=run"]
+    process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + 120
+        while not metrics.exists() or metrics.read_text().count("\n") < 5:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        monkeypatch.setattr(fcntl, "flock", None)  # nobody takes a lock
+        run = found(capsys, monkeypatch, tmp_path)["run"]
+        assert run["state"] == "running"
+        assert 4 <= run["step"] < run["max_steps"] == 100000
+        assert "1 run: 1 running" in listed(capsys, monkeypatch, tmp_path)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+        log.close()
+    assert found(capsys, monkeypatch, tmp_path)["run"]["state"] == "unfinished"
+
+
+def test_a_lock_as_nfs_has_it_from_another_machine(capsys, monkeypatch, sweep):
+    """There flock is a lock of a range of bytes, which can be asked about."""
+    lock = sweep / "longer" / ".lock"
+    lock.touch()
+    code = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "1\n"
+        monkeypatch.setattr(runs, "held_locks", frozenset)
+        states = {name: run["state"] for name, run in found(capsys, monkeypatch, sweep).items()}
+        process.communicate("\n")
+    assert states.pop("longer") == "running"
+    assert set(states.values()) == {"done"}
+    assert found(capsys, monkeypatch, sweep)["longer"]["state"] == "unfinished"
+
+
+def test_it_writes_nothing(capsys, monkeypatch, sweep):
+    def content():
+        return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in sweep.rglob("*")}
+
+    before = content()
+    listed(capsys, monkeypatch, sweep)
+    assert content() == before
+
+
+def test_it_starts_without_torch():
+    code = "import sys, langevin.runs; sys.exit(bool({'torch', 'lightning', 'hydra'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_what_differs():
+    """A field says nothing where its component's kind differs; it does where the kind is the same."""
+    kinds = [("a.Adam", 0.9), ("a.Adam", 0.9), ("a.Lion", 0.5)]
+    configs = [{"optimizer._target_": kind, "optimizer.beta": beta, "seed": 0} for kind, beta in kinds]
+    assert list(runs.differing(configs)) == [{"optimizer._target_": kind} for kind, _ in kinds]
+    configs[1]["optimizer.beta"] = 0.8
+    assert list(runs.differing(configs)) == [
+        {"optimizer._target_": "a.Adam", "optimizer.beta": 0.9},
+        {"optimizer._target_": "a.Adam", "optimizer.beta": 0.8},
+        {"optimizer._target_": "a.Lion", "optimizer.beta": 0.5},
+    ]
+
+
+def test_names_are_as_short_as_tells_them_apart():
+    paths = {"optimizer.lr", "schedule._target_", "data.image_size", "model.first.size", "model.second.size"}
+    assert runs.short_names(paths) == {
+        "optimizer.lr": "lr",
+        "schedule._target_": "schedule",
+        "data.image_size": "image_size",
+        "model.first.size": "first.size",
+        "model.second.size": "second.size",
+    }

@@ -1,0 +1,85 @@
+"""Runs that a scheduler asks to stop, in processes of their own."""
+
+import signal
+
+import pytest
+from helpers.commands import call
+from training_helpers import QUIET, differing, read_csv, started, train, trained, wait_for
+
+from langevin.checkpoint import read_checkpoint
+from langevin.interrupt import STATUS
+
+SELDOM = "callbacks.checkpoint.every_minutes=60"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_there(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def steps_of(directory):
+    return len(read_csv(directory / "metrics.csv")) if (directory / "metrics.csv").exists() else 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_run_saves_where_it_is_asked_to_stop_and_goes_on_from_there(tmp_path, number):
+    options = (*QUIET, SELDOM, "loader.num_workers=1")
+    with started(tmp_path, *options, "trainer.max_steps=100000") as (process, log):
+        wait_for(lambda: steps_of(tmp_path / "run") >= 5, process, log)
+        process.send_signal(number)
+        assert process.wait(60) == STATUS, log.read_text()
+    said = log.read_text()
+    step = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
+    assert f"interrupted by {number.name} at step {step}; say the same command again to go on" in said
+    assert "Traceback" not in said
+    assert step == steps_of(tmp_path / "run") >= 5
+    resumed = train(tmp_path, *options, f"trainer.max_steps={step + 3}")
+    assert f"from step {step} to {step + 3}" in resumed.out
+    whole = train(tmp_path, *options, f"trainer.max_steps={step + 3}", name="whole")
+    assert differing(trained(resumed), trained(whole)) == []
+    assert resumed.rows == whole.rows
+
+
+def test_a_run_is_asked_to_stop_while_it_is_evaluated(tmp_path, made):
+    evaluated = "metrics=[class_accuracy]", "evaluation.every_n_steps=2", "evaluation.num_samples=40"
+    options = (*QUIET, SELDOM, *evaluated, "evaluation.batch_size=2", "sampler.steps=30", "trainer.max_steps=4")
+    samples = tmp_path / "run" / "evaluations"
+    with started(tmp_path, *options) as (process, log):
+        wait_for(lambda: len(list(samples.glob(".training-*/*.npz"))) >= 5, process, log)
+        process.terminate()
+        assert process.wait(60) == STATUS, log.read_text()
+    assert "interrupted by SIGTERM while step 2 was evaluated" in log.read_text()
+    kept = 2 * len(list(samples.glob(".training-*/*.npz")))
+    assert kept < 40
+    resumed = train(tmp_path, *options)
+    assert len(made) == 2 * 40 - kept
+    whole = train(tmp_path, *options, name="whole")
+    assert differing(trained(resumed), trained(whole)) == []
+    assert resumed.rows == whole.rows
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_one_step_though_one_alone_was_asked(tmp_path):
+    """The first one's whole group is asked in SLURM; here only it is, and tells the other."""
+    options = (*QUIET, SELDOM, "trainer.devices=2", "trainer.strategy=ddp")
+    with started(tmp_path, *options, "trainer.max_steps=100000") as (process, log):
+        wait_for(lambda: steps_of(tmp_path / "run") >= 5, process, log)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(90) == STATUS, log.read_text()
+    step = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
+    assert step % 10 == 0
+    ends = []
+    for folder in (tmp_path, tmp_path / "whole"):
+        folder.mkdir(exist_ok=True)
+        with started(folder, *options, f"trainer.max_steps={step + 2}") as (process, log):
+            assert process.wait(120) == 0, log.read_text()
+        ends.append(read_checkpoint(folder / "run" / "checkpoints" / "last.ckpt")["state_dict"])
+    assert differing(*ends) == []
+
+
+def test_without_a_checkpoint_callback_it_stops_all_the_same(tmp_path):
+    with started(tmp_path, "callbacks=[progress]", "trainer.max_steps=100000") as (process, log):
+        wait_for(lambda: steps_of(tmp_path / "run") >= 5, process, log)
+        process.terminate()
+        assert process.wait(60) == STATUS, log.read_text()
+    assert call("sample", f"checkpoint={tmp_path / 'run'}").status == 1, "nothing was saved"
