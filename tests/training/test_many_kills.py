@@ -7,6 +7,7 @@ import random
 import sys
 
 import pytest
+import torch
 from training_helpers import BUSY, differing, train, trained
 
 OPTIONS = (
@@ -28,7 +29,8 @@ SECONDS = 4
 
 def attempt(folder, cache, name):
     """Say the command; in a process that may end at any moment."""
-    os.environ.update(LANGEVIN_CACHE=str(cache), OMP_NUM_THREADS="1")
+    os.environ["LANGEVIN_CACHE"] = str(cache)
+    torch.set_num_threads(1)  # as in this process
     with (folder / "log").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         sys.exit(train(folder, *OPTIONS, name=name).status)
 
