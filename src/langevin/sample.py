@@ -65,7 +65,7 @@ def run(cfg: DictConfig) -> None:
     check_model(chosen, SAMPLING, model.facts)
     originals = None if cfg.invert is None else open_originals(cfg, chosen, model.facts.shape)
     number = cfg.num_samples if originals is None else min(cfg.num_samples, len(originals.images))
-    labels = [cfg.labels] if isinstance(cfg.labels, int) else None if cfg.labels is None else list(cfg.labels)
+    labels = cfg.labels
     if labels is None and originals is not None and originals.labels is not None and is_conditional(chosen):
         labels = originals.labels.tolist()
     generator = model.generator(chosen, labels)

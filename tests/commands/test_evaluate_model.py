@@ -5,11 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-from helpers.commands import ROOT, call
+from helpers.commands import ROOT, call, wait_for
 from helpers.digits import digits
 
 from langevin import interrupt
@@ -136,11 +135,7 @@ def test_an_evaluation_that_was_ended_goes_on_to_the_same_number(
         command = [sys.executable, str(ROOT / "evaluate.py"), *chosen, f"out={tmp_path / 'killed'}"]
         process = subprocess.Popen(command, stdout=file, stderr=file)
         try:
-            deadline = time.monotonic() + 120
-            while not (kept := list(labelled.glob("evaluations/.model-*/*.npz"))) or len(kept) < 5:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.02)
+            wait_for(lambda: len(list(labelled.glob("evaluations/.model-*/*.npz"))) >= 5, process, log)
         finally:
             process.send_signal(number)
             status = process.wait(60)

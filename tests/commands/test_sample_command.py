@@ -4,13 +4,12 @@ import pickle
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from helpers.commands import ROOT, call
+from helpers.commands import ROOT, call, wait_for
 from PIL import Image
 
 from langevin.checkpoint import RECORD
@@ -285,11 +284,7 @@ def test_sampling_that_was_asked_to_stop_goes_on_to_the_same_pictures(labelled, 
         command = [sys.executable, str(ROOT / "sample.py"), *options, f"out={tmp_path / 'out'}"]
         process = subprocess.Popen(command, stdout=file, stderr=file)
         try:
-            deadline = time.monotonic() + 120
-            while len(list(tmp_path.glob("out/.sample-*/*.npz"))) < 5:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.02)
+            wait_for(lambda: len(list(tmp_path.glob("out/.sample-*/*.npz"))) >= 5, process, log)
         finally:
             process.terminate()
             status = process.wait(60)

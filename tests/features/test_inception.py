@@ -2,10 +2,10 @@ import hashlib
 import pickle
 import socket
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.attack import Attack
 from helpers.pictures import pictures
 from torch.nn import functional
 from torch_fidelity import feature_extractor_inceptionv3
@@ -109,14 +109,6 @@ def test_cached_weights_are_used_without_a_download(inception_weights, empty_hub
 def test_missing_file_is_named():
     with pytest.raises(UserError, match=r"features\.weights=nowhere\.pth: cannot be read \(No such file"):
         Inception("nowhere.pth").prepare()
-
-
-class Attack:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import pickle
 import sys
 import types
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.attack import Attack
 from helpers.pictures import pictures
 from torch import Tensor, nn
 
@@ -117,14 +117,6 @@ def test_torchscript_of_two_outputs(tmp_path):
         "features": (torch.float32, (4, 3)),
         "logits": (torch.float32, (4, 2)),
     }
-
-
-class Attack:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 import contextlib
 import importlib
 import io
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,3 +78,12 @@ def composed(command: str, *overrides: str) -> tuple[DictConfig, dict[str, str]]
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg, choices
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
+    """Wait until it is true, while the process lives."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)

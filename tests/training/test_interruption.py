@@ -3,8 +3,8 @@
 import signal
 
 import pytest
-from helpers.commands import call
-from training_helpers import QUIET, differing, read_csv, started, train, trained, wait_for
+from helpers.commands import call, wait_for
+from training_helpers import QUIET, differing, read_csv, started, train, trained
 
 from langevin.checkpoint import read_checkpoint
 from langevin.interrupt import STATUS

@@ -3,7 +3,8 @@
 import signal
 
 import pytest
-from training_helpers import LOSS_AWARE, QUIET, differing, started, train, trained, wait_for
+from helpers.commands import wait_for
+from training_helpers import LOSS_AWARE, QUIET, differing, started, train, trained
 
 from langevin.checkpoint import read_checkpoint
 from langevin.errors import UserError

@@ -4,8 +4,7 @@ import csv
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -207,12 +206,3 @@ def started(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen, Pat
         finally:
             process.kill()
             process.wait()
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
-    """Wait until it is true, while the process lives."""
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)

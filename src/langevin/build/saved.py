@@ -1,7 +1,7 @@
 """What a checkpoint holds of a model, and the model rebuilt from it; imports no Lightning."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,8 +39,9 @@ class Model(NamedTuple):
     facts: DataFacts
     step: int
 
-    def generator(self, cfg: DictConfig, labels: list[int] | None) -> Generator:
+    def generator(self, cfg: DictConfig, labels: int | Sequence[int] | None) -> Generator:
         """What makes its pictures; `cfg` is its config with other choices of sampler, grid and guidance."""
+        labels = [labels] if isinstance(labels, int) else None if labels is None else list(labels)
         return make_generator(cfg, self.facts, labels)
 
 

@@ -195,10 +195,10 @@ def read_statistics(path: str) -> Reference | None:
     """
     file = Path(path).expanduser()
     try:
-        content = file.read_bytes()
         with np.load(file, allow_pickle=False) as arrays:
             if "mu" not in arrays:
                 return None
+            content = file.read_bytes()
             number = int(arrays["number"]) if "number" in arrays else 0
             published = {}
             for output, (mean, covariance) in PUBLISHED.items():
