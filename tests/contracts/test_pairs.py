@@ -79,7 +79,7 @@ def takes_a_step(schedule, parameterization, variance, objective, time_sampler):
     denoiser = Denoiser(Small(variance.channels(1)), schedule, parameterization, variance)
     t, importance = time_sampler.sample(len(pictures()), schedule, torch.Generator())
     t[0], t[1] = schedule.t_min, schedule.t_max
-    loss = objective(denoiser, pictures(), None, t)["loss"]
+    loss = objective(denoiser, pictures(), None, t, torch.randn_like(pictures()))["loss"]
     (importance * loss).mean().backward()
     gradient = torch.cat([weight.grad.flatten() for weight in denoiser.network.parameters()])
     torch.optim.SGD(denoiser.network.parameters(), lr=1e-3).step()

@@ -56,7 +56,7 @@ def test_takes_a_step(group, option):
     network, averaged = module.model.network, module.ema.network
     x, labels = batch()
     t, importance = module.time_sampler.sample(len(x), module.model.schedule, torch.Generator())
-    terms = module.objective(module.model, x, module.condition(labels), t)
+    terms = module.objective(module.model, x, module.condition(labels), t, torch.randn_like(x))
     assert all(term.shape == (len(x),) for term in terms.values())
     loss = (importance * terms["loss"]).mean()
     assert 0 < loss < float("inf")
@@ -88,7 +88,7 @@ def test_a_classifier_takes_a_step(option):
     module = make_module(cfg, dataclasses.replace(FACTS, image_size=size))
     x, labels = batch(2, size)
     t = torch.tensor([3.0, 700.0], dtype=torch.float64)
-    terms = module.objective(module.model, x, module.condition(labels), t)
+    terms = module.objective(module.model, x, module.condition(labels), t, torch.randn_like(x))
     torch.testing.assert_close(terms["loss"], torch.full((2,), math.log(10)), rtol=1e-4, atol=0)  # of ten classes
     assert 0 < gradient(terms["loss"].mean(), module.model.network) < float("inf")
 
@@ -101,6 +101,6 @@ def test_a_model_takes_a_step(option):
     denoiser = make_denoiser(cfg, dataclasses.replace(FACTS, image_size=cfg.data.image_size))
     x, labels = batch(2, cfg.data.image_size)
     t = torch.tensor([3.0, 700.0], dtype=torch.float64)
-    loss = make_objective(cfg)(denoiser, x, {"label": labels}, t)["loss"].mean()
+    loss = make_objective(cfg)(denoiser, x, {"label": labels}, t, torch.randn_like(x))["loss"].mean()
     assert 0 < loss < float("inf")
     assert 0 < gradient(loss, denoiser.network) < float("inf")

@@ -47,10 +47,12 @@ def test_steps_see_the_same_images_for_any_world(world_size, accumulate, num_ima
         for rank in range(world_size)
     ]
     for step, (want_indices, want_flips) in enumerate(expected):
-        parts = [batch for rank in ranks for batch in rank[step * accumulate : (step + 1) * accumulate]]
-        assert {len(part[0]) for part in parts} == {16 // (world_size * accumulate)}
-        np.testing.assert_array_equal(indices(parts), want_indices)
-        np.testing.assert_array_equal(np.concatenate([flips for _, flips in parts]), want_flips)
+        micro_batches = list(zip(*ranks, strict=True))[step * accumulate : (step + 1) * accumulate]
+        assert {len(part) for shares in micro_batches for part, _ in shares} == {16 // (world_size * accumulate)}
+        for nth, want in enumerate((want_indices, want_flips)):
+            # Process r has the images r, r + world_size, ... of each micro-batch.
+            whole = [np.stack([share[nth] for share in shares], 1).ravel() for shares in micro_batches]
+            np.testing.assert_array_equal(np.concatenate(whole), want)
 
 
 def test_no_image_is_given_twice_within_an_epoch_by_any_rank():

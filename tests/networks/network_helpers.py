@@ -102,3 +102,6 @@ class Sequence(Condition):
 
     def null(self, cond):
         return {**cond, "text": torch.zeros_like(cond["text"])}
+
+    def withhold(self, cond, draw):
+        return cond

@@ -43,21 +43,26 @@ def test_a_label_reaches_its_own_sample_only(images):
     assert changed.tolist() == [False, False, True, False]
 
 
-def test_labels_are_withheld_in_training_only(images):
-    network = labelled(dropout=1.0)
+def test_a_network_withholds_when_asked_alone(images):
+    network = labelled(dropout=1.0).train()
     labels = {"label": torch.tensor([0, 1, 2, 3])}
-    assert torch.equal(network.train()(*images, labels), network(*images))
-    assert not torch.equal(network.eval()(*images, labels), network(*images))
+    withheld = network.withhold(labels, lambda: torch.rand(4))
+    assert torch.equal(network(*images, withheld), network(*images))
+    assert not torch.equal(network(*images, labels), network(*images))
+
+
+def test_a_network_without_a_condition_withholds_nothing():
+    labels = {"label": torch.tensor([0, 1, 2, 3])}
+    assert tiny().withhold(labels, lambda: torch.zeros(4)) == labels
 
 
 def test_labels_are_withheld_as_often_as_asked():
-    torch.manual_seed(0)
-    condition = ClassLabel(num_classes=3, dropout=0.3, dim=4).train()
-    embedded = condition({"label": torch.ones(10_000, dtype=torch.int64)}, 10_000)
-    withheld = (embedded == condition.table.weight[3]).all(dim=1)
-    kept = (embedded == condition.table.weight[1]).all(dim=1)
-    assert (withheld ^ kept).all()
-    assert abs(withheld.float().mean().item() - 0.3) < 0.02  # more than four standard deviations
+    condition = ClassLabel(num_classes=3, dropout=0.3, dim=4)
+    labels = {"label": torch.ones(10_000, dtype=torch.int64)}
+    drawn = torch.rand(10_000, generator=torch.Generator().manual_seed(0))
+    label = condition.withhold(labels, lambda: drawn)["label"]
+    assert torch.equal(label == -1, drawn < 0.3)
+    assert torch.equal(label == 1, drawn >= 0.3)
 
 
 def test_null_condition_is_unconditional(images):

@@ -40,6 +40,11 @@ def conditional(condition):
     return network.eval()
 
 
+def drawing(n):
+    """What `withhold` draws with."""
+    return partial(torch.rand, n, generator=torch.Generator().manual_seed(0))
+
+
 class TestVector:
     def test_is_two_linear_layers_with_silu_between(self):
         condition = vector().double()
@@ -68,15 +73,14 @@ class TestVector:
             assert 0 < parameter.grad.norm() < float("inf"), name
         assert (condition.none.grad == 1).all()  # of one image
 
-    def test_is_withheld_in_training_only_and_as_often_as_asked(self):
-        torch.manual_seed(0)
-        condition = vector(dropout=0.3).train()
+    def test_is_withheld_as_often_as_asked(self):
+        condition = vector(dropout=0.3)
         given = {"vector": vectors()[:1].expand(10_000, -1)}
-        embedded = condition(given, 10_000)
+        embedded = condition(condition.withhold(given, drawing(10_000)), 10_000)
         absent = (embedded == condition.none).all(dim=1)
         assert (absent ^ torch.isclose(embedded, condition.embed(vectors()[:1])).all(dim=1)).all()
         assert abs(absent.float().mean().item() - 0.3) < 0.02  # more than four standard deviations
-        assert not (condition.eval()(given, 10_000) == condition.none).all(dim=1).any()
+        assert not (condition(given, 10_000) == condition.none).all(dim=1).any()
 
     @pytest.mark.parametrize("shape", [(4, 2), (3, 3), (4,)])
     def test_another_length_is_refused(self, shape):
@@ -104,11 +108,10 @@ class TestSeveral:
         assert torch.equal(condition({}, 4), condition(nothing, 4))
 
     def test_parts_are_withheld_independently(self):
-        torch.manual_seed(0)
-        condition = several(dropout=0.5).train()
+        condition = several(dropout=0.5)
         label, features = condition.parts
         cond = {"label": torch.ones(10_000, dtype=torch.int64), "vector": vectors()[:1].expand(10_000, -1)}
-        embedded = condition(cond, 10_000)
+        embedded = condition(condition.withhold(cond, drawing(10_000)), 10_000)
         labels = {True: label.table.weight[10], False: label.table.weight[1]}
         features = {True: features.none, False: features.embed(vectors()[0])}
         for first, second in ((True, True), (True, False), (False, True), (False, False)):

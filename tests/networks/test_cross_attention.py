@@ -196,29 +196,30 @@ class TestTokens:
         for other in ({"label": torch.tensor([4, 1, 8, 0])}, {"vector": noise(4, 3, seed=1)}):
             assert (network(X, TIMES, cond | other) - known).flatten(1).abs().amax(dim=1).min() > 1e-3
 
-    def test_are_withheld_in_training_only_and_as_often_as_asked(self):
-        torch.manual_seed(0)
-        condition = several(16, dropout=0.3).train()
+    def test_are_withheld_as_often_as_asked(self):
+        drawing = torch.Generator().manual_seed(0)
+        condition = several(16, dropout=0.3)
         label, vector = condition.parts
         nn.init.normal_(vector.none)
         cond = {"label": torch.ones(10_000, dtype=torch.int64), "vector": self.vectors[:1].expand(10_000, -1)}
+        told = condition.withhold(cond, lambda: torch.rand(10_000, generator=drawing))
         absent = [
             (token == nothing).all(dim=1)
             for token, nothing in zip(
-                condition.tokens(cond, 10_000).unbind(1), (label.table.weight[10], vector.none), strict=True
+                condition.tokens(told, 10_000).unbind(1), (label.table.weight[10], vector.none), strict=True
             )
         ]
         for share, expected in ((absent[0], 0.3), (absent[1], 0.3), (absent[0] & absent[1], 0.09)):
             assert abs(share.float().mean().item() - expected) < 0.02  # more than four standard deviations
-        kept = condition.eval().tokens(cond, 10_000)
+        kept = condition.tokens(cond, 10_000)
         assert torch.equal(kept[:, 0], label.table.weight[1].expand(10_000, -1))
         assert not (kept[:, 1] == vector.none).all(dim=1).any()
 
 
-def test_labels_are_withheld_in_training_only():
-    network = attending(labelled(dropout=1.0))
-    assert torch.equal(network.train()(X, TIMES, LABELS), network(X, TIMES))
-    assert not torch.equal(network.eval()(X, TIMES, LABELS), network(X, TIMES))
+def test_withheld_labels_are_told_as_none():
+    network = attending(labelled(dropout=1.0)).train()
+    assert torch.equal(network(X, TIMES, network.withhold(LABELS, lambda: torch.rand(4))), network(X, TIMES))
+    assert not torch.equal(network(X, TIMES, LABELS), network(X, TIMES))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +252,7 @@ def test_guidance(condition, cond):
 @pytest.mark.parametrize("condition", [labelled(), partial(several, dropout=0.5)], ids=["label", "several"])
 def test_every_parameter_learns(condition, autocast):
     network = attending(condition, attention_resolutions=[8, 4], head_channels=16, skip_rescale=True).train()
-    cond = LABELS | {"vector": noise(4, 3)}
+    cond = LABELS | {"vector": noise(4, 3).index_fill(0, torch.tensor([1]), float("nan"))}
     expected = network.eval()(X, TIMES, cond)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         output = network(X, TIMES, cond)

@@ -218,7 +218,8 @@ def test_what_is_kept_reproduces_the_loss(tmp_path, spoil, micro_batches):
     for part, (x, loss) in zip(kept["parts"], met, strict=True):
         assert torch.equal(part["images"], x)
         torch.manual_seed(part["seed"])
-        terms = module.objective(module.model, part["images"], module.condition(part["labels"]), part["times"])
+        cond = {"label": part["label"]}
+        terms = module.objective(module.model, part["images"], cond, part["times"], part["noise"])
         assert float(terms["loss"].mean().detach()) == loss
 
 
@@ -255,7 +256,7 @@ def test_the_scaler_sees_to_its_own_overflows(tmp_path, loss, norm, fault):
     callback = Divergence(tmp_path, factor=2, window=1)
     callback.load_state_dict({"norms": [1.0], "count": 0, "origin": 0})
     callback._parts.append({})
-    callback.on_before_backward(trainer, SimpleNamespace(times=None), torch.tensor(loss * 2.0**16))
+    callback.on_before_backward(trainer, SimpleNamespace(drawn={}), torch.tensor(loss * 2.0**16))
     if fault is None:
         callback.on_gradient(trainer, None, torch.tensor(norm))
         assert callback.state_dict()["norms"] == [1.0]

@@ -37,6 +37,12 @@ def validated(tmp_path_factory):
     return train(tmp_path_factory.mktemp("validated"), *QUIET, *VALIDATED, "trainer.limit_val_batches=1.0")
 
 
+def noise(batch, x, generator):
+    """Channel by channel of each pixel, as the module draws it."""
+    _, channels, *size = x.shape
+    return torch.randn(batch, *size, channels, generator=generator).movedim(-1, 1)
+
+
 def loss_on_test_set(run, weights):
     """The validation loss, computed here: the same times and noise, with the weights of a prefix of the state dict."""
     model = load_model(run.last)
@@ -46,13 +52,13 @@ def loss_on_test_set(run, weights):
     )
     test_set = Digits().load("test")
     x, labels = from_uint8(torch.from_numpy(test_set.pictures.array)[:, None]), torch.from_numpy(test_set.labels)
-    torch.manual_seed(step_seed(model.cfg.seed, 0, None))
-    shared = torch.Generator().manual_seed(step_seed(model.cfg.seed, None, None))
+    drawn = torch.Generator().manual_seed(step_seed(model.cfg.seed, None, None))
     objective = make_objective(model.cfg)
     losses = []
     for part in torch.arange(len(x)).split(BATCH):
-        t, _ = Uniform().sample(len(part), model.denoiser.schedule, shared)
-        losses.append(objective(model.denoiser, x[part], {"label": labels[part]}, t)["loss"])
+        t, _ = Uniform().sample(BATCH, model.denoiser.schedule, drawn)
+        t, eps = t[: len(part)], noise(BATCH, x, drawn)[: len(part)]
+        losses.append(objective(model.denoiser, x[part], {"label": labels[part]}, t, eps)["loss"])
     return torch.cat(losses).double().mean().item()
 
 
@@ -135,10 +141,12 @@ def test_the_gradient_is_the_mean_over_all_images_of_the_step(tmp_path):
     for index, batch in enumerate(batches):
         x, labels = data.on_after_batch_transfer(batch, 0)
         assert len(x) == BATCH // 2
+        drawn = torch.Generator().manual_seed(step_seed(cfg.seed, None, index))
+        t, _ = Uniform().sample(len(x), module.model.schedule, drawn)
+        eps = noise(len(x), x, drawn)
+        label = labels.masked_fill(torch.rand(len(x), generator=drawn) < cfg.condition.dropout, -1)
         torch.manual_seed(step_seed(cfg.seed, 0, index))
-        shared = torch.Generator().manual_seed(step_seed(cfg.seed, None, index))
-        t, _ = Uniform().sample(len(x), module.model.schedule, shared)
-        loss = module.objective(module.model, x, {"label": labels}, t)["loss"].sum() / BATCH
+        loss = module.objective(module.model, x, {"label": label}, t, eps)["loss"].sum() / BATCH
         loss.backward()
     norm = nn.utils.get_total_norm([weight.grad for weight in module.model.network.parameters()])
     assert column(run.rows, "train/grad_norm") == pytest.approx({1: norm.item()}, rel=1e-5)

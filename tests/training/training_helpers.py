@@ -78,8 +78,8 @@ def step(self, batch, batch_idx):
     seen.append((self.global_step, batch[0]))
     objective = self.objective
 
-    def watched(denoiser, x, cond, t):
-        terms = objective(denoiser, x, cond, t)
+    def watched(denoiser, x, cond, t, eps):
+        terms = objective(denoiser, x, cond, t, eps)
         losses.append((t, terms["loss"].detach()))
         return terms
 
@@ -89,8 +89,8 @@ def step(self, batch, batch_idx):
     finally:
         self.objective = objective
 
-def draw(self, n, time_sampler):
-    drawn = draw_times(self, n, time_sampler)
+def draw(self, time_sampler):
+    drawn = draw_times(self, time_sampler)
     if self.training:
         times.append(drawn[0])
     return drawn

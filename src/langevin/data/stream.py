@@ -32,9 +32,9 @@ class ImageStream(torch.utils.data.Sampler[Positions]):
     """Endless micro-batches of one process, as (indices int64, flips bool) arrays.
 
     The stream is all epochs one after the other, each a permutation of the N images. Optimizer step k takes its
-    positions [k * batch_size, (k + 1) * batch_size), which may straddle epochs; each process takes its contiguous share
-    of them and cuts it into `accumulate` micro-batches. So a step sees the same images for any number of processes and
-    any `accumulate`, and no image is given twice within an epoch.
+    positions [k * batch_size, (k + 1) * batch_size), which may straddle epochs, and cuts them into `accumulate`
+    micro-batches; of each, process r takes the images r, r + world_size, ... So a step sees the same images for any
+    number of processes and any `accumulate`, and no image is given twice within an epoch.
 
     Args:
         num_images: N, at least 1; it may be smaller than `batch_size`.
@@ -73,12 +73,11 @@ class ImageStream(torch.utils.data.Sampler[Positions]):
     def __iter__(self) -> Iterator[Positions]:
         # Positions only grow, so the epoch at hand is all there is to keep.
         order = functools.lru_cache(maxsize=1)(lambda epoch: epoch_order(self.seed, epoch, self.num_images))
-        share = self.batch_size // self.world_size
-        size = share // self.accumulate
+        size = self.batch_size // self.accumulate
         micro_batch = self.start()
         while True:
-            step, part = divmod(micro_batch, self.accumulate)
-            yield self._take(step * self.batch_size + self.rank * share + part * size, size, order)
+            indices, flips = self._take(micro_batch * size, size, order)
+            yield indices[self.rank :: self.world_size], flips[self.rank :: self.world_size]
             micro_batch += 1
 
     def _take(self, position: int, count: int, order: Callable[[int], Positions]) -> Positions:

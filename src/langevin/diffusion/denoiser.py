@@ -98,6 +98,11 @@ class Denoiser(nn.Module):
         null: Callable[[Condition], Condition] = self.network.null_condition  # type: ignore[assignment]
         return null(cond)
 
+    def withhold(self, cond: Condition, draw: Callable[[], Tensor]) -> Condition:
+        """What the network is told of `cond` in training; `draw` gives uniform numbers (B,), others at every call."""
+        withhold: Callable[[Condition, Callable[[], Tensor]], Condition] = self.network.withhold  # type: ignore[assignment]
+        return withhold(cond, draw)
+
 
 def eps_from_x(x: Tensor, x_t: Tensor, level: Level) -> Tensor:
     """The noise that goes with the picture `x` in `x_t`: ``(x_t - alpha x) / sigma``."""

@@ -31,7 +31,7 @@ class Objective(ABC, Generic[Model]):
     classifies: ClassVar[bool] = False
 
     @abstractmethod
-    def __call__(self, model: Model, x: Tensor, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
+    def __call__(self, model: Model, x: Tensor, cond: Condition | None, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
         """The terms of the loss, one number a picture.
 
         Args:
@@ -39,6 +39,7 @@ class Objective(ABC, Generic[Model]):
             x: clean pictures (B, C, H, W) in [-1, 1].
             cond: what the batch is known to show, such as {"label": int64 (B,)}.
             t: the times (B,), float64 on the CPU.
+            eps: the noise (B, C, H, W), from a standard normal.
 
         Returns:
             tensors of shape (B,), among them "loss", whose mean is minimised.
@@ -67,9 +68,8 @@ class Simple(Objective[Denoiser]):
     def __init__(self, weighting: Weighting) -> None:
         self.weighting = weighting
 
-    def __call__(self, model: Denoiser, x: Tensor, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
+    def __call__(self, model: Denoiser, x: Tensor, cond: Condition | None, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
         """See `Objective`; "mse" is the unweighted squared error of the network's own output."""
-        eps = torch.randn_like(x)
         return self.terms(model, model(noised(model.schedule, x, eps, t), t, cond), x, eps, t)
 
     def terms(self, denoiser: Denoiser, prediction: Prediction, x: Tensor, eps: Tensor, t: Tensor) -> dict[str, Tensor]:
@@ -127,9 +127,9 @@ class VLB(Objective[Denoiser]):
     section 3.3, with ``time_sampler=loss_aware``.
     """
 
-    def __call__(self, model: Denoiser, x: Tensor, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
+    def __call__(self, model: Denoiser, x: Tensor, cond: Condition | None, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
         """See `Objective`."""
-        prediction = model(noised(model.schedule, x, torch.randn_like(x), t), t, cond)
+        prediction = model(noised(model.schedule, x, eps, t), t, cond)
         return {"loss": vlb_term(model, prediction, x, t)}
 
     def check(self, schedule: Schedule, variance: Variance) -> None:
@@ -174,11 +174,13 @@ class CrossEntropy(Objective[NoisyClassifier]):
 
     classifies = True
 
-    def __call__(self, model: NoisyClassifier, x: Tensor, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
+    def __call__(
+        self, model: NoisyClassifier, x: Tensor, cond: Condition | None, t: Tensor, eps: Tensor
+    ) -> dict[str, Tensor]:
         """See `Objective`; "accuracy" is 1 where the right class is the likeliest, else 0."""
         assert cond is not None, "langevin.build sees to labels"
         label = cond["label"]
-        log_probabilities = model(noised(model.schedule, x, torch.randn_like(x), t), t)
+        log_probabilities = model(noised(model.schedule, x, eps, t), t)
         accuracy = (log_probabilities.detach().argmax(1) == label).to(x.dtype)
         return {"loss": functional.nll_loss(log_probabilities, label, reduction="none"), "accuracy": accuracy}
 

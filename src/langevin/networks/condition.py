@@ -8,7 +8,7 @@ will be a further entry of `cond`, which the forward of a network made for it co
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, cast
 
 import torch
@@ -66,13 +66,23 @@ class Condition(nn.Module, ABC):
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Give `cond` with every entry that is read here saying nothing, of the same shape and type."""
 
+    @abstractmethod
+    def withhold(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
+        """Give `cond` with what is read here saying nothing for some samples, drawn at random: for training.
+
+        Args:
+            cond: as in `forward`.
+            draw: gives uniform numbers in [0, 1), one a sample (B,), others at every call, on the device of `cond`.
+        """
+
 
 class ClassLabel(Condition):
     """A learned vector for every class, and one more for "no label".
 
-    While training, labels are replaced by "no label" at random, so that one network learns both the conditional and the
-    unconditional model, as classifier-free guidance needs (Ho & Salimans 2022, algorithm 1). The vectors start from a
-    standard normal, as ADM's (Dhariwal & Nichol 2021), where the network does not start them itself.
+    In training, labels are replaced by "no label" at random (`withhold`), so that one network learns both the
+    conditional and the unconditional model, as classifier-free guidance needs (Ho & Salimans 2022, algorithm 1). The
+    vectors start from a standard normal, as ADM's (Dhariwal & Nichol 2021), where the network does not start them
+    itself.
 
     Args:
         num_classes: number of classes; a fact of the dataset.
@@ -110,14 +120,18 @@ class ClassLabel(Condition):
             if label.device.type == "cpu":
                 self._require_in_range(label)
             label = label.to(device)
-        if self.training and self.dropout > 0:
-            label = label.masked_fill(withheld(self.dropout, batch, device), NO_LABEL)
         # Only -1 becomes the last row: any other negative label must reach the embedding and fail there.
         return self.table(label.masked_fill(label == NO_LABEL, self.num_classes))
 
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Condition`: every label becomes -1."""
         return {**cond, "label": torch.full_like(cond["label"], NO_LABEL)}
+
+    def withhold(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
+        """See `Condition`: a withheld label becomes -1."""
+        if not self.withholds:
+            return dict(cond)
+        return {**cond, "label": cond["label"].masked_fill(draw() < self.dropout, NO_LABEL)}
 
     def _require_in_range(self, label: Tensor) -> None:
         wrong = label[(label < NO_LABEL) | (label >= self.num_classes)]
@@ -130,7 +144,7 @@ class ClassLabel(Condition):
 class Vector(Condition):
     """A feature vector of each image through two linear layers with SiLU between, and a learned vector for "none".
 
-    While training, vectors are withheld at random, as labels are by `ClassLabel`.
+    In training, vectors are withheld at random, as labels are by `ClassLabel`.
 
     Args:
         size: length of the feature vectors.
@@ -168,8 +182,6 @@ class Vector(Condition):
             raise UserError(f"vector: the shape {tuple(vector.shape)} does not fit: {allowed}")
         # A single NaN is no way of saying "none", but a mistake that must show.
         absent = vector.isnan().all(dim=1)
-        if self.training and self.dropout > 0:
-            absent = absent | withheld(self.dropout, batch, vector.device)
         # What is absent must not reach the layers: NaN times the gradient 0 is NaN.
         embedded = self.embed(vector.masked_fill(absent[:, None], 0))
         return torch.where(absent[:, None], self.none.to(embedded.dtype), embedded)
@@ -178,11 +190,17 @@ class Vector(Condition):
         """See `Condition`: every vector becomes NaN."""
         return {**cond, "vector": torch.full_like(cond["vector"], math.nan)}
 
+    def withhold(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
+        """See `Condition`: a withheld vector becomes NaN."""
+        if not self.withholds:
+            return dict(cond)
+        return {**cond, "vector": cond["vector"].masked_fill((draw() < self.dropout)[:, None], math.nan)}
+
 
 class Several(Condition):
     """Several conditions at once: the sum of their embeddings, or the tokens of one after those of the other.
 
-    Each part withholds its own input, independently of the others; a part whose input is not in `cond` says nothing.
+    A part whose input is not in `cond` says nothing.
 
     Args:
         parts: the conditions, by any names.
@@ -220,6 +238,13 @@ class Several(Condition):
                 cond = part.null(cond)
         return dict(cond)
 
+    def withhold(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
+        """See `Condition`: every part's own input, independently of the others'."""
+        for part in self._conditions():
+            if reads(part, cond):
+                cond = part.withhold(cond, draw)
+        return dict(cond)
+
     def _conditions(self) -> list[Condition]:
         return cast("list[Condition]", list(self.parts))
 
@@ -227,8 +252,3 @@ class Several(Condition):
 def reads(part: Condition, cond: Mapping[str, Tensor] | None) -> bool:
     """Whether there is anything in `cond` for a condition to read."""
     return cond is not None and not part.inputs.isdisjoint(cond)
-
-
-def withheld(probability: float, batch: int, device: torch.device) -> Tensor:
-    """Draw which samples of a batch are not told their condition: (B,) bool."""
-    return torch.rand(batch, device=device) < probability

@@ -1,7 +1,7 @@
 """The interface of every network."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -47,3 +47,7 @@ class Network(nn.Module, Checked, ABC):
             `cond` with all that the network's condition reads saying nothing, see `Condition.null`; None stays None.
         """
         return cond if cond is None or self.condition is None else self.condition.null(cond)
+
+    def withhold(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> Mapping[str, Tensor]:
+        """Give what the network is to be told of `cond` in training, see `Condition.withhold`."""
+        return cond if self.condition is None else self.condition.withhold(cond, draw)

@@ -21,11 +21,11 @@ from langevin.training.lr_schedule import LRSchedule
 
 
 def step_seed(seed: int, rank: int | None, batch_index: int | None) -> int:
-    """The seed of one rank's random numbers in one batch: a pure function, so a resumed run draws the same ones.
+    """The seed of a batch's random numbers: a pure function, so a resumed run draws the same ones.
 
     Args:
         seed: the run's seed.
-        rank: the process; None for the numbers that all share.
+        rank: the process, for numbers of its own; None for those that all processes draw alike.
         batch_index: the training batch, from 0; None for validation.
     """
     # Mixed, since torch's CPU generator looks at the low 32 bits alone.
@@ -36,8 +36,10 @@ def step_seed(seed: int, rank: int | None, batch_index: int | None) -> int:
 class DiffusionModule(LightningModule):
     """Trains a model under an objective and keeps the average of its weights. All that is periodic is a callback.
 
-    The random numbers of a training batch (times, noise, dropped labels, dropout) are a pure function of (seed, batch,
-    rank): nothing about them needs saving, and evaluation in between does not disturb them.
+    The random numbers of a training batch are a pure function of (seed, batch): nothing about them needs saving, and
+    evaluation in between does not disturb them. Times, noise and withheld conditions are drawn for the images of all
+    processes by each, which then takes its own: an image is given the same ones by any number of processes. Dropout
+    inside a network cannot be: every process draws its own.
 
     Args:
         model: what is trained: a denoiser, or a classifier of noisy pictures.
@@ -51,10 +53,12 @@ class DiffusionModule(LightningModule):
         seed: the run's seed.
 
     Attributes:
-        times: (B,) of this rank's last training batch, for callbacks.
+        drawn: what this process's last training batch was given, for callbacks: "times" (B,), "noise" (B, C, H, W), and
+            the entries of the condition, as far as they were not withheld.
     """
 
-    times: Tensor
+    drawn: dict[str, Tensor]
+    _terms: list[dict[str, Tensor]]  # of the objective, means of this step's micro-batches so far
 
     def __init__(
         self,
@@ -72,7 +76,6 @@ class DiffusionModule(LightningModule):
         self.model = model
         self.objective = objective
         self.time_sampler = time_sampler
-        self.times_generator = torch.Generator()
         self.ema = ema(model.network)
         self.make_optimizer = optimizer
         self.lr_schedule = lr_schedule
@@ -109,48 +112,61 @@ class DiffusionModule(LightningModule):
             )
         loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step - 1
 
-    def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Make the batch's random numbers its own."""
-        self.seed_batch(batch_idx)
+    def share(self, drawn: Tensor, n: int) -> Tensor:
+        """Of what was drawn for all processes' images, what belongs to the `n` of this one."""
+        return drawn[self.global_rank :: self.trainer.world_size][:n]
 
-    def seed_batch(self, batch_index: int | None) -> None:
-        """Seed this rank's random numbers, and those that all ranks share."""
-        torch.manual_seed(step_seed(self.seed, self.global_rank, batch_index))
-        self.times_generator.manual_seed(step_seed(self.seed, None, batch_index))
+    def draw_times(self, time_sampler: TimeSampler) -> tuple[Tensor, Tensor]:
+        """The times and their importance, for the images of all processes' batches."""
+        return time_sampler.sample(self.images, self.model.schedule, torch.default_generator)
 
-    def draw_times(self, n: int, time_sampler: TimeSampler) -> tuple[Tensor, Tensor, Tensor]:
-        """The times of all ranks' batches (world size * n,), and of this rank's batch the times and importance (n,)."""
-        t, importance = time_sampler.sample(n * self.trainer.world_size, self.model.schedule, self.times_generator)
-        mine = slice(self.global_rank * n, (self.global_rank + 1) * n)
-        return t, t[mine], importance[mine]
+    def draw_noise(self, x: Tensor) -> Tensor:
+        """The noise of this process's pictures."""
+        batch, channels, *size = x.shape
+        # In memory a picture's channels lie together, here as there.
+        noise = torch.randn(self.images, *size, channels, device=x.device)
+        return self.share(noise, batch).movedim(-1, 1)
+
+    @property
+    def images(self) -> int:
+        """How many images a micro-batch has, over all processes."""
+        return self.batch_size // self.trainer.accumulate_grad_batches
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The mean loss of a batch (pictures (B, C, H, W) in [-1, 1], labels (B,))."""
         x, labels = batch
-        all_times, t, importance = self.draw_times(len(x), self.time_sampler)
-        self.times = t
-        terms = self.objective(self.model, x, self.condition(labels), t)
+        torch.manual_seed(step_seed(self.seed, None, batch_idx))
+        all_times, importance = self.draw_times(self.time_sampler)
+        t, importance = self.share(all_times, len(x)), self.share(importance, len(x))
+        eps = self.draw_noise(x)
+        cond = self.condition(labels)
+        if cond is not None and isinstance(self.model, Denoiser):
+            cond = self.model.withhold(cond, lambda: self.share(torch.rand(self.images, device=x.device), len(x)))
+        torch.manual_seed(step_seed(self.seed, self.global_rank, batch_idx))
+        self.drawn = {"times": t, "noise": eps, **(cond or {})}
+        terms = self.objective(self.model, x, cond, t, eps)
         if self.time_sampler.adapts:
-            losses = self.all_gather(terms["loss"].detach())
-            self.time_sampler.update(all_times, torch.as_tensor(losses).flatten().cpu())
+            losses = torch.as_tensor(self.all_gather(terms["loss"].detach())).reshape(-1, len(x))
+            self.time_sampler.update(all_times, losses.T.flatten().cpu())
         terms["loss"] = like(importance, x).flatten() * terms["loss"]
         terms = {name: term.mean() for name, term in terms.items()}
-        # Lightning counts the step under way from 0; "step" tells loggers how many are done, as all else here counts.
-        done = {"step": torch.tensor(float(self.global_step + 1))}
-        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()} | done, batch_size=len(x))
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._terms = []
+        self._terms.append({name: term.detach() for name, term in terms.items()})
         return terms["loss"]
 
     def on_validation_epoch_start(self) -> None:
         """Give every validation the same times and noise, so that its losses compare over time."""
-        self.seed_batch(None)
+        torch.manual_seed(step_seed(self.seed, None, None))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log the averaged weights' loss on held-out pictures."""
         x, labels = batch
         # Times that follow the losses would be others every time; the mean they estimate is that over uniform ones.
-        _, t, importance = self.draw_times(len(x), Uniform() if self.time_sampler.adapts else self.time_sampler)
-        terms = self.objective(self.averaged, x, self.condition(labels), t)
-        terms["loss"] = like(importance, x).flatten() * terms["loss"]
+        all_times, importance = self.draw_times(Uniform() if self.time_sampler.adapts else self.time_sampler)
+        t = self.share(all_times, len(x))
+        terms = self.objective(self.averaged, x, self.condition(labels), t, self.draw_noise(x))
+        terms["loss"] = like(self.share(importance, len(x)), x).flatten() * terms["loss"]
         logged = {f"val/{name}": term.mean() for name, term in terms.items()}
         self.log_dict(logged, batch_size=len(x), on_epoch=True, sync_dist=True)
 
@@ -164,9 +180,18 @@ class DiffusionModule(LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient by its norm, where asked for, log the norm it had, and show it to who judges the step."""
+        """Clip the gradient by its norm, where asked for, log the step, and show the norm to who judges it."""
         norm = nn.utils.clip_grad_norm_(self.model.network.parameters(), gradient_clip_val or float("inf"))
-        self.log_dict({"train/grad_norm": norm, "train/learning_rate": optimizer.param_groups[0]["lr"]})
+        # Lightning counts the step under way from 0; "step" tells loggers how many are done, as all else here counts.
+        step = self.global_step + 1
+        means = torch.stack([torch.stack(list(terms.values())).float() for terms in self._terms]).mean(0)
+        if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            means = torch.as_tensor(self.trainer.strategy.reduce(means, reduce_op="mean"))
+        logged = {f"train/{name}": mean for name, mean in zip(self._terms[0], means, strict=True)}
+        rate = optimizer.param_groups[0]["lr"]
+        self.log_dict(
+            {**logged, "train/grad_norm": norm, "train/learning_rate": rate, "step": torch.tensor(float(step))}
+        )
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "on_gradient"):
                 callback.on_gradient(self.trainer, self, norm)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 from annotated_types import Ge, Gt
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
@@ -24,7 +25,7 @@ def make_trainer(
     accelerator: str = "auto",
     devices: int | str = 1,
     num_nodes: Annotated[int, Ge(1)] = 1,
-    strategy: str = "auto",
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto",
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
     max_steps: Annotated[int, Ge(1)] = 100_000,
     accumulate_grad_batches: Annotated[int, Ge(1)] = 1,
@@ -48,7 +49,8 @@ def make_trainer(
         accelerator: "auto", "cpu", "gpu", "mps".
         devices: processes on each node, or "auto".
         num_nodes: machines.
-        strategy: "auto", "ddp", and Lightning's others.
+        strategy: "auto", "ddp", or "ddp_find_unused_parameters_true" for a network that at times leaves some out. Those
+            that cut the weights into shares (FSDP) would do the same to their average, which samples between steps.
         precision: of the forward and backward pass; weights, averages and samples stay in float32.
         max_steps: the optimizer steps of the whole run.
         accumulate_grad_batches: micro-batches that make one optimizer step.
@@ -65,12 +67,22 @@ def make_trainer(
         UserError: when the machine cannot give what is asked for.
     """
     in_job = SLURMEnvironment.detect()
+    # With another number of processes Lightning would train several times over, or on a part of the data.
     tasks = os.environ.get("SLURM_NTASKS") if in_job else None
     if tasks is not None and isinstance(devices, int) and int(tasks) != devices * num_nodes:
-        # Lightning would train on a part of the data and say nothing.
         raise UserError(
             f"devices={devices}, num_nodes={num_nodes}: SLURM started {tasks} tasks; allowed: "
             f"--ntasks-per-node equal to trainer.devices, and --nodes to trainer.num_nodes"
+        )
+    processes = os.environ["WORLD_SIZE"] if TorchElasticEnvironment.detect() else None
+    if processes is not None and isinstance(devices, int) and int(processes) != devices * num_nodes:
+        raise UserError(
+            f"devices={devices}, num_nodes={num_nodes}: torchrun started {processes} processes; allowed: "
+            f"--nproc-per-node equal to trainer.devices, and --nnodes to trainer.num_nodes"
+        )
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UserError(
+            f"accelerator={accelerator}: torch finds no NVIDIA GPU on this machine; allowed here: auto, cpu"
         )
     try:
         return Trainer(

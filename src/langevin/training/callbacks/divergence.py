@@ -5,7 +5,7 @@ import warnings
 from collections import deque
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from annotated_types import Ge, Gt
@@ -40,9 +40,9 @@ class Divergence(Callback):
 
     The first `RECORDS` bad batches of a run are kept in `<run>/diverged`, a file a process: ``torch.load`` of
     `step_XXXXXXXX-RANK.pt` gives "step", "loss", "grad_norm" and "parts", a list of this process's micro-batches with
-    "images" (B, C, H, W) in [-1, 1], "labels" (B,), "times" (B,), and the "seed" that ``torch.manual_seed`` was given
-    before noise, dropout and dropped labels were drawn. The weights are those that the last checkpoint comes to by that
-    step. `step_XXXXXXXX.json` says what was found and done.
+    "images" (B, C, H, W) in [-1, 1], "labels" (B,), what `DiffusionModule.drawn` has, and the "seed" that
+    ``torch.manual_seed`` was given before dropout was drawn. The weights are those that the last checkpoint comes to by
+    that step. `step_XXXXXXXX.json` says what was found and done.
 
     The judgement costs a wait for the device at every step, and with several processes the sending of two numbers.
 
@@ -107,8 +107,8 @@ class Divergence(Callback):
         self._parts.append({"seed": seed, "images": images, "labels": labels})
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Take note of its times and its share of the loss."""
-        self._parts[-1]["times"] = pl_module.times
+        """Take note of what was drawn for it, and of its share of the loss."""
+        self._parts[-1] |= cast("DiffusionModule", pl_module).drawn
         self._loss = self._loss + loss.detach()
 
     def on_gradient(self, trainer: Trainer, pl_module: LightningModule, norm: Tensor) -> None:

@@ -1,0 +1,55 @@
+"""What a trainer may be, and who starts its processes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers.commands import ROOT
+from training_helpers import QUIET, TINY, train
+
+from langevin.checkpoint import read_checkpoint
+
+
+def torchrun(folder, processes, *options):
+    last = {option.partition("=")[0]: option for option in (*TINY, *QUIET, *options)}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.run(
+        [*launcher, ROOT / "train.py", *last.values(), f"output_dir={folder}", "name=run"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_processes(tmp_path):
+    done = torchrun(tmp_path, 2, "trainer.devices=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("on cpu x 2") == 1
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 6
+
+
+@pytest.mark.slow
+def test_torchrun_must_start_as_many_as_the_config_has(tmp_path):
+    """Else each would train alone, into one folder."""
+    done = torchrun(tmp_path, 2, "trainer.devices=1")
+    assert done.returncode != 0
+    assert "devices=1, num_nodes=1: torchrun started 2 processes; allowed: --nproc-per-node equal to" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed", "dpp"])
+def test_a_strategy_that_is_not_ours_is_refused(tmp_path, strategy):
+    run = train(tmp_path, f"trainer.strategy={strategy}", status=1)
+    assert f"trainer.strategy: is '{strategy}'; allowed: one of auto, ddp, " in run.err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("preset", ["gpu", "ddp"])
+def test_a_gpu_that_is_not_there_is_named(tmp_path, preset):
+    # TINY's accelerator is left out: the preset's own counts.
+    run = train(tmp_path, f"trainer={preset}", "trainer.accelerator=gpu", status=1)
+    assert "trainer.accelerator: is gpu: torch finds no NVIDIA GPU on this machine; allowed here: auto, cpu" in run.err

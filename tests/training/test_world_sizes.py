@@ -1,0 +1,95 @@
+"""One, two and four processes (gloo): the same run, and the same measures of a model."""
+
+import json
+
+import pytest
+from helpers.commands import CLASSIFIER, ROOT, call
+from training_helpers import TINY, Run, column, start
+
+STEPS = 100
+WORLDS = (1, 2, 4)
+# Conditions are withheld here; dropout inside the network is what every process draws for itself.
+OPTIONS = (
+    *TINY,
+    "callbacks=[checkpoint]",
+    "batch_size=16",
+    "model.dropout=0",
+    "trainer.strategy=ddp",
+    f"trainer.max_steps={STEPS}",
+    "trainer.val_check_interval=10",
+    "trainer.limit_val_batches=5",
+)
+
+
+def run_by(processes, folder, *options):
+    given = (*OPTIONS, *options, f"trainer.devices={processes}", f"output_dir={folder}", f"name=by_{processes}")
+    last = {argument.partition("=")[0]: argument for argument in given}
+    return Run(0, *start(ROOT / "train.py", *last.values()), folder / f"by_{processes}")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("worlds")
+    return [run_by(processes, folder) for processes in WORLDS]
+
+
+def assert_same_curves(runs, steps):
+    for name in ("train/loss", "train/grad_norm", "val/loss"):
+        first, *others = (column(run.rows, name) for run in runs)
+        assert len(first) == (steps // 10 if name == "val/loss" else steps)
+        for other in others:
+            assert other == pytest.approx(first, rel=1e-5), name
+
+
+@pytest.mark.slow
+def test_the_curves_are_the_same(runs):
+    """Pictures, times, noise, withheld labels, the global batch and the learning rate: of the run, not of a process."""
+    assert_same_curves(runs, STEPS)
+    losses = column(runs[0].rows, "train/loss")
+    assert sum(losses[step] for step in range(91, 101)) < 0.8 * sum(losses[step] for step in range(1, 11))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("trainer.accumulate_grad_batches=2",),
+        ("objective=vlb", "schedule.num_steps=4", "time_sampler=loss_aware", "time_sampler.history=2"),
+    ],
+    ids=["micro-batches", "importance of times"],
+)
+def test_so_they_are_with(options, tmp_path):
+    steps = 20  # the bound's large gradients let differences of rounding grow
+    assert_same_curves([run_by(n, tmp_path, *options, f"trainer.max_steps={steps}") for n in WORLDS], steps)
+
+
+@pytest.mark.slow
+def test_the_measures_of_a_model_are_the_same(runs, tmp_path):
+    done = call("train", *CLASSIFIER, f"output_dir={tmp_path}", "name=classifier")
+    assert done.status == 0, done.err
+    measured = []
+    for processes in WORLDS:
+        out = tmp_path / f"by_{processes}"
+        start(
+            ROOT / "evaluate.py",
+            f"checkpoint={runs[0].directory}",
+            "metrics=[fid,inception_score]",
+            "features=classifier",
+            f"features.checkpoint={tmp_path / 'classifier'}",
+            "metrics.fid.min_samples=10",
+            "metrics.inception_score.splits=2",
+            "num_samples=50",
+            "batch_size=20",
+            "accelerator=cpu",
+            f"devices={processes}",
+            f"out={out}",
+        )
+        measured.append(json.loads((out / "metrics.json").read_text())["metrics"])
+    one, *others = measured  # FID and IS by name, were the features Inception's
+    assert sorted(name.partition("_classifier")[0] for name in one) == [
+        "classifier_score",
+        "classifier_score_std",
+        "fd",
+    ]
+    for other in others:
+        assert other == pytest.approx(one, rel=1e-9)
