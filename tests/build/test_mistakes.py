@@ -45,6 +45,7 @@ TYPES = [
     (["ema.max_decay=nan"], "ema.max_decay", ["is nan; allowed: a number"]),
     (["optimizer.weight_decay='0.1'"], "optimizer.weight_decay", ["is '0.1'; allowed: a number"]),
     (["data.flip=1"], "data.flip", ["is 1; allowed: true or false"]),
+    (["compile=yes please"], "compile", ["is 'yes please'; allowed: true or false"]),
     (["resume=yes_please"], "resume", ["is 'yes_please'; allowed: true or false"]),
     (["output_dir=3"], "output_dir", ["is 3; allowed: a text"]),
     (["name=3"], "name", ["is 3; allowed: a text or null"]),
@@ -84,7 +85,7 @@ RANGES = [
     ),
     (["trainer.gradient_clip_val=0"], "trainer.gradient_clip_val", ["is 0; allowed: a number, above 0"]),
     (["trainer.accelerator=abacus"], "trainer", ["abacus", "cpu"]),
-    (["trainer.strategy=divide"], "trainer", ["divide", "ddp"]),
+    (["trainer.strategy=divide"], "trainer.strategy", ["divide", "ddp"]),
     (["trainer.devices=0"], "trainer", ["devices=0"]),
     (["callbacks.samples.num_samples=0"], "callbacks.samples.num_samples", ["is 0", "at least 1"]),
     (

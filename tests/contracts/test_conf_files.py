@@ -27,7 +27,7 @@ HANDED = {
     "guidance": {"load_classifier", "load_denoiser"},
     "features": {"load_clean_classifier"},
     "ema": {"network"},
-    "optimizer": {"params"},
+    "optimizer": {"params", "fused"},
     "loader": {"source", "batch_size", "accumulate", "seed"},
     "trainer": {"run_dir", "callbacks", "loggers"},
     "callbacks": {"run_dir", "batch_size", "generator", "record"},
@@ -35,7 +35,7 @@ HANDED = {
     "evaluation": {"evaluation", "generator", "run_dir"},
 }
 # How torch's optimizers compute, which is not for a config to say.
-ADAM = {"amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused"}
+ADAM = {"amsgrad", "maximize", "foreach", "capturable", "differentiable"}
 UNLISTED = {"torch.optim.AdamW": ADAM, "torch.optim.Adam": ADAM | {"decoupled_weight_decay"}}
 
 COMPONENTS = [

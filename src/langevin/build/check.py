@@ -25,6 +25,7 @@ RUN_OPTIONS = {
     "resume": "bool",
     "seed": "Annotated[int, Ge(0)]",
     "batch_size": "Annotated[int, Ge(1)]",
+    "compile": "bool",
 }
 """A run's own options, beside the components it is made of."""
 OPTIONAL = ("condition", "thresholding", "guidance", *PLURAL)

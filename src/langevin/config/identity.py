@@ -14,6 +14,7 @@ NOT_IDENTITY = (
     "name",
     "output_dir",
     "resume",
+    "compile",
     "loader",
     "trainer",
     "callbacks",

@@ -67,9 +67,10 @@ def join(skip: Tensor, branch: Tensor, rescale: bool) -> Tensor:
 
     Args:
         skip: any shape.
-        branch: of the same shape.
+        branch: of the same shape; overwritten, which spares the memory of a feature map: no layer that ends a branch
+            needs its result for the gradient.
         rescale: divide the sum by the square root of 2, so that two summands of unit variance give unit variance
             (Score-SDE, appendix C, after StyleGAN).
     """
-    total = skip + branch
+    total = branch.add_(skip)
     return total * SKIP_SCALE if rescale else total

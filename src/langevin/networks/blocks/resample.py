@@ -35,9 +35,15 @@ class Downsample(Block):
 class Upsample(Block):
     """Double height and width by repeating pixels, then a 3x3 convolution. Only the features are used.
 
+    Both together are one transposed convolution of 4x4 taps, of which a pixel meets 2x2: 4/9 of the products. A CPU
+    gains by that where the map is large enough to outweigh the sums of the taps; on GPUs it has not been measured.
+
     Args:
         channels: C, kept.
     """
+
+    SMALLEST = 8
+    """Height and width from which on the transposed convolution is the faster one."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -45,7 +51,13 @@ class Upsample(Block):
 
     def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Map features (B, C, H, W) to (B, C, 2 H, 2 W)."""
-        return self.conv(functional.interpolate(x, scale_factor=2, mode="nearest"))
+        if x.device.type != "cpu" or min(x.shape[2:]) < self.SMALLEST:
+            return self.conv(functional.interpolate(x, scale_factor=2, mode="nearest"))
+        # A pixel and its copy meet neighbouring taps of the 3x3: each tap is added to the one before it.
+        taps = functional.pad(self.conv.weight.transpose(0, 1).flip(2, 3), (1, 1, 1, 1))
+        taps = taps[:, :, 1:] + taps[:, :, :-1]
+        taps = taps[..., 1:] + taps[..., :-1]
+        return functional.conv_transpose2d(x, taps, self.conv.bias, stride=2, padding=1)
 
 
 class Filter(nn.Module):

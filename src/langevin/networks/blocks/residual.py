@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from langevin.networks.blocks.block import NORM_EPSILON, Block, join, normalization
+from langevin.networks.blocks.dropout import Dropout
 from langevin.networks.blocks.resample import Filter
 from langevin.networks.initialization import fan_average, zero
 
@@ -48,7 +49,7 @@ class ResidualBlock(Block):
         self.conv1 = fan_average(nn.Conv2d(in_channels, out_channels, 3, padding=1))
         self.embed = fan_average(nn.Linear(embedding_channels, (1 + scale_shift) * out_channels))
         self.norm2 = normalization(out_channels, norm_epsilon)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels or (resample is not None and resample_projection):
@@ -62,6 +63,6 @@ class ResidualBlock(Block):
             scale, shift = told.chunk(2, dim=1)
             h = self.norm2(h) * (1 + scale) + shift
         else:
-            h = self.norm2(h + told)
+            h = self.norm2(h.add_(told))
         h = self.conv2(self.dropout(functional.silu(h)))
         return join(self.shortcut(self.resample(x)), h, self.skip_rescale)

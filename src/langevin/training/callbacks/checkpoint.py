@@ -26,7 +26,8 @@ class Checkpoint(Callback):
     Args:
         run_dir: the run's folder.
         record: what is stored with the weights so that the model can be rebuilt: plain values.
-        every_minutes: save at the first chance after so much time; above 0.
+        every_minutes: save at the first chance after so much time; above 0. None for a minute, or for as long as keeps
+            saving at a hundredth of the run's time, if that is longer.
         keep_last: how many of the run's ends are kept: last.ckpt, and before it last-1.ckpt, ...: where a disk damages
             the newest, the run goes on from the one before; at least 1.
         keep_every_n_steps: keep a copy `step_XXXXXXXX.ckpt` each time so many steps are done; null for none.
@@ -38,6 +39,9 @@ class Checkpoint(Callback):
         UserError: when `monitor` is the name of no such value.
     """
 
+    # Of the time of a run, what saving may take where no interval is given.
+    SHARE = 0.01
+
     # How often the clock is asked where several ranks must hear the answer.
     CLOCK_STEPS = 10
 
@@ -45,7 +49,7 @@ class Checkpoint(Callback):
         self,
         run_dir: Path,
         record: dict[str, Any],
-        every_minutes: Annotated[float, Gt(0)] = 2.0,
+        every_minutes: Annotated[float, Gt(0)] | None = None,
         keep_last: Annotated[int, Ge(1)] = 2,
         keep_every_n_steps: Annotated[int, Ge(1)] | None = None,
         monitor: str | None = None,
@@ -55,7 +59,8 @@ class Checkpoint(Callback):
             raise UserError(f"monitor={monitor}; allowed: a name that begins with val/ or eval/, or null")
         self.directory = run_dir / "checkpoints"
         self.record = record
-        self.every_seconds = 60 * every_minutes
+        self.every_minutes = every_minutes
+        self._pause = 60 * (1.0 if every_minutes is None else every_minutes)  # in seconds
         self.keep_last = keep_last
         self.keep_every_n_steps = keep_every_n_steps
         self.monitor = monitor
@@ -88,7 +93,7 @@ class Checkpoint(Callback):
         if batch_idx % trainer.accumulate_grad_batches == 0 and step > 0:
             due = False
             if trainer.world_size == 1 or step % self.CLOCK_STEPS == 0:
-                due = trainer.strategy.broadcast(time.monotonic() - self._saved_at > self.every_seconds)
+                due = trainer.strategy.broadcast(time.monotonic() - self._saved_at > self._pause)
             self._save_where(trainer, due)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -147,6 +152,7 @@ class Checkpoint(Callback):
         Raises:
             UserError: when the weights are not finite any more, and would take the place of good ones.
         """
+        began = time.monotonic()
         norms = torch.stack([weight.detach().norm() for weight in trainer.lightning_module.parameters()])
         if not norms.isfinite().all():
             raise UserError(
@@ -161,6 +167,8 @@ class Checkpoint(Callback):
             share(self.directory / first, self.directory / name)
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
+        if self.every_minutes is None:
+            self._pause = max(60.0, (self._saved_at - began) / self.SHARE)
 
     def _make_way(self) -> None:
         """Name the ends that are kept for what they will be once there is a new one; last.ckpt stays until then."""

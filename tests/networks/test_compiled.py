@@ -1,0 +1,38 @@
+"""Compiled blocks compute what they computed before."""
+
+import copy
+
+import pytest
+import torch
+from network_helpers import images, labelled, randomize, tiny
+from torch import nn
+
+from langevin.networks.compiled import blocks_of, compile_blocks
+
+
+def test_the_blocks_are_the_members_of_the_outermost_lists():
+    network = tiny()
+    chosen = blocks_of(network)
+    assert chosen[: len(network.down)] == list(network.down)
+    assert set(network.up) < set(chosen)
+    assert not any(a is not b and b in list(a.modules()) for a in chosen for b in chosen), "none within another"
+    assert blocks_of(nn.Sequential(nn.Linear(1, 1))) == []
+
+
+@pytest.mark.slow
+def test_outputs_and_gradients_are_the_same_to_rounding():
+    network = tiny(condition=labelled(), scale_shift=True)
+    randomize(network)
+    compiled = copy.deepcopy(network)
+    compile_blocks(compiled)
+    assert compiled.state_dict().keys() == network.state_dict().keys()
+    x, t, cond = images(4, 8)[:, :2], torch.linspace(1, 900, 4), {"label": torch.tensor([0, 1, 2, -1])}
+    results = []
+    for each in (network, compiled):
+        out = each(x, t, cond)
+        out.square().mean().backward()
+        results.append((out.detach(), [weight.grad for weight in each.parameters()]))
+    (out, gradients), (compiled_out, compiled_gradients) = results
+    torch.testing.assert_close(compiled_out, out, rtol=1e-4, atol=1e-5 * out.abs().max().item())
+    for ours, theirs in zip(compiled_gradients, gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * theirs.abs().max().item() + 1e-9)
