@@ -233,6 +233,11 @@ def test_it_starts_without_torch():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_a_protocol_that_looks_like_a_number_is_no_metric(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,train/loss,eval/fid@50,eval/protocol\n1,2.5,,\n2,,7,12345678\n")
+    assert runs.read_metrics(tmp_path / "metrics.csv") == {"train/loss": (2.5, 1), "eval/fid@50": (7, 2)}
+
+
 def test_what_differs():
     """A field says nothing where its component's kind differs; it does where the kind is the same."""
     kinds = [("a.Adam", 0.9), ("a.Adam", 0.9), ("a.Lion", 0.5)]

@@ -25,7 +25,8 @@ from langevin.cli import fail
 from langevin.config.validate import CONF
 from langevin.data.module import ImageDataModule
 from langevin.errors import UserError
-from langevin.images import picture_grid, write_json
+from langevin.files import write_json
+from langevin.images import picture_grid
 from langevin.measure.samples import Pictures as Batch
 from langevin.metrics.reference import Reference
 

@@ -104,7 +104,7 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     chosen = OmegaConf.masked_copy(whole, [group for group in groups if group in whole])
     check_model(chosen, SAMPLING)
 
-    from langevin.images import write_atomically
+    from langevin.files import write_atomically
     from langevin.training.checkpoint import AtomicCheckpointIO
 
     facts = DataFacts(imported.channels, imported.image_size, imported.num_classes)

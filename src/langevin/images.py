@@ -1,17 +1,16 @@
-"""Pixels: between uint8 and [-1, 1], and into files that are whole or absent."""
+"""Pixels: between uint8 and [-1, 1], and into files."""
 
-import json
-import os
-import secrets
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from langevin.files import write_atomically
 
 VISIBLE_SIDE = 64
 """The side in pixels that small pictures are enlarged to, where they are to be looked at."""
@@ -25,35 +24,6 @@ def from_uint8(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Map [-1, 1] to the nearest uint8 level (values outside are clamped): the inverse of `from_uint8`."""
     return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that `path` holds either its old content or the new one, never a part.
-
-    Args:
-        path: where the file goes; missing parent folders are made.
-        write: is given the open binary file to fill.
-
-    Raises:
-        OSError: when the disk is full or the folder cannot be written; `path` is then as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile's: its files are readable to their owner alone, whatever the umask.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write plain values as JSON."""
-    write_atomically(path, lambda file: file.write(json.dumps(value, indent=2).encode() + b"\n"))
 
 
 def write_npz(path: Path, parts: Iterable[np.ndarray], number: int, **arrays: np.ndarray) -> None:

@@ -25,6 +25,8 @@ from langevin.config.identity import deciding
 from langevin.config.types import TARGET
 
 STATES = ("running", "unfinished", "done", "failed")
+PROTOCOL = "eval/protocol"
+"""A column of names, some of which look like numbers."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
 
 
@@ -135,18 +137,24 @@ def read_config(path: Path) -> dict[str, Any] | None:
 
 def read_metrics(path: Path) -> dict[str, Value]:
     """The last value of each column of numbers."""
-    last: dict[str, Value] = {}
+    return {
+        name: Value(number if math.isfinite(number) else None, step)
+        for step, row in read_rows(path)
+        for name, text in row.items()
+        if name != PROTOCOL and (number := as_number(text)) is not None
+    }
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The whole rows of `metrics.csv`, each with its step, up to where the file cannot be read."""
     try:
         with path.open(newline="", errors="replace") as file:
             for row in csv.DictReader(line for line in file if line.endswith("\n")):  # a kill may have cut the last
-                if not (row.get("step") or "").isdigit():
-                    continue
-                for name, text in row.items():
-                    if name and name != "step" and isinstance(text, str) and (number := as_number(text)) is not None:
-                        last[name] = Value(number if math.isfinite(number) else None, int(row["step"]))
+                if (row.get("step") or "").isdecimal():
+                    texts = {name: text for name, text in row.items() if name and isinstance(text, str)}
+                    yield int(texts.pop("step")), texts
     except (OSError, csv.Error):
         pass
-    return last
 
 
 def as_number(text: str) -> float | None:

@@ -179,7 +179,8 @@ def write_trajectory(out: Path, seen: "Trajectory", images: "Tensor", num_times:
     """Write trajectory.png and, with every evaluation of the model, trajectory.npz: "t", and of it "x_t" and "x"."""
     import numpy as np
 
-    from langevin.images import enlargement, picture_grid, write_atomically, write_png
+    from langevin.files import write_atomically
+    from langevin.images import enlargement, picture_grid, write_png
 
     picture = picture_grid(seen.rows(images, num_times), seen.columns(num_times))
     write_png(out / "trajectory.png", picture, scale=enlargement(images.shape[-1]))

@@ -33,7 +33,7 @@ def run(cfg: DictConfig) -> None:
 
     from langevin.build.run import facts_of, make_data, make_module, make_trainer, rehearse
     from langevin.checkpoint import newest_of
-    from langevin.images import write_atomically
+    from langevin.files import write_atomically
     from langevin.training.loggers.csv import CSVFile
     from langevin.training.processes import is_first_process
 

@@ -21,7 +21,7 @@ from langevin.diffusion.schedules.schedule import Schedule
 from langevin.diffusion.schedules.wrapped import Wrapped
 from langevin.diffusion.variance import FixedLarge, FixedSmall, LearnedRange, Variance
 from langevin.errors import UserError
-from langevin.images import write_atomically
+from langevin.files import write_atomically
 from langevin.interop.diffusers import Known, completed, from_diffusers, to_diffusers, unet_2d_config, unet_of
 from langevin.interop.imported import SAFETENSORS, Imported, read_weights
 from langevin.interop.renaming import Model, StateDict, settings, told_classes

@@ -3,35 +3,13 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
 from langevin.errors import UserError
-from langevin.images import write_atomically
-from langevin.measure.report import FILE
-from langevin.protocol import of_value
-
-DERIVED = "samples.evaluations"
-"""Follows from the sampler: it may differ wherever that may, and is always shown then."""
-
-
-class Measured(NamedTuple):
-    """One metrics.json.
-
-    Attributes:
-        place: the file.
-        step: of the model; None where it is not known.
-        values: by their names.
-        protocols: of each value, flat.
-    """
-
-    place: Path
-    step: int | None
-    values: dict[str, float]
-    protocols: dict[str, dict[str, Any]]
+from langevin.files import write_atomically
+from langevin.measured import FILE, differing, may_vary, read_measured
 
 
 def compare(cfg: DictConfig) -> None:
@@ -42,15 +20,14 @@ def compare(cfg: DictConfig) -> None:
     """
     places = [cfg.compare] if isinstance(cfg.compare, str) else list(cfg.compare)
     vary = [cfg.vary] if isinstance(cfg.vary, str) else list(cfg.vary)
-    found = [read(file) for place in places for file in files_at(place)]
+    found = [read_measured(file) for place in places for file in files_at(place)]
     names = list(dict.fromkeys(name for measured in found for name in measured.values))
     varied: list[str] = []
     unexplained: list[str] = []
     for name in names:
         protocols = [measured.protocols[name] for measured in found if name in measured.protocols]
         for path in differing(protocols):
-            may = any(path == part or path.startswith(f"{part}.") for part in vary)
-            if may or (path == DERIVED and any(part.startswith("samples") for part in vary)):
+            if may_vary(path, vary):
                 varied.append(path)
             else:
                 seen = dict.fromkeys(json.dumps(protocol.get(path)) for protocol in protocols)
@@ -91,26 +68,3 @@ def files_at(place: str) -> list[Path]:
     if not files:
         raise UserError(f"compare={place}: there is no {FILE}; give such files, or folders with some in them")
     return files
-
-
-def read(path: Path) -> Measured:
-    """Read what evaluate.py has written.
-
-    Raises:
-        UserError: when it has not.
-    """
-    try:
-        content = json.loads(path.read_text())
-        values = dict(content["metrics"])
-        protocols = {name: of_value(content["protocol"], name) for name in values}
-        step = (content.get("model") or {}).get("step")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"compare={path}: is no {FILE} of evaluate.py ({type(error).__name__}: {error})") from error
-    return Measured(path, step, values, protocols)
-
-
-def differing(protocols: Sequence[dict[str, Any]]) -> list[str]:
-    """The paths at which flat protocols differ."""
-    paths = dict.fromkeys(path for protocol in protocols for path in protocol)
-    absent = object()
-    return [path for path in paths if any(p.get(path, absent) != protocols[0].get(path, absent) for p in protocols)]

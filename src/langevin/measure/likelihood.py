@@ -20,7 +20,8 @@ from langevin.config.types import plain
 from langevin.data.cache import CachedImages
 from langevin.diffusion.noise import ImageNoise
 from langevin.errors import UserError
-from langevin.images import from_uint8, write_json
+from langevin.files import write_json
+from langevin.images import from_uint8
 from langevin.interrupt import heeded
 from langevin.samplers.generate import share
 

@@ -12,8 +12,9 @@ from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.digest import digest_of
 from langevin.errors import UserError
 from langevin.interrupt import heeded
-from langevin.measure.report import FILE, report
+from langevin.measure.report import report
 from langevin.measure.samples import place_of_reference
+from langevin.measured import FILE
 from langevin.protocol import digest
 from langevin.samplers.generate import share
 from langevin.samplers.store import PictureStore

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import langevin
-from langevin.images import write_json, write_png
+from langevin.files import write_json
+from langevin.images import write_png
+from langevin.measured import FILE
 from langevin.metrics.evaluation import Evaluation
-
-FILE = "metrics.json"
 
 
 def report(

@@ -12,7 +12,8 @@ from langevin.build.run import launch, make_evaluation, open_reference
 from langevin.data.read_images import read_images, read_record
 from langevin.errors import UserError
 from langevin.interrupt import heeded
-from langevin.measure.report import FILE, report
+from langevin.measure.report import report
+from langevin.measured import FILE
 from langevin.samplers.generate import share
 
 

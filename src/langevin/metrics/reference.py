@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from langevin.errors import UserError
 from langevin.features.extractor import BATCH, FeatureExtractor
-from langevin.images import write_atomically
+from langevin.files import write_atomically
 from langevin.interrupt import heeded
 from langevin.metrics.gathered import Gaussian, Moments, Rows
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from langevin.images import write_atomically
+from langevin.files import write_atomically
 from langevin.protocol import digest
 
 

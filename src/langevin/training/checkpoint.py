@@ -8,7 +8,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from langevin.checkpoint import read_checkpoint
 from langevin.errors import UserError
-from langevin.images import write_atomically
+from langevin.files import write_atomically
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from langevin.checkpoint import LAST, RECORD, ends_of
 from langevin.errors import UserError
-from langevin.images import write_atomically
+from langevin.files import write_atomically
 from langevin.training.callbacks.periodic import callbacks_of
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from langevin.checkpoint import newest_of, read_checkpoint
 from langevin.errors import UserError
-from langevin.images import write_atomically, write_json
+from langevin.files import write_atomically, write_json
 from langevin.training.callbacks.checkpoint import Checkpoint
 from langevin.training.callbacks.periodic import callbacks_of
 from langevin.training.module import DiffusionModule, step_seed

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from tqdm import tqdm
 
 from langevin.digest import digest_of
-from langevin.images import write_json
+from langevin.files import write_json
 from langevin.metrics.evaluation import Evaluation
 from langevin.protocol import digest
 from langevin.samplers.generate import Generator, share

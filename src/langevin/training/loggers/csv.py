@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from langevin.images import write_atomically
+from langevin.files import write_atomically
 
 
 class CSVFile(Logger):

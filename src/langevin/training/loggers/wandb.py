@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from langevin.cli import SWEEP
 from langevin.errors import UserError
-from langevin.images import write_atomically
+from langevin.files import write_atomically
 from langevin.training.processes import is_first_process
 
 

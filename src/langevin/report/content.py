@@ -1,0 +1,186 @@
+"""What a report tells of runs, as plain values: read from their folders, without torch."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from langevin import __version__
+from langevin.config.identity import deciding, flatten
+from langevin.errors import UserError
+from langevin.report.curves import SPEED, Curve, is_evaluated, logged_in, seconds_of, thinned
+from langevin.report.values import grouped, points_of
+from langevin.runs import Run, differing, find_runs, named, read_config, read_rows, short_names
+
+POINTS = 1000
+"""About how many points of a curve are drawn, and of all runs together, of one column, eight times as many."""
+FEWEST_POINTS = 200
+TIME = "%Y-%m-%d %H:%M"
+TRAINER = ("accelerator", "devices", "num_nodes", "precision")
+
+
+def chosen(places: Sequence[Path]) -> list[tuple[Path, Run]]:
+    """The runs at some places: runs, or folders that hold runs.
+
+    Raises:
+        UserError: when there is none at one of them, or a run is named twice.
+    """
+    found: dict[Path, Run] = {}
+    for place in places:
+        if not place.is_dir():
+            raise UserError(f"{place} is no folder; give runs, or folders that hold runs")
+        here = [run for runs in find_runs(place.resolve()).values() for run in runs]
+        if not here:
+            raise UserError(f"{place} is no run and holds none: there is no config.yaml of train.py in it")
+        for run in here:
+            run_dir = Path(run.folder) / run.name
+            if run_dir in found:
+                raise UserError(f"{place}: the run {run_dir} is named twice; name each once")
+            found[run_dir] = run
+    return list(found.items())
+
+
+def content_of(runs: Sequence[tuple[Path, Run]], vary: Sequence[str], now: datetime) -> dict[str, Any]:
+    """All that the page shows, but the pictures.
+
+    Args:
+        runs: their folders, and what `langevin.runs` knows of them.
+        vary: see `langevin.report.values.grouped`.
+        now: the time that the page bears.
+    """
+    configs = [read_config(run_dir / "config.yaml") or {} for run_dir, _ in runs]
+    differs = list(differing([deciding(config) for config in configs]))
+    short = short_names({path for each in differs for path in each})
+    names = labels([run_dir for run_dir, _ in runs])
+    most = max(FEWEST_POINTS, min(POINTS, 8 * POINTS // len(runs)))
+    told: list[dict[str, Any]] = []
+    columns, points, faults = [], [], []  # each run's; only thinned curves are kept
+    for (run_dir, run), config, own, name in zip(runs, configs, differs, names, strict=True):
+        logged = logged_in(read_rows(run_dir / "metrics.csv"))
+        measured, unread = points_of(run_dir, logged)
+        columns.append({each: thinned(found, most) for each, found in logged.columns.items() if not is_evaluated(each)})
+        points.append(measured)
+        faults += unread
+        batch_size = config.get("batch_size")
+        seconds = seconds_of(logged.columns.get(SPEED, []), batch_size) if isinstance(batch_size, int) else None
+        told.append(
+            {
+                "name": name,
+                "label": name,
+                "folder": str(run_dir),
+                "state": run.state,
+                "note": run.note,
+                "step": run.step,
+                "max_steps": run.max_steps,
+                "batch_size": batch_size if isinstance(batch_size, int) else None,
+                "speed": run.images_per_second,
+                "time": None if seconds is None else str(timedelta(seconds=round(seconds))),
+                "trainer": trainer_of(config),
+                "updated": datetime.fromtimestamp(run.updated).strftime(TIME) if run.updated else None,
+                "differs": {
+                    short[path]: {"text": named(path, value), "number": number(value)} for path, value in own.items()
+                },
+            }
+        )
+    distinguish(told)
+    groups, reasons = grouped(points, vary)
+    return {
+        "title": title([run_dir for run_dir, _ in runs]),
+        "made": now.strftime(TIME),
+        "version": __version__,
+        "runs": told,
+        "varied": [short[path] for path in dict.fromkeys(path for each in differs for path in each)],
+        "points": most,
+        "curves": curves(columns),
+        "groups": groups,
+        "reasons": reasons,
+        "config": config_table(configs),
+        "faults": faults,
+    }
+
+
+def curves(columns: Sequence[Mapping[str, Curve]]) -> list[dict[str, Any]]:
+    """Each column's curves, a run each or None; losses first, equal columns once."""
+    names = {name for column in columns for name in column}
+    first = ["train/loss", "val/loss"]
+    order = [name for name in first if name in names] + sorted(names.difference(first), key=significance)
+    told: list[dict[str, Any]] = []
+    for name in order:
+        drawn = [asdict(column[name]) if name in column else None for column in columns]
+        twin = next((one for one in told if one["runs"] == drawn), None)
+        if twin is None:
+            told.append({"name": name, "same": [], "runs": drawn})
+        else:  # such as the only term of the loss
+            twin["same"].append(name)
+    return told
+
+
+def significance(column: str) -> tuple[int, str]:
+    """Where a column stands among others: how training runs comes after what comes of it."""
+    last = ("train/grad_norm", "train/learning_rate", SPEED)
+    return (last.index(column) + 1 if column in last else 0, column)
+
+
+def config_table(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """All paths of some configs, whether they decide what is trained, and each run's value as text or None."""
+    flat = [dict(flatten(config)) for config in configs]
+    decisive = {path for config in configs for path in deciding(config)}
+    return [
+        {
+            "path": path,
+            "decides": path in decisive,
+            "values": [text(each[path]) if path in each else None for each in flat],
+        }
+        for path in dict.fromkeys(path for each in flat for path in each)
+    ]
+
+
+def text(value: Any) -> str:
+    """A config's value as it is written."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def number(value: Any) -> float | None:
+    """A value that has a place on an axis; None for others."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None
+
+
+def trainer_of(config: Mapping[str, Any]) -> str:
+    """What machine the run was told to use: what it found there it does not record."""
+    trainer = config.get("trainer")
+    asked = trainer if isinstance(trainer, Mapping) else {}
+    return ", ".join(f"{name}={asked[name]}" for name in TRAINER if name in asked)
+
+
+def labels(folders: Sequence[Path]) -> list[str]:
+    """The ends of paths, as long as it takes to tell them apart."""
+
+    def end(folder: Path, length: int) -> str:
+        return "/".join(folder.parts[-length:])
+
+    found = []
+    for folder in folders:
+        lengths = range(1, len(folder.parts) + 1)
+        unique = (n for n in lengths if sum(end(other, n) == end(folder, n) for other in folders) == 1)
+        found.append(end(folder, next(unique)))
+    return found
+
+
+def distinguish(runs: Sequence[dict[str, Any]]) -> None:
+    """Call runs by what differs, where that is short and tells them apart."""
+    texts = [" ".join(f"{name}={value['text']}" for name, value in run["differs"].items()) for run in runs]
+    if len(set(texts)) == len(texts) > 1 and all(0 < len(each) <= 40 for each in texts):
+        for run, each in zip(runs, texts, strict=True):
+            run["label"] = each
+
+
+def title(folders: Sequence[Path]) -> str:
+    """What the page is about."""
+    if len(folders) == 1:
+        return folders[0].name
+    parents = {folder.parent for folder in folders}
+    return f"{len(folders)} runs" + (f" of {parents.pop().name}" if len(parents) == 1 else "")

@@ -1,0 +1,43 @@
+"""One HTML file with everything in it: pictures, numbers, and the library that draws."""
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def page(content: Mapping[str, Any]) -> bytes:
+    """The page that shows some content.
+
+    Its security policy lets it load nothing and run none but the two scripts that it names by their hashes, so that
+    a value from a config could do nothing even if it came to be markup.
+    """
+    from plotly.offline import get_plotlyjs  # here, for it takes a while
+
+    script = (HERE / "draw.js").read_text() + (HERE / "page.js").read_text()
+    library = get_plotlyjs()
+    return (
+        Template((HERE / "page.html").read_text())
+        .substitute(
+            title=html.escape(content["title"]),
+            style=(HERE / "page.css").read_text(),
+            script=script,
+            hashes=f"{hashed(script)} {hashed(library)}",
+            library=base64.b64encode(gzip.compress(library.encode(), mtime=0)).decode(),
+            # No character that could end the element, whatever stands in a config.
+            content=json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        )
+        .encode(errors="replace")  # names of files may be no text
+    )
+
+
+def hashed(script: str) -> str:
+    """A script as a security policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -1,0 +1,119 @@
+"""The pictures of runs: as few of their steps as have room, evenly spread."""
+
+import base64
+import hashlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+NAME = re.compile(r"(.+)_(\d+)\.png")
+MOST = 40
+"""How many steps are shown where the room is not the limit: more than anyone looks at."""
+
+
+def pictures_of(run_dir: Path) -> dict[str, dict[int, Path]]:
+    """The pictures that a run has made on its way, by their kinds ("samples", "trajectory") and steps."""
+    found: dict[str, dict[int, Path]] = {}
+    for path in sorted((run_dir / "samples").glob("*.png")):
+        if not path.name.startswith(".") and (match := NAME.fullmatch(path.name)):
+            found.setdefault(match[1], {})[int(match[2])] = path
+    return dict(sorted(found.items()))
+
+
+def spread(steps: Sequence[int], number: int) -> list[int]:
+    """So many of some steps, evenly, the last among them and, of two and more, the first."""
+    if number >= len(steps):
+        return list(steps)
+    if number == 1:
+        return [steps[-1]]
+    return [steps[round(i * (len(steps) - 1) / (number - 1))] for i in range(number)]
+
+
+class Album:
+    """Pictures encoded for a page, the same one once.
+
+    Attributes:
+        faults: what could not be read.
+    """
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self._keys: dict[Path, str | None] = {}
+        self._encoded: dict[str, str] = {}
+
+    def key(self, path: Path) -> str | None:
+        """The name of a picture; None if the file is damaged."""
+        if path not in self._keys:
+            try:
+                content = native(path)
+            except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files
+                self.faults.append(f"{path} cannot be read ({error})")
+                self._keys[path] = None
+            else:
+                name = hashlib.sha256(content).hexdigest()[:16]
+                self._keys[path] = name
+                self._encoded[name] = base64.b64encode(content).decode()
+        return self._keys[path]
+
+    def content(self, kinds: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """The pictures that some layouts name, as base64 of PNG."""
+        names = {name for kind in kinds for run in kind["shown"] for name, _ in run if name is not None}
+        return {name: self._encoded[name] for name in sorted(names)}
+
+
+def native(path: Path) -> bytes:
+    """A picture as PNG in its own pixels: without the enlargement that it was written with."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    height, width = pixels.shape[:2]
+    for scale in range(64, 1, -1):
+        if height % scale == width % scale == 0:
+            small = pixels[::scale, ::scale]
+            if np.array_equal(small.repeat(scale, axis=0).repeat(scale, axis=1), pixels):
+                pixels = small
+                break
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def layout(found: Sequence[Mapping[str, Mapping[int, Path]]], number: int, album: Album) -> list[dict[str, Any]]:
+    """Which pictures are shown: of each kind `number` steps, and for each run and step its newest picture by then."""
+    kinds = []
+    for kind in dict.fromkeys(kind for run in found for kind in run):
+        every = sorted({step for run in found for step in run.get(kind, {})})
+        steps = spread(every, number)
+        shown = []
+        for run in found:
+            paths = run.get(kind, {})
+            newest = [max((own for own in paths if own <= step), default=None) for step in steps]
+            shown.append([(None if own is None else album.key(paths[own]), own) for own in newest])
+        kinds.append({"kind": kind, "steps": steps, "of": len(every), "shown": shown})
+    return kinds
+
+
+def fitting(
+    found: Sequence[Mapping[str, Mapping[int, Path]]], number: int | None, room: int
+) -> tuple[list[dict[str, Any]], dict[str, str], list[str]]:
+    """The layout of each kind, the pictures as base64 of PNG by their names, and what could not be read.
+
+    Args:
+        found: each run's pictures.
+        number: how many steps are shown; None for as many as have room, and at least one.
+        room: bytes of the page.
+    """
+    album = Album()
+    count = number or MOST
+    while True:
+        kinds = layout(found, count, album)
+        content = album.content(kinds)
+        size = sum(map(len, content.values()))
+        if number is not None or size <= room or count == 1:
+            return kinds, content, album.faults
+        shown = max(len(kind["steps"]) for kind in kinds)
+        count = max(1, min(shown - 1, shown * room // size))

@@ -1,0 +1,178 @@
+"""Evaluated values, in training and by evaluate.py: put together where they came about in the same way."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from langevin.errors import UserError
+from langevin.measured import FILE, differing, may_vary, read_measured
+from langevin.protocol import digest, of_value
+from langevin.report.curves import EVALUATED, Logged, is_evaluated
+from langevin.runs import kinds, named, short_names
+
+
+class Point(NamedTuple):
+    """A value.
+
+    Attributes:
+        name: with its number of samples, such as "fid@5000".
+        step: of the model; None where it is not known.
+        value: None where it is not finite.
+        protocol: flat; None where it is not recorded.
+        key: tells what is not recorded apart, as far as it is known to differ.
+        source: who computed it.
+    """
+
+    name: str
+    step: int | None
+    value: float | None
+    protocol: dict[str, Any] | None
+    key: str
+    source: str
+
+
+def points_of(run_dir: Path, logged: Logged) -> tuple[list[Point], list[str]]:
+    """The values of a run, those of its training and those of evaluate.py; and what could not be read."""
+    points, faults = [], []
+    directory = run_dir / "evaluations"
+    protocols = {name: read_protocol(directory / f"protocol-{name}.json") for name in set(logged.protocols.values())}
+    for column in filter(is_evaluated, logged.columns):
+        for step, value in logged.columns[column]:
+            name = logged.protocols.get(step, "")
+            value_name = column.removeprefix(EVALUATED)
+            flat = concerning(protocols.get(name), value_name)
+            points.append(Point(value_name, step, finite(value), flat, name or str(run_dir), "in training"))
+    for path in sorted(run_dir.rglob(FILE)):
+        try:
+            measured = read_measured(path)
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        source = str(path.relative_to(run_dir))
+        model_step = measured.step if isinstance(measured.step, int) else None
+        for value_name, value in measured.values.items():
+            flat = measured.protocols[value_name]
+            points.append(Point(value_name, model_step, finite(value), flat, "", source))
+    return points, faults
+
+
+def read_protocol(path: Path) -> dict[str, Any] | None:
+    """A protocol of values in training; None where it cannot be read."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def concerning(protocol: Mapping[str, Any] | None, name: str) -> dict[str, Any] | None:
+    """What of a protocol concerns a value; None where it says nothing of it."""
+    try:
+        return None if protocol is None else of_value(protocol, name)
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def finite(value: Any) -> float | None:
+    """A number that can be drawn; None for others."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def grouped(
+    points: Sequence[Sequence[Point]], vary: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The values of several runs, those that may stand in one column together.
+
+    Args:
+        points: each run's.
+        vary: the parts of protocols in which values may differ and yet be compared, as in `evaluate.py compare=`.
+
+    Returns:
+        The groups, each with its name, the paths at which its protocols may and do differ, and its series: a run, the
+        settings that tell it from others of this run, and (step, value, source) by the step. And for each name that has
+        several groups: why.
+    """
+    groups: dict[str, dict[str, list[tuple[int, Point]]]] = {}
+    for run, found in enumerate(points):
+        for point in found:
+            key = f"not recorded {point.key}" if point.protocol is None else digest(compared(point.protocol, vary))
+            groups.setdefault(point.name, {}).setdefault(key, []).append((run, point))
+    listed, reasons = [], []
+    for name, parts in groups.items():
+        told = [part[0][1].protocol for part in parts.values()]
+        known = [compared(flat, vary) for flat in told if flat is not None]
+        paths = explaining(known)
+        if len(parts) > 1:
+            reasons.append({"name": name, "ways": len(parts), "why": why(known, paths, len(known) < len(parts))})
+        for flat, part in zip(told, parts.values(), strict=True):
+            protocol = settings(flat, paths[:3]) if flat is not None else "protocol not recorded"
+            varied = explaining([point.protocol or {} for _, point in part])
+            listed.append({"name": name, "protocol": protocol, "varied": varied, "series": series_of(part, vary)})
+    return listed, reasons
+
+
+def compared(flat: Mapping[str, Any], vary: Sequence[str]) -> dict[str, Any]:
+    """The part of a protocol that has to be equal."""
+    return {path: value for path, value in flat.items() if not may_vary(path, vary)}
+
+
+def explaining(protocols: Sequence[dict[str, Any]]) -> list[str]:
+    """Where protocols differ; of a component only its kind, or its being there, where that differs."""
+    paths = differing(protocols)
+
+    def alike(path: str) -> bool:
+        return len({tuple(map(str, kinds(protocol, path))) for protocol in protocols}) == 1
+
+    return [path for path in paths if alike(path) and not any(path.startswith(f"{other}.") for other in paths)]
+
+
+def settings(protocol: Mapping[str, Any], paths: Sequence[str]) -> str:
+    """What a protocol says at some paths, in short."""
+    short = short_names(set(paths))
+    return " ".join(
+        f"{short[path]}={shorten(named(path, protocol[path]) if path in protocol else stated(protocol, path), 30)}"
+        for path in paths
+    )
+
+
+def stated(protocol: Mapping[str, Any], path: str) -> str:
+    """What a protocol says at a path, in full."""
+    if path in protocol:
+        return json.dumps(protocol[path])
+    return "given" if any(other.startswith(f"{path}.") for other in protocol) else "absent"
+
+
+def why(protocols: Sequence[dict[str, Any]], paths: Sequence[str], is_part_unknown: bool) -> list[str]:
+    """Why values of one name are not put together."""
+    lines = []
+    for path in paths:
+        seen = dict.fromkeys(shorten(stated(protocol, path), 60) for protocol in protocols)
+        lines.append(f"{path}: {' or '.join(seen)}")
+    return lines + (["how some of them came about is not recorded"] if is_part_unknown else [])
+
+
+def shorten(text: str, length: int) -> str:
+    """A text, cut where it is longer."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def series_of(part: Sequence[tuple[int, Point]], vary: Sequence[str]) -> list[dict[str, Any]]:
+    """Of one group the values by runs and, where a run has several, by what varies among them."""
+    runs: dict[int, list[Point]] = {}
+    for run, point in part:
+        runs.setdefault(run, []).append(point)
+    found = []
+    for run, points in runs.items():
+        flats = [point.protocol or {} for point in points]
+        paths = [path for path in explaining(flats) if may_vary(path, vary)]
+        several: dict[str, dict[str, Any]] = {}
+        for point, flat in zip(points, flats, strict=True):
+            how = settings(flat, paths)
+            one = several.setdefault(how, {"run": run, "settings": how, "points": []})
+            one["points"].append((point.step, point.value, point.source))
+        for one in several.values():
+            one["points"].sort(key=lambda point: -1 if point[0] is None else point[0])
+            found.append(one)
+    return found

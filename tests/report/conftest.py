@@ -1,0 +1,47 @@
+"""A sweep, and its page."""
+
+import numpy as np
+import pytest
+from report_helpers import evaluated, make_protocol, make_run, protocol_in_training
+
+from langevin.protocol import digest
+from langevin.report.__main__ import report
+
+
+def rows_of(seed, protocol, last=200):
+    generator = np.random.default_rng(seed)
+    for step in range(1, last + 1):
+        row = {"step": step, "train/loss": 1 / step + 0.1 * generator.random(), "train/grad_norm": generator.random()}
+        row |= {"train/learning_rate": 1e-3, "train/images_per_second": 100 + generator.random()}
+        if step % 50 == 0:
+            row |= {"val/loss": 2 / step, "eval/fid@50": 1000 / (step + seed), "eval/protocol": protocol}
+        yield row
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Two schedules at two learning rates, of which one run goes half the way."""
+    folder = tmp_path_factory.mktemp("sweep") / "runs"
+    record = make_protocol()
+    for seed, (schedule, rate) in enumerate([("linear", 1e-4), ("linear", 1e-2), ("cosine", 1e-4), ("cosine", 1e-2)]):
+        last = 100 if seed == 3 else 200
+        pictures = {("samples", step): np.full((8, 8, 3), seed + step, np.uint8) for step in range(50, last + 1, 50)}
+        run = make_run(
+            folder,
+            f"run{seed}",
+            f"schedule={schedule}",
+            change={"optimizer.lr": rate, "batch_size": 64 if seed else 32, "trainer.max_steps": 200},
+            rows=list(rows_of(seed, digest(record), last)),
+            pictures=pictures,
+            step=last,
+        )
+        protocol_in_training(run, record)
+    evaluated(folder / "run0" / "evaluations" / "late", 3.5, make_protocol(steps=50), step=200)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page_of_sweep(sweep):
+    out = sweep.parent / "report.html"
+    report([sweep], out, None, [])
+    return out
