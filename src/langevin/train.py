@@ -1,11 +1,15 @@
 """`python train.py`: trains a model, or goes on training it."""
 
 import logging
+import platform
+import re
+import shlex
 import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
@@ -15,6 +19,10 @@ from langevin.cli import command
 from langevin.config.identity import automatic_name, differences, flatten
 from langevin.config.types import plain
 from langevin.errors import UserError
+from langevin.sessions import session
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIG = "config.yaml"
 LOCK = ".lock"
@@ -72,6 +80,11 @@ def run(cfg: DictConfig) -> None:
                 set_damaged_aside(checkpoint)
             text = OmegaConf.to_yaml(cfg, resolve=True)
             write_atomically(run_dir / CONFIG, lambda file: file.write(text.encode()))
+            overrides = [override.lstrip("+") for override in HydraConfig.get().overrides.task]
+            command = f"python train.py {shlex.join(overrides)}"
+            hardware = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
+            told = {"command": command, "hardware": hardware, "code": code_version()}
+            stack.enter_context(session(run_dir, lambda: max(step, trainer.global_step), **told))
         for logger in trainer.loggers:
             if isinstance(logger, CSVFile):
                 logger.resume(step)
@@ -150,6 +163,19 @@ def only_one(run_dir: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise UserError(f"the run {run_dir} is being trained by another process; wait for it, or stop it") from error
+
+
+def device_name(device: "torch.device") -> str:
+    """What a device is called: a GPU by its own name, a CPU as far as the system tells."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        models = []
+    return models[0] if device.type == "cpu" and models else f"{device.type} ({platform.machine()})"
 
 
 def code_version() -> str:

@@ -6,6 +6,7 @@ from report_helpers import evaluated, make_protocol, make_run, protocol_in_train
 
 from langevin.protocol import digest
 from langevin.report.__main__ import report
+from langevin.sessions import session
 
 
 def rows_of(seed, protocol, last=200):
@@ -36,6 +37,8 @@ def sweep(tmp_path_factory):
             step=last,
         )
         protocol_in_training(run, record)
+        with session(run, lambda: last, command=f"python train.py seed={seed}", hardware="1 x GPU <b>", code="1.0"):  # noqa: B023
+            pass
     evaluated(folder / "run0" / "evaluations" / "late", 3.5, make_protocol(steps=50), step=200)
     return folder
 

@@ -117,6 +117,14 @@ def test_the_numbers_drawn_are_those_logged(visit, page_of_sweep, sweep):
     assert "fid@50 came about in 2 ways, which are kept apart" in page.inner_text("#reasons")
 
 
+def test_receipts_are_shown(visit, page_of_sweep):
+    page = visit(page_of_sweep)
+    assert "Hardware: 1 x GPU <b>." in page.inner_text("#notes")
+    page.get_by_text("Commands, versions of the code").click()
+    rows = [row.inner_text().split("\t") for row in page.locator("#receipts tbody tr").all()]
+    assert [row[1:] for row in rows] == [[f"python train.py seed={seed}", "1.0", "0:00:00"] for seed in range(4)]
+
+
 def test_every_panel_has_its_marks(still):
     plots = still.locator(".plot")
     assert plots.count() == 5 + 2 + 1

@@ -14,12 +14,12 @@ from langevin.errors import UserError
 from langevin.report.curves import SPEED, Curve, is_evaluated, logged_in, seconds_of, thinned
 from langevin.report.values import grouped, points_of
 from langevin.runs import Run, differing, find_runs, named, read_config, read_rows, short_names
+from langevin.sessions import sessions_of
 
 POINTS = 1000
 """About how many points of a curve are drawn, and of all runs together, of one column, eight times as many."""
 FEWEST_POINTS = 200
 TIME = "%Y-%m-%d %H:%M"
-TRAINER = ("accelerator", "devices", "num_nodes", "precision")
 
 
 def chosen(places: Sequence[Path]) -> list[tuple[Path, Run]]:
@@ -78,7 +78,7 @@ def content_of(runs: Sequence[tuple[Path, Run]], vary: Sequence[str], now: datet
                 "batch_size": batch_size if isinstance(batch_size, int) else None,
                 "speed": run.images_per_second,
                 "time": None if seconds is None else str(timedelta(seconds=round(seconds))),
-                "trainer": trainer_of(config),
+                "sessions": sessions_told(run_dir),
                 "updated": datetime.fromtimestamp(run.updated).strftime(TIME) if run.updated else None,
                 "differs": {
                     short[path]: {"text": named(path, value), "number": number(value)} for path, value in own.items()
@@ -149,11 +149,17 @@ def number(value: Any) -> float | None:
     return float(value) if is_number and math.isfinite(value) else None
 
 
-def trainer_of(config: Mapping[str, Any]) -> str:
-    """What machine the run was told to use: what it found there it does not record."""
-    trainer = config.get("trainer")
-    asked = trainer if isinstance(trainer, Mapping) else {}
-    return ", ".join(f"{name}={asked[name]}" for name in TRAINER if name in asked)
+def sessions_told(run_dir: Path) -> dict[str, Any]:
+    """What has worked on a run: its last command, every machine and version of the code, the time of all sessions."""
+    sessions = sessions_of(run_dir)
+    known = [each["seconds"] for each in sessions if isinstance(each.get("seconds"), int | float)]
+    return {
+        "command": str(sessions[-1].get("command", "")) if sessions else "",
+        "hardware": list(dict.fromkeys(str(each["hardware"]) for each in sessions if "hardware" in each)),
+        "code": list(dict.fromkeys(str(each["code"]) for each in sessions if "code" in each)),
+        "wall_time": str(timedelta(seconds=round(sum(known)))) if known else None,
+        "killed": len(sessions) - len(known),
+    }
 
 
 def labels(folders: Sequence[Path]) -> list[str]:

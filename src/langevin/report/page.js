@@ -11,9 +11,10 @@ const titled = (group) => group.protocol ? `${group.name} (${group.protocol})` :
 function setUpRuns() {
   const number = (text) => ({ text, class: "number" });
   const varied = content.varied.slice(0, 8), more = content.varied.length - varied.length;
-  const asked = [...new Set(runs.map((run) => run.trainer || "not recorded"))];
+  const hardware = ({ sessions }) => sessions.hardware.join(", ") || "not recorded";
+  const machines = [...new Set(runs.map(hardware))];
   const heads = ["run", "state", number("step"), number("images seen"), number("images/s"), "training time", ...varied,
-    ...(asked.length > 1 ? ["asked of the trainer"] : []), "last written"];
+    ...(machines.length > 1 ? ["hardware"] : []), "last written"];
   const rows = runs.map((run) => [
     named(run),
     { text: run.state, note: run.note, class: run.state === "failed" ? "bad" : null },
@@ -22,19 +23,25 @@ function setUpRuns() {
     number(run.speed === null ? "not recorded" : whole(Math.round(run.speed))),
     run.time ?? "not recorded",
     ...varied.map((name) => run.differs[name]?.text ?? "–"),
-    ...(asked.length > 1 ? [run.trainer || "not recorded"] : []),
+    ...(machines.length > 1 ? [hardware(run)] : []),
     run.updated ?? "not recorded",
   ]);
   byId("runs").append(table("Runs", heads, [{ rows }]));
   const running = runs.filter((run) => run.state === "running").length;
   list("notes", [
-    ...(asked.length > 1 ? [] : [`Asked of the trainer: ${asked[0]}.`]),
-    "Training time follows from the logged images/s, without sampling and evaluation. "
-      + "The command, the hardware and the code's version are not recorded.",
+    ...(machines.length > 1 ? [] : [`Hardware: ${machines[0]}.`]),
+    "Training time follows from the logged images/s, without sampling and evaluation.",
     ...(more > 0 ? [`${more} more options differ: see Config.`] : []),
     ...(running ? [`${running} ${running > 1 ? "runs were" : "run was"} going on when this page was made.`] : []),
     ...content.faults,
   ]);
+  byId("receipts").append(make("details", {}, make("summary", {}, "Commands, versions of the code, time in all"),
+    table("Receipts", ["run", "command", "code", "in all"], [{ rows: runs.map((run) => [
+      named(run),
+      run.sessions.command || "not recorded",
+      run.sessions.code.join(", ") || "not recorded",
+      { text: run.sessions.wall_time ?? "not recorded", note: run.sessions.killed ? "and what was killed" : "" },
+    ]) }])));
   list("reasons", content.reasons.map(({ name, ways, why }) => make("details", {},
     make("summary", {}, `${name} came about in ${ways} ways, which are kept apart`),
     make("ul", {}, ...why.map((each) => make("li", {}, each))),

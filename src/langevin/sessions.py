@@ -1,0 +1,46 @@
+"""What has worked on a run: which command, on what machine, by which version of the code, for how long."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from langevin.files import write_json
+
+FILE = "sessions.json"
+
+
+def sessions_of(run_dir: Path) -> list[dict[str, Any]]:
+    """The sessions of a run, the first first; none where the file is missing or damaged.
+
+    Returns:
+        for each "command", "hardware", "code", "started" (ISO 8601), "from_step"; and "to_step" and "seconds" unless it
+        was killed.
+    """
+    try:
+        found = json.loads((run_dir / FILE).read_text())
+    except (OSError, ValueError):
+        return []
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+@contextmanager
+def session(run_dir: Path, step: Callable[[], int], **told: str) -> Iterator[None]:
+    """Note a session when it begins, and how long it took and how far it came when it ends, by whatever cause.
+
+    Args:
+        run_dir: the run's folder.
+        step: tells the step that the run stands at.
+        **told: "command", "hardware", "code".
+    """
+    before, began = sessions_of(run_dir), time.monotonic()
+    now: dict[str, Any] = {**told, "started": datetime.now(UTC).isoformat(timespec="seconds"), "from_step": step()}
+    write_json(run_dir / FILE, [*before, now])
+    try:
+        yield
+    finally:
+        now |= {"to_step": step(), "seconds": round(time.monotonic() - began, 1)}
+        write_json(run_dir / FILE, [*before, now])
