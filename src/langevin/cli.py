@@ -1,11 +1,13 @@
 """What all commands share: composing and checking a config, and telling mistakes plainly."""
 
+import ctypes
 import errno
 import os
+import shlex
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from typing import NoReturn
 
@@ -37,12 +39,11 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
 
     def task(cfg: DictConfig) -> None:
         listen()  # a job of hydra/launcher=slurm begins here, with handlers of submitit
+        keep_memory()
         hydra_cfg = HydraConfig.get()
-        if hydra_cfg.mode is RunMode.MULTIRUN:
-            # Lightning starts its other processes by repeating sys.argv, which must then mean this one job.
-            sys.argv = [sys.argv[0], *hydra_cfg.overrides.task]
         try:
-            run(cfg)
+            with alone(hydra_cfg.overrides.task) if hydra_cfg.mode is RunMode.MULTIRUN else nullcontext():
+                run(cfg)
         except UserError as error:
             fail(str(error))
         except Interrupted as stop:
@@ -75,6 +76,33 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
     return main
 
 
+@contextmanager
+def alone(overrides: Iterable[str], module: str | None = None) -> Iterator[None]:
+    """Do one of several jobs as if it were the only one of this process.
+
+    Lightning starts a job's other processes by repeating the command line, which must then mean this one job. What it
+    leaves behind, the job's place among its processes, the next job would take for its own.
+
+    Args:
+        overrides: of this job.
+        module: the command that they are overrides of, such as "langevin.train"; None for the one that runs.
+    """
+    process, arguments, environment = sys.modules["__main__"], sys.argv, dict(os.environ)
+    spec = process.__spec__
+    sys.argv = [arguments[0], *overrides]
+    if module is not None:
+        process.__spec__ = find_spec(module)
+    try:
+        yield
+    finally:
+        process.__spec__, sys.argv = spec, arguments
+        os.environ.clear()
+        os.environ.update(environment)
+        distributed = sys.modules.get("torch.distributed")
+        if distributed is not None and distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
 def calm_threads() -> None:
     """Let idle CPU threads wait quietly; to be called before torch is imported.
 
@@ -84,6 +112,27 @@ def calm_threads() -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}.intersection(os.environ):
         os.environ["GOMP_SPINCOUNT"] = "20000"
+
+
+def keep_memory() -> None:
+    """Let the C library keep the memory that tensors give back, where it is glibc.
+
+    By itself it returns the feature maps of every step to the system, and gets them back as pages of zeros: for the
+    CIFAR-10 U-Net at a batch of 16, 600 MB and up to a tenth of the step.
+    """
+    with suppress(AttributeError, OSError):  # no glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: what is free at the top of the heap stays
+        mallopt(-4, 0)  # M_MMAP_MAX: nothing lies outside of the heap
+
+
+def said(command: str) -> str:
+    """The command line that a Hydra command was given, as it can be said again.
+
+    Args:
+        command: "train" or "evaluate".
+    """
+    return shlex.join(["python", f"{command}.py", *(each.lstrip("+") for each in HydraConfig.get().overrides.task)])
 
 
 def swept(arguments: list[str]) -> str:

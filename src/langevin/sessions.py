@@ -18,7 +18,7 @@ def sessions_of(run_dir: Path) -> list[dict[str, Any]]:
 
     Returns:
         for each "command", "hardware", "code", "started" (ISO 8601), "from_step"; and "to_step" and "seconds" unless it
-        was killed.
+        was killed. Of an evaluation nothing of hardware and steps.
     """
     try:
         found = json.loads((run_dir / FILE).read_text())
@@ -28,19 +28,23 @@ def sessions_of(run_dir: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def session(run_dir: Path, step: Callable[[], int], **told: str) -> Iterator[None]:
+def session(run_dir: Path, step: Callable[[], int] | None = None, **told: str) -> Iterator[None]:
     """Note a session when it begins, and how long it took and how far it came when it ends, by whatever cause.
 
     Args:
-        run_dir: the run's folder.
-        step: tells the step that the run stands at.
+        run_dir: the run's folder, or an evaluation's.
+        step: tells the step that the run stands at; None for an evaluation.
         **told: "command", "hardware", "code".
     """
     before, began = sessions_of(run_dir), time.monotonic()
-    now: dict[str, Any] = {**told, "started": datetime.now(UTC).isoformat(timespec="seconds"), "from_step": step()}
+    now: dict[str, Any] = {**told, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+    if step is not None:
+        now["from_step"] = step()
     write_json(run_dir / FILE, [*before, now])
     try:
         yield
     finally:
-        now |= {"to_step": step(), "seconds": round(time.monotonic() - began, 1)}
+        if step is not None:
+            now["to_step"] = step()
+        now["seconds"] = round(time.monotonic() - began, 1)
         write_json(run_dir / FILE, [*before, now])

@@ -3,7 +3,6 @@
 import logging
 import platform
 import re
-import shlex
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from langevin.cli import command
+from langevin.cli import command, said
 from langevin.config.identity import automatic_name, differences, flatten
 from langevin.config.types import plain
 from langevin.errors import UserError
@@ -80,10 +79,8 @@ def run(cfg: DictConfig) -> None:
                 set_damaged_aside(checkpoint)
             text = OmegaConf.to_yaml(cfg, resolve=True)
             write_atomically(run_dir / CONFIG, lambda file: file.write(text.encode()))
-            overrides = [override.lstrip("+") for override in HydraConfig.get().overrides.task]
-            command = f"python train.py {shlex.join(overrides)}"
             hardware = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
-            told = {"command": command, "hardware": hardware, "code": code_version()}
+            told = {"command": said("train"), "hardware": hardware, "code": code_version()}
             stack.enter_context(session(run_dir, lambda: max(step, trainer.global_step), **told))
         for logger in trainer.loggers:
             if isinstance(logger, CSVFile):

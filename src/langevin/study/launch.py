@@ -1,0 +1,144 @@
+"""Runs what is missing of a study, through Hydra's launchers."""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+
+from langevin import evaluate, train
+from langevin.cli import SWEEP, alone, forced, keep_memory, said
+from langevin.config.validate import CONF, groups_of
+from langevin.errors import UserError
+from langevin.interrupt import STATUS, Interrupted, listen, received, requeue
+from langevin.sessions import session
+from langevin.study.cells import Cell, Grid, quoted
+from langevin.study.results import is_evaluated, state
+
+
+def run(grid: Grid, hydra: Sequence[str]) -> list[str]:
+    """Train what is missing or unfinished, then evaluate what is trained.
+
+    Args:
+        grid: the study's cells.
+        hydra: overrides of Hydra's own settings, such as "hydra/launcher=slurm".
+
+    Returns:
+        What could not be done, in words; of runs that failed their reasons.
+    """
+    os.environ[SWEEP] = f"study={grid.study.name}"
+    runs = [(cell, seed) for seed in grid.study.seeds for cell in grid.trained]
+    jobs = {
+        grid.run_dir(cell, seed): [*cell.overrides, f"++name={quoted(grid.run_dir(cell, seed).name)}", f"++seed={seed}"]
+        for cell, seed in runs
+        if state(grid, cell, seed)
+    }
+    print(f"{grid.study.folder}: {len(runs)} runs in {grid.output_dir}, {len(jobs)} of them to train", flush=True)
+    failed = launch("train", jobs, hydra)
+    undone = {grid.run_dir(cell, seed): state(grid, cell, seed) for cell, seed in runs}
+    undone = {place: failed.get(place, why) for place, why in undone.items() if why}
+    if grid.study.evaluates:
+        trained = [(cell, seed) for cell, seed in runs if grid.run_dir(cell, seed) not in undone]
+        undone |= evaluate_all(grid, trained, hydra)
+    return [f"{place}: {why}" for place, why in undone.items()]
+
+
+def evaluate_all(grid: Grid, trained: Sequence[tuple[Cell, int]], hydra: Sequence[str]) -> dict[Path, str]:
+    """Make the evaluations that are missing of runs; those that could not be made, and why."""
+    missing = {
+        grid.evaluation_dir(cell, seed, evaluation): (cell, seed, evaluation)
+        for cell, seed in trained
+        for evaluation in grid.evaluated
+        if not is_evaluated(grid, cell, seed, evaluation)
+    }
+    jobs = {
+        place: [
+            *evaluation.overrides,
+            f"++checkpoint={quoted(str(grid.run_dir(cell, seed)))}",
+            f"++out={quoted(str(place))}",
+            f"++output_dir={quoted(str(grid.output_dir))}",
+        ]
+        for place, (cell, seed, evaluation) in missing.items()
+    }
+    print(f"{grid.study.folder}: {len(jobs)} evaluations to make", flush=True)
+    failed = launch("evaluate", jobs, hydra)
+    return {place: failed.get(place, "not evaluated") for place in missing if not is_evaluated(grid, *missing[place])}
+
+
+def launch(command: str, jobs: Mapping[Path, Sequence[str]], hydra: Sequence[str]) -> dict[Path, str]:
+    """Hand jobs to the launcher that Hydra is told to take, and wait until all have ended.
+
+    Args:
+        command: "train" or "evaluate".
+        jobs: the overrides of each, by the folder that it fills.
+        hydra: overrides of Hydra's own settings.
+
+    Returns:
+        Why they failed that did, and said so.
+
+    Raises:
+        UserError: when Hydra does not know such settings.
+    """
+    if not jobs:
+        return {}
+    with initialize_config_dir(str(CONF), version_base="1.3", job_name=command):
+        own = GlobalHydra.instance().hydra
+        assert own is not None
+        settings = [forced(text, groups_of(command)) for text in hydra]
+        overrides = [list(each) for each in jobs.values()]
+        try:
+            config = own.compose_config(command, [*overrides[0], *settings], RunMode.MULTIRUN)
+        except HydraException as error:
+            raise UserError(f"{' '.join(hydra)}: {' '.join(str(error).split())}") from error
+        HydraConfig.instance().set_config(config)
+        context = HydraContext(own.config_loader, Callbacks(config))
+        logging.getLogger("hydra").setLevel(logging.WARNING)  # it would print all overrides of each job
+        launcher = Plugins.instance().instantiate_launcher(context, partial(work, command), config)
+        try:
+            returned = launcher.launch(overrides, initial_job_idx=0)
+        except Exception as error:  # submitit's, of a job that died without a word
+            print(f"error: a job has died, others in the queue run on: {error}", file=sys.stderr, flush=True)
+            return {}
+    return {place: each.return_value for place, each in zip(jobs, returned, strict=True) if each.return_value}
+
+
+def work(command: str, cfg: DictConfig) -> str | None:
+    """One job, wherever the launcher has put it.
+
+    Returns:
+        Why it failed, which keeps no other from being done; None where it did not.
+    """
+    listen()  # a job of submitit begins here, with handlers of its own
+    keep_memory()
+    try:
+        if received() is not None:
+            raise Interrupted(f"by {received()}")
+        with alone(HydraConfig.get().overrides.task, f"langevin.{command}"):
+            (train.run if command == "train" else begin_evaluation)(cfg)
+    except Interrupted as stop:
+        again = "the job is back in the queue" if requeue() else "say the same command again to go on"
+        print(f"interrupted {stop}; {again}", file=sys.stderr, flush=True)
+        sys.exit(STATUS)
+    except Exception as error:
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
+
+
+def begin_evaluation(cfg: DictConfig) -> None:
+    """Evaluate a run, and note by what."""
+    with session(Path(cfg.out), command=said("evaluate"), code=train.code_version()):
+        evaluate.run(cfg)

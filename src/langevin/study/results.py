@@ -1,0 +1,241 @@
+"""What the runs of a study have come to, and whether it may stand in one table."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from langevin.build.components import SAMPLING
+from langevin.checkpoint import ends_of
+from langevin.config.types import plain
+from langevin.errors import UserError
+from langevin.measured import DERIVED, differing, read_measured
+from langevin.measured import FILE as METRICS
+from langevin.protocol import digest, of_value
+from langevin.runs import PROTOCOL, as_number, held_locks, read_rows, read_run, read_step
+from langevin.sessions import sessions_of
+from langevin.study.cells import Cell, Grid, trained_values
+from langevin.study.confounds import covered, varied
+from langevin.train import CONFIG
+
+FOLLOWS = {
+    "samples.labels": ("condition", "labels", "guidance"),
+    "samples.precision": ("trainer",),
+    DERIVED: SAMPLING,
+}
+"""What of a protocol follows from which groups of the config."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run, or one evaluation of it, has come to.
+
+    Attributes:
+        arms: of all factors.
+        seed: of training.
+        place: its folder.
+        values: of the measures.
+        protocols: of those that have one, flat, see `langevin.protocol`.
+        protocol: its short name; empty where there is none.
+        code: the versions of the code that made it.
+    """
+
+    arms: Mapping[str, str]
+    seed: int
+    place: Path
+    values: Mapping[str, float]
+    protocols: Mapping[str, Mapping[str, Any]]
+    protocol: str
+    code: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Those of a study.
+
+    Attributes:
+        found: what is there.
+        missing: what is not, and why, in words.
+        names: of each measure its full name.
+    """
+
+    found: Sequence[Result]
+    missing: Sequence[str]
+    names: Mapping[str, str]
+
+
+def state(grid: Grid, cell: Cell, seed: int) -> str:
+    """Why a run is not done; empty where it is.
+
+    Raises:
+        UserError: when its folder holds another run, or it has been trained for longer than the study says.
+    """
+    run_dir, steps = grid.run_dir(cell, seed), cell.cfg.trainer.max_steps
+    if not (run_dir / CONFIG).is_file():
+        return "missing"
+    refuse_another(run_dir, cell, seed)
+    saved = next((step for step in map(read_step, ends_of(run_dir / "checkpoints")) if step is not None), 0)
+    if saved > steps:
+        raise UserError(
+            f"{run_dir} stands at step {saved}, beyond the study's trainer.max_steps={steps}; set that to {saved}, or "
+            "remove the folder"
+        )
+    if saved == steps:
+        return ""
+    read = read_run(run_dir, held_locks())
+    assert read is not None
+    run, _ = read
+    return f"{run.state} at step {saved} of {steps}" + (f": {run.note}" if run.note else "")
+
+
+def refuse_another(run_dir: Path, cell: Cell, seed: int) -> None:
+    """See that a run's folder holds the run that its name says.
+
+    Raises:
+        UserError: when it does not.
+    """
+    try:
+        held = OmegaConf.load(run_dir / CONFIG)
+        assert isinstance(held, DictConfig)
+        values = {**trained_values(plain(held)), "seed": held.get("seed")}
+    except (OSError, ValueError, AssertionError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{run_dir / CONFIG} cannot be read ({type(error).__name__}); remove the folder") from error
+    asked = {**cell.decides, "seed": seed}
+    if paths := differing([values, asked]):
+        lines = "\n".join(
+            f"  {path}: {values.get(path, 'absent')} in the run, {asked.get(path, 'absent')} in the study"
+            for path in paths
+        )
+        raise UserError(f"{run_dir} holds another run than the study's; remove the folder:\n{lines}")
+
+
+def is_evaluated(grid: Grid, cell: Cell, seed: int, evaluation: Cell) -> bool:
+    """Whether a run has been evaluated at its last step.
+
+    Raises:
+        UserError: when what the evaluation has written is damaged.
+    """
+    path = grid.evaluation_dir(cell, seed, evaluation) / METRICS
+    return path.is_file() and read_measured(path).step == cell.cfg.trainer.max_steps
+
+
+def gather(grid: Grid) -> Results:
+    """Read all that is there.
+
+    Raises:
+        UserError: when nothing is, when a measure is not, or when values came about in different ways.
+    """
+    found, missing = [], []
+    for cell in grid.trained:
+        for seed in grid.study.seeds:
+            if why := state(grid, cell, seed):
+                missing.append(f"{grid.run_dir(cell, seed).name}: {why}")
+            elif not grid.study.evaluates:
+                found.append(of_training(grid, cell, seed))
+            else:
+                for evaluation in grid.evaluated:
+                    place = grid.evaluation_dir(cell, seed, evaluation)
+                    if is_evaluated(grid, cell, seed, evaluation):
+                        found.append(of_evaluation(grid, cell, seed, evaluation))
+                    else:
+                        missing.append(f"{grid.run_dir(cell, seed).name}, {place.name}: not evaluated")
+    if not found:
+        lines = "\n".join(f"  {line}" for line in missing)
+        raise UserError(f"{grid.output_dir}: nothing of the study is done yet; run it first:\n{lines}")
+    names = {measure: resolved(measure, found) for measure in grid.study.measures}
+    refuse_mixed(found, list(names.values()), grid)
+    return Results(found, missing, names)
+
+
+def of_training(grid: Grid, cell: Cell, seed: int) -> Result:
+    """What a run measured at its last step.
+
+    Raises:
+        UserError: when the protocol of that is lost.
+    """
+    run_dir, step = grid.run_dir(cell, seed), cell.cfg.trainer.max_steps
+    row = {name: text for at, texts in read_rows(run_dir / "metrics.csv") if at == step for name, text in texts.items()}
+    name = row.pop(PROTOCOL, "")
+    values = {key: number for key, text in row.items() if (number := as_number(text)) is not None}
+    protocols = {}
+    if name:
+        path = run_dir / "evaluations" / f"protocol-{name}.json"
+        try:
+            record = json.loads(path.read_text())
+            of_samples = [key for key in values if key.startswith("eval/")]
+            protocols = {key: of_value(record, key.removeprefix("eval/")) for key in of_samples}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}, by which the values of that run came about, cannot be read") from error
+    return Result(cell.arms, seed, run_dir, values, protocols, name, versions_of(run_dir))
+
+
+def of_evaluation(grid: Grid, cell: Cell, seed: int, evaluation: Cell) -> Result:
+    """What an evaluation measured."""
+    place = grid.evaluation_dir(cell, seed, evaluation)
+    measured = read_measured(place / METRICS)
+    code = tuple(dict.fromkeys([*versions_of(grid.run_dir(cell, seed)), *versions_of(place)]))
+    arms, protocol = {**cell.arms, **evaluation.arms}, digest(measured.protocols)
+    return Result(arms, seed, place, measured.values, measured.protocols, protocol, code)
+
+
+def resolved(measure: str, found: Sequence[Result]) -> str:
+    """The full name of a measure, which must be the same in all results.
+
+    Raises:
+        UserError: when it is not.
+    """
+    seen: dict[str, Result] = {}
+    for result in found:
+        names = [name for name in result.values if name == measure] or [
+            name for name in result.values if fnmatchcase(name, measure)
+        ]
+        if len(names) != 1:
+            fits = f"fits {', '.join(names)}" if names else "is not measured"
+            allowed = f"allowed: one of {', '.join(sorted(result.values)) or 'nothing'}, or another run in its place"
+            raise UserError(f"measures.{measure}: {fits} in {result.place}; {allowed}")
+        seen.setdefault(names[0], result)
+    if len(seen) > 1:
+        lines = "\n".join(f"  {name} in {result.place}" for name, result in seen.items())
+        raise UserError(f"measures.{measure}: fits different values, which are no columns of one table:\n{lines}")
+    return next(iter(seen))
+
+
+def refuse_mixed(found: Sequence[Result], names: Sequence[str], grid: Grid) -> None:
+    """See that the values came about in the same way, but for what the study varies.
+
+    Raises:
+        UserError: when they did not.
+    """
+    varied_fields = {field for fields in varied(grid).values() for field in fields}
+    lines = []
+    for name in names:
+        protocols = [dict(result.protocols.get(name, {})) for result in found]
+        for path in differing(protocols):
+            if not may_differ(path, varied_fields):
+                seen: dict[str, str] = {}
+                for protocol, result in zip(protocols, found, strict=True):
+                    seen.setdefault(json.dumps(protocol.get(path)), str(result.place))
+                lines.append(f"  {name}: {path}: " + " and ".join(f"{each} in {place}" for each, place in seen.items()))
+    if lines:
+        raise UserError(
+            f"{grid.study.folder}: these values came about in different ways and are no columns of one table; remove "
+            "what is of another protocol, and run the study again:\n" + "\n".join(lines)
+        )
+
+
+def may_differ(path: str, fields: Collection[str]) -> bool:
+    """Whether a path of a protocol may differ where these fields of the configs do."""
+    if path in FOLLOWS:
+        return any(field.partition(".")[0] in FOLLOWS[path] for field in fields)
+    return path.startswith("samples.") and covered(path.removeprefix("samples."), fields)
+
+
+def versions_of(place: Path) -> tuple[str, ...]:
+    """The versions of the code that have worked in a folder, the first first; none where that was not noted."""
+    return tuple(dict.fromkeys(str(each["code"]) for each in sessions_of(place) if "code" in each))

@@ -1,0 +1,215 @@
+"""The mistakes in a study.yaml, and in the configs that it means: all told before anything runs."""
+
+import pytest
+from helpers.commands import ROOT
+from study_helpers import MEASURED, QUIET, study, write
+
+from langevin.build.check import mistakes_in
+from langevin.errors import UserError
+from langevin.study.cells import lay_out
+from langevin.study.confounds import confounds, overacknowledged, unacknowledged, varied
+from langevin.study.plan import StudyError, read_study
+from langevin.study.results import may_differ
+
+RATE = {"slow": "optimizer.lr=1e-4", "fast": "optimizer.lr=3e-2"}
+SCALING = {"full": [], "half": "rescalings=[input_scaling]"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"question": None}, "question: must be given: a text"),
+        ({"seeds": []}, "seeds: must be given: a list, each item a whole number, at least 0"),
+        ({"seeds": [0, -1]}, "seeds: is [0, -1]; allowed: a list, each item a whole number, at least 0"),
+        ({"seeds": [1, 1]}, "seeds: is [1, 1]; allowed: each seed once"),
+        ({"factor": {}}, "factor: no such option (did you mean factors?); allowed: question, base, factors, "),
+        ({"factors": None}, "factors: must be given, here or in evaluate: at least one factor with its arms"),
+        ({"factors": ["rate"]}, "factors: is ['rate']; allowed: a mapping, "),
+        ({"factors": {"rate": {"slow": 3}}}, "factors.rate.slow: is 3; allowed: a text or a list, each item a text"),
+        ({"factors": {"rate": {True: "seed=1"}}}, "factors.rate: has the key True, as YAML reads yes, no, on and off"),
+        ({"factors": {"rate": {"slow": "optimizer.lr=1"}}}, "factors.rate: has 1 arms; allowed: two or more"),
+        ({"factors": {"rate": {"a/b": [], **RATE}}}, "factors.rate: 'a/b' is no name; allowed: letters, digits and"),
+        ({"factors": {"rate": {"a": "lr", **RATE}}}, "factors.rate.a: 'lr' is no override; allowed: KEY=VALUE, such"),
+        ({"factors": {"rate": {"a": "seed=1", **RATE}}}, "factors.rate.a: 'seed=1': seed is set by the study"),
+        ({"factors": {"rate": {"a": "schedule=linear,vp"}}}, "'schedule=linear,vp' has several values; give each an"),
+        ({"base": "hydra/launcher=slurm"}, "base: 'hydra/launcher=slurm': Hydra's own settings are given on the"),
+        ({"factors": {"rate": RATE, "other": RATE}}, "factors.other.fast: sets optimizer.lr, as does the factor rate"),
+        ({"factors": {"a": {"x": [], "x-x": RATE["slow"]}, "b": {"x": [], "x-x": "ema=images"}}}, "the same name"),
+        ({"cells": []}, "cells: is []; allowed: some of slow, fast, or leave it out for all"),
+        ({"cells": ["slow", "quick"]}, "cells: 'quick' is no combination of arms; allowed: slow, fast"),
+        ({"measures": {"train/loss": "upward"}}, "measures.train/loss: is 'upward'; allowed: one of up, down"),
+        ({"measures": {"fid@500": "down"}}, "measures.fid@500: allowed: a column of metrics.csv, eval/..., val/..."),
+        ({"evaluate": {"base": "metrics=[fid]"}}, "measures.train/loss: allowed: a name in metrics.json, such as"),
+        ({"evaluate": {"factors": {"rate": RATE}}}, "evaluate.factors.rate: is the name of a factor of training too"),
+        ({"evaluate": {"base": "out=here"}}, "evaluate.base: 'out=here': out is set by the study; leave it out"),
+        ({"evaluate": {"seeds": [0]}}, "evaluate.seeds: no such option; allowed: base, factors"),
+    ],
+)
+def test_mistakes_in_the_file(tmp_path, changes, told):
+    with pytest.raises(StudyError) as caught:
+        read_study(write(tmp_path / "mine", **changes))
+    assert told in str(caught.value)
+    assert str(tmp_path / "mine" / "study.yaml") in str(caught.value)
+
+
+def test_all_of_them_are_told_at_once(tmp_path):
+    folder = write(tmp_path, seeds=["a"], question=3, bass="x")
+    with pytest.raises(StudyError, match="3 mistakes:") as caught:
+        read_study(folder)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()[1:]] == [
+        "  question",
+        "  seeds",
+        "  bass",
+    ]
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "\x00", "seeds: [0]\nseeds: [1]"])
+def test_no_study_at_all(tmp_path, text):
+    with pytest.raises(UserError, match=r"study\.yaml does not exist; give a folder"):
+        read_study(tmp_path)
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"study\.yaml(: must hold question:| cannot be read as YAML:)"):
+        read_study(tmp_path)
+
+
+def test_the_command_line_beats_the_base_and_leaves_the_factors_alone(tmp_path):
+    folder = write(tmp_path, base=["trainer.max_steps=3"])
+    (cell, _) = lay_out(read_study(folder, ["trainer.max_steps=5"])).trained
+    assert cell.cfg.trainer.max_steps == 5
+    with pytest.raises(StudyError, match=r"factors\.rate\.slow: sets optimizer\.lr, as does the command line"):
+        read_study(folder, ["optimizer.lr=1"])
+
+
+def test_mistakes_in_the_configs_are_told_once_with_their_cells_and_nothing_is_written(tmp_path):
+    arms = {"slow": "batch_size=0", "fast": ["optimizer.lr=1", "sampler.eta=2"]}
+    folder = write(tmp_path, factors={"rate": arms}, base=[*QUIET, *MEASURED, f"output_dir={tmp_path}", "modell=unet"])
+    before = sorted(tmp_path.rglob("*"))
+    said = study(folder, status=1).err
+    assert f"error: {folder / 'study.yaml'}: 3 mistakes:" in said
+    assert "  batch_size: is 0; allowed: a whole number, at least 1 (in slow)\n" in said
+    assert "  sampler.eta: is 2; allowed: a number, at least 0, at most 1 (in fast)\n" in said
+    (line,) = (line for line in said.splitlines() if "modell" in line)
+    assert line.startswith("  modell: no such option (did you mean model?)")
+    assert "(in" not in line.partition("?)")[2]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"factors": {"schedule": {"a": "schedule=lineer", "b": []}}},
+            r"schedule/lineer: there is no such option; allow",
+        ),
+        ({"factors": {"rate": {"a": "optimizer.lr=2", "b": "optimizer.lr=2"}}}, "b: is the same config as a"),
+        ({"base": ["metrics=[]", *QUIET]}, "measures.eval/class_accuracy: is of samples, of which nothing is measured"),
+        ({"measures": {"val/loss": "down"}}, "is not measured at the last step, 3; set trainer.val_check_interval to"),
+        (
+            {"factors": {"n": {"a": [], "b": "trainer.devices=2"}}, "base": [*QUIET, *MEASURED, "batch_size=4"]},
+            "same c",
+        ),
+        ({"confounds_acknowledged": ["sampler"]}, "confounds_acknowledged: 'sampler' does not vary; allowed: nothing"),
+        (
+            {
+                "evaluate": {"base": ["sampler.step=3", "metrics=[class_accuracy]"]},
+                "measures": {"class_accuracy": "up"},
+            },
+            "evaluate: sampler.step: no such option (did you mean steps?)",
+        ),
+        (
+            {"evaluate": {"base": ["sampler.steps=3"]}, "measures": {"class_accuracy": "up"}},
+            "must choose at least one metric, such as metrics=[fid]",
+        ),
+    ],
+)
+def test_mistakes_that_show_when_the_cells_are_composed(tmp_path, changes, told):
+    said = study(write(tmp_path, **changes), status=1)
+    assert told in said.err
+    assert "Traceback" not in said.err
+    assert not (tmp_path / "runs").exists()
+
+
+def laid_out(tmp_path, factors, **changes):
+    return lay_out(read_study(write(tmp_path, factors=factors, **changes)))
+
+
+SCHEDULE = {"linear": "schedule=linear", "cosine": "schedule=cosine"}
+
+
+@pytest.mark.parametrize(
+    ("factors", "fields"),
+    [
+        ({"rate": RATE}, ["optimizer.lr"]),
+        ({"schedule": SCHEDULE}, ["schedule"]),
+        ({"scaling": SCALING}, ["rescalings.input_scaling"]),
+        ({"size": {"small": [], "large": "model=unet_large"}}, None),
+        ({"tuned": {"a": ["schedule=linear", "optimizer.lr=1"], "b": ["schedule=vp", "optimizer.lr=2"]}}, None),
+        ({"bundle": {"vp": "formulation=vp_sde", "ve": "formulation=ve_sde"}}, ["schedule"]),
+        ({"both": {"a": "sampler.steps=2", "b": ["sampler=ddim", "sampler.steps=3"]}}, ["sampler.steps"]),
+    ],
+)
+def test_a_factor_that_varies_what_its_arms_name_is_not_confounded(tmp_path, factors, fields):
+    grid = laid_out(tmp_path, factors, measures={"eval/class_accuracy": "up"})
+    assert confounds(grid) == {}
+    if fields is not None:
+        assert varied(grid) == dict.fromkeys(factors, fields)
+
+
+@pytest.mark.parametrize(
+    ("arms", "fields"),
+    [
+        ({"linear": "schedule=linear", "tuned": ["schedule=cosine", "optimizer.lr=1"]}, ["optimizer.lr"]),
+        (
+            {"linear": [], "tuned": ["schedule=cosine", "optimizer.lr=1"], "sigmoid": "schedule=sigmoid"},
+            ["optimizer.lr"],
+        ),
+        ({"short": "schedule=linear", "long": ["schedule=cosine", "trainer.max_steps=6"]}, ["trainer.max_steps"]),
+        ({"ddpm": "formulation=ddpm", "vp": "formulation=vp_sde"}, ["grid", "sampler", "schedule", "thresholding"]),
+        ({"few": "sampler.steps=2", "heun": "sampler=heun"}, ["sampler"]),
+    ],
+)
+def test_what_varies_with_a_factor_is_found(tmp_path, arms, fields):
+    grid = laid_out(tmp_path, {"mine": arms}, measures={"eval/class_accuracy": "up"})
+    assert confounds(grid) == {"mine": fields}
+    assert unacknowledged(grid.study, confounds(grid)) == {"mine": fields}
+
+
+def test_acknowledged_confounds(tmp_path):
+    arms = {"linear": "schedule=linear", "tuned": ["schedule=cosine", "optimizer.lr=1", "ema.max_decay=0.5"]}
+    grid = laid_out(tmp_path, {"mine": arms}, confounds_acknowledged=["optimizer", "train/loss"])
+    found = confounds(grid)
+    assert len(found["mine"]) == 3
+    assert unacknowledged(grid.study, found) == {"mine": ["ema.max_decay"]}
+    assert overacknowledged(grid.study, found) == []
+
+
+def test_losses_of_different_schedules_do_not_compare_and_those_of_different_rates_do(tmp_path):
+    grid = laid_out(tmp_path, {"schedule": SCHEDULE, "rate": RATE})
+    assert confounds(grid) == {"schedule": ["train/loss, which is another quantity for another schedule"]}
+
+
+def test_cells_that_leave_factors_to_vary_together(tmp_path):
+    factors = {"schedule": SCHEDULE, "rate": RATE}
+    grid = laid_out(tmp_path, factors, cells=["linear-slow", "cosine-fast"], measures={"eval/class_accuracy": "up"})
+    assert [cell.name for cell in grid.trained] == ["linear-slow", "cosine-fast"]
+    assert confounds(grid) == {name: [f"no two cells differ in {name} alone"] for name in factors}
+    grid = laid_out(tmp_path, factors, cells=["linear-slow", "cosine-fast", "cosine-slow"])
+    assert confounds(grid) == {"schedule": ["train/loss, which is another quantity for another schedule"]}
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("experiments/*/study.yaml")), ids=lambda file: file.parent.name)
+def test_the_studies_here_compose_and_are_not_confounded(file):
+    grid = lay_out(read_study(file.parent))
+    assert confounds(grid) == {}
+    assert [mistake for cell in grid.trained for mistake in mistakes_in(cell.cfg)] == []
+
+
+def test_what_of_a_protocol_may_differ():
+    assert may_differ("samples.sampler.steps", {"sampler.steps"})
+    assert may_differ("samples.sampler.steps", {"sampler"})
+    assert not may_differ("samples.sampler.eta", {"sampler.steps"})
+    assert may_differ("samples.evaluations", {"sampler.steps"})
+    assert not may_differ("samples.evaluations", {"schedule"})
+    assert may_differ("samples.labels", {"condition"})
+    assert not may_differ("num_samples", {"num_samples"})
+    assert not may_differ("features.sha256", {"features"})
