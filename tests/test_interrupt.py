@@ -27,6 +27,14 @@ def test_a_signal_is_noted(each):
     assert received() == each.name
 
 
+def test_a_second_ctrl_c_stops_at_once(capfd):
+    listen()
+    signal.raise_signal(signal.SIGINT)
+    assert "Ctrl-C again stops at once" in capfd.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_work_stops_between_two_items():
     listen()
     items = heeded(range(5))

@@ -1,4 +1,4 @@
-"""Signals by which a scheduler asks a process to stop: noted at once, heeded where nothing is lost.
+"""Signals by which a scheduler, or Ctrl-C, asks a process to stop: noted at once, heeded where nothing is lost.
 
 SLURM sends one before the time limit (``--signal``), and another when the job must make way. A handler that did the
 work itself would do it amid a step, on each process at another place; so here it only takes a note.
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 STATUS = 85
 """What a process that was interrupted ends with: all it was to do may be gone on with by the same command."""
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 Item = TypeVar("Item")
 
@@ -28,6 +28,8 @@ class Interrupted(Exception):  # noqa: N818
 
 def listen() -> None:
     """Take note of `SIGNALS` from now on, in this process; to be called again where a library has put its own handlers.
+
+    A second Ctrl-C, or one after another signal, is a `KeyboardInterrupt` at once.
 
     Processes forked from this one, such as those that load data, pay no heed: who started them will end them.
     """
@@ -84,5 +86,10 @@ def _scontrol(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 def _note(number: int, frame: FrameType | None) -> None:
     global _received
-    if os.getpid() == _listener:
-        _received = signal.Signals(number).name
+    if os.getpid() != _listener:
+        return
+    if number == signal.SIGINT:
+        if _received is not None:
+            raise KeyboardInterrupt
+        os.write(2, b"\nstopping where nothing is lost; Ctrl-C again stops at once\n")
+    _received = signal.Signals(number).name

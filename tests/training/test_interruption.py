@@ -21,7 +21,7 @@ def steps_of(directory):
     return len(read_csv(directory / "metrics.csv")) if (directory / "metrics.csv").exists() else 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_run_saves_where_it_is_asked_to_stop_and_goes_on_from_there(tmp_path, number):
     options = (*QUIET, SELDOM, "loader.num_workers=1")
     with started(tmp_path, *options, "trainer.max_steps=100000") as (process, log):
