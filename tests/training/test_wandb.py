@@ -15,6 +15,7 @@ from helpers.commands import call
 from PIL import Image
 from training_helpers import BUSY, QUIET, TINY, column, read_csv, train
 
+from langevin.config.identity import flatten
 from langevin.errors import UserError
 from langevin.train import code_version
 from langevin.training.loggers.wandb import Wandb
@@ -80,8 +81,8 @@ def config(directory):
     seen = {}
     for record in records(directory):
         for part in (record.config, record.run.config):
-            seen |= {".".join(item.nested_key) or item.key: item.value_json for item in part.update}
-    return seen
+            seen |= {item.key: json.loads(item.value_json) for item in part.update if not item.nested_key}
+    return dict(flatten(seen))
 
 
 def test_a_run_is_recorded(tmp_path):
@@ -101,11 +102,11 @@ def test_a_run_is_recorded(tmp_path):
         assert numbers == pytest.approx(column(rows, name), rel=1e-6), name
 
     settings = config(run.directory)
-    assert settings["schedule._target_"] == '"langevin.diffusion.schedules.cosine.Cosine"'
-    assert float(settings["optimizer.lr"]) == 1e-3
-    assert settings["model.channel_multipliers"] == "[1]"
-    assert settings["code"] == f'"{code_version()}"'
-    assert int(settings["parameters"]) > 100_000
+    assert settings["schedule._target_"] == "langevin.diffusion.schedules.cosine.Cosine"
+    assert settings["optimizer.lr"] == 1e-3
+    assert settings["model.channel_multipliers"] == [1]
+    assert settings["code"] == code_version()
+    assert settings["parameters"] > 100_000
 
     for name in ("samples", "trajectory"):
         assert list(logged[f"{name}/filenames"]) == [2, 4]
