@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from helpers.commands import composed
 
 from contracts.options import COMMANDS, OPTIONS, REFUSED, choice
@@ -30,6 +31,8 @@ def test_in_training(group, option):
         assert choices[group] == option
     mistakes = mistakes_in(cfg)
     refused = [group] if (group, option) in REFUSED else []
+    if group == "trainer" and cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        refused = ["trainer.accelerator"]
     assert [path for path, _ in mistakes + rehearse(cfg)] == refused, mistakes
 
 

@@ -58,8 +58,9 @@ def noise(seed=0):
 
 
 def terms(denoiser, x=None, objective=None, t=T_OF_BATCH, seed=0):
+    x = pictures() if x is None else x
     torch.manual_seed(seed)
-    return (objective or Simple(UnitEps()))(denoiser, pictures() if x is None else x, None, t)
+    return (objective or Simple(UnitEps()))(denoiser, x, None, t, torch.randn_like(x))
 
 
 def denoiser(network=None, parameterization=None, schedule=None):
