@@ -42,6 +42,7 @@ def run(cfg: DictConfig) -> None:
     from langevin.checkpoint import newest_of
     from langevin.files import write_atomically
     from langevin.training.loggers.csv import CSVFile
+    from langevin.training.loggers.tensorboard import TensorBoard
     from langevin.training.processes import is_first_process
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # of its tips and settings
@@ -83,7 +84,7 @@ def run(cfg: DictConfig) -> None:
             told = {"command": said("train"), "hardware": hardware, "code": code_version()}
             stack.enter_context(session(run_dir, lambda: max(step, trainer.global_step), **told))
         for logger in trainer.loggers:
-            if isinstance(logger, CSVFile):
+            if isinstance(logger, CSVFile | TensorBoard):
                 logger.resume(step)
             logger.log_hyperparams(dict(flatten(plain(cfg))) | {"parameters": parameters, "code": code_version()})
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -1,9 +1,12 @@
 """TensorBoard."""
 
 import importlib.util
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from langevin.errors import UserError
 
@@ -21,4 +24,22 @@ class TensorBoard(TensorBoardLogger):
     def __init__(self, run_dir: Path) -> None:
         if importlib.util.find_spec("tensorboard") is None:
             raise UserError("loggers=tensorboard needs the package tensorboard: pip install 'langevin[tensorboard]'")
-        super().__init__(save_dir=run_dir, name="tensorboard", version="")
+        super().__init__(save_dir=run_dir, name="tensorboard", version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def resume(self, step: int) -> None:
+        """Have what an earlier process logged after `step`, the step its checkpoint stands at, no longer shown."""
+        self._kwargs["purge_step"] = step + 1
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Tell the page HPARAMS the options; its measures are then all that the runs have logged.
+
+        Lightning's own would announce a single measure, `hp_metric`, and TensorBoard show no other.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        super().log_hyperparams(params)
+        numbers = {name: value for name, value in self.hparams.items() if type(value) in (int, float)}
+        _, session, _ = hparams({name: str(value) for name, value in self.hparams.items()} | numbers, {})
+        self.experiment.file_writer.add_summary(session)
