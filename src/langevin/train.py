@@ -50,6 +50,7 @@ def run(cfg: DictConfig) -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers")  # a batch is an index into memory
     warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")  # data without a test split
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec")  # Lightning's own
+    warnings.filterwarnings("ignore", "FSDP2-wrapped .*(Chain|SelfAttention|DiT). returned a view")  # never written
     if mistakes := rehearse(cfg):
         raise ConfigError(mistakes)
     run_dir = Path(cfg.output_dir) / (cfg.name or automatic_name(cfg, HydraConfig.get().runtime.choices))

@@ -33,6 +33,8 @@ def test_in_training(group, option):
     refused = [group] if (group, option) in REFUSED else []
     if group == "trainer" and cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         refused = ["trainer.accelerator"]
+    if group == "trainer" and cfg.trainer.strategy == "fsdp" and torch.cuda.device_count() < 2:
+        refused.append("trainer.strategy")
     assert [path for path, _ in mistakes + rehearse(cfg)] == refused, mistakes
 
 

@@ -8,6 +8,7 @@ from network_helpers import images, labelled, randomize, tiny
 from torch import nn
 
 from langevin.networks.compiled import blocks_of, compile_blocks
+from langevin.networks.condition import Several
 
 
 def test_the_blocks_are_the_members_of_the_outermost_lists():
@@ -17,6 +18,11 @@ def test_the_blocks_are_the_members_of_the_outermost_lists():
     assert set(network.up) < set(chosen)
     assert not any(a is not b and b in list(a.modules()) for a in chosen for b in chosen), "none within another"
     assert blocks_of(nn.Sequential(nn.Linear(1, 1))) == []
+
+
+def test_the_parts_of_a_condition_are_no_blocks():
+    network = tiny(condition=lambda dim: Several({"label": labelled()(dim=dim)}))
+    assert len(blocks_of(network)) == len(blocks_of(tiny()))
 
 
 @pytest.mark.slow

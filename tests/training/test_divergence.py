@@ -280,8 +280,8 @@ DiffusionModule.training_step = bad_step
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("action", ["skip", "roll_back"])
-def test_two_processes_decide_alike(tmp_path, action):
+@pytest.mark.parametrize(("action", "strategy"), [("skip", "ddp"), ("roll_back", "ddp"), ("roll_back", "fsdp")])
+def test_two_processes_decide_alike(tmp_path, action, strategy):
     script = tmp_path / "bad.py"
     script.write_text(BAD_RANK + SPY)
     options = {
@@ -291,6 +291,7 @@ def test_two_processes_decide_alike(tmp_path, action):
             *GUARDED,
             SAVING,
             "trainer=ddp_cpu",
+            f"trainer.strategy={strategy}",
             "trainer.max_steps=14",
             f"callbacks.divergence.action={action}",
         )

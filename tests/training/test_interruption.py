@@ -61,7 +61,7 @@ def test_a_run_is_asked_to_stop_while_it_is_evaluated(tmp_path, made):
 @pytest.mark.slow
 def test_two_processes_stop_at_one_step_though_one_alone_was_asked(tmp_path):
     """The first one's whole group is asked in SLURM; here only it is, and tells the other."""
-    options = (*QUIET, SELDOM, "trainer.devices=2", "trainer.strategy=ddp")
+    options = (*QUIET, SELDOM, "trainer.devices=2", "trainer.strategy=fsdp")
     with started(tmp_path, *options, "trainer.max_steps=100000") as (process, log):
         wait_for(lambda: steps_of(tmp_path / "run") >= 5, process, log)
         process.send_signal(signal.SIGUSR1)

@@ -41,14 +41,27 @@ def test_torchrun_must_start_as_many_as_the_config_has(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed", "dpp"])
+@pytest.mark.parametrize("strategy", ["deepspeed", "dpp"])
 def test_a_strategy_that_is_not_ours_is_refused(tmp_path, strategy):
     run = train(tmp_path, f"trainer.strategy={strategy}", status=1)
     assert f"trainer.strategy: is '{strategy}'; allowed: one of auto, ddp, " in run.err
 
 
+def test_shares_of_one_process_are_refused(tmp_path):
+    run = train(tmp_path, "trainer.strategy=fsdp", status=1)
+    assert "  trainer.strategy: is fsdp; allowed with several processes, and devices=1, num_nodes=1 is one" in run.err
+    assert not run.directory.exists()
+
+
+def test_shares_in_float16_are_refused(tmp_path):
+    run = train(tmp_path, "trainer.strategy=fsdp", "trainer.devices=2", "trainer.precision=16-mixed", status=1)
+    assert "1 mistake in the config" in run.err
+    assert "  trainer.precision: is 16-mixed; allowed with strategy=fsdp: 32-true, bf16-mixed" in run.err
+    assert not run.directory.exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("preset", ["gpu", "ddp"])
+@pytest.mark.parametrize("preset", ["gpu", "ddp", "fsdp"])
 def test_a_gpu_that_is_not_there_is_named(tmp_path, preset):
     # TINY's accelerator is left out: the preset's own counts.
     run = train(tmp_path, f"trainer={preset}", "trainer.accelerator=gpu", status=1)

@@ -60,7 +60,7 @@ def test_the_curves_are_the_same(runs):
 )
 def test_so_they_are_with(options, tmp_path):
     steps = 20  # the bound's large gradients let differences of rounding grow
-    assert_same_curves([run_by(n, tmp_path, *options, f"trainer.max_steps={steps}") for n in WORLDS], steps)
+    assert_same_curves([run_by(n, tmp_path, *options, f"trainer.max_steps={steps}") for n in (1, 4)], steps)
 
 
 @pytest.mark.slow

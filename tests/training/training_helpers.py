@@ -69,6 +69,7 @@ import sys, torch
 from pathlib import Path
 import langevin.train
 from langevin.training.module import DiffusionModule
+from langevin.training.shares import whole_of
 
 seen, times, losses = [], [], []
 training_step, on_train_end = DiffusionModule.training_step, DiffusionModule.on_train_end
@@ -97,7 +98,8 @@ def draw(self, time_sampler):
 
 def end(self):
     folder = Path(__file__).parent
-    kept = {"seen": seen, "times": times, "losses": losses, "weights": self.state_dict()}
+    weights = {name: whole_of(value) for name, value in self.state_dict().items()}
+    kept = {"seen": seen, "times": times, "losses": losses, "weights": weights}
     kept["time_sampler"] = self.time_sampler.state_dict()
     torch.save(kept, folder / f"rank_{self.global_rank}.pt")
     on_train_end(self)

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from langevin.networks.condition import Condition
+
 VARIANTS = 8
 """Of a block: batch sizes, with and without gradients, training and not, weights and their average."""
 
@@ -25,8 +27,9 @@ def compile_blocks(network: nn.Module) -> None:
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """The members of the outermost lists."""
+    """The members of the outermost lists; not those of a condition, which are small and not always called forward."""
     found: list[nn.Module] = []
     for child in network.children():
-        found += child if isinstance(child, nn.ModuleList) else blocks_of(child)
+        if not isinstance(child, Condition):
+            found += child if isinstance(child, nn.ModuleList) else blocks_of(child)
     return found

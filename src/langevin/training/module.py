@@ -18,6 +18,7 @@ from langevin.diffusion.objective import Objective
 from langevin.diffusion.time_sampler import TimeSampler, Uniform
 from langevin.training.ema import EMA
 from langevin.training.lr_schedule import LRSchedule
+from langevin.training.shares import like_weights, whole_of
 
 
 def step_seed(seed: int, rank: int | None, batch_index: int | None) -> int:
@@ -181,7 +182,8 @@ class DiffusionModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the gradient by its norm, where asked for, log the step, and show the norm to who judges it."""
-        norm = nn.utils.clip_grad_norm_(self.model.network.parameters(), gradient_clip_val or float("inf"))
+        weights = self.model.network.parameters()
+        norm = whole_of(nn.utils.clip_grad_norm_(weights, gradient_clip_val or float("inf")))
         # Lightning counts the step under way from 0; "step" tells loggers how many are done, as all else here counts.
         step = self.global_step + 1
         means = torch.stack([torch.stack(list(terms.values())).float() for terms in self._terms]).mean(0)
@@ -204,6 +206,7 @@ class DiffusionModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer, and the learning rate's factor at each step."""
         optimizer = self.make_optimizer(self.model.network.parameters())
+        optimizer.register_load_state_dict_pre_hook(like_weights)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, self.lr_schedule), "interval": "step"},

@@ -16,6 +16,7 @@ from langevin.errors import UserError
 from langevin.training.callbacks.checkpoint import Checkpoint
 from langevin.training.callbacks.interruption import Interruption
 from langevin.training.checkpoint import AtomicCheckpointIO
+from langevin.training.strategy import Shares
 
 
 def make_trainer(
@@ -25,7 +26,7 @@ def make_trainer(
     accelerator: str = "auto",
     devices: int | str = 1,
     num_nodes: Annotated[int, Ge(1)] = 1,
-    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto",
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"] = "auto",
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
     max_steps: Annotated[int, Ge(1)] = 100_000,
     accumulate_grad_batches: Annotated[int, Ge(1)] = 1,
@@ -49,8 +50,11 @@ def make_trainer(
         accelerator: "auto", "cpu", "gpu", "mps".
         devices: processes on each node, or "auto".
         num_nodes: machines.
-        strategy: "auto", "ddp", or "ddp_find_unused_parameters_true" for a network that at times leaves some out. Those
-            that cut the weights into shares (FSDP) would do the same to their average, which samples between steps.
+        strategy: "auto", "ddp", "ddp_find_unused_parameters_true" for a network that at times leaves some out, or
+            "fsdp", for models too large for one GPU (see `Shares`): each process holds a share of weights, gradients,
+            optimizer state and average, 20 bytes a parameter (Adam) over the number of processes. In the midst of a
+            step it has the weights of two blocks and of what lies outside all blocks besides (under bf16-mixed all of
+            them in bfloat16), and in validation, sampling and evaluation the whole average, 4 bytes a parameter.
         precision: of the forward and backward pass; weights, averages and samples stay in float32.
         max_steps: the optimizer steps of the whole run.
         accumulate_grad_batches: micro-batches that make one optimizer step.
@@ -84,8 +88,10 @@ def make_trainer(
         raise UserError(
             f"accelerator={accelerator}: torch finds no NVIDIA GPU on this machine; allowed here: auto, cpu"
         )
+    if strategy == "fsdp" and precision == "16-mixed":
+        raise UserError(f"precision is {precision}; allowed with strategy=fsdp: 32-true, bf16-mixed")
     try:
-        return Trainer(
+        trainer = Trainer(
             default_root_dir=run_dir,
             # Saving comes last: what is saved is then done, whenever the run is killed.
             callbacks=[*sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint)), Interruption()],
@@ -93,7 +99,7 @@ def make_trainer(
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
-            strategy=strategy,
+            strategy=Shares() if strategy == "fsdp" else strategy,
             precision=precision,
             max_steps=max_steps,
             accumulate_grad_batches=accumulate_grad_batches,
@@ -116,3 +122,9 @@ def make_trainer(
         )
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         raise UserError(str(error).strip()) from error
+    if strategy == "fsdp" and trainer.world_size == 1:
+        raise UserError(
+            f"strategy is fsdp; allowed with several processes, and devices={devices}, num_nodes={num_nodes} is one, "
+            "which would hold all shares: set trainer.devices, or trainer.strategy=auto"
+        )
+    return trainer

@@ -15,6 +15,7 @@ from langevin.checkpoint import LAST, RECORD, ends_of
 from langevin.errors import UserError
 from langevin.files import write_atomically
 from langevin.training.callbacks.periodic import callbacks_of
+from langevin.training.shares import whole_of
 
 
 class Checkpoint(Callback):
@@ -153,7 +154,7 @@ class Checkpoint(Callback):
             UserError: when the weights are not finite any more, and would take the place of good ones.
         """
         began = time.monotonic()
-        norms = torch.stack([weight.detach().norm() for weight in trainer.lightning_module.parameters()])
+        norms = torch.stack([whole_of(weight.detach().norm()) for weight in trainer.lightning_module.parameters()])
         if not norms.isfinite().all():
             raise UserError(
                 f"at step {trainer.global_step} the weights are not finite any more; nothing of it was saved. Lower "

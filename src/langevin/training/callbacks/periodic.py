@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from langevin.images import write_png
 from langevin.training.callbacks.progress import Progress
 from langevin.training.module import DiffusionModule
+from langevin.training.shares import whole
 
 
 class Periodic(Callback):
@@ -59,6 +60,7 @@ class Periodic(Callback):
             for callback in callbacks_of(trainer):
                 if isinstance(callback, Progress):
                     stack.enter_context(callback.interlude())
+            stack.enter_context(whole(pl_module.ema.network))
             stack.enter_context(trainer.precision_plugin.forward_context())
             self.act(trainer, pl_module)
 
