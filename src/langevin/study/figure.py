@@ -15,6 +15,8 @@ from langevin.study.results import Results
 FILE = "results.png"
 WIDTH = 0.7
 """What the cells of an arm take of the room between two arms."""
+LOGARITHMIC = 100
+"""From such a ratio of the greatest value to the least on, the axis is logarithmic."""
 
 
 def draw(folder: Path, grid: Grid, results: Results) -> None:
@@ -41,11 +43,14 @@ def panel(axis: Axes, rows: Sequence[Row], factors: Mapping[str, Sequence[str]])
         hue = hues.index(other)
         room = WIDTH / len(hues)
         place = factors[across].index(row.arms[across]) + (hue + 0.5) * room - WIDTH / 2
-        values, colour = list(row.values.values()), f"C{hue % 10}"
+        points, colour = list(row.values.values()), f"C{hue % 10}"
         label = other if other not in axis.get_legend_handles_labels()[1] else None
-        axis.plot([place - room / 8] * len(values), values, "o", color=colour, alpha=0.6, markersize=4, label=label)
+        axis.plot([place - room / 8] * len(points), points, "o", color=colour, alpha=0.6, markersize=4, label=label)
         reach = None if row.estimate.high is None else row.estimate.high - row.estimate.mean
         axis.errorbar(place + room / 8, row.estimate.mean, reach, fmt="_", color=colour, capsize=3)
+    values = [value for row in rows for value in row.values.values()]
+    if 0 < LOGARITHMIC * min(values, default=0) < max(values, default=0):
+        axis.set_yscale("log")
     axis.set_xticks(range(len(factors[across])), factors[across])
     axis.set_xlabel(across)
     axis.grid(axis="y", alpha=0.3)
