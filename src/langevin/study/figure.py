@@ -25,17 +25,24 @@ def draw(folder: Path, grid: Grid, results: Results) -> None:
     figure = Figure(figsize=(1 + 5 * len(measures), 4.2), layout="constrained")
     panels = figure.subplots(1, len(measures), squeeze=False)[0]
     for axis, (measure, better) in zip(panels, measures.items(), strict=True):
-        panel(axis, rows_of(results, measure), grid.study.arms)
+        others = panel(axis, rows_of(results, measure), grid.study.arms)
         arrow = "higher" if better == "up" else "lower"
         axis.set_title(f"{results.names[measure]}, {arrow} is better", fontsize=9)
+    handles, labels = panels[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, title=others, loc="outside right upper", fontsize=8, title_fontsize=8)
     figure.supxlabel(f"points: seeds; bars: mean and its {CONFIDENCE:.0%} interval", fontsize=8)
     write_atomically(
         folder / FILE, lambda file: figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
     )
 
 
-def panel(axis: Axes, rows: Sequence[Row], factors: Mapping[str, Sequence[str]]) -> None:
-    """The factor of most arms from left to right, the arms of the others in colours."""
+def panel(axis: Axes, rows: Sequence[Row], factors: Mapping[str, Sequence[str]]) -> str:
+    """Draw the factor of most arms from left to right, the arms of the others in colours.
+
+    Returns:
+        what the others are.
+    """
     across = max(factors, key=lambda factor: len(factors[factor]))
     others = [", ".join(arm for factor, arm in row.arms.items() if factor != across) for row in rows]
     hues = list(dict.fromkeys(others))
@@ -54,6 +61,4 @@ def panel(axis: Axes, rows: Sequence[Row], factors: Mapping[str, Sequence[str]])
     axis.set_xticks(range(len(factors[across])), factors[across])
     axis.set_xlabel(across)
     axis.grid(axis="y", alpha=0.3)
-    if len(hues) > 1:
-        title = ", ".join(factor for factor in factors if factor != across)
-        axis.legend(title=title, fontsize=8, title_fontsize=8)
+    return ", ".join(factor for factor in factors if factor != across)
