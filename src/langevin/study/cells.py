@@ -1,6 +1,7 @@
 """The cells of a study: each combination of arms with its config, its name, and what is wrong with it."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ MEASURED = ("metrics", "features", "evaluation", "likelihoods", *SAMPLING)
 """What does not decide what a run trains, and yet what it measures."""
 NOT_OF_VALUES = ("batch_size", "accelerator", "devices", "output_dir", "loader")
 """What of an evaluation does not change its values."""
+PLAIN = re.compile(r"(?=.*[-/])[A-Za-z/][\w./-]*", re.ASCII)
+"""A text that Hydra reads as it is: not a number, nor null, true, nan, ..."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,8 @@ def composed(
 
 
 def quoted(text: str) -> str:
-    """A text as the value of an override, whatever is in it."""
-    return "'" + text.replace("'", "\\'") + "'"
+    """A text as the value of an override, whatever is in it; as it is where Hydra takes it for nothing else."""
+    return text if PLAIN.fullmatch(text) else "'" + text.replace("'", "\\'") + "'"
 
 
 def trained_values(values: Mapping[str, Any]) -> dict[str, Any]:
