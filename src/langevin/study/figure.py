@@ -15,7 +15,7 @@ from langevin.study.results import Results
 FILE = "results.png"
 WIDTH = 0.7
 """What the cells of an arm take of the room between two arms."""
-LOGARITHMIC = 100
+LOGARITHMIC = 30
 """From such a ratio of the greatest value to the least on, the axis is logarithmic."""
 
 
