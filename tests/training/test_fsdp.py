@@ -149,16 +149,29 @@ def test_its_samples_and_measures_are_those_of_its_checkpoint(run, ranks):
     assert column(run.rows, "eval/class_accuracy")[4] == pytest.approx(value, rel=1e-9)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return run_by("fsdp", 2, tmp_path_factory.mktemp("undisturbed"), *UNET, *CURVES)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("model", "worlds"),
-    [(UNET, (("auto", 1), ("ddp", 2), ("fsdp", 2), ("fsdp", 4))), (DIT, (("auto", 1), ("fsdp", 2)))],
-    ids=["unet", "dit"],
-)
-def test_the_curves_and_the_weights_are_those_of_other_strategies(tmp_path, model, worlds):
-    runs = [run_by(*world, tmp_path / "-".join(map(str, world)), *model, *CURVES) for world in worlds]
+def test_the_curves_and_the_weights_are_those_of_other_strategies(undisturbed, tmp_path):
+    worlds = (("auto", 1), ("ddp", 2), ("fsdp", 4))
+    runs = [undisturbed, *(run_by(*world, tmp_path / "-".join(map(str, world)), *UNET, *CURVES) for world in worlds)]
     assert_same_curves(runs, STEPS)
     assert_close(runs)
+
+
+@pytest.mark.slow
+def test_so_are_a_transformers(tmp_path):
+    runs = [run_by(*world, tmp_path / world[0], *DIT, *CURVES) for world in (("auto", 1), ("fsdp", 2))]
+    assert_same_curves(runs, STEPS)
+    assert_close(runs)
+
+
+@pytest.mark.slow
+def test_so_are_those_of_compiled_blocks(undisturbed, tmp_path):
+    assert_same_curves([undisturbed, run_by("fsdp", 2, tmp_path, *UNET, *CURVES, "compile=true")], STEPS)
 
 
 @pytest.mark.slow
@@ -167,20 +180,14 @@ def test_the_curves_and_the_weights_are_those_of_other_strategies(tmp_path, mode
     [
         (("optimizer=adam", "trainer.accumulate_grad_batches=2"), 1e-5),
         (("trainer.precision=bf16-mixed",), 1e-2),
-        (("compile=true",), 1e-5),
     ],
-    ids=["adam and micro-batches", "bfloat16", "compiled"],
+    ids=["adam and micro-batches", "bfloat16"],
 )
 def test_so_they_are_with(options, rel, tmp_path):
     steps = 20
     worlds = ("ddp", "fsdp")
     given = (*UNET, *CURVES, *options, f"trainer.max_steps={steps}")
     assert_same_curves([run_by(world, 2, tmp_path / world, *given) for world in worlds], steps, rel)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    return run_by("fsdp", 2, tmp_path_factory.mktemp("undisturbed"), *UNET, *CURVES)
 
 
 @pytest.mark.slow
@@ -194,7 +201,7 @@ def test_a_resumed_run_is_the_undisturbed_run(undisturbed, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_goes_on_under_any_other_strategy(undisturbed, tmp_path):
-    for steps, world in ((10, ("fsdp", 2)), (20, ("auto", 1)), (30, ("fsdp", 4)), (STEPS, ("ddp", 2))):
+    for steps, world in ((10, ("fsdp", 2)), (20, ("auto", 1)), (30, ("fsdp", 2)), (STEPS, ("ddp", 2))):
         run = run_by(*world, tmp_path, *UNET, *CURVES, f"trainer.max_steps={steps}")
         assert f"from step {steps - 10} to {steps};" in run.out
     assert_same_curves([undisturbed, run], STEPS)
