@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from langevin.cli import command, said
-from langevin.config.identity import automatic_name, differences, flatten
+from langevin.config.identity import automatic_name, differences
 from langevin.config.types import plain
 from langevin.errors import UserError
 from langevin.sessions import session
@@ -87,7 +87,7 @@ def run(cfg: DictConfig) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, CSVFile | TensorBoard):
                 logger.resume(step)
-            logger.log_hyperparams(dict(flatten(plain(cfg))) | {"parameters": parameters, "code": code_version()})
+            logger.log_hyperparams(plain(cfg) | {"parameters": parameters, "code": code_version()})
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 

@@ -39,13 +39,10 @@ from langevin.digest import digest_of
 from langevin.files import write_atomically
 from langevin.training.callbacks import evaluation
 from langevin.training.module import DiffusionModule
+from training_helpers import held
 
 step, end, digests = DiffusionModule.configure_gradient_clipping, DiffusionModule.on_train_end, []
 gradients = 0
-
-def held(tensors):
-    storages = [tensor.to_local().untyped_storage() for tensor in tensors]  # gradients of a block have one in common
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 def look(self, *args, **kwargs):
     global gradients

@@ -25,6 +25,7 @@ from langevin.networks.condition import ClassLabel, Several, Vector
 from langevin.networks.network import Network
 from langevin.training.ema import StepEMA
 from langevin.training.shares import share_out, whole, whole_of
+from training_helpers import held
 
 NARROW = {"channels": 32, "blocks_per_level": 1, "dropout": 0.0, "heads": None, "width": 32, "depth": 2}
 NARROW |= {"widths": [8, 16], "time_channels": 8, "channel_multipliers": [1, 2], "attention_resolutions": [4]}
@@ -55,10 +56,6 @@ def networks():
 
 def loss(network, x, t, cond):
     return (network(x, t, cond) if isinstance(network, Network) else network(x, t)).square().mean()
-
-def held(tensors):
-    storages = [tensor.to_local().untyped_storage() for tensor in tensors]  # gradients of a block have one in common
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 def apart(ours, theirs):
     pairs = [(whole_of(a.detach()), b.detach()) for a, b in zip(ours, theirs, strict=True)]

@@ -4,13 +4,14 @@ import csv
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from helpers.commands import ROOT, call
+from torch.distributed.tensor import DTensor
 
 from langevin.checkpoint import read_checkpoint
 
@@ -170,6 +171,12 @@ def differing(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[st
     return sorted(
         name for name in a.keys() | b.keys() if name not in a or name not in b or not torch.equal(a[name], b[name])
     )
+
+
+def held(tensors: Iterable[DTensor]) -> int:
+    """The bytes that this process keeps of tensors in shares."""
+    storages = [tensor.to_local().untyped_storage() for tensor in tensors]  # gradients of a block have one in common
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def start(script: Path, *arguments: str) -> tuple[str, str]:

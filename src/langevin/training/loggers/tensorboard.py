@@ -1,13 +1,13 @@
 """TensorBoard."""
 
 import importlib.util
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from langevin.config.identity import flatten
 from langevin.errors import UserError
 
 
@@ -32,14 +32,14 @@ class TensorBoard(TensorBoardLogger):
         self._kwargs["purge_step"] = step + 1
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Tell the page HPARAMS the options; its measures are then all that the runs have logged.
 
         Lightning's own would announce a single measure, `hp_metric`, and TensorBoard show no other.
         """
         from torch.utils.tensorboard.summary import hparams
 
-        super().log_hyperparams(params)
+        super().log_hyperparams(dict(flatten(params)))
         numbers = {name: value for name, value in self.hparams.items() if type(value) in (int, float)}
         _, session, _ = hparams({name: str(value) for name, value in self.hparams.items()} | numbers, {})
         self.experiment.file_writer.add_summary(session)

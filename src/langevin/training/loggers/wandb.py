@@ -116,15 +116,8 @@ class Wandb(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Log the config, nested, as W&B's panels look for ``optimizer.lr``; never raises."""
-        nested: dict[str, Any] = {}
-        for path, value in params.items():
-            *parents, name = path.split(".")
-            node = nested
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[name] = value
-        self._guarded(super().log_hyperparams, nested, *args, **kwargs)
+        """Log the config; never raises."""
+        self._guarded(super().log_hyperparams, params, *args, **kwargs)
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
