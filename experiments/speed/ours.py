@@ -276,6 +276,7 @@ def overheads(work: Work, run_dir: Path, warm_up: int, rounds: int, steps: int, 
         "data": Turn(batches, repeats),
         "noise, times, loss": Turn(noise_and_loss, repeats),
         "gradient clipping": Turn(lambda: nn.utils.clip_grad_norm_(weights, clip), repeats),
+        "optimizer": Turn(floor.optimizer.step, repeats),
         "average of the weights": Turn(lambda: ema.update(floor.network, 100_000, work.batch_size), repeats),
     }
     interleaved = Interleaved("loop", repeats, turns, work.device)

@@ -10,7 +10,7 @@ from langevin.files import write_atomically, write_json
 BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
 SPEEDS = ("langevin's speed / its (range)", "in CPU time (range)")
 SHARES = ("of the network's step (range)", "in CPU time (range)")
-TITLES = {"loop": "loop, logging, callbacks"}
+TITLES = {"loop": "loop, logging, callbacks", "optimizer": "optimizer, which is part of the network's step"}
 Row = Sequence[str]
 
 

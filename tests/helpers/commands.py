@@ -80,9 +80,9 @@ def composed(command: str, *overrides: str) -> tuple[DictConfig, dict[str, str]]
     return cfg, choices
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, log: Path, seconds: float = 120) -> None:
     """Wait until it is true, while the process lives."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()

@@ -190,10 +190,10 @@ class DiffusionModule(LightningModule):
         if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             means = torch.as_tensor(self.trainer.strategy.reduce(means, reduce_op="mean"))
         logged = {f"train/{name}": mean for name, mean in zip(self._terms[0], means, strict=True)}
-        rate = optimizer.param_groups[0]["lr"]
-        self.log_dict(
-            {**logged, "train/grad_norm": norm, "train/learning_rate": rate, "step": torch.tensor(float(step))}
-        )
+        # Tensors on the CPU: Lightning would copy a plain number to the device and wait for it.
+        numbers = {"train/learning_rate": optimizer.param_groups[0]["lr"], "step": float(step)}
+        on_cpu = {name: torch.tensor(float(number)) for name, number in numbers.items()}
+        self.log_dict({**logged, "train/grad_norm": norm, **on_cpu})
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "on_gradient"):
                 callback.on_gradient(self.trainer, self, norm)

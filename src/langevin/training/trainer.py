@@ -122,6 +122,11 @@ def make_trainer(
         )
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         raise UserError(str(error).strip()) from error
+    # At every step Lightning has the ranks tell each other of SIGTERM, and waits for the device; `Interruption` sees to
+    # all signals.
+    loop = trainer.fit_loop.epoch_loop
+    if hasattr(loop, "_broadcast_sigterm_tensor"):
+        loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     if strategy == "fsdp" and trainer.world_size == 1:
         raise UserError(
             f"strategy is fsdp; allowed with several processes, and devices={devices}, num_nodes={num_nodes} is one, "

@@ -44,6 +44,8 @@ class Interruption(Callback):
 
 def agreed(trainer: Trainer) -> bool:
     """Whether any rank has received a signal; every rank must ask."""
+    if trainer.world_size == 1:  # ask nobody, which would wait for the device
+        return interrupt.received() is not None
     return trainer.strategy.reduce_boolean_decision(interrupt.received() is not None, all=False)
 
 
