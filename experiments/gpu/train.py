@@ -61,7 +61,7 @@ def sizes(day: Day) -> Sizes:
     classifier = ("batch_size=256", "classifier.channels=64", "trainer.val_check_interval=null")
     return Sizes(
         ("experiment=cifar10_classifier", *gpu, *classifier),
-        ("experiment=cifar10_minutes", *gpu, "compile=true", "callbacks=[progress,checkpoint]"),
+        ("experiment=cifar10_minutes", *gpu, "callbacks=[progress,checkpoint]"),
         (
             "data=cifar10",
             *data,

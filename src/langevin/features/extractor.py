@@ -110,18 +110,14 @@ class FeatureExtractor(nn.Module, ABC):
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    matmul: Any = torch.backends.cuda.matmul
-    cudnn: Any = torch.backends.cudnn
-    exact: str | bool
-    if hasattr(matmul, "fp32_precision"):  # torch >= 2.9: where a run uses these, reading allow_tf32 raises
-        owners, switch, exact = (matmul, cudnn.conv), "fp32_precision", "ieee"
-    else:
-        owners, switch, exact = (matmul, cudnn), "allow_tf32", False
-    before = [getattr(owner, switch) for owner in owners]
+    # Where a run uses these switches, reading the older allow_tf32 raises.
+    cudnn: Any = torch.backends.cudnn  # whose parts mypy does not see
+    owners: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv)
+    before = [owner.fp32_precision for owner in owners]
     for owner in owners:
-        setattr(owner, switch, exact)
+        owner.fp32_precision = "ieee"
     try:
         yield
     finally:
-        for owner, value in zip(owners, before, strict=True):
-            setattr(owner, switch, value)
+        for owner, precision in zip(owners, before, strict=True):
+            owner.fp32_precision = precision
