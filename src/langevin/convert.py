@@ -21,6 +21,7 @@ OPTIONS = {
     "export": "str | None",
     "out": "str",
     "overwrite": "bool",
+    "trust": "list[str]",
     "output_dir": "str",
 }
 FLAGS = "flags="
@@ -184,7 +185,7 @@ def export_model(cfg: DictConfig, out: Path) -> None:
     from langevin.interop.pipeline import write_folder, write_weights
 
     path = find_checkpoint(Path(cfg.export), "export")
-    model = load_model(path)
+    model = load_model(path, cfg.trust)
     chosen = override(model.cfg, cfg, SAMPLING)
     check_model(chosen, SAMPLING)
     record: dict[str, Any] = {**read_checkpoint(path)[RECORD], "step": model.step}

@@ -17,6 +17,7 @@ OPTIONS = {
     "compare": "str | list[str] | None",
     "vary": "str | list[str]",
     "force": "bool",
+    "trust": "list[str]",
     "out": "str | None",
     "batch_size": "Annotated[int, Ge(1)]",
     "accelerator": "str",

@@ -1,7 +1,8 @@
 """What a model must know of its data."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,26 @@ class DataFacts:
     def shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of a picture."""
         return self.channels, self.image_size, self.image_size
+
+    @classmethod
+    def read(cls, values: Any) -> Self:
+        """Take up what `plain` gave, of a file that anybody may have written.
+
+        Raises:
+            ValueError: when it is anything else.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError("is no mapping")
+        try:
+            facts = cls(**values)
+        except TypeError as error:
+            raise ValueError(f"has other entries than Langevin's ({str(error).partition(' ')[2]})") from error
+        for name, number in (("channels", facts.channels), ("image_size", facts.image_size)):
+            if type(number) is not int or number < 1:
+                raise ValueError(f"has {name} {number!r}; allowed: a whole number from 1 up")
+        if facts.num_classes is not None and (type(facts.num_classes) is not int or facts.num_classes < 1):
+            raise ValueError(f"has num_classes {facts.num_classes!r}; allowed: a whole number from 1 up, or none")
+        return facts
 
     def plain(self) -> dict[str, Any]:
         """As plain values."""

@@ -31,6 +31,7 @@ OPTIONS = {
     "trajectory": "Annotated[int, Ge(2)] | None",
     "invert": "str | None",
     "overwrite": "bool",
+    "trust": "list[str]",
     "accelerator": "str",
     "devices": "int | str",
     "output_dir": "str",
@@ -60,7 +61,7 @@ def run(cfg: DictConfig) -> None:
     out = Path(cfg.out) if cfg.out else folder_of(path) / "generated"
     if (out / "samples.npz").exists() and not cfg.overwrite:
         raise UserError(f"out={out}: holds a samples.npz already; choose another out=, or overwrite=true")
-    model = load_model(path)
+    model = load_model(path, cfg.trust)
     chosen = override(model.cfg, cfg, SAMPLING)
     check_model(chosen, SAMPLING, model.facts)
     originals = None if cfg.invert is None else open_originals(cfg, chosen, model.facts.shape)

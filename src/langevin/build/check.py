@@ -19,6 +19,8 @@ from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance
 from langevin.samplers.sampler import Sampler
 
+TRUST = "trust"
+"""The option that names whose code the configs of stored runs may name: packages, modules or classes."""
 RUN_OPTIONS = {
     "name": "str | None",
     "output_dir": "str",
@@ -26,6 +28,7 @@ RUN_OPTIONS = {
     "seed": "Annotated[int, Ge(0)]",
     "batch_size": "Annotated[int, Ge(1)]",
     "compile": "bool",
+    TRUST: "list[str]",
 }
 """A run's own options, beside the components it is made of."""
 OPTIONAL = ("condition", "thresholding", "guidance", *PLURAL)
@@ -85,10 +88,10 @@ def check_model(cfg: DictConfig, also: Collection[str] = (), facts: DataFacts | 
     Raises:
         ConfigError: with all of them.
     """
-    part = OmegaConf.masked_copy(cfg, [group for group in (*MODEL, *also) if group in cfg])
+    part = OmegaConf.masked_copy(cfg, [group for group in (*MODEL, *also, TRUST) if group in cfg])
     unused = unused_groups(is_classifier(cfg))
     required = [group for group in (*MODEL, *also) if group not in (*OPTIONAL, *unused)]
-    mistakes = structure(part, {}, required, (*OPTIONAL, *unused))
+    mistakes = structure(part, {TRUST: RUN_OPTIONS[TRUST]}, required, (*OPTIONAL, *unused))
     mistakes += contradictions(part, {path.partition(".")[0] for path, _ in mistakes}, facts)
     if mistakes:
         raise ConfigError(mistakes)
@@ -162,7 +165,7 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
     for group in ("model", "classifier"):
         if not {group, "data"}.intersection(broken) and cfg.get(group) is not None and size is not None:
             mistakes += misfits(cfg, group, size)
-    guidance: Guidance | None = build("guidance", **loaders())
+    guidance: Guidance | None = build("guidance", **loaders(cfg))
     if guidance is not None:
         # A rescaled schedule depends on the size of the pictures.
         known = schedule if size is not None or not cfg.get("rescalings") else None

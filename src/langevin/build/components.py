@@ -103,7 +103,7 @@ def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None =
     Raises:
         UserError: when the guidance or the labels do not suit the model.
     """
-    guidance: Guidance | None = None if cfg.get("guidance") is None else make(cfg, "guidance", **loaders())
+    guidance: Guidance | None = None if cfg.get("guidance") is None else make(cfg, "guidance", **loaders(cfg))
     num_classes = facts.num_classes if is_conditional(cfg) else None
     if guidance is not None:
         try:
@@ -119,13 +119,18 @@ def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None =
     return Generator(make_sampler(cfg), guide, facts.shape, num_classes, labels, settings)
 
 
-def loaders() -> dict[str, Callable[..., Any]]:
-    """What guidance and features may ask for: other models, by the option that names a run and its value."""
+def loaders(cfg: DictConfig) -> dict[str, Callable[..., Any]]:
+    """What guidance and features may ask for: other models, by the option that names a run and its value.
+
+    Args:
+        cfg: says by `trust` what code the configs of these runs may name beside our own.
+    """
     # Not at the top: to load a model is to check its config, which is done here.
     from langevin.build.saved import classifier_for_features, classifier_for_guidance, denoiser_for_guidance
 
-    return {
+    found = {
         "load_classifier": classifier_for_guidance,
         "load_denoiser": denoiser_for_guidance,
         "load_clean_classifier": classifier_for_features,
     }
+    return {name: functools.partial(load, trust=tuple(cfg.get("trust") or ())) for name, load in found.items()}

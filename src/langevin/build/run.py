@@ -77,7 +77,7 @@ def make_evaluation(cfg: DictConfig) -> Evaluation:
     """The config's metrics over its features."""
     metrics = {name: make(cfg, f"metrics.{name}") for name in cfg.metrics}
     directory = resolve_cache_dir(cfg.loader.cache_dir) / "statistics"
-    return Evaluation(make(cfg, "features", **loaders()), metrics, directory, plain(cfg.metrics))
+    return Evaluation(make(cfg, "features", **loaders(cfg)), metrics, directory, plain(cfg.metrics))
 
 
 def make_likelihoods(cfg: DictConfig, image_size: int) -> dict[str, Likelihood]:
@@ -105,7 +105,7 @@ def rehearse(cfg: DictConfig) -> list[Mistake]:
     stand_ins |= {f"{group}.{name}": anything for group in ("callbacks", "loggers") for name in cfg.get(group) or {}}
     stand_ins |= {f"metrics.{name}": {} for name in cfg.get("metrics") or {}}
     if cfg.get("metrics"):
-        stand_ins |= {"features": loaders(), "evaluation": {**makers, "run_dir": Path()}}
+        stand_ins |= {"features": loaders(cfg), "evaluation": {**makers, "run_dir": Path()}}
     mistakes = []
     for path, offered in stand_ins.items():
         with warnings.catch_warnings(action="ignore"):

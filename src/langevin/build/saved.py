@@ -1,18 +1,19 @@
 """What a checkpoint holds of a model, and the model rebuilt from it; imports no Lightning."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 import langevin
 from langevin.build.check import check_model
-from langevin.build.components import is_conditional, make_generator, make_model
+from langevin.build.components import MODEL, SAMPLING, is_conditional, make_generator, make_model
 from langevin.build.make import make
 from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
+from langevin.config.stored import StoredError, read_stored, refuse_untrusted
 from langevin.config.types import TARGET
 from langevin.diffusion.classifier import CleanClassifier, NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
@@ -56,16 +57,35 @@ def checkpoint_of(network: nn.Module, record: dict[str, Any]) -> dict[str, Any]:
     return {RECORD: record, "state_dict": weights, "global_step": 0}
 
 
-def load_model(path: Path) -> Model:
-    """Rebuild a model of pictures from a checkpoint.
+def load_model(path: Path, trust: Sequence[str] = ()) -> Model:
+    """Rebuild a model of pictures from a checkpoint, which may be a stranger's.
+
+    Args:
+        path: the checkpoint.
+        trust: packages, modules or classes by their full names that its config may name beside those of our `conf`, as
+            may the runs that it names itself.
 
     Raises:
-        UserError: when the file is missing, damaged, not Langevin's, a classifier's, or does not fit its own config.
+        UserError: when the file is missing, damaged, not Langevin's, a classifier's, does not fit its own config, or
+            names code that is not trusted.
     """
-    model, cfg, facts, step = _rebuilt(path)
+    model, cfg, facts, step = _rebuilt(path, trust)
     if not isinstance(model, Denoiser):
         raise UserError(f"checkpoint {path} holds a classifier (task=classifier); give one of a model of pictures")
     return Model(model, cfg, facts, step)
+
+
+def require_trusted(path: Path, cfg: DictConfig, choices: DictConfig, groups: Iterable[str]) -> None:
+    """See that further groups of a model's own config may be built, as far as `choices` do not replace them.
+
+    Raises:
+        UserError: when they name code that is not trusted.
+    """
+    own = [group for group in groups if TARGET not in (choices.get(group) or {})]
+    try:
+        refuse_untrusted(cfg, own, cfg.trust)
+    except StoredError as error:
+        raise UserError(f"checkpoint {path}: its config {error}") from error
 
 
 def override(cfg: DictConfig, choices: DictConfig, groups: Iterable[str]) -> DictConfig:
@@ -79,69 +99,95 @@ def override(cfg: DictConfig, choices: DictConfig, groups: Iterable[str]) -> Dic
     return result
 
 
-def classifier_for_guidance(option: str, value: str) -> tuple[NoisyClassifier, DataFacts]:
+def classifier_for_guidance(option: str, value: str, trust: Sequence[str] = ()) -> tuple[NoisyClassifier, DataFacts]:
     """The classifier that an option's value, a run's folder or a checkpoint, holds; and what it knows of its data.
 
     Raises:
         UserError: as `load_model`, the other way round; it names the option.
     """
-    classifier, _, facts = _classifier_for(option, value)
+    classifier, _, facts = _classifier_for(option, value, trust)
     return classifier, facts
 
 
-def classifier_for_features(option: str, value: str) -> tuple[CleanClassifier, DataFacts, str]:
+def classifier_for_features(
+    option: str, value: str, trust: Sequence[str] = ()
+) -> tuple[CleanClassifier, DataFacts, str]:
     """The like for pictures without noise; and the name of the data that it was trained on.
 
     Raises:
         UserError: as `classifier_for_guidance`.
     """
-    classifier, cfg, facts = _classifier_for(option, value)
+    classifier, cfg, facts = _classifier_for(option, value, trust)
+    require_trusted(Path(value), cfg, OmegaConf.create(), ["data"])
     # What another library's weights were trained on is not known.
     name = "imported" if cfg.get("data") is None else make(cfg, "data").name
     return CleanClassifier(classifier).eval(), facts, name
 
 
-def denoiser_for_guidance(option: str, value: str) -> tuple[Denoiser, DataFacts, bool]:
+def denoiser_for_guidance(option: str, value: str, trust: Sequence[str] = ()) -> tuple[Denoiser, DataFacts, bool]:
     """The model that an option's value holds, what it knows of its data, and whether it is told labels.
 
     Raises:
         UserError: as `load_model`; it names the option.
     """
-    model, cfg, facts, _ = _rebuilt_for(option, value)
+    model, cfg, facts, _ = _rebuilt_for(option, value, trust)
     if not isinstance(model, Denoiser):
         raise UserError(f"{option} is {value}; allowed: the run of a model of pictures, and this is a classifier's")
     return model, facts, is_conditional(cfg)
 
 
-def _classifier_for(option: str, value: str) -> tuple[NoisyClassifier, DictConfig, DataFacts]:
-    model, cfg, facts, _ = _rebuilt_for(option, value)
+def _classifier_for(option: str, value: str, trust: Sequence[str]) -> tuple[NoisyClassifier, DictConfig, DataFacts]:
+    model, cfg, facts, _ = _rebuilt_for(option, value, trust)
     if not isinstance(model, NoisyClassifier):
         raise UserError(f"{option} is {value}; allowed: a classifier's run (task=classifier), and this is a denoiser's")
     return model, cfg, facts
 
 
-def _rebuilt_for(option: str, value: str) -> tuple[Denoiser | NoisyClassifier, DictConfig, DataFacts, int]:
+def _rebuilt_for(
+    option: str, value: str, trust: Sequence[str]
+) -> tuple[Denoiser | NoisyClassifier, DictConfig, DataFacts, int]:
     try:
-        return _rebuilt(find_checkpoint(Path(value)))
+        return _rebuilt(find_checkpoint(Path(value)), trust)
     except UserError as error:
         raise UserError(f"{option} is {value}; {error}") from error
 
 
-def _rebuilt(path: Path) -> tuple[Denoiser | NoisyClassifier, DictConfig, DataFacts, int]:
+def _rebuilt(path: Path, trust: Sequence[str]) -> tuple[Denoiser | NoisyClassifier, DictConfig, DataFacts, int]:
     checkpoint = read_checkpoint(path)
-    record = checkpoint[RECORD]
-    cfg = OmegaConf.create(record["config"])
-    assert isinstance(cfg, DictConfig)
-    facts = DataFacts(**record["facts"])
+    cfg, facts = _described(checkpoint[RECORD], path, trust)
+    state, step = checkpoint.get("state_dict"), checkpoint.get("global_step")
+    if not isinstance(state, Mapping) or not isinstance(step, int):
+        raise UserError(
+            f"checkpoint {path} holds no weights (state_dict) and step (global_step) as Langevin writes them"
+        )
     try:
         check_model(cfg)
         model = make_model(cfg, facts)
     except UserError as error:
         raise UserError(f"checkpoint {path} cannot be rebuilt: {error}") from error
-    state = checkpoint["state_dict"].items()
-    weights = {name.removeprefix(AVERAGED): value for name, value in state if name.startswith(AVERAGED)}
+    weights = {
+        name.removeprefix(AVERAGED): value
+        for name, value in state.items()
+        if isinstance(name, str) and name.startswith(AVERAGED) and isinstance(value, Tensor)
+    }
     try:
         model.network.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"checkpoint {path} does not fit the config stored in it: {error}") from error
-    return model.eval().requires_grad_(False), cfg, facts, checkpoint["global_step"]
+    return model.eval().requires_grad_(False), cfg, facts, step
+
+
+def _described(record: Any, path: Path, trust: Sequence[str]) -> tuple[DictConfig, DataFacts]:
+    """The config and the facts of a checkpoint's record, nothing of which is trusted but what may be built."""
+    if not isinstance(record, Mapping):
+        raise UserError(f"checkpoint {path} was not written by Langevin: its '{RECORD}' record is no mapping")
+    try:
+        cfg = read_stored(record.get("config"))
+        refuse_untrusted(cfg, (*MODEL, *SAMPLING), trust)
+    except StoredError as error:
+        raise UserError(f"checkpoint {path}: its config {error}") from error
+    cfg["trust"] = list(trust)  # never its own
+    try:
+        return cfg, DataFacts.read(record.get("facts"))
+    except ValueError as error:
+        raise UserError(f"checkpoint {path}: what it says of its data {error}") from error

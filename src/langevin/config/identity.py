@@ -15,6 +15,7 @@ NOT_IDENTITY = (
     "output_dir",
     "resume",
     "compile",
+    "trust",
     "loader",
     "trainer",
     "callbacks",

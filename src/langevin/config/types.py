@@ -24,6 +24,8 @@ BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
     "below": operator.lt,
 }
 LISTS = ("list", "tuple", "Sequence", "Iterable")
+PLAIN = (*NAMES, *LISTS, "NoneType", "Any", "object", "dict", "Mapping")
+"""What YAML writes by itself."""
 TARGET = "_target_"
 
 
@@ -43,6 +45,44 @@ def holds_components(value: Any) -> bool:
         and bool(value)
         and all(isinstance(part, Mapping) and TARGET in part for part in value.values())
     )
+
+
+def takes_components(annotation: ast.expr | None) -> bool:
+    """Whether an annotation names a class of ours, or a mapping or list of such: a slot for a component.
+
+    What takes anything (no annotation, `Any`, a plain `dict`) is none, or a component could be written anywhere.
+    """
+    match annotation:
+        case ast.Constant(value=str(text)):
+            return takes_components(ast.parse(text, mode="eval").body)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return takes_components(left) or takes_components(right)
+        case ast.Subscript(value=generic, slice=inner):
+            items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            match _name(generic):
+                case "Literal" | "Annotated" | "tuple":
+                    return False
+                case "dict" | "Mapping":
+                    return takes_components(items[-1])
+                case "Union" | "Optional":
+                    return any(takes_components(item) for item in items)
+                case name if name in LISTS:
+                    return takes_components(items[0])
+                case _:
+                    return True
+        case ast.Name() | ast.Attribute():
+            return _name(annotation) not in PLAIN
+        case _:
+            return False
+
+
+def hides_component(value: Any) -> bool:
+    """Whether a value is or holds, at any depth, a mapping that Hydra would build."""
+    if isinstance(value, Mapping):
+        return any(str(key).startswith("_") and str(key).endswith("_") for key in value) or any(
+            hides_component(part) for part in value.values()
+        )
+    return isinstance(value, list) and any(hides_component(part) for part in value)
 
 
 def fits(value: Any, annotation: ast.expr | None) -> bool:

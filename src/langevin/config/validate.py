@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from langevin.config.signature import Field, TargetError, signature
-from langevin.config.types import TARGET, describe, fits, holds_components
+from langevin.config.types import TARGET, describe, fits, hides_component, holds_components, takes_components
 from langevin.errors import UserError
 
 CONF = next(path for path in (Path(__file__).parents[1] / "conf", Path(__file__).parents[3] / "conf") if path.is_dir())
@@ -137,9 +137,13 @@ def _component(path: str, node: Any, allowed: str) -> Iterator[Mistake]:
     for key, value in node.items():
         if key == TARGET:
             continue
-        if fields is not None and key not in fields:
+        kind = describe(fields[key].annotation) if fields is not None and key in fields else "plain values"
+        slot = fields is not None and key in fields and takes_components(fields[key].annotation)
+        if (fields is not None and key not in fields) or str(key).startswith("_"):
             # Every parameter a user may set is listed in the YAML; the rest is handed in by the program.
-            yield Mistake(f"{path}.{key}", unknown(key, [name for name in fields if name in node]))
+            yield Mistake(f"{path}.{key}", unknown(key, [name for name in fields or () if name in node]))
+        elif hides_component(value) and not slot:
+            yield Mistake(f"{path}.{key}", f"holds a component, which stands only in the place of one; allowed: {kind}")
         elif isinstance(value, Mapping) and TARGET in value:
             yield from _component(f"{path}.{key}", value, "a component")
         elif holds_components(value):

@@ -14,7 +14,7 @@ from langevin.build.check import check_model
 from langevin.build.components import is_conditional
 from langevin.build.make import make
 from langevin.build.run import facts_of, launch, make_likelihoods
-from langevin.build.saved import Model, load_model, override
+from langevin.build.saved import Model, load_model, override, require_trusted
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.config.types import plain
 from langevin.data.cache import CachedImages
@@ -29,7 +29,8 @@ from langevin.samplers.generate import share
 def measure_likelihoods(cfg: DictConfig) -> None:
     """Compute the likelihoods of pictures under a model, print them, and write likelihood.json."""
     path = find_checkpoint(Path(cfg.checkpoint))
-    model = load_model(path)
+    model = load_model(path, cfg.trust)
+    require_trusted(path, model.cfg, cfg, ("data", "loader"))
     chosen = override(model.cfg, cfg, ("data", "loader"))
     chosen.likelihoods = cfg.likelihoods
     check_model(chosen, ("data", "loader", "likelihoods"))

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from langevin.build.check import check_model
 from langevin.build.components import SAMPLING
 from langevin.build.run import launch, make_evaluation, open_reference
-from langevin.build.saved import load_model, override
+from langevin.build.saved import load_model, override, require_trusted
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.digest import digest_of
 from langevin.errors import UserError
@@ -27,13 +27,14 @@ def measure_model(cfg: DictConfig) -> None:
         UserError: when the model, the reference and the metrics do not go together.
     """
     path = find_checkpoint(Path(cfg.checkpoint))
-    model = load_model(path)
+    model = load_model(path, cfg.trust)
     chosen = override(model.cfg, cfg, (*SAMPLING, "data", "loader"))
     for name in ("features", "metrics", "reference"):
         chosen[name] = cfg[name]
     if chosen.get("data") is None and chosen.reference is None:
         raise UserError("reference: it is not known what the model was trained on; give reference=PLACE or data=NAME")
     source = () if chosen.reference else ("data",)
+    require_trusted(path, model.cfg, cfg, (*source, "loader"))
     check_model(chosen, (*SAMPLING, *source, "loader", "features", "metrics"), model.facts)
     generator = model.generator(chosen, cfg.labels)
     evaluation = make_evaluation(chosen)

@@ -198,7 +198,7 @@ def mistakes_in_evaluation(run: DictConfig, evaluation: DictConfig) -> list[Mist
     except ConfigError as error:
         return error.mistakes
     paths = ("features", *(f"metrics.{name}" for name in chosen.metrics))
-    return [mistake for path in paths for mistake in attempt(chosen, path, **loaders())[1]]
+    return [mistake for path in paths for mistake in attempt(chosen, path, **loaders(chosen))[1]]
 
 
 def unmeasured(study: Study, cfg: DictConfig) -> Iterator[Mistake]:

@@ -1,0 +1,102 @@
+"""Configs that were stored with a run. The run may be a stranger's: its config is data, and little of it is built.
+
+A config that was composed here holds what its user typed. One that was stored holds what anybody wrote into a file that
+is passed on, so it is read without resolving anything, and a part is built only where our own `conf` names its class.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from langevin.config.types import TARGET
+from langevin.config.validate import CONF
+
+
+class StoredError(ValueError):
+    """What is wrong with a stored config, in words that go on after its place: "is not YAML"."""
+
+
+def read_stored(text: Any) -> DictConfig:
+    """Read a stored config as plain values.
+
+    Args:
+        text: YAML, as `OmegaConf.to_yaml` wrote it, resolved.
+
+    Raises:
+        StoredError: when it is no mapping in YAML, has aliases (which may hold themselves) or interpolations (which
+            would read this machine's environment).
+    """
+    if not isinstance(text, str):
+        raise StoredError(f"is no text but of the type {type(text).__name__}")
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise StoredError("has YAML aliases, which no config of Langevin's has")
+        cfg = OmegaConf.create(text)
+        values = OmegaConf.to_container(cfg, resolve=False)
+    except StoredError:
+        raise
+    except Exception as error:  # what foreign YAML raises may be anything
+        reason = str(error).splitlines()
+        raise StoredError(f"is no config in YAML ({reason[0] if reason else type(error).__name__})") from error
+    if not isinstance(cfg, DictConfig) or not isinstance(values, dict):
+        raise StoredError("is no mapping of options to values")
+    for path, value in walk(values):
+        if any(isinstance(each, str) and "${" in each for each in (path, value)):
+            raise StoredError(f"has an interpolation at {path}; a stored config holds values alone")
+    return cfg
+
+
+def refuse_untrusted(cfg: DictConfig, groups: Collection[str], trust: Sequence[str] = ()) -> None:
+    """See that some groups of a stored config name only classes that may be built; nothing is imported to find out.
+
+    Args:
+        cfg: the config, by `read_stored`.
+        groups: those that are about to be built.
+        trust: packages, modules or classes by their full names that may be built beside those of our own `conf`.
+
+    Raises:
+        StoredError: when one names another class, or has a key by which Hydra calls something.
+    """
+    for group in groups:
+        for path, value in walk(OmegaConf.to_container(cfg[group], resolve=False) if cfg.get(group) else {}, group):
+            key = path.rpartition(".")[2]
+            if key == TARGET and not _allowed(group, value, trust):
+                raise StoredError(
+                    f"names {value!r} at {path}, which is none of the classes of conf/{group} and would be run on this "
+                    f"machine; only if you know that code and who wrote it, add trust=[{package_of(value)}]"
+                )
+            if key != TARGET and key.startswith("_"):
+                raise StoredError(f"has the key {path}; a stored config has none that begins with _ but {TARGET}")
+
+
+def _allowed(group: str, target: Any, trust: Sequence[str]) -> bool:
+    if not isinstance(target, str):
+        return False
+    return target in targets(group) or any(target == name or target.startswith(f"{name}.") for name in trust)
+
+
+@cache
+def targets(group: str) -> frozenset[str]:
+    """The classes and functions that the options of a group name, at any depth."""
+    found: set[str] = set()
+    for path in (CONF / group).glob("*.yaml"):
+        node = yaml.safe_load(path.read_text())
+        found.update(value for place, value in walk(node) if place.rpartition(".")[2] == TARGET)
+    return frozenset(found)
+
+
+def package_of(target: Any) -> str:
+    """The package that a target is of, for messages."""
+    return str(target).partition(".")[0]
+
+
+def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """All of a nested value's parts with their paths, itself included where it has one."""
+    if path:
+        yield path, node
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield from walk(value, f"{path}.{key}" if path else str(key))

@@ -1,0 +1,196 @@
+"""A stranger's run is data: whatever its record says, no command runs its code, or shows what this machine knows."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers.commands import call
+
+SECRET = "a-secret-of-this-machine"
+COLLECT = "torch.utils.collect_env.run"  # runs a shell command, and Hydra's own blocklist lets it pass
+
+
+def touch(mark):
+    return {"_target_": COLLECT, "command": f"touch {mark}"}
+
+
+def put(path, node):
+    """What changes a config by setting one of its values."""
+
+    def change(config, mark):
+        *parents, name = path.split(".")
+        place = config
+        for parent in parents:
+            place[parent] = place.get(parent) or {}
+            place = place[parent]
+        place[name] = node(mark)
+
+    return change
+
+
+PAYLOADS = {
+    "a component": put("schedule", touch),
+    "a sampler": put("sampler", touch),
+    "inside a component": put("condition.parts", lambda mark: {"a": touch(mark)}),
+    "a plain field": put("model.channels", touch),
+    "in a list": put("model.channel_multipliers", lambda mark: [touch(mark)]),
+    "by a walk over attributes": put(
+        "schedule", lambda mark: {"_target_": "langevin.train.subprocess.getoutput", "cmd": f"touch {mark}"}
+    ),
+    "a class of another group": put(
+        "schedule", lambda mark: {"_target_": "langevin.features.module.Module", "target": "os:system"}
+    ),
+    "Hydra's own keys": put("schedule._args_", lambda mark: [1]),
+    "the environment": put("schedule.num_steps", lambda mark: "${oc.env:LANGEVIN_SECRET}"),
+    "its own trust": lambda config, mark: config.update(trust=["torch"], schedule=touch(mark)),
+}
+TEXTS = {
+    "an alias of itself": "a: &a [*a]\n",
+    "an object of Python": "schedule: !!python/object/apply:os.system ['touch {mark}']\n",
+    "a list": "[1, 2]\n",
+    "no text": None,
+}
+COMMANDS = {
+    "sample": ("sample", "checkpoint={evil}", "num_samples=2", "accelerator=cpu"),
+    "evaluate": ("evaluate", "checkpoint={evil}", "metrics=[class_accuracy]", "num_samples=2", "accelerator=cpu"),
+    "likelihood": ("evaluate", "checkpoint={evil}", "likelihoods=[discrete_vlb]", "num_images=1", "accelerator=cpu"),
+    "export": ("convert", "export={evil}"),
+    "weaker": ("sample", "checkpoint={good}", "guidance=autoguidance", "guidance.weaker={evil}", "accelerator=cpu"),
+    "classifier": ("sample", "checkpoint={good}", "guidance=classifier", "guidance.classifier={evil}"),
+    "features": (
+        "evaluate",
+        "samples={samples}",
+        "data=digits",
+        "metrics=[fid]",
+        "features=classifier",
+        "features.checkpoint={evil}",
+    ),
+    "in training": ("train", "experiment=digits", "guidance=autoguidance", "guidance.weaker={evil}", "name=victim"),
+}
+OUTPUTS = {"sample": "out", "evaluate": "out", "convert": "out", "train": "output_dir"}
+
+
+@pytest.fixture
+def evil(plain, tmp_path):
+    """Makes a run of another by changing its record."""
+
+    def make(change=None, text=None, record=None):
+        checkpoint = torch.load(plain / "checkpoints" / "last.ckpt", weights_only=True)
+        config = yaml.safe_load(checkpoint["langevin"]["config"])
+        mark = tmp_path / "PWNED"
+        if change is not None:
+            change(config, mark)
+            text = yaml.safe_dump(config)
+        if text is not None:
+            checkpoint["langevin"]["config"] = text.replace("{mark}", str(mark)) if isinstance(text, str) else text
+        if record is not None:
+            checkpoint.update(record(checkpoint))
+        path = tmp_path / "evil.ckpt"
+        torch.save(checkpoint, path)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def refused(plain, tmp_path, monkeypatch):
+    """Runs a command on a run, which must be refused by one line; that line."""
+    monkeypatch.setenv("LANGEVIN_SECRET", SECRET)
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, arr_0=np.zeros((4, 8, 8, 1), np.uint8))
+
+    def run(name, path):
+        command, *options = COMMANDS[name]
+        options = [option.format(evil=path, good=plain, samples=samples) for option in options]
+        result = call(command, *options, f"{OUTPUTS[command]}={tmp_path / 'out'}")
+        assert result.status == 1, result.out
+        assert not (tmp_path / "PWNED").exists()
+        assert SECRET not in result.out + result.err
+        assert "Traceback" not in result.err
+        assert not any(SECRET.encode() in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+        (line,) = [line for line in result.err.splitlines() if line.startswith("error:")]
+        return result.err[result.err.index(line) :]
+
+    return run
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_sampling_refuses(payload, evil, refused):
+    told = refused("sample", evil(PAYLOADS[payload]))
+    assert "its config" in told
+
+
+@pytest.mark.parametrize("payload", TEXTS)
+def test_sampling_refuses_what_is_no_config(payload, evil, refused):
+    checkpoint = evil(text=TEXTS[payload]) if TEXTS[payload] else evil(record=lambda _: {"langevin": {"facts": {}}})
+    assert "its config" in refused("sample", checkpoint)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "sample"])
+def test_every_command_refuses(command, evil, refused):
+    told = refused(command, evil(PAYLOADS["a component"]))
+    assert "names 'torch.utils.collect_env.run' at schedule._target_" in told
+    assert "add trust=[torch]" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "sample"])
+def test_every_command_refuses_every_payload(command, payload, evil, refused):
+    refused(command, evil(PAYLOADS[payload]))
+
+
+@pytest.mark.parametrize("command", ["evaluate", "likelihood"])
+def test_its_data_is_built_only_where_it_is_ours(command, evil, refused):
+    assert "at data._target_" in refused(command, evil(put("data", touch)))
+
+
+def test_what_is_not_built_may_be_anything(evil, tmp_path):
+    """An optimizer of the user's own is no reason to refuse the samples."""
+    path = evil(put("optimizer", touch))
+    result = call("sample", f"checkpoint={path}", "num_samples=2", "accelerator=cpu", f"out={tmp_path / 'out'}")
+    assert result.status == 0, result.err
+    assert not (tmp_path / "PWNED").exists()
+    assert "collect_env" not in json.dumps(json.loads(str(np.load(tmp_path / "out" / "samples.npz")["record"])))
+
+
+OWN = """
+from langevin.diffusion.schedules.linear import Linear
+
+class Own(Linear):
+    pass
+"""
+
+
+def test_code_of_one_s_own_needs_trust(evil, tmp_path, monkeypatch):
+    (tmp_path / "trusted_package.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = evil(put("schedule._target_", lambda mark: "trusted_package.Own"))
+    command = "sample", f"checkpoint={path}", "num_samples=2", "accelerator=cpu", f"out={tmp_path / 'out'}"
+    told = call(*command)
+    assert told.status == 1
+    assert "'trusted_package.Own' at schedule._target_" in told.err
+    assert "add trust=[trusted_package]" in told.err
+    assert call(*command, "trust=[trusted]").status == 1
+    trusted = call(*command, "trust=[trusted_package]")
+    assert trusted.status == 0, trusted.err
+
+
+RECORDS = {
+    "no mapping": lambda checkpoint: {"langevin": "yes"},
+    "facts of text": lambda checkpoint: {"langevin": {**checkpoint["langevin"], "facts": "yes"}},
+    "unknown facts": lambda checkpoint: {"langevin": {**checkpoint["langevin"], "facts": {"size": 8}}},
+    "negative channels": lambda checkpoint: {
+        "langevin": {**checkpoint["langevin"], "facts": {"channels": -1, "image_size": 8, "num_classes": None}}
+    },
+    "no weights": lambda checkpoint: {"state_dict": [1]},
+    "no step": lambda checkpoint: {"global_step": "six"},
+    "weights that are numbers": lambda checkpoint: {"state_dict": dict.fromkeys(checkpoint["state_dict"], 1.0)},
+}
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_malformed_record_is_one_error(record, evil, refused):
+    assert "evil.ckpt" in refused("sample", evil(record=RECORDS[record]))

@@ -1,0 +1,42 @@
+"""What may be built of a stored config."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from langevin.config.stored import StoredError, read_stored, refuse_untrusted, targets
+from langevin.config.validate import CONF
+
+
+def test_the_list_is_that_of_conf():
+    assert "langevin.diffusion.schedules.linear.Linear" in targets("schedule")
+    assert "langevin.samplers.ddim.DDIM" not in targets("schedule")
+    assert "langevin.networks.condition.Vector" in targets("condition"), "at any depth"
+    assert targets("no_such_group") == frozenset()
+    assert all(target.startswith("langevin.") for path in CONF.iterdir() for target in targets(path.name) - TORCH)
+
+
+TORCH = {"torch.optim.Adam", "torch.optim.AdamW"}
+
+
+def test_a_resolved_config_is_read_as_it_was_written():
+    cfg = OmegaConf.create({"a": 1.0e-4, "b": "${c}", "c": [1, None, "2"], "d": {"e": "1e-3"}})
+    OmegaConf.resolve(cfg)
+    assert read_stored(OmegaConf.to_yaml(cfg)) == cfg
+
+
+@pytest.mark.parametrize("text", ["a: ${oc.env:HOME}", "${b}: 1", "a: [[x${.y}]]", "a: &x 1\nb: *x", "- 1", 7, "a: ["])
+def test_anything_else_is_refused(text):
+    with pytest.raises(StoredError):
+        read_stored(text)
+
+
+@pytest.mark.parametrize(
+    ("trust", "fits"), [("a", True), ("a.b", True), ("a.b.C", True), ("a.b.", False), ("a.bc", False)]
+)
+def test_trust_is_of_whole_names(trust, fits):
+    cfg = OmegaConf.create({"schedule": {"_target_": "a.b.C"}})
+    if fits:
+        refuse_untrusted(cfg, ["schedule", "sampler"], [trust])
+    else:
+        with pytest.raises(StoredError, match=r"'a\.b\.C' at schedule\._target_"):
+            refuse_untrusted(cfg, ["schedule"], [trust])
