@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from typing import NoReturn
@@ -18,23 +18,37 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from langevin.config.overrides import literal, require_consistent, settle
 from langevin.config.validate import CONF, PLURAL, groups, groups_of, options, unknown
 from langevin.errors import UserError
 from langevin.interrupt import STATUS, Interrupted, listen, requeue
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT)
+NO_ACCESS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOENT,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
 LAUNCHER = "hydra/launcher"
 SWEEP = "LANGEVIN_SWEEP"
 """The variable of the environment that tells the runs of a sweep what it goes over."""
 
 
-def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[], None]:
+def command(
+    config_name: str, run: Callable[[DictConfig], None], options_of_command: Mapping[str, str]
+) -> Callable[[], None]:
     """Make the `main` of a command.
 
     Args:
         config_name: the command's file in conf/.
         run: what it does with the composed config.
+        options_of_command: its own options and their types, such as {"seed": "int"}.
     """
 
     def task(cfg: DictConfig) -> None:
@@ -42,6 +56,8 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
         keep_memory()
         hydra_cfg = HydraConfig.get()
         try:
+            if config_name == "train":
+                settle(cfg, hydra_cfg.overrides.task, groups_of(config_name))
             with alone(hydra_cfg.overrides.task) if hydra_cfg.mode is RunMode.MULTIRUN else nullcontext():
                 run(cfg)
         except UserError as error:
@@ -64,10 +80,13 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
         warnings.filterwarnings("ignore", ".*`srun` command is available")  # Lightning's advice
         # Hydra's parser takes its flags before the overrides or after them, but not amid them.
         arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
-        if {"-m", "--multirun"}.intersection(arguments):
-            os.environ[SWEEP] = swept(arguments)
+        sweeps = bool({"-m", "--multirun"}.intersection(arguments))
         own = groups_of(config_name)
+        arguments = [literal(argument, options_of_command, own, sweeps) for argument in arguments]
+        if sweeps:
+            os.environ[SWEEP] = swept(arguments)
         try:
+            require_consistent(arguments, own)
             sys.argv[1:] = [forced(argument, own) for argument in arguments]
         except UserError as error:
             fail(str(error))

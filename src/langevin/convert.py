@@ -1,7 +1,6 @@
 """`python convert.py`: models from other libraries (`import=PLACE`), and ours to diffusers (`export=RUN`)."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,6 @@ OPTIONS = {
     "trust": "list[str]",
     "output_dir": "str",
 }
-FLAGS = "flags="
 ACCEPTED = (
     "a folder of diffusers (model_index.json or config.json with its weights), or a state dict of OpenAI's or EDM's "
     "networks (.pt, .pth, .bin or .safetensors)"
@@ -217,20 +215,7 @@ def parameters_of(cfg: DictConfig) -> dict[str, Any]:
     return {name: value for name, value in plain(network).items() if name != TARGET}
 
 
-def main() -> None:
-    """Run the command; Hydra takes the text of `flags`, with its commas, as it stands."""
-    sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
-    command("convert", run)()
-
-
-def quoted(argument: str) -> str:
-    """The argument `flags=TEXT` with its text in the quotes of Hydra's grammar."""
-    text = argument.removeprefix(FLAGS)
-    if not argument.startswith(FLAGS) or text == "null" or text.startswith(("'", '"')):
-        return argument
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{FLAGS}'{escaped}'"
-
+main = command("convert", run, OPTIONS)
 
 if __name__ == "__main__":
     main()

@@ -74,7 +74,7 @@ def run(cfg: DictConfig) -> None:
     task(cfg)
 
 
-main = command("evaluate", run)
+main = command("evaluate", run, OPTIONS)
 
 if __name__ == "__main__":
     main()

@@ -233,7 +233,7 @@ def write_pngs(folder: Path, store: "PictureStore", batches: "Sequence[Sequence[
             write_png(folder / f"{index:06d}.png", image.repeat(3 // image.shape[-1], axis=-1))
 
 
-main = command("sample", run)
+main = command("sample", run, OPTIONS)
 
 if __name__ == "__main__":
     main()

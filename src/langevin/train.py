@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from langevin.cli import command, said
 from langevin.config.identity import automatic_name, differences
+from langevin.config.options import RUN_OPTIONS
 from langevin.config.types import plain
 from langevin.errors import UserError
 from langevin.sessions import session
@@ -196,7 +197,7 @@ def say(message: str) -> None:
         print(message, flush=True)
 
 
-main = command("train", run)
+main = command("train", run, RUN_OPTIONS)
 
 if __name__ == "__main__":
     main()

@@ -10,6 +10,7 @@ from torch import nn
 
 from langevin.build.components import MODEL, is_classifier, is_conditional, loaders
 from langevin.build.make import DECIDED, attempt, mistake, target_of
+from langevin.config.options import RUN_OPTIONS, TRUST
 from langevin.config.signature import signature
 from langevin.config.types import TARGET, plain
 from langevin.config.validate import BUNDLES, PLURAL, ConfigError, Mistake, groups, structure
@@ -19,18 +20,6 @@ from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance
 from langevin.samplers.sampler import Sampler
 
-TRUST = "trust"
-"""The option that names whose code the configs of stored runs may name: packages, modules or classes."""
-RUN_OPTIONS = {
-    "name": "str | None",
-    "output_dir": "str",
-    "resume": "bool",
-    "seed": "Annotated[int, Ge(0)]",
-    "batch_size": "Annotated[int, Ge(1)]",
-    "compile": "bool",
-    TRUST: "list[str]",
-}
-"""A run's own options, beside the components it is made of."""
 OPTIONAL = ("condition", "thresholding", "guidance", *PLURAL)
 """The groups of a run of which nothing need be chosen."""
 OF_PICTURES = (

@@ -1,0 +1,14 @@
+"""The options of a run beside the components that it is made of."""
+
+TRUST = "trust"
+"""The option that names whose code the configs of stored runs may name: packages, modules or classes."""
+RUN_OPTIONS = {
+    "name": "str | None",
+    "output_dir": "str",
+    "resume": "bool",
+    "seed": "Annotated[int, Ge(0)]",
+    "batch_size": "Annotated[int, Ge(1)]",
+    "compile": "bool",
+    TRUST: "list[str]",
+}
+"""A run's own options, beside the components it is made of."""
