@@ -209,7 +209,7 @@ def test_what_only_trained_a_model_need_not_be_installed(plain, tmp_path):
     ("field", "value", "words"),
     [
         ("channels", 64, ["does not fit the config stored in it", "size mismatch"]),
-        ("_target_", "not.installed.here", ["cannot be rebuilt", "model._target_: module 'not' does not exist"]),
+        ("_target_", "not.installed.here", ["its config names 'not.installed.here' at model._target_", "add trust=[not]"]),
         ("width", 3, ["cannot be rebuilt", "model.width: no such option"]),
     ],
 )

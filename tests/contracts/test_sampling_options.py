@@ -55,7 +55,7 @@ def chosen(beta_end=0.02, **choices):
 
 def pictures(cfg, model):
     """Pictures (6, 1, 8, 8), before rounding."""
-    guided = model if cfg.guidance is None else Guided(model, make(cfg, "guidance", **loaders()))
+    guided = model if cfg.guidance is None else Guided(model, make(cfg, "guidance", **loaders(cfg)))
     noise = ImageNoise(0, range(6), FACTS.shape)
     return make_sampler(cfg)(guided, noise, {"label": torch.arange(6)})
 

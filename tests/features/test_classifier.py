@@ -34,7 +34,7 @@ def checkpoint(save):
 
 def extractor_of(checkpoint):
     cfg, _ = composed("evaluate", "features=classifier", f"features.checkpoint={checkpoint}")
-    return make(cfg, "features", **loaders())
+    return make(cfg, "features", **loaders(cfg))
 
 
 @pytest.mark.parametrize(
