@@ -50,6 +50,7 @@ def run(cfg: DictConfig) -> None:
     warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # the averaged network, which never trains
     warnings.filterwarnings("ignore", ".*does not have many workers")  # a batch is an index into memory
     warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")  # data without a test split
+    warnings.filterwarnings("ignore", r".*self\.log\('(step|val/.*)', \.\.\., sync_dist=True\)")  # are reduced by us
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec")  # Lightning's own
     warnings.filterwarnings("ignore", "FSDP2-wrapped .*(Chain|SelfAttention|DiT). returned a view")  # never written
     if mistakes := rehearse(cfg):

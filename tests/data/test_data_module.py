@@ -81,17 +81,30 @@ def test_preprocess_scales_and_mirrors():
     assert labels.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("num_images", [1, 2, 5, 33, 297])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_validation_has_each_test_image_once(digits, world_size):
-    labels, count = {}, 0
+def test_validation_has_each_test_image_once(digits, monkeypatch, world_size, num_images):
+    """And as many batches in every process, the same ones but for the images that the others have of them."""
+    module = digits()
+    labels = module.test_set.labels[:num_images]
+    monkeypatch.setattr(module.test_set, "images", module.test_set.images[:num_images])
+    monkeypatch.setattr(module.test_set, "labels", labels)
+    whole = [labels[start : start + 32].tolist() for start in range(0, num_images, 32)]
     for rank in range(world_size):
-        module = digits()
         module.trainer = FakeTrainer(rank, world_size)
-        seen = torch.cat([batch["label"] for batch in module.val_dataloader()])
-        labels |= dict(zip(range(rank, 297, world_size), seen.tolist(), strict=True))
-        count += len(seen)
-    assert count == 297
-    assert [labels[index] for index in range(297)] == digits().test_set.labels.tolist()
+        loader = module.val_dataloader()
+        assert len(loader) == len(whole)
+        batches = [preprocess(batch) for batch in loader]
+        assert [labels.tolist() for _, labels in batches] == [batch[rank::world_size] for batch in whole]
+        assert all(x.shape == (len(labels), 1, 8, 8) for x, labels in batches)
+
+
+def test_workers_load_empty_batches(digits, monkeypatch):
+    module = digits(num_workers=1)
+    module.trainer = FakeTrainer(3, 4)
+    monkeypatch.setattr(module, "test_set", module.train_set)
+    monkeypatch.setattr(type(module.train_set), "__len__", lambda self: 35)
+    assert [len(preprocess(batch)[1]) for batch in module.val_dataloader()] == [8, 0]
 
 
 @pytest.mark.parametrize(("batch_size", "world_size", "accumulate"), [(10, 4, 1), (10, 1, 3), (12, 4, 2)])

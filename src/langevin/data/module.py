@@ -40,7 +40,8 @@ class ImageBatches(Dataset[Batch]):
             positions: (B,) int64 indices and (B,) bool flips.
 
         Returns:
-            "image" (B, C, H, W) uint8 with channels-last strides, "label" (B,) int64 (-1: none), "flip" (B,) bool.
+            "image" (B, C, H, W) uint8 with channels-last strides, "label" (B,) int64 (-1: none), "flip" (B,) bool. In
+            validation B may be 0.
         """
         indices, flips = positions
         return {
@@ -169,16 +170,17 @@ class ImageDataModule(lightning.LightningDataModule):
         return self._loader(self.train_set, stream)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
-        """The test split once, in order: process r has images r, r + world size, ...; [] if there is no test split.
+        """The test split once, in order; [] if there is no test split.
 
-        No image is given twice, so the processes' numbers of images may differ by one.
+        It is cut into batches as by one process, and process r has the images r, r + world size, ... of each batch. So
+        all processes have equally many batches, as Lightning needs, and no image is given twice: of the last batch, a
+        process may have one image less than another, or none.
         """
         if self.test_set is None:
             return []
         rank, world_size = self._rank_and_world_size()
-        mine = np.arange(rank, len(self.test_set), world_size)
-        size = self._micro_batch_size(world_size)
-        batches = [mine[first : first + size] for first in range(0, len(mine), size)]
+        number, size = len(self.test_set), self._micro_batch_size(world_size) * world_size
+        batches = [np.arange(first + rank, min(first + size, number), world_size) for first in range(0, number, size)]
         return self._loader(self.test_set, [(indices, np.zeros(len(indices), np.bool_)) for indices in batches])
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:

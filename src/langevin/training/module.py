@@ -18,6 +18,7 @@ from langevin.diffusion.objective import Objective
 from langevin.diffusion.time_sampler import TimeSampler, Uniform
 from langevin.training.ema import EMA
 from langevin.training.lr_schedule import LRSchedule
+from langevin.training.means import ImageMeans
 from langevin.training.shares import like_weights, whole_of
 
 
@@ -60,6 +61,7 @@ class DiffusionModule(LightningModule):
 
     drawn: dict[str, Tensor]
     _terms: list[dict[str, Tensor]]  # of the objective, means of this step's micro-batches so far
+    _means: ImageMeans  # of this validation so far
 
     def __init__(
         self,
@@ -158,22 +160,34 @@ class DiffusionModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Give every validation the same times and noise, so that its losses compare over time."""
+        self._means = ImageMeans()
         torch.manual_seed(step_seed(self.seed, None, None))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Log the averaged weights' loss on held-out pictures."""
+        """Measure the averaged weights' loss on this process's part of a batch of held-out images, which may be empty.
+
+        Nothing here waits for other processes.
+        """
         x, labels = batch
+        if len(x) == 0:  # the last batch, since it has fewer images than there are processes
+            return
         # Times that follow the losses would be others every time; the mean they estimate is that over uniform ones.
         all_times, importance = self.draw_times(Uniform() if self.time_sampler.adapts else self.time_sampler)
         t = self.share(all_times, len(x))
         terms = self.objective(self.averaged, x, self.condition(labels), t, self.draw_noise(x))
         terms["loss"] = like(self.share(importance, len(x)), x).flatten() * terms["loss"]
-        logged = {f"val/{name}": term.mean() for name, term in terms.items()}
-        self.log_dict(logged, batch_size=len(x), on_epoch=True, sync_dist=True)
+        self._means.add(terms)
 
     def on_validation_epoch_end(self) -> None:
-        """Say which step the losses belong to: once, since a mean over the batches would be rounded."""
-        self.log("step", float(self.global_step), sync_dist=True, reduce_fx="max")
+        """Log the means over all held-out images, and which step they belong to."""
+        means = self._means.compute(self.trainer.strategy)
+        step = torch.tensor(self.global_step, dtype=torch.float64)
+        self.log_same({f"val/{name}": mean for name, mean in means.items()} | {"step": step})
+
+    def log_same(self, values: dict[str, Tensor]) -> None:
+        """Log values of a validation, once in it, that are the same on every process: as they are, without rounding."""
+        on_cpu = {name: value.cpu() for name, value in values.items()}
+        self.log_dict(on_cpu, batch_size=1, sync_dist=False)
 
     def configure_gradient_clipping(
         self,

@@ -58,6 +58,8 @@ class MeasureLikelihoods(Callback):
         """Count in a batch."""
         assert isinstance(pl_module, DiffusionModule)
         x, labels = batch
+        if len(x) == 0:  # the last batch has fewer images than there are processes
+            return
         # Process r has the pictures r, r + world size, ... of the test split, in this order.
         positions = range(self._seen, self._seen + len(x))
         indices = [trainer.global_rank + trainer.world_size * position for position in positions]
@@ -68,9 +70,8 @@ class MeasureLikelihoods(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the means over all processes."""
+        assert isinstance(pl_module, DiffusionModule)
         for name, likelihood in self.likelihoods.items():
             values = likelihood.compute()
             logged = {f"val/{name}": values["bits_per_dim"]}
-            logged |= {f"val/{name}/{part}": values[part] for part in likelihood.parts}
-            # All processes have the same values: the greatest is that of each, and not rounded as their mean would be.
-            pl_module.log_dict(logged, sync_dist=True, reduce_fx="max")
+            pl_module.log_same(logged | {f"val/{name}/{part}": values[part] for part in likelihood.parts})
