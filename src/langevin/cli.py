@@ -9,14 +9,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from langevin.config.overrides import literal, require_consistent, settle
 from langevin.config.validate import CONF, PLURAL, groups, groups_of, options, unknown
@@ -57,7 +57,8 @@ def command(
         hydra_cfg = HydraConfig.get()
         try:
             if config_name == "train":
-                settle(cfg, hydra_cfg.overrides.task, groups_of(config_name))
+                given = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
+                settle(cfg, cast("list[str]", given), groups_of(config_name))
             with alone(hydra_cfg.overrides.task) if hydra_cfg.mode is RunMode.MULTIRUN else nullcontext():
                 run(cfg)
         except UserError as error:
