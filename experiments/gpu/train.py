@@ -58,7 +58,12 @@ def sizes(day: Day) -> Sizes:
         )
     data = () if day.cifar10 is None else (f"data.path={day.cifar10}",)
     gpu = ("trainer=gpu", *data)
-    classifier = ("batch_size=256", "classifier.channels=64", "trainer.val_check_interval=null")
+    classifier = (
+        "batch_size=256",
+        "classifier.channels=64",
+        "trainer.val_check_interval=null",
+        "trainer.max_steps=1200",
+    )
     return Sizes(
         ("experiment=cifar10_classifier", *gpu, *classifier),
         ("experiment=cifar10_minutes", *gpu, "callbacks=[progress,checkpoint]"),
@@ -72,7 +77,7 @@ def sizes(day: Day) -> Sizes:
         probe=150,
         steps=math.inf,
         shown=100,
-        closing=75,
+        closing=110,
     )
 
 
