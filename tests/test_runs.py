@@ -1,6 +1,7 @@
 """`python -m langevin.runs`, on runs that were trained, killed, spoilt."""
 
 import csv
+import errno
 import fcntl
 import json
 import math
@@ -146,8 +147,8 @@ def test_foreign_and_damaged_folders(capsys, monkeypatch, sweep, tmp_path):
     last.write_bytes(last.read_bytes()[:5000])
     assert read_checkpoint(checkpoints / "last-1.ckpt")["global_step"] == 1
     assert state() == ("unfinished", 1, "")
-    (run / "metrics.csv").write_bytes(os.urandom(3000))
-    assert state() == ("unfinished", 1, "")
+    (run / "metrics.csv").write_bytes(b"no step\n" + os.urandom(3000))
+    assert state() == ("unfinished", 1, "metrics.csv is damaged: its first line names no column 'step'")
     (checkpoints / "last-1.ckpt").write_bytes(b"")
     assert state() == ("failed", 0, "its checkpoints are damaged")
     (run / "config.yaml").write_text("trainer: {max_steps: ")
@@ -233,9 +234,96 @@ def test_it_starts_without_torch():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_a_protocol_that_looks_like_a_number_is_no_metric(tmp_path):
-    (tmp_path / "metrics.csv").write_text("step,train/loss,eval/fid@50,eval/protocol\n1,2.5,,\n2,,7,12345678\n")
-    assert runs.read_metrics(tmp_path / "metrics.csv") == {"train/loss": (2.5, 1), "eval/fid@50": (7, 2)}
+CONFIG = "trainer: {max_steps: 2}\n"
+LOG = "step,train/loss\n1,0.5\n2,0.25\n"
+SPOILT = {
+    "cyclic": ("config.yaml", CONFIG + "a: &a [*a]\n", "failed", "nested without end"),
+    "explosive": (
+        "config.yaml",
+        CONFIG + "a0: &a0 [1, 2]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)),
+        "failed",
+        "too many values",
+    ),
+    "deep": ("config.yaml", CONFIG + "a: " + "[" * 3000 + "]" * 3000, "failed", "config.yaml is damaged"),
+    "great": ("config.yaml", CONFIG + f"a: {'9' * 5000}\n", "failed", "config.yaml is damaged"),
+    "greater": ("config.yaml", CONFIG + f"a: 0x{'f' * 5000}\n", "failed", "too great a number"),
+    "list": ("config.yaml", "- 1\n", "failed", "it holds no options"),
+    "no text": ("config.yaml", b"a: \xff\xfe\n", "failed", "config.yaml is damaged"),
+    "odd kind": ("config.yaml", CONFIG + "a: {_target_: [1], b: 2}\n", "unfinished", ""),
+    "a date": ("config.yaml", CONFIG + "a: 2024-01-01\n", "unfinished", ""),
+    "long step": ("metrics.csv", LOG + f"{'7' * 5000},0.125\n", "unfinished", "a row has the step '7777"),
+    "zeros": ("metrics.csv", LOG.encode() + bytes(5000) + b"\n", "unfinished", r"a row has the step '\x00"),
+    "long field": ("metrics.csv", LOG + f"3,{'1' * 3_000_000}\n", "unfinished", "a row is too long"),
+    "no log": ("metrics.csv", "[" * 10_000 + "\n", "unfinished", "names no column 'step'"),
+    "deep fault": ("diverged/step_1.json", "[" * 100_000, "unfinished", ""),
+    "deep session": ("sessions.json", "[" * 100_000, "unfinished", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory):
+    """A run for each thing that can be wrong, and a good one."""
+    folder = tmp_path_factory.mktemp("spoilt")
+    for name, (file, content, _, _) in ({"good": ("", "", "", "")} | SPOILT).items():
+        run = folder / name
+        (run / "diverged").mkdir(parents=True)
+        (run / "config.yaml").write_text(CONFIG + "seed: 3\n")
+        (run / "metrics.csv").write_text(LOG)
+        if file:
+            (run / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def test_a_spoilt_run_is_marked_and_the_others_are_listed(capsys, monkeypatch, spoilt):
+    seen = found(capsys, monkeypatch, spoilt)
+    assert seen.keys() == SPOILT.keys() | {"good"}
+    assert (seen["good"]["state"], seen["good"]["step"], seen["good"]["note"]) == ("unfinished", 2, "")
+    for name, (_, _, state, note) in SPOILT.items():
+        assert seen[name]["state"] == state, name
+        assert note in seen[name]["note"], name
+        assert bool(note) == bool(seen[name]["note"]), name
+        assert len(seen[name]["note"]) < 100
+    lines = listed(capsys, monkeypatch, spoilt).splitlines()
+    assert len(lines) == 2 + len(seen)
+
+
+def test_a_run_that_may_not_be_read_is_marked(capsys, monkeypatch, tmp_path):
+    """As root all may be read, so the refusal is made up."""
+    for name in ("closed", "open", "half"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(CONFIG)
+        (tmp_path / name / "metrics.csv").write_text(LOG)
+    scandir, read = os.scandir, type(tmp_path).read_text
+
+    def refusing(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    def refusing_half(path, *options):
+        if path.parent.name == "half":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path, *options)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(type(tmp_path), "read_text", refusing_half)
+    seen = {name: (run["state"], run["note"]) for name, run in found(capsys, monkeypatch, tmp_path).items()}
+    assert seen == {
+        "closed": ("failed", "cannot be read (Permission denied)"),
+        "half": ("failed", "config.yaml cannot be read (Permission denied)"),
+        "open": ("unfinished", ""),
+    }
+
+
+def test_names_and_values_do_nothing_to_a_terminal(capsys, monkeypatch, tmp_path):
+    for number, name in enumerate(["\x1b]0;title\x07", "\u202eevil", "\x9b31m"]):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(CONFIG + f'value: "\\e[2J{number}"\n')
+        (tmp_path / name / "metrics.csv").write_text("step,val/\x1b[31m\n1,0.5\n")
+    said = listed(capsys, monkeypatch, tmp_path)
+    assert all(line.isprintable() for line in said.splitlines())
+    for shown in (r"\x1b]0;title\x07", r"\u202eevil", r"\x9b31m", r"value=\x1b[2J0", r"val \x1b[31m"):
+        assert shown in said, said
 
 
 def test_what_differs():

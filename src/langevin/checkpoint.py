@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from langevin.errors import UserError
+from langevin.visible import visible
 
 LAST = "last.ckpt"
 """The newest checkpoint of a run's end."""
@@ -73,7 +74,7 @@ def newest_of(run_dir: Path) -> Path | None:
         damage = damage_of(path)
         if damage is None:
             if position > 0:
-                warnings.warn(f"{kept[0]} is damaged; taking {path}, the one before", stacklevel=2)
+                warnings.warn(visible(f"{kept[0]} is damaged; taking {path}, the one before"), stacklevel=2)
             return path
     if kept:
         raise UserError(f"checkpoint {kept[0]} is damaged ({damage_of(kept[0])}), and no whole one is kept before it")

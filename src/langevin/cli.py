@@ -22,6 +22,7 @@ from langevin.config.overrides import literal, require_consistent, settle
 from langevin.config.validate import CONF, PLURAL, groups, groups_of, options, unknown
 from langevin.errors import UserError
 from langevin.interrupt import STATUS, Interrupted, listen, requeue
+from langevin.visible import visible_lines
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ACCESS = (
@@ -197,5 +198,5 @@ def forced(argument: str, own: list[str]) -> str:
 
 def fail(message: str) -> NoReturn:
     """Say what is wrong and end with status 1."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(visible_lines(f"error: {message}"), file=sys.stderr, flush=True)
     sys.exit(1)

@@ -1,5 +1,8 @@
 """`python evaluate.py`: measures pictures (`samples=PLACE`), or a trained model (`checkpoint=RUN`)."""
 
+from contextlib import nullcontext
+from pathlib import Path
+
 from omegaconf import DictConfig, OmegaConf
 
 from langevin.cli import command
@@ -71,7 +74,14 @@ def run(cfg: DictConfig) -> None:
         from langevin.measure.export import export as task
     else:
         from langevin.measure.compare import compare as task
-    task(cfg)
+    if cfg.out is None or tasks[0] in ("compare", "export"):
+        task(cfg)
+        return
+    from langevin.filling import filling
+    from langevin.training.processes import is_first_process
+
+    with filling(Path(cfg.out)) if is_first_process() else nullcontext():
+        task(cfg)
 
 
 main = command("evaluate", run, OPTIONS)

@@ -40,7 +40,7 @@ def read_measured(path: Path) -> Measured:
         values = dict(content["metrics"])
         protocols = {name: of_value(content["protocol"], name) for name in values}
         step = (content.get("model") or {}).get("step")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is no {FILE} of evaluate.py ({type(error).__name__}: {error})") from error
     return Measured(path, step, values, protocols)
 

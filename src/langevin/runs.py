@@ -4,7 +4,6 @@ It reads what runs leave behind, writes nothing, holds up no run, and does witho
 """
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -23,10 +22,17 @@ import yaml
 from langevin.checkpoint import ends_of
 from langevin.config.identity import deciding
 from langevin.config.types import TARGET
+from langevin.logged import last_values
+from langevin.visible import visible, visible_lines
 
 STATES = ("running", "unfinished", "done", "failed")
-PROTOCOL = "eval/protocol"
-"""A column of names, some of which look like numbers."""
+TRACES = ("checkpoints", "metrics.csv", "sessions.json", ".lock")
+"""What training leaves in a folder beside config.yaml, by which it is known for a run's when that is damaged."""
+MOST_VALUES = 100_000
+DEEPEST = 50
+"""Of a config: what has more values (its aliases written out) or is nested more deeply is none of ours."""
+GREATEST = 2**63
+"""Beyond any whole number that a run holds."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
 
 
@@ -46,7 +52,7 @@ class Run:
         name: its own folder's name.
         state: "running" while a process trains it, "done" when it stands at max_steps, "failed" when it diverged or its
             files are damaged, else "unfinished": the same command goes on with it.
-        note: why it failed.
+        note: why it failed, or what of it cannot be read.
         step: the last that was saved or logged.
         max_steps: of the whole run.
         images_per_second: the last speed.
@@ -71,10 +77,20 @@ def find_runs(place: Path) -> dict[Path, list[Run]]:
     """The runs in a folder and its subfolders, or the one that it is, by the folders that hold them."""
     found: dict[Path, list[tuple[Run, dict[str, Any]]]] = {}
     locks = held_locks()
-    for directory, subdirectories, files in os.walk(place):
+
+    def closed(error: OSError) -> None:
+        found.setdefault(Path(error.filename).parent, []).append(unreadable(Path(error.filename), error))
+
+    for directory, subdirectories, files in os.walk(place, onerror=closed):
         subdirectories[:] = sorted(name for name in subdirectories if not name.startswith("."))
         run_dir = Path(directory)
-        if "config.yaml" in files and (read := read_run(run_dir, locks)) is not None:
+        if "config.yaml" not in files:
+            continue
+        try:
+            read = read_run(run_dir, locks)
+        except Exception as error:  # whatever lies there, the other runs are listed
+            read = unreadable(run_dir, error)
+        if read is not None:
             found.setdefault(run_dir.parent, []).append(read)
             subdirectories.clear()
     for pairs in found.values():
@@ -83,19 +99,26 @@ def find_runs(place: Path) -> dict[Path, list[Run]]:
     return {folder: [run for run, _ in pairs] for folder, pairs in found.items()}
 
 
+def unreadable(run_dir: Path, error: Exception) -> tuple[Run, dict[str, Any]]:
+    """A run of which nothing can be read, and why."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+    return Run(folder=str(run_dir.parent), name=run_dir.name, state="failed", note=f"cannot be read ({reason})"), {}
+
+
 def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[Run, dict[str, Any]] | None:
     """A run and what decides what it trains; None where the folder is not one of a run that is trained."""
     run = Run(folder=str(run_dir.parent), name=run_dir.resolve().name)
-    config = read_config(run_dir / "config.yaml")
+    config, fault = checked_config(run_dir / "config.yaml")
     if config is None:
-        if not (run_dir / "checkpoints").is_dir():
+        if not any((run_dir / name).exists() for name in TRACES):
             return None
-        run.state, run.note = "failed", "config.yaml is damaged"
+        run.state, run.note = "failed", fault
     elif not isinstance(config.get("trainer"), dict) or not isinstance(config["trainer"].get("max_steps"), int):
         return None
     else:
         run.max_steps = config["trainer"]["max_steps"]
-    logged = read_metrics(run_dir / "metrics.csv")
+    damage: list[str] = []
+    logged = read_metrics(run_dir / "metrics.csv", damage)
     speed = logged.pop("train/images_per_second", None)
     run.images_per_second = None if speed is None else speed.value
     run.metrics = logged
@@ -107,6 +130,8 @@ def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[Run, dict[str, Any]]
         run.state, run.note = "running", ""
     elif config is not None:
         run.state, run.note = judged(run_dir, saved, run.max_steps or 0, bool(ends))
+    if damage and not run.note:
+        run.note = f"metrics.csv is damaged: {damage[0]}"
     return run, deciding(config or {})
 
 
@@ -121,48 +146,56 @@ def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool) ->
             found = json.loads(path.read_text())
             if found["action"] == "stop" and found["step"] > (saved or 0):
                 return "failed", f"diverged at step {found['step']}: {found['fault']}"
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass  # half written, or not ours
     return "unfinished", ""
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
     """A config's plain values; None where it cannot be read."""
+    return checked_config(path)[0]
+
+
+def checked_config(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """A config's plain values, or why it has none."""
     try:
         config = yaml.load(path.read_text(), LOADER)
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return config if isinstance(config, dict) else None
+    except OSError as error:
+        return None, f"{path.name} cannot be read ({error.strerror or type(error).__name__})"
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError):  # the loader's of damaged files
+        return None, f"{path.name} is damaged"
+    if not isinstance(config, dict):
+        return None, f"{path.name} is damaged: it holds no options"
+    fault = fault_of(config)
+    return (config, "") if fault is None else (None, f"{path.name} is damaged: {fault}")
 
 
-def read_metrics(path: Path) -> dict[str, Value]:
-    """The last value of each column of numbers."""
-    return {
-        name: Value(number if math.isfinite(number) else None, step)
-        for step, row in read_rows(path)
-        for name, text in row.items()
-        if name != PROTOCOL and (number := as_number(text)) is not None
-    }
+def fault_of(config: dict[Any, Any]) -> str | None:
+    """Why a config is none that a run could have; None where it may be one.
+
+    YAML's aliases can make of a few lines a value that holds itself, or one of any size.
+    """
+    left, seen = [(config, 1)], 0
+    while left:
+        node, depth = left.pop()
+        seen += 1
+        if depth > DEEPEST or seen > MOST_VALUES:
+            return "it is nested without end" if depth > DEEPEST else "it holds too many values"
+        if isinstance(node, int) and abs(node) >= GREATEST:
+            return "it holds too great a number"
+        if isinstance(node, dict):
+            if not all(isinstance(key, str | int | float | None) for key in node):
+                return "a name in it is no text"
+            left += [(value, depth + 1) for value in node.values()]
+        elif isinstance(node, list | tuple | set):
+            left += [(value, depth + 1) for value in node]
+    return None
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The whole rows of `metrics.csv`, each with its step, up to where the file cannot be read."""
-    try:
-        with path.open(newline="", errors="replace") as file:
-            for row in csv.DictReader(line for line in file if line.endswith("\n")):  # a kill may have cut the last
-                if (row.get("step") or "").isdecimal():
-                    texts = {name: text for name, text in row.items() if name and isinstance(text, str)}
-                    yield int(texts.pop("step")), texts
-    except (OSError, csv.Error):
-        pass
-
-
-def as_number(text: str) -> float | None:
-    """A number, or None for a text."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def read_metrics(path: Path, damage: list[str] | None = None) -> dict[str, Value]:
+    """The last value of each column of numbers; what cannot be read is added to `damage`."""
+    values = last_values(path, [] if damage is None else damage)
+    return {name: Value(number if math.isfinite(number) else None, step) for name, (number, step) in values.items()}
 
 
 def read_step(checkpoint: Path) -> int | None:
@@ -174,7 +207,7 @@ def read_step(checkpoint: Path) -> int | None:
                 seen = False
                 for code, value, _ in pickletools.genops(file):
                     if seen and isinstance(value, int) and "PUT" not in code.name:
-                        return value
+                        return value if 0 <= value < GREATEST else None
                     seen = seen or value == "global_step"
     except Exception:  # a damaged archive can raise anything
         return None
@@ -224,7 +257,7 @@ def differing(configs: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     seen: dict[tuple[Any, ...], list[Any]] = {}
     for config in configs:
         for path, value in config.items():
-            values = seen.setdefault((path, *kinds(config, path)), [])
+            values = seen.setdefault((path, *map(str, kinds(config, path))), [])
             if value not in values:
                 values.append(value)
     varied = {path for (path, *_), values in seen.items() if len(values) > 1}
@@ -242,7 +275,7 @@ def kinds(config: dict[str, Any], path: str) -> Iterator[Any]:
 
 
 def table(folder: Path, runs: Sequence[Run], width: int | None, now: float) -> str:
-    """The runs of a folder for people, no line longer than `width`."""
+    """The runs of a folder for people, no line longer than `width`; nothing in it can do anything to a terminal."""
     counts = [(sum(run.state == state for run in runs), state) for state in STATES]
     title = f"{folder}: {len(runs)} runs: " if len(runs) > 1 else f"{folder}: 1 run: "
     title += ", ".join(f"{count} {state}" for count, state in counts if count)
@@ -267,7 +300,8 @@ def table(folder: Path, runs: Sequence[Run], width: int | None, now: float) -> s
         run.note or " ".join(f"{short[path]}={named(path, value)}" for path, value in run.differs.items())
         for run in runs
     ]
-    return "\n".join([title, *aligned(columns, last, width)])
+    columns = {visible(head): [visible(cell) for cell in cells] for head, cells in columns.items()}
+    return "\n".join([visible(title), *aligned(columns, [visible(each) for each in last], width)])
 
 
 def aligned(columns: dict[str, list[str]], last: list[str], width: int | None) -> Iterator[str]:
@@ -327,18 +361,19 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="a JSON list, with all values and full names")
     arguments = parser.parse_args()
     if not arguments.folder.is_dir():
-        parser.exit(1, f"error: {arguments.folder} is no folder; give the one that holds the runs\n")
+        message = f"error: {arguments.folder} is no folder; give the one that holds the runs"
+        parser.exit(1, visible_lines(message) + "\n")
     found = {
         folder: [run for run in runs if arguments.state in (None, run.state)]
         for folder, runs in find_runs(arguments.folder).items()
     }
     if arguments.json:
-        print(json.dumps([plain(run) for runs in found.values() for run in runs], indent=2))
+        print(json.dumps([plain(run) for runs in found.values() for run in runs], indent=2, default=str))
         return
     in_full = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     width = None if in_full else shutil.get_terminal_size().columns
     tables = [table(folder, runs, width, time.time()) for folder, runs in found.items() if runs]
-    print("\n\n".join(tables) or f"no such runs in {arguments.folder}")
+    print("\n\n".join(tables) or visible(f"no such runs in {arguments.folder}"))
 
 
 def plain(run: Run) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,9 +45,7 @@ SEEN = 8
 
 def run(cfg: DictConfig) -> None:
     """Sample what the config says; the model is rebuilt from the config stored with its weights."""
-    from langevin.build.check import check_model
-    from langevin.build.components import SAMPLING, is_conditional
-    from langevin.build.saved import override
+    from langevin.build.components import SAMPLING
     from langevin.config.validate import ConfigError, structure
 
     options = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in SAMPLING])
@@ -53,14 +53,29 @@ def run(cfg: DictConfig) -> None:
     if mistakes:
         raise ConfigError(mistakes)
 
-    from langevin.build.run import launch
-    from langevin.build.saved import load_model
     from langevin.checkpoint import find_checkpoint, folder_of
 
     path = find_checkpoint(Path(cfg.checkpoint))
+
+    from langevin.filling import filling
+    from langevin.training.processes import is_first_process
+
     out = Path(cfg.out) if cfg.out else folder_of(path) / "generated"
-    if (out / "samples.npz").exists() and not cfg.overwrite:
-        raise UserError(f"out={out}: holds a samples.npz already; choose another out=, or overwrite=true")
+    with filling(out) if is_first_process() else nullcontext():
+        fill(out, path, cfg)
+
+
+def fill(out: Path, path: Path, cfg: DictConfig) -> None:
+    """Sample from a checkpoint into a folder that no other process fills.
+
+    Raises:
+        UserError: when the folder holds the samples of other settings, or the config asks for what the model cannot do.
+    """
+    from langevin.build.check import check_model
+    from langevin.build.components import SAMPLING, is_conditional
+    from langevin.build.run import launch
+    from langevin.build.saved import load_model, override
+
     model = load_model(path, cfg.trust)
     chosen = override(model.cfg, cfg, SAMPLING)
     check_model(chosen, SAMPLING, model.facts)
@@ -79,13 +94,25 @@ def run(cfg: DictConfig) -> None:
     from langevin.samplers.generate import share
     from langevin.samplers.store import PictureStore
     from langevin.samplers.trajectory import Trajectory
+    from langevin.training.processes import is_first_process
+    from langevin.visible import visible
 
-    fabric = launch(cfg.accelerator, cfg.devices)
-    denoiser = model.denoiser.to(fabric.device)
-    about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(denoiser.network)}
-    record = {"samples": generator.record(denoiser, cfg.seed), "model": about}
+    about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
+    record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
     inverted = None if originals is None else hashlib.sha256(originals.images.tobytes()).hexdigest()
     store = PictureStore(out, "sample", {**record, "batch_size": cfg.batch_size, "inverted": inverted})
+    if inverted is not None:
+        record["inverted"] = inverted
+    if (out / "samples.npz").exists() and not cfg.overwrite:
+        refuse_others(out, {"num_samples": number, **record})
+        if is_whole(out, number, cfg.png, cfg.invert is not None, cfg.trajectory is not None):
+            if is_first_process():
+                store.remove()
+                said = f"{out / 'samples.npz'} is done: {number} images of step {model.step}, of the same settings"
+                print(visible(said))
+            return
+    fabric = launch(cfg.accelerator, cfg.devices)
+    denoiser = model.denoiser.to(fabric.device)
     if fabric.global_rank == 0:
         store.remove_others()
         if cfg.trajectory:  # is seen only where pictures are made
@@ -117,13 +144,57 @@ def run(cfg: DictConfig) -> None:
         write(out, store, batches, generator.asked(number), record)
         if cfg.png:
             write_pngs(out / "png", store, batches)
-        print(f"{out / 'samples.npz'}: {number} pictures of step {model.step}; look at {out / 'grid.png'}")
+        said = f"{out / 'samples.npz'}: {number} pictures of step {model.step}; look at {out / 'grid.png'}"
+        print(visible(said))
         if originals is not None:
             write_npz(out / "noise.npz", store.arrays("noise", batches), number)
             difference = originals.difference(store, batches)
-            print(f"{out / 'noise.npz'}: the noise they come from; {difference:.2f} of 255 levels off on average")
+            said = f"{out / 'noise.npz'}: the noise they come from; {difference:.2f} of 255 levels off on average"
+            print(visible(said))
         store.remove()
     fabric.barrier()
+
+
+def refuse_others(out: Path, record: dict[str, Any]) -> None:
+    """See that a folder's samples.npz was made by the settings of a record.
+
+    Raises:
+        UserError: when it was not, or does not say how it was made.
+    """
+    from langevin.config.identity import flatten
+    from langevin.measured import differing
+
+    message = f"out={out}: holds a samples.npz already; choose another out=, or overwrite=true"
+    held = record_in(out / "samples.npz")
+    if held is None:
+        raise UserError(f"{message}. How that was made is not recorded in it")
+    there, now = (dict(flatten(each)) for each in (held, json.loads(json.dumps(record))))
+    # Where the checkpoint lies does not matter: its weights have a digest.
+    if paths := [path for path in differing([there, now]) if path != "model.checkpoint"]:
+        lines = [f"  {path}: {there.get(path, 'absent')} there, {now.get(path, 'absent')} now" for path in paths]
+        raise UserError("\n".join([f"{message}. That was made with other settings:", *lines]))
+
+
+def record_in(path: Path) -> dict[str, Any] | None:
+    """How the samples in a samples.npz were made, and how many there are; None where it does not say."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays, zipfile.ZipFile(path) as archive:
+            record = json.loads(str(arrays["record"]))
+            with archive.open("arr_0.npy") as member:  # its shape alone: there may be many
+                np.lib.format.read_magic(member)
+                shape, _, _ = np.lib.format.read_array_header_1_0(member)
+        return {"num_samples": shape[0], **record}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile):
+        return None
+
+
+def is_whole(out: Path, number: int, png: bool, inverted: bool, trajectory: bool) -> bool:
+    """Whether all is there that a command writes beside samples.npz; a trajectory is always made again."""
+    names = ["grid.png", *(["noise.npz"] if inverted else [])]
+    names += [f"png/{index:06d}.png" for index in range(number)] if png else []
+    return not trajectory and all((out / name).is_file() for name in names)
 
 
 class Originals(NamedTuple):

@@ -22,7 +22,7 @@ def sessions_of(run_dir: Path) -> list[dict[str, Any]]:
     """
     try:
         found = json.loads((run_dir / FILE).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
@@ -47,4 +47,5 @@ def session(run_dir: Path, step: Callable[[], int] | None = None, **told: str) -
         if step is not None:
             now["to_step"] = step()
         now["seconds"] = round(time.monotonic() - began, 1)
-        write_json(run_dir / FILE, [*before, now])
+        if run_dir.is_dir():  # else it was removed, and is not made again for this
+            write_json(run_dir / FILE, [*before, now])

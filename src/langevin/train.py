@@ -20,6 +20,7 @@ from langevin.config.options import RUN_OPTIONS
 from langevin.config.types import plain
 from langevin.errors import UserError
 from langevin.sessions import session
+from langevin.visible import visible_lines
 
 if TYPE_CHECKING:
     import torch
@@ -195,7 +196,7 @@ def say(message: str) -> None:
     from langevin.training.processes import is_first_process
 
     if is_first_process():
-        print(message, flush=True)
+        print(visible_lines(message), flush=True)
 
 
 main = command("train", run, RUN_OPTIONS)

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import pickle
@@ -13,7 +14,9 @@ from helpers.commands import ROOT, call, wait_for
 from PIL import Image
 
 from langevin.checkpoint import RECORD
+from langevin.filling import filling
 from langevin.interrupt import STATUS
+from langevin.samplers.store import PictureStore
 
 
 def sample(checkpoint, out, *overrides, num_samples=6):
@@ -167,14 +170,84 @@ def test_guidance_can_be_chosen_and_taken_back(labelled, train, tmp_path):
         assert np.array_equal(pictures(guided, tmp_path / str(number), override), without), override
 
 
-def test_an_earlier_samples_file_is_kept_unless_told_otherwise(plain, tmp_path):
-    first = pictures(plain, tmp_path)
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["seed=5"], "  samples.seed: 0 there, 5 now"),
+        (["sampler.steps=1"], "  samples.sampler.steps: 2 there, 1 now"),
+        (["labels=3"], "  samples.labels: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] there, [3] now"),
+        (["num_samples=7"], "  num_samples: 6 there, 7 now"),
+    ],
+    ids=str,
+)
+def test_an_earlier_samples_file_is_kept_unless_told_otherwise(labelled, tmp_path, overrides, line):
+    first = pictures(labelled, tmp_path)
     before = (tmp_path / "samples.npz").read_bytes()
-    result = sample(plain, tmp_path, "seed=5")
+    result = sample(labelled, tmp_path, *overrides)
     assert result.status == 1
-    assert f"out={tmp_path}: holds a samples.npz already; choose another out=, or overwrite=true" in result.err
+    message = f"out={tmp_path}: holds a samples.npz already; choose another out=, or overwrite=true. That was made with"
+    assert message in result.err
+    assert line in result.err.splitlines()
     assert (tmp_path / "samples.npz").read_bytes() == before
-    assert not np.array_equal(pictures(plain, tmp_path, "seed=5", "overwrite=true"), first)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.png", "samples.npz"]
+    assert not np.array_equal(pictures(labelled, tmp_path, *overrides, "overwrite=true"), first)
+
+
+@pytest.mark.parametrize("content", ["nothing", "no record", "record"])
+def test_a_samples_file_that_does_not_say_how_it_was_made_is_kept(plain, tmp_path, content):
+    path = tmp_path / "samples.npz"
+    arrays = {"arr_0": np.zeros((6, 8, 8, 1), np.uint8)} | ({"record": np.array("[]")} if content == "record" else {})
+    path.write_bytes(b"") if content == "nothing" else np.savez(path, **arrays)
+    before = path.read_bytes()
+    result = sample(plain, tmp_path)
+    assert result.status == 1
+    assert "holds a samples.npz already" in result.err
+    assert "is not recorded" in result.err
+    assert path.read_bytes() == before
+
+
+def test_what_is_done_is_not_made_again(plain, tmp_path, made):
+    run = tmp_path / "run"
+    shutil.copytree(plain, run)
+    arguments = ["num_samples=6", "batch_size=4"]
+    assert call("sample", f"checkpoint={run}", *arguments).status == 0
+    out = run / "generated"
+    contents = {path.name: path.read_bytes() for path in out.iterdir()}
+    made.clear()
+    moved = run.rename(tmp_path / "moved") / "generated"
+    again = call("sample", f"checkpoint={tmp_path / 'moved'}", *arguments)
+    assert again.status == 0, again.err
+    assert f"{moved / 'samples.npz'} is done: 6 images of step 6" in again.out
+    assert not made
+    with_pngs = call("sample", f"checkpoint={tmp_path / 'moved'}", *arguments, "png=true")
+    assert with_pngs.status == 0, with_pngs.err
+    assert len(list((moved / "png").iterdir())) == 6
+    with np.load(moved / "samples.npz") as file, np.load(io.BytesIO(contents["samples.npz"])) as first:
+        assert np.array_equal(file["arr_0"], first["arr_0"])
+    made.clear()
+    assert "is done" in call("sample", f"checkpoint={tmp_path / 'moved'}", *arguments, "png=true").out
+    assert not made
+
+
+def test_two_at_once_are_refused(plain, tmp_path, made):
+    """The second does nothing at all: what the first keeps on its way is still there."""
+    out = tmp_path / "out"
+    kept = PictureStore(out, "sample", {"seed": 0})
+    with filling(out):
+        kept.put([0, 1], {"images": np.zeros((2, 1, 8, 8), np.uint8)})
+        for options in ([], ["seed=1"], ["overwrite=true"]):
+            result = sample(plain, out, *options)
+            assert result.status == 1
+            assert result.err == (
+                f"error: out={out}: another process is filling that folder; wait for it, or choose another out=\n"
+            )
+        measured = call("evaluate", f"checkpoint={plain}", "metrics=[class_accuracy]", "num_samples=6", f"out={out}")
+        assert measured.status == 1
+        assert "another process is filling that folder" in measured.err
+        assert kept.get([0, 1]) is not None
+        assert not made
+    kept.remove()
+    assert len(pictures(plain, out)) == 6
 
 
 def test_the_model_is_rebuilt_from_what_its_checkpoint_says(plain, tmp_path):

@@ -145,6 +145,37 @@ def test_runs_of_which_little_is_there(capsys, monkeypatch, tmp_path, out):
     assert data["runs"][2]["batch_size"] is None
 
 
+def test_a_spoilt_run_is_told_and_the_others_are_shown(capsys, monkeypatch, tmp_path, out):
+    folder, rows = tmp_path / "runs", [{"step": 1, "train/loss": 0.5}]
+    runs = {name: make_run(folder, name, rows=rows) for name in ("cyclic", "good", "great", "list", "long", "zeros")}
+    (runs["cyclic"] / "config.yaml").write_text("trainer: {max_steps: 2}\na: &a [*a]\n")
+    (runs["great"] / "metrics.json").write_text(
+        f'{{"metrics": {{"fid": 1{"0" * 400}}}, "model": {{"step": 1{"0" * 400}}}, "protocol": {{"metrics": {{}}}}}}'
+    )
+    (runs["great"] / "sessions.json").write_text(f'[{{"seconds": 1{"0" * 400}}}, {{"seconds": 1e300}}]')
+    (runs["list"] / "metrics.json").write_text("[1]")
+    (runs["list"] / "sessions.json").write_text("[" * 100_000)
+    for name, row in (("long", b"9" * 5000 + b",1\n"), ("zeros", bytes(200) + b"\n")):
+        with (runs[name] / "metrics.csv").open("ab") as file:
+            file.write(row)
+    os.utime(runs["zeros"] / "metrics.csv", (1e12, 1e12))  # beyond the year 9999
+    report(capsys, monkeypatch, folder, "--out", out)
+    data = Content(out).data
+    assert [run["name"] for run in data["runs"]] == sorted(runs)
+    assert [run["state"] for run in data["runs"]] == ["failed", *["unfinished"] * 5]
+    assert data["runs"][0]["note"] == "config.yaml is damaged: it is nested without end"
+    (loss,) = data["curves"]
+    assert [curve["y"] for curve in loss["runs"]] == [[0.5]] * 6
+    for place in (
+        "great/metrics.json is no",
+        "list/metrics.json is no",
+        "long/metrics.csv: not",
+        "zeros/metrics.csv: not",
+    ):
+        assert any(place in fault for fault in data["faults"]), place
+    assert len(data["faults"]) == 4
+
+
 def test_names_in_several_folders(capsys, monkeypatch, tmp_path, out):
     runs = [make_run(tmp_path / folder, "run", change={"seed": seed}) for seed, folder in enumerate("ab")]
     report(capsys, monkeypatch, *runs, "--out", out)

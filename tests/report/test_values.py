@@ -6,7 +6,7 @@ import pytest
 from helpers.commands import call
 from report_helpers import evaluated, make_protocol, protocol_in_training
 
-from langevin.report.curves import Logged
+from langevin.logged import Logged
 from langevin.report.values import grouped, points_of
 
 CHANGES = {

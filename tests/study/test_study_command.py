@@ -9,7 +9,7 @@ from scipy import stats
 from study_helpers import MEASURED, QUIET, rows, saved, study, write
 
 from langevin.sessions import FILE, sessions_of
-from langevin.study.table import FILES
+from langevin.study.table import FILES, escaped
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,8 @@ def test_values_of_different_protocols_are_no_columns_of_one_table(copied):
     write(copied, measures={"train/loss": "down"})
     study(copied, "table")
     protocol.unlink()
-    assert "cannot be read" in study(copied, "table", status=1).err
+    assert f"missing: {run.name}: {protocol}, by which" in study(copied, "table").out
+    assert len(rows(copied / "table.csv")) == 3
 
 
 def test_runs_of_different_code_are_marked(copied):
@@ -187,8 +188,20 @@ def test_a_folder_that_holds_another_run_is_refused(copied):
         assert "optimizer.lr: 0.05 in the run, 0.03 in the study" in said.err
     config.write_text(text.replace("seed: 1", "seed: 7"))
     assert "seed: 7 in the run, 1 in the study" in study(copied, "table", status=1).err
-    config.write_text("a: [")
-    assert "cannot be read (ParserError); remove the folder" in study(copied, "table", status=1).err
+
+
+@pytest.mark.parametrize("content", ["a: [", "a: &a [*a]", "- 1"], ids=["cut", "cyclic", "list"])
+def test_a_damaged_run_is_missing_and_the_others_make_a_table(copied, content):
+    before = saved(copied)
+    config = next(copied.glob("runs/fast-seed1-*")) / "config.yaml"
+    config.write_text(content)
+    said = study(copied, status=1)
+    assert f"{config} cannot be read (" in said.err.partition("not done: ")[2]
+    assert f"missing: {config.parent.name}: {config} cannot be read (" in said.out
+    assert "0 of them to train" in said.out
+    assert saved(copied) == before
+    assert config.read_text() == content
+    assert len(rows(copied / "table.csv")) == 3
 
 
 def test_a_measure_that_no_run_has(copied):
@@ -199,3 +212,11 @@ def test_a_measure_that_no_run_has(copied):
     write(copied, measures={"eval/cl*": "up"})
     study(copied, "table")
     assert "## eval/class_accuracy (higher is better)" in (copied / "table.md").read_text()
+
+
+def test_latex_takes_every_text():
+    text = "\\ { } $ & # _ % ~ ^ [ *\n\x1b"
+    assert escaped(text) == (
+        r"\textbackslash{} \{ \} \$ \& \# \_ \% \textasciitilde{} \textasciicircum{} {[} {*}"
+        r"\textbackslash{}n\textbackslash{}x1b"
+    )

@@ -10,6 +10,7 @@ from langevin.files import write_atomically
 from langevin.report.content import chosen, content_of
 from langevin.report.page import page
 from langevin.report.pictures import fitting, pictures_of
+from langevin.visible import visible_lines
 
 LIMIT = 9_500_000
 """Bytes of a page, to which the pictures shown are limited."""
@@ -59,9 +60,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     try:
-        print(report(arguments.runs, arguments.out, arguments.grids, arguments.vary))
+        print(visible_lines(report(arguments.runs, arguments.out, arguments.grids, arguments.vary)))
     except UserError as error:
-        parser.exit(1, f"error: {error}\n")
+        parser.exit(1, visible_lines(f"error: {error}\n"))
 
 
 if __name__ == "__main__":

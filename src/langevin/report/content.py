@@ -1,7 +1,6 @@
 """What a report tells of runs, as plain values: read from their folders, without torch."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -11,15 +10,18 @@ from typing import Any
 from langevin import __version__
 from langevin.config.identity import deciding, flatten
 from langevin.errors import UserError
-from langevin.report.curves import SPEED, Curve, is_evaluated, logged_in, seconds_of, thinned
-from langevin.report.values import grouped, points_of
-from langevin.runs import Run, differing, find_runs, named, read_config, read_rows, short_names
+from langevin.logged import Series, read_logged
+from langevin.report.curves import SPEED, Curve, is_evaluated, seconds_of, thinned
+from langevin.report.values import finite, grouped, points_of
+from langevin.runs import Run, differing, find_runs, named, read_config, short_names
 from langevin.sessions import sessions_of
 
 POINTS = 1000
 """About how many points of a curve are drawn, and of all runs together, of one column, eight times as many."""
 FEWEST_POINTS = 200
 TIME = "%Y-%m-%d %H:%M"
+LONGEST = 1e12
+"""Seconds of a duration that is shown."""
 
 
 def chosen(places: Sequence[Path]) -> list[tuple[Path, Run]]:
@@ -59,13 +61,16 @@ def content_of(runs: Sequence[tuple[Path, Run]], vary: Sequence[str], now: datet
     told: list[dict[str, Any]] = []
     columns, points, faults = [], [], []  # each run's; only thinned curves are kept
     for (run_dir, run), config, own, name in zip(runs, configs, differs, names, strict=True):
-        logged = logged_in(read_rows(run_dir / "metrics.csv"))
+        logged = read_logged(run_dir / "metrics.csv")
+        if logged.damage:
+            faults.append(f"{run_dir / 'metrics.csv'}: not all of it can be read ({logged.damage})")
         measured, unread = points_of(run_dir, logged)
         columns.append({each: thinned(found, most) for each, found in logged.columns.items() if not is_evaluated(each)})
         points.append(measured)
         faults += unread
         batch_size = config.get("batch_size")
-        seconds = seconds_of(logged.columns.get(SPEED, []), batch_size) if isinstance(batch_size, int) else None
+        speed = logged.columns.get(SPEED, Series())
+        seconds = seconds_of(speed, batch_size) if isinstance(batch_size, int) else None
         told.append(
             {
                 "name": name,
@@ -77,9 +82,9 @@ def content_of(runs: Sequence[tuple[Path, Run]], vary: Sequence[str], now: datet
                 "max_steps": run.max_steps,
                 "batch_size": batch_size if isinstance(batch_size, int) else None,
                 "speed": run.images_per_second,
-                "time": None if seconds is None else str(timedelta(seconds=round(seconds))),
+                "time": duration(seconds),
                 "sessions": sessions_told(run_dir),
-                "updated": datetime.fromtimestamp(run.updated).strftime(TIME) if run.updated else None,
+                "updated": date(run.updated) if run.updated else None,
                 "differs": {
                     short[path]: {"text": named(path, value), "number": number(value)} for path, value in own.items()
                 },
@@ -145,19 +150,32 @@ def text(value: Any) -> str:
 
 def number(value: Any) -> float | None:
     """A value that has a place on an axis; None for others."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
+    return None if isinstance(value, bool) else finite(value)
+
+
+def duration(seconds: Any) -> str | None:
+    """A time in hours, minutes and seconds; None where it is none."""
+    known = finite(seconds)
+    return None if known is None or abs(known) >= LONGEST else str(timedelta(seconds=round(known)))
+
+
+def date(seconds: float) -> str | None:
+    """A time since 1970, as people write it; None where the calendar does not go so far."""
+    try:
+        return datetime.fromtimestamp(seconds).strftime(TIME)
+    except (OverflowError, OSError, ValueError):
+        return None
 
 
 def sessions_told(run_dir: Path) -> dict[str, Any]:
     """What has worked on a run: its last command, every machine and version of the code, the time of all sessions."""
     sessions = sessions_of(run_dir)
-    known = [each["seconds"] for each in sessions if isinstance(each.get("seconds"), int | float)]
+    known = [seconds for each in sessions if (seconds := finite(each.get("seconds"))) is not None]
     return {
         "command": str(sessions[-1].get("command", "")) if sessions else "",
         "hardware": list(dict.fromkeys(str(each["hardware"]) for each in sessions if "hardware" in each)),
         "code": list(dict.fromkeys(str(each["code"]) for each in sessions if "code" in each)),
-        "wall_time": str(timedelta(seconds=round(sum(known)))) if known else None,
+        "wall_time": duration(sum(known)) if known else None,
         "killed": len(sessions) - len(known),
     }
 

@@ -1,12 +1,12 @@
 """What a run has logged, column by column, thinned out to what can be seen."""
 
-import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
-from langevin.runs import PROTOCOL, as_number
+import numpy as np
+from numpy.typing import NDArray
+
+from langevin.logged import Series
 
 EVALUATED = "eval/"
 SPEED = "train/images_per_second"
@@ -36,74 +36,61 @@ class Curve:
     bad_steps: list[int]
 
 
-class Logged(NamedTuple):
-    """A `metrics.csv`.
-
-    Attributes:
-        columns: the numbers, each with its step.
-        protocols: by steps, the names of the protocols of the evaluated values.
-    """
-
-    columns: dict[str, list[tuple[int, float]]]
-    protocols: dict[int, str]
-
-
-def logged_in(rows: Iterable[tuple[int, dict[str, str]]]) -> Logged:
-    """What stands in some rows of texts, each with its step."""
-    logged = Logged({}, {})
-    for step, row in rows:
-        if protocol := row.pop(PROTOCOL, ""):
-            logged.protocols[step] = protocol
-        for name, text in row.items():
-            if text and (number := as_number(text)) is not None:
-                logged.columns.setdefault(name, []).append((step, number))
-    return logged
-
-
 def is_evaluated(column: str) -> bool:
     """Whether a column's values have protocols."""
     return column.startswith(EVALUATED)
 
 
-def thinned(points: Sequence[tuple[int, float]], most: int) -> Curve:
+def arrays_of(series: Series) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Its steps and values."""
+    steps = [np.frombuffer(steps, np.int64) for steps, _ in series.blocks]
+    values = [np.frombuffer(values, np.float64) for _, values in series.blocks]
+    return (np.concatenate(steps), np.concatenate(values)) if steps else (np.empty(0, np.int64), np.empty(0))
+
+
+def thinned(series: Series, most: int) -> Curve:
     """A curve of about `most` points: the first, the last, and of each stretch the least and the greatest."""
-    bad = [step for step, value in points if not math.isfinite(value)]
-    kept = list(points)
-    means = None
-    if len(points) > most:
+    steps, values = arrays_of(series)
+    finite = np.isfinite(values)
+    kept = np.arange(len(values))
+    means: tuple[list[float], list[float], list[int]] | None = None
+    if len(values) > most:
         number = max(1, most // 2)
-        ends = [len(points) * i // number for i in range(number + 1)]
-        stretches = [points[start:end] for start, end in pairwise(ends)]
-        kept = [points[0], *(point for stretch in stretches for point in extremes(stretch)), points[-1]]
-        kept = [point for point, before in zip(kept, [None, *kept], strict=False) if point is not before]
-        finite = [part for stretch in stretches if (part := [point for point in stretch if math.isfinite(point[1])])]
-        means = (
-            [math.fsum(step for step, _ in part) / len(part) for part in finite],
-            [math.fsum(value for _, value in part) / len(part) for part in finite],
-            [len(part) for part in finite],
-        )
+        ends = [len(values) * i // number for i in range(number + 1)]
+        chosen = {0, len(values) - 1}
+        means = ([], [], [])
+        for start, end in pairwise(ends):
+            inside = finite[start:end]
+            chosen.update(start + at for at in extremes(values[start:end], inside))
+            if count := int(inside.sum()):
+                # Divided before the sum, which may be beyond what a number can hold.
+                means[0].append(float((steps[start:end][inside] / count).sum()))
+                means[1].append(float((values[start:end][inside] / count).sum()))
+                means[2].append(count)
+        kept = np.array(sorted(chosen))
+    bad = steps[~finite]
     return Curve(
-        x=[step for step, _ in kept],
-        y=[value if math.isfinite(value) else None for _, value in kept],
+        x=steps[kept].tolist(),
+        y=[value if is_finite else None for value, is_finite in zip(values[kept].tolist(), finite[kept], strict=True)],
         means=means,
-        rows=len(points),
+        rows=len(values),
         bad=len(bad),
-        bad_steps=bad[:SHOWN_BAD],
+        bad_steps=bad[:SHOWN_BAD].tolist(),
     )
 
 
-def extremes(stretch: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """The points of the least and the greatest value, and the first that is not finite, in their order."""
-    finite = [index for index, (_, value) in enumerate(stretch) if math.isfinite(value)]
-    kept = {next((index for index, (_, value) in enumerate(stretch) if not math.isfinite(value)), None)}
-    if finite:
-        kept |= {pick(finite, key=lambda index: stretch[index][1]) for pick in (min, max)}
-    return [stretch[index] for index in sorted(index for index in kept if index is not None)]
+def extremes(values: NDArray[np.float64], finite: NDArray[np.bool_]) -> set[int]:
+    """Where the least and the greatest of some values are, and the first that is not finite."""
+    kept = set() if finite.all() else {int(finite.argmin())}
+    if finite.any():
+        kept |= {int(np.where(finite, values, np.inf).argmin()), int(np.where(finite, values, -np.inf).argmax())}
+    return kept
 
 
-def seconds_of(speed: Sequence[tuple[int, float]], batch_size: int) -> float | None:
+def seconds_of(speed: Series, batch_size: int) -> float | None:
     """How long training took by its logged speed, in seconds; None where no speed is logged."""
-    known = [(step, rate) for step, rate in speed if math.isfinite(rate) and rate > 0]
-    if not known:
+    steps, rates = arrays_of(speed)
+    known = np.isfinite(rates) & (rates > 0)
+    if not known.any():
         return None
-    return sum((step - before) * batch_size / rate for (before, _), (step, rate) in pairwise([(0, 1.0), *known]))
+    return float((np.diff(steps[known], prepend=0) * (batch_size / rates[known])).sum())

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from langevin.errors import UserError
+from langevin.logged import Logged
 from langevin.measured import FILE, differing, may_vary, read_measured
 from langevin.protocol import digest, of_value
-from langevin.report.curves import EVALUATED, Logged, is_evaluated
-from langevin.runs import kinds, named, short_names
+from langevin.report.curves import EVALUATED, is_evaluated
+from langevin.runs import GREATEST, kinds, named, short_names
 
 
 class Point(NamedTuple):
@@ -51,7 +52,7 @@ def points_of(run_dir: Path, logged: Logged) -> tuple[list[Point], list[str]]:
             faults.append(str(error))
             continue
         source = str(path.relative_to(run_dir))
-        model_step = measured.step if isinstance(measured.step, int) else None
+        model_step = measured.step if isinstance(measured.step, int) and abs(measured.step) < GREATEST else None
         for value_name, value in measured.values.items():
             flat = measured.protocols[value_name]
             points.append(Point(value_name, model_step, finite(value), flat, "", source))
@@ -62,7 +63,7 @@ def read_protocol(path: Path) -> dict[str, Any] | None:
     """A protocol of values in training; None where it cannot be read."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
@@ -71,13 +72,16 @@ def concerning(protocol: Mapping[str, Any] | None, name: str) -> dict[str, Any] 
     """What of a protocol concerns a value; None where it says nothing of it."""
     try:
         return None if protocol is None else of_value(protocol, name)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def finite(value: Any) -> float | None:
     """A number that can be drawn; None for others."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    try:
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    except OverflowError:  # a whole number beyond all of them
+        return None
 
 
 def grouped(

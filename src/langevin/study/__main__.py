@@ -9,6 +9,7 @@ from pathlib import Path
 from langevin.cli import LAUNCHER, calm_threads, fail
 from langevin.errors import UserError
 from langevin.interrupt import listen
+from langevin.visible import visible
 
 DESCRIPTION = """Runs the grid of FOLDER/study.yaml, what is missing or unfinished of it, and makes its table from what
 is there. The grid is run here, one run after the other, or by another of Hydra's launchers: -- hydra/launcher=slurm"""
@@ -58,10 +59,10 @@ def work(folder: Path, task: str | None, out: Path | None, overrides: list[str])
     if mistakes:
         raise StudyError(study.folder / FILE, mistakes)
     for factor, texts in unacknowledged(study, found).items():
-        print(f"confounded: {factor}: {', '.join(texts)}", flush=True)
+        print(visible(f"confounded: {factor}: {', '.join(texts)}"), flush=True)
     failed = run(grid, hydra) if task != "table" else []
     for line in failed:
-        print(f"not done: {line}", file=sys.stderr, flush=True)
+        print(visible(f"not done: {line}"), file=sys.stderr, flush=True)
     if task != "run":
         from langevin.study.figure import FILE as FIGURE
         from langevin.study.figure import draw
@@ -71,9 +72,10 @@ def work(folder: Path, task: str | None, out: Path | None, overrides: list[str])
         results, place = gather(grid), out or study.folder
         write_table(place, grid, results, found)
         draw(place, grid, results)
-        print(f"{place}: {', '.join([*FILES, FIGURE])} of {len(results.found)} results, {len(results.missing)} missing")
+        total = f"{len(results.found)} results, {len(results.missing)} missing"
+        print(visible(f"{place}: {', '.join([*FILES, FIGURE])} of {total}"))
         for line in results.missing:
-            print(f"missing: {line}")
+            print(visible(f"missing: {line}"))
     if failed:
         sys.exit(1)
 

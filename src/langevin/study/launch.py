@@ -24,7 +24,8 @@ from langevin.errors import UserError
 from langevin.interrupt import STATUS, Interrupted, listen, received, requeue
 from langevin.sessions import session
 from langevin.study.cells import Cell, Grid, quoted
-from langevin.study.results import is_evaluated, state
+from langevin.study.results import DamagedError, is_evaluated, state
+from langevin.visible import visible, visible_lines
 
 
 def run(grid: Grid, hydra: Sequence[str]) -> list[str]:
@@ -39,14 +40,17 @@ def run(grid: Grid, hydra: Sequence[str]) -> list[str]:
     """
     os.environ[SWEEP] = f"study={grid.study.name}"
     runs = [(cell, seed) for seed in grid.study.seeds for cell in grid.trained]
+    states = {grid.run_dir(*each): state_or_damage(grid, *each) for each in runs}
     jobs = {
         grid.run_dir(cell, seed): [*cell.overrides, f"++name={quoted(grid.run_dir(cell, seed).name)}", f"++seed={seed}"]
         for cell, seed in runs
-        if state(grid, cell, seed)
+        for why, is_damaged in [states[grid.run_dir(cell, seed)]]
+        if why and not is_damaged  # what is damaged is not written over
     }
-    print(f"{grid.study.folder}: {len(runs)} runs in {grid.output_dir}, {len(jobs)} of them to train", flush=True)
+    total = f"{len(runs)} runs in {grid.output_dir}, {len(jobs)} of them to train"
+    print(visible(f"{grid.study.folder}: {total}"), flush=True)
     failed = launch("train", jobs, hydra)
-    undone = {grid.run_dir(cell, seed): state(grid, cell, seed) for cell, seed in runs}
+    undone = {grid.run_dir(*each): state_or_damage(grid, *each)[0] for each in runs}
     undone = {place: failed.get(place, why) for place, why in undone.items() if why}
     if grid.study.evaluates:
         trained = [(cell, seed) for cell, seed in runs if grid.run_dir(cell, seed) not in undone]
@@ -54,14 +58,25 @@ def run(grid: Grid, hydra: Sequence[str]) -> list[str]:
     return [f"{place}: {why}" for place, why in undone.items()]
 
 
+def state_or_damage(grid: Grid, cell: Cell, seed: int) -> tuple[str, bool]:
+    """Why a run is not done, empty where it is; and whether that is because it cannot be read."""
+    try:
+        return state(grid, cell, seed), False
+    except DamagedError as error:
+        return str(error), True
+
+
 def evaluate_all(grid: Grid, trained: Sequence[tuple[Cell, int]], hydra: Sequence[str]) -> dict[Path, str]:
     """Make the evaluations that are missing of runs; those that could not be made, and why."""
-    missing = {
-        grid.evaluation_dir(cell, seed, evaluation): (cell, seed, evaluation)
-        for cell, seed in trained
-        for evaluation in grid.evaluated
-        if not is_evaluated(grid, cell, seed, evaluation)
-    }
+    missing, damaged = {}, {}
+    for cell, seed in trained:
+        for evaluation in grid.evaluated:
+            place = grid.evaluation_dir(cell, seed, evaluation)
+            try:
+                if not is_evaluated(grid, cell, seed, evaluation):
+                    missing[place] = (cell, seed, evaluation)
+            except DamagedError as error:  # is not written over
+                damaged[place] = str(error)
     jobs = {
         place: [
             *evaluation.overrides,
@@ -71,9 +86,10 @@ def evaluate_all(grid: Grid, trained: Sequence[tuple[Cell, int]], hydra: Sequenc
         ]
         for place, (cell, seed, evaluation) in missing.items()
     }
-    print(f"{grid.study.folder}: {len(jobs)} evaluations to make", flush=True)
+    print(visible(f"{grid.study.folder}: {len(jobs)} evaluations to make"), flush=True)
     failed = launch("evaluate", jobs, hydra)
-    return {place: failed.get(place, "not evaluated") for place in missing if not is_evaluated(grid, *missing[place])}
+    undone = {place: failed.get(place, "not evaluated") for place in missing if not is_evaluated(grid, *missing[place])}
+    return damaged | undone
 
 
 def launch(command: str, jobs: Mapping[Path, Sequence[str]], hydra: Sequence[str]) -> dict[Path, str]:
@@ -108,7 +124,11 @@ def launch(command: str, jobs: Mapping[Path, Sequence[str]], hydra: Sequence[str
         try:
             returned = launcher.launch(overrides, initial_job_idx=0)
         except Exception as error:  # submitit's, of a job that died without a word
-            print(f"error: a job has died, others in the queue run on: {error}", file=sys.stderr, flush=True)
+            print(
+                visible_lines(f"error: a job has died, others in the queue run on: {error}"),
+                file=sys.stderr,
+                flush=True,
+            )
             return {}
     return {place: each.return_value for place, each in zip(jobs, returned, strict=True) if each.return_value}
 
@@ -133,7 +153,7 @@ def work(command: str, cfg: DictConfig) -> str | None:
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(visible_lines(f"error: {error}"), file=sys.stderr, flush=True)
         return " ".join(str(error).split()) or type(error).__name__
     return None
 

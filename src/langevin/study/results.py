@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from langevin.build.components import SAMPLING
 from langevin.checkpoint import ends_of
 from langevin.config.types import plain
 from langevin.errors import UserError
+from langevin.logged import PROTOCOL, as_number, texts_at
 from langevin.measured import DERIVED, differing, read_measured
 from langevin.measured import FILE as METRICS
 from langevin.protocol import digest, of_value
-from langevin.runs import PROTOCOL, as_number, held_locks, read_rows, read_run, read_step
+from langevin.runs import held_locks, read_run, read_step
 from langevin.sessions import sessions_of
 from langevin.study.cells import Cell, Grid, trained_values
 from langevin.study.confounds import covered, varied
@@ -30,6 +29,10 @@ FOLLOWS = {
     DERIVED: SAMPLING,
 }
 """What of a protocol follows from which groups of the config."""
+
+
+class DamagedError(UserError):
+    """A run, or its evaluation, that cannot be read: it is missing, and the others are not."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def state(grid: Grid, cell: Cell, seed: int) -> str:
     """Why a run is not done; empty where it is.
 
     Raises:
+        DamagedError: when it cannot be read.
         UserError: when its folder holds another run, or it has been trained for longer than the study says.
     """
     run_dir, steps = grid.run_dir(cell, seed), cell.cfg.trainer.max_steps
@@ -98,14 +102,15 @@ def refuse_another(run_dir: Path, cell: Cell, seed: int) -> None:
     """See that a run's folder holds the run that its name says.
 
     Raises:
+        DamagedError: when that cannot be read.
         UserError: when it does not.
     """
     try:
         held = OmegaConf.load(run_dir / CONFIG)
         assert isinstance(held, DictConfig)
         values = {**trained_values(plain(held)), "seed": held.get("seed")}
-    except (OSError, ValueError, AssertionError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{run_dir / CONFIG} cannot be read ({type(error).__name__}); remove the folder") from error
+    except Exception as error:  # the loader's of damaged files may be anything
+        raise DamagedError(f"{run_dir / CONFIG} cannot be read ({type(error).__name__}); remove the folder") from error
     asked = {**cell.decides, "seed": seed}
     if paths := differing([values, asked]):
         lines = "\n".join(
@@ -119,10 +124,13 @@ def is_evaluated(grid: Grid, cell: Cell, seed: int, evaluation: Cell) -> bool:
     """Whether a run has been evaluated at its last step.
 
     Raises:
-        UserError: when what the evaluation has written is damaged.
+        DamagedError: when what the evaluation has written cannot be read.
     """
     path = grid.evaluation_dir(cell, seed, evaluation) / METRICS
-    return path.is_file() and read_measured(path).step == cell.cfg.trainer.max_steps
+    try:
+        return path.is_file() and read_measured(path).step == cell.cfg.trainer.max_steps
+    except UserError as error:
+        raise DamagedError(f"{error}; remove it") from error
 
 
 def gather(grid: Grid) -> Results:
@@ -134,17 +142,25 @@ def gather(grid: Grid) -> Results:
     found, missing = [], []
     for cell in grid.trained:
         for seed in grid.study.seeds:
-            if why := state(grid, cell, seed):
-                missing.append(f"{grid.run_dir(cell, seed).name}: {why}")
-            elif not grid.study.evaluates:
-                found.append(of_training(grid, cell, seed))
-            else:
-                for evaluation in grid.evaluated:
-                    place = grid.evaluation_dir(cell, seed, evaluation)
+            name = grid.run_dir(cell, seed).name
+            try:
+                if why := state(grid, cell, seed):
+                    missing.append(f"{name}: {why}")
+                    continue
+                if not grid.study.evaluates:
+                    found.append(of_training(grid, cell, seed))
+            except DamagedError as error:
+                missing.append(f"{name}: {error}")
+                continue
+            for evaluation in grid.evaluated if grid.study.evaluates else ():
+                place = grid.evaluation_dir(cell, seed, evaluation)
+                try:
                     if is_evaluated(grid, cell, seed, evaluation):
                         found.append(of_evaluation(grid, cell, seed, evaluation))
                     else:
-                        missing.append(f"{grid.run_dir(cell, seed).name}, {place.name}: not evaluated")
+                        missing.append(f"{name}, {place.name}: not evaluated")
+                except DamagedError as error:
+                    missing.append(f"{name}, {place.name}: {error}")
     if not found:
         lines = "\n".join(f"  {line}" for line in missing)
         raise UserError(f"{grid.output_dir}: nothing of the study is done yet; run it first:\n{lines}")
@@ -157,10 +173,10 @@ def of_training(grid: Grid, cell: Cell, seed: int) -> Result:
     """What a run measured at its last step.
 
     Raises:
-        UserError: when the protocol of that is lost.
+        DamagedError: when the protocol of that is lost.
     """
     run_dir, step = grid.run_dir(cell, seed), cell.cfg.trainer.max_steps
-    row = {name: text for at, texts in read_rows(run_dir / "metrics.csv") if at == step for name, text in texts.items()}
+    row = texts_at(run_dir / "metrics.csv", step)
     name = row.pop(PROTOCOL, "")
     values = {key: number for key, text in row.items() if (number := as_number(text)) is not None}
     protocols = {}
@@ -170,8 +186,8 @@ def of_training(grid: Grid, cell: Cell, seed: int) -> Result:
             record = json.loads(path.read_text())
             of_samples = [key for key in values if key.startswith("eval/")]
             protocols = {key: of_value(record, key.removeprefix("eval/")) for key in of_samples}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}, by which the values of that run came about, cannot be read") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DamagedError(f"{path}, by which the values of that run came about, cannot be read") from error
     return Result(cell.arms, seed, run_dir, values, protocols, name, versions_of(run_dir))
 
 

@@ -11,12 +11,15 @@ from langevin.study.compare import Difference, Row, differences_of, rows_of
 from langevin.study.confounds import concerns, is_known, unacknowledged
 from langevin.study.estimate import CONFIDENCE, Estimate, verdict
 from langevin.study.results import Results
+from langevin.visible import visible
 
 FILES = ("table.md", "table.csv", "table.tex")
 PERCENT = f"{CONFIDENCE * 100:.0f} %"
 INTERVAL = f"{PERCENT} interval"
 ESCAPES = str.maketrans(
-    {c: f"\\{c}" for c in "_%&#$"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    {c: f"\\{c}" for c in "_%&#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {c: f"{{{c}}}" for c in "[*"}  # at the beginning of a row they would belong to the line end before
 )
 
 
@@ -119,7 +122,8 @@ def latex(grid: Grid, results: Results, found: Mapping[str, Sequence[str]]) -> s
     """The means with their intervals as a `tabular`, which needs no package."""
     study = grid.study
     measures = {measure: rows_of(results, measure) for measure in study.measures}
-    lines = [f"% {study.question}", *(f"% {line}".replace("**", "") for line in about(grid, results, found))]
+    comments = [study.question, *(line.replace("**", "") for line in about(grid, results, found))]
+    lines = [f"% {line}" for comment in comments for line in comment.splitlines()]
     lines += [rf"\begin{{tabular}}{{{'l' * len(study.arms)}{'r' * len(measures)}}}", r"\hline"]
     heads = [rf"{escaped(results.names[measure])} $\{better}arrow$" for measure, better in study.measures.items()]
     lines += [" & ".join([*map(escaped, study.arms), *heads]) + r" \\", r"\hline"]
@@ -138,5 +142,5 @@ def half_width(row: Row) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text as LaTeX takes it."""
-    return text.translate(ESCAPES)
+    """A text as LaTeX takes it, on one line."""
+    return visible(text).translate(ESCAPES)

@@ -17,6 +17,11 @@ from langevin.files import write_atomically
 from langevin.training.callbacks.periodic import callbacks_of
 from langevin.training.shares import whole_of
 
+CONFIG = "config.yaml"
+"""What train.py writes into a run's folder before it trains, and what makes it the folder of a run."""
+NEW = ".last.ckpt.new"
+"""A checkpoint of the run's end that is not yet named so."""
+
 
 class Checkpoint(Callback):
     """Keeps `checkpoints/last.ckpt` current, and copies of it where asked for.
@@ -70,6 +75,7 @@ class Checkpoint(Callback):
         self._best_is_now = False
         self._kept_step = -1
         self._saved_step = -1
+        self._has_config = False
         self._saved_at = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -80,6 +86,7 @@ class Checkpoint(Callback):
         """
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
+        self._has_config = (self.directory.parent / CONFIG).is_file()
         source, remedy = (self.monitor or "").partition("/")[0], None
         if source == "val" and not sum(trainer.num_val_batches):
             remedy = "there is no validation; set trainer.val_check_interval, with data that has a test split"
@@ -151,7 +158,8 @@ class Checkpoint(Callback):
         """Save under some names: last.ckpt after the others, so that a run killed in between makes them again.
 
         Raises:
-            UserError: when the weights are not finite any more, and would take the place of good ones.
+            UserError: when the weights are not finite any more, and would take the place of good ones; or when the
+                run's folder is gone.
         """
         began = time.monotonic()
         norms = torch.stack([whole_of(weight.detach().norm()) for weight in trainer.lightning_module.parameters()])
@@ -160,25 +168,55 @@ class Checkpoint(Callback):
                 f"at step {trainer.global_step} the weights are not finite any more; nothing of it was saved. Lower "
                 "optimizer.lr, or add divergence to callbacks"
             )
-        first, *others = names
+        if trainer.is_global_zero and self._has_config and not (self.directory.parent / CONFIG).is_file():
+            raise UserError(
+                f"{self.directory.parent} was removed or moved while it was being trained; nothing more was saved. "
+                "Put it back and rerun the same command to go on from its last checkpoint, or start anew"
+            )
+        *copies, _ = names
+        # A new end has a name of its own until it is whole: the ends before it make way only then.
+        whole = self.directory / (copies[0] if copies else NEW)
+        trainer.save_checkpoint(whole)
         if trainer.is_global_zero:
-            self._make_way()
-        trainer.save_checkpoint(self.directory / first)
-        for name in others if trainer.is_global_zero else []:
-            share(self.directory / first, self.directory / name)
+            for name in copies[1:]:
+                share(whole, self.directory / name)
+            if copies:
+                share(whole, self.directory / NEW)
+            self._make_last()
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
         if self.every_minutes is None:
             self._pause = max(60.0, (self._saved_at - began) / self.SHARE)
 
-    def _make_way(self) -> None:
-        """Name the ends that are kept for what they will be once there is a new one; last.ckpt stays until then."""
+    def _make_last(self) -> None:
+        """Make the new checkpoint last.ckpt, and what that was last-1.ckpt, ...: each name is of a file of its own.
+
+        Wherever this is cut short, what was whole is there, last.ckpt among it; where the file system has no hard
+        links, there is for a moment no last.ckpt, but last-1.ckpt is.
+        """
         ends = ends_of(self.directory)
-        for number in range(len(ends), 0, -1):
-            if number < self.keep_last:
-                share(ends[number - 1], self.directory / f"last-{number}.ckpt")
-        for old in ends[self.keep_last :]:
-            old.unlink()
+        kept = [(old, self.directory / f"last-{number}.ckpt") for number, old in enumerate(ends, start=1)]
+        kept = kept[: self.keep_last - 1]
+        moves = [(second_name(old, target), target) for old, target in reversed(kept) if old != target]
+        os.replace(self.directory / NEW, self.directory / LAST)
+        for source, target in reversed(moves):
+            if source != target:
+                os.replace(source, target)
+                source.unlink(missing_ok=True)  # renaming one name of a file to another of it does nothing at all
+        for old in set(ends) - {self.directory / LAST, *(target for _, target in kept)}:
+            old.unlink(missing_ok=True)
+
+
+def second_name(path: Path, target: Path) -> Path:
+    """A hidden name beside `target` of the same file; where there are no hard links, `target` itself, renamed to."""
+    temporary = target.with_name(f".{target.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        os.replace(path, target)
+        return target
+    return temporary
 
 
 def share(source: Path, target: Path) -> None:
