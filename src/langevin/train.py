@@ -42,6 +42,7 @@ def run(cfg: DictConfig) -> None:
 
     from langevin.build.run import facts_of, make_data, make_module, make_trainer, rehearse
     from langevin.checkpoint import newest_of
+    from langevin.data.summary import summary
     from langevin.files import write_atomically
     from langevin.training.loggers.csv import CSVFile
     from langevin.training.loggers.tensorboard import TensorBoard
@@ -67,6 +68,8 @@ def run(cfg: DictConfig) -> None:
 
     data = make_data(cfg)
     data.prepare_data()
+    if (read := summary(data)) is not None:
+        say(read)
     facts = facts_of(data)
     torch.manual_seed(cfg.seed)
     module = make_module(cfg, facts)

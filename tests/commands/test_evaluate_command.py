@@ -66,9 +66,11 @@ def test_a_reference_file_and_a_folder_of_samples(tmp_path):
         path = tmp_path / "pictures" / str(labels[index]) / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(images[index, ..., 0]).save(path)
+    (tmp_path / "pictures" / "1" / "x.heic").write_bytes(b"x")
     result = evaluate(f"samples={tmp_path / 'pictures'}", f"reference={reference}", "metrics=[class_accuracy]")
     assert result.status == 0, result.err
     report = json.loads((tmp_path / "pictures" / "metrics.json").read_text())
+    assert f"samples={tmp_path / 'pictures'}: left out 1 .heic file\n" in result.out
     assert report["metrics"]["class_accuracy"] > 0.8
     assert report["samples"]["number"] == 30
     assert report["reference"] == {"path": str(reference), "number": 500}
@@ -160,15 +162,20 @@ def test_mistakes_are_told_together():
         assert f"\n  {path}: " in result.err
 
 
-def test_samples_and_reference_must_be_of_one_size(real, tmp_path):
+def test_samples_and_reference_must_be_of_one_size_and_colour(real, tmp_path):
     images, labels = digits()
     large = write(tmp_path / "large.npz", images[:20].repeat(2, 1).repeat(2, 2), labels[:20])
     colour = write(tmp_path / "colour.npz", images[:20].repeat(3, 3), labels[:20])
-    for samples, reference in ((real, large), (large, real), (real, colour)):
+    for samples, reference, words in (
+        (real, large, "of (height, width) (8, 8), but the reference's are of (16, 16); both must be of one size"),
+        (large, real, "both must be of one size"),
+        (real, colour, "images grey, but the reference's are in colour"),
+        (colour, real, "images in colour, but the reference's are grey"),
+    ):
         result = evaluate(f"samples={samples}", f"reference={reference}", "metrics=[class_accuracy]")
         assert result.status == 1
-        assert f"samples={samples}: pictures of (height, width, channels) " in result.err
-        assert "both must be of one size" in result.err
+        assert f"samples={samples}: images " in result.err
+        assert words in result.err
 
 
 def test_labels_where_a_metric_needs_them(real, tmp_path):

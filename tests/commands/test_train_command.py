@@ -1,4 +1,5 @@
 import csv
+import shutil
 import subprocess
 import sys
 
@@ -169,6 +170,29 @@ def test_what_only_the_data_can_tell_is_told_before_training(overrides, words, t
     assert words in result.err
     assert "Traceback" not in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_read_and_what_is_left_out_is_said_in_a_line(tmp_path):
+    for name in ("cat/1.png", "cat/2.png", "dog/3.gif"):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), "red").save(path)
+    (tmp_path / "data" / "cat" / "4.png").write_bytes(b"junk")
+    (tmp_path / "data" / "cat" / "5.heic").write_bytes(b"x")
+    folder = f"data.path={tmp_path / 'data'}"
+    data = ("data=image_folder", folder, "data.image_size=8", f"loader.cache_dir={tmp_path / 'cache'}", "name=mine")
+    result = train(tmp_path / "runs", *data)
+    assert result.status == 1
+    assert "cat/4.png in " in result.err
+    assert "data.skip_broken=true" in result.err
+    assert train(tmp_path / "runs", *data, "data.background=[0,0]").status == 1
+    for _ in range(2):
+        result = train(tmp_path / "runs", *data, "data.skip_broken=true", "trainer.max_steps=1")
+        assert result.status == 0, result.err
+        lines = [line for line in result.out.splitlines() if line.startswith("data: ")]
+        broken = f"1 broken image (cat/4.png in {tmp_path / 'data'})"
+        assert lines == [f"data: 3 images in 2 classes; left out: 1 .heic file, {broken}"]
+        shutil.rmtree(tmp_path / "runs")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

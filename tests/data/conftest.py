@@ -37,7 +37,7 @@ def pixels():
 
 def encode(array, suffix):
     buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, {"jpg": "JPEG", "jpeg": "JPEG"}.get(suffix.lower(), suffix))
+    Image.fromarray(array).save(buffer, {"jpg": "JPEG", "jpeg": "JPEG", "tif": "TIFF"}.get(suffix.lower(), suffix))
     return buffer.getvalue()
 
 

@@ -1,3 +1,5 @@
+import errno
+import functools
 import os
 import pickle
 import re
@@ -111,6 +113,63 @@ def test_a_broken_image_is_named_and_leaves_nothing(tmp_path, write, pixels, suf
     with pytest.raises(UserError, match=re.escape(f"003.{suffix} in {path}")):
         build(tmp_path / "cache", lambda: source.load("train"))
     assert caches(tmp_path / "cache") == []
+
+
+@pytest.fixture
+def partly_broken(write, pixels):
+    """A folder of 100 images in two classes, 30 of them broken, over several chunks of the decoding."""
+    broken = set(range(0, 90, 3))
+    files = {f"{'ab'[i % 2]}/{i:03}.png": b"junk" if i in broken else pixels(i, 8, 8) for i in range(100)}
+    return write(files), broken
+
+
+def test_all_broken_images_are_listed_at_once(tmp_path, partly_broken):
+    path, broken = partly_broken
+    source = ImageFolder(path, image_size=8)
+    with pytest.raises(UserError, match=r"30 of 100 images cannot be used; .*data\.skip_broken=true:") as error:
+        build(tmp_path / "cache", lambda: source.load("train"))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 22
+    assert lines[-1].strip() == "and 10 more"
+    order = sorted(broken, key=lambda i: ("ab"[i % 2], i))
+    assert [f"{i:03}.png" in line for i, line in zip(order, lines[1:-1], strict=False)] == [True] * 20
+
+
+def test_broken_images_can_be_left_out(tmp_path, partly_broken, pixels):
+    path, broken = partly_broken
+    source = ImageFolder(path, image_size=8, skip_broken=True)
+    for load in (lambda: source.load("train"), not_again):
+        cache = open_or_build(tmp_path / "cache", "toy", "1", SquareTransform(8, 3), load)
+        whole = [i for i in [*range(0, 100, 2), *range(1, 100, 2)] if i not in broken]
+        np.testing.assert_array_equal(cache.images, [pixels(i, 8, 8) for i in whole])
+        assert cache.labels.tolist() == [i % 2 for i in whole]
+        assert cache.class_names == ("a", "b")
+        assert len(cache.skipped) == 30
+        assert cache.skipped[0] == f"a/000.png in {path}"
+    assert len(os.listdir(cache.folder)) == 3
+    assert build(tmp_path / "other").skipped == ()
+
+
+def test_what_remains_must_be_of_every_class(tmp_path, write, pixels):
+    for files, message in (
+        ({"a/1.png": pixels(0), "b/2.png": b"junk", "b/3.png": b""}, "no image of class b can be used"),
+        ({"1.png": b"junk", "2.png": b""}, "2 of 2 images cannot be used"),
+    ):
+        source = ImageFolder(write(files, message), image_size=8, skip_broken=True)
+        with pytest.raises(UserError, match=message):
+            build(tmp_path / "cache", functools.partial(source.load, "train"))
+
+
+def test_a_fault_of_the_disk_is_no_broken_image(tmp_path):
+    class Faulty(ArrayPictures):
+        def open(self, index):
+            if index == 7:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().open(index)
+
+    with pytest.raises(UserError, match=r"image 7 cannot be used: .*Input/output error"):
+        build(tmp_path, lambda: ImageSet(Faulty(ARRAY), LABELS, NAMES, skip_broken=True))
+    assert caches(tmp_path) == []
 
 
 def test_a_changed_byte_in_a_zip_is_found_by_its_checksum(tmp_path, write, pixels):

@@ -13,6 +13,7 @@ from torchvision import datasets
 
 from langevin.data.cifar10 import CIFAR10
 from langevin.data.module import ImageDataModule
+from langevin.data.summary import summary
 from langevin.errors import UserError
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -77,6 +78,7 @@ def test_the_official_release(official, kind):
         np.testing.assert_array_equal(cache.images, want.data)
         np.testing.assert_array_equal(cache.labels, want.targets)
     assert module.class_names == tuple(NAMES)
+    assert summary(module) is None
 
 
 def test_all_ways_to_the_official_release_share_a_cache(official, monkeypatch):
@@ -130,6 +132,23 @@ def test_image_files_with_and_without_test_images(write, pixels, tmp_path, monke
     module = prepared(path=train, test_path=test)
     np.testing.assert_array_equal(module.test_set.images, module.train_set.images)
     np.testing.assert_array_equal(module.train_set.images[1], pixels(1, 32, 32))
+
+
+def test_options_and_what_is_left_out_of_image_files(write, pixels, tmp_path, monkeypatch):
+    monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path / "cache"))
+    clear = np.dstack([pixels(0, 32, 32), np.zeros((32, 32), np.uint8)])
+    files = {"cat/a.png": clear, "cat/b.png": b"junk", "dog/c.png": pixels(1, 32, 32), "dog/d.heic": b"x"}
+    paths = {"path": write(files), "test_path": write(files, "test.zip")}
+    with pytest.raises(UserError, match=r"cat/b\.png in .*data\.skip_broken=true"):
+        prepared(**paths)
+    module = prepared(**paths, skip_broken=True, background=(1, 2, 3))
+    for cache in (module.train_set, module.test_set):
+        np.testing.assert_array_equal(cache.images[0], np.broadcast_to([1, 2, 3], (32, 32, 3)))
+        assert cache.labels.tolist() == [0, 1]
+    assert summary(module) == (
+        "data: 2 images and 2 test images in 2 classes; left out: 2 .heic files, 2 broken images "
+        f"(cat/b.png in {paths['path']}, cat/b.png in {paths['test_path']})"
+    )
 
 
 def test_test_images_of_other_classes(write, pixels, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from langevin.data.archive import counted
 from langevin.data.image_folder import ImageFolder
 from langevin.errors import UserError
 
@@ -62,8 +63,13 @@ def test_dataset_json_with_null_says_unlabelled(either, pixels):
         ({"labels": [["a.png"]]}, "cannot read dataset.json"),
         ({"labels": 3}, "cannot read dataset.json"),
         ({"labels": [["a.png", 0]]}, "gives no class to b.png"),
-        ({"labels": [["a.png", 0], ["b.png", -1]]}, "class index -1"),
-        ({"labels": [["a.png", 0], ["b.png", 0.5]]}, "class index 0.5"),
+        ({"labels": [["a.png", 0], ["b.png", -1]]}, "class id -1"),
+        ({"labels": [["a.png", 0], ["b.png", 0.5]]}, "class id 0.5"),
+        ({"labels": [["a.png", None], ["b.png", 0]]}, "dataset.json gives a.png the class id null"),
+        ({"labels": [["a.png", True], ["b.png", 0]]}, "dataset.json gives a.png the class id true"),
+        ({"labels": [["a.png", [0.1] * 99], ["b.png", 0]]}, r"dataset.json gives a.png the class id \[0\.1.*\.\.\.,"),
+        ({"labels": [["a.png", 0], ["b.png", 1], ["a.png", 2]]}, "gives a.png two classes, 0 and 2"),
+        (b"[" * 100_000, "cannot read dataset.json"),
     ],
 )
 def test_bad_dataset_json(either, pixels, content, message):
@@ -73,14 +79,84 @@ def test_bad_dataset_json(either, pixels, content, message):
     assert f"data.path={path}" in str(error.value)
 
 
+def test_class_ids_become_classes_without_a_gap(either, pixels):
+    ids = [20230101, 7, 10**30, 7]
+    files = {f"{i}.png": pixels(i) for i in range(4)} | {
+        "dataset.json": {"labels": [[f"{i}.png", ids[i]] for i in range(4)]}
+    }
+    assert labels_of(either(files)) == ([1, 0, 2, 0], ("7", "20230101", str(10**30)))
+
+
+def test_class_ids_of_folders_keep_the_folders_names(either, pixels):
+    files = {"dog/a.png": pixels(0), "cat/b.png": pixels(1)}
+    labels = {"labels": [["cat\\b.png", 9], ["./dog/a.png", 5], ["gone.png", 7]]}
+    path = either(files | {"dataset.json": labels})
+    assert labels_of(path) == ([1, 0], ("dog", "cat"))
+    assert counted(ImageFolder(path, image_size=10).left_out()) == "1 unused label"
+
+
+@pytest.mark.parametrize("folders", [("train", "test"), ("Train", "val"), ("training", "validation", "test")])
+@pytest.mark.parametrize("prefix", ["", "mine/"])
+def test_splits_are_no_classes(either, pixels, folders, prefix):
+    path = either({f"{prefix}{folder}/{name}/1.png": pixels(0) for folder in folders for name in ("cat", "dog")})
+    with pytest.raises(UserError, match="are splits, not classes") as error:
+        ImageFolder(path, image_size=10).check()
+    way = (
+        f"unpack it and give the folder {prefix}{folders[0]}"
+        if path.endswith("zip")
+        else f"{path}/{prefix}{folders[0]}"
+    )
+    assert way in str(error.value)
+    if not path.endswith("zip"):
+        assert labels_of(way) == ([0, 1], ("cat", "dog"))
+
+
+def test_folders_of_which_one_is_called_train_are_classes(either, pixels):
+    assert labels_of(either({"bus/1.png": pixels(0), "train/1.png": pixels(1)})) == ([0, 1], ("bus", "train"))
+
+
+def test_what_is_left_out_is_counted(either, pixels):
+    files = {f"cat/{name}": b"x" for name in ("1.heic", "2.HEIC", "notes.txt", "LICENSE")}
+    source = ImageFolder(either({"cat/a.png": pixels(0), "dog/b.gif": pixels(1), **files}), image_size=10)
+    assert counted(source.left_out()) == "2 .heic files, 1 .txt file, 1 suffixless file"
+
+
+def test_links_that_lead_nowhere(write, pixels, tmp_path):
+    path = write({"cat/a.png": pixels(0), "dog/b.png": pixels(1)})
+    (tmp_path / "images" / "cat" / "c.png").symlink_to("gone.png")
+    source = ImageFolder(path, image_size=10)
+    source.check()
+    with pytest.raises(FileNotFoundError):
+        source.load("train").pictures.open(1)
+    (tmp_path / "images" / "eel").symlink_to("gone")
+    with pytest.raises(UserError, match="the link eel leads nowhere"):
+        ImageFolder(path, image_size=10).check()
+
+
+@pytest.mark.parametrize("background", [(0, 0), (0, 0, 256), (-1, 0, 0)])
+def test_a_background_that_is_no_colour(background):
+    with pytest.raises(UserError, match=r"data\.background: is \["):
+        ImageFolder("x", image_size=8, background=background)
+
+
+def test_the_options_of_decoding_choose_the_cache(write, pixels):
+    path = write({"a.png": pixels(0)})
+    options = ({}, {"background": (0, 0, 0)}, {"skip_broken": True})
+    assert len({ImageFolder(path, image_size=8, **each).fingerprint("train") for each in options}) == 3
+
+
 def test_formats_at_any_depth_and_in_any_case(either, pixels):
     array = pixels(0, 64, 64)
-    files = {f"a/b/c/{suffix}.{suffix}": array for suffix in ("png", "PNG", "jpg", "JPEG", "webp")}
+    files = {
+        f"a/b/c/{suffix}.{suffix}": array
+        for suffix in ("png", "PNG", "jpg", "JPEG", "webp", "bmp", "gif", "tif", "TIFF")
+    }
     pictures = ImageFolder(either(files), image_size=10).load("train").pictures
-    assert len(pictures) == 5
-    for index in range(5):
+    assert len(pictures) == 9
+    for index in range(9):
         difference = np.asarray(pictures.open(index).convert("RGB")).astype(int) - array
-        assert np.abs(difference).mean() < (0.1 if "png" in pictures.files[index].lower() else 12)
+        exact = pictures.files[index].lower().endswith(("png", "bmp", "tif", "tiff"))
+        assert np.abs(difference).mean() < (0.1 if exact else 12)
 
 
 def test_hidden_files_are_no_images(either, pixels):

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -64,6 +66,104 @@ def test_sixteen_bits_keep_their_upper_byte():
 def test_a_mode_of_unknown_range_is_refused():
     with pytest.raises(ValueError, match="mode F"):
         SquareTransform(4, 1)(Image.fromarray(np.zeros((4, 4), np.float32)))
+
+
+def opened(image, suffix="PNG", background=(255, 255, 255), **options):
+    file = io.BytesIO()
+    image.save(file, suffix, **options)
+    return FilePictures(Bytes(file.getvalue()), ["a"], background=background).open(0)
+
+
+@pytest.mark.parametrize("background", [(255, 255, 255), (0, 0, 0), (10, 200, 30)])
+@pytest.mark.parametrize("suffix", ["PNG", "WEBP", "TIFF"])
+def test_transparency_is_laid_upon_the_background(pixels, background, suffix):
+    alpha = np.linspace(0, 255, 100).reshape(10, 10).round()
+    stored = np.dstack([pixels(6), alpha.astype(np.uint8)])
+    array = np.asarray(opened(Image.fromarray(stored, "RGBA"), suffix, background, lossless=True))
+    share = alpha[..., None] / 255
+    np.testing.assert_allclose(array, stored[..., :3] * share + np.array(background) * (1 - share), atol=1)
+    np.testing.assert_array_equal(array[alpha == 0], [background])
+    np.testing.assert_array_equal(array[alpha == 255], stored[..., :3][alpha == 255])
+
+
+def test_grey_with_transparency_stays_grey_where_the_background_is(pixels):
+    image = Image.fromarray(np.dstack([pixels(7)[..., 0], np.full((10, 10), 255, np.uint8)]), "LA")
+    image.putpixel((0, 0), (9, 0))
+    grey = opened(image)
+    assert (grey.mode, grey.getpixel((0, 0))) == ("L", 255)
+    np.testing.assert_array_equal(np.asarray(grey)[1:], pixels(7)[1:, :, 0])
+    assert opened(image, background=(255, 0, 0)).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_a_transparent_entry_of_a_palette():
+    image = Image.fromarray(np.array([[0, 1], [2, 3]], np.uint8), "P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 7, 7, 7])
+    for suffix in ("PNG", "GIF"):
+        array = np.asarray(opened(image, suffix, (1, 2, 3), transparency=1).convert("RGB"))
+        assert array.tolist() == [[[255, 0, 0], [1, 2, 3]], [[0, 0, 255], [7, 7, 7]]]
+    half = np.asarray(opened(image, "PNG", (0, 0, 0), transparency=bytes([128, 255, 255, 0])).convert("RGB"))
+    assert half.tolist() == [[[128, 0, 0], [0, 255, 0]], [[0, 0, 255], [0, 0, 0]]]
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "value", "want"),
+    [
+        (1, b"\x40", 1, [0, 77]),
+        (2, b"\x90", 1, [170, 77]),
+        (4, b"\x21", 1, [34, 77]),
+        (8, b"\x22\x01", 1, [34, 77]),
+        (16, b"\x22\x00\x22\x05", 0x2205, [34, 77]),
+    ],
+)
+def test_one_transparent_level_of_grey(depth, row, value, want):
+    png = png_of(2, depth, 0, row, struct.pack(">H", value))
+    assert np.asarray(FilePictures(Bytes(png), ["a"], background=(77, 77, 77)).open(0)).tolist() == [want]
+
+
+@pytest.mark.parametrize(("depth", "levels"), [(8, (1, 2, 3)), (16, (0x180, 0x2FF, 0x300))])
+def test_one_transparent_colour(depth, levels):
+    one = struct.pack(f">3{'H' if depth == 16 else 'B'}", *levels)
+    png = png_of(2, depth, 2, one + bytes(len(one)), struct.pack(">3H", *levels))
+    pictures = FilePictures(Bytes(png), ["a"], background=(7, 8, 9))
+    assert np.asarray(pictures.open(0)).tolist() == [[[7, 8, 9], [0, 0, 0]]]
+
+
+def png_of(width, depth, kind, row, transparent):
+    """A PNG of one row, written by hand."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, kind, 0, 0, 0))
+    body = chunk(b"tRNS", transparent) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + body
+
+
+def test_the_first_of_several_frames(pixels):
+    frames = [Image.fromarray(pixels(seed)) for seed in (1, 2)]
+    for suffix, options in (("TIFF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("GIF", {})):
+        image = opened(frames[0], suffix, save_all=True, append_images=frames[1:], **options)
+        assert np.abs(np.asarray(image.convert("RGB")).astype(int) - pixels(1)).mean() < (
+            12 if suffix == "GIF" else 0.1
+        )
+
+
+@pytest.mark.parametrize("suffix", ["PPM", "TGA", "ICO", "PDF"])
+def test_other_formats_are_not_read_whatever_they_are_called(suffix):
+    with pytest.raises(ValueError, match="damaged, or no PNG, JPEG"):
+        opened(Image.new("RGB", (16, 16)), suffix)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_an_image_of_too_many_pixels_is_not_decoded():
+    header = struct.pack(">IIBBBBB", 10_000, 9_000, 1, 0, 0, 0, 0)
+    bomb = png_of(2, 1, 0, b"\0", b"\0\0").replace(struct.pack(">IIBBBBB", 2, 1, 1, 0, 0, 0, 0), header)
+    bomb = bomb.replace(
+        struct.pack(">I", zlib.crc32(b"IHDR" + struct.pack(">IIBBBBB", 2, 1, 1, 0, 0, 0, 0))),
+        struct.pack(">I", zlib.crc32(b"IHDR" + header)),
+    )
+    with pytest.raises(ValueError, match=r"10000x9000 pixels; allowed: at most 89,478,485"):
+        FilePictures(Bytes(bomb), ["a"]).open(0)
 
 
 def test_exif_orientation_is_followed(pixels):

@@ -119,6 +119,15 @@ def test_a_missing_image_and_broken_annotations_are_named(cars):
     save_annotations(cars / "devkit/cars_train_annos.mat", [(1, 1, 9, 9, 4, "00001.jpg")])
     with pytest.raises(UserError, match=r"classes outside of 1\.\.3"):
         StanfordCars(str(cars)).load("train")
+    save_annotations(cars / "devkit/cars_train_annos.mat", [(1, 1, 9, 9, 1, "00001.jpg"), (1, 1, 9, 9, 2, "00001.jpg")])
+    with pytest.raises(UserError, match=r"names cars_train/00001\.jpg twice"):
+        StanfordCars(str(cars)).load("train")
+    save_annotations(cars / "devkit/cars_train_annos.mat", [("left", 1, 9, 9, 1, "00001.jpg")])
+    with pytest.raises(UserError, match=r"cars_train_annos\.mat has boxes or classes that are no numbers"):
+        StanfordCars(str(cars)).load("train")
+    savemat(cars / "devkit/cars_train_annos.mat", {"annotations": np.zeros(0)})
+    with pytest.raises(UserError, match="no files, classes and boxes"):
+        StanfordCars(str(cars)).load("train")
     savemat(cars / "devkit/cars_train_annos.mat", {"annotations": np.zeros(3)})
     with pytest.raises(UserError, match="no files, classes and boxes"):
         StanfordCars(str(cars)).load("train")

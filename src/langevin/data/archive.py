@@ -2,18 +2,27 @@
 
 import functools
 import hashlib
+import heapq
 import os
+import stat
 import tarfile
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from langevin.errors import UserError
 
+MAX_BYTES = 2**28
+"""The largest file that is read as an image: a few bytes of a zip can stand for gigabytes."""
+_MAX_RATIO = 100  # of a large file's size to its size in a zip: an image is compressed already, a bomb 1000 times
+_LARGE = 2**24
+_BLOCK = 512  # of a tar
+
 
 class Archive(ABC):
-    """Read-only files under relative names with forward slashes. Reading is safe from many threads at once.
+    """Read-only regular files under relative names with forward slashes. Reading is safe from many threads at once.
 
     Attributes:
         path: the folder or file on disk.
@@ -21,11 +30,33 @@ class Archive(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._left_out: Counter[str] = Counter()
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
-        """The name of every file, sorted; hidden files and what macOS adds to a zip are left out."""
+        """The name of every file, sorted; hidden files and what macOS adds to a zip are left out.
+
+        Raises:
+            UserError: when a subfolder cannot be listed.
+        """
         return tuple(sorted(name for name in self._list() if not _is_hidden(name)))
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """How many of what is no regular file, or leads to a folder that is listed already, by what it is."""
+        _ = self.names
+        return self._left_out
+
+    def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            ValueError: when it has more than `limit` bytes.
+        """
+        size = self._stamp(name)[0]
+        if size > limit:
+            raise ValueError(f"it has {size:,} bytes; allowed: at most {limit:,}")
+        return self._read(name)
 
     def fingerprint(self, names: Iterable[str]) -> str:
         """Digest the content of the named files without reading it all: it changes when one of them does."""
@@ -34,86 +65,188 @@ class Archive(ABC):
             digest.update(repr((name, *self._stamp(name))).encode())
         return digest.hexdigest()
 
+    def is_dangling(self, name: str) -> bool:
+        """Whether the name is a link whose target is not there."""
+        return False
+
     @abstractmethod
     def exists(self, name: str) -> bool:
         """Whether there is such a file, found without listing a folder."""
 
     @abstractmethod
-    def read(self, name: str) -> bytes:
-        """Return a file's bytes."""
-
-    @abstractmethod
     def _list(self) -> Iterable[str]: ...
 
     @abstractmethod
-    def _stamp(self, name: str) -> tuple[int, ...]: ...
+    def _read(self, name: str) -> bytes: ...
+
+    @abstractmethod
+    def _stamp(self, name: str) -> tuple[int, ...]:
+        """The file's size, then whatever else changes with its content."""
 
 
 class Folder(Archive):
-    """The files of a folder and its subfolders; a file is known by its size and time of change."""
+    """The files of a folder and its subfolders; a file is known by its size and time of change.
+
+    Links are followed, for class folders that are links into another disk are common on clusters. Each folder is listed
+    once, under its own name where it lies in this one; a link that leads back up is not followed.
+    """
 
     def exists(self, name: str) -> bool:  # noqa: D102
         return (self.path / name).is_file()
 
-    def read(self, name: str) -> bytes:  # noqa: D102
+    def is_dangling(self, name: str) -> bool:  # noqa: D102
+        return not os.path.exists(self.path / name)
+
+    def _list(self) -> Iterator[str]:
+        seen: set[tuple[int, int]] = set()
+        folders, links = [""], list[str]()
+        while folders or links:
+            # Links last, and in order: a folder's own name goes before any link's.
+            prefix = folders.pop() if folders else heapq.heappop(links)
+            place = os.path.join(self.path, prefix)
+            if self._is_repeated(place.rstrip("/"), seen, is_root=not prefix):
+                self._left_out["repeated folder link"] += 1
+                continue
+            for entry in self._entries(place):
+                name = prefix + entry.name
+                if _is_hidden(entry.name):
+                    continue
+                match _kind_of(entry):
+                    case "folder":
+                        folders.append(f"{name}/")
+                    case "linked folder":
+                        heapq.heappush(links, f"{name}/")
+                    case "file":
+                        yield name
+                    case _:
+                        self._left_out["special file"] += 1
+
+    def _is_repeated(self, place: str, seen: set[tuple[int, int]], is_root: bool) -> bool:
+        if not is_root and os.path.islink(place):
+            target, here = os.path.realpath(place), os.path.realpath(os.path.dirname(place))
+            if os.path.commonpath((target, here)) == target:
+                return True
+        status = os.stat(place)
+        key = (status.st_dev, status.st_ino)
+        if key in seen and status.st_ino:  # some network disks have no inode numbers
+            return True
+        seen.add(key)
+        return False
+
+    def _entries(self, place: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(place) as entries:
+                return list(entries)
+        except OSError as error:
+            raise UserError(f"{place}: cannot be listed ({error.strerror})") from error
+
+    def _read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
 
-    def _list(self) -> Iterable[str]:
-        # Class folders that are links into another disk are common on clusters, hence followlinks.
-        for folder, subfolders, files in os.walk(self.path, followlinks=True):
-            subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
-            prefix = Path(folder).relative_to(self.path).as_posix()
-            yield from (name if prefix == "." else f"{prefix}/{name}" for name in files)
-
     def _stamp(self, name: str) -> tuple[int, ...]:
-        status = os.stat(self.path / name)
+        try:
+            status = os.stat(self.path / name)
+        except OSError:  # a link that leads nowhere: reading it says so
+            return -1, -1
         return status.st_size, status.st_mtime_ns
 
 
 class Zip(Archive):
-    """The files of a zip; a file is known by the size and CRC in the zip's directory."""
+    """The files of a zip; a file is known by the size and CRC in the zip's directory.
+
+    Raises:
+        ValueError: when two files have one name.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._zip = zipfile.ZipFile(path)
+        self._infos: dict[str, zipfile.ZipInfo] = {}
+        for info in self._zip.infolist():
+            name = _clean(info.filename)
+            if info.filename.endswith(("/", "\\")) or _is_hidden(name):
+                continue
+            if stat.S_ISLNK(info.external_attr >> 16):
+                self._left_out["archived link"] += 1
+                continue
+            if name in self._infos:
+                raise ValueError(f"two files in it are called {name}; make the zip again")
+            self._infos[name] = info
 
     def exists(self, name: str) -> bool:  # noqa: D102
-        return name in self._zip.NameToInfo
-
-    def read(self, name: str) -> bytes:  # noqa: D102
-        return self._zip.read(name)
+        return name in self._infos
 
     def _list(self) -> Iterable[str]:
-        return (info.filename for info in self._zip.infolist() if not info.is_dir())
+        return self._infos
+
+    def _read(self, name: str) -> bytes:
+        info = self._infos[name]
+        if info.file_size > max(_LARGE, _MAX_RATIO * info.compress_size):
+            raise ValueError(f"its {info.compress_size:,} bytes unfold to {info.file_size:,}, as those of no image do")
+        with self._zip.open(info) as file:
+            return file.read(info.file_size)  # never more than the directory says, whatever the data unfolds to
 
     def _stamp(self, name: str) -> tuple[int, ...]:
-        info = self._zip.getinfo(name)
+        info = self._infos[name]
         return info.file_size, info.CRC
 
 
 class Tar(Archive):
-    """The files of an uncompressed tar; a file is known by its size and time of change."""
+    """The files of an uncompressed tar; a file is known by its size and time of change.
+
+    Raises:
+        ValueError: when the tar is compressed or cut short, or two files have one name.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        with tarfile.open(path, "r:") as tar:
-            members = [member for member in tar if member.isfile()]
-        self._members = {m.name.removeprefix("./"): (m.offset_data, m.size, int(m.mtime)) for m in members}
+        self._members: dict[str, tuple[int, int, int]] = {}
+        try:
+            tar = tarfile.open(path, "r:")  # noqa: SIM115
+        except tarfile.TarError as error:
+            raise ValueError(f"{error}; a tar must not be compressed: unpack it") from error
+        with tar:
+            try:
+                for member in tar:
+                    self._add(member)
+            except tarfile.TarError as error:
+                raise ValueError(f"{error}: the tar is cut short or damaged; copy it again") from error
+            end = tar.offset
+        # Without this a tar cut between two members, or with a damaged header, would only have fewer files.
+        with open(path, "rb") as file:
+            file.seek(end)
+            if file.read(2 * _BLOCK) != bytes(2 * _BLOCK):
+                raise ValueError(f"no end mark at byte {end:,}: the tar is cut short or damaged; copy it again")
+
+    def _add(self, member: tarfile.TarInfo) -> None:
+        name = _clean(member.name)
+        if member.isdir() or _is_hidden(name):
+            return
+        if member.islnk() and _clean(member.linkname) in self._members:  # a second name of a file's content
+            place = self._members[_clean(member.linkname)]
+        elif member.isreg() and not member.issparse():
+            place = (member.offset_data, member.size, int(member.mtime))
+        else:
+            self._left_out["archived link" if member.issym() or member.islnk() else "special file"] += 1
+            return
+        if name in self._members:
+            raise ValueError(f"two files in it are called {name}; make the tar again")
+        self._members[name] = place
 
     def exists(self, name: str) -> bool:  # noqa: D102
         return name in self._members
 
-    def read(self, name: str) -> bytes:  # noqa: D102
+    def _list(self) -> Iterable[str]:
+        return self._members
+
+    def _read(self, name: str) -> bytes:
         offset, size, _ = self._members[name]
         with open(self.path, "rb") as file:
             file.seek(offset)
             return file.read(size)
 
-    def _list(self) -> Iterable[str]:
-        return self._members
-
     def _stamp(self, name: str) -> tuple[int, ...]:
-        return self._members[name]
+        return self._members[name][1:]
 
 
 def open_archive(path: str, option: str) -> Archive:
@@ -133,15 +266,43 @@ def open_archive(path: str, option: str) -> Archive:
         if place.is_dir():
             os.listdir(place)  # a folder without permission would otherwise look empty
             return Folder(place)
-        if zipfile.is_zipfile(place):
-            return Zip(place)
-        if tarfile.is_tarfile(place):
-            return Tar(place)
-    except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
-        compressed = "; a tar must not be compressed: unpack it" if isinstance(error, tarfile.TarError) else ""
-        raise UserError(f"{option}={path}: cannot be opened ({error}){compressed}") from error
+        if place.is_file():  # opening a FIFO would wait for its other end
+            if zipfile.is_zipfile(place):
+                return Zip(place)
+            if tarfile.is_tarfile(place):
+                return Tar(place)
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError) as error:
+        raise UserError(f"{option}={path}: cannot be opened ({error})") from error
     raise UserError(f"{option}={path}: this is neither a folder nor a whole zip or tar file")
+
+
+def counted(left_out: Counter[str]) -> str:
+    """What is left out, in words: "12 .heic files, 1 special file"."""
+    return ", ".join(f"{number:,} {printable(what)}{'s' * (number > 1)}" for what, number in sorted(left_out.items()))
+
+
+def printable(name: str) -> str:
+    """A file's name as a terminal can show it: control characters and what is no text are escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+
+
+def _clean(name: str) -> str:
+    """A name in an archive with forward slashes: some programs on Windows write its own."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def _kind_of(entry: os.DirEntry[str]) -> str:
+    """What an entry is: "folder", "linked folder", "file" (also a link to one, or to nothing) or "special"."""
+    if not entry.is_symlink():
+        if entry.is_dir(follow_symlinks=False):
+            return "folder"
+        return "file" if entry.is_file(follow_symlinks=False) else "special"
+    try:
+        mode = entry.stat().st_mode
+    except OSError:
+        return "file"
+    return "linked folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "special"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from langevin.data.pictures import Pictures, Transform
-from langevin.data.source import ImageSet
+from langevin.data.source import ImageSet, usable
 from langevin.errors import UserError
 
 _FORMAT = 1
@@ -36,6 +36,7 @@ class CachedImages:
         images: (N, H, W, C) uint8, read-only.
         labels: (N,) int64, -1 for unlabelled.
         class_names: a name for each class, or None when unlabelled.
+        skipped: the names of the images that were left out because they cannot be decoded.
 
     Raises:
         ValueError: when a file is missing, cut short, or not what ``meta.json`` says.
@@ -58,6 +59,7 @@ class CachedImages:
         if self.images.shape != shape or self.images.dtype != np.uint8 or self.labels.shape != shape[:1]:
             raise ValueError(f"{folder}: arrays of {self.images.shape} and {self.labels.shape}, not {shape}")
         self.class_names: tuple[str, ...] | None = None if names is None else tuple(names)
+        self.skipped: tuple[str, ...] = tuple(meta.get("skipped", ()))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -137,12 +139,17 @@ def _build(folder: Path, images: ImageSet, transform: Transform) -> None:
     try:
         building.chmod(0o755)  # mkdtemp's 0700 would shut colleagues out of a shared cache
         count = len(images.pictures)
-        _decode_all(building / "images.npy", images.pictures, transform, folder.name.rpartition("-")[0])
+        broken = _decode_all(building / "images.npy", images.pictures, transform, folder.name.rpartition("-")[0])
         labels = np.full(count, -1, np.int64) if images.labels is None else images.labels
+        if broken:
+            kept = usable(images, broken)
+            _keep(building / "images.npy", kept)
+            labels, count = labels[kept], len(kept)
         np.save(building / "labels.npy", labels)
         meta: dict[str, Any] = {
             "shape": (count, *transform.shape),
             "class_names": images.class_names,
+            "skipped": [images.pictures.name(index) for index in sorted(broken)],
             "bytes": {name: (building / name).stat().st_size for name in ("images.npy", "labels.npy")},
         }
         (building / "meta.json").write_text(json.dumps(meta))
@@ -154,8 +161,8 @@ def _build(folder: Path, images: ImageSet, transform: Transform) -> None:
         raise
 
 
-def _decode_all(path: Path, pictures: Pictures, transform: Transform, title: str) -> None:
-    """Fill a .npy file with the transformed pictures.
+def _decode_all(path: Path, pictures: Pictures, transform: Transform, title: str) -> dict[int, Exception]:
+    """Fill a .npy file with the transformed images; what cannot be decoded is returned, and its place left black.
 
     Threads, not processes: Pillow decodes and resizes without the interpreter lock, so photographs decode on all cores,
     and a killed run leaves no child behind which still holds the cache's lock. The file is written, not mapped: a full
@@ -167,10 +174,18 @@ def _decode_all(path: Path, pictures: Pictures, transform: Transform, title: str
         np.lib.format.write_array_header_1_0(file, header)
         start = file.tell()
     size = int(np.prod(transform.shape))
+    broken: dict[int, Exception] = {}
 
     def decode(first: int) -> int:
         indices = range(first, min(first + _CHUNK, count))
-        block = np.stack([_decode(pictures, transform, index) for index in indices])
+        block = np.zeros((len(indices), *transform.shape), np.uint8)
+        for index in indices:
+            try:
+                block[index - first] = transform(pictures.open(index))
+            except (
+                Exception
+            ) as error:  # a broken file makes decoders raise anything: OSError, SyntaxError, struct.error
+                broken[index] = error
         with open(path, "r+b") as file:
             file.seek(start + first * size)
             file.write(block.data)
@@ -184,13 +199,19 @@ def _decode_all(path: Path, pictures: Pictures, transform: Transform, title: str
                 progress.update(done.result())
     finally:
         executor.shutdown(cancel_futures=True)
+    return broken
 
 
-def _decode(pictures: Pictures, transform: Transform, index: int) -> NDArray[np.uint8]:
-    try:
-        return transform(pictures.open(index))
-    except Exception as error:  # a broken file makes decoders raise anything: OSError, SyntaxError, struct.error, ...
-        raise UserError(f"{pictures.name(index)} cannot be used: {error}; replace or remove it") from error
+def _keep(path: Path, kept: NDArray[np.int64]) -> None:
+    """Reduce a .npy file of images to some of them."""
+    images = np.load(path, mmap_mode="r")
+    shorter = path.with_suffix(".kept")
+    with open(shorter, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(kept), *images.shape[1:])}
+        np.lib.format.write_array_header_1_0(file, header)
+        for first in range(0, len(kept), _CHUNK):
+            file.write(images[kept[first : first + _CHUNK]].data)
+    os.replace(shorter, path)
 
 
 def _flush(path: Path) -> None:

@@ -8,23 +8,26 @@ import pickle
 import socket
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 from filelock import FileLock
 
 from langevin.data.cache import default_cache_dir
 from langevin.data.image_folder import LabelledFiles
-from langevin.data.pictures import ArrayPictures
-from langevin.data.source import ImageSet, ImageSource
+from langevin.data.pictures import WHITE, ArrayPictures
+from langevin.data.source import FileSource, ImageSet
 from langevin.errors import UserError
 
 _BATCHES = "cifar-10-batches-py"
 _WAIT_SECONDS = 30  # for an answer of the server: on a node without network a connection would hang for minutes
 
 
-class CIFAR10(ImageSource):
+class CIFAR10(FileSource):
     """60,000 RGB images of 32x32 pixels in 10 classes: 50,000 for training, 10,000 for testing.
 
     Args:
@@ -36,6 +39,8 @@ class CIFAR10(ImageSource):
         download_dir: where the official archive is downloaded to; null is ``cifar10`` in the default cache folder.
         image_size: side in pixels; 32 is native.
         flip: mirror images at random in training.
+        background: for image files, what transparent pixels are laid upon: red, green and blue, 0 to 255.
+        skip_broken: leave out the image files that cannot be decoded, instead of refusing the data.
     """
 
     def __init__(
@@ -45,8 +50,10 @@ class CIFAR10(ImageSource):
         download_dir: str | None = None,
         image_size: int = 32,
         flip: bool = True,
+        background: Sequence[Annotated[int, Ge(0), Le(255)]] = WHITE,
+        skip_broken: bool = False,
     ) -> None:
-        super().__init__(image_size=image_size, channels=3, flip=flip)
+        super().__init__(image_size, 3, flip, background, skip_broken)
         self.path = path
         self.test_path = test_path
         self.download_dir = download_dir
@@ -59,11 +66,12 @@ class CIFAR10(ImageSource):
                     f"data.test_path={self.test_path}: the official release brings its own test images; "
                     "leave data.test_path out, or give the training images as files with data.path=FOLDER_OR_ZIP"
                 )
-            if self.path is not None and not Path(self.path).expanduser().exists():
+            place = None if self.path is None else Path(self.path).expanduser()
+            if place is not None and not (place.is_file() or place.is_dir()):
                 raise UserError(f"data.path={self.path}: there is no such file")
             return
         for files in self._files.values():
-            _ = files.labels
+            _ = files.labels, files.left_out
 
     def splits(self) -> tuple[str, ...]:
         """Train, and test where there are test images."""
@@ -71,7 +79,9 @@ class CIFAR10(ImageSource):
 
     def fingerprint(self, split: str) -> str:
         """The official release has one content, which `load` verifies by checksum: all ways to it share a cache."""
-        return f"official {split}" if self._official else self._files[split].fingerprint()
+        if self._official:
+            return f"official {split}"
+        return f"{self._decoding()} {self._files[split].fingerprint()}"
 
     def load(self, split: str) -> ImageSet:
         """Download the official release if need be, verify its checksums and read it; or list the files.
@@ -80,14 +90,22 @@ class CIFAR10(ImageSource):
             UserError: when the download fails, or a file is missing or damaged.
         """
         if not self._official:
-            return self._files[split].image_set()
+            return self._files[split].image_set(self.skip_broken)
         with self._official_root() as root:
             return _read_official(root, split, self.path)
+
+    def left_out(self) -> Counter[str] | None:
+        """What lies beside the images, of both splits; None for the official release."""
+        return None if self._official else sum((files.left_out for files in self._files.values()), Counter())
 
     @functools.cached_property
     def _files(self) -> dict[str, LabelledFiles]:
         paths = {"train": ("data.path", self.path), "test": ("data.test_path", self.test_path)}
-        return {split: LabelledFiles(path, option) for split, (option, path) in paths.items() if path is not None}
+        return {
+            split: LabelledFiles(path, option, self.background)
+            for split, (option, path) in paths.items()
+            if path is not None
+        }
 
     @functools.cached_property
     def _official(self) -> bool:

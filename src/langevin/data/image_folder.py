@@ -2,37 +2,49 @@
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
-from langevin.data.archive import Archive, open_archive
-from langevin.data.pictures import FilePictures
-from langevin.data.source import ImageSet, ImageSource
+from langevin.data.archive import open_archive
+from langevin.data.pictures import SUFFIXES, WHITE, Color, FilePictures
+from langevin.data.source import FileSource, ImageSet
 from langevin.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "eval"}
+"""What a folder of a split is called; folders which are all called so are no classes."""
+_MAX_JSON_BYTES = 2**30
 
 
 class LabelledFiles:
     """The images of a folder or zip and the labels which the layout gives them.
 
-    A ``dataset.json`` beside the images decides when there is one: ``{"labels": [[name, class_index], ...]}`` names the
+    A ``dataset.json`` beside the images decides when there is one: ``{"labels": [[name, class_id], ...]}`` names the
     class of every image, ``{"labels": null}`` says that there are none. Without it, the top-level folders are the
     classes in alphabetical order, and images which all lie in one folder are unlabelled.
 
     Args:
         path: the folder, zip or uncompressed tar.
         option: the name of the option that gave `path`, for messages.
+        background: what transparent pixels are laid upon.
+
+    Attributes:
+        archive: the folder or file on disk.
+        files: the images' names, in order.
 
     Raises:
         UserError: when there is nothing at `path`, it cannot be opened, or holds no image.
     """
 
-    def __init__(self, path: str, option: str) -> None:
+    def __init__(self, path: str, option: str, background: Color = WHITE) -> None:
+        self._path, self._option = path, option
         self._where = f"{option}={path}"
+        self._background = background
         self.archive = open_archive(path, option)
         self.files = tuple(name for name in self.archive.names if name.lower().endswith(SUFFIXES))
         if not self.files:
@@ -48,16 +60,42 @@ class LabelledFiles:
         return self.archive.fingerprint(self.files if self._json is None else (*self.files, self._json))
 
     @functools.cached_property
-    def labels(self) -> tuple[NDArray[np.int64], tuple[str, ...]] | None:
-        """(N,) class indices and the classes' names, or None when the images are unlabelled.
+    def left_out(self) -> Counter[str]:
+        """How many of what lies beside the images and is not read, by what it is.
 
         Raises:
-            UserError: when ``dataset.json`` is not of the layout above or leaves an image out, or when some images lie
-                in class folders and others do not.
+            UserError: when a link leads nowhere which may have been a folder of images.
         """
-        folders = [name.removeprefix(self._root).rpartition("/")[0].partition("/")[0] for name in self.files]
+        images, left_out = set(self.files), Counter(self.archive.left_out)
+        if unused := len(self._classes or {}) - len(self.class_ids or ()):
+            left_out["unused label"] = unused
+        for name in self.archive.names:
+            if name in images or name == self._json:
+                continue
+            suffix = PurePosixPath(name).suffix.lower()
+            if not suffix and self.archive.is_dangling(name):
+                raise UserError(f"{self._where}: the link {name} leads nowhere; restore its target, or remove it")
+            left_out[f"{suffix} file" if suffix else "suffixless file"] += 1
+        return left_out
+
+    @functools.cached_property
+    def labels(self) -> tuple[NDArray[np.int64], tuple[str, ...]] | None:
+        """(N,) class indices from 0 up without a gap, and the classes' names; None when the images are unlabelled.
+
+        The distinct class ids of a ``dataset.json`` are numbered in their order. A class is named by its folder where
+        classes and folders agree one to one, else by its id.
+
+        Raises:
+            UserError: when ``dataset.json`` is not of the layout above or leaves an image out, when some images lie in
+                class folders and others do not, or when the folders are splits.
+        """
         if self._json is not None:
-            return self._labels_from_json(self.archive, self._json, folders)
+            if self.class_ids is None:
+                return None
+            ids = sorted(set(self.class_ids))
+            label_of = {class_id: label for label, class_id in enumerate(ids)}
+            return np.array([label_of[class_id] for class_id in self.class_ids], np.int64), self._names_of(ids)
+        folders = self._folders
         if not any(folders):
             return None
         if not all(folders):
@@ -67,37 +105,85 @@ class LabelledFiles:
                 "put every image into a class folder, or all of them into one folder"
             )
         names = tuple(sorted(set(folders)))
+        self._refuse_splits(names)
         index = {name: label for label, name in enumerate(names)}
         return np.array([index[folder] for folder in folders], np.int64), names
 
-    def image_set(self) -> ImageSet:
-        """The images and labels, ready to be decoded."""
-        labels, names = self.labels or (None, None)
-        return ImageSet(FilePictures(self.archive, self.files), labels, names)
+    @functools.cached_property
+    def class_ids(self) -> tuple[int, ...] | None:
+        """The class id of each image as ``dataset.json`` gives it; None where there is none, or it says unlabelled.
 
-    def _labels_from_json(
-        self, archive: Archive, name: str, folders: Sequence[str]
-    ) -> tuple[NDArray[np.int64], tuple[str, ...]] | None:
-        wanted = 'it must hold {"labels": [[name, class_index], ...]} or {"labels": null}'
-        try:
-            entries = json.loads(archive.read(name))["labels"]
-            if entries is None:
-                return None
-            classes = {self._root + file: label for file, label in entries}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._where}: cannot read {name} ({error!r}); {wanted}") from error
-        wrong = next((label for label in classes.values() if type(label) is not int or label < 0), None)
-        if wrong is not None:
-            raise UserError(f"{self._where}: {name} has the class index {wrong!r}, not an integer from 0 up; {wanted}")
+        Raises:
+            UserError: when it is not of the layout above or leaves an image out.
+        """
+        classes = self._classes
+        if classes is None:
+            return None
         left_out = next((file for file in self.files if file not in classes), None)
         if left_out is not None:
-            raise UserError(f"{self._where}: {name} gives no class to {left_out}; label every image, or remove {name}")
-        labels = [classes[file] for file in self.files]
-        return np.array(labels, np.int64), _names_of_classes(labels, folders)
+            raise UserError(
+                f"{self._where}: {self._json} gives no class to {left_out}; label every image, or remove {self._json}"
+            )
+        return tuple(classes[file] for file in self.files)
+
+    @functools.cached_property
+    def _classes(self) -> dict[str, int] | None:
+        """What ``dataset.json`` says: the class id of each name."""
+        if self._json is None:
+            return None
+        name, wanted = self._json, 'it must hold {"labels": [[name, class_id], ...]} or {"labels": null}'
+        try:
+            entries = json.loads(self.archive.read(name, _MAX_JSON_BYTES))["labels"]
+            pairs = None if entries is None else [(file, class_id) for file, class_id in entries]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{self._where}: cannot read {name} ({error!r}); {wanted}") from error
+        if pairs is None:
+            return None
+        classes: dict[str, Any] = {}
+        for file, class_id in pairs:
+            if type(class_id) is not int or class_id < 0:
+                raise UserError(
+                    f"{self._where}: {name} gives {file} the class id {_brief(class_id)}, not an integer from 0 up; "
+                    f"{wanted}"
+                )
+            key = self._root + str(file).replace("\\", "/").removeprefix("./")
+            if classes.setdefault(key, class_id) != class_id:
+                raise UserError(f"{self._where}: {name} gives {file} two classes, {classes[key]} and {class_id}")
+        return classes
+
+    def image_set(self, skip_broken: bool | None = None) -> ImageSet:
+        """The images and labels, ready to be decoded."""
+        labels, names = self.labels or (None, None)
+        pictures = FilePictures(self.archive, self.files, background=self._background)
+        return ImageSet(pictures, labels, names, skip_broken)
+
+    @functools.cached_property
+    def _folders(self) -> list[str]:
+        """The top-level folder of each image, '' for none."""
+        return [name.removeprefix(self._root).rpartition("/")[0].partition("/")[0] for name in self.files]
+
+    def _names_of(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """Names of the classes with these ids: their folders where both agree one to one, else the ids."""
+        assert self.class_ids is not None
+        pairs = set(zip(self.class_ids, self._folders, strict=True))
+        agree = len(pairs) == len(set(self._folders)) == len(ids) and all(self._folders)
+        return tuple(folder for _, folder in sorted(pairs)) if agree else tuple(str(class_id) for class_id in ids)
+
+    def _refuse_splits(self, folders: Sequence[str]) -> None:
+        if len(folders) < 2 or not {folder.lower() for folder in folders} <= SPLITS:
+            return
+        train = next((folder for folder in folders if folder.lower().startswith("train")), folders[0])
+        inside = self._root + train
+        way = (
+            f"give one of them, as {self._option}={self._path.rstrip('/')}/{inside}"
+            if self.archive.path.is_dir()
+            else f"unpack it and give the folder {inside}, or pack that alone"
+        )
+        raise UserError(f"{self._where}: its folders {', '.join(folders)} are splits, not classes; {way}")
 
 
-class ImageFolder(ImageSource):
-    """PNG, JPEG and WebP images of any size below a folder or in a zip; all of them are for training.
+class ImageFolder(FileSource):
+    """PNG, JPEG, WebP, BMP, GIF and TIFF images of any size below a folder or in a zip; all of them are for training.
 
     Labels come from a ``dataset.json`` (as the StyleGAN and EDM tools write it), else from class folders, else there
     are none: see `LabelledFiles`.
@@ -107,21 +193,31 @@ class ImageFolder(ImageSource):
         image_size: side in pixels; images are cropped to the central square, then resized.
         channels: 3 (RGB) or 1 (grey).
         flip: mirror images at random in training.
+        background: what transparent pixels are laid upon: red, green and blue, 0 to 255.
+        skip_broken: leave out the images that cannot be decoded, instead of refusing the data.
     """
 
-    def __init__(self, path: str | None, image_size: int, channels: int = 3, flip: bool = True) -> None:
-        super().__init__(image_size=image_size, channels=channels, flip=flip)
+    def __init__(
+        self,
+        path: str | None,
+        image_size: int,
+        channels: int = 3,
+        flip: bool = True,
+        background: Sequence[Annotated[int, Ge(0), Le(255)]] = WHITE,
+        skip_broken: bool = False,
+    ) -> None:
+        super().__init__(image_size, channels, flip, background, skip_broken)
         self.path = path
 
     @functools.cached_property
     def _files(self) -> LabelledFiles:
         if self.path is None:
             raise UserError("data.path=null: give the folder or zip of your images, data.path=FOLDER_OR_ZIP")
-        return LabelledFiles(self.path, "data.path")
+        return LabelledFiles(self.path, "data.path", self.background)
 
     def check(self) -> None:
         """List the images and their labels."""
-        _ = self._files.labels
+        _ = self._files.labels, self._files.left_out
 
     def splits(self) -> tuple[str, ...]:
         """Train only."""
@@ -129,11 +225,15 @@ class ImageFolder(ImageSource):
 
     def fingerprint(self, split: str) -> str:
         """Names and sizes of the images, with their checksums (zip) or times of change (folder)."""
-        return self._files.fingerprint()
+        return f"{self._decoding()} {self._files.fingerprint()}"
 
     def load(self, split: str) -> ImageSet:
         """The images and their labels."""
-        return self._files.image_set()
+        return self._files.image_set(self.skip_broken)
+
+    def left_out(self) -> Counter[str]:
+        """What lies beside the images."""
+        return self._files.left_out
 
 
 def _common_folder(files: Sequence[str]) -> str:
@@ -147,9 +247,6 @@ def _common_folder(files: Sequence[str]) -> str:
     return "".join(common)
 
 
-def _names_of_classes(labels: Sequence[int], folders: Sequence[str]) -> tuple[str, ...]:
-    """Names for classes 0..max: their folders where classes and folders agree one to one, else their indices."""
-    pairs = dict(zip(labels, folders, strict=True))
-    count = max(labels) + 1
-    agree = len(set(zip(labels, folders, strict=True))) == len(set(folders)) == count and all(folders)
-    return tuple(pairs[label] if agree else str(label) for label in range(count))
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -8,11 +8,26 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from langevin.data.archive import Archive
+from langevin.data.archive import Archive, printable
 
 Box = tuple[int, int, int, int]
+Color = tuple[int, int, int]
+
+FORMATS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+}
+"""The formats that are read, by their names in Pillow, and the ends of their files' names."""
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+MAX_PIXELS = 89_478_485
+"""The largest image that is decoded, as many pixels as Pillow takes for safe: a few kB can stand for gigabytes."""
+WHITE: Color = (255, 255, 255)
 
 
 class Pictures(ABC):
@@ -52,31 +67,41 @@ class ArrayPictures(Pictures):
 
 @dataclass(frozen=True)
 class FilePictures(Pictures):
-    """Pictures that are files of an archive.
+    """Images that are files of an archive; of several frames the first is read.
 
     Attributes:
         archive: where the files lie.
         files: their names in the order of the data set.
         boxes: optionally, for each file, the (left, top, right, bottom) to crop it to.
+        background: the red, green and blue, 0 to 255, that transparent pixels are laid upon.
     """
 
     archive: Archive
     files: Sequence[str]
     boxes: Sequence[Box] | None = None
+    background: Color = WHITE
 
     def __len__(self) -> int:
         return len(self.files)
 
     def name(self, index: int) -> str:  # noqa: D102
-        return f"{self.files[index]} in {self.archive.path}"
+        return f"{printable(self.files[index])} in {self.archive.path}"
 
     def open(self, index: int) -> Image.Image:  # noqa: D102
-        image = Image.open(io.BytesIO(self.archive.read(self.files[index])))
+        file = io.BytesIO(self.archive.read(self.files[index]))
+        try:
+            image: Image.Image = Image.open(file, formats=tuple(FORMATS))
+        except UnidentifiedImageError as error:
+            raise ValueError(f"it is damaged, or no {', '.join(FORMATS)} image") from error
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"it has {image.width}x{image.height} pixels; allowed: at most {MAX_PIXELS:,}")
+        _scale_transparency(image)
         if self.boxes is not None:
-            return _crop(image, self.boxes[index])
-        # A camera stores a portrait lying down and says so in its EXIF data.
-        ImageOps.exif_transpose(image, in_place=True)
-        return image
+            image = _crop(image, self.boxes[index])
+        else:
+            # A camera stores a portrait lying down and says so in its EXIF data.
+            ImageOps.exif_transpose(image, in_place=True)
+        return _composited(image, self.background)
 
 
 class Transform(Protocol):
@@ -96,7 +121,7 @@ class SquareTransform:
 
     Attributes:
         size: side of the result in pixels.
-        channels: 1 (grey) or 3 (RGB; transparency is dropped).
+        channels: 1 (grey) or 3 (RGB).
     """
 
     size: int
@@ -129,14 +154,14 @@ class NativeTransform:
 
     @classmethod
     def like(cls, image: Image.Image) -> "NativeTransform":
-        """The transform for pictures of the size and colours of `image`."""
-        return cls((image.height, image.width, 1 if _is_grey(image) else 3))
+        """The transform for images of the size and colours of `image`."""
+        return cls((image.height, image.width, 1 if is_grey(image) else 3))
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:  # noqa: D102
         height, width, channels = self.shape
         if image.size != (width, height):
             raise ValueError(f"it is {image.width}x{image.height}, the first image is {width}x{height}")
-        if channels == 1 and not _is_grey(image):
+        if channels == 1 and not is_grey(image):
             raise ValueError("it is in colour, the first image is grey")
         return np.asarray(_convert(image, channels)).reshape(self.shape)
 
@@ -148,8 +173,37 @@ def _crop(image: Image.Image, box: Box) -> Image.Image:
     return image.crop((left, top, right, bottom))
 
 
-def _is_grey(image: Image.Image) -> bool:
+def is_grey(image: Image.Image) -> bool:
+    """Whether the image is stored without colour."""
     return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16")
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """Bring the one transparent level or colour of a PNG to the range of the pixels that Pillow makes of it.
+
+    Pillow leaves it as stored where a level has 2, 4 or 3 x 16 bits.
+    """
+    value = image.info.get("transparency")
+    tiles = getattr(image, "tile", None)
+    stored = tiles[0][3] if tiles else None
+    if isinstance(value, int) and stored in ("L;2", "L;4"):
+        image.info["transparency"] = value * {"L;2": 85, "L;4": 17}[stored]
+    elif isinstance(value, tuple) and stored == "RGB;16B":
+        image.info["transparency"] = tuple(level >> 8 for level in value)
+
+
+def _composited(image: Image.Image, background: Color) -> Image.Image:
+    """The image upon a background; it stays grey where both are, and as it is where nothing is transparent."""
+    if not image.has_transparency_data:
+        return image
+    grey = is_grey(image) and len(set(background)) == 1
+    if image.mode.startswith("I;16"):
+        levels = np.asarray(image)
+        opaque = np.where(levels == image.info["transparency"], 0, 255)
+        image = Image.fromarray(np.stack([levels >> 8, opaque], axis=-1).astype(np.uint8), "LA")
+    canvas = Image.new("RGBA", image.size, (*background, 255))
+    canvas.alpha_composite(image.convert("RGBA"))
+    return canvas.getchannel("R") if grey else canvas.convert("RGB")
 
 
 def _convert(image: Image.Image, channels: int) -> Image.Image:

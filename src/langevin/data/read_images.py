@@ -1,17 +1,36 @@
 """Images to be evaluated: samples or a reference set, from a folder, a zip or an .npz file."""
 
 import json
+import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from langevin.data.cache import open_or_build, resolve_cache_dir
+from langevin.data.archive import counted
+from langevin.data.cache import CachedImages, open_or_build, resolve_cache_dir
 from langevin.data.image_folder import LabelledFiles
-from langevin.data.pictures import NativeTransform
+from langevin.data.pictures import NativeTransform, Pictures, is_grey
+from langevin.data.source import ImageSet, usable
 from langevin.errors import UserError
+
+_DEFLATED = 1032  # bytes that one byte of a zip unfolds to at most
+_MAX_CLASS = 2**31 - 1
+_WANTED = "it must hold arr_0, uint8 images of shape (N, H, W, 1 or 3), and may hold arr_1, N integer labels"
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def read_images(
@@ -20,9 +39,11 @@ def read_images(
     """Read images at their native size.
 
     A folder or zip is decoded into the cache once and memory-mapped afterwards; its labels come from its layout (see
-    `langevin.data.image_folder.LabelledFiles`). An ``.npz`` holds ``arr_0``, uint8 (N, H, W, 1 or 3), and optionally
-    ``arr_1``, N integer labels: the layout of ADM's sample files. A folder with a ``samples.npz``, such as sample.py
-    leaves, means that file.
+    `langevin.data.image_folder.LabelledFiles`). Those of a ``dataset.json`` stay the ids that stand there, for a few
+    samples need not be of every class. Transparent pixels are laid upon white.
+
+    An ``.npz`` holds ``arr_0``, uint8 (N, H, W, 1 or 3), and optionally ``arr_1``, N integer labels: the layout of
+    ADM's sample files. A folder with a ``samples.npz``, such as sample.py leaves, means that file.
 
     Args:
         path: the folder, zip or .npz.
@@ -30,57 +51,152 @@ def read_images(
         cache_dir: the folder of the caches; None is the default.
 
     Returns:
-        (N, H, W, C) uint8, possibly read-only, and (N,) int64 labels or None; C is 1 when the images are grey, else 3.
+        (N, H, W, C) uint8, possibly read-only, and (N,) int64 labels or None; C is 1 when all images are grey, else 3.
 
     Raises:
-        UserError: when there is nothing at `path`, it holds no image, an image is broken or not of the first one's
-            size, or an .npz holds something else.
+        UserError: when there is nothing at `path`, it holds no image, images are broken or not of one size, or an .npz
+            holds something else.
     """
-    samples = Path(path).expanduser() / "samples.npz"
-    if path.endswith(".npz") or samples.is_file():
-        return _read_npz(str(samples) if samples.is_file() else path, option)
+    if (npz := _npz_of(path)) is not None:
+        return _read_npz(npz, option)
     files = LabelledFiles(path, option)
     labels = None if files.labels is None else files.labels[0]
-    images = files.image_set()
-    try:
-        transform = NativeTransform.like(images.pictures.open(0))
-    except Exception as error:  # a broken file makes decoders raise anything
-        raise UserError(f"{images.pictures.name(0)} cannot be used: {error}; replace or remove it") from error
-    cache = open_or_build(resolve_cache_dir(cache_dir), "images", files.fingerprint(), transform, lambda: images)
-    return cache.images, labels
+    if files.class_ids is not None:
+        if max(files.class_ids) > _MAX_CLASS:
+            raise UserError(f"{option}={path}: class id {max(files.class_ids)}; allowed: 0 to {_MAX_CLASS}")
+        labels = np.array(files.class_ids, np.int64)
+    return _decoded(files, resolve_cache_dir(cache_dir)).images, labels
+
+
+def left_out(path: str, option: str = "samples") -> str:
+    """What lies beside the images at a place that `read_images` has read and is not read, in words; '' for nothing."""
+    return "" if _npz_of(path) is not None else counted(LabelledFiles(path, option).left_out)
 
 
 def read_record(path: str) -> dict[str, Any] | None:
     """How the samples at a place that `read_images` has read were made, if sample.py has written them; else None."""
-    samples = Path(path).expanduser() / "samples.npz"
-    file = samples if samples.is_file() else Path(path).expanduser()
-    if file.suffix != ".npz":
+    npz = _npz_of(path)
+    if npz is None:
         return None
-    with np.load(file, allow_pickle=False) as arrays:
-        return json.loads(str(arrays["record"])) if "record" in arrays else None
+    with _opened(npz, "samples") as arrays:
+        if "record" not in arrays:
+            return None
+        try:
+            record = json.loads(str(_array(arrays, "record")))
+        except _UNREADABLE as error:
+            raise UserError(
+                f"samples={npz}: its record of how the samples were made cannot be read ({error})"
+            ) from error
+    if not isinstance(record, dict) or not {"model", "samples"} <= record.keys():
+        raise UserError(f"samples={npz}: its record does not say how the samples were made; take the record out of it")
+    return record
+
+
+class _InColorError(Exception):
+    """Images that were taken for grey are not."""
+
+
+def _decoded(files: LabelledFiles, cache_dir: Path) -> CachedImages:
+    """The decoded images: in colour if any of them is, whatever the order of their names."""
+    images = files.image_set()
+    fingerprint = f"upon white {files.fingerprint()}"
+    transform = NativeTransform.like(_first_usable(images))
+
+    def load() -> ImageSet:
+        if transform.shape[-1] == 1 and _any_in_color(images.pictures):
+            raise _InColorError
+        return images
+
+    try:
+        return open_or_build(cache_dir, "images", fingerprint, transform, load)
+    except _InColorError:  # met only where there is no cache of grey ones, so a set of grey ones is looked through once
+        in_color = NativeTransform((*transform.shape[:2], 3))
+        return open_or_build(cache_dir, "images", fingerprint, in_color, lambda: images)
+
+
+def _first_usable(images: ImageSet) -> Image.Image:
+    broken: dict[int, Exception] = {}
+    for index in range(len(images.pictures)):
+        try:
+            return images.pictures.open(index)
+        except Exception as error:  # a broken file makes decoders raise anything
+            broken[index] = error
+    usable(images, broken)
+    raise AssertionError("images of which none can be used were not refused")
+
+
+def _any_in_color(pictures: Pictures) -> bool:
+    for index in range(len(pictures)):
+        try:
+            if not is_grey(pictures.open(index)):
+                return True
+        except Exception:  # building the cache names all of the broken ones
+            continue
+    return False
+
+
+def _npz_of(path: str) -> str | None:
+    """The .npz that `path` means: itself, or the samples.npz in a folder; None for a folder or zip of images."""
+    samples = Path(path).expanduser() / "samples.npz"
+    return str(samples) if samples.is_file() else path if path.endswith(".npz") else None
 
 
 def _read_npz(path: str, option: str) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
     where = f"{option}={path}"
-    wanted = "it must hold arr_0, uint8 images of shape (N, H, W, 1 or 3), and may hold arr_1, N integer labels"
-    try:
-        with np.load(Path(path).expanduser(), allow_pickle=False) as file:
-            if "arr_0" not in file:
-                raise UserError(f"{where}: holds {', '.join(file.files) or 'nothing'}; {wanted}")
-            images = file["arr_0"]
-            labels = file.get("arr_1")
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise UserError(f"{where}: there is no such file") from error
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{where}: cannot be read as an .npz file ({error}); {wanted}") from error
+    with _opened(path, option) as file:
+        if "arr_0" not in file:
+            raise UserError(f"{where}: holds {', '.join(file.files) or 'nothing'}; {_WANTED}")
+        try:
+            images = _array(file, "arr_0")
+            labels = _array(file, "arr_1") if "arr_1" in file else None
+        except _UNREADABLE as error:
+            raise UserError(f"{where}: cannot be read as an .npz file ({error}); {_WANTED}") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or images.size == 0:
-        raise UserError(f"{where}: its arr_0 is {images.dtype} of shape {images.shape}; {wanted}")
+        raise UserError(f"{where}: its arr_0 is {images.dtype} of shape {images.shape}; {_WANTED}")
     if labels is None:
         return images, None
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise UserError(
-            f"{where}: its arr_1 is {labels.dtype} of shape {labels.shape} for {len(images)} images; {wanted}"
+            f"{where}: its arr_1 is {labels.dtype} of shape {labels.shape} for {len(images)} images; {_WANTED}"
         )
+    if labels.min() < 0 or labels.max() > _MAX_CLASS:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise UserError(f"{where}: its arr_1 has the label {wrong}; allowed: 0 to {_MAX_CLASS}")
     return images, labels.astype(np.int64)
+
+
+def _opened(path: str, option: str) -> np.lib.npyio.NpzFile:
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise UserError(f"{option}={path}: there is no such file")
+    if not place.is_file():
+        raise UserError(f"{option}={path}: is no regular file; {_WANTED}")
+    try:
+        if not zipfile.is_zipfile(place):
+            raise ValueError("it is no whole zip of arrays")
+        return np.load(place, allow_pickle=False)
+    except _UNREADABLE as error:
+        raise UserError(f"{option}={path}: cannot be read as an .npz file ({error}); {_WANTED}") from error
+
+
+def _array(file: np.lib.npyio.NpzFile, name: str) -> NDArray[Any]:
+    """An array of an .npz, no memory taken for more of it than the file can hold.
+
+    Raises:
+        ValueError: when its header claims more or less than there is.
+    """
+    assert file.zip is not None
+    info = file.zip.getinfo(f"{name}.npy")
+    with file.zip.open(info) as stored:
+        version = np.lib.format.read_magic(stored)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in read:
+            raise ValueError(f"{name} is stored in version {version} of the format")
+        shape, _, dtype = read[version](stored)
+        start = stored.tell()
+    claimed = start + math.prod(shape) * dtype.itemsize
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds Python objects")
+    if claimed != info.file_size or claimed > max(info.compress_size, 1) * _DEFLATED:
+        raise ValueError(f"{name} claims to be of shape {shape}, but has not as many bytes")
+    return file[name]

@@ -1,13 +1,18 @@
 """What a data set is to the rest of the data room."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from langevin.data.pictures import Pictures
+from langevin.data.pictures import Color, Pictures
 from langevin.errors import UserError
+
+_SHOWN = 20  # broken images that an error names
 
 
 @dataclass(frozen=True)
@@ -18,11 +23,54 @@ class ImageSet:
         pictures: the N images.
         labels: (N,) int64 in [0, len(class_names)), or None when the images are unlabelled.
         class_names: a name for each class, or None when the images are unlabelled.
+        skip_broken: whether images that cannot be decoded are left out; None where the user has no such option.
     """
 
     pictures: Pictures
     labels: NDArray[np.int64] | None = None
     class_names: tuple[str, ...] | None = None
+    skip_broken: bool | None = None
+
+
+def usable(images: ImageSet, broken: Mapping[int, Exception]) -> NDArray[np.int64]:
+    """The indices of the images that remain when those which cannot be decoded are left out.
+
+    Args:
+        images: all of them.
+        broken: why an image cannot be decoded, by its index.
+
+    Raises:
+        UserError: naming the broken ones, when they are not to be left out, when a disk is at fault and not an image,
+            or when no image, or none of some class, remains.
+    """
+    # An error with a number is the system's: it may be gone the next time, and then the data would be other data.
+    at_fault = {
+        index: error
+        for index, error in broken.items()
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
+    }
+    if not images.skip_broken or at_fault:
+        raise UserError(_listed(images, at_fault if images.skip_broken else broken))
+    kept = np.setdiff1d(np.arange(len(images.pictures)), list(broken))
+    if not len(kept):
+        raise UserError(_listed(images, broken))
+    if images.labels is not None and images.class_names is not None:
+        gone = set(images.labels.tolist()).difference(images.labels[kept].tolist())
+        if gone:
+            raise UserError(f"no image of class {images.class_names[min(gone)]} can be used; {_listed(images, broken)}")
+    return kept
+
+
+def _listed(images: ImageSet, broken: Mapping[int, Exception]) -> str:
+    lines = [f"{images.pictures.name(index)} cannot be used: {broken[index]}" for index in sorted(broken)]
+    offer = (
+        "" if images.skip_broken is not False else ", or leave out what cannot be decoded with data.skip_broken=true"
+    )
+    if len(lines) == 1:
+        return f"{lines[0]}; replace or remove it{offer}"
+    more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
+    head = f"{len(lines):,} of {len(images.pictures):,} images cannot be used; replace or remove them{offer}:"
+    return "\n  ".join([head, *lines[:_SHOWN], *more])
 
 
 class ImageSource(ABC):
@@ -76,3 +124,37 @@ class ImageSource(ABC):
         Raises:
             UserError: when the split's files are damaged or incomplete.
         """
+
+    def left_out(self) -> Counter[str] | None:
+        """How many of what lies beside the images and is not read, by what it is; None where no image file is read."""
+        return None
+
+
+class FileSource(ImageSource):
+    """A source that reads image files.
+
+    Args:
+        image_size: see `ImageSource`, as are the next two.
+        channels: 1 or 3.
+        flip: whether to mirror in training.
+        background: what transparent pixels are laid upon: red, green and blue, 0 to 255.
+        skip_broken: leave out the images that cannot be decoded, instead of refusing the data.
+
+    Raises:
+        UserError: when `background` is no colour.
+    """
+
+    def __init__(
+        self, image_size: int, channels: int, flip: bool, background: Sequence[int], skip_broken: bool
+    ) -> None:
+        super().__init__(image_size=image_size, channels=channels, flip=flip)
+        if len(background) != 3 or not all(0 <= level <= 255 for level in background):
+            raise UserError(
+                f"data.background: is {list(background)}; allowed: three whole numbers from 0 to 255 (red, green, blue)"
+            )
+        self.background = cast("Color", tuple(background))
+        self.skip_broken = skip_broken
+
+    def _decoding(self) -> str:
+        """What of the options decides the decoded images, for the fingerprint."""
+        return f"background={self.background}" + " skip_broken" * self.skip_broken

@@ -2,15 +2,18 @@
 
 import functools
 import io
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from langevin.data.archive import Archive, Folder, open_archive
-from langevin.data.pictures import Box, FilePictures
-from langevin.data.source import ImageSet, ImageSource
+from langevin.data.pictures import WHITE, Box, FilePictures
+from langevin.data.source import FileSource, ImageSet
 from langevin.errors import UserError
 
 _META = "devkit/cars_meta.mat"
@@ -18,7 +21,7 @@ _TRAIN = "devkit/cars_train_annos.mat"
 _TEST = ("cars_test_annos_withlabels.mat", "devkit/cars_test_annos_withlabels.mat")
 
 
-class StanfordCars(ImageSource):
+class StanfordCars(FileSource):
     """RGB photographs of cars in 196 classes: 8,144 for training and, where they are there, 8,041 for testing.
 
     The test split is used when both ``cars_test/`` and ``cars_test_annos_withlabels.mat`` are there.
@@ -30,6 +33,8 @@ class StanfordCars(ImageSource):
         crop: crop each photograph to the car's annotated box first.
         flip: mirror images at random in training.
         train_on_test: train on the images of both splits, as generative models of cars often are; none is held out.
+        background: what transparent pixels are laid upon: red, green and blue, 0 to 255.
+        skip_broken: leave out the images that cannot be decoded, instead of refusing the data.
     """
 
     def __init__(
@@ -39,8 +44,10 @@ class StanfordCars(ImageSource):
         crop: bool = True,
         flip: bool = True,
         train_on_test: bool = False,
+        background: Sequence[Annotated[int, Ge(0), Le(255)]] = WHITE,
+        skip_broken: bool = False,
     ) -> None:
-        super().__init__(image_size=image_size, channels=3, flip=flip)
+        super().__init__(image_size, 3, flip, background, skip_broken)
         self.path = path
         self.crop = crop
         self.train_on_test = train_on_test
@@ -66,7 +73,7 @@ class StanfordCars(ImageSource):
         folders = tuple(f"{root}cars_{part}/" for part in self._parts(split))
         images = (name for name in archive.names if name.startswith(folders))
         annotations = (self._annotations(part) for part in self._parts(split))
-        return f"crop={self.crop} {archive.fingerprint((root + _META, *annotations, *images))}"
+        return f"crop={self.crop} {self._decoding()} {archive.fingerprint((root + _META, *annotations, *images))}"
 
     def load(self, split: str) -> ImageSet:
         """Read the annotations.
@@ -79,7 +86,12 @@ class StanfordCars(ImageSource):
         cars = [car for part in self._parts(split) for car in self._cars(part, len(names))]
         boxes = [box for _, box, _ in cars] if self.crop else None
         labels = np.array([label for *_, label in cars], np.int64)
-        return ImageSet(FilePictures(archive, [file for file, *_ in cars], boxes), labels, names)
+        pictures = FilePictures(archive, [file for file, *_ in cars], boxes, self.background)
+        return ImageSet(pictures, labels, names, self.skip_broken)
+
+    def left_out(self) -> Counter[str]:
+        """What is no regular file; an image that the annotations do not name is no part of the data."""
+        return self._archive[0].left_out
 
     @property
     def _has_test(self) -> bool:
@@ -95,18 +107,26 @@ class StanfordCars(ImageSource):
         archive, root = self._archive
         annotations = self._annotations(split)
         cars = np.atleast_1d(self._read(annotations, "annotations"))
-        if not {"fname", "class", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"} <= set(cars.dtype.names or ()):
+        fields = {"fname", "class", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"}
+        if not len(cars) or not fields <= set(cars.dtype.names or ()):
             raise UserError(f"data.path={self.path}: {annotations} has no files, classes and boxes in it")
         files = [f"{root}cars_{split}/{name}" for name in cars["fname"]]
+        twice = next((file for file, number in Counter(files).items() if number > 1), None)
+        if twice is not None:
+            raise UserError(f"data.path={self.path}: {annotations} names {twice} twice")
         there = set(archive.names)
         missing = next((file for file in files if file not in there), None)
         if missing is not None:
             raise UserError(f"data.path={self.path}: {annotations} names {missing}, which is not there")
         # MATLAB counts from 1, and its boxes include their last pixel.
-        boxes = [
-            (int(car["bbox_x1"]) - 1, int(car["bbox_y1"]) - 1, int(car["bbox_x2"]), int(car["bbox_y2"])) for car in cars
-        ]
-        labels = cars["class"].astype(np.int64) - 1
+        try:
+            boxes = [
+                (int(car["bbox_x1"]) - 1, int(car["bbox_y1"]) - 1, int(car["bbox_x2"]), int(car["bbox_y2"]))
+                for car in cars
+            ]
+            labels = cars["class"].astype(np.int64) - 1
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"data.path={self.path}: {annotations} has boxes or classes that are no numbers") from error
         if labels.min() < 0 or labels.max() >= num_classes:
             raise UserError(f"data.path={self.path}: {annotations} has classes outside of 1..{num_classes}")
         return list(zip(files, boxes, labels.tolist(), strict=True))

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from langevin.build.run import launch, make_evaluation, open_reference
-from langevin.data.read_images import read_images, read_record
+from langevin.data.read_images import left_out, read_images, read_record
 from langevin.errors import UserError
 from langevin.interrupt import heeded
 from langevin.measure.report import report
@@ -34,11 +34,8 @@ def measure_samples(cfg: DictConfig) -> None:
     evaluation = make_evaluation(cfg)
     images, labels = read_images(cfg.samples, "samples", cfg.loader.cache_dir)
     reference = open_reference(cfg)
-    if reference.images is not None and images.shape[1:] != reference.images.shape[1:]:
-        raise UserError(
-            f"samples={cfg.samples}: pictures of (height, width, channels) {images.shape[1:]}, but the reference has "
-            f"{reference.images.shape[1:]}; both must be of one size"
-        )
+    if reference.images is not None:
+        refuse_others(cfg.samples, images.shape[1:], reference.images.shape[1:])
     evaluation.prepare(len(images), reference, labels)
 
     fabric = launch(cfg.accelerator, cfg.devices)
@@ -53,6 +50,8 @@ def measure_samples(cfg: DictConfig) -> None:
 
     values = evaluation.measure(heeded(batches()), len(mine), show=fabric.global_rank == 0)
     if fabric.global_rank == 0:
+        if unread := left_out(cfg.samples):
+            print(f"samples={cfg.samples}: left out {unread}")
         place = Path(cfg.samples)
         out = Path(cfg.out) if cfg.out else place if place.is_dir() else place.parent
         made = read_record(cfg.samples)
@@ -68,6 +67,25 @@ def measure_samples(cfg: DictConfig) -> None:
         )
         print(f"{out / FILE}: {len(images)} samples against {reference.number or 'published'} pictures")
     fabric.barrier()
+
+
+def refuse_others(samples: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """See that the samples are of the reference's (height, width, channels).
+
+    Raises:
+        UserError: when they are not.
+    """
+    if shape[:2] != wanted[:2]:
+        raise UserError(
+            f"samples={samples}: images of (height, width) {shape[:2]}, but the reference's are of {wanted[:2]}; both "
+            "must be of one size"
+        )
+    if shape[2] != wanted[2]:
+        colors = {1: "grey", 3: "in colour"}
+        raise UserError(
+            f"samples={samples}: images {colors[shape[2]]}, but the reference's are {colors[wanted[2]]}; store both "
+            "grey, or both in colour (RGB)"
+        )
 
 
 def place_of_reference(cfg: DictConfig) -> str:
