@@ -12,11 +12,14 @@ class DataFacts:
         channels: of a picture.
         image_size: the side of a picture in pixels.
         num_classes: how many classes the labels tell apart; None without labels.
+        content: the digest of the images and labels, see `langevin.content`; None where that is not known, as of an
+            imported model.
     """
 
     channels: int
     image_size: int
     num_classes: int | None
+    content: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -24,5 +27,5 @@ class DataFacts:
         return self.channels, self.image_size, self.image_size
 
     def plain(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
+        """As plain values; of the content nothing where it is not known."""
+        return {name: value for name, value in asdict(self).items() if name != "content" or value is not None}

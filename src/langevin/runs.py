@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from langevin.checkpoint import ends_of
-from langevin.config.identity import deciding
+from langevin.config.identity import telling
 from langevin.config.types import TARGET
 
 STATES = ("running", "unfinished", "done", "failed")
@@ -84,7 +84,7 @@ def find_runs(place: Path) -> dict[Path, list[Run]]:
 
 
 def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[Run, dict[str, Any]] | None:
-    """A run and what decides what it trains; None where the folder is not one of a run that is trained."""
+    """A run and what tells it from others; None where the folder is not one of a run that is trained."""
     run = Run(folder=str(run_dir.parent), name=run_dir.resolve().name)
     config = read_config(run_dir / "config.yaml")
     if config is None:
@@ -107,7 +107,7 @@ def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[Run, dict[str, Any]]
         run.state, run.note = "running", ""
     elif config is not None:
         run.state, run.note = judged(run_dir, saved, run.max_steps or 0, bool(ends))
-    return run, deciding(config or {})
+    return run, telling(config or {})
 
 
 def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool) -> tuple[str, str]:
