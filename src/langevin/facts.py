@@ -13,11 +13,14 @@ class DataFacts:
         channels: of a picture.
         image_size: the side of a picture in pixels.
         num_classes: how many classes the labels tell apart; None without labels.
+        content: the digest of the images and labels, see `langevin.content`; None where that is not known, as of an
+            imported model.
     """
 
     channels: int
     image_size: int
     num_classes: int | None
+    content: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -42,8 +45,10 @@ class DataFacts:
                 raise ValueError(f"has {name} {number!r}; allowed: a whole number from 1 up")
         if facts.num_classes is not None and (type(facts.num_classes) is not int or facts.num_classes < 1):
             raise ValueError(f"has num_classes {facts.num_classes!r}; allowed: a whole number from 1 up, or none")
+        if not isinstance(facts.content, str | None):
+            raise ValueError(f"has content {facts.content!r}; allowed: a digest, or none")
         return facts
 
     def plain(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
+        """As plain values; of the content nothing where it is not known."""
+        return {name: value for name, value in asdict(self).items() if name != "content" or value is not None}

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from langevin.checkpoint import ends_of
-from langevin.config.identity import deciding
+from langevin.config.identity import telling
 from langevin.config.types import TARGET
 from langevin.logged import last_values
 from langevin.visible import visible, visible_lines
@@ -106,7 +106,7 @@ def unreadable(run_dir: Path, error: Exception) -> tuple[Run, dict[str, Any]]:
 
 
 def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[Run, dict[str, Any]] | None:
-    """A run and what decides what it trains; None where the folder is not one of a run that is trained."""
+    """A run and what tells it from others; None where the folder is not one of a run that is trained."""
     run = Run(folder=str(run_dir.parent), name=run_dir.resolve().name)
     config, fault = checked_config(run_dir / "config.yaml")
     if config is None:
@@ -132,7 +132,7 @@ def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[Run, dict[str, Any]]
         run.state, run.note = judged(run_dir, saved, run.max_steps or 0, bool(ends))
     if damage and not run.note:
         run.note = f"metrics.csv is damaged: {damage[0]}"
-    return run, deciding(config or {})
+    return run, telling(config or {})
 
 
 def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool) -> tuple[str, str]:

@@ -15,10 +15,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from langevin.cli import command, said
-from langevin.config.identity import automatic_name, differences
+from langevin.config.identity import PATHS, automatic_name, differences
 from langevin.config.options import RUN_OPTIONS
+from langevin.config.stored import read_held, read_stored
 from langevin.config.types import plain
+from langevin.content import FILE, Content, read_content
+from langevin.content import differences as other_data
 from langevin.errors import UserError
+from langevin.facts import DataFacts
 from langevin.sessions import session
 from langevin.visible import visible_lines
 
@@ -43,7 +47,7 @@ def run(cfg: DictConfig) -> None:
     from langevin.build.run import facts_of, make_data, make_module, make_trainer, rehearse
     from langevin.checkpoint import newest_of
     from langevin.data.summary import summary
-    from langevin.files import write_atomically
+    from langevin.files import write_atomically, write_json
     from langevin.training.loggers.csv import CSVFile
     from langevin.training.loggers.tensorboard import TensorBoard
     from langevin.training.processes import is_first_process
@@ -57,20 +61,23 @@ def run(cfg: DictConfig) -> None:
     warnings.filterwarnings("ignore", "FSDP2-wrapped .*(Chain|SelfAttention|DiT). returned a view")  # never written
     if mistakes := rehearse(cfg):
         raise ConfigError(mistakes)
-    run_dir = Path(cfg.output_dir) / (cfg.name or automatic_name(cfg, HydraConfig.get().runtime.choices))
-    if is_first_process():
+    if cfg.name and is_first_process():
+        refuse_another_run(Path(cfg.output_dir) / cfg.name, cfg)
+    data = make_data(cfg)
+    data.prepare_data()  # before a run is chosen, because what the data is decides which one it is
+    facts, content = facts_of(data), data.content
+    run_dir = Path(cfg.output_dir) / cfg.name if cfg.name else own_folder(cfg, content)
+    if not cfg.name and is_first_process():
         refuse_another_run(run_dir, cfg)
+    refuse_other_data(run_dir, content)
     checkpoint = newest_of(run_dir)
-    step = 0 if checkpoint is None else step_of(checkpoint, cfg)
+    step = 0 if checkpoint is None else step_of(checkpoint, cfg, content)
     if step >= cfg.trainer.max_steps:
         say(f"{run_dir} is done: it stands at step {step} of trainer.max_steps={cfg.trainer.max_steps}")
         return
 
-    data = make_data(cfg)
-    data.prepare_data()
     if (read := summary(data)) is not None:
         say(read)
-    facts = facts_of(data)
     torch.manual_seed(cfg.seed)
     module = make_module(cfg, facts)
     trainer = make_trainer(cfg, run_dir, facts, data)
@@ -85,6 +92,7 @@ def run(cfg: DictConfig) -> None:
             clear_unfinished(run_dir)
             if checkpoint is not None:
                 set_damaged_aside(checkpoint)
+            write_json(run_dir / FILE, content.plain())
             text = OmegaConf.to_yaml(cfg, resolve=True)
             write_atomically(run_dir / CONFIG, lambda file: file.write(text.encode()))
             hardware = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
@@ -97,6 +105,36 @@ def run(cfg: DictConfig) -> None:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 
+def own_folder(cfg: DictConfig, content: Content) -> Path:
+    """The folder of a run without a name.
+
+    Runs were named without their data once. Such a run goes on in its folder if it has recorded the same data since, or
+    none yet and its data lay where it lies now.
+    """
+    output, choices = Path(cfg.output_dir), HydraConfig.get().runtime.choices
+    run_dir, before = (output / automatic_name(cfg, choices, digest) for digest in (content.sha256, None))
+    if (run_dir / CONFIG).is_file() or not (before / CONFIG).is_file():
+        return run_dir
+    held, old = read_content(before), read_held(before / CONFIG)
+    same_place = all(OmegaConf.select(old, path) == OmegaConf.select(cfg, path) for path in PATHS)
+    return before if held == content or (held is None and same_place) else run_dir
+
+
+def refuse_other_data(run_dir: Path, content: Content) -> None:
+    """See that a run is continued on the data that it was begun with, wherever that lies now.
+
+    Raises:
+        UserError: when it is not.
+    """
+    held = read_content(run_dir) if (run_dir / CONFIG).is_file() else None
+    if held is not None and (changed := other_data(held, content)):
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise UserError(
+            f"name={run_dir.name}: that run was trained on other data; choose another name=, or leave name out and "
+            f"each data set gets its own:\n{lines}"
+        )
+
+
 def refuse_another_run(run_dir: Path, cfg: DictConfig) -> None:
     """See that the run's folder is new, or holds this very run and may be continued.
 
@@ -107,8 +145,7 @@ def refuse_another_run(run_dir: Path, cfg: DictConfig) -> None:
         return
     if not cfg.resume:
         raise UserError(f"resume=false, but the run {run_dir} exists; choose another name=, or remove that folder")
-    old = OmegaConf.load(run_dir / CONFIG)
-    assert isinstance(old, DictConfig)
+    old = read_held(run_dir / CONFIG)
     if "data" not in old:
         raise UserError(f"name={run_dir.name}: that run holds an imported model, of no training; choose another name=")
     changed = differences(old, cfg)
@@ -120,21 +157,35 @@ def refuse_another_run(run_dir: Path, cfg: DictConfig) -> None:
         )
 
 
-def step_of(checkpoint: Path, cfg: DictConfig) -> int:
-    """The step that a checkpoint of this run stands at.
+def step_of(checkpoint: Path, cfg: DictConfig, content: Content) -> int:
+    """The step that a checkpoint of this run stands at; says so if nothing tells which data it was trained on.
 
     Raises:
         UserError: when it is another run's.
     """
-    from langevin.checkpoint import RECORD, read_checkpoint
+    from langevin.checkpoint import RECORD, folder_of, read_checkpoint
 
-    content = read_checkpoint(checkpoint)
-    own = OmegaConf.create(content[RECORD]["config"])
-    assert isinstance(own, DictConfig)
+    stored = read_checkpoint(checkpoint)
+    record = stored[RECORD]
+    try:
+        own, facts = read_stored(record["config"]), DataFacts.read(record["facts"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"checkpoint {checkpoint} cannot be resumed: its record is malformed ({error})") from error
     if changed := differences(own, cfg):
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(f"checkpoint {checkpoint} is of a run with another config; put it where it belongs:\n{lines}")
-    return content["global_step"]
+    trained_on = facts.content
+    if trained_on not in (None, content.sha256):
+        raise UserError(
+            f"checkpoint {checkpoint} is of a run on other data; put it where it belongs, or give that data:\n"
+            f"  content: sha256 {str(trained_on)[:8]} in the run, {content.sha256[:8]} now"
+        )
+    run_dir = folder_of(checkpoint)
+    if trained_on is None and read_content(run_dir) is None:
+        place = OmegaConf.select(cfg, "data.path")
+        given = "data" if place is None else f"data.path={place}"
+        say(f"{run_dir} does not record which data it was trained on; {given} is taken to be the same")
+    return stored["global_step"]
 
 
 def set_damaged_aside(whole: Path) -> None:

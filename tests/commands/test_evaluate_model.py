@@ -12,6 +12,7 @@ from helpers.commands import ROOT, call, wait_for
 from helpers.digits import digits
 
 from langevin import interrupt
+from langevin.content import read_content
 from langevin.filling import LOCK
 
 FID = ("metrics=[fid]", "metrics.fid.min_samples=2")
@@ -51,6 +52,7 @@ def test_it_says_what_was_measured_and_how(measured, labelled):
     assert set(values) == {"class_accuracy", f"fd_{extractor}@40", f"kd_{extractor}@40", f"kd_std_{extractor}@40"}
     assert values[f"fd_{extractor}@40"] > 0
     assert measured["model"]["checkpoint"] == str(labelled / "checkpoints" / "last.ckpt")
+    assert measured["model"]["data"] == read_content(labelled).sha256
     assert measured["reference"]["number"] == 1500
     protocol = measured["protocol"]
     assert protocol["num_samples"] == 40

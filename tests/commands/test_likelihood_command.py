@@ -13,6 +13,7 @@ from PIL import Image
 
 from langevin.build.saved import load_model
 from langevin.checkpoint import find_checkpoint
+from langevin.content import read_content
 from langevin.diffusion.noise import ImageNoise
 from langevin.images import from_uint8
 from langevin.likelihood.discrete_vlb import DiscreteVLB
@@ -39,7 +40,9 @@ def report_of(folder):
 def test_from_training_to_a_number(labelled):
     result = evaluate(f"checkpoint={labelled}", *QUICK, "num_images=20", "seed=5")
     report = report_of(labelled)
-    assert set(report) == {"likelihoods", "settings", "pictures", "seed", "checkpoint", "step", "version"}
+    assert set(report) == {"likelihoods", "settings", "pictures", "seed", "checkpoint", "trained_on", "step", "version"}
+    held = read_content(labelled)
+    assert (report["trained_on"], report["pictures"]["sha256"]) == (held.sha256, held.splits["test"].sha256)
     assert report["pictures"]["number"] == 20
     assert report["pictures"]["split"] == "test"
     assert report["pictures"]["data"]["_target_"] == "langevin.data.digits.Digits"

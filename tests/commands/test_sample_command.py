@@ -282,7 +282,11 @@ def test_what_only_trained_a_model_need_not_be_installed(plain, tmp_path):
     ("field", "value", "words"),
     [
         ("channels", 64, ["does not fit the config stored in it", "size mismatch"]),
-        ("_target_", "not.installed.here", ["its config names 'not.installed.here' at model._target_", "add trust=[not]"]),
+        (
+            "_target_",
+            "not.installed.here",
+            ["its config names 'not.installed.here' at model._target_", "add trust=[not]"],
+        ),
         ("width", 3, ["cannot be rebuilt", "model.width: no such option"]),
     ],
 )

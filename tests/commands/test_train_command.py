@@ -40,7 +40,7 @@ def test_a_run_leaves_what_is_promised(tmp_path):
     run = tmp_path / "mine"
     assert runs(tmp_path) == ["mine"]
     assert str(run) in result.out
-    assert runs(run) == ["checkpoints", "config.yaml", "metrics.csv", "samples", "sessions.json"]
+    assert runs(run) == ["checkpoints", "config.yaml", "data.json", "metrics.csv", "samples", "sessions.json"]
 
     text = (run / "config.yaml").read_text()
     config = yaml.safe_load(text)

@@ -83,8 +83,12 @@ def test_what_is_trained_makes_another_run(overrides, default):
     assert name(*overrides) != default
 
 
-def test_where_the_pictures_lie_is_no_part_of_a_run():
-    assert name("data=image_folder", "data.path=here") == name("data=image_folder", "data.path=there")
+def test_where_the_images_lie_is_no_part_of_a_run_and_what_they_are_is():
+    def named(path, content):
+        return automatic_name(*composed("train", "data=image_folder", f"data.path={path}"), content)
+
+    assert named("here", "1") == named("there", "1")
+    assert len({named("here", content) for content in ("1", "2", None)}) == 3
 
 
 def test_all_cells_of_a_sweep_differ():

@@ -1,5 +1,6 @@
 import errno
 import functools
+import json
 import os
 import pickle
 import re
@@ -11,7 +12,9 @@ import time
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
+from langevin import interrupt
 from langevin.data.cache import CachedImages, default_cache_dir, open_or_build, resolve_cache_dir
 from langevin.data.image_folder import ImageFolder
 from langevin.data.pictures import ArrayPictures, SquareTransform
@@ -207,16 +210,95 @@ def test_a_cache_dir_that_cannot_be_made(tmp_path):
         build(tmp_path / "file")
 
 
-def test_an_interrupted_build_leaves_nothing(tmp_path):
-    class Interrupted(ArrayPictures):
-        def open(self, index):
-            if index == 100:
-                raise KeyboardInterrupt
-            return super().open(index)
+class Counted(ArrayPictures):
+    """Notes which images are decoded, and asks this process to stop at the first of the last chunk."""
 
-    with pytest.raises(KeyboardInterrupt):
-        build(tmp_path, lambda: ImageSet(Interrupted(ARRAY)))
-    assert caches(tmp_path) == []
+    def open(self, index):
+        decoded.append(index)
+        if index == 128 and stopping:
+            stopping.pop()()
+        return super().open(index)
+
+
+decoded, stopping = [], []
+
+
+@pytest.mark.parametrize("kind", ["signal", "ctrl-c twice"])
+def test_an_interrupted_build_is_continued_with_the_same_digest(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(interrupt, "_received", None)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})  # one thread: the chunks in their order
+    whole = build(tmp_path / "whole").digest
+
+    def stop():
+        if kind != "signal":
+            raise KeyboardInterrupt
+        interrupt._received = "SIGTERM"
+
+    stopping[:], decoded[:] = [stop], []
+    with pytest.raises(interrupt.Interrupted if kind == "signal" else KeyboardInterrupt) as raised:
+        build(tmp_path / "cache", lambda: ImageSet(Counted(ARRAY), LABELS, NAMES))
+    if kind == "signal":
+        assert re.fullmatch(r"by SIGTERM with (128|150) of 150 images of toy decoded", str(raised.value))
+    (partial,) = caches(tmp_path / "cache")
+    kept = [int(line.split()[0]) for line in (partial / "chunks").read_text().splitlines()]
+    assert kept == ([0, 64, 128] if "150 of" in str(raised.value) else [0, 64])
+    with open(partial / "images.npy", "r+b") as file:  # as a crash of the machine may leave what was not flushed
+        file.seek(500)
+        file.write(bytes(50))
+    decoded.clear()
+    interrupt._received = None
+    cache = build(tmp_path / "cache", lambda: ImageSet(Counted(ARRAY), LABELS, NAMES))
+    assert sorted(decoded) == [*range(64), *(() if 128 in kept else range(128, 150))]
+    np.testing.assert_array_equal(cache.images, ARRAY)
+    assert cache.digest == whole
+    assert sorted(path.name for path in cache.folder.iterdir()) == ["images.npy", "labels.npy", "meta.json"]
+
+
+def test_who_waits_for_another_process_heeds_a_signal(tmp_path, monkeypatch):
+    build(tmp_path)
+    (folder,) = caches(tmp_path)
+    (folder / "meta.json").unlink()
+    monkeypatch.setattr(interrupt, "_received", "SIGUSR1")
+    lock = tmp_path / f"{folder.name}.lock"
+    with FileLock(lock), pytest.raises(interrupt.Interrupted, match="by SIGUSR1 while another process decodes"):
+        build(tmp_path, not_again)
+
+
+def test_the_digest_is_of_what_is_stored(tmp_path, monkeypatch):
+    """Not of where it comes from, nor of the threads that decode it."""
+    one = build(tmp_path, fingerprint="1").digest
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(7)))
+    assert build(tmp_path, fingerprint="2").digest == one
+    pixel = ARRAY.copy()
+    pixel[149, 5, 5, 2] ^= 1
+    order = np.arange(150)[::-1]
+    others = [
+        ImageSet(ArrayPictures(pixel), LABELS, NAMES),
+        ImageSet(ArrayPictures(ARRAY[order]), LABELS[order], NAMES),
+        ImageSet(ArrayPictures(ARRAY[:149]), LABELS[:149], NAMES),
+        ImageSet(ArrayPictures(ARRAY), np.roll(LABELS, 1), NAMES),
+        ImageSet(ArrayPictures(ARRAY), LABELS, ("a", "b", "c", "e")),
+        ImageSet(ArrayPictures(ARRAY)),
+    ]
+    digests = {build(tmp_path, others.pop, fingerprint=str(number)).digest for number in range(3, 9)}
+    assert len(digests | {one}) == 7
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_an_older_cache_is_given_its_digest(tmp_path, writable, monkeypatch):
+    cache = build(tmp_path)
+    path = cache.folder / "meta.json"
+    meta = json.loads(path.read_text())
+    assert meta.pop("digest") == cache.digest
+    path.write_text(json.dumps(meta))
+    if not writable:
+
+        def refuse(*_):
+            raise OSError(errno.EROFS, "read-only")
+
+        monkeypatch.setattr("langevin.data.cache.write_json", refuse)
+    assert build(tmp_path, not_again).digest == cache.digest
+    assert json.loads(path.read_text()).get("digest") == (cache.digest if writable else None)
 
 
 SLOW = """
@@ -251,15 +333,17 @@ def run(code):
 
 
 def test_a_killed_build_leaves_no_cache_and_the_next_one_succeeds(tmp_path):
-    process = subprocess.Popen(command(SLOW.format(seconds=0.1, folder=str(tmp_path))))
+    process = subprocess.Popen(command(SLOW.format(seconds=0.02, folder=str(tmp_path))))
     deadline = time.monotonic() + 40
-    while not list(tmp_path.glob("*.building-*/images.npy")):
+    while not any(path.stat().st_size for path in tmp_path.glob("*.building/chunks")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert [".building-" in path.name for path in caches(tmp_path)] == [True]
-    np.testing.assert_array_equal(build(tmp_path).images, ARRAY)
+    assert [path.suffix for path in caches(tmp_path)] == [".building"]
+    decoded.clear()
+    np.testing.assert_array_equal(build(tmp_path, lambda: ImageSet(Counted(ARRAY), LABELS, NAMES)).images, ARRAY)
+    assert 0 < len(decoded) <= 150 - 22, "a chunk at least was there"
     assert len(caches(tmp_path)) == 1  # what the killed build left is gone
 
 

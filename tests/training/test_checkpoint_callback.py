@@ -12,6 +12,7 @@ from training_helpers import BUSY, QUIET, VALIDATED, column, differing, numbers,
 
 from langevin.build.saved import load_model
 from langevin.checkpoint import read_checkpoint
+from langevin.content import read_content
 from langevin.errors import UserError
 from langevin.images import picture_grid
 from langevin.metrics.evaluation import Evaluation
@@ -288,7 +289,8 @@ def test_the_model_is_rebuilt_with_its_averaged_weights(finished):
     model = load_model(finished.last)
     assert model.step == 6
     assert model.cfg == OmegaConf.load(finished.directory / "config.yaml")
-    assert model.facts.plain() == {"channels": 1, "image_size": 8, "num_classes": 10}
+    content = read_content(finished.directory).sha256
+    assert model.facts.plain() == {"channels": 1, "image_size": 8, "num_classes": 10, "content": content}
     assert not model.denoiser.training
     weights, saved = model.denoiser.network.state_dict(), trained(finished)
     assert len(weights) > 50

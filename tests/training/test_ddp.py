@@ -37,7 +37,7 @@ def ranks(folder, run):
 def test_it_trains_into_one_folder(run):
     assert [path.name for path in run.directory.parent.iterdir()] == ["run"]
     kept = {path.name for path in run.directory.iterdir()} - {".lock"}
-    assert kept == {"checkpoints", "config.yaml", "evaluations", "metrics.csv", "samples", "sessions.json"}
+    assert kept == {"checkpoints", "config.yaml", "data.json", "evaluations", "metrics.csv", "samples", "sessions.json"}
     (protocol,) = (run.directory / "evaluations").iterdir()
     assert protocol.name.startswith("protocol-"), "and the samples are gone"
     assert sorted(os.listdir(run.directory / "checkpoints")) == ["best.ckpt", "last-1.ckpt", "last.ckpt"]

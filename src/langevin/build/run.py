@@ -49,7 +49,7 @@ def make_data(cfg: DictConfig) -> ImageDataModule:
 
 def facts_of(data: ImageDataModule) -> DataFacts:
     """What the model must know of opened images."""
-    return DataFacts(data.channels, data.image_size, data.num_classes)
+    return DataFacts(data.channels, data.image_size, data.num_classes, data.content.sha256)
 
 
 def make_module(cfg: DictConfig, facts: DataFacts) -> DiffusionModule:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from langevin.config.types import plain
 
 # How a run is watched, stored or sped up. All else decides what is trained, and makes another run when it is changed.
+# Where the data lies does not; what it is does, see `langevin.content`.
 NOT_IDENTITY = (
     "name",
     "output_dir",
@@ -32,6 +33,10 @@ NOT_IDENTITY = (
     "data.test_path",
     "data.download_dir",
 )
+PATHS = ("data.path", "data.test_path")
+"""Where the data lies: of two runs that are alike but for this, it tells people which is which."""
+LATER = {"data.background": [255, 255, 255], "data.skip_broken": False}
+"""Options that came after runs had been recorded, with what those runs had for them."""
 YET_IDENTITY = ("trainer.precision", "trainer.gradient_clip_val")
 
 
@@ -51,6 +56,11 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
     return {path: value for path, value in flatten(values) if decides(path)}
 
 
+def telling(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, and where the data lies: what people tell runs apart by."""
+    return deciding(values) | {path: value for path, value in flatten(values) if path in PATHS}
+
+
 def flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """All of some nested values with their paths; lists are values."""
 
@@ -64,12 +74,18 @@ def flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     return walk(values, "")
 
 
-def automatic_name(cfg: DictConfig, choices: Mapping[str, Any]) -> str:
+def automatic_name(cfg: DictConfig, choices: Mapping[str, Any], content: str | None = None) -> str:
     """A run's name: its main choices, and a digest that differs whenever what is trained differs.
 
     So the same command continues its run, and no two cells of a sweep share a folder.
+
+    Args:
+        cfg: the config.
+        choices: what was chosen of each group.
+        content: the digest of the data; None gives the name of before the data was a part of it.
     """
-    digest = hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:8]
+    meaning = identity(cfg) | ({} if content is None else {"data.content": content})
+    digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:8]
     chosen = [choices.get(group) for group in ("experiment", "data", "model", "classifier", "schedule")]
     return "-".join([*dict.fromkeys(str(choice) for choice in chosen if choice), digest])
 
@@ -77,6 +93,7 @@ def automatic_name(cfg: DictConfig, choices: Mapping[str, Any]) -> str:
 def differences(old: DictConfig, new: DictConfig) -> list[str]:
     """What two configs train differently, a line each."""
     before, after = identity(old), identity(new)
+    before = {path: value for path, value in LATER.items() if path in after} | before
     return [
         f"{path}: {before.get(path, 'absent')} in the run, {after.get(path, 'absent')} now"
         for path in sorted(before.keys() | after.keys())

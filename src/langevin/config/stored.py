@@ -6,6 +6,7 @@ is passed on, so it is read without resolving anything, and a part is built only
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from langevin.config.types import TARGET
 from langevin.config.validate import CONF
+from langevin.errors import UserError
 
 
 class StoredError(ValueError):
@@ -47,6 +49,20 @@ def read_stored(text: Any) -> DictConfig:
         if any(isinstance(each, str) and "${" in each for each in (path, value)):
             raise StoredError(f"has an interpolation at {path}; a stored config holds values alone")
     return cfg
+
+
+def read_held(path: Path) -> DictConfig:
+    """Read the config.yaml that a run's folder holds.
+
+    Raises:
+        UserError: when it cannot be read, or is none.
+    """
+    try:
+        return read_stored(path.read_text())
+    except StoredError as error:
+        raise UserError(f"{path} {error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: it is no text") from error
 
 
 def refuse_untrusted(cfg: DictConfig, groups: Collection[str], trust: Sequence[str] = ()) -> None:

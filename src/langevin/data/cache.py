@@ -1,27 +1,31 @@
 """Images decoded, cropped and resized once, then memory-mapped by every process and every later run."""
 
+import functools
 import hashlib
+import io
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from langevin.data.pictures import Pictures, Transform
 from langevin.data.source import ImageSet, usable
 from langevin.errors import UserError
+from langevin.files import write_json
+from langevin.interrupt import Interrupted, received
 
 _FORMAT = 1
-_CHUNK = 64  # images decoded and written together: a unit of work and of progress
+_CHUNK = 64  # images decoded, hashed and written together: another number would change the digest of all data
+_CHUNKS = "chunks"  # of an unfinished cache, the first image and the sha256 of each chunk that is written, a line each
 
 
 class CachedImages:
@@ -45,7 +49,7 @@ class CachedImages:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            meta = json.loads((folder / "meta.json").read_bytes())
+            meta: dict[str, Any] = json.loads((folder / "meta.json").read_bytes())
             sizes = {name: (folder / name).stat().st_size for name in meta["bytes"]}
             if sizes != meta["bytes"]:
                 raise ValueError(f"its files are of {sizes} bytes, not {meta['bytes']}")
@@ -60,6 +64,22 @@ class CachedImages:
             raise ValueError(f"{folder}: arrays of {self.images.shape} and {self.labels.shape}, not {shape}")
         self.class_names: tuple[str, ...] | None = None if names is None else tuple(names)
         self.skipped: tuple[str, ...] = tuple(meta.get("skipped", ()))
+        self._meta = meta
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The sha256 of the pixels, labels and class names, in their order: what the images are.
+
+        It was noted when the cache was built. A cache that is older than that has it computed once, at over 1 GB/s, and
+        noted if the folder can be written; processes that do so together write the same.
+        """
+        noted = self._meta.get("digest")
+        if isinstance(noted, str):
+            return noted
+        digest = _digest(self.images.shape, self.labels, self.class_names, _hashed(self.images))
+        with suppress(OSError):
+            write_json(self.folder / "meta.json", self._meta | {"digest": digest})
+        return digest
 
     def __len__(self) -> int:
         return len(self.images)
@@ -83,8 +103,8 @@ def open_or_build(
 ) -> CachedImages:
     """Open the cache of these images, and build it first if there is none or it is damaged.
 
-    Any number of processes may call this at once: one builds, the others wait for it. A build that fails or is killed
-    leaves no cache behind.
+    Any number of processes may call this at once: one builds, the others wait for it. A build that fails leaves nothing
+    behind. One that is interrupted or killed leaves the images that it has decoded, and the next goes on from them.
 
     Args:
         cache_dir: the folder of all caches.
@@ -95,6 +115,7 @@ def open_or_build(
 
     Raises:
         UserError: when an image cannot be decoded, or `cache_dir` cannot be written or is full.
+        Interrupted: between two chunks of images, once a signal has come.
     """
     key = hashlib.sha256(repr((_FORMAT, fingerprint, transform)).encode()).hexdigest()[:16]
     folder = cache_dir / f"{name}-{key}"
@@ -105,7 +126,7 @@ def open_or_build(
     with _report_write_errors(cache_dir):
         cache_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(cache_dir / f"{folder.name}.lock")
-        lock.acquire()
+        _acquire(lock)
     try:
         try:
             return CachedImages(folder)  # another process built it while this one waited
@@ -113,7 +134,7 @@ def open_or_build(
             pass
         images = load()
         with _report_write_errors(cache_dir):
-            # Under the lock nobody else builds this cache, so what lies there was left by a build that was killed.
+            # Under the lock nobody else builds this cache: what lies there is damaged, or of an earlier version.
             for left_over in (folder, *cache_dir.glob(f"{folder.name}.building-*")):
                 if left_over.exists():
                     shutil.rmtree(left_over)
@@ -121,6 +142,17 @@ def open_or_build(
         return CachedImages(folder)
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock) -> None:
+    """Wait for the process that builds the cache, unless a signal comes."""
+    while True:
+        try:
+            lock.acquire(timeout=1)
+            return
+        except Timeout:
+            if received() is not None:
+                raise Interrupted(f"by {received()} while another process decodes the images") from None
 
 
 @contextmanager
@@ -135,45 +167,61 @@ def _report_write_errors(cache_dir: Path) -> Iterator[None]:
 
 
 def _build(folder: Path, images: ImageSet, transform: Transform) -> None:
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.building-"))
+    building = folder.with_name(f"{folder.name}.building")
     try:
-        building.chmod(0o755)  # mkdtemp's 0700 would shut colleagues out of a shared cache
+        building.mkdir(exist_ok=True)
         count = len(images.pictures)
-        broken = _decode_all(building / "images.npy", images.pictures, transform, folder.name.rpartition("-")[0])
+        broken, chunks = _decode_all(building, images.pictures, transform, folder.name.rpartition("-")[0])
         labels = np.full(count, -1, np.int64) if images.labels is None else images.labels
         if broken:
             kept = usable(images, broken)
             _keep(building / "images.npy", kept)
             labels, count = labels[kept], len(kept)
+            chunks = list(_hashed(np.load(building / "images.npy", mmap_mode="r")))
         np.save(building / "labels.npy", labels)
         meta: dict[str, Any] = {
             "shape": (count, *transform.shape),
             "class_names": images.class_names,
             "skipped": [images.pictures.name(index) for index in sorted(broken)],
             "bytes": {name: (building / name).stat().st_size for name in ("images.npy", "labels.npy")},
+            "digest": _digest((count, *transform.shape), labels, images.class_names, chunks),
         }
         (building / "meta.json").write_text(json.dumps(meta))
         for path in building.iterdir():
             _flush(path)  # else a crash of the machine could leave a cache of the right size with wrong content
         os.rename(building, folder)
-    except BaseException:
+        (folder / _CHUNKS).unlink()
+    except Interrupted:
+        raise
+    except Exception:  # Ctrl-C a second time is none, and leaves what is decoded as a kill does
         shutil.rmtree(building, ignore_errors=True)
         raise
 
 
-def _decode_all(path: Path, pictures: Pictures, transform: Transform, title: str) -> dict[int, Exception]:
-    """Fill a .npy file with the transformed images; what cannot be decoded is returned, and its place left black.
+def _decode_all(
+    building: Path, pictures: Pictures, transform: Transform, title: str
+) -> tuple[dict[int, Exception], list[str]]:
+    """Fill images.npy with the transformed images, all but those that an earlier build has left there.
 
     Threads, not processes: Pillow decodes and resizes without the interpreter lock, so photographs decode on all cores,
     and a killed run leaves no child behind which still holds the cache's lock. The file is written, not mapped: a full
     disk then raises OSError, where touching a map of it would end the process with SIGBUS.
+
+    Returns:
+        what cannot be decoded, each with its error, its place left black; and the sha256 of each chunk, in order.
+
+    Raises:
+        Interrupted: between two chunks, once a signal has come.
     """
-    count = len(pictures)
-    with open(path, "wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (count, *transform.shape)}
-        np.lib.format.write_array_header_1_0(file, header)
-        start = file.tell()
-    size = int(np.prod(transform.shape))
+    path, count, size = building / "images.npy", len(pictures), int(np.prod(transform.shape))
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "|u1", "fortran_order": False, "shape": (count, *transform.shape)}
+    )
+    header = buffer.getvalue()
+    digests = _finished(building, header, count, size)
+    if not digests:
+        path.write_bytes(header)
     broken: dict[int, Exception] = {}
 
     def decode(first: int) -> int:
@@ -182,24 +230,75 @@ def _decode_all(path: Path, pictures: Pictures, transform: Transform, title: str
         for index in indices:
             try:
                 block[index - first] = transform(pictures.open(index))
-            except (
-                Exception
-            ) as error:  # a broken file makes decoders raise anything: OSError, SyntaxError, struct.error
+            except Exception as error:  # a broken file makes decoders raise anything: OSError, SyntaxError, ...
                 broken[index] = error
         with open(path, "r+b") as file:
-            file.seek(start + first * size)
+            file.seek(len(header) + first * size)
             file.write(block.data)
+        digest = hashlib.sha256(block.data).hexdigest()
+        if broken.keys().isdisjoint(indices):  # else another build looks at them again
+            finished.write(_line(first, digest))  # in one piece at the end, whichever thread writes it
+        digests[first] = digest
         return len(indices)
 
     executor = ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), 16))
-    try:
-        # Once a second, for a batch job's log keeps every line.
-        with tqdm(total=count, desc=f"decoding {title}", unit=" images", mininterval=1, leave=False) as progress:
-            for done in as_completed([executor.submit(decode, first) for first in range(0, count, _CHUNK)]):
+    # Once a second, for a batch job's log keeps every line.
+    with (
+        open(building / _CHUNKS, "wb", buffering=0) as finished,
+        tqdm(total=count, desc=f"decoding {title}", unit=" images", mininterval=1, leave=False) as progress,
+    ):
+        for first, digest in digests.items():
+            finished.write(_line(first, digest))
+            progress.update(min(_CHUNK, count - first))
+        left = [first for first in range(0, count, _CHUNK) if first not in digests]
+        try:
+            for done in as_completed([executor.submit(decode, first) for first in left]):
                 progress.update(done.result())
-    finally:
-        executor.shutdown(cancel_futures=True)
-    return broken
+                if received() is not None:
+                    executor.shutdown(cancel_futures=True)
+                    kept = sum(min(_CHUNK, count - first) for first in digests)
+                    raise Interrupted(f"by {received()} with {kept:,} of {count:,} images of {title} decoded")
+        finally:
+            executor.shutdown(cancel_futures=True)
+    return broken, [digests[first] for first in range(0, count, _CHUNK)]
+
+
+def _finished(building: Path, header: bytes, count: int, size: int) -> dict[int, str]:
+    """The chunks that an earlier build has finished, with their digests: their bytes must still be the ones it noted.
+
+    A crash of the machine may have lost some, for nothing is flushed to the disk before the end.
+    """
+    found = {}
+    with suppress(OSError, ValueError), open(building / "images.npy", "rb") as file:
+        if file.read(len(header)) == header:
+            for line in (building / _CHUNKS).read_text().splitlines():
+                first, digest = int(line.partition(" ")[0]), line.partition(" ")[2]
+                if first in range(0, count, _CHUNK):
+                    file.seek(len(header) + first * size)
+                    if hashlib.sha256(file.read(min(_CHUNK, count - first) * size)).hexdigest() == digest:
+                        found[first] = digest
+    return found
+
+
+def _line(first: int, digest: str) -> bytes:
+    return f"{first} {digest}\n".encode()
+
+
+def _hashed(images: NDArray[np.uint8]) -> Iterator[str]:
+    """The sha256 of each chunk."""
+    for first in range(0, len(images), _CHUNK):
+        yield hashlib.sha256(images[first : first + _CHUNK].tobytes()).hexdigest()
+
+
+def _digest(
+    shape: Sequence[int], labels: NDArray[np.int64], class_names: Sequence[str] | None, chunks: Iterable[str]
+) -> str:
+    names = None if class_names is None else list(class_names)
+    whole = hashlib.sha256(json.dumps({"shape": list(shape), "class_names": names}).encode())
+    whole.update(labels.astype("<i8").tobytes())
+    for chunk in chunks:
+        whole.update(bytes.fromhex(chunk))
+    return whole.hexdigest()
 
 
 def _keep(path: Path, kept: NDArray[np.int64]) -> None:

@@ -10,6 +10,7 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from langevin.content import Content, Split
 from langevin.data.cache import CachedImages, open_or_build, resolve_cache_dir
 from langevin.data.pictures import SquareTransform
 from langevin.data.source import ImageSource
@@ -143,6 +144,18 @@ class ImageDataModule(lightning.LightningDataModule):
         self.num_classes = None if train.class_names is None else len(train.class_names)
         self.test_set = test
         self.train_set = train
+
+    @property
+    def content(self) -> Content:
+        """Which images these are, wherever they lie; known after `prepare_data`."""
+        sets = {"train": self.train_set, "test": self.test_set}
+        return Content(
+            {
+                name: Split(len(images), images.class_names, images.digest)
+                for name, images in sets.items()
+                if images is not None
+            }
+        )
 
     def setup(self, stage: str) -> None:
         """Open the caches in the processes in which Lightning does not call `prepare_data`."""

@@ -60,9 +60,15 @@ def measure_likelihoods(cfg: DictConfig) -> None:
         report = {
             "likelihoods": {name: numbers(value) for name, value in values.items()},
             "settings": plain(cfg.likelihoods),
-            "pictures": {"data": plain(chosen.data), "split": cfg.split, "number": number},
+            "pictures": {
+                "data": plain(chosen.data),
+                "split": cfg.split,
+                "number": number,
+                "sha256": pictures.digest,
+            },
             "seed": cfg.seed,
             "checkpoint": str(path),
+            "trained_on": model.facts.content,
             "step": model.step,
             "version": langevin.__version__,
         }

@@ -61,7 +61,7 @@ def measure_model(cfg: DictConfig) -> None:
             evaluation,
             values,
             protocol,
-            model={"checkpoint": str(path), "step": model.step, "weights": weights},
+            model={"checkpoint": str(path), "step": model.step, "weights": weights, "data": model.facts.content},
             reference={"path": place_of_reference(chosen), "number": reference.number},
         )
         store.remove()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from langevin import __version__
-from langevin.config.identity import deciding, flatten
+from langevin.config.identity import deciding, flatten, telling
 from langevin.errors import UserError
 from langevin.logged import Series, read_logged
 from langevin.report.curves import SPEED, Curve, is_evaluated, seconds_of, thinned
@@ -54,7 +54,7 @@ def content_of(runs: Sequence[tuple[Path, Run]], vary: Sequence[str], now: datet
         now: the time that the page bears.
     """
     configs = [read_config(run_dir / "config.yaml") or {} for run_dir, _ in runs]
-    differs = list(differing([deciding(config) for config in configs]))
+    differs = list(differing([telling(config) for config in configs]))
     short = short_names({path for each in differs for path in each})
     names = labels([run_dir for run_dir, _ in runs])
     most = max(FEWEST_POINTS, min(POINTS, 8 * POINTS // len(runs)))

@@ -17,7 +17,7 @@ from langevin.build.components import SAMPLING, loaders
 from langevin.build.make import attempt
 from langevin.build.saved import override
 from langevin.cli import forced
-from langevin.config.identity import deciding, flatten
+from langevin.config.identity import PATHS, deciding, flatten
 from langevin.config.types import plain
 from langevin.config.validate import CONF, ConfigError, Mistake, groups_of, structure
 from langevin.errors import UserError
@@ -42,7 +42,8 @@ class Cell:
         arms: of each factor.
         overrides: as Hydra takes them.
         cfg: the command's config.
-        decides: what of it decides the values that come of it, by paths; the seed is not among it.
+        decides: what of it decides the values that come of it, by paths; the seed is not among it. Nor is where the
+            data of training lies, for it may be moved.
     """
 
     name: str
@@ -50,6 +51,11 @@ class Cell:
     overrides: tuple[str, ...]
     cfg: DictConfig
     decides: Mapping[str, Any]
+
+    @property
+    def paths(self) -> dict[str, Any]:
+        """Where its data lies."""
+        return {path: OmegaConf.select(self.cfg, path) for path in PATHS}
 
     def named(self, *more: str) -> str:
         """Its name for a folder, which another config does not have."""
@@ -153,7 +159,7 @@ def alike(cells: Sequence[Cell]) -> Iterator[Mistake]:
     """The cells that are one and the same config."""
     first: dict[str, Cell] = {}
     for cell in cells:
-        other = first.setdefault(digest(dict(cell.decides)), cell)
+        other = first.setdefault(digest({**cell.decides, **cell.paths}), cell)
         if other is not cell:
             yield Mistake(cell.name, f"is the same config as {other.name}; allowed: arms that differ")
 

@@ -90,7 +90,7 @@ def contexts(cells: Sequence[Cell], factor: str) -> Iterator[list[Cell]]:
 def compared(cell: Cell) -> dict[str, Any]:
     """What of a cell's config must be equal, but for what is varied."""
     trainer = cell.cfg.get("trainer") or {}
-    return {**cell.decides, **{path: trainer[path.partition(".")[2]] for path in BUDGET if trainer}}
+    return {**cell.decides, **cell.paths, **{path: trainer[path.partition(".")[2]] for path in BUDGET if trainer}}
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -7,11 +7,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from langevin.build.components import SAMPLING
 from langevin.checkpoint import ends_of
+from langevin.config.identity import PATHS
+from langevin.config.stored import read_held
 from langevin.config.types import plain
+from langevin.content import differences, read_content
 from langevin.errors import UserError
 from langevin.logged import PROTOCOL, as_number, texts_at
 from langevin.measured import DERIVED, differing, read_measured
@@ -106,8 +109,7 @@ def refuse_another(run_dir: Path, cell: Cell, seed: int) -> None:
         UserError: when it does not.
     """
     try:
-        held = OmegaConf.load(run_dir / CONFIG)
-        assert isinstance(held, DictConfig)
+        held = read_held(run_dir / CONFIG)
         values = {**trained_values(plain(held)), "seed": held.get("seed")}
     except Exception as error:  # the loader's of damaged files may be anything
         raise DamagedError(f"{run_dir / CONFIG} cannot be read ({type(error).__name__}); remove the folder") from error
@@ -118,6 +120,27 @@ def refuse_another(run_dir: Path, cell: Cell, seed: int) -> None:
             for path in paths
         )
         raise UserError(f"{run_dir} holds another run than the study's; remove the folder:\n{lines}")
+    if {path: OmegaConf.select(held, path) for path in PATHS} != cell.paths:
+        refuse_other_data(run_dir, cell)
+
+
+def refuse_other_data(run_dir: Path, cell: Cell) -> None:
+    """See that what lies where the study says is what a run was trained on, which lay elsewhere.
+
+    Only then is the data opened: a study is read without it.
+
+    Raises:
+        UserError: when it is not.
+    """
+    if (content := read_content(run_dir)) is None:
+        return
+    from langevin.build.run import make_data  # takes seconds, for it knows Lightning
+
+    data = make_data(cell.cfg)
+    data.prepare_data()
+    if changed := differences(content, data.content):
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise UserError(f"{run_dir} was trained on other data than the study's; remove the folder:\n{lines}")
 
 
 def is_evaluated(grid: Grid, cell: Cell, seed: int, evaluation: Cell) -> bool:
@@ -164,6 +187,7 @@ def gather(grid: Grid) -> Results:
     if not found:
         lines = "\n".join(f"  {line}" for line in missing)
         raise UserError(f"{grid.output_dir}: nothing of the study is done yet; run it first:\n{lines}")
+    refuse_mixed_data(grid)
     names = {measure: resolved(measure, found) for measure in grid.study.measures}
     refuse_mixed(found, list(names.values()), grid)
     return Results(found, missing, names)
@@ -220,6 +244,26 @@ def resolved(measure: str, found: Sequence[Result]) -> str:
         lines = "\n".join(f"  {name} in {result.place}" for name, result in seen.items())
         raise UserError(f"measures.{measure}: fits different values, which are no columns of one table:\n{lines}")
     return next(iter(seen))
+
+
+def refuse_mixed_data(grid: Grid) -> None:
+    """See that runs whose configs name the same data were trained on the same: it may have changed between two of them.
+
+    Raises:
+        UserError: when they were not.
+    """
+    first: dict[str, Path] = {}
+    for cell in grid.trained:
+        for run_dir in (grid.run_dir(cell, seed) for seed in grid.study.seeds):
+            if (content := read_content(run_dir)) is None:
+                continue
+            other = first.setdefault(digest(plain(cell.cfg.data)), run_dir)
+            if changed := differences(read_content(other) or content, content, "in the first", "in the second"):
+                lines = "\n".join(f"  {line}" for line in changed)
+                raise UserError(
+                    f"{other} and {run_dir} were trained on other data, though the study names the same for both; "
+                    f"remove one, and run the study again:\n{lines}"
+                )
 
 
 def refuse_mixed(found: Sequence[Result], names: Sequence[str], grid: Grid) -> None:

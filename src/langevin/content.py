@@ -1,0 +1,102 @@
+"""Which images a run is trained on: by what they are, wherever they lie."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+FILE = "data.json"
+"""Of a run's folder: its `Content`."""
+SEVERAL = 3
+"""How many classes are named in a message."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split's images as they are stored for training, decoded, cropped and resized.
+
+    Attributes:
+        number: of images.
+        class_names: a name for each class, or None when the images are unlabelled.
+        sha256: of the pixels, labels and class names, see `langevin.data.cache`.
+    """
+
+    number: int
+    class_names: tuple[str, ...] | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """The data of a run.
+
+    Attributes:
+        splits: by their names, "train" and perhaps "test".
+    """
+
+    splits: Mapping[str, Split]
+
+    @property
+    def sha256(self) -> str:
+        """One digest of all: equal exactly when the data is."""
+        digests = {name: split.sha256 for name, split in self.splits.items()}
+        return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"sha256": self.sha256, "splits": {name: asdict(split) for name, split in self.splits.items()}}
+
+
+def read_content(run_dir: Path) -> Content | None:
+    """The data that a run's folder records; None where it records none, or what it records cannot be read."""
+    try:
+        splits = json.loads((run_dir / FILE).read_bytes())["splits"]
+        return Content({name: _split(**fields) for name, fields in splits.items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def differences(old: Content, new: Content, before: str = "in the run", after: str = "now") -> list[str]:
+    """How two runs' data differ, a line each; none where it is the same.
+
+    Args:
+        old: what one was trained on.
+        new: what the other is.
+        before: where the one is, in words.
+        after: where the other is.
+    """
+    lines: list[str] = []
+    for name in dict.fromkeys([*old.splits, *new.splits]):
+        a, b = old.splits.get(name), new.splits.get(name)
+        if a == b:
+            continue
+        told = []
+        if a is None or b is None or a.number != b.number:
+            has, have = ("none" if split is None else f"{split.number:,}" for split in (a, b))
+            told.append(f"{name} images: {has} {before}, {have} {after}")
+        if a is not None and b is not None and a.class_names != b.class_names:
+            told.append(_of_classes(a.class_names, b.class_names, before, after))
+        if a is not None and b is not None and not told:
+            digests = f"sha256 {a.sha256[:8]} {before}, {b.sha256[:8]} {after}"
+            told.append(f"{name} images: as many of the same classes, but other images or labels ({digests})")
+        lines += told
+    return list(dict.fromkeys(lines))
+
+
+def _of_classes(old: Sequence[str] | None, new: Sequence[str] | None, before: str, after: str) -> str:
+    if old is None or new is None or set(old) == set(new):
+        return f"classes: {_names(old)} {before}, {_names(new)} {after}"
+    gone, come = ([each for each in own if each not in others] for own, others in ((old, new), (new, old)))
+    return f"classes: {_names(gone)} only {before}, {_names(come)} only {after}"
+
+
+def _names(names: Sequence[str] | None) -> str:
+    if not names:
+        return "none"
+    return f"{', '.join(names[:SEVERAL])}{f', ... ({len(names)} of them)' if len(names) > SEVERAL else ''}"
+
+
+def _split(number: int, class_names: list[str] | None, sha256: str) -> Split:
+    return Split(number, None if class_names is None else tuple(class_names), sha256)
