@@ -63,8 +63,8 @@ class Profiled(Callback):
         times = {
             event.key: ((event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6, event.count)
             for event in self.profiler.key_averages()
-            # Of a GPU's, the kernels alone: what called them is given their time once more.
-            if not on_gpu or event.device_type == torch.autograd.DeviceType.CUDA
+            # Of a GPU's, the kernels alone: what called them, or is noted around them, is given their time once more.
+            if not on_gpu or (event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation)
         }
         busy = sum(seconds for seconds, _ in times.values()) / STEPS
         longest = sorted(times.items(), key=lambda item: -item[1][0])[:ROWS]

@@ -105,8 +105,8 @@ def run(day: Day, limit: float) -> None:
     began = time.monotonic()
     # The half of the probe's time stands for the start-up of the run proper.
     steps = min(size.steps, steps_for(model, day.left - until - size.closing - found["probe"]["seconds"] / 2))
-    train("run", model, *size.run, f"trainer.max_steps={size.probe + steps}", keep=size.closing / 2)
-    found["images"] = images_seen(model)
+    done = train("run", model, *size.run, f"trainer.max_steps={size.probe + steps}", keep=size.closing / 2)
+    found["images"] = batch_size(model) * (size.probe + steps if done else int(logged(model)[-1]["step"]))
     found["seconds_of_training"] = round(time.monotonic() - began + found["probe"]["seconds"], 1)
     curves(day, model)
     features = ("features=classifier", f"features.checkpoint={classifier}")
@@ -125,11 +125,6 @@ def steps_for(folder: Path, seconds: float) -> int:
     rows = logged(folder)
     rates = [float(row["train/images_per_second"]) for row in rows if row.get("train/images_per_second")]
     return max(1, int(seconds * rates[-1] / batch_size(folder)))
-
-
-def images_seen(folder: Path) -> int:
-    """How many images a run has been trained on."""
-    return int(logged(folder)[-1]["step"]) * batch_size(folder)
 
 
 def batch_size(folder: Path) -> int:

@@ -6,7 +6,7 @@ import pytest
 from helpers.commands import call, composed
 from omegaconf import OmegaConf
 
-from langevin.config.validate import options
+from langevin.config.validate import CONF, options
 
 # Metrics that need no downloaded weights.
 OFFLINE = ("class_accuracy",)
@@ -47,6 +47,16 @@ def shrunk(name):
         overrides += ["data=digits", f"data.image_size={cfg.data.image_size}", *(f"~data.{key}" for key in foreign)]
     metrics = [metric for metric in cfg.get("metrics") or {} if metric in OFFLINE]
     return [*overrides, f"metrics=[{','.join(metrics)}]"], metrics
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_what_it_sets_holds(name):
+    """Of the command's own options too, and the command line goes before it."""
+    own = OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
+    del own["defaults"]
+    cfg = composed("train", f"experiment={name}")[0]
+    assert OmegaConf.merge(cfg, own) == cfg
+    assert composed("train", f"experiment={name}", "batch_size=24")[0].batch_size == 24
 
 
 @pytest.mark.parametrize("name", options("experiment"))

@@ -153,7 +153,8 @@ def settle(cfg: DictConfig, overrides: Iterable[str], own: Iterable[str]) -> Non
     experiments = [override for override in given if override.startswith("experiment=")]
     if not chosen or not experiments or experiments[-1] == "experiment=null":
         return
-    bare = compose("train", [override for override in given if override not in experiments])
+    # What is deleted (`~data.crop`) may be the experiment's own.
+    bare = compose("train", [each for each in given if each not in experiments and not each.startswith("~")])
     before = compose("train", experiments)
     with open_dict(cfg):
         for group in chosen:
