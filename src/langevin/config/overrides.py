@@ -153,8 +153,9 @@ def settle(cfg: DictConfig, overrides: Iterable[str], own: Iterable[str]) -> Non
     experiments = [override for override in given if override.startswith("experiment=")]
     if not chosen or not experiments or experiments[-1] == "experiment=null":
         return
-    # What is deleted (`~data.crop`) may be the experiment's own.
-    bare = compose("train", [each for each in given if each not in experiments and not each.startswith("~")])
+    # A field that is deleted (`~data.crop`) may be the experiment's own; a part (`~lr_schedule`) is anyone's.
+    fields = [override for override in given if override.startswith("~") and "." in override.partition("=")[0]]
+    bare = compose("train", [override for override in given if override not in (*experiments, *fields)])
     before = compose("train", experiments)
     with open_dict(cfg):
         for group in chosen:
