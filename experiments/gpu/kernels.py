@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from langevin.files import write_json
 
-WARM_UP, STEPS, ROWS = 15, 10, 10
+WARM_UP, STEPS, ROWS = 10, 5, 10
 
 
 class Profiled(Callback):

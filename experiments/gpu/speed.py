@@ -22,8 +22,8 @@ def measurements(rehearsal: bool) -> dict[str, Measurement]:
     if rehearsal:
         size = ("--device=cpu", "--batch-size=4", "--pictures=20", "--sampling-steps=2", "--warm-up=1", "--rounds=1")
         return {"unet": ("--only=training,sampling,overheads", *size, *TINY)}
-    half = ("--precision=bf16-mixed", "--warm-up=2", "--rounds=5")
-    unet = ("--batch-size=128", "--steps=10", *half)
+    half = ("--precision=bf16-mixed", "--warm-up=1", "--rounds=3")
+    unet = ("--batch-size=128", "--steps=5", *half)
     return {
         "unet": ("--only=training,sampling,overheads", *unet),
         "adm_64": ("--only=training", "--batch-size=32", "--steps=4", *half, "model=adm_64", "data.image_size=64"),

@@ -3,7 +3,6 @@
 import copy
 import time
 
-import pytest
 import torch
 from gpu_helpers import Outcome
 from network_helpers import images, labelled, randomize, tiny
@@ -12,8 +11,8 @@ from langevin.features.extractor import _without_tf32
 from langevin.networks.compiled import compile_blocks
 
 
-@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
-def test_compiled_blocks_are_the_same(device, record_property, bf16):
+def test_compiled_blocks_are_the_same(device, record_property):
+    """In float32 alone: on an H100 another precision takes a minute more to compile."""
     network = tiny(in_channels=3, out_channels=3, condition=labelled(), scale_shift=True)
     randomize(network)
     network.to(device)
@@ -21,15 +20,15 @@ def test_compiled_blocks_are_the_same(device, record_property, bf16):
     compile_blocks(compiled)
     x, cond = images(4, 8), {"label": torch.tensor([0, 1, 2, -1])}
     with _without_tf32():
-        expected = Outcome(network, device, x, cond, bf16, copied=False)
+        expected = Outcome(network, device, x, cond, copied=False)
         began = time.monotonic()
-        ours = Outcome(compiled, device, x, cond, bf16, copied=False)
+        ours = Outcome(compiled, device, x, cond, copied=False)
         record_property("seconds with compilation", time.monotonic() - began)
         began = time.monotonic()
-        Outcome(compiled, device, x, cond, bf16, copied=False)
+        Outcome(compiled, device, x, cond, copied=False)
         record_property("seconds once compiled", time.monotonic() - began)
     # In bfloat16 the compiler rounds less often than eager code does: two results, each with its own error.
-    errors = ours.distances(expected) if bf16 else ours.errors(expected)
+    errors = ours.errors(expected)
     for name, error in errors.items():
         record_property(name, error)
     if bf16:
