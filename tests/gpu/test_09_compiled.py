@@ -27,12 +27,7 @@ def test_compiled_blocks_are_the_same(device, record_property):
         began = time.monotonic()
         Outcome(compiled, device, x, cond, copied=False)
         record_property("seconds once compiled", time.monotonic() - began)
-    # In bfloat16 the compiler rounds less often than eager code does: two results, each with its own error.
     errors = ours.errors(expected)
     for name, error in errors.items():
         record_property(name, error)
-    if bf16:
-        assert errors["output"] < 2e-2
-        assert errors["gradient of all weights"] < 5e-2
-    else:
-        assert max(errors.values()) < 1e-4, errors
+    assert max(errors.values()) < 1e-4, errors
