@@ -60,6 +60,17 @@ def test_shares_in_float16_are_refused(tmp_path):
     assert not run.directory.exists()
 
 
+def test_float16_on_a_cpu_is_refused(tmp_path):
+    run = train(tmp_path, "trainer.precision=16-mixed", status=1)
+    assert "trainer.precision: is 16-mixed; allowed on a CPU, where Lightning would take bf16: 32-true" in run.err
+    assert not run.directory.exists()
+
+
+def test_without_our_progress_there_is_no_bar_that_counts_epochs(tmp_path):
+    run = train(tmp_path, "callbacks=[checkpoint]", "trainer.max_steps=2")
+    assert "Epoch" not in run.out + run.err
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("preset", ["gpu", "ddp", "fsdp"])
 def test_a_gpu_that_is_not_there_is_named(tmp_path, preset):

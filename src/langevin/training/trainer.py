@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from langevin.errors import UserError
@@ -118,10 +119,15 @@ def make_trainer(
             plugins=[AtomicCheckpointIO(), *([SLURMEnvironment(auto_requeue=False)] if in_job else [])],
             enable_checkpointing=False,  # our own callback saves
             enable_model_summary=False,
+            enable_progress_bar=any(
+                isinstance(callback, ProgressBar) for callback in callbacks
+            ),  # Lightning's own counts epochs
             use_distributed_sampler=False,  # the stream of images knows its ranks
         )
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         raise UserError(str(error).strip()) from error
+    if precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
+        raise UserError("precision is 16-mixed; allowed on a CPU, where Lightning would take bf16: 32-true, bf16-mixed")
     # At every step Lightning has the ranks tell each other of SIGTERM, and waits for the device; `Interruption` sees to
     # all signals.
     loop = trainer.fit_loop.epoch_loop
