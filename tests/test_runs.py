@@ -87,8 +87,8 @@ def test_the_table(capsys, monkeypatch, sweep):
     assert head.split() == ["run", "state", "step", "age", "images/s", "loss", "val", "loss", "differs"]
     assert len(lines) == 5
     assert {tuple(line.split()[-2:]) for line in lines} == {
-        (f"schedule={kind}", f"seed={seed}") for kind, seed in [("Linear", 0), ("Linear", 1), ("Linear", 5)]
-    } | {("schedule=Cosine", f"seed={seed}") for seed in (0, 1)}
+        (f"seed={seed}", f"schedule={kind}") for kind, seed in [("Linear", 0), ("Linear", 1), ("Linear", 5)]
+    } | {(f"seed={seed}", "schedule=Cosine") for seed in (0, 1)}
     column = head.index("differs")
     assert all(line[column - 1] == " " and line[column:].startswith("schedule=") for line in lines)
 
