@@ -90,7 +90,7 @@ def test_the_table(capsys, monkeypatch, sweep):
         (f"seed={seed}", f"schedule={kind}") for kind, seed in [("Linear", 0), ("Linear", 1), ("Linear", 5)]
     } | {(f"seed={seed}", "schedule=Cosine") for seed in (0, 1)}
     column = head.index("differs")
-    assert all(line[column - 1] == " " and line[column:].startswith("schedule=") for line in lines)
+    assert all(line[column - 1] == " " and line[column:].startswith("seed=") for line in lines)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
