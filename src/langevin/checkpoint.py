@@ -1,5 +1,6 @@
 """Checkpoints on disk, read without Lightning: safely, and with a plain word about those that cannot be."""
 
+import pickle
 import re
 import warnings
 import zipfile
@@ -32,6 +33,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # what a damaged pickle raises may be anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch's own message advises to unpickle it all the same
+            reason = "it holds more than tensors and plain values, or not even these"
         raise UserError(
             f"checkpoint {path} cannot be read: it is damaged or no checkpoint at all ({reason})"
         ) from error
@@ -94,6 +97,12 @@ def damage_of(path: Path) -> str | None:
     """What is wrong with a file of `torch.save`, by the checksums that it holds; None if nothing is."""
     try:
         with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            # torch.save compresses nothing; a small file could unfold to any size.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                return "it is compressed"
+            if sum(entry.file_size for entry in entries) > path.stat().st_size:
+                return "its entries overlap"
             damaged = archive.testzip()
     except Exception as error:  # a damaged archive can raise anything
         return str(error) or type(error).__name__

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from langevin.files import require_regular
+
 FILE = "data.json"
 """Of a run's folder: its `Content`."""
 SEVERAL = 3
@@ -52,9 +54,9 @@ class Content:
 def read_content(run_dir: Path) -> Content | None:
     """The data that a run's folder records; None where it records none, or what it records cannot be read."""
     try:
-        splits = json.loads((run_dir / FILE).read_bytes())["splits"]
+        splits = json.loads(require_regular(run_dir / FILE).read_bytes())["splits"]
         return Content({name: _split(**fields) for name, fields in splits.items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

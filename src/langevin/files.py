@@ -1,5 +1,6 @@
 """Files that are whole or absent."""
 
+import errno
 import json
 import os
 import secrets
@@ -30,6 +31,17 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def require_regular(path: Path) -> Path:
+    """Give a path back if it is none or an ordinary file: a pipe or a device could be read for ever.
+
+    Raises:
+        OSError: when it is anything else.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is no ordinary file", str(path))
+    return path
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -30,6 +30,8 @@ def filling(out: Path) -> Iterator[None]:
     while True:
         out.mkdir(parents=True, exist_ok=True)
         try:
+            if (out / LOCK).is_symlink():  # locking it may empty the file that it leads to
+                raise UserError(f"{out / LOCK} is a link; remove it, or choose another out=")
             Path(out / LOCK).touch()
             before = os.stat(out / LOCK)
             lock.acquire(timeout=0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from langevin.files import require_regular
 from langevin.visible import visible
 
 PROTOCOL = "eval/protocol"
@@ -93,7 +94,7 @@ def read_logged(path: Path) -> Logged:
     """All numbers of a file."""
     logged = Logged()
     try:
-        with path.open("rb") as file:
+        with require_regular(path).open("rb") as file:
             names = _header(file)
             for lines in _blocks(file):
                 _add(logged, names, lines)
@@ -156,7 +157,7 @@ def _numbers(steps: array, texts: Sequence[str]) -> tuple[array, array] | None:
 def _rows_backwards(path: Path, damage: list[str]) -> Iterator[tuple[int, list[str], list[str]]]:
     """The rows from the last to the first: the step, the fields, and the names of the columns."""
     try:
-        with path.open("rb") as file:
+        with require_regular(path).open("rb") as file:
             names = _header(file)
             for line in filter(None, _lines_backwards(file, file.tell())):
                 try:

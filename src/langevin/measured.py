@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from langevin.errors import UserError
+from langevin.files import require_regular
 from langevin.protocol import of_value
 
 FILE = "metrics.json"
@@ -36,7 +37,7 @@ def read_measured(path: Path) -> Measured:
         UserError: when it has not.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(require_regular(path).read_text())
         values = dict(content["metrics"])
         protocols = {name: of_value(content["protocol"], name) for name in values}
         step = (content.get("model") or {}).get("step")

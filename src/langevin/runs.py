@@ -22,6 +22,7 @@ import yaml
 from langevin.checkpoint import ends_of
 from langevin.config.identity import telling
 from langevin.config.types import TARGET
+from langevin.files import require_regular
 from langevin.logged import last_values
 from langevin.visible import visible, visible_lines
 
@@ -159,7 +160,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
 def checked_config(path: Path) -> tuple[dict[str, Any] | None, str]:
     """A config's plain values, or why it has none."""
     try:
-        config = yaml.load(path.read_text(), LOADER)
+        config = yaml.load(require_regular(path).read_text(), LOADER)
     except OSError as error:
         return None, f"{path.name} cannot be read ({error.strerror or type(error).__name__})"
     except (ValueError, TypeError, RecursionError, yaml.YAMLError):  # the loader's of damaged files
@@ -201,8 +202,10 @@ def read_metrics(path: Path, damage: list[str] | None = None) -> dict[str, Value
 def read_step(checkpoint: Path) -> int | None:
     """The step of a checkpoint, from the first few entries of its pickle, which is not executed; None if damaged."""
     try:
-        with zipfile.ZipFile(checkpoint) as archive:
+        with zipfile.ZipFile(require_regular(checkpoint)) as archive:
             (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            if archive.getinfo(pickled).compress_type != zipfile.ZIP_STORED:  # which torch.save does not
+                return None
             with archive.open(pickled) as file:
                 seen = False
                 for code, value, _ in pickletools.genops(file):

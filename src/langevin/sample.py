@@ -186,7 +186,10 @@ def record_in(path: Path) -> dict[str, Any] | None:
                 np.lib.format.read_magic(member)
                 shape, _, _ = np.lib.format.read_array_header_1_0(member)
         return {"num_samples": shape[0], **record}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile):
+    except (
+        *(OSError, ValueError, KeyError, IndexError, TypeError, EOFError),
+        *(RecursionError, MemoryError, zipfile.BadZipFile),
+    ):
         return None
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from langevin.files import write_json
+from langevin.files import require_regular, write_json
 
 FILE = "sessions.json"
 
@@ -21,7 +21,7 @@ def sessions_of(run_dir: Path) -> list[dict[str, Any]]:
         was killed. Of an evaluation nothing of hardware and steps.
     """
     try:
-        found = json.loads((run_dir / FILE).read_text())
+        found = json.loads(require_regular(run_dir / FILE).read_text())
     except (OSError, ValueError, RecursionError):
         return []
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []

@@ -174,6 +174,8 @@ def step_of(checkpoint: Path, cfg: DictConfig, content: Content) -> int:
     if changed := differences(own, cfg):
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(f"checkpoint {checkpoint} is of a run with another config; put it where it belongs:\n{lines}")
+    if type(stored.get("global_step")) is not int:
+        raise UserError(f"checkpoint {checkpoint} cannot be resumed: it tells no step (global_step)")
     trained_on = facts.content
     if trained_on not in (None, content.sha256):
         raise UserError(
@@ -201,6 +203,8 @@ def set_damaged_aside(whole: Path) -> None:
 def clear_unfinished(run_dir: Path) -> None:
     """Remove the files that a process of this run was writing when it was killed."""
     for directory in (run_dir, *(run_dir / name for name in ("checkpoints", "samples", "evaluations"))):
+        if directory.is_symlink():  # may lead to anybody's files
+            continue
         for path in directory.glob(".*"):
             if path.is_file() and path.name != LOCK:
                 path.unlink()
@@ -214,6 +218,8 @@ def only_one(run_dir: Path) -> Iterator[None]:
         UserError: when another process holds it.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
+    if (run_dir / LOCK).is_symlink():  # locking it may empty the file that it leads to
+        raise UserError(f"{run_dir / LOCK} is a link; remove it")
     try:
         with FileLock(run_dir / LOCK, timeout=0):
             yield

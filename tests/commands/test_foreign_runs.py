@@ -1,12 +1,17 @@
 """A stranger's run is data: whatever its record says, no command runs its code, or shows what this machine knows."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from helpers.commands import call
+from helpers.commands import ROOT, TINY, call
 
 SECRET = "a-secret-of-this-machine"
 COLLECT = "torch.utils.collect_env.run"  # runs a shell command, and Hydra's own blocklist lets it pass
@@ -194,3 +199,72 @@ RECORDS = {
 @pytest.mark.parametrize("record", RECORDS)
 def test_a_malformed_record_is_one_error(record, evil, refused):
     assert "evil.ckpt" in refused("sample", evil(record=RECORDS[record]))
+
+
+TEXTS_BEYOND = {
+    "nested without end": "a: " + "[" * 200 + "]" * 200,
+    "a number beyond all bounds": "seed: " + "9" * 40,
+    "a path of Python": "seed: !!python/object/apply:pathlib.PosixPath [a]",
+    "bytes": "seed: !!binary aGk=",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS_BEYOND)
+def test_values_beyond_those_of_a_config_are_refused(text, evil, refused):
+    assert "its config" in refused("sample", evil(text=TEXTS_BEYOND[text]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("rescalings", lambda mark: {"a.b": {"_target_": "x"}}),
+        put("rescalings", lambda mark: "schedule"),
+        put("schedule.num_steps", lambda mark: 10**12),
+    ],
+    ids=["a dotted name", "a text for a part", "a size beyond all bounds"],
+)
+def test_a_config_that_cannot_be_built_is_one_error(change, evil, refused):
+    assert "evil.ckpt" in refused("sample", evil(change))
+
+
+def test_a_compressed_checkpoint_is_not_unfolded(plain, tmp_path):
+    path = tmp_path / "bomb.ckpt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + bytes(10_000_000))
+    result = call("sample", f"checkpoint={path}", "accelerator=cpu")
+    assert result.status == 1
+    assert "it is compressed" in result.err
+
+
+def test_a_linked_folder_of_a_run_loses_nothing(tmp_path):
+    """A run folder may be a stranger's, and its `samples` a link to anybody's files."""
+    assert call("train", *TINY, f"output_dir={tmp_path}", "name=run").status == 0
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".bashrc").write_text("mine")
+    shutil.rmtree(tmp_path / "run" / "samples")
+    (tmp_path / "run" / "samples").symlink_to(home)
+    assert call("train", *TINY, "trainer.max_steps=3", f"output_dir={tmp_path}", "name=run").status == 0
+    assert (home / ".bashrc").read_text() == "mine"
+
+
+def test_a_lock_that_is_a_link_is_refused(plain, tmp_path):
+    precious, out = tmp_path / "precious", tmp_path / "out"
+    precious.write_text("mine")
+    out.mkdir()
+    (out / ".out.lock").symlink_to(precious)
+    result = call("sample", f"checkpoint={plain}", f"out={out}", "num_samples=2", "accelerator=cpu")
+    assert result.status == 1
+    assert "is a link" in result.err
+    assert precious.read_text() == "mine"
+
+
+def test_a_pipe_in_a_run_holds_up_nobody(plain, tmp_path):
+    run = shutil.copytree(plain, tmp_path / "runs" / "run")
+    for name in ("metrics.csv", "sessions.json", "data.json"):
+        (run / name).unlink(missing_ok=True)
+        os.mkfifo(run / name)
+    command = [sys.executable, "-m", "langevin.runs", str(run.parent)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr
+    assert "run" in ended.stdout

@@ -165,6 +165,9 @@ def _rebuilt(path: Path, trust: Sequence[str]) -> tuple[Denoiser | NoisyClassifi
         model = make_model(cfg, facts)
     except UserError as error:
         raise UserError(f"checkpoint {path} cannot be rebuilt: {error}") from error
+    except (RuntimeError, MemoryError, TypeError, ValueError, OverflowError) as error:  # of sizes beyond all bounds
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(f"checkpoint {path} cannot be rebuilt ({type(error).__name__}: {reason})") from error
     weights = {
         name.removeprefix(AVERAGED): value
         for name, value in state.items()

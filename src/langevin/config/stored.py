@@ -7,7 +7,7 @@ is passed on, so it is read without resolving anything, and a part is built only
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -15,6 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from langevin.config.types import TARGET
 from langevin.config.validate import CONF
 from langevin.errors import UserError
+
+DEEPEST, LONGEST, GREATEST = 50, 100_000, 2**63
+"""Of a config: how deeply it is nested, how many events of YAML it has, and a bound of its whole numbers."""
 
 
 class StoredError(ValueError):
@@ -34,8 +37,13 @@ def read_stored(text: Any) -> DictConfig:
     if not isinstance(text, str):
         raise StoredError(f"is no text but of the type {type(text).__name__}")
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise StoredError("has YAML aliases, which no config of Langevin's has")
+        depth = 0
+        for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+            if isinstance(event, yaml.AliasEvent):
+                raise StoredError("has YAML aliases, which no config of Langevin's has")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST or number > LONGEST:
+                raise StoredError("is larger or more deeply nested than any config of Langevin's")
         cfg = OmegaConf.create(text)
         values = OmegaConf.to_container(cfg, resolve=False)
     except StoredError:
@@ -46,6 +54,10 @@ def read_stored(text: Any) -> DictConfig:
     if not isinstance(cfg, DictConfig) or not isinstance(values, dict):
         raise StoredError("is no mapping of options to values")
     for path, value in walk(values):
+        if not isinstance(value, dict | list | str | int | float | None) or (
+            isinstance(value, int) and abs(value) >= GREATEST
+        ):
+            raise StoredError(f"has a value at {path} that no config of Langevin's has")
         if any(isinstance(each, str) and "${" in each for each in (path, value)):
             raise StoredError(f"has an interpolation at {path}; a stored config holds values alone")
     return cfg
@@ -76,9 +88,14 @@ def refuse_untrusted(cfg: DictConfig, groups: Collection[str], trust: Sequence[s
     Raises:
         StoredError: when one names another class, or has a key by which Hydra calls something.
     """
+    values = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False))
     for group in groups:
-        for path, value in walk(OmegaConf.to_container(cfg[group], resolve=False) if cfg.get(group) else {}, group):
+        if not isinstance(values.get(group), dict | list | None):
+            raise StoredError(f"has {values[group]!r} for {group}; allowed: a component")
+        for path, value in walk(values.get(group) or {}, group):
             key = path.rpartition(".")[2]
+            if isinstance(value, dict) and not all(isinstance(name, str) and name.isidentifier() for name in value):
+                raise StoredError(f"has keys at {path} that are no names")
             if key == TARGET and not _allowed(group, value, trust):
                 raise StoredError(
                     f"names {value!r} at {path}, which is none of the classes of conf/{group} and would be run on this "

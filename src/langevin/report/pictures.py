@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from langevin.files import require_regular
+
 NAME = re.compile(r"(.+)_(\d+)\.png")
+MOST_PIXELS = 40_000_000
+"""Of a picture: a small file could unfold to any number."""
 MOST = 40
 """How many steps are shown where the room is not the limit: more than anyone looks at."""
 
@@ -19,7 +23,10 @@ MOST = 40
 def pictures_of(run_dir: Path) -> dict[str, dict[int, Path]]:
     """The pictures that a run has made on its way, by their kinds ("samples", "trajectory") and steps."""
     found: dict[str, dict[int, Path]] = {}
+    own = run_dir.resolve()
     for path in sorted((run_dir / "samples").glob("*.png")):
+        if not path.resolve().is_relative_to(own):  # a link to a picture that is none of the run's
+            continue
         if not path.name.startswith(".") and (match := NAME.fullmatch(path.name)):
             found.setdefault(match[1], {})[int(match[2])] = path
     return dict(sorted(found.items()))
@@ -51,7 +58,12 @@ class Album:
         if path not in self._keys:
             try:
                 content = native(path)
-            except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files
+            except (
+                OSError,
+                ValueError,
+                SyntaxError,
+                Image.DecompressionBombError,
+            ) as error:  # what Pillow raises for damaged files
                 self.faults.append(f"{path} cannot be read ({error})")
                 self._keys[path] = None
             else:
@@ -68,7 +80,9 @@ class Album:
 
 def native(path: Path) -> bytes:
     """A picture as PNG in its own pixels: without the enlargement that it was written with."""
-    with Image.open(path) as image:
+    with Image.open(require_regular(path), formats=["PNG"]) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"it has {image.width} x {image.height} pixels; allowed: {MOST_PIXELS:,} in all")
         pixels = np.asarray(image.convert("RGB"))
     height, width = pixels.shape[:2]
     for scale in range(64, 1, -1):
