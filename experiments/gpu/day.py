@@ -83,11 +83,13 @@ class Day:
             environment: variables to add.
 
         Returns:
-            "command", "seconds" and "status": its exit status; None where it was stopped at the limit, or not begun.
+            "command" (WORK is the folder of that name), "seconds" and "status": its exit status; None where it was stopped at the limit, or not begun.
         """
         arguments = [str(argument) for argument in command]
         limit = min(limit, self.left)
-        record: dict[str, Any] = {"command": " ".join(["python", *arguments]), "seconds": 0.0, "status": None}
+        # Without this machine's places, so that it can be shown to others.
+        shown = " ".join(["python", *arguments]).replace(f"{ROOT}/", "").replace(str(self.work), "WORK")
+        record: dict[str, Any] = {"command": shown, "seconds": 0.0, "status": None}
         if limit < 1:
             self.say(f"no time left for: {record['command']}")
             return record
