@@ -83,7 +83,8 @@ class Day:
             environment: variables to add.
 
         Returns:
-            "command" (WORK is the folder of that name), "seconds" and "status": its exit status; None where it was stopped at the limit, or not begun.
+            "command" (WORK is the folder of that name), "seconds" and "status": its exit status; None where it was
+            stopped at the limit, or not begun.
         """
         arguments = [str(argument) for argument in command]
         limit = min(limit, self.left)
