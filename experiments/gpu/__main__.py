@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.gpu import check, report, speed, train
 from experiments.gpu.day import Day
+from experiments.speed.benchmark import positive
 
 from langevin.cli import fail
 
@@ -58,13 +59,6 @@ def parser() -> argparse.ArgumentParser:
     asked.add_argument("--cifar10", type=Path, help="its archive, or a folder or zip of images (default: download it)")
     asked.add_argument("--work", type=Path, help="folder of runs and caches (default: a temporary one)")
     return asked
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 up."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}; allowed: a whole number from 1 up")
-    return int(text)
 
 
 if __name__ == "__main__":

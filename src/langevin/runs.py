@@ -21,6 +21,7 @@ import yaml
 
 from langevin.checkpoint import ends_of
 from langevin.config.identity import telling
+from langevin.config.stored import DEEPEST, GREATEST
 from langevin.config.types import TARGET
 from langevin.files import require_regular
 from langevin.logged import last_values
@@ -30,10 +31,7 @@ STATES = ("running", "unfinished", "done", "failed")
 TRACES = ("checkpoints", "metrics.csv", "sessions.json", ".lock")
 """What training leaves in a folder beside config.yaml, by which it is known for a run's when that is damaged."""
 MOST_VALUES = 100_000
-DEEPEST = 50
-"""Of a config: what has more values (its aliases written out) or is nested more deeply is none of ours."""
-GREATEST = 2**63
-"""Beyond any whole number that a run holds."""
+"""Of a config: what has more values, its aliases written out, is none of ours."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
 
 

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
 from langevin.config.signature import TargetError, signature
+from langevin.config.stored import walk
 from langevin.config.types import TARGET
 from langevin.config.validate import CONF, PLURAL, options, unknown
 from langevin.errors import UserError
@@ -84,20 +85,14 @@ def _fields_of_text(group: str) -> frozenset[str]:
     """The fields that are texts in some option of a group, and in none anything else."""
     texts: dict[str, bool] = {}
     for name in options(group):
-        for node in _components(yaml.safe_load((CONF / group / f"{name}.yaml").read_text())):
+        for _, node in walk(yaml.safe_load((CONF / group / f"{name}.yaml").read_text()), group):
+            if not isinstance(node, Mapping) or TARGET not in node:
+                continue
             with suppress(TargetError):
                 for field, read in (signature(node[TARGET]) or {}).items():
                     if field in node:
                         texts[field] = texts.get(field, True) and _texts(read.annotation)
     return frozenset(field for field, all_texts in texts.items() if all_texts)
-
-
-def _components(node: object) -> Iterator[Mapping[str, str]]:
-    if isinstance(node, Mapping):
-        if TARGET in node:
-            yield node
-        for part in node.values():
-            yield from _components(part)
 
 
 def _texts(annotation: ast.expr | None) -> bool:

@@ -99,7 +99,7 @@ def refuse_untrusted(cfg: DictConfig, groups: Collection[str], trust: Sequence[s
             if key == TARGET and not _allowed(group, value, trust):
                 raise StoredError(
                     f"names {value!r} at {path}, which is none of the classes of conf/{group} and would be run on this "
-                    f"machine; only if you know that code and who wrote it, add trust=[{package_of(value)}]"
+                    f"machine; only if you know that code and who wrote it, add trust=[{str(value).partition('.')[0]}]"
                 )
             if key != TARGET and key.startswith("_"):
                 raise StoredError(f"has the key {path}; a stored config has none that begins with _ but {TARGET}")
@@ -119,11 +119,6 @@ def targets(group: str) -> frozenset[str]:
         node = yaml.safe_load(path.read_text())
         found.update(value for place, value in walk(node) if place.rpartition(".")[2] == TARGET)
     return frozenset(found)
-
-
-def package_of(target: Any) -> str:
-    """The package that a target is of, for messages."""
-    return str(target).partition(".")[0]
 
 
 def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

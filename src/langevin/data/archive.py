@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from langevin.errors import UserError
+from langevin.visible import visible
 
 MAX_BYTES = 2**28
 """The largest file that is read as an image: a few bytes of a zip can stand for gigabytes."""
@@ -278,12 +279,7 @@ def open_archive(path: str, option: str) -> Archive:
 
 def counted(left_out: Counter[str]) -> str:
     """What is left out, in words: "12 .heic files, 1 special file"."""
-    return ", ".join(f"{number:,} {printable(what)}{'s' * (number > 1)}" for what, number in sorted(left_out.items()))
-
-
-def printable(name: str) -> str:
-    """A file's name as a terminal can show it: control characters and what is no text are escaped."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+    return ", ".join(f"{number:,} {visible(what)}{'s' * (number > 1)}" for what, number in sorted(left_out.items()))
 
 
 def _clean(name: str) -> str:

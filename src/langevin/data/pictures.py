@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from langevin.data.archive import Archive, printable
+from langevin.data.archive import Archive
+from langevin.visible import visible
 
 Box = tuple[int, int, int, int]
 Color = tuple[int, int, int]
@@ -85,7 +86,7 @@ class FilePictures(Pictures):
         return len(self.files)
 
     def name(self, index: int) -> str:  # noqa: D102
-        return f"{printable(self.files[index])} in {self.archive.path}"
+        return f"{visible(self.files[index])} in {self.archive.path}"
 
     def open(self, index: int) -> Image.Image:  # noqa: D102
         file = io.BytesIO(self.archive.read(self.files[index]))

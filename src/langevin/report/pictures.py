@@ -58,12 +58,8 @@ class Album:
         if path not in self._keys:
             try:
                 content = native(path)
-            except (
-                OSError,
-                ValueError,
-                SyntaxError,
-                Image.DecompressionBombError,
-            ) as error:  # what Pillow raises for damaged files
+            # What Pillow raises for damaged files.
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 self.faults.append(f"{path} cannot be read ({error})")
                 self._keys[path] = None
             else:

@@ -119,9 +119,8 @@ def make_trainer(
             plugins=[AtomicCheckpointIO(), *([SLURMEnvironment(auto_requeue=False)] if in_job else [])],
             enable_checkpointing=False,  # our own callback saves
             enable_model_summary=False,
-            enable_progress_bar=any(
-                isinstance(callback, ProgressBar) for callback in callbacks
-            ),  # Lightning's own counts epochs
+            # Lightning's own counts epochs.
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
             use_distributed_sampler=False,  # the stream of images knows its ranks
         )
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
