@@ -13,12 +13,10 @@ from typing import NoReturn, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from langevin.config.overrides import literal, require_consistent, settle
+from langevin.config.overrides import literal, parsed, require_consistent, settle
 from langevin.config.validate import CONF, PLURAL, groups, groups_of, options, unknown
 from langevin.errors import UserError
 from langevin.interrupt import STATUS, Interrupted, listen, requeue
@@ -158,12 +156,8 @@ def said(command: str) -> str:
 
 def swept(arguments: list[str]) -> str:
     """Those overrides of a sweep that have several values, such as "schedule=linear,cosine seed=0,1"."""
-    parser = OverridesParser.create()
-    found = []
-    for argument in arguments:
-        with suppress(HydraException):  # a flag; or a mistake, of which Hydra tells
-            found += [argument for override in parser.parse_overrides([argument]) if override.is_sweep_override()]
-    return " ".join(found)
+    # What cannot be parsed is a flag; or a mistake, of which Hydra tells.
+    return " ".join(each for each in arguments if (read := parsed(each)) is not None and read.is_sweep_override())
 
 
 def forced(argument: str, own: list[str]) -> str:

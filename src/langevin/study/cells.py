@@ -18,6 +18,7 @@ from langevin.build.make import attempt
 from langevin.build.saved import override
 from langevin.cli import forced
 from langevin.config.identity import PATHS, deciding, flatten
+from langevin.config.overrides import quoted as in_quotes
 from langevin.config.types import plain
 from langevin.config.validate import CONF, ConfigError, Mistake, groups_of, structure
 from langevin.errors import UserError
@@ -138,7 +139,7 @@ def composed(
 
 def quoted(text: str) -> str:
     """A text as the value of an override, whatever is in it; as it is where Hydra takes it for nothing else."""
-    return text if PLAIN.fullmatch(text) else "'" + text.replace("'", "\\'") + "'"
+    return text if PLAIN.fullmatch(text) else in_quotes(text)
 
 
 def trained_values(values: Mapping[str, Any]) -> dict[str, Any]:
