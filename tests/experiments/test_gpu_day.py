@@ -106,7 +106,7 @@ def test_a_day_killed_in_its_middle_leaves_what_was_done_and_goes_on(tmp_path):
     assert process.wait() == -signal.SIGKILL
     killed = read(out)
     assert set(killed) == {"about", "check", "speed"}
-    assert all(test["outcome"] in ("passed", "skipped") for test in killed["check"]["tests"])
+    assert [test for test in killed["check"]["tests"] if test["outcome"] == "failed"] == []
     assert len(killed["check"]["tests"]) >= 10
     assert killed["speed"]["kernels"]["results"]["longest"][0]["ms_per_step"] > 0
 

@@ -58,7 +58,9 @@ def _switches():
     """Lightning leaves torch's global switches as a run had them."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic
+    threads = torch.get_num_threads()  # DDP on a CPU sets it, and sums depend on it
     yield
+    torch.set_num_threads(threads)
     cudnn.benchmark, cudnn.deterministic = before
     torch.use_deterministic_algorithms(False)
     if torch.cuda.is_available():
