@@ -119,7 +119,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
             store.remove()
     fabric.barrier()
     mine = share(number, cfg.batch_size, fabric.global_rank, fabric.world_size)
-    steps = generator.sampler.grid(denoiser.schedule, generator.sampler.steps)[:-1]
+    steps = generator.sampler.times(denoiser.schedule)[:-1]
     seen = Trajectory(denoiser.schedule, SEEN) if cfg.trajectory and fabric.global_rank == 0 else None
     with tqdm(total=len(mine), desc="sample", unit="image", disable=fabric.global_rank > 0) as bar:
         done = 0

@@ -141,7 +141,7 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
         mistakes.append(Mistake("model.cross_attention", text))
     if sampler is not None and schedule is not None:
         try:
-            sampler.grid(schedule, sampler.steps)
+            sampler.times(schedule)
         except UserError as error:
             # About the sampler's number of steps if it says so, else about the grid as a whole.
             found = mistake(cfg, "sampler", str(error))

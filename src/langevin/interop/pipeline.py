@@ -263,7 +263,7 @@ def scheduler_config(
         **_betas(schedule),
         "prediction_type": _named("parameterization", parameterization, PREDICTIONS),
         "variance_type": _named("variance", variance, VARIANCES),
-        "timestep_spacing": _named("grid", sampler.grid, GRIDS),
+        "timestep_spacing": _named("grid", sampler.grid_on(schedule), GRIDS),
         "steps_offset": 0,
         **_thresholding(sampler.thresholding),
         **({"set_alpha_to_one": True} if ddim else {}),

@@ -68,7 +68,7 @@ class DDIM(Sampler[None]):
             noise of unit variance, in place of the first a noise source would give.
         """
         schedule = denoise.schedule
-        times = self.grid(schedule, self.steps).flip(0)
+        times = self.times(schedule).flip(0)
         times = torch.cat([times.new_tensor([schedule.t_min]), times[times > schedule.t_min]])
         start = like(schedule(times[0]).alpha, x) * x
         predictor = Predictor(denoise, times, cond, None, on_prediction)

@@ -27,6 +27,7 @@ class DPMSolver2M(Sampler[History]):
         steps: how many steps it takes; None for all of a discrete schedule.
     """
 
+    higher_order = True
     order = 2
     lower_order_final = False
     released = False

@@ -27,6 +27,8 @@ class DPMSolver2MSDE(Sampler[History]):
         eta: how much noise is renewed: 0, none, is DPM-Solver++(2M); 1 is the reverse SDE.
     """
 
+    higher_order = True
+
     def __init__(
         self,
         grid: TimeGrid,

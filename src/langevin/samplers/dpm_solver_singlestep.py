@@ -48,6 +48,8 @@ class DPMSolver2S(Sampler[None]):
         r: where the second evaluation is, in logSNR: 0.5 is halfway, 1 at the step's end.
     """
 
+    higher_order = True
+
     def __init__(
         self,
         grid: TimeGrid,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from langevin.diffusion.denoiser import Condition, Denoise, Denoiser
 from langevin.diffusion.noise import ImageNoise, NoiseSource
+from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
 from langevin.images import from_uint8, to_uint8
 from langevin.samplers.ddim import DDIM
@@ -128,6 +129,14 @@ class Generator:
         """The class that each of the first pictures is asked to show, (number,); None of an unconditional model."""
         return None if self.labels is None else np.resize(np.array(self.labels, np.int64), number)
 
+    def _chosen_grid(self, schedule: Schedule) -> dict[str, Any]:
+        """What stands for a grid that was left to the sampler: the one that it takes, as a config would name it."""
+        grid = self.sampler.grid_on(schedule)
+        if grid is self.sampler.grid:
+            return {}
+        kind = type(grid)
+        return {"grid": {"_target_": f"{kind.__module__}.{kind.__qualname__}", **vars(grid)}}
+
     def record(self, denoiser: Denoiser, seed: int, precision: str = "32-true") -> dict[str, Any]:
         """How its pictures are made, for a protocol: plain values.
 
@@ -138,6 +147,7 @@ class Generator:
         """
         return {
             **self.settings,
+            **self._chosen_grid(denoiser.schedule),
             "labels": None if self.labels is None else list(self.labels),
             "evaluations": self.evaluations(denoiser),
             "seed": seed,

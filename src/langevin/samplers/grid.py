@@ -40,6 +40,10 @@ class TimeGrid(ABC):
             times = apart(torch.round(times), schedule.num_steps)
         return torch.cat([times, times.new_zeros(1)])
 
+    def chosen(self, own: "TimeGrid") -> "TimeGrid":
+        """This grid, or where it leaves the choice to the sampler, the sampler's `own`."""
+        return self
+
     @abstractmethod
     def times(self, schedule: Schedule, steps: int) -> Tensor:
         """The `steps` times at which the denoiser is called: float64, falling, all above 0.
@@ -144,6 +148,55 @@ class LogSNR(TimeGrid):
         return schedule.time_of(ratios).clamp(schedule.t_min, schedule.t_max)
 
 
+class InnerLogSNR(TimeGrid):
+    """One long step through the noise, equal steps in logSNR where the image takes shape, one step to the data.
+
+    Where ``sigma / alpha`` is far above the data's own scale, the denoiser's answer hardly changes, and far below it
+    the image hardly does. Steps that are equal in logSNR from the very last level on, which may be infinite, are spent
+    there; solvers of higher order, whose polynomials reach over several steps, then fall apart. The two ends move
+    outwards as there are more steps, so that every solver keeps its order. The bounds were chosen on mixtures of
+    Gaussians at the scale of images in [-1, 1] (`tests/samplers/test_auto_grid.py`).
+
+    Args:
+        sigma_max: the ``sigma / alpha`` that the first step leads to; None: ``max(4, steps / 4)``. Levels of the
+            schedule that are all below are stepped through evenly.
+        sigma_min: the ``sigma / alpha`` that the last step leaves from; None: ``0.24 / steps``. It is never below that
+            of the schedule's first time.
+
+    Raises:
+        UserError: when `sigma_max` is not above `sigma_min`.
+    """
+
+    def __init__(
+        self, sigma_max: Annotated[float, Gt(0)] | None = None, sigma_min: Annotated[float, Gt(0)] | None = None
+    ) -> None:
+        if sigma_min is not None and sigma_max is not None and sigma_max <= sigma_min:
+            raise UserError(f"sigma_max is {sigma_max}; allowed: above sigma_min ({sigma_min})")
+        self.sigma_max, self.sigma_min = sigma_max, sigma_min
+
+    def times(self, schedule: Schedule, steps: int) -> Tensor:
+        """See `TimeGrid`."""
+        first, last = (schedule(torch.tensor(t, dtype=torch.float64)).ratio for t in (schedule.t_min, schedule.t_max))
+        most = last.clamp(max=self.sigma_max or max(4.0, steps / 4))
+        least = torch.minimum(first.clamp(min=self.sigma_min or 0.24 / steps), most)
+        jump = [schedule.t_max] if most < last else []
+        logs = torch.linspace(float(most.log()), float(least.log()), steps - len(jump), dtype=torch.float64)
+        inner = schedule.time_of(logs.exp()).clamp(schedule.t_min, schedule.t_max)
+        return torch.cat([inner.new_tensor(jump), inner])
+
+
+class Auto(TimeGrid):
+    """The grid that suits the sampler and the schedule: the sampler's own, see `Sampler.own_grid`."""
+
+    def chosen(self, own: TimeGrid) -> TimeGrid:
+        """See `TimeGrid`."""
+        return own
+
+    def times(self, schedule: Schedule, steps: int) -> Tensor:
+        """See `TimeGrid`; with no sampler to ask."""
+        return even(schedule).times(schedule, steps)
+
+
 class Explicit(TimeGrid):
     """A list of times, on the schedule's own clock.
 
@@ -174,6 +227,12 @@ class Explicit(TimeGrid):
         if self.list[0] > schedule.t_max:
             raise UserError(f"grid.times begins at {self.list[0]}; allowed: at most the schedule's {schedule.t_max:g}")
         return torch.tensor(self.list, dtype=torch.float64)
+
+
+def even(schedule: Schedule) -> TimeGrid:
+    """The grid of samplers of first order: equal steps in time, or EDM's where only the noise grows, whose clock is it."""
+    alpha = schedule(torch.tensor(schedule.t_max, dtype=torch.float64)).alpha
+    return Karras() if alpha == 1 else Trailing()
 
 
 def ends(schedule: Schedule) -> tuple[Tensor, Tensor]:

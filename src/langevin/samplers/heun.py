@@ -1,8 +1,9 @@
 """Heun's method, EDM's sampler."""
 
+import math
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from langevin.diffusion.noise import NoiseSource
@@ -27,10 +28,14 @@ class Heun(Churned):
         s_min: noise is added where ``sigma / alpha`` is at least this.
         s_max: and at most this; None: no limit.
         s_noise: the standard deviation of the noise that is added.
+        max_ratio: a step that shortens tau (`StraightLines`; sigma / alpha where that stays finite) by more than this
+            factor is Euler's: its two slopes lie too far apart for their mean to mean anything. None: never.
 
     Raises:
         UserError: when `s_max` is below `s_min`.
     """
+
+    higher_order = True
 
     def __init__(
         self,
@@ -41,7 +46,9 @@ class Heun(Churned):
         s_min: Annotated[float, Ge(0)] = 0.0,
         s_max: Annotated[float, Ge(0)] | None = None,
         s_noise: Annotated[float, Ge(0)] = 1.0,
+        max_ratio: Annotated[float, Gt(1)] | None = None,
     ) -> None:
+        self.max_ratio = math.inf if max_ratio is None else max_ratio
         super().__init__(grid, thresholding, steps, s_churn, s_min, s_max, s_noise)
 
     def step(
@@ -52,6 +59,6 @@ class Heun(Churned):
         lines = StraightLines(denoise.schedule)
         slope = lines.slope(denoise(x_t, t))
         x_s = lines.move(x_t, slope, t, s)
-        if s == 0:
+        if s == 0 or lines.tau(t) > self.max_ratio * lines.tau(s):
             return x_s, None
         return lines.move(x_t, (slope + lines.slope(denoise(x_s, s))) / 2, t, s), None

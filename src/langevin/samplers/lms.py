@@ -32,6 +32,8 @@ class LMS(Sampler[History]):
         order: of how many slopes it makes use; 1 is Euler's method.
     """
 
+    higher_order = True
+
     def __init__(
         self,
         grid: TimeGrid,

@@ -9,8 +9,9 @@ from torch import Tensor
 from langevin.diffusion.level import like
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import transition
+from langevin.diffusion.schedules.schedule import Schedule
 from langevin.samplers.ancestral import Ancestral
-from langevin.samplers.grid import TimeGrid
+from langevin.samplers.grid import TimeGrid, Uniform
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
 
@@ -47,6 +48,10 @@ class PredictorCorrector(Sampler[None]):
         self.predictor = Ancestral(grid, thresholding, steps)
         self.corrector_steps = corrector_steps
         self.snr = snr
+
+    def own_grid(self, schedule: Schedule) -> TimeGrid:
+        """See `Sampler`; the source's."""
+        return Uniform()
 
     def step(
         self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource

@@ -14,7 +14,7 @@ from langevin.diffusion.level import Level, like
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.diffusion.variance import Variance
-from langevin.samplers.grid import TimeGrid
+from langevin.samplers.grid import InnerLogSNR, TimeGrid, even
 from langevin.samplers.thresholding import Thresholding
 
 State = TypeVar("State")
@@ -71,14 +71,32 @@ class Sampler(ABC, Generic[State]):
 
     Attributes:
         heeds_mean_gradient: whether its steps are moved by a `Prediction.mean_gradient`.
+        higher_order: whether it is of more than first order, and needs steps of like length in logSNR.
     """
 
     heeds_mean_gradient: ClassVar[bool] = False
+    higher_order: ClassVar[bool] = False
 
     def __init__(self, grid: TimeGrid, thresholding: Thresholding | None, steps: int | None) -> None:
         self.grid = grid
         self.thresholding = thresholding
         self.steps = steps
+
+    def own_grid(self, schedule: Schedule) -> TimeGrid:
+        """The grid that suits it, which `grid=auto` takes."""
+        return InnerLogSNR() if self.higher_order else even(schedule)
+
+    def grid_on(self, schedule: Schedule) -> TimeGrid:
+        """The grid that it walks on a schedule."""
+        return self.grid.chosen(self.own_grid(schedule))
+
+    def times(self, schedule: Schedule) -> Tensor:
+        """The times that it walks, float64 (steps + 1,), falling, the last 0.
+
+        Raises:
+            UserError: when the schedule has none such, see `TimeGrid`.
+        """
+        return self.grid_on(schedule)(schedule, self.steps)
 
     @torch.no_grad()
     def __call__(
@@ -99,7 +117,7 @@ class Sampler(ABC, Generic[State]):
         Returns:
             pictures (B, C, H, W), in about [-1, 1].
         """
-        times = self.grid(denoise.schedule, self.steps)
+        times = self.times(denoise.schedule)
         predictor = Predictor(denoise, times, cond, self.thresholding, on_prediction)
         x = self.walk(predictor, noise() * prior_std(denoise.schedule, times[0]), noise)
         # A schedule may scale the pictures themselves: then alpha is not 1 at the data.

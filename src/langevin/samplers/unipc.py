@@ -45,6 +45,8 @@ class UniPC(Sampler[Correctable]):
         lower_order_final: the order of a step is at most the number of steps left.
     """
 
+    higher_order = True
+
     def __init__(
         self,
         grid: TimeGrid,
