@@ -4,13 +4,18 @@ SLURM sends one before the time limit (``--signal``), and another when the job m
 work itself would do it amid a step, on each process at another place; so here it only takes a note.
 """
 
+import itertools
 import os
 import re
 import signal
 import subprocess
+import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
+
+from langevin.agreement import everywhere, is_distributed
 
 STATUS = 85
 """What a process that was interrupted ends with: all it was to do may be gone on with by the same command."""
@@ -20,10 +25,14 @@ Item = TypeVar("Item")
 
 _received: str | None = None
 _listener: int | None = None
+_while: str | None = None  # what is under way that may be dropped at once, in words; None while nothing is
 
 
-class Interrupted(Exception):  # noqa: N818
-    """The work has stopped at a place from which it can go on; its message says where."""
+class Interrupted(BaseException):
+    """The work has stopped at a place from which it can go on; its message says where.
+
+    Like `KeyboardInterrupt` it is no `Exception`: code that deals with whatever may fail must not deal with it.
+    """
 
 
 def listen() -> None:
@@ -44,16 +53,70 @@ def received() -> str | None:
     return _received
 
 
-def heeded(items: Iterable[Item]) -> Iterator[Item]:
-    """Give the items, and stop between two of them once a signal has come; for work that is kept item by item.
+def agreed() -> bool:
+    """Whether a signal has come to any process of this command; every process must ask."""
+    return not everywhere(_received is None)
+
+
+def require_undisturbed(where: str = "") -> None:
+    """Go on unless a signal has come to any process of this command; every process must ask.
+
+    Args:
+        where: the place at which the work stands, for people, such as "at step 4".
 
     Raises:
-        Interrupted: then.
+        Interrupted: on all of them, where one has come.
     """
-    for item in items:
-        yield item
-        if _received is not None:
-            raise Interrupted(f"by {_received}")
+    if agreed():
+        raise Interrupted(f"by {_received or 'a signal'} {where}".rstrip())
+
+
+def heeded(items: Iterable[Item], rounds: int | None = None, where: str = "") -> Iterator[Item]:
+    """Give the items, and stop between two of them once a signal has come; all processes stop after the same round.
+
+    Args:
+        items: this process's, at most `rounds`.
+        rounds: the same on all processes; None where each has as many items as the others.
+        where: see `require_undisturbed`.
+
+    Raises:
+        Interrupted: then, on all processes.
+    """
+    left = iter(items)
+    if rounds is None:
+        for item in left:
+            yield item
+            require_undisturbed(where)
+    else:
+        for _ in range(rounds):
+            yield from itertools.islice(left, 1)
+            require_undisturbed(where)
+
+
+def drop_at_once(doing: str) -> None:
+    """From now to `keep` a signal stops this process in the midst of its work, of which nothing is to be kept.
+
+    Not one of several processes, which could not agree to; nor a thread, for Python hands signals to the main one.
+
+    Args:
+        doing: the work, for people, such as "while the network was compiled".
+
+    Raises:
+        Interrupted: in the main thread, when a signal comes or has come.
+    """
+    global _while
+    if is_distributed() or threading.current_thread() is not threading.main_thread():
+        return
+    _while = doing
+    if _received is not None:
+        _drop()
+
+
+def keep() -> None:
+    """Such work is done: signals are only noted again."""
+    global _while
+    if threading.current_thread() is threading.main_thread():
+        _while = None
 
 
 def requeue() -> bool:
@@ -91,5 +154,15 @@ def _note(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT:
         if _received is not None:
             raise KeyboardInterrupt
-        os.write(2, b"\nstopping where nothing is lost; Ctrl-C again stops at once\n")
+        if _while is None:
+            os.write(2, b"\nstopping where nothing is lost; Ctrl-C again stops at once\n")
     _received = signal.Signals(number).name
+    if _while is not None:
+        _drop()
+
+
+def _drop() -> NoReturn:
+    global _while
+    doing, _while = _while, None
+    warnings.simplefilter("ignore")  # libraries warn of their work that is cut short
+    raise Interrupted(f"by {_received} {doing}")

@@ -133,7 +133,8 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
 
         original = None if originals is None else originals.batch
         made = generator(denoiser, mine, cfg.seed, cfg.batch_size, fabric.device, look, original, store)
-        for batch in heeded(made):
+        rounds = -(-number // (cfg.batch_size * fabric.world_size))
+        for batch in heeded(made, rounds):
             if seen is not None and not done:
                 write_trajectory(out, seen, batch.images, cfg.trajectory)
             done += len(batch.indices)

@@ -75,7 +75,18 @@ RANGES = [
     (["schedule.num_steps=10", "sampler.steps=5"], "schedule", ["betas must lie strictly between 0 and 1"]),
     (["ema.max_decay=1"], "ema.max_decay", ["is 1; allowed: 0 (no average) up to, not including, 1"]),
     (["ema=images", "ema.half_life=0"], "ema.half_life", ["is 0; allowed: above 0 images"]),
-    (["optimizer.lr=-1"], "optimizer", ["Invalid learning rate: -1"]),
+    (
+        ["optimizer.lr=-1"],
+        "optimizer.lr",
+        ["is -1, ", "Invalid learning rate: -1", "allowed: such as 0.001, the default"],
+    ),
+    (
+        ["optimizer.betas=[0.9,1.5]"],
+        "optimizer.betas",
+        ["is [0.9, 1.5], ", "allowed: such as [0.9, 0.999], the default"],
+    ),
+    (["trainer.limit_val_batches=7.5"], "trainer.limit_val_batches", ["is 7.5, ", "allowed: such as 1.0"]),
+    (["trainer.profiler=foo"], "trainer.profiler", ["is 'foo', ", "'simple'", "allowed: such as null, the default"]),
     (["lr_schedule.steps=-1"], "lr_schedule.steps", ["is -1; allowed: at least 0"]),
     (["trainer.max_steps=0"], "trainer.max_steps", ["is 0; allowed: a whole number, at least 1"]),
     (
@@ -84,9 +95,9 @@ RANGES = [
         ["is 0; allowed: a whole number, at least 1"],
     ),
     (["trainer.gradient_clip_val=0"], "trainer.gradient_clip_val", ["is 0; allowed: a number, above 0"]),
-    (["trainer.accelerator=abacus"], "trainer", ["abacus", "cpu"]),
+    (["trainer.accelerator=abacus"], "trainer.accelerator", ["abacus", "cpu"]),
     (["trainer.strategy=divide"], "trainer.strategy", ["divide", "ddp"]),
-    (["trainer.devices=0"], "trainer", ["devices=0"]),
+    (["trainer.devices=0"], "trainer.devices", ["devices=0"]),
     (["callbacks.samples.num_samples=0"], "callbacks.samples.num_samples", ["is 0", "at least 1"]),
     (
         ["callbacks.samples.every_n_steps=0"],
@@ -278,6 +289,37 @@ def test_a_batch_that_can_be_shared_out_is_fine():
 
 def test_a_source_of_one_size_needs_no_option_for_it():
     assert mistakes("~data.image_size") == {}
+
+
+class Foreign:
+    """A constructor of another library, whose words name the wrong field, or none."""
+
+    def __init__(self, params, lr: float = 0.1, low: float = 1.0, high: float = 2.0, name: str = "low"):
+        if lr < 0:
+            raise ValueError(f"bad value for {name}")
+        if not low < high:
+            raise ValueError(f"{low} is not below {high}")
+
+
+def test_what_another_library_refuses_is_found_by_trying(monkeypatch):
+    """Not by its words: here they name another field than is at fault."""
+    cfg, _ = composed("train", "data=digits")
+    target = f"{__name__}.Foreign"
+    cfg.optimizer = {"_target_": target, "lr": -3.0, "low": 1.5, "high": 2.0, "name": "low"}
+    ((path, text),) = find(cfg).items()
+    assert (path, text) == (
+        "optimizer.lr",
+        "is -3.0, which is refused (bad value for low); allowed: such as 0.1, the default",
+    )
+    cfg.optimizer = {"_target_": target, "lr": -3.0, "low": 5.0, "high": 2.0, "name": "low"}
+    assert list(find(cfg)) == ["optimizer.lr", "optimizer.low"], "one after the other"
+    cfg.optimizer = {"_target_": target, "lr": 0.1, "low": 5.0, "high": 4.0, "name": "low"}
+    assert list(find(cfg)) == ["optimizer.low"], "for with the default of high it is refused still"
+    cfg.optimizer = {"_target_": target, "lr": 0.1, "low": 1.5, "high": 1.2, "name": "low"}
+    ((path, text),) = find(cfg).items()
+    assert path == "optimizer", "either could be meant"
+    assert "1.5 is not below 1.2; it is about one of these" in text
+    assert "optimizer.low=1.5, optimizer.high=1.2" in text
 
 
 def test_two_values_of_one_constructor_are_both_told():

@@ -1,12 +1,16 @@
 """Compiled blocks compute what they computed before."""
 
 import copy
+import os
+import signal
+import warnings
 
 import pytest
 import torch
 from network_helpers import images, labelled, randomize, tiny
 from torch import nn
 
+from langevin import interrupt
 from langevin.networks.compiled import blocks_of, compile_blocks
 from langevin.networks.condition import Several
 
@@ -42,3 +46,35 @@ def test_outputs_and_gradients_are_the_same_to_rounding():
     torch.testing.assert_close(compiled_out, out, rtol=1e-4, atol=1e-5 * out.abs().max().item())
     for ours, theirs in zip(compiled_gradients, gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * theirs.abs().max().item() + 1e-9)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "amid"])
+def test_a_signal_stops_the_compiler_at_once(monkeypatch, before):
+    """Through all that the compiler does about failures, which is to wrap them or to go on without it."""
+    handler = signal.getsignal(signal.SIGUSR1)
+    monkeypatch.setattr(interrupt, "_received", "SIGTERM" if before else None)
+    monkeypatch.setattr(interrupt, "_listener", os.getpid())
+    signal.signal(signal.SIGUSR1, interrupt._note)
+    begun = []
+
+    def compiler(*_, **__):
+        begun.append(True)
+        signal.raise_signal(signal.SIGUSR1)
+        begun.append("went on")
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", compiler)
+    network = nn.Sequential(nn.Linear(3, 2), nn.SiLU())
+    compile_blocks(network)
+    try:
+        told = "by SIGTERM" if before else "by SIGUSR1"
+        with (
+            warnings.catch_warnings(),
+            pytest.raises(interrupt.Interrupted, match=f"{told} while the network was comp"),
+        ):
+            network(torch.ones(1, 3))
+        assert begun == ([] if before else [True])
+        interrupt._received = None
+        signal.raise_signal(signal.SIGUSR1)  # from then on it is only noted
+        assert interrupt.received() == "SIGUSR1"
+    finally:
+        signal.signal(signal.SIGUSR1, handler)

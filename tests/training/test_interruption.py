@@ -1,10 +1,13 @@
 """Runs that a scheduler asks to stop, in processes of their own."""
 
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from helpers.commands import call, wait_for
-from training_helpers import QUIET, differing, read_csv, started, train, trained
+from training_helpers import QUIET, TINY, VALIDATED, differing, read_csv, started, train, trained
 
 from langevin.checkpoint import read_checkpoint
 from langevin.interrupt import STATUS
@@ -56,6 +59,66 @@ def test_a_run_is_asked_to_stop_while_it_is_evaluated(tmp_path, made):
     whole = train(tmp_path, *options, name="whole")
     assert differing(trained(resumed), trained(whole)) == []
     assert resumed.rows == whole.rows
+
+
+# Trains, and sends this process a signal amid the validation of step 4: rank 1's, where there are two.
+SIGNALLED = """
+import os, signal
+import langevin.train
+from langevin.training.module import DiffusionModule
+
+validation_step = DiffusionModule.validation_step
+
+def step(self, batch, batch_idx):
+    if self.global_step == 4 and batch_idx == 3 and self.global_rank == self.trainer.world_size - 1:
+        os.kill(os.getpid(), signal.SIGUSR1)
+    print(f"rank {self.global_rank} validates batch {batch_idx} of step {self.global_step}", flush=True)
+    validation_step(self, batch, batch_idx)
+
+DiffusionModule.validation_step = step
+langevin.train.main()
+"""
+
+
+def signalled(folder, *options):
+    """What a run says that is sent a signal amid a validation."""
+    (folder / "signalled.py").write_text(SIGNALLED)
+    arguments = {argument.partition("=")[0]: argument for argument in (*TINY, *options)}
+    done = subprocess.run(
+        [sys.executable, folder / "signalled.py", *arguments.values(), f"output_dir={folder}", "name=run"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == STATUS, said
+    assert "Traceback" not in said
+    assert "interrupted by SIGUSR1 while step 4 was validated; say the same command again to go on" in done.stderr
+    return said
+
+
+def test_a_run_is_asked_to_stop_while_it_is_validated(tmp_path):
+    options = (*QUIET, *VALIDATED, "trainer.limit_val_batches=6", "callbacks.checkpoint.keep_every_n_steps=3")
+    said = signalled(tmp_path, *options, SELDOM)
+    assert "validates batch 3 of step 4" in said
+    assert "validates batch 4 of step 4" not in said
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 3
+    resumed = train(tmp_path, *options)
+    assert "from step 3 to 6" in resumed.out
+    whole = train(tmp_path, *options, name="whole")
+    assert differing(trained(resumed), trained(whole)) == []
+    assert resumed.rows == whole.rows
+    assert [row["step"] for row in resumed.rows if row["val/loss"]] == ["2", "4", "6"]
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_is_asked_to_stop_while_they_validate(tmp_path):
+    options = (*QUIET, SELDOM, *VALIDATED, "batch_size=4", "trainer.limit_val_batches=40", "trainer=ddp_cpu")
+    said = signalled(tmp_path, *options)
+    for rank in range(2):
+        assert f"rank {rank} validates batch 10 of step 4" in said
+        assert f"rank {rank} validates batch 11 of step 4" not in said
 
 
 @pytest.mark.slow

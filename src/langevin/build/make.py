@@ -3,14 +3,15 @@
 import copy
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import UnsupportedValueType
 
 from langevin.config.types import TARGET, holds_components
-from langevin.config.validate import Mistake
+from langevin.config.validate import Mistake, shown
 from langevin.errors import UserError
 
 DECIDED = "is decided by the rest of the config; leave it out"
@@ -82,17 +83,75 @@ def attempt(cfg: DictConfig, path: str, **offered: Any) -> tuple[Any, list[Mista
             return (None if mistakes else component), mistakes
         except (UserError, ValueError) as error:  # torch's optimizers raise ValueError
             found = mistake(cfg, path, str(error))
+            if found.path == path and is_foreign(error):
+                found = traced(cfg, path, found.message, offered)
         if found in mistakes:
             return None, mistakes
         mistakes.append(found)
         node, field = OmegaConf.select(cfg, path), found.path.removeprefix(f"{path}.")
         if field == TARGET or field not in node:
             return None, mistakes
-        default = inspect.signature(target_of(cfg, path)).parameters[field].default
-        if default is inspect.Parameter.empty or default == node[field]:
+        if (changed := with_default(cfg, path, field)) is None:
             return None, mistakes
-        cfg = copy.deepcopy(cfg)
-        OmegaConf.select(cfg, path)[field] = default
+        cfg = changed
+
+
+def with_default(cfg: DictConfig, path: str, field: str) -> DictConfig | None:
+    """The config in which a field of the component at `path` has its constructor's default; None where it has it."""
+    parameter = inspect.signature(target_of(cfg, path)).parameters.get(field)
+    default = inspect.Parameter.empty if parameter is None else parameter.default
+    if default is inspect.Parameter.empty or default == OmegaConf.select(cfg, path)[field]:
+        return None
+    changed = copy.deepcopy(cfg)
+    try:
+        OmegaConf.select(changed, path)[field] = default
+    except UnsupportedValueType:  # no value that a config could hold
+        return None
+    return changed
+
+
+def is_foreign(error: BaseException) -> bool:
+    """Whether another library has said so, which knows nothing of a config and names no field of it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return not isinstance(error, UserError)
+
+
+def traced(cfg: DictConfig, path: str, message: str, offered: Mapping[str, Any]) -> Mistake:
+    """What a constructor of another library refuses, as a mistake of the field that it is about.
+
+    It is not looked for in the words: a field is at fault if the constructor is content, or else says another thing,
+    once that field alone has its default.
+
+    Args:
+        cfg: the whole config.
+        path: of the component's node.
+        message: what the constructor says.
+        offered: see `make`.
+
+    Returns:
+        the mistake of that field; where it may be several, of the whole node, with all fields that may be meant.
+    """
+    given = {str(key): value for key, value in OmegaConf.select(cfg, path).items() if key != TARGET}
+    content: dict[str, Any] = {}
+    other: dict[str, Any] = {}
+    for field in given:
+        if (changed := with_default(cfg, path, field)) is None:
+            continue
+        default = OmegaConf.select(changed, path)[field]
+        try:
+            make(changed, path, **offered)
+            content[field] = default
+        except (UserError, ValueError) as error:
+            if mistake(cfg, path, str(error)).message != message:
+                other[field] = default
+    at_fault = content or other
+    if len(at_fault) == 1:
+        ((field, default),) = at_fault.items()
+        refused = f"is {shown(given[field])}, which is refused ({message})"
+        return Mistake(f"{path}.{field}", f"{refused}; allowed: such as {shown(default)}, the default")
+    listed = ", ".join(f"{path}.{name}={shown(value)}" for name, value in given.items())
+    return Mistake(path, f"{message}; it is about one of these, or several: {listed}" if listed else message)
 
 
 def mistake(cfg: DictConfig, path: str, message: str) -> Mistake:

@@ -157,8 +157,12 @@ def _value(path: str, value: Any, field: Field) -> Iterator[Mistake]:
     if value == "???":
         yield Mistake(path, f"must be given; allowed: {describe(field.annotation)}")
     elif not fits(value, field.annotation):
-        shown = "null" if value is None else repr(value) if isinstance(value, str) else str(value)
-        yield Mistake(path, f"is {shown}; allowed: {describe(field.annotation)}")
+        yield Mistake(path, f"is {shown(value)}; allowed: {describe(field.annotation)}")
+
+
+def shown(value: Any) -> str:
+    """A config's value for people."""
+    return "null" if value is None else repr(value) if isinstance(value, str) else str(value)
 
 
 def unknown(key: str, known: list[str]) -> str:

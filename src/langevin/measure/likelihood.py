@@ -47,7 +47,8 @@ def measure_likelihoods(cfg: DictConfig) -> None:
     mine = share(number, cfg.batch_size, fabric.global_rank, fabric.world_size)
     total = len(mine) * len(likelihoods)
     with tqdm(total=total, desc="likelihood", unit="image", disable=fabric.global_rank > 0) as bar:
-        for start in heeded(range(0, len(mine), cfg.batch_size)):
+        rounds = -(-number // (cfg.batch_size * fabric.world_size))
+        for start in heeded(range(0, len(mine), cfg.batch_size), rounds):
             index = mine[start : start + cfg.batch_size]
             x = from_uint8(torch.from_numpy(pictures.images[index]).permute(0, 3, 1, 2).to(device))
             labels = torch.from_numpy(pictures.labels[index]).to(device)

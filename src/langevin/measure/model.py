@@ -52,7 +52,8 @@ def measure_model(cfg: DictConfig) -> None:
     store = PictureStore(evaluations, "model", meaning)
     mine = share(cfg.num_samples, cfg.batch_size, fabric.global_rank, fabric.world_size)
     batches = generator(denoiser, mine, cfg.seed, cfg.batch_size, fabric.device, store=store)
-    values = evaluation.measure(heeded(batches), len(mine), show=fabric.global_rank == 0)
+    rounds = -(-cfg.num_samples // (cfg.batch_size * fabric.world_size))
+    values = evaluation.measure(heeded(batches, rounds), len(mine), show=fabric.global_rank == 0)
     if fabric.global_rank == 0:
         protocol = evaluation.protocol(made, values)
         out = Path(cfg.out) if cfg.out else evaluations / f"step_{model.step:08d}-{digest(protocol)}"

@@ -48,7 +48,8 @@ def measure_samples(cfg: DictConfig) -> None:
             pictures = torch.from_numpy(images[index]).permute(0, 3, 1, 2)
             yield Pictures(torch.tensor(index), pictures, None if labels is None else torch.from_numpy(labels[index]))
 
-    values = evaluation.measure(heeded(batches()), len(mine), show=fabric.global_rank == 0)
+    rounds = -(-len(images) // (cfg.batch_size * fabric.world_size))
+    values = evaluation.measure(heeded(batches(), rounds), len(mine), show=fabric.global_rank == 0)
     if fabric.global_rank == 0:
         if unread := left_out(cfg.samples):
             print(f"samples={cfg.samples}: left out {unread}")

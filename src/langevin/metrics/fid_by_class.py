@@ -11,6 +11,7 @@ from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.features.extractor import FeatureExtractor
+from langevin.interrupt import heeded
 from langevin.metrics.base import FeatureSetMetric
 from langevin.metrics.fid import frechet_distance, rooted_rows
 from langevin.metrics.gathered import Rows
@@ -96,7 +97,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
         labels: Tensor = self.labels.compute()
         samples, reference = self._sets()
         values = {}
-        for label in self.reference_labels.unique().tolist():
+        for label in heeded(self.reference_labels.unique().tolist()):
             of_class = samples[(labels == label).to(samples.device)]
             real = reference[(self.reference_labels == label).to(reference.device)]
             values[label] = frechet_distance(rooted_rows(of_class), rooted_rows(real))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.features.extractor import FeatureExtractor
+from langevin.interrupt import heeded
 from langevin.metrics.base import FeatureSetMetric, counts
 from langevin.metrics.reference import Reference
 
@@ -66,7 +67,7 @@ class KernelDistance(FeatureSetMetric):
         samples, reference = self._sets()
         rng = np.random.RandomState(self.seed)
         values = []
-        for _ in range(self.subsets):
+        for _ in heeded(range(self.subsets)):
             x, y = (
                 features[torch.from_numpy(rng.choice(len(features), self.subset_size, replace=False))].double()
                 for features in (samples, reference)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch import distributed as dist
 from tqdm import tqdm
 
+from langevin.agreement import everywhere, is_distributed
 from langevin.errors import UserError
 from langevin.features.extractor import BATCH, FeatureExtractor
 from langevin.files import write_atomically
@@ -144,7 +145,7 @@ class Reference:
         folder = directory / hashlib.sha256(meaning.encode()).hexdigest()[:16]
         kept = {name: _read_moments(folder / f"{name}_moments.npz") for name in moments_of}
         kept_rows = {name: _read_rows(folder / f"{name}_rows.npy") for name in rows_of}
-        if not _everywhere(None not in [*kept.values(), *kept_rows.values()]):
+        if not everywhere(None not in [*kept.values(), *kept_rows.values()]):
             moments = {name: Moments(features.sizes[name]).to(device) for name in moments_of}
             rows = {name: Rows(features.sizes[name]).to(device) for name in rows_of}
             self._pass(features, moments, rows, device)
@@ -171,9 +172,10 @@ class Reference:
         device: torch.device,
     ) -> None:
         assert self.images is not None
-        rank, world = (dist.get_rank(), dist.get_world_size()) if _distributed() else (0, 1)
+        rank, world = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
         starts = range(rank * CHUNK, len(self.images), world * CHUNK)
-        for start in heeded(tqdm(starts, desc="reference", unit="batch", disable=rank > 0)):
+        rounds = -(-len(self.images) // (world * CHUNK))
+        for start in heeded(tqdm(starts, desc="reference", unit="batch", disable=rank > 0), rounds):
             # Copied, because torch must not share memory with a read-only memory map.
             batch = torch.from_numpy(np.array(self.images[start : start + CHUNK])).permute(0, 3, 1, 2)
             outputs = features(batch.to(device))
@@ -269,17 +271,3 @@ def _read_rows(path: Path) -> Tensor | None:
         return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
     except (OSError, ValueError, EOFError):
         return None
-
-
-def _everywhere(true: bool) -> bool:
-    """Whether it is true on every process."""
-    if not _distributed():
-        return true
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
-    agreed = torch.tensor(int(true), device=device)
-    dist.all_reduce(agreed, dist.ReduceOp.MIN)
-    return bool(agreed)
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()

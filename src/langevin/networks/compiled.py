@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from langevin import interrupt
 from langevin.networks.condition import Condition
 
 VARIANTS = 8
@@ -17,13 +18,25 @@ def compile_blocks(network: nn.Module) -> None:
     Args:
         network: changed in place.
     """
-    from torch._dynamo import config  # takes two seconds
+    from torch._dynamo import callback_handler, config  # takes two seconds
 
+    if _begin not in callback_handler.start_callbacks:
+        callback_handler.register_start_callback(_begin)
+        callback_handler.register_end_callback(_end)
     blocks = blocks_of(network) or [network]
     # Blocks of one class are variants of one function to the compiler, of which it makes but eight by itself.
     config.recompile_limit = max(config.recompile_limit, VARIANTS * len(blocks))
     for block in blocks:
         block.compile(dynamic=False)
+
+
+def _begin(_: object) -> None:
+    # Compiling takes up to minutes, and whoever is to run what comes of it has not begun.
+    interrupt.drop_at_once("while the network was compiled")
+
+
+def _end(_: object) -> None:
+    interrupt.keep()
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:

@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from langevin.digest import digest_of
 from langevin.files import write_json
+from langevin.interrupt import heeded
 from langevin.metrics.evaluation import Evaluation
 from langevin.protocol import digest
 from langevin.samplers.generate import Generator, share
 from langevin.samplers.store import PictureStore
 from langevin.training.callbacks.checkpoint import Checkpoint
-from langevin.training.callbacks.interruption import heeded
 from langevin.training.callbacks.periodic import Periodic, callbacks_of, publish_picture
 from langevin.training.loggers.csv import CSVFile
 from langevin.training.module import DiffusionModule
@@ -70,7 +70,8 @@ class Evaluate(Periodic):
         mine = share(self.num_samples, self.batch_size, trainer.global_rank, trainer.world_size)
         batches = self.generator(module.averaged, mine, self.seed, self.batch_size, module.device, store=store)
         rounds = -(-self.num_samples // (self.batch_size * trainer.world_size))
-        measured = self.evaluation.measure(heeded(trainer, batches, rounds), len(mine), trainer.is_global_zero)
+        stops = heeded(batches, rounds, f"while step {trainer.global_step} was evaluated")
+        measured = self.evaluation.measure(stops, len(mine), trainer.is_global_zero)
         if trainer.is_global_zero:  # every rank has computed, and so needs no picture any more
             store.remove()
         values = {f"eval/{name}": value for found in measured.values() for name, value in found.items()}
