@@ -13,7 +13,7 @@ from helpers.saved import save_untrained
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from langevin.config.types import TARGET
-from langevin.config.validate import CONF, PLURAL, groups, options
+from langevin.config.validate import BUNDLES, CONF, PLURAL, groups, options
 from langevin.facts import DataFacts
 
 COMMANDS = ("train", "sample", "evaluate", "convert")
@@ -94,6 +94,32 @@ def untrained(*overrides: str) -> Path:
     """A checkpoint of an untrained model of digits."""
     path = Path(FOLDER.name) / f"{abs(hash(overrides))}.ckpt"
     return save_untrained(path, composed("train", *overrides)[0], FACTS)
+
+
+def needs_hydra(group: str, option: str) -> bool:
+    """Whether an option is more than a node of its own: it needs others, or chooses some."""
+    bundle = group in PLURAL or group in BUNDLES or "defaults" in load(CONF / group / f"{option}.yaml")
+    return bundle or (group, option) in NEEDS
+
+
+def chosen_in(base: DictConfig, overrides: tuple[str, ...], group: str, option: str) -> DictConfig:
+    """The config of training with `overrides`, which is `base`, and an option: composed by Hydra where it must be."""
+    if needs_hydra(group, option):
+        return composed("train", *overrides, *choice(group, option))[0]
+    return swapped(base, **{group: option})
+
+
+def in_turn(*groups: str, rounds: int = 1) -> list[tuple[str, ...]]:
+    """Combinations of the groups' options: each of the first, the largest, as often as there are rounds, with others
+    of the other groups each time.
+    """
+    all_options = [options(group) for group in groups]
+    size = len(all_options[0])
+    assert size == max(map(len, all_options))
+    return [
+        tuple(names[(row % size + place * (row // size)) % len(names)] for place, names in enumerate(all_options))
+        for row in range(rounds * size)
+    ]
 
 
 def swapped(cfg: DictConfig, **choices: str) -> DictConfig:

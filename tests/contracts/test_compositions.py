@@ -1,12 +1,15 @@
 """Every option of every group goes into the commands that name its group, without a mistake."""
 
+import functools
+import itertools
 import re
 
 import pytest
 import torch
 from helpers.commands import composed
+from omegaconf import OmegaConf
 
-from contracts.options import COMMANDS, OPTIONS, REFUSED, choice
+from contracts.options import COMMANDS, OPTIONS, REFUSED, choice, chosen_in, needs_hydra, swapped
 from langevin import evaluate, sample
 from langevin.build.check import check_model, mistakes_in
 from langevin.build.components import SAMPLING
@@ -24,11 +27,29 @@ def test_every_option_belongs_somewhere():
     assert {place for command in COMMANDS for place in places(command)} == set(OPTIONS)
 
 
+@functools.cache
+def base():
+    return composed("train")[0]
+
+
+def test_hydra_composes_every_option_as_its_file_stands():
+    """One of each group at a time; the test below takes them from their files."""
+    simple = {}
+    for group, option in places("train"):
+        if not needs_hydra(group, option):
+            simple.setdefault(group, []).append(option)
+    for row in range(max(map(len, simple.values()))):
+        chosen = {group: names[row % len(names)] for group, names in simple.items()}
+        cfg, choices = composed("train", *(f"{group}={option}" for group, option in chosen.items()))
+        assert chosen.items() <= choices.items()
+        taken = swapped(base(), **chosen)
+        for group in chosen:
+            assert OmegaConf.to_container(cfg)[group] == OmegaConf.to_container(taken)[group]
+
+
 @pytest.mark.parametrize(("group", "option"), places("train"))
 def test_in_training(group, option):
-    cfg, choices = composed("train", *choice(group, option))
-    if group not in PLURAL:
-        assert choices[group] == option
+    cfg = chosen_in(base(), (), group, option)
     mistakes = mistakes_in(cfg)
     refused = [group] if (group, option) in REFUSED else []
     if group == "trainer" and cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
@@ -38,9 +59,13 @@ def test_in_training(group, option):
     assert [path for path, _ in mistakes + rehearse(cfg)] == refused, mistakes
 
 
-@pytest.mark.parametrize("command", [sample, evaluate], ids=["sample", "evaluate"])
-@pytest.mark.parametrize(("group", "option"), places("sample"))
-def test_in_sampling(group, option, command):
+@pytest.mark.parametrize(
+    ("place", "command"),
+    zip(places("sample"), itertools.cycle([sample, evaluate]), strict=False),
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else value.__name__.rpartition(".")[2],
+)
+def test_in_sampling(place, command):
+    group, option = place
     overrides = choice(group, option)
     of_sampling = [override for override in overrides if re.split("[.=]", override)[0] in SAMPLING]
     run, _ = composed("train", *(override for override in overrides if override not in of_sampling))

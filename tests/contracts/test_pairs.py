@@ -1,6 +1,7 @@
 """What decides what is trained either trains together or is refused by the check with a reason: nothing in between."""
 
 import functools
+import itertools
 
 import pytest
 import torch
@@ -136,29 +137,35 @@ def test_there_are_enough_to_look_at():
     assert sum(is_continuous(form) for form in FORMS) > 8
 
 
-@pytest.mark.parametrize("parameterization", options("parameterization"))
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form[0]}-{form[1]}")
-def test_schedule_parameterization_and_weighting(form, parameterization):
-    torch.manual_seed(0)
-    cfg = config(form, parameterization=parameterization)
-    schedule = make_schedule(cfg, image_size=8)
-    if unsuited(parameterization, schedule):
-        assert_refused(cfg, {"parameterization"})
-    else:
-        assert mistakes_in(cfg) == []
-        assert untrainable(schedule, parameterization, options("weighting")) == []
+def some(group, place, count):
+    """So many options of a group; others at the next place."""
+    return tuple(itertools.islice(itertools.cycle(options(group)), place * count, (place + 1) * count))
 
 
-@pytest.mark.parametrize("rescaling", options("rescalings"))
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form[0]}-{form[1]}")
-def test_schedule_and_rescaling(form, rescaling):
+def test_schedule_parameterization_and_weighting(form):
     torch.manual_seed(0)
-    cfg = swapped(config(form), rescalings=rescaling)
+    schedule = make_schedule(config(form), image_size=8)
+    suited = [name for name in options("parameterization") if not unsuited(name, schedule)]
+    for parameterization in options("parameterization"):
+        cfg = config(form, parameterization=parameterization)
+        if parameterization not in suited:
+            assert_refused(cfg, {"parameterization"})
+            continue
+        place = FORMS.index(form) + suited.index(parameterization)
+        assert untrainable(schedule, parameterization, some("weighting", place, 3)) == [], parameterization
+    for parameterization in (suited[FORMS.index(form) % len(suited)], suited[-1]):
+        assert mistakes_in(config(form, parameterization=parameterization)) == []
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form[0]}-{form[1]}")
+def test_schedule_without_signal_at_its_end(form):
+    torch.manual_seed(0)
+    cfg = swapped(config(form), rescalings="zero_terminal_snr")
     try:
         schedule = make_schedule(cfg, image_size=8)
     except UserError:
         assert_refused(cfg, {"rescalings"})
-        assert rescaling == "zero_terminal_snr"
         assert form[0] in ("edm", "ve", "flow")
         return
     for parameterization in options("parameterization"):
@@ -169,14 +176,33 @@ def test_schedule_and_rescaling(form, rescaling):
     assert mistakes_in(swapped(cfg, parameterization="v")) == []
 
 
-@pytest.mark.parametrize("time_sampler", options("time_sampler"))
+RESCALINGS = [name for name in options("rescalings") if name != "zero_terminal_snr"]
+
+
+@pytest.mark.parametrize(
+    ("form", "rescaling"),
+    zip(FORMS, itertools.cycle(RESCALINGS), strict=False),
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else value,
+)
+def test_schedule_and_rescaling(form, rescaling):
+    torch.manual_seed(0)
+    cfg = swapped(config(form), rescalings=rescaling)
+    schedule = make_schedule(cfg, image_size=8)
+    for parameterization in some("parameterization", FORMS.index(form), 3):
+        if not unsuited(parameterization, schedule):
+            assert untrainable(schedule, parameterization, ("unit_eps", "vlb")) == [], parameterization
+    assert mistakes_in(swapped(cfg, parameterization="v")) == []
+
+
 @pytest.mark.parametrize("variance", options("variance"))
 @pytest.mark.parametrize("objective", options("objective"))
 @pytest.mark.parametrize(
     "form", [("linear", "its own"), ("cosine", FEW), ("cosine", None), ("edm", "its own")], ids=str
 )
-def test_objective_variance_and_time_sampler(form, objective, variance, time_sampler):
+def test_objective_variance_and_time_sampler(form, objective, variance):
     torch.manual_seed(0)
+    place = FORMS.index(form) + options("objective").index(objective) + 2 * options("variance").index(variance)
+    (time_sampler,) = some("time_sampler", place, 1)
     cfg = config(form, objective=objective, variance=variance, time_sampler=time_sampler)
     refused = {
         "objective": objective == "cross_entropy"  # of another model
@@ -191,6 +217,16 @@ def test_objective_variance_and_time_sampler(form, objective, variance, time_sam
     assert mistakes_in(cfg) == []
     parts = (make(cfg, group) for group in ("parameterization", "variance"))
     assert takes_a_step(make_schedule(cfg, 8), *parts, make_objective(cfg), make(cfg, "time_sampler"))
+
+
+@pytest.mark.parametrize("time_sampler", options("time_sampler"))
+@pytest.mark.parametrize("form", [("cosine", FEW), ("cosine", None)], ids=str)
+def test_schedule_and_time_sampler(form, time_sampler):
+    cfg = config(form, time_sampler=time_sampler)
+    if time_sampler == "loss_aware" and is_continuous(form):
+        assert_refused(cfg, {"time_sampler"})
+    else:
+        assert mistakes_in(cfg) == []
 
 
 def test_a_standstill_is_no_step():

@@ -8,7 +8,7 @@ from helpers.commands import TINY, composed
 from omegaconf import OmegaConf
 from torch import nn
 
-from contracts.options import FACTS, NEEDS, swapped, with_files
+from contracts.options import FACTS, NEEDS, in_turn, swapped, with_files
 from langevin.build.check import mistakes_in
 from langevin.build.components import loaders, make_denoiser, make_generator, make_sampler
 from langevin.build.make import make
@@ -60,9 +60,7 @@ def pictures(cfg, model):
     return make_sampler(cfg)(guided, noise, {"label": torch.arange(6)})
 
 
-@pytest.mark.parametrize("guidance", options("guidance"))
-@pytest.mark.parametrize("grid", options("grid"))
-@pytest.mark.parametrize("sampler", options("sampler"))
+@pytest.mark.parametrize(("sampler", "grid", "guidance"), in_turn("sampler", "grid", "guidance", rounds=2))
 def test_makes_finite_pictures(sampler, grid, guidance):
     cfg = chosen(sampler=sampler, grid=grid, guidance=guidance, thresholding="static")
     assert mistakes_in(cfg) == []

@@ -1,7 +1,12 @@
-"""The options of conf/ that make up the mathematics, all of them, as the program builds them."""
+"""The options of conf/ that make up the mathematics, all of them, as the program builds them.
 
+They take turns: each option is there, and each kind of schedule under each rescaling, but not their whole product.
+"""
+
+import contextlib
+import functools
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -17,7 +22,7 @@ from langevin.diffusion.parameterization import Parameterization
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
 
-MANY = 1000
+MANY, FEW = 1000, 40
 BETAS = [0.01 * step for step in range(1, 41)]
 IMAGE_SIZE = 160
 """The side of the pictures, for the rescaling that asks for it: 2.5 times its reference."""
@@ -28,14 +33,15 @@ def component(group: str, option: str):
     return make(OmegaConf.create({group: OmegaConf.load(CONF / group / f"{option}.yaml")}), group)
 
 
-def forms(option: str) -> list[dict[str, int | None]]:
-    """A schedule's discrete forms, with many steps and with few, and its continuous one, as its constructor allows."""
+def forms(option: str, few_or_many: Iterator[int]) -> dict[str, dict[str, int | None]]:
+    """A schedule's discrete form, with the next number of steps, and its continuous one, as its constructor allows."""
     target = OmegaConf.load(CONF / "schedule" / f"{option}.yaml")._target_
     kind = get_type_hints(get_class(target).__init__).get("num_steps")
     if kind is None:
-        return [{}]
-    continuous = [{"num_steps": None}] if type(None) in get_args(kind) else []
-    return [{"num_steps": MANY}, {"num_steps": 40}, *continuous]
+        return {option: {}}
+    steps = next(few_or_many)
+    continuous = {f"{option}-continuous": {"num_steps": None}} if type(None) in get_args(kind) else {}
+    return {f"{option}-{steps}": {"num_steps": steps}, **continuous}
 
 
 def schedule_of(option: str, rescalings: Iterable[str] = (), **fields) -> Schedule:
@@ -48,26 +54,53 @@ def schedule_of(option: str, rescalings: Iterable[str] = (), **fields) -> Schedu
     return make_schedule(cfg, IMAGE_SIZE)
 
 
-def every_schedule() -> tuple[dict[str, Schedule], dict[str, str]]:
-    """All of conf/schedule in all forms, under none, any one and (but for those of many steps) any two of
-    conf/rescalings, by names such as "linear-40 zero_terminal_snr"; and what is said of those that cannot be.
+def built(form: str, rescalings: Iterable[str] = ()) -> Schedule:
+    """A form of FORMS, rescaled in that order."""
+    return schedule_of(form.partition("-")[0], rescalings, **FORMS[form])
+
+
+@functools.cache
+def every_combination() -> tuple[dict[str, Schedule], dict[str, str]]:
+    """All forms under none, any one and any ordered two of conf/rescalings, by names such as "linear-1000
+    zero_terminal_snr"; and what is said of those that cannot be.
+
+    A second or so: for a test that looks at all of them at once.
     """
-    built, refused = {}, {}
-    for option in options("schedule"):
-        for fields in forms(option):
-            form = "-".join([option, *(str(value or "continuous") for value in fields.values())])
-            for count in (0, 1) if fields.get("num_steps") == MANY else (0, 1, 2):
-                for rescalings in itertools.permutations(options("rescalings"), count):
-                    name = " ".join([form, *rescalings])
-                    try:
-                        built[name] = schedule_of(option, rescalings, **fields)
-                    except UserError as error:
-                        refused[name] = str(error)
-    return built, refused
+    allowed, refused = {}, {}
+    orders = [order for count in (0, 1, 2) for order in itertools.permutations(options("rescalings"), count)]
+    for form, rescalings in itertools.product(FORMS, orders):
+        name = " ".join([form, *rescalings])
+        try:
+            allowed[name] = built(form, rescalings)
+        except UserError as error:
+            refused[name] = str(error)
+    return allowed, refused
 
 
-SCHEDULES, REFUSED = every_schedule()
-PLAIN = {name: schedule for name, schedule in SCHEDULES.items() if " " not in name}
+def rescaled() -> dict[str, Schedule]:
+    """Every form under one rescaling, and every ordered pair of rescalings on one form, both in turn."""
+    found = {}
+    names = [*options("rescalings")]
+    singles = [
+        [(form, (names[(place - k) % len(names)],)) for k in range(len(names))] for place, form in enumerate(FORMS)
+    ]
+    pairs = [
+        [(form, pair) for form in [*FORMS][4 * place :] + [*FORMS][: 4 * place]]
+        for place, pair in enumerate(itertools.permutations(names, 2))
+    ]
+    for choices in singles + pairs:
+        for form, rescalings in choices:  # the first that is not refused
+            with contextlib.suppress(UserError):
+                found[" ".join([form, *rescalings])] = built(form, rescalings)
+                break
+    return found
+
+
+# Few and many steps in turn: a property that holds of two schedules of a kind at these holds of both at either.
+_counts = itertools.cycle([MANY, FEW])
+FORMS = {name: fields for option in options("schedule") for name, fields in forms(option, _counts).items()}
+PLAIN = {form: built(form) for form in FORMS}
+SCHEDULES = PLAIN | rescaled()
 
 
 def trained(schedule: Schedule) -> Tensor:

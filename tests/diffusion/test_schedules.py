@@ -1,10 +1,11 @@
 """What every schedule of conf/ keeps, discrete and continuous, under every rescaling."""
 
+import itertools
 import math
 
 import pytest
 import torch
-from conf_parts import IMAGE_SIZE, PLAIN, REFUSED, SCHEDULES, everywhere, schedule_of, trained
+from conf_parts import IMAGE_SIZE, PLAIN, SCHEDULES, every_combination, everywhere, schedule_of, trained
 from diffusion_helpers import times
 from torch import nn
 
@@ -38,17 +39,22 @@ def kind(schedule) -> type:
 
 def test_each_schedule_and_each_rescaling_is_here():
     assert {name.partition("-")[0] for name in PLAIN} == set(options("schedule"))
-    assert {part for name in SCHEDULES for part in name.split()[1:]} == set(options("rescalings"))
+    for discrete in (True, False):
+        rescaled = [name for name, schedule in SCHEDULES.items() if (schedule.num_steps is not None) == discrete]
+        assert {part for name in rescaled for part in name.split()[1:]} == set(options("rescalings"))
+    pairs = {tuple(name.split()[1:]) for name in SCHEDULES if name.count(" ") == 2}
+    assert pairs == {*itertools.permutations(options("rescalings"), 2)} - {("input_scaling", "zero_terminal_snr")}
 
 
 def test_zero_terminal_snr_is_refused_where_variance_is_not_preserved_and_nothing_else_is():
     preserving = {name for name, schedule in PLAIN.items() if issubclass(kind(schedule), VariancePreserving)}
     assert {name.partition("-")[0] for name in PLAIN.keys() - preserving} == {"edm", "ve", "flow"}
-    for name in SCHEDULES.keys() | REFUSED.keys():
+    allowed, refused = every_combination()
+    for name in allowed.keys() | refused.keys():
         form, *rescalings = name.split()
         possible = form in preserving and rescalings != ["input_scaling", "zero_terminal_snr"]
-        assert (name in REFUSED) == ("zero_terminal_snr" in rescalings and not possible), name
-    assert all("alpha^2 + sigma^2 = 1" in message for message in REFUSED.values())
+        assert (name in refused) == ("zero_terminal_snr" in rescalings and not possible), name
+    assert all("alpha^2 + sigma^2 = 1" in message for message in refused.values())
 
 
 def test_signal_to_noise_falls_strictly(schedule):

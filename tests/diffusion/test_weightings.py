@@ -60,7 +60,7 @@ def test_every_weight_is_finite_and_none_is_negative(schedule):
         assert weight[:-1].min() > 0, option  # at the last, no signal may be left that could tell x from x_t
 
 
-@pytest.fixture(params=[name for name in PLAIN if not name.endswith("-40")])
+@pytest.fixture(params=PLAIN)
 def schedule(request):
     return PLAIN[request.param]
 
