@@ -1,5 +1,7 @@
 """The one exception for mistakes a user can mend."""
 
+from collections.abc import Sequence
+
 
 class UserError(ValueError):
     """A mistake in a command, a config or a file that its user can mend.
@@ -7,3 +9,31 @@ class UserError(ValueError):
     The commands print its message alone, without a traceback, and exit with status 1. The message names the option
     (or file), its value, and what is allowed.
     """
+
+
+class OptionError(UserError):
+    """What is wrong with the value of an option, as data: where in a config it stands, the caller knows.
+
+    Args:
+        field: the option: a parameter of the constructor that raises this, or a path in the config ("sampler.steps").
+        text: what is wrong with its value, and what is allowed, such as "is 0; allowed: at least 1".
+        also: the same of other options, where there are several.
+
+    Attributes:
+        found: all of them, each (field, text).
+    """
+
+    def __init__(self, field: str, text: str, also: Sequence[tuple[str, str]] = ()) -> None:
+        self.found = ((field, text), *also)
+        super().__init__("; ".join(f"{name} {what}" for name, what in self.found))
+
+
+def refuse(found: Sequence[tuple[str, str]]) -> None:
+    """Raise what is wrong with some options, if anything is.
+
+    Raises:
+        OptionError: of all of them.
+    """
+    if found:
+        (field, text), *also = found
+        raise OptionError(field, text, also)

@@ -122,11 +122,11 @@ RANGES = [
     (["data=image_folder", "data.background=[0,0,256]"], "data.background", ["is [0, 0, 256]", "at most 255"]),
     (["data=cifar10", "data.background=white"], "data.background", ["is 'white'; allowed: a list"]),
     (["data=stanford_cars", "data.skip_broken=1"], "data.skip_broken", ["is 1; allowed: true or false"]),
-    (["model.channels=33"], "model.channels", ["33 does not split into groups", "multiple of 32"]),
-    (["model.dropout=1"], "model.dropout", ["1 is no probability", "from 0 to below 1"]),
-    (["model.blocks_per_level=0"], "model.blocks_per_level", ["0 is too few: at least 1"]),
+    (["model.channels=33"], "model.channels", ["is 33; allowed: a positive multiple of 32"]),
+    (["model.dropout=1"], "model.dropout", ["is 1; allowed: a number, at least 0, below 1"]),
+    (["model.blocks_per_level=0"], "model.blocks_per_level", ["is 0; allowed: a whole number, at least 1"]),
     (["model.channel_multipliers=[]"], "model.channel_multipliers", ["one positive integer for each level"]),
-    (["model.head_channels=48"], "model.head_channels", ["48 does not divide the widths"]),
+    (["model.head_channels=48"], "model.head_channels", ["is 48; allowed: a divisor of each of the widths"]),
     (
         ["condition=class_label", "condition.dropout=2"],
         "condition.dropout",
@@ -215,11 +215,15 @@ CONTRADICTIONS = [
     (["task=classifier", "objective=l1"], "objective", ["is for a denoiser; take cross_entropy"]),
     (["task=classifier", "sampler=ddim"], "sampler", ["means nothing to a classifier; leave it out"]),
     (["task=classifier", "callbacks=default"], "callbacks.samples", ["makes pictures, which a classifier cannot"]),
-    (["task=classifier", "classifier.channels=40"], "classifier.channels", ["40 does not split into groups"]),
+    (
+        ["task=classifier", "classifier.channels=40"],
+        "classifier.channels",
+        ["is 40; allowed: a positive multiple of 32"],
+    ),
     (
         ["data.image_size=10"],
         "model.channel_multipliers",
-        ["[1, 2, 2] halve an image of size 10 2 times", "divisible by 4"],
+        ["has 3 levels, and image_size=10 is not divisible by 4"],
     ),
     (
         ["batch_size=10", "trainer.devices=2", "trainer.accumulate_grad_batches=2", "trainer.strategy=ddp"],

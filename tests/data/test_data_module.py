@@ -120,9 +120,9 @@ def test_a_batch_that_cannot_be_shared_out(digits, batch_size, world_size, accum
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size=0: must be at least 1"),
-        ({"accumulate": 0}, "accumulate=0: must be at least 1"),
-        ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"batch_size": 0}, "batch_size is 0; allowed: at least 1"),
+        ({"accumulate": 0}, "accumulate is 0; allowed: at least 1"),
+        ({"seed": -1}, "seed is -1; allowed: at least 0"),
     ],
 )
 def test_numbers_out_of_range(options, message):

@@ -191,7 +191,7 @@ def test_module_leaves_the_random_numbers_alone(write):
 
 @pytest.mark.parametrize("target", ["own_moments.Net", ":Net", "own_moments:", "own_moments:a.b", "own_moments:a b"])
 def test_a_target_of_another_form_is_refused(target):
-    with pytest.raises(UserError, match=rf"^features\.target={target}: must be of the form package\.module:callable$"):
+    with pytest.raises(UserError, match=rf"^target is {target}; allowed: of the form package\.module:callable$"):
         Module(target)
 
 

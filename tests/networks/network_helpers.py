@@ -9,6 +9,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from langevin.errors import OptionError
 from langevin.networks.condition import ClassLabel, Condition
 from langevin.networks.network import Network
 from langevin.networks.unet import UNet
@@ -35,6 +36,16 @@ def preset(name: str, group: str = "model") -> tuple[type[Network], dict]:
     """Read conf/`group`/`name`.yaml: the class and its own parameters."""
     node = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
     return get_class(node.pop("_target_")), node
+
+
+def refused(cls: type[nn.Module], **fields) -> list[tuple[str, str]]:
+    """What a network's constructor says is wrong with its parameters, as the check of a config asks it."""
+    try:
+        with torch.device("meta"):
+            cls(**fields)
+    except OptionError as error:
+        return list(error.found)
+    return []
 
 
 @torch.no_grad()

@@ -1,21 +1,22 @@
 """Finds what does not go together in a config, before data or a GPU is touched; imports no Lightning."""
 
-import inspect
+import functools
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from langevin.build.components import MODEL, is_classifier, is_conditional, loaders
-from langevin.build.make import DECIDED, attempt, mistake, target_of
+from langevin.build.make import attempt, make, mistakes_of, target_of
 from langevin.config.options import RUN_OPTIONS, TRUST
 from langevin.config.signature import signature
-from langevin.config.types import TARGET, plain
+from langevin.config.types import TARGET
 from langevin.config.validate import BUNDLES, PLURAL, ConfigError, Mistake, groups, structure
 from langevin.diffusion.schedules.schedule import Schedule
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance
 from langevin.samplers.sampler import Sampler
@@ -111,6 +112,8 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
             return
         try:
             part.check(*others)
+        except OptionError as error:
+            mistakes.extend(mistakes_of(cfg, group, error))
         except UserError as error:
             # A part speaks of itself without its name: "keeps a history for each discrete time, but ...".
             mistakes.append(Mistake(group, f"{type(part).__name__} {error}"))
@@ -135,25 +138,17 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
     if condition is not None and (lacking := sorted(condition.inputs - SUPPLIED)):
         needs = f"needs the {' and the '.join(lacking)} of each image, which no data supplies"
         mistakes.append(Mistake("condition", f"{needs}; take condition=class_label or none"))
-    attends = "model" not in broken and (cfg.get("model") or {}).get("cross_attention", False)
-    if attends and not is_conditional(cfg):
-        text = "is true, but there is no condition to attend to; add condition=class_label"
-        mistakes.append(Mistake("model.cross_attention", text))
     if sampler is not None and schedule is not None:
         try:
             sampler.times(schedule)
         except UserError as error:
-            # About the sampler's number of steps if it says so, else about the grid as a whole.
-            found = mistake(cfg, "sampler", str(error))
-            mistakes.append(Mistake("grid", found.message) if found.path == "sampler" else found)
+            mistakes += mistakes_of(cfg, "grid", error)
     suits("time_sampler", time_sampler, schedule)
     suits("objective", objective, schedule, variance)
     suits("parameterization", parameterization, schedule)
     for name in cfg.get("likelihoods") or {}:
         suits(f"likelihoods.{name}", build(f"likelihoods.{name}"), schedule)
-    for group in ("model", "classifier"):
-        if not {group, "data"}.intersection(broken) and cfg.get(group) is not None and size is not None:
-            mistakes += misfits(cfg, group, size)
+    mistakes += misfits(cfg, broken, size, condition)
     guidance: Guidance | None = build("guidance", **loaders(cfg))
     if guidance is not None:
         # A rescaled schedule depends on the size of the pictures.
@@ -177,7 +172,7 @@ def misguided(
     try:
         guidance.check(schedule, facts, is_conditional(cfg))
     except UserError as error:
-        mistakes.append(mistake(cfg, "guidance", str(error)))
+        mistakes += mistakes_of(cfg, "guidance", error)
     if guidance.withholds and condition is not None and not condition.withholds:
         text = "asks the model without labels too, which it has not learnt; train with condition.dropout above 0"
         mistakes.append(Mistake("guidance", text))
@@ -186,26 +181,22 @@ def misguided(
     return mistakes
 
 
-def misfits(cfg: DictConfig, group: str, image_size: int) -> list[Mistake]:
-    """What a group's network says against its own parameters and the size of the pictures."""
-    try:
-        network = target_of(cfg, group)
-    except UserError as error:
-        return [mistake(cfg, group, str(error))]
-    find: Callable[..., list[tuple[str, str]]] | None = getattr(network, "check", None)
-    if find is None:
+def misfits(cfg: DictConfig, broken: Collection[str], image_size: int | None, condition: Any) -> list[Mistake]:
+    """What the networks say against their own parameters, their condition and the size of the images.
+
+    They are built without memory for their weights. The numbers of channels and classes do not matter to them.
+    """
+    if image_size is None or {"data", "condition"}.intersection(broken) or (is_conditional(cfg) and condition is None):
         return []
-    fields = {name: value for name, value in plain(cfg[group]).items() if name != TARGET}
-    parameters = inspect.signature(find).parameters.values()
-    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
-        own = {parameter.name for parameter in parameters} - {"image_size"}
-        needed = {parameter.name for parameter in parameters if parameter.default is parameter.empty} & own
-        mistakes = [Mistake(f"{group}.{name}", DECIDED) for name in sorted(fields.keys() - own)]
-        mistakes += [Mistake(f"{group}.{name}", "must be given") for name in sorted(needed - fields.keys())]
-        if mistakes:
-            return mistakes
-    found = find(**fields, image_size=image_size)
-    return [Mistake("data.image_size" if field == "image_size" else f"{group}.{field}", text) for field, text in found]
+    offered = {"in_channels": 3, "out_channels": 3, "num_classes": 2, "image_size": image_size}
+    embed = functools.partial(make, cfg, "condition", num_classes=2) if is_conditional(cfg) else None
+    with torch.device("meta"):
+        return [
+            found
+            for group in ("model", "classifier")
+            if group not in broken and cfg.get(group) is not None
+            for found in attempt(cfg, group, **offered, condition=embed)[1]
+        ]
 
 
 def shares(cfg: DictConfig) -> list[Mistake]:

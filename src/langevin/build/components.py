@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from langevin.build.make import make, mistake
+from langevin.build.make import make, mistakes_of
 from langevin.config.types import plain
 from langevin.config.validate import ConfigError
 from langevin.diffusion.classifier import NoisyClassifier
@@ -109,7 +109,7 @@ def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None =
         try:
             guidance.check(make_schedule(cfg, facts.image_size), facts, is_conditional(cfg))
         except UserError as error:
-            raise ConfigError([mistake(cfg, "guidance", str(error))]) from error
+            raise ConfigError(mistakes_of(cfg, "guidance", error)) from error
         num_classes = guidance.num_classes or num_classes
 
     def guide(denoiser: Denoiser, device: torch.device | str) -> Denoise:

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import UnsupportedValueType
 
 from langevin.config.types import TARGET, holds_components
-from langevin.config.validate import Mistake, shown
-from langevin.errors import UserError
+from langevin.config.validate import ConfigError, Mistake, shown
+from langevin.errors import OptionError, UserError
 
 DECIDED = "is decided by the rest of the config; leave it out"
 
@@ -27,15 +26,15 @@ def make(cfg: DictConfig, path: str, **offered: Any) -> Any:
             to those of the named components that a field of the node holds.
 
     Raises:
-        UserError: when the class cannot be imported, or its constructor finds a mistake; the message begins with the
-            path.
+        ConfigError: when the class cannot be imported, or its constructor finds a mistake.
     """
     node = OmegaConf.select(cfg, path)
     target = target_of(cfg, path)
     accepted = {name: offered[name] for name in inspect.signature(target).parameters if name in offered}
-    fixed = [name for name in accepted if name in node]
-    if fixed:
-        raise UserError(f"{path}.{fixed[0]}: {DECIDED}")
+    wrong = [Mistake(f"{path}.{name}", DECIDED) for name in accepted if name in node]
+    wrong += [Mistake(f"{path}.{name}", "must be given") for name in needed(target) if name not in {*node, *accepted}]
+    if wrong:
+        raise ConfigError(wrong)
     parts = {
         name: {key: make(cfg, f"{path}.{name}.{key}", **offered) for key in value}
         for name, value in node.items()
@@ -46,26 +45,29 @@ def make(cfg: DictConfig, path: str, **offered: Any) -> Any:
     try:
         return construct(**accepted, **parts)
     except UserError as error:
-        raise UserError(located(path, str(error))) from error
+        raise ConfigError(mistakes_of(cfg, path, error)) from error
+
+
+def needed(target: Callable[..., Any]) -> list[str]:
+    """The names of the parameters without which it cannot be called."""
+    parameters = inspect.signature(target).parameters.values()
+    single = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [each.name for each in parameters if each.kind in single and each.default is each.empty]
 
 
 def target_of(cfg: DictConfig, path: str) -> Callable[..., Any]:
     """The class or function that the component at `path` names.
 
     Raises:
-        UserError: when importing it fails, with the cause.
+        ConfigError: when importing it fails, with the cause.
     """
     target = OmegaConf.select(cfg, path)[TARGET]
     try:
         return hydra.utils.get_object(target)
     except Exception as error:  # importing a module can raise anything
         cause = error.__cause__ or error
-        raise UserError(f"{path}.{TARGET}: importing '{target}' failed: {type(cause).__name__}: {cause}") from error
-
-
-def located(path: str, message: str) -> str:
-    """A component's message with the path of its node in front, if it does not name it already."""
-    return message if message.startswith(path) else f"{path}: {message}"
+        text = f"importing '{target}' failed: {type(cause).__name__}: {cause}"
+        raise ConfigError([Mistake(f"{path}.{TARGET}", text)]) from error
 
 
 def attempt(cfg: DictConfig, path: str, **offered: Any) -> tuple[Any, list[Mistake]]:
@@ -77,23 +79,24 @@ def attempt(cfg: DictConfig, path: str, **offered: Any) -> tuple[Any, list[Mista
         the component, None when it had a mistake; and the mistakes.
     """
     mistakes: list[Mistake] = []
-    while True:
+    changed: DictConfig | None = cfg
+    while changed is not None:
+        cfg, changed = changed, None
         try:
             component = make(cfg, path, **offered)
             return (None if mistakes else component), mistakes
-        except (UserError, ValueError) as error:  # torch's optimizers raise ValueError
-            found = mistake(cfg, path, str(error))
-            if found.path == path and is_foreign(error):
-                found = traced(cfg, path, found.message, offered)
-        if found in mistakes:
-            return None, mistakes
-        mistakes.append(found)
-        node, field = OmegaConf.select(cfg, path), found.path.removeprefix(f"{path}.")
-        if field == TARGET or field not in node:
-            return None, mistakes
-        if (changed := with_default(cfg, path, field)) is None:
-            return None, mistakes
-        cfg = changed
+        except ConfigError as error:
+            found = error.mistakes
+            if [each.path for each in found] == [path] and is_foreign(error):
+                found = [traced(cfg, path, found[0].message, offered)]
+        except ValueError as error:  # of another library, such as torch's optimizers
+            found = [traced(cfg, path, str(error), offered)]
+        for each in found:
+            field = each.path.removeprefix(f"{path}.")
+            if each not in mistakes and field in OmegaConf.select(cfg, path) and field != TARGET:
+                changed = with_default(changed or cfg, path, field) or changed
+        mistakes += [each for each in found if each not in mistakes]
+    return None, mistakes
 
 
 def with_default(cfg: DictConfig, path: str, field: str) -> DictConfig | None:
@@ -142,8 +145,11 @@ def traced(cfg: DictConfig, path: str, message: str, offered: Mapping[str, Any])
         try:
             make(changed, path, **offered)
             content[field] = default
-        except (UserError, ValueError) as error:
-            if mistake(cfg, path, str(error)).message != message:
+        except ConfigError as error:
+            if error.mistakes != [Mistake(path, message)]:
+                other[field] = default
+        except ValueError as error:
+            if str(error) != message:
                 other[field] = default
     at_fault = content or other
     if len(at_fault) == 1:
@@ -154,18 +160,18 @@ def traced(cfg: DictConfig, path: str, message: str, offered: Mapping[str, Any])
     return Mistake(path, f"{message}; it is about one of these, or several: {listed}" if listed else message)
 
 
-def mistake(cfg: DictConfig, path: str, message: str) -> Mistake:
-    """What the constructor of the component at `path` says, as a mistake with the path of the value it is about.
-
-    It is about a value if it begins "steps is 0; ..." or "steps=0: ...", perhaps with the path or the class in front.
-    """
-    message = message.removeprefix(f"{path}: ")
-    if found := re.match(r"(?:[\w.]+\.)?(\w+)(?: is |=)(\S+[;:] .*)", message, re.DOTALL):
-        field, text = found[1], f"is {found[2]}"
-    elif found := re.match(r"[\w.]+\.(\w+): (.*)", message, re.DOTALL):
-        field, text = found[1], found[2]
-    else:
-        return Mistake(path, message)
-    if field in OmegaConf.select(cfg, path):
-        return Mistake(f"{path}.{field}", text)
-    return Mistake(field, text) if field in cfg else Mistake(path, message)
+def mistakes_of(cfg: DictConfig, path: str, error: UserError) -> list[Mistake]:
+    """What the component at `path` says is wrong, with the paths of the values that it is about."""
+    if isinstance(error, ConfigError):
+        return error.mistakes
+    if not isinstance(error, OptionError):
+        return [Mistake(path, str(error))]
+    node = OmegaConf.select(cfg, path)
+    return [
+        Mistake(f"{path}.{field}", text)
+        if field in node
+        else Mistake(field, text)
+        if field.partition(".")[0] in cfg
+        else Mistake(path, f"{field} {text}")
+        for field, text in error.found
+    ]

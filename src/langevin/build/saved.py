@@ -17,7 +17,7 @@ from langevin.config.stored import StoredError, read_stored, refuse_untrusted
 from langevin.config.types import TARGET
 from langevin.diffusion.classifier import CleanClassifier, NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 from langevin.facts import DataFacts
 from langevin.samplers.generate import Generator
 
@@ -132,14 +132,16 @@ def denoiser_for_guidance(option: str, value: str, trust: Sequence[str] = ()) ->
     """
     model, cfg, facts, _ = _rebuilt_for(option, value, trust)
     if not isinstance(model, Denoiser):
-        raise UserError(f"{option} is {value}; allowed: the run of a model of pictures, and this is a classifier's")
+        raise OptionError(option, f"is {value}; allowed: the run of a model of pictures, and this is a classifier's")
     return model, facts, is_conditional(cfg)
 
 
 def _classifier_for(option: str, value: str, trust: Sequence[str]) -> tuple[NoisyClassifier, DictConfig, DataFacts]:
     model, cfg, facts, _ = _rebuilt_for(option, value, trust)
     if not isinstance(model, NoisyClassifier):
-        raise UserError(f"{option} is {value}; allowed: a classifier's run (task=classifier), and this is a denoiser's")
+        raise OptionError(
+            option, f"is {value}; allowed: a classifier's run (task=classifier); this is a denoiser's"
+        )
     return model, cfg, facts
 
 
@@ -149,7 +151,7 @@ def _rebuilt_for(
     try:
         return _rebuilt(find_checkpoint(Path(value)), trust)
     except UserError as error:
-        raise UserError(f"{option} is {value}; {error}") from error
+        raise OptionError(option, f"is {value}; {error}") from error
 
 
 def _rebuilt(path: Path, trust: Sequence[str]) -> tuple[Denoiser | NoisyClassifier, DictConfig, DataFacts, int]:

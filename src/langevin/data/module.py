@@ -15,7 +15,7 @@ from langevin.data.cache import CachedImages, open_or_build, resolve_cache_dir
 from langevin.data.pictures import SquareTransform
 from langevin.data.source import ImageSource
 from langevin.data.stream import ImageStream, Positions
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 from langevin.images import from_uint8
 
 Batch = dict[str, Tensor]
@@ -114,7 +114,7 @@ class ImageDataModule(lightning.LightningDataModule):
             ("seed", seed, 0),
         ):
             if value < least:
-                raise UserError(f"{option}={value}: must be at least {least}")
+                raise OptionError(option, f"is {value}; allowed: at least {least}")
         self.source = source
         self.batch_size = batch_size
         self.accumulate = accumulate

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langevin.data.pictures import Color, Pictures
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 
 _SHOWN = 20  # broken images that an error names
 
@@ -89,9 +89,9 @@ class ImageSource(ABC):
 
     def __init__(self, image_size: int, channels: int, flip: bool) -> None:
         if image_size < 1:
-            raise UserError(f"data.image_size={image_size}: must be at least 1")
+            raise OptionError("image_size", f"is {image_size}; allowed: at least 1")
         if channels not in (1, 3):
-            raise UserError(f"data.channels={channels}: must be 1 (grey) or 3 (RGB)")
+            raise OptionError("channels", f"is {channels}; allowed: 1 (grey) or 3 (RGB)")
         self.image_size = image_size
         self.channels = channels
         self.flip = flip
@@ -149,9 +149,8 @@ class FileSource(ImageSource):
     ) -> None:
         super().__init__(image_size=image_size, channels=channels, flip=flip)
         if len(background) != 3 or not all(0 <= level <= 255 for level in background):
-            raise UserError(
-                f"data.background: is {list(background)}; allowed: three whole numbers from 0 to 255 (red, green, blue)"
-            )
+            text = f"is {list(background)}; allowed: three whole numbers from 0 to 255 (red, green, blue)"
+            raise OptionError("background", text)
         self.background = cast("Color", tuple(background))
         self.skip_broken = skip_broken
 

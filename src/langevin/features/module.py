@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from langevin.digest import digest_of
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 from langevin.features.probed import Probed
 from langevin.features.weights import read_file
 
@@ -30,7 +30,7 @@ class Module(Probed):
         super().__init__(f"features.target={target}")
         self.module, colon, self.callable = target.partition(":")
         if not (colon and self.module and self.callable.isidentifier()):
-            raise UserError(f"{self.option}: must be of the form package.module:callable")
+            raise OptionError("target", f"is {target}; allowed: of the form package.module:callable")
         self.name = f"module_{self.callable}"
 
     def load(self) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
 from langevin.diffusion.schedules.schedule import Schedule
-from langevin.errors import UserError
+from langevin.errors import OptionError
 from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance, require_same_pictures, require_same_process
 
@@ -37,22 +37,23 @@ class Autoguidance(Guidance):
         scale: Annotated[float, Ge(0)] = 2.0,
     ) -> None:
         super().__init__()
-        self.option = f"weaker is {weaker}"
+        self.path = weaker
         self.weaker, self.facts, self.conditional = load_denoiser("weaker", weaker)
         self.scale = scale
 
     def check(self, schedule: Schedule | None, facts: DataFacts | None, conditional: bool) -> None:
         """See `Guidance`."""
-        require_same_process(self.option, self.weaker.schedule, schedule)
+        require_same_process("weaker", self.path, self.weaker.schedule, schedule)
         if self.conditional and not conditional:
-            raise UserError(f"{self.option}; allowed: an unconditional model, as the one that it is to guide")
+            raise OptionError("weaker", f"is {self.path}; allowed: an unconditional model, as the one it guides")
         if facts is None:
             return
-        require_same_pictures(self.option, self.facts, facts)
+        require_same_pictures("weaker", self.path, self.facts, facts)
         if self.conditional and self.facts.num_classes != facts.num_classes:
-            raise UserError(
-                f"{self.option}; allowed: one for the {facts.num_classes} classes that the model is told; it is told "
-                f"of {self.facts.num_classes}"
+            raise OptionError(
+                "weaker",
+                f"is {self.path}; allowed: one for the {facts.num_classes} classes that the model is told; it is told "
+                f"of {self.facts.num_classes}",
             )
 
     def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:

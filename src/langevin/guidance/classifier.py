@@ -12,7 +12,7 @@ from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
 from langevin.diffusion.level import like
 from langevin.diffusion.schedules.schedule import Schedule
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance, require_same_pictures, require_same_process
 
@@ -45,7 +45,7 @@ class Classifier(Guidance):
         form: Literal["mean", "score"] = "score",
     ) -> None:
         super().__init__()
-        self.option = f"classifier is {classifier}"
+        self.path = classifier
         self.classifier, self.facts = load_classifier("classifier", classifier)
         self.num_classes = self.facts.num_classes
         self.scale = scale
@@ -53,16 +53,17 @@ class Classifier(Guidance):
 
     def check(self, schedule: Schedule | None, facts: DataFacts | None, conditional: bool) -> None:
         """See `Guidance`."""
-        require_same_process(self.option, self.classifier.schedule, schedule)
+        require_same_process("classifier", self.path, self.classifier.schedule, schedule)
         if schedule is not None and not self.moves_mean and not last_level(schedule).alpha > 0:
-            raise UserError("form is score; allowed: mean, since the schedule ends without any signal to move")
+            raise OptionError("form", "is score; allowed: mean, since the schedule ends without any signal to move")
         if facts is None:
             return
-        require_same_pictures(self.option, self.facts, facts)
+        require_same_pictures("classifier", self.path, self.facts, facts)
         if conditional and self.num_classes != facts.num_classes:
-            raise UserError(
-                f"{self.option}; allowed: one for the {facts.num_classes} classes that the model is told; it knows "
-                f"{self.num_classes}"
+            raise OptionError(
+                "classifier",
+                f"is {self.path}; allowed: one for the {facts.num_classes} classes that the model is told; it knows "
+                f"{self.num_classes}",
             )
 
     def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:

@@ -9,7 +9,7 @@ from torch import Tensor
 from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
 from langevin.diffusion.level import like
 from langevin.diffusion.schedules.schedule import Schedule
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance
 
@@ -46,7 +46,7 @@ class ClassifierFree(Guidance):
         self.low = 0.0 if sigma_min is None else sigma_min
         self.high = float("inf") if sigma_max is None else sigma_max
         if self.high <= self.low:
-            raise UserError(f"sigma_max is {sigma_max}; allowed: above sigma_min ({sigma_min})")
+            raise OptionError("sigma_max", f"is {sigma_max}; allowed: above sigma_min ({sigma_min})")
         self.scale = scale
         self.rescale = rescale
 

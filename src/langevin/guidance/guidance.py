@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
 from langevin.diffusion.schedules.schedule import Schedule
-from langevin.errors import UserError
+from langevin.errors import OptionError
 from langevin.facts import DataFacts
 
 
@@ -61,16 +61,17 @@ class Guided:
         return self.guidance(self.denoiser, x_t, t, cond)
 
 
-def require_same_process(option: str, other: Schedule, schedule: Schedule | None) -> None:
+def require_same_process(field: str, value: str, other: Schedule, schedule: Schedule | None) -> None:
     """See that another model was trained on the noisy pictures of this one.
 
     Args:
-        option: what the other was chosen by, for the message.
+        field: the option that the other was chosen by.
+        value: its value.
         other: its schedule.
         schedule: this one's; None while that is not known yet.
 
     Raises:
-        UserError: when the two schedules differ.
+        OptionError: when the two schedules differ.
     """
     if schedule is None:
         return
@@ -80,25 +81,28 @@ def require_same_process(option: str, other: Schedule, schedule: Schedule | None
         pairs = zip(other(t), schedule(t), strict=True)
         same = all(torch.allclose(theirs, ours, rtol=1e-6, atol=1e-9) for theirs, ours in pairs)
     if not same:
-        raise UserError(
-            f"{option}: it was trained on another noise process than the model; allowed: one with the model's own "
-            "schedule and rescalings, to the last parameter"
+        raise OptionError(
+            field,
+            f"is {value}: it was trained on another noise process than the model; allowed: one with the model's own "
+            "schedule and rescalings, to the last parameter",
         )
 
 
-def require_same_pictures(option: str, other: DataFacts, facts: DataFacts) -> None:
+def require_same_pictures(field: str, value: str, other: DataFacts, facts: DataFacts) -> None:
     """See that another model is for pictures of this one's shape.
 
     Args:
-        option: what the other was chosen by, for the message.
+        field: the option that the other was chosen by.
+        value: its value.
         other: what it knows of its data.
         facts: what this one does.
 
     Raises:
-        UserError: when the two shapes differ.
+        OptionError: when the two shapes differ.
     """
     if other.shape != facts.shape:
-        raise UserError(
-            f"{option}; allowed: one for pictures of (channels, height, width) {facts.shape}, as the model's are; it "
-            f"is for {other.shape}"
+        raise OptionError(
+            field,
+            f"is {value}; allowed: one for pictures of (channels, height, width) {facts.shape}, as the model's are; it "
+            f"is for {other.shape}",
         )

@@ -8,7 +8,7 @@ from torch import Tensor
 from langevin.diffusion.bound import HALF_BIN
 from langevin.diffusion.level import Level
 from langevin.diffusion.schedules.schedule import Schedule
-from langevin.errors import UserError
+from langevin.errors import OptionError
 
 FURTHEST = 20.0
 """How many standard deviations away a byte still counts in `byte_nll`: one beyond would add less than 1e-30."""
@@ -31,7 +31,7 @@ class Interval:
 
     def __init__(self, log_snr_max: float, log_snr_min: float) -> None:
         if log_snr_max <= log_snr_min:
-            raise UserError(f"log_snr_max is {log_snr_max}; allowed: above log_snr_min ({log_snr_min})")
+            raise OptionError("log_snr_max", f"is {log_snr_max}; allowed: above log_snr_min ({log_snr_min})")
         self.log_snr_max, self.log_snr_min = log_snr_max, log_snr_min
 
     def check(self, schedule: Schedule) -> None:
@@ -42,9 +42,9 @@ class Interval:
         """
         most, least = schedule(both_ends(schedule)).log_snr.tolist()
         if self.log_snr_max <= least:
-            raise UserError(f"has log_snr_max={self.log_snr_max}; allowed: above the schedule's last, {least:.4g}")
+            raise OptionError("log_snr_max", f"is {self.log_snr_max}; allowed: above the schedule's last, {least:.4g}")
         if self.log_snr_min >= most:
-            raise UserError(f"has log_snr_min={self.log_snr_min}; allowed: below the schedule's first, {most:.4g}")
+            raise OptionError("log_snr_min", f"is {self.log_snr_min}; allowed: below the schedule's first, {most:.4g}")
 
     def __call__(self, schedule: Schedule) -> tuple[Tensor, Tensor]:
         """The logSNRs `first` and `last`, float64 ()."""

@@ -4,15 +4,13 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from langevin.networks.checked import Checked
 
-
-class ClassifierNetwork(nn.Module, Checked, ABC):
+class ClassifierNetwork(nn.Module, ABC):
     """A function of a noisy image and its noise level, with a score for every class.
 
     Like a `Network` it never sees a schedule. Its constructor takes, beside its own parameters, the facts of the
-    dataset as keywords: `in_channels`, `num_classes` and `image_size`; its `check` takes `image_size` and its own
-    parameters.
+    dataset as keywords: `in_channels`, `num_classes` and `image_size`. It raises an `OptionError` of all that does not
+    go together, and is also built on the device "meta", to find that.
     """
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 
 NO_LABEL = -1
 """The label of an image whose class is unknown or withheld."""
@@ -212,7 +212,7 @@ class Several(Condition):
     def __init__(self, parts: dict[str, Condition]) -> None:
         super().__init__()
         if not parts:
-            raise UserError("parts is {}; allowed: at least one condition")
+            raise OptionError("parts", "is {}; allowed: at least one condition")
         self.parts = nn.ModuleList(parts.values())
         self.inputs = frozenset(name for part in parts.values() for name in part.inputs)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from langevin.errors import refuse
 from langevin.networks.condition import Condition
 from langevin.networks.embeddings import sinusoidal_embedding
 from langevin.networks.network import Network
@@ -36,7 +37,7 @@ class DiT(Network):
             in much less memory.
 
     Raises:
-        UserError: on the first mistake that `check` finds.
+        OptionError: when some of these do not go together, or with the size of the image.
     """
 
     positions: Tensor
@@ -55,14 +56,15 @@ class DiT(Network):
         checkpointing: bool,
     ) -> None:
         super().__init__()
-        self.require(
-            image_size=image_size,
-            patch_size=patch_size,
-            width=width,
-            depth=depth,
-            heads=heads,
-            checkpointing=checkpointing,
-        )
+        wrong = []
+        if image_size % patch_size:
+            wrong.append(("patch_size", f"is {patch_size}; allowed: a divisor of the image size, {image_size}"))
+        if width % 4:
+            allowed = "a multiple of 4, for sine and cosine of two coordinates"
+            wrong.append(("width", f"is {width}; allowed: {allowed}"))
+        if width % heads:
+            wrong.append(("heads", f"is {heads}; allowed: a divisor of the width, {width}"))
+        refuse(wrong)
         self.patch_size = patch_size
         self.side = image_size // patch_size
         self.checkpointing = checkpointing
@@ -76,20 +78,6 @@ class DiT(Network):
         self.modulation = nn.Linear(width, 2 * width)
         self.last = nn.Linear(width, patch_size * patch_size * out_channels)
         self._initialize()
-
-    @classmethod
-    def check(
-        cls, *, image_size: int, patch_size: int, width: int, depth: int, heads: int, checkpointing: bool
-    ) -> list[tuple[str, str]]:
-        """List every mistake in the parameters; see `Checked.check`. Ranges of single ones are in the constructor."""
-        mistakes = []
-        if image_size % patch_size:
-            mistakes.append(("patch_size", f"{patch_size} does not divide the image size {image_size}: a divisor"))
-        if width % 4:
-            mistakes.append(("width", f"{width} does not hold sine and cosine of two coordinates: a multiple of 4"))
-        if width % heads:
-            mistakes.append(("heads", f"{heads} does not divide the width {width}: a divisor"))
-        return mistakes
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""

@@ -1,13 +1,13 @@
 """A classifier of noisy images: a U-Net's way down, and what it has seen in the end pooled by attention."""
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from langevin.errors import refuse
 from langevin.networks.blocks.attention import number_of_heads
 from langevin.networks.blocks.attention_pool import AttentionPool
 from langevin.networks.blocks.block import NORM_EPSILON, normalization
@@ -15,7 +15,7 @@ from langevin.networks.blocks.parts import Parts
 from langevin.networks.classifier_network import ClassifierNetwork
 from langevin.networks.embeddings import TimeEmbedding
 from langevin.networks.initialization import fan_average
-from langevin.networks.unet import UNet
+from langevin.networks.unet import heads_mistakes, levels_mistakes
 
 
 class HalfUNet(ClassifierNetwork):
@@ -40,7 +40,7 @@ class HalfUNet(ClassifierNetwork):
         dropout: probability in [0, 1) inside the residual blocks.
 
     Raises:
-        UserError: on the first mistake that `check` finds.
+        OptionError: when some of these do not go together, or with the size of the image.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class HalfUNet(ClassifierNetwork):
         image_size: int,
         channels: int,
         channel_multipliers: list[int],
-        blocks_per_level: int,
+        blocks_per_level: Annotated[int, Ge(1)],
         attention_resolutions: list[int],
         head_channels: Annotated[int, Ge(1)] | None,
         time_embedding: Literal["sinusoidal", "cosine_first", "fourier"] = "cosine_first",
@@ -59,25 +59,17 @@ class HalfUNet(ClassifierNetwork):
         residual_resampling: bool = True,
         symmetric_padding: bool = False,
         norm_epsilon: Annotated[float, Gt(0)] = NORM_EPSILON,
-        dropout: float,
+        dropout: Annotated[float, Ge(0), Lt(1)],
     ) -> None:
         super().__init__()
-        self.require(
-            image_size=image_size,
-            channels=channels,
-            channel_multipliers=channel_multipliers,
-            blocks_per_level=blocks_per_level,
-            attention_resolutions=attention_resolutions,
-            head_channels=head_channels,
-            time_embedding=time_embedding,
-            scale_shift=scale_shift,
-            residual_resampling=residual_resampling,
-            symmetric_padding=symmetric_padding,
-            norm_epsilon=norm_epsilon,
-            dropout=dropout,
-        )
         widths = [channels * multiplier for multiplier in channel_multipliers]
         attends = [image_size // 2**level in attention_resolutions for level in range(len(widths))]
+        wrong = levels_mistakes(image_size, channels, channel_multipliers)
+        wrong += heads_mistakes(None, head_channels, widths, attends)
+        if symmetric_padding and residual_resampling:
+            text = "is true, but there is no convolution to pad; allowed: false with residual_resampling"
+            wrong.append(("symmetric_padding", text))
+        refuse(wrong)
         parts = Parts(
             embedding_channels=4 * channels,
             dropout=dropout,
@@ -97,39 +89,6 @@ class HalfUNet(ClassifierNetwork):
         self.pool = AttentionPool(seen[-1], number_of_heads(seen[-1], None, head_channels), side, num_classes)
         # Convolutions are faster with the channels innermost.
         self.to(memory_format=torch.channels_last)
-
-    @classmethod
-    def check(
-        cls,
-        *,
-        image_size: int,
-        channels: int,
-        channel_multipliers: Sequence[int],
-        blocks_per_level: int,
-        attention_resolutions: Sequence[int],
-        head_channels: int | None,
-        time_embedding: str = "cosine_first",
-        scale_shift: bool = True,
-        residual_resampling: bool = True,
-        symmetric_padding: bool = False,
-        norm_epsilon: float = NORM_EPSILON,
-        dropout: float,
-    ) -> list[tuple[str, str]]:
-        """List the mistakes, see `Checked.check`; they are those of a whole U-Net."""
-        return UNet.check(
-            image_size=image_size,
-            channels=channels,
-            channel_multipliers=channel_multipliers,
-            blocks_per_level=blocks_per_level,
-            attention_resolutions=attention_resolutions,
-            head_channels=head_channels,
-            time_embedding=time_embedding,
-            scale_shift=scale_shift,
-            residual_resampling=residual_resampling,
-            symmetric_padding=symmetric_padding,
-            norm_epsilon=norm_epsilon,
-            dropout=dropout,
-        )
 
     def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """What the pooling has gathered, see `ClassifierNetwork`. Height and width are those given as `image_size`."""

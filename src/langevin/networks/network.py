@@ -5,17 +5,17 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from langevin.networks.checked import Checked
 from langevin.networks.condition import Condition
 
 
-class Network(nn.Module, Checked, ABC):
+class Network(nn.Module, ABC):
     """A function of a noisy image, its noise level and a condition.
 
     A network never sees a schedule: `c_noise` is whatever number the parameterization chose to name the noise level.
 
     A network's constructor takes, beside its own parameters, the facts of the dataset as keywords: `in_channels`,
-    `out_channels`, `image_size` and `condition`. Its `check` takes `image_size` and its own parameters.
+    `out_channels`, `image_size` and `condition`. It raises an `OptionError` of all that does not go together,
+    and is also built on the device "meta", to find that.
 
     Attributes:
         condition: embeds what the network is told of each image; None for an unconditional network.

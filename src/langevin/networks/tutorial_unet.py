@@ -1,6 +1,6 @@
 """The plain U-Net of the tutorial "Diffusion models from scratch in PyTorch" (DeepFindr, 2022)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Annotated
 
@@ -9,6 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional
 
+from langevin.errors import refuse
 from langevin.networks.condition import Condition
 from langevin.networks.embeddings import sinusoidal_embedding
 from langevin.networks.network import Network
@@ -29,7 +30,7 @@ class TutorialUNet(Network):
         time_channels: size of the embedding of the noise level, even.
 
     Raises:
-        UserError: on the first mistake that `check` finds.
+        OptionError: when some of these do not go together, or with the size of the image.
     """
 
     def __init__(
@@ -43,7 +44,16 @@ class TutorialUNet(Network):
         time_channels: Annotated[int, Ge(4)],
     ) -> None:
         super().__init__()
-        self.require(image_size=image_size, widths=widths, time_channels=time_channels)
+        wrong, factor = [], 2 ** (len(widths) - 1)
+        if len(widths) < 2:
+            wrong.append(("widths", f"is {list(widths)}; allowed: at least two numbers of channels"))
+        elif image_size % factor:
+            text = f"has {len(widths)} widths, and image_size={image_size} is not divisible by {factor}"
+            wrong.append(("widths", f"{text}; allowed: fewer widths, or another image size"))
+        if time_channels % 2:
+            text = f"is {time_channels}; allowed: an even number, half sines and half cosines"
+            wrong.append(("time_channels", text))
+        refuse(wrong)
         self.time = nn.Linear(time_channels, time_channels)
         self.condition = None if condition is None else condition(dim=time_channels)
         self.first = nn.Conv2d(in_channels, widths[0], 3, padding=1)
@@ -60,20 +70,6 @@ class TutorialUNet(Network):
         self.last = nn.Conv2d(widths[0], out_channels, 1)
         # Convolutions are faster with the channels innermost, on the CPU and on the tensor cores of a GPU.
         self.to(memory_format=torch.channels_last)
-
-    @classmethod
-    def check(cls, *, image_size: int, widths: Sequence[int], time_channels: int) -> list[tuple[str, str]]:
-        """List every mistake in the parameters; see `Checked.check`. Ranges of single ones are in the constructor."""
-        mistakes = []
-        halvings = len(widths) - 1
-        if halvings < 1:
-            mistakes.append(("widths", f"{list(widths)} are no way down: at least two numbers of channels"))
-        elif image_size % 2**halvings:
-            allowed = f"image sizes divisible by {2**halvings}, or fewer widths"
-            mistakes.append(("widths", f"{list(widths)} halve {image_size} pixels {halvings} times: {allowed}"))
-        if time_channels % 2:
-            mistakes.append(("time_channels", f"{time_channels} is odd: an even number, half sines and half cosines"))
-        return mistakes
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""

@@ -1,21 +1,21 @@
 """The U-Net of DDPM (Ho, Jain & Abbeel 2020, appendix B) and what came of it: one network, the differences options."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from langevin.errors import UserError
+from langevin.errors import refuse
 from langevin.networks.blocks.block import NORM_EPSILON, NORM_GROUPS, Chain, normalization
 from langevin.networks.blocks.parts import Parts
 from langevin.networks.blocks.progressive import ProgressiveInput
 from langevin.networks.blocks.resample import BOX, FilterDown
 from langevin.networks.condition import Condition
-from langevin.networks.embeddings import FEATURES, TimeEmbedding
+from langevin.networks.embeddings import TimeEmbedding
 from langevin.networks.initialization import fan_average, zero
 from langevin.networks.network import Network
 
@@ -65,7 +65,7 @@ class UNet(Network):
             in much less memory. The gradients are the same.
 
     Raises:
-        UserError: on the first mistake that `check` finds, or for `cross_attention` without a condition.
+        OptionError: when some of these do not go together, or with the size of the image.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class UNet(Network):
         condition: Callable[..., Condition] | None,
         channels: int,
         channel_multipliers: list[int],
-        blocks_per_level: int,
+        blocks_per_level: Annotated[int, Ge(1)],
         attention_resolutions: list[int],
         single_up_attention: bool = False,
         heads: Annotated[int, Ge(1)] | None = None,
@@ -93,40 +93,30 @@ class UNet(Network):
         resample_projection: bool = False,
         progressive_input: bool = False,
         norm_epsilon: Annotated[float, Gt(0)] = NORM_EPSILON,
-        dropout: float,
+        dropout: Annotated[float, Ge(0), Lt(1)],
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.require(
-            image_size=image_size,
-            channels=channels,
-            channel_multipliers=channel_multipliers,
-            blocks_per_level=blocks_per_level,
-            attention_resolutions=attention_resolutions,
-            single_up_attention=single_up_attention,
-            heads=heads,
-            head_channels=head_channels,
-            time_embedding=time_embedding,
-            map_condition=map_condition,
-            cross_attention=cross_attention,
-            scale_shift=scale_shift,
-            skip_rescale=skip_rescale,
-            residual_resampling=residual_resampling,
-            symmetric_padding=symmetric_padding,
-            resample_filter=resample_filter,
-            resample_projection=resample_projection,
-            progressive_input=progressive_input,
-            norm_epsilon=norm_epsilon,
-            dropout=dropout,
-            checkpointing=checkpointing,
-        )
-        if cross_attention and condition is None:
-            raise UserError("UNet.cross_attention: true has no condition to attend to: false, or a condition")
+        widths = [channels * multiplier for multiplier in channel_multipliers]
+        attends = [image_size // 2**level in attention_resolutions for level in range(len(widths))]
+        wrong = levels_mistakes(image_size, channels, channel_multipliers)
+        wrong += heads_mistakes(heads, head_channels, widths, attends)
+        wrong += _filter_mistakes(list(resample_filter), residual_resampling or progressive_input)
+        if cross_attention and map_condition:
+            wrong.append(("cross_attention", "is true beside map_condition; allowed: one of them, the other false"))
+        elif cross_attention and condition is None:
+            text = "is true, but there is no condition to attend to; add condition=class_label"
+            wrong.append(("cross_attention", text))
+        if resample_projection and not residual_resampling:
+            text = "is true, but there is no block to act in; allowed: false, or residual_resampling=true"
+            wrong.append(("resample_projection", text))
+        if symmetric_padding and residual_resampling:
+            text = "is true, but there is no convolution to pad; allowed: false with residual_resampling"
+            wrong.append(("symmetric_padding", text))
+        refuse(wrong)
         self.map_condition = map_condition
         self.cross_attention = cross_attention
         self.checkpointing = checkpointing
-        widths = [channels * multiplier for multiplier in channel_multipliers]
-        attends = [image_size // 2**level in attention_resolutions for level in range(len(widths))]
         embedding_channels = 4 * channels
 
         parts = Parts(
@@ -175,77 +165,6 @@ class UNet(Network):
         # Convolutions are faster with the channels innermost, on the CPU and on the tensor cores of a GPU.
         self.to(memory_format=torch.channels_last)
 
-    @classmethod
-    def check(
-        cls,
-        *,
-        image_size: int,
-        channels: int,
-        channel_multipliers: Sequence[int],
-        blocks_per_level: int,
-        attention_resolutions: Sequence[int],
-        single_up_attention: bool = False,
-        heads: int | None = None,
-        head_channels: int | None,
-        time_embedding: str = "sinusoidal",
-        map_condition: bool = False,
-        cross_attention: bool = False,
-        scale_shift: bool = False,
-        skip_rescale: bool = False,
-        residual_resampling: bool = False,
-        symmetric_padding: bool = False,
-        resample_filter: Sequence[float] = BOX,
-        resample_projection: bool = False,
-        progressive_input: bool = False,
-        norm_epsilon: float = NORM_EPSILON,
-        dropout: float,
-        checkpointing: bool = False,
-    ) -> list[tuple[str, str]]:
-        """List every mistake in the parameters; see `Checked.check`."""
-        mistakes = []
-        multipliers = list(channel_multipliers)
-        if channels < 1 or channels % NORM_GROUPS:
-            allowed = f"a positive multiple of {NORM_GROUPS}, the groups of GroupNorm"
-            mistakes.append(("channels", f"{channels} does not split into groups: {allowed}"))
-        if blocks_per_level < 1:
-            mistakes.append(("blocks_per_level", f"{blocks_per_level} is too few: at least 1"))
-        if not 0 <= dropout < 1:
-            mistakes.append(("dropout", f"{dropout} is no probability of dropping: from 0 to below 1"))
-        if time_embedding not in FEATURES:
-            mistakes.append(("time_embedding", f"{time_embedding} is unknown: one of {', '.join(FEATURES)}"))
-        if cross_attention and map_condition:
-            mistakes.append(("cross_attention", "true is given beside map_condition: one of them, the other false"))
-        if norm_epsilon <= 0:
-            mistakes.append(("norm_epsilon", f"{norm_epsilon} may divide by zero: above 0"))
-
-        taps = list(resample_filter)
-        if len(taps) < 2 or len(taps) % 2 or sum(taps) <= 0:
-            allowed = "an even number of taps with a positive sum, such as [1, 1] or [1, 3, 3, 1]"
-            mistakes.append(("resample_filter", f"{taps} is no filter here: {allowed}"))
-        elif tuple(taps) != BOX and not (residual_resampling or progressive_input):
-            allowed = f"{list(BOX)}, or residual_resampling or progressive_input"
-            mistakes.append(("resample_filter", f"{taps} has nothing to filter: {allowed}"))
-        if resample_projection and not residual_resampling:
-            mistakes.append(("resample_projection", "true has no block to act in: false, or residual_resampling"))
-        if symmetric_padding and residual_resampling:
-            mistakes.append(("symmetric_padding", "true has no convolution to pad: false with residual_resampling"))
-
-        if not multipliers or min(multipliers) < 1:
-            mistakes.append(
-                ("channel_multipliers", f"{multipliers} are no levels: one positive integer for each level")
-            )
-            return mistakes  # what follows speaks of the levels
-
-        lowest = len(multipliers) - 1
-        if image_size < 1 or image_size % 2**lowest:
-            allowed = f"image sizes divisible by {2**lowest}, or fewer levels"
-            mistakes.append(
-                ("channel_multipliers", f"{multipliers} halve an image of size {image_size} {lowest} times: {allowed}")
-            )
-        attend = [level == lowest or image_size // 2**level in attention_resolutions for level in range(lowest + 1)]
-        widths = [channels * multiplier for multiplier, here in zip(multipliers, attend, strict=True) if here]
-        return mistakes + list(_heads_mistakes(heads, head_channels, widths))
-
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
         condition = tokens = None
@@ -277,12 +196,43 @@ class UNet(Network):
         return block(x, embedding, tokens)
 
 
-def _heads_mistakes(heads: int | None, head_channels: int | None, widths: list[int]) -> Iterator[tuple[str, str]]:
-    """What is wrong with the heads where feature maps of these widths attend."""
+def levels_mistakes(image_size: int, channels: int, multipliers: list[int]) -> list[tuple[str, str]]:
+    """What is wrong with the levels of a U-Net, see `OptionError`."""
+    wrong = []
+    if channels < 1 or channels % NORM_GROUPS:
+        allowed = f"a positive multiple of {NORM_GROUPS}, the groups of GroupNorm"
+        wrong.append(("channels", f"is {channels}; allowed: {allowed}"))
+    if not multipliers or min(multipliers) < 1:
+        text = f"is {list(multipliers)}; allowed: one positive integer for each level"
+        return [*wrong, ("channel_multipliers", text)]
+    factor = 2 ** (len(multipliers) - 1)
+    if image_size < 1 or image_size % factor:
+        text = f"has {len(multipliers)} levels, and image_size={image_size} is not divisible by {factor}"
+        wrong.append(("channel_multipliers", f"{text}; allowed: fewer levels, or another image size"))
+    return wrong
+
+
+def heads_mistakes(
+    heads: int | None, head_channels: int | None, widths: Sequence[int], attends: Sequence[bool]
+) -> list[tuple[str, str]]:
+    """What is wrong with the heads in levels of these widths, some of which attend, see `OptionError`."""
     if heads is not None and head_channels is not None:
-        yield "heads", f"{heads} is given beside head_channels {head_channels}: one of them, the other null"
-        return
-    for name, value in (("heads", heads), ("head_channels", head_channels)):
-        if value is not None and (value < 1 or any(width % value for width in widths)):
-            allowed = "a divisor of each, or null for a single head"
-            yield name, f"{value} does not divide the widths {widths}: {allowed}"
+        return [("heads", f"is {heads} beside head_channels={head_channels}; allowed: one of them, the other null")]
+    # The lowest always does.
+    split = sorted({*widths[-1:], *(width for width, attend in zip(widths, attends, strict=True) if attend)})
+    return [
+        (name, f"is {value}; allowed: a divisor of each of the widths {split}, or null for a single head")
+        for name, value in (("heads", heads), ("head_channels", head_channels))
+        if value is not None and (value < 1 or any(width % value for width in split))
+    ]
+
+
+def _filter_mistakes(taps: list[float], used: bool) -> list[tuple[str, str]]:
+    """What is wrong with the filter, where something is filtered or not."""
+    if len(taps) < 2 or len(taps) % 2 or sum(taps) <= 0:
+        allowed = "an even number of taps with a positive sum, such as [1, 1] or [1, 3, 3, 1]"
+        return [("resample_filter", f"is {taps}; allowed: {allowed}")]
+    if tuple(taps) != BOX and not used:
+        allowed = f"{list(BOX)}, or residual_resampling or progressive_input"
+        return [("resample_filter", f"is {taps}, with nothing to filter; allowed: {allowed}")]
+    return []

@@ -7,7 +7,7 @@ from torch import Tensor
 from langevin.diffusion.level import combine
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import transition
-from langevin.errors import UserError
+from langevin.errors import OptionError
 from langevin.samplers.grid import TimeGrid
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
@@ -44,7 +44,7 @@ class Churned(Sampler[None]):
         s_noise: float,
     ) -> None:
         if s_max is not None and s_max < s_min:
-            raise UserError(f"s_max is {s_max}; allowed: at least s_min ({s_min}), or null: no limit")
+            raise OptionError("s_max", f"is {s_max}; allowed: at least s_min ({s_min}), or null: no limit")
         super().__init__(grid, thresholding, steps)
         self.s_churn = s_churn
         self.s_min = s_min

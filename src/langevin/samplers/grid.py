@@ -9,7 +9,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from langevin.diffusion.schedules.schedule import Schedule
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 
 
 class TimeGrid(ABC):
@@ -30,11 +30,11 @@ class TimeGrid(ABC):
         """
         if steps is None:
             if schedule.num_steps is None:
-                raise UserError("sampler.steps is null; a schedule in continuous time needs a number")
+                raise OptionError("sampler.steps", "is null; a schedule in continuous time needs a number")
             steps = schedule.num_steps
         if steps < 1 or (schedule.num_steps is not None and steps > schedule.num_steps):
             most = "" if schedule.num_steps is None else f" and at most the schedule's {schedule.num_steps}"
-            raise UserError(f"sampler.steps is {steps}; allowed: at least 1{most}")
+            raise OptionError("sampler.steps", f"is {steps}; allowed: at least 1{most}")
         times = self.times(schedule, steps)
         if schedule.num_steps is not None:
             times = apart(torch.round(times), schedule.num_steps)
@@ -115,7 +115,7 @@ class Karras(TimeGrid):
         sigma_max: Annotated[float, Gt(0)] | None = None,
     ) -> None:
         if sigma_min is not None and sigma_max is not None and sigma_max <= sigma_min:
-            raise UserError(f"sigma_max is {sigma_max}; allowed: above sigma_min ({sigma_min})")
+            raise OptionError("sigma_max", f"is {sigma_max}; allowed: above sigma_min ({sigma_min})")
         self.rho, self.sigma_min, self.sigma_max = rho, sigma_min, sigma_max
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
@@ -127,7 +127,7 @@ class Karras(TimeGrid):
         least, most = ends(schedule)
         for name, sigma in (("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)):
             if sigma is not None and not least <= sigma <= most:
-                raise UserError(f"grid.{name} is {sigma}; allowed: the schedule's {least:.6g} to {most:.6g}")
+                raise OptionError(name, f"is {sigma}; allowed: the schedule's {least:.6g} to {most:.6g}")
         most = most if self.sigma_max is None else torch.full_like(most, self.sigma_max)
         least = least if self.sigma_min is None else torch.full_like(least, self.sigma_min)
         roots = most ** (1 / self.rho), least ** (1 / self.rho)
@@ -171,7 +171,7 @@ class InnerLogSNR(TimeGrid):
         self, sigma_max: Annotated[float, Gt(0)] | None = None, sigma_min: Annotated[float, Gt(0)] | None = None
     ) -> None:
         if sigma_min is not None and sigma_max is not None and sigma_max <= sigma_min:
-            raise UserError(f"sigma_max is {sigma_max}; allowed: above sigma_min ({sigma_min})")
+            raise OptionError("sigma_max", f"is {sigma_max}; allowed: above sigma_min ({sigma_min})")
         self.sigma_max, self.sigma_min = sigma_max, sigma_min
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
@@ -209,7 +209,7 @@ class Explicit(TimeGrid):
 
     def __init__(self, times: list[float]) -> None:
         if not times or not all(early > late for early, late in pairwise([*times, 0.0])):
-            raise UserError(f"times is {times}; allowed: falling numbers above 0")
+            raise OptionError("times", f"is {times}; allowed: falling numbers above 0")
         self.list = times
 
     def __call__(self, schedule: Schedule, steps: int | None) -> Tensor:
@@ -219,18 +219,19 @@ class Explicit(TimeGrid):
             UserError: when `steps` is another number than that of the list.
         """
         if steps not in (None, len(self.list)):
-            raise UserError(f"sampler.steps is {steps}; grid.times has {len(self.list)}: say so, or sampler.steps=null")
+            text = f"is {steps}; allowed: {len(self.list)}, as grid.times has, or null"
+            raise OptionError("sampler.steps", text)
         return super().__call__(schedule, len(self.list))
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
         """See `TimeGrid`."""
         if self.list[0] > schedule.t_max:
-            raise UserError(f"grid.times begins at {self.list[0]}; allowed: at most the schedule's {schedule.t_max:g}")
+            raise OptionError("times", f"is {self.list}; allowed: at most the schedule's {schedule.t_max:g}")
         return torch.tensor(self.list, dtype=torch.float64)
 
 
 def even(schedule: Schedule) -> TimeGrid:
-    """The grid of samplers of first order: equal steps in time, or EDM's where only the noise grows, whose clock is it."""
+    """The grid of samplers of first order: equal steps in time, or EDM's where noise is the clock."""
     alpha = schedule(torch.tensor(schedule.t_max, dtype=torch.float64)).alpha
     return Karras() if alpha == 1 else Trailing()
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from langevin.errors import UserError
+from langevin.errors import OptionError
 
 
 class EMA(nn.Module, ABC):
@@ -52,7 +52,7 @@ class StepEMA(EMA):
 
     def __init__(self, network: nn.Module, max_decay: float = 0.9999, warm_up: bool = True) -> None:
         if not 0 <= max_decay < 1:
-            raise UserError(f"max_decay is {max_decay}; allowed: 0 (no average) up to, not including, 1")
+            raise OptionError("max_decay", f"is {max_decay}; allowed: 0 (no average) up to, not including, 1")
         super().__init__(network)
         self.max_decay = max_decay
         self.warm_up = warm_up
@@ -77,9 +77,9 @@ class ImageEMA(EMA):
 
     def __init__(self, network: nn.Module, half_life: float = 500_000, ramp_up: float = 0.05) -> None:
         if half_life <= 0:
-            raise UserError(f"half_life is {half_life}; allowed: above 0 images")
+            raise OptionError("half_life", f"is {half_life}; allowed: above 0 images")
         if ramp_up < 0:
-            raise UserError(f"ramp_up is {ramp_up}; allowed: at least 0 (0 is no ramp-up)")
+            raise OptionError("ramp_up", f"is {ramp_up}; allowed: at least 0 (0 is no ramp-up)")
         super().__init__(network)
         self.half_life = half_life
         self.ramp_up = ramp_up

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-from langevin.errors import UserError
+from langevin.errors import OptionError
 
 
 class LRSchedule(ABC):
@@ -25,7 +25,7 @@ class WarmUp(LRSchedule):
 
     def __init__(self, steps: int = 5000) -> None:
         if steps < 0:
-            raise UserError(f"steps is {steps}; allowed: at least 0")
+            raise OptionError("steps", f"is {steps}; allowed: at least 0")
         self.steps = steps
 
     def __call__(self, step: int) -> float:

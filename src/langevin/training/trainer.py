@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 from langevin.training.callbacks.checkpoint import Checkpoint
 from langevin.training.callbacks.interruption import Interruption
 from langevin.training.checkpoint import AtomicCheckpointIO
@@ -75,22 +75,23 @@ def make_trainer(
     # With another number of processes Lightning would train several times over, or on a part of the data.
     tasks = os.environ.get("SLURM_NTASKS") if in_job else None
     if tasks is not None and isinstance(devices, int) and int(tasks) != devices * num_nodes:
-        raise UserError(
-            f"devices={devices}, num_nodes={num_nodes}: SLURM started {tasks} tasks; allowed: "
-            f"--ntasks-per-node equal to trainer.devices, and --nodes to trainer.num_nodes"
+        raise OptionError(
+            "devices",
+            f"is {devices} and num_nodes={num_nodes}, but SLURM started {tasks} tasks; allowed: "
+            f"--ntasks-per-node equal to trainer.devices, and --nodes to trainer.num_nodes",
         )
     processes = os.environ["WORLD_SIZE"] if TorchElasticEnvironment.detect() else None
     if processes is not None and isinstance(devices, int) and int(processes) != devices * num_nodes:
-        raise UserError(
-            f"devices={devices}, num_nodes={num_nodes}: torchrun started {processes} processes; allowed: "
-            f"--nproc-per-node equal to trainer.devices, and --nnodes to trainer.num_nodes"
+        raise OptionError(
+            "devices",
+            f"is {devices} and num_nodes={num_nodes}, but torchrun started {processes} processes; allowed: "
+            f"--nproc-per-node equal to trainer.devices, and --nnodes to trainer.num_nodes",
         )
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise UserError(
-            f"accelerator={accelerator}: torch finds no NVIDIA GPU on this machine; allowed here: auto, cpu"
-        )
+        text = f"is {accelerator}, but torch finds no NVIDIA GPU on this machine; allowed here: auto, cpu"
+        raise OptionError("accelerator", text)
     if strategy == "fsdp" and precision == "16-mixed":
-        raise UserError(f"precision is {precision}; allowed with strategy=fsdp: 32-true, bf16-mixed")
+        raise OptionError("precision", f"is {precision}; allowed with strategy=fsdp: 32-true, bf16-mixed")
     try:
         trainer = Trainer(
             default_root_dir=run_dir,
@@ -126,15 +127,18 @@ def make_trainer(
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         raise UserError(str(error).strip()) from error
     if precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
-        raise UserError("precision is 16-mixed; allowed on a CPU, where Lightning would take bf16: 32-true, bf16-mixed")
+        raise OptionError(
+            "precision", "is 16-mixed; allowed on a CPU, where Lightning would take bf16: 32-true, bf16-mixed"
+        )
     # At every step Lightning has the ranks tell each other of SIGTERM, and waits for the device; `Interruption` sees to
     # all signals.
     loop = trainer.fit_loop.epoch_loop
     if hasattr(loop, "_broadcast_sigterm_tensor"):
         loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     if strategy == "fsdp" and trainer.world_size == 1:
-        raise UserError(
-            f"strategy is fsdp; allowed with several processes, and devices={devices}, num_nodes={num_nodes} is one, "
-            "which would hold all shares: set trainer.devices, or trainer.strategy=auto"
+        raise OptionError(
+            "strategy",
+            f"is fsdp; allowed with several processes, and devices={devices}, num_nodes={num_nodes} is one, "
+            "which would hold all shares: set trainer.devices, or trainer.strategy=auto",
         )
     return trainer

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from langevin.diffusion.schedules.curve import LogSNRSchedule
-from langevin.errors import UserError
+from langevin.errors import OptionError
 
 
 class CosineLogSNR(LogSNRSchedule):
@@ -32,7 +32,7 @@ class CosineLogSNR(LogSNRSchedule):
         log_snr_min: float = -15.0,
     ) -> None:
         if log_snr_max <= log_snr_min:
-            raise UserError(f"log_snr_max is {log_snr_max}; allowed: above log_snr_min ({log_snr_min})")
+            raise OptionError("log_snr_max", f"is {log_snr_max}; allowed: above log_snr_min ({log_snr_min})")
         super().__init__(num_steps)
         self._first, self._last = math.atan(math.exp(-log_snr_max / 2)), math.atan(math.exp(-log_snr_min / 2))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from langevin.diffusion.level import Level
 from langevin.diffusion.schedules.schedule import VarianceExploding
-from langevin.errors import UserError
+from langevin.errors import OptionError
 
 
 class EDM(VarianceExploding):
@@ -27,7 +27,7 @@ class EDM(VarianceExploding):
 
     def __init__(self, sigma_min: Annotated[float, Gt(0)] = 0.002, sigma_max: Annotated[float, Gt(0)] = 80.0) -> None:
         if sigma_max <= sigma_min:
-            raise UserError(f"sigma_max is {sigma_max}; allowed: above sigma_min ({sigma_min})")
+            raise OptionError("sigma_max", f"is {sigma_max}; allowed: above sigma_min ({sigma_min})")
         self.t_min, self.t_max = sigma_min, sigma_max
 
     def __call__(self, t: Tensor) -> Level:

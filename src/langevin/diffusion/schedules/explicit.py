@@ -3,7 +3,7 @@
 import torch
 
 from langevin.diffusion.schedules.beta import BetaSchedule
-from langevin.errors import UserError
+from langevin.errors import OptionError
 
 
 class Explicit(BetaSchedule):
@@ -18,5 +18,5 @@ class Explicit(BetaSchedule):
 
     def __init__(self, betas: list[float]) -> None:
         if not betas:
-            raise UserError("betas is []; allowed: at least one number between 0 and 1")
+            raise OptionError("betas", "is []; allowed: at least one number between 0 and 1")
         super().__init__(torch.tensor(betas, dtype=torch.float64))

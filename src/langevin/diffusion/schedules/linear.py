@@ -6,7 +6,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 
 from langevin.diffusion.schedules.beta import BetaSchedule
-from langevin.errors import UserError
+from langevin.errors import OptionError
 
 
 class Linear(BetaSchedule):
@@ -40,7 +40,7 @@ def rising(num_steps: int, beta_start: float, beta_end: float, rescale: bool, po
         UserError: when they do not rise.
     """
     if beta_end < beta_start:
-        raise UserError(f"beta_end is {beta_end}; allowed: at least beta_start ({beta_start})")
+        raise OptionError("beta_end", f"is {beta_end}; allowed: at least beta_start ({beta_start})")
     ends = (beta_start ** (1 / power), beta_end ** (1 / power))
     betas = torch.linspace(*ends, num_steps, dtype=torch.float64) ** power
     return betas * (1000 / num_steps) if rescale else betas

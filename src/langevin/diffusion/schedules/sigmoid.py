@@ -7,7 +7,7 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from langevin.diffusion.schedules.curve import GammaSchedule
-from langevin.errors import UserError
+from langevin.errors import OptionError
 
 
 class Sigmoid(GammaSchedule):
@@ -36,7 +36,7 @@ class Sigmoid(GammaSchedule):
         gamma_min: Annotated[float, Ge(0), Lt(1)] = 1e-9,
     ) -> None:
         if end <= start:
-            raise UserError(f"end is {end}; allowed: above start ({start})")
+            raise OptionError("end", f"is {end}; allowed: above start ({start})")
         self.start, self.end, self.tau = start, end, tau
         super().__init__(num_steps, gamma_min)
 

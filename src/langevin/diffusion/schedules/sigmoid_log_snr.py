@@ -7,7 +7,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from langevin.diffusion.schedules.curve import LogSNRSchedule
-from langevin.errors import UserError
+from langevin.errors import OptionError
 
 
 class SigmoidLogSNR(LogSNRSchedule):
@@ -38,9 +38,9 @@ class SigmoidLogSNR(LogSNRSchedule):
         log_snr_min: float = -15.0,
     ) -> None:
         if end <= start:
-            raise UserError(f"end is {end}; allowed: above start ({start})")
+            raise OptionError("end", f"is {end}; allowed: above start ({start})")
         if log_snr_max <= log_snr_min:
-            raise UserError(f"log_snr_max is {log_snr_max}; allowed: above log_snr_min ({log_snr_min})")
+            raise OptionError("log_snr_max", f"is {log_snr_max}; allowed: above log_snr_min ({log_snr_min})")
         super().__init__(num_steps)
         self.start, self.end, self.tau = start, end, tau
         self.log_snr_min = log_snr_min

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from langevin.diffusion.level import Level
 from langevin.diffusion.schedules.schedule import SMALLEST_TIME, VarianceExploding
-from langevin.errors import UserError
+from langevin.errors import OptionError
 
 
 class VE(VarianceExploding):
@@ -34,7 +34,7 @@ class VE(VarianceExploding):
         sigma_max: Annotated[float, Gt(0)] = 50.0,
     ) -> None:
         if sigma_max <= sigma_min:
-            raise UserError(f"sigma_max is {sigma_max}; allowed: above sigma_min ({sigma_min})")
+            raise OptionError("sigma_max", f"is {sigma_max}; allowed: above sigma_min ({sigma_min})")
         self.num_steps = num_steps
         self.t_max = 1.0 if num_steps is None else float(num_steps)
         self.t_min = SMALLEST_TIME if num_steps is None else 1.0

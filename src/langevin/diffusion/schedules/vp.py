@@ -9,7 +9,7 @@ from torch import Tensor
 from langevin.diffusion.level import Level
 from langevin.diffusion.schedules.curve import CurveSchedule
 from langevin.diffusion.schedules.schedule import VariancePreserving
-from langevin.errors import UserError
+from langevin.errors import OptionError
 
 
 class VP(VariancePreserving, CurveSchedule):
@@ -33,7 +33,7 @@ class VP(VariancePreserving, CurveSchedule):
         beta_max: Annotated[float, Gt(0)] = 20.0,
     ) -> None:
         if beta_max < beta_min:
-            raise UserError(f"beta_max is {beta_max}; allowed: at least beta_min ({beta_min})")
+            raise OptionError("beta_max", f"is {beta_max}; allowed: at least beta_min ({beta_min})")
         super().__init__(num_steps)
         self.beta_min, self.beta_max = beta_min, beta_max
 

@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from langevin.checkpoint import LAST, RECORD, ends_of
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 from langevin.files import write_atomically
 from langevin.training.callbacks.periodic import callbacks_of
 from langevin.training.shares import whole_of
@@ -62,7 +62,7 @@ class Checkpoint(Callback):
         mode: Literal["min", "max"] = "min",
     ) -> None:
         if monitor is not None and not monitor.startswith(("val/", "eval/")):
-            raise UserError(f"monitor={monitor}; allowed: a name that begins with val/ or eval/, or null")
+            raise OptionError("monitor", f"is {monitor}; allowed: a name that begins with val/ or eval/, or null")
         self.directory = run_dir / "checkpoints"
         self.record = record
         self.every_minutes = every_minutes
