@@ -1,0 +1,41 @@
+"""The recorded runs, unpacked once; and the fixtures of folders whose tests run whole commands."""
+
+import shutil
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from helpers.fixtures import _cache, _one_thread
+
+from goldens.record import RUNS
+
+__all__ = ["_cache", "_one_thread"]
+
+
+class Golden(NamedTuple):
+    """A recorded run and what the commit that made it computed from it."""
+
+    run: Path
+    values: Path
+
+
+@pytest.fixture(scope="session")
+def golden_folder(tmp_path_factory):
+    """All recorded runs, in `runs`, and their values, in `values`; a test copies what it changes."""
+    folder = tmp_path_factory.mktemp("goldens")
+    for archive in RUNS.glob("*.tar.xz"):
+        with tarfile.open(archive) as file:
+            file.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture
+def golden(golden_folder, tmp_path):
+    """A copy of a recorded run, by its name."""
+
+    def copy(name):
+        run = shutil.copytree(golden_folder / "runs" / name, tmp_path / "runs" / name)
+        return Golden(run, golden_folder / "values" / name)
+
+    return copy
