@@ -84,7 +84,8 @@ def test_a_constructors_words_become_a_path_and_a_message(said, path, message, t
     source = f"class Part:\n    def __init__(self, a, b):\n        raise ValueError({said!r})\n"
     write(tmp_path, monkeypatch, name, source)
     cfg = OmegaConf.create({"seed": 3, "part": {"_target_": f"{name}.Part", "a": 3, "b": 4}})
-    assert attempt(cfg, "part") == (None, [(path, message)])
+    which = "; it is about one of these, or several: part.a=3, part.b=4" if path == "part" else ""
+    assert attempt(cfg, "part") == (None, [(path, message + which)])
 
 
 def test_a_condition_needs_labels():

@@ -268,3 +268,48 @@ def test_a_pipe_in_a_run_holds_up_nobody(plain, tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert ended.returncode == 0, ended.stderr
     assert "run" in ended.stdout
+
+
+SIZES = {
+    "wide": (put("model.channels", lambda mark: 10**6), "size mismatch: "),
+    "deep": (put("model.blocks_per_level", lambda mark: 10**9), "tensors that are stored"),
+    "many steps": (put("schedule.num_steps", lambda mark: 10**9), "schedule.num_steps: is 1000000000; allowed: "),
+}
+CLAIM = """
+import resource, sys
+limit = 3 << 30  # bytes; torch alone takes less than one of them, 10**6 channels take terabytes
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+sys.argv[0] = "sample.py"
+from langevin.sample import main
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_that_are_not_those_of_its_weights_take_no_memory(name, evil, tmp_path):
+    change, word = SIZES[name]
+    ended = subprocess.run(
+        [sys.executable, "-c", CLAIM, f"checkpoint={evil(change)}", "accelerator=cpu", f"out={tmp_path / 'out'}"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert word in ended.stderr
+    assert "evil.ckpt" in ended.stderr
+    assert "memory" not in ended.stderr
+
+
+def test_weights_that_claim_more_than_the_file_are_refused(evil, refused):
+    """A tensor may show one number of a file over and over."""
+
+    def widened(checkpoint):
+        state = dict(checkpoint["state_dict"])
+        name = next(name for name, value in state.items() if name.startswith("ema.network.") and value.ndim == 4)
+        state[name] = torch.zeros(1).expand(10**5, 10**5, *state[name].shape[2:])
+        return {"state_dict": state}
+
+    assert "the weights claim to be larger than the whole file" in refused("sample", evil(record=widened))
