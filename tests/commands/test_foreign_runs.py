@@ -12,6 +12,11 @@ import pytest
 import torch
 import yaml
 from helpers.commands import ROOT, TINY, call
+from omegaconf import OmegaConf
+
+from langevin.config.validate import CONF
+from langevin.data.cifar10 import CIFAR10
+from langevin.errors import UserError
 
 SECRET = "a-secret-of-this-machine"
 COLLECT = "torch.utils.collect_env.run"  # runs a shell command, and Hydra's own blocklist lets it pass
@@ -313,3 +318,20 @@ def test_weights_that_claim_more_than_the_file_are_refused(evil, refused):
         return {"state_dict": state}
 
     assert "the weights claim to be larger than the whole file" in refused("sample", evil(record=widened))
+
+
+@pytest.mark.parametrize("measured", ["metrics=[class_accuracy]", "likelihoods=[discrete_vlb]"])
+def test_where_something_is_written_no_stored_config_decides(measured, evil, tmp_path, monkeypatch):
+    asked = []
+
+    def download(source):
+        asked.append(source.download_dir)
+        raise UserError("data.path=null: there is no network")
+
+    monkeypatch.setattr(CIFAR10, "_download", download)
+    data = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "cifar10.yaml"))
+    path = evil(put("data", lambda mark: {**data, "image_size": 8, "download_dir": str(mark)}))
+    command = "evaluate", f"checkpoint={path}", measured, "num_samples=2", "accelerator=cpu", f"out={tmp_path / 'out'}"
+    assert "there is no network" in call(*command).err
+    assert "there is no network" in call(*command, f"data.download_dir={tmp_path / 'mine'}").err
+    assert asked == [None, str(tmp_path / "mine")]

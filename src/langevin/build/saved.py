@@ -14,7 +14,7 @@ from langevin.build.components import MODEL, SAMPLING, is_conditional, make_gene
 from langevin.build.make import make
 from langevin.build.sizes import MisfitError, require_sizes
 from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
-from langevin.config.stored import StoredError, read_stored, refuse_untrusted
+from langevin.config.stored import StoredError, forget_places, read_stored, refuse_untrusted
 from langevin.config.types import TARGET
 from langevin.config.validate import ConfigError
 from langevin.diffusion.classifier import CleanClassifier, NoisyClassifier
@@ -198,6 +198,7 @@ def _described(record: Any, path: Path, trust: Sequence[str]) -> tuple[DictConfi
     except StoredError as error:
         raise UserError(f"checkpoint {path}: its config {error}") from error
     cfg["trust"] = list(trust)  # never its own
+    forget_places(cfg)
     try:
         return cfg, DataFacts.read(record.get("facts"))
     except ValueError as error:
