@@ -74,14 +74,27 @@ def run(cfg: DictConfig) -> None:
         from langevin.measure.export import export as task
     else:
         from langevin.measure.compare import compare as task
-    if cfg.out is None or tasks[0] in ("compare", "export"):
-        task(cfg)
-        return
     from langevin.filling import filling
     from langevin.training.processes import is_first_process
 
-    with filling(Path(cfg.out)) if is_first_process() else nullcontext():
+    out = folder_filled(cfg, tasks[0])
+    with filling(out) if out is not None and is_first_process() else nullcontext():
         task(cfg)
+
+
+def folder_filled(cfg: DictConfig, task: str) -> Path | None:
+    """The folder that no second command may fill meanwhile; None where files are written one by one, or nowhere.
+
+    Args:
+        cfg: the config.
+        task: "samples", "checkpoint", "compare" or "export".
+    """
+    if task == "samples":
+        from langevin.measure.samples import folder_of_values
+
+        # Where the samples are missing, no folder is made for them.
+        return folder_of_values(cfg) if cfg.out or Path(cfg.samples).exists() else None
+    return Path(cfg.out) if cfg.out and task == "checkpoint" else None
 
 
 main = command("evaluate", run, OPTIONS)

@@ -107,6 +107,38 @@ def read_logged(path: Path) -> Logged:
     return logged
 
 
+def whole_rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], bool]:
+    """All rows for who goes on with the file, and would lose what is left out.
+
+    Args:
+        path: an ordinary file.
+
+    Returns:
+        the rows in their order, each its step and the fields that are not empty by their columns; and whether there is
+        a cut line behind them, as a kill leaves it, which is no row.
+
+    Raises:
+        LogError: when any other line is damaged.
+        OSError: when it cannot be read.
+    """
+    whole, end, rest = require_regular(path).read_bytes().rpartition(b"\n")
+    rows: list[tuple[int, dict[str, str]]] = []
+    names: list[str] = []
+    for number, line in enumerate(whole.split(b"\n") if end else [], start=1):
+        text = _text(line)
+        if not text.isprintable() or "\ufffd" in text:
+            raise LogError(f"line {number} is no text")
+        if number == 1:
+            names = _names(text)
+        elif text:
+            fields = _fields(text)
+            if len(fields) != len(names):
+                raise LogError(f"line {number} has {len(fields)} fields, but the first line names {len(names)} columns")
+            step = _step(fields, names.index(STEP))
+            rows.append((step, {n: field for n, field in zip(names, fields, strict=True) if n != STEP and n and field}))
+    return rows, bool(rest)
+
+
 def as_number(text: str) -> float | None:
     """A number, or None for a text."""
     try:
@@ -181,7 +213,11 @@ def _header(file: BinaryIO) -> list[str]:
         if len(line) == LONGEST:
             raise LogError("its first line is too long")
         return [STEP]  # empty, or just begun
-    names = _fields(_text(line))
+    return _names(_text(line))
+
+
+def _names(line: str) -> list[str]:
+    names = _fields(line)
     if STEP not in names:
         raise LogError("its first line names no column 'step'")
     return names

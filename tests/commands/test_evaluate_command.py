@@ -9,6 +9,8 @@ from helpers.commands import call
 from helpers.digits import digits
 from PIL import Image
 
+from langevin.filling import filling
+
 
 def evaluate(*overrides):
     result = call("evaluate", *overrides)
@@ -220,3 +222,30 @@ def test_weights_that_are_none(real, tmp_path):
         assert result.status == 1
         assert f"features.weights={weights}: " in result.err
         assert words in result.err
+
+
+def test_two_at_once_do_not_mix_what_they_write_beside_the_samples(real, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    with np.load(real) as file:
+        for index, image in enumerate(file["arr_0"][:10]):
+            Image.fromarray(image.squeeze(-1)).save(images / f"{index}.png")
+    for samples, folder in ((real, real.parent), (images, images)):
+        with filling(folder):
+            before = sorted(folder.iterdir())
+            refused = evaluate(f"samples={samples}", f"reference={real}", "metrics=[kid]", "features=inception")
+            assert refused.status == 1
+            assert refused.err == (
+                f"error: out={folder}: another process is filling that folder; wait for it, or choose another out=\n"
+            )
+            assert sorted(folder.iterdir()) == before
+    done = evaluate(f"samples={real}", "data=digits", "metrics=[class_accuracy]")
+    assert done.status == 0, done.err
+    assert sorted(path.name for path in real.parent.iterdir()) == ["metrics.json", "samples.npz"]
+
+
+def test_missing_samples_leave_no_folder(tmp_path):
+    refused = evaluate(f"samples={tmp_path / 'no' / 'samples.npz'}", "data=digits", "metrics=[class_accuracy]")
+    assert refused.status == 1
+    assert "samples" in refused.err
+    assert not (tmp_path / "no").exists()

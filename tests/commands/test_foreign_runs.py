@@ -12,6 +12,11 @@ import pytest
 import torch
 import yaml
 from helpers.commands import ROOT, TINY, call
+from omegaconf import OmegaConf
+
+from langevin.config.validate import CONF
+from langevin.data.cifar10 import CIFAR10
+from langevin.errors import UserError
 
 SECRET = "a-secret-of-this-machine"
 COLLECT = "torch.utils.collect_env.run"  # runs a shell command, and Hydra's own blocklist lets it pass
@@ -268,3 +273,65 @@ def test_a_pipe_in_a_run_holds_up_nobody(plain, tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert ended.returncode == 0, ended.stderr
     assert "run" in ended.stdout
+
+
+SIZES = {
+    "wide": (put("model.channels", lambda mark: 10**6), "size mismatch: "),
+    "deep": (put("model.blocks_per_level", lambda mark: 10**9), "tensors that are stored"),
+    "many steps": (put("schedule.num_steps", lambda mark: 10**9), "schedule.num_steps: is 1000000000; allowed: "),
+}
+CLAIM = """
+import resource, sys
+limit = 3 << 30  # bytes; torch alone takes less than one of them, 10**6 channels take terabytes
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+sys.argv[0] = "sample.py"
+from langevin.sample import main
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_that_are_not_those_of_its_weights_take_no_memory(name, evil, tmp_path):
+    change, word = SIZES[name]
+    ended = subprocess.run(
+        [sys.executable, "-c", CLAIM, f"checkpoint={evil(change)}", "accelerator=cpu", f"out={tmp_path / 'out'}"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert word in ended.stderr
+    assert "evil.ckpt" in ended.stderr
+    assert "memory" not in ended.stderr
+
+
+def test_weights_that_claim_more_than_the_file_are_refused(evil, refused):
+    """A tensor may show one number of a file over and over."""
+
+    def widened(checkpoint):
+        state = dict(checkpoint["state_dict"])
+        name = next(name for name, value in state.items() if name.startswith("ema.network.") and value.ndim == 4)
+        state[name] = torch.zeros(1).expand(10**5, 10**5, *state[name].shape[2:])
+        return {"state_dict": state}
+
+    assert "the weights claim to be larger than the whole file" in refused("sample", evil(record=widened))
+
+
+@pytest.mark.parametrize("measured", ["metrics=[class_accuracy]", "likelihoods=[discrete_vlb]"])
+def test_where_something_is_written_no_stored_config_decides(measured, evil, tmp_path, monkeypatch):
+    asked = []
+
+    def download(source):
+        asked.append(source.download_dir)
+        raise UserError("data.path=null: there is no network")
+
+    monkeypatch.setattr(CIFAR10, "_download", download)
+    data = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "cifar10.yaml"))
+    path = evil(put("data", lambda mark: {**data, "image_size": 8, "download_dir": str(mark)}))
+    command = "evaluate", f"checkpoint={path}", measured, "num_samples=2", "accelerator=cpu", f"out={tmp_path / 'out'}"
+    assert "there is no network" in call(*command).err
+    assert "there is no network" in call(*command, f"data.download_dir={tmp_path / 'mine'}").err
+    assert asked == [None, str(tmp_path / "mine")]

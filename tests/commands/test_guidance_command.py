@@ -59,7 +59,7 @@ def test_a_run_may_be_guided_in_training_too(classifier, train, tmp_path):
     ("overrides", "words"),
     [
         (by("{classifier}", "labels=12"), "labels is [12]; allowed: whole numbers from 0 to 9"),
-        (by("{plain}"), "allowed: a classifier's run (task=classifier), and this is a denoiser's"),
+        (by("{plain}"), "allowed: a classifier's run (task=classifier); this is a denoiser's"),
         (by("nowhere"), "guidance.classifier: is nowhere; checkpoint=nowhere does not exist"),
         (by("{classifier}", "guidance.form=mean"), "guidance.form: is mean; allowed: score with this sampler"),
         (

@@ -1,10 +1,12 @@
 """What may be built of a stored config."""
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
-from langevin.config.stored import StoredError, read_stored, refuse_untrusted, targets
-from langevin.config.validate import CONF
+from langevin.build.components import MODEL, SAMPLING
+from langevin.config.stored import PLACES, StoredError, read_stored, refuse_untrusted, targets, walk
+from langevin.config.validate import CONF, groups
 
 
 def test_the_list_is_that_of_conf():
@@ -40,3 +42,16 @@ def test_trust_is_of_whole_names(trust, fits):
     else:
         with pytest.raises(StoredError, match=r"'a\.b\.C' at schedule\._target_"):
             refuse_untrusted(cfg, ["schedule"], [trust])
+
+
+def test_every_option_of_a_place_is_known():
+    """Of the groups that may come out of a stored run."""
+    found = {
+        (group, place.rpartition(".")[2])
+        for group in groups()
+        if group in (*MODEL, *SAMPLING, "data", "loader")
+        for path in (CONF / group).glob("*.yaml")
+        for place, _ in walk(yaml.safe_load(path.read_text()))
+        if place.endswith(("_dir", "folder"))
+    }
+    assert found == {(group, name) for group, names in PLACES.items() for name in names}

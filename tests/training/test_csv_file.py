@@ -1,10 +1,13 @@
 import csv
 import os
+import re
 import stat
+from contextlib import nullcontext
 
 import pytest
 from training_helpers import QUIET, read_csv, train
 
+from langevin.errors import UserError
 from langevin.training.loggers.csv import CSVFile
 
 
@@ -117,14 +120,17 @@ def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path, cut):
     whole = "step,loss,norm\n100,1.5,2.5\n110,1.25,2.25\n"
     path.write_text(whole + "120,0.512,7.25\n"[:-cut])
     logger = CSVFile(path)
-    logger.resume(120)
+    is_cut = cut < len("120,0.512,7.25\n")
+    with pytest.warns(UserWarning, match=re.escape(str(path))) if is_cut else nullcontext():
+        logger.resume(120)
     assert path.read_text() == whole
     logger.log_metrics({"loss": 0.25, "norm": 1.0}, 130)
     logger.save()
     assert path.read_text() == whole + "130,0.25,1.0\n"
 
 
-@pytest.mark.parametrize("text", ["", "st", "step,loss", "step,loss\n", "step,loss\n10", "\x00\x00\n\x00"])
+@pytest.mark.parametrize("text", ["", "st", "step,loss", "step,loss\n", "step,loss\n10"])
+@pytest.mark.filterwarnings("ignore:the last line of")
 def test_a_file_that_holds_no_row_is_started_anew(tmp_path, text):
     path = tmp_path / "metrics.csv"
     path.write_text(text)
@@ -133,6 +139,37 @@ def test_a_file_that_holds_no_row_is_started_anew(tmp_path, text):
     logger.log_metrics({"loss": 0.5}, 110)
     logger.save()
     assert rows_of(path) == (["step", "loss"], [["110", "0.5"]])
+
+
+DAMAGE = {
+    "binary": (bytes(range(128, 256)) + b"\n10,1.5\n", "line 1 is no text"),
+    "zeros, as a crash of the machine leaves them": (b"step,loss\n10,1.5\n" + bytes(6) + b"\n", "line 3 is no text"),
+    "another header": (b"epoch,loss\n10,1.5\n", "its first line names no column 'step'"),
+    "a name missing": (b"step,loss\n10,1.5,2.5\n", "line 2 has 3 fields, but the first line names 2 columns"),
+    "a field missing": (b"step,loss,norm\n10,1.5,2\n20,1.5\n", "line 3 has 2 fields, but the first line names 3"),
+    "no step": (b"step,loss\nten,1.5\n", "a row has the step 'ten'"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_file_is_refused_and_stays(tmp_path, name):
+    path = tmp_path / "metrics.csv"
+    content, words = DAMAGE[name]
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))} is damaged: {re.escape(words)}"):
+        CSVFile(path).resume(20)
+    assert path.read_bytes() == content
+
+
+def test_a_run_with_a_damaged_file_is_one_error(tmp_path):
+    options = (*QUIET, "trainer.max_steps=2")
+    train(tmp_path, *options)
+    path = tmp_path / "run" / "metrics.csv"
+    path.write_bytes(b"\xff\xfe" + path.read_bytes())
+    refused = train(tmp_path, *QUIET, "trainer.max_steps=3", status=1)
+    (line,) = [line for line in refused.err.splitlines() if line.startswith("error:")]
+    assert f"{path} is damaged: line 1 is no text" in line
+    assert "Traceback" not in refused.err
 
 
 def test_it_is_rewritten_whole_or_not_at_all(tmp_path, monkeypatch):

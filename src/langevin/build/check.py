@@ -78,13 +78,18 @@ def check_model(cfg: DictConfig, also: Collection[str] = (), facts: DataFacts | 
     Raises:
         ConfigError: with all of them.
     """
-    part = OmegaConf.masked_copy(cfg, [group for group in (*MODEL, *also, TRUST) if group in cfg])
-    unused = unused_groups(is_classifier(cfg))
-    required = [group for group in (*MODEL, *also) if group not in (*OPTIONAL, *unused)]
-    mistakes = structure(part, {TRUST: RUN_OPTIONS[TRUST]}, required, (*OPTIONAL, *unused))
+    part, mistakes = structure_of_model(cfg, also)
     mistakes += contradictions(part, {path.partition(".")[0] for path, _ in mistakes}, facts)
     if mistakes:
         raise ConfigError(mistakes)
+
+
+def structure_of_model(cfg: DictConfig, also: Collection[str] = ()) -> tuple[DictConfig, list[Mistake]]:
+    """What a trained model is rebuilt from, with the groups `also`, and the mistakes that its shape shows."""
+    part = OmegaConf.masked_copy(cfg, [group for group in (*MODEL, *also, TRUST) if group in cfg])
+    unused = unused_groups(is_classifier(cfg))
+    required = [group for group in (*MODEL, *also) if group not in (*OPTIONAL, *unused)]
+    return part, structure(part, {TRUST: RUN_OPTIONS[TRUST]}, required, (*OPTIONAL, *unused))
 
 
 def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | None = None) -> list[Mistake]:

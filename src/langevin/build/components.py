@@ -42,39 +42,41 @@ def make_model(cfg: DictConfig, facts: DataFacts) -> Denoiser | NoisyClassifier:
 
 
 def make_classifier(cfg: DictConfig, facts: DataFacts) -> NoisyClassifier:
-    """The classifier of a config, with fresh weights.
-
-    Raises:
-        UserError: when the data has no labels, or its network cannot be built.
-    """
-    if facts.num_classes is None:
-        raise UserError("classifier: is to tell labels, but the data has none; take data with labels")
-    offered = {"in_channels": facts.channels, "num_classes": facts.num_classes, "image_size": facts.image_size}
-    network = make(cfg, "classifier", **offered)
+    """The classifier of a config, with fresh weights; see `make_network`."""
+    network = make_network(cfg, facts)
     return NoisyClassifier(network, make_schedule(cfg, facts.image_size), make(cfg, "parameterization"))
 
 
 def make_denoiser(cfg: DictConfig, facts: DataFacts) -> Denoiser:
-    """The model of a config, with fresh weights.
+    """The model of a config, with fresh weights; see `make_network`."""
+    network, schedule = make_network(cfg, facts), make_schedule(cfg, facts.image_size)
+    return Denoiser(network, schedule, make(cfg, "parameterization"), make(cfg, "variance"))
+
+
+def make_network(cfg: DictConfig, facts: DataFacts) -> Any:
+    """The network of a config's model or classifier, with fresh weights.
 
     Raises:
-        UserError: when it is to be told labels that the data does not have, or its network cannot be built.
+        UserError: when it is to tell labels, or to be told them, that the data does not have, or it cannot be built.
     """
+    if is_classifier(cfg):
+        if facts.num_classes is None:
+            raise UserError("classifier: is to tell labels, but the data has none; take data with labels")
+        offered = {"in_channels": facts.channels, "num_classes": facts.num_classes, "image_size": facts.image_size}
+        return make(cfg, "classifier", **offered)
     condition: Callable[..., Any] | None = None
     if is_conditional(cfg):
         if facts.num_classes is None:
             raise UserError("condition: the model is to be told labels, but the data has none; leave condition out")
         condition = functools.partial(make, cfg, "condition", num_classes=facts.num_classes)
-    variance = make(cfg, "variance")
-    network = make(
+    return make(
         cfg,
         "model",
         in_channels=facts.channels,
-        out_channels=variance.channels(facts.channels),
+        out_channels=make(cfg, "variance").channels(facts.channels),
         image_size=facts.image_size,
         condition=condition,
     )
-    return Denoiser(network, make_schedule(cfg, facts.image_size), make(cfg, "parameterization"), variance)
 
 
 def make_schedule(cfg: DictConfig, image_size: int) -> Schedule:

@@ -9,12 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 import langevin
-from langevin.build.check import check_model
+from langevin.build.check import check_model, structure_of_model
 from langevin.build.components import MODEL, SAMPLING, is_conditional, make_generator, make_model
 from langevin.build.make import make
+from langevin.build.sizes import MisfitError, require_sizes
 from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
-from langevin.config.stored import StoredError, read_stored, refuse_untrusted
+from langevin.config.stored import StoredError, forget_places, read_stored, refuse_untrusted
 from langevin.config.types import TARGET
+from langevin.config.validate import ConfigError
 from langevin.diffusion.classifier import CleanClassifier, NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import OptionError, UserError
@@ -162,23 +164,29 @@ def _rebuilt(path: Path, trust: Sequence[str]) -> tuple[Denoiser | NoisyClassifi
         raise UserError(
             f"checkpoint {path} holds no weights (state_dict) and step (global_step) as Langevin writes them"
         )
-    try:
-        check_model(cfg)
-        model = make_model(cfg, facts)
-    except UserError as error:
-        raise UserError(f"checkpoint {path} cannot be rebuilt: {error}") from error
-    except (RuntimeError, MemoryError, TypeError, ValueError, OverflowError) as error:  # of sizes beyond all bounds
-        reason = (str(error).splitlines() or [""])[0]
-        raise UserError(f"checkpoint {path} cannot be rebuilt ({type(error).__name__}: {reason})") from error
     weights = {
         name.removeprefix(AVERAGED): value
         for name, value in state.items()
         if isinstance(name, str) and name.startswith(AVERAGED) and isinstance(value, Tensor)
     }
+    misfit = f"checkpoint {path} does not fit the config stored in it"
+    try:
+        if mistakes := structure_of_model(cfg)[1]:
+            raise ConfigError(mistakes)
+        require_sizes(cfg, facts, weights, path.stat().st_size)
+        check_model(cfg)
+        model = make_model(cfg, facts)
+    except MisfitError as error:
+        raise UserError(f"{misfit}: {error}") from error
+    except UserError as error:
+        raise UserError(f"checkpoint {path} cannot be rebuilt: {error}") from error
+    except (RuntimeError, MemoryError, TypeError, ValueError, OverflowError) as error:  # of sizes beyond all bounds
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(f"checkpoint {path} cannot be rebuilt ({type(error).__name__}: {reason})") from error
     try:
         model.network.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"checkpoint {path} does not fit the config stored in it: {error}") from error
+        raise UserError(f"{misfit}: {error}") from error
     return model.eval().requires_grad_(False), cfg, facts, step
 
 
@@ -192,6 +200,7 @@ def _described(record: Any, path: Path, trust: Sequence[str]) -> tuple[DictConfi
     except StoredError as error:
         raise UserError(f"checkpoint {path}: its config {error}") from error
     cfg["trust"] = list(trust)  # never its own
+    forget_places(cfg)
     try:
         return cfg, DataFacts.read(record.get("facts"))
     except ValueError as error:

@@ -20,6 +20,10 @@ DEEPEST, LONGEST, GREATEST = 50, 100_000, 2**63
 """Of a config: how deeply it is nested, how many events of YAML it has, and a bound of its whole numbers."""
 
 
+PLACES = {"data": ("download_dir",), "loader": ("cache_dir",)}
+"""By their groups, the options that say where something is written; null is a default of the machine."""
+
+
 class StoredError(ValueError):
     """What is wrong with a stored config, in words that go on after its place: "is not YAML"."""
 
@@ -75,6 +79,19 @@ def read_held(path: Path) -> DictConfig:
         raise UserError(f"{path} {error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is damaged: it is no text") from error
+
+
+def forget_places(cfg: DictConfig) -> None:
+    """Have a stored config decide nothing about where something is written: that is for this machine to say.
+
+    Args:
+        cfg: the config, by `read_stored`; changed in place.
+    """
+    for group, names in PLACES.items():
+        node = cfg.get(group)
+        for name in names:
+            if isinstance(node, DictConfig) and name in node:
+                node[name] = None
 
 
 def refuse_untrusted(cfg: DictConfig, groups: Collection[str], trust: Sequence[str] = ()) -> None:

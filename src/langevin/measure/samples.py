@@ -53,8 +53,7 @@ def measure_samples(cfg: DictConfig) -> None:
     if fabric.global_rank == 0:
         if unread := left_out(cfg.samples):
             print(f"samples={cfg.samples}: left out {unread}")
-        place = Path(cfg.samples)
-        out = Path(cfg.out) if cfg.out else place if place.is_dir() else place.parent
+        out = folder_of_values(cfg)
         made = read_record(cfg.samples)
         about = {} if made is None else {"model": made["model"]}
         report(
@@ -68,6 +67,12 @@ def measure_samples(cfg: DictConfig) -> None:
         )
         print(f"{out / FILE}: {len(images)} samples against {reference.number or 'published'} pictures")
     fabric.barrier()
+
+
+def folder_of_values(cfg: DictConfig) -> Path:
+    """Where the values go: where the config says, else beside the pictures."""
+    place = Path(cfg.samples)
+    return Path(cfg.out) if cfg.out else place if place.is_dir() else place.parent
 
 
 def refuse_others(samples: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from langevin.diffusion.schedules.beta import BetaSchedule
 from langevin.diffusion.schedules.cosine_chen import CosineChen
@@ -25,7 +25,7 @@ class Cosine(Wrapped):
 
     def __init__(
         self,
-        num_steps: Annotated[int, Ge(1)] | None = 1000,
+        num_steps: Annotated[int, Ge(1), Le(1_000_000)] | None = 1000,
         s: Annotated[float, Ge(0)] = 0.008,
         beta_max: Annotated[float, Gt(0), Lt(1)] = 0.999,
     ) -> None:

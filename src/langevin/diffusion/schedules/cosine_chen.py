@@ -27,7 +27,7 @@ class CosineChen(GammaSchedule):
 
     def __init__(
         self,
-        num_steps: Annotated[int, Ge(1)] | None = None,
+        num_steps: Annotated[int, Ge(1), Le(1_000_000)] | None = None,
         start: Annotated[float, Ge(0), Lt(1)] = 0.0,
         end: Annotated[float, Gt(0), Le(1)] = 1.0,
         tau: Annotated[float, Gt(0)] = 1.0,

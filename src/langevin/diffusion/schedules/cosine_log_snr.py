@@ -4,7 +4,7 @@ import math
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from langevin.diffusion.schedules.curve import LogSNRSchedule
@@ -27,7 +27,7 @@ class CosineLogSNR(LogSNRSchedule):
 
     def __init__(
         self,
-        num_steps: Annotated[int, Ge(1)] | None = None,
+        num_steps: Annotated[int, Ge(1), Le(1_000_000)] | None = None,
         log_snr_max: float = 15.0,
         log_snr_min: float = -15.0,
     ) -> None:

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from langevin.diffusion.level import Level
@@ -20,7 +20,7 @@ class Flow(CurveSchedule):
         num_steps: T; None for continuous time.
     """
 
-    def __init__(self, num_steps: Annotated[int, Ge(1)] | None = None) -> None:
+    def __init__(self, num_steps: Annotated[int, Ge(1), Le(1_000_000)] | None = None) -> None:
         super().__init__(num_steps)
 
     def curve(self, u: Tensor) -> Level:

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from langevin.diffusion.schedules.beta import BetaSchedule
 from langevin.errors import OptionError
@@ -25,7 +25,7 @@ class Linear(BetaSchedule):
 
     def __init__(
         self,
-        num_steps: Annotated[int, Ge(1)] = 1000,
+        num_steps: Annotated[int, Ge(1), Le(1_000_000)] = 1000,
         beta_start: Annotated[float, Gt(0), Lt(1)] = 1e-4,
         beta_end: Annotated[float, Gt(0), Lt(1)] = 0.02,
         rescale: bool = True,

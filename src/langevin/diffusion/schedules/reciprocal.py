@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from langevin.diffusion.schedules.beta import BetaSchedule
 
@@ -18,5 +18,5 @@ class Reciprocal(BetaSchedule):
         num_steps: T, the number of diffusion steps.
     """
 
-    def __init__(self, num_steps: Annotated[int, Ge(2)] = 1000) -> None:
+    def __init__(self, num_steps: Annotated[int, Ge(2), Le(1_000_000)] = 1000) -> None:
         super().__init__(1 / torch.linspace(num_steps, 2, num_steps, dtype=torch.float64))

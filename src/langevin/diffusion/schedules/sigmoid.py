@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from langevin.diffusion.schedules.curve import GammaSchedule
@@ -29,7 +29,7 @@ class Sigmoid(GammaSchedule):
 
     def __init__(
         self,
-        num_steps: Annotated[int, Ge(1)] | None = None,
+        num_steps: Annotated[int, Ge(1), Le(1_000_000)] | None = None,
         start: float = -3.0,
         end: float = 3.0,
         tau: Annotated[float, Gt(0)] = 1.0,

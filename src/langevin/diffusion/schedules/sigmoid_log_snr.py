@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from langevin.diffusion.schedules.curve import LogSNRSchedule
@@ -30,7 +30,7 @@ class SigmoidLogSNR(LogSNRSchedule):
 
     def __init__(
         self,
-        num_steps: Annotated[int, Ge(1)] | None = None,
+        num_steps: Annotated[int, Ge(1), Le(1_000_000)] | None = None,
         start: float = -3.0,
         end: float = 3.0,
         tau: Annotated[float, Gt(0)] = 1.0,

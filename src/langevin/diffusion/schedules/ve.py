@@ -4,7 +4,7 @@ import math
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from langevin.diffusion.level import Level
@@ -29,7 +29,7 @@ class VE(VarianceExploding):
 
     def __init__(
         self,
-        num_steps: Annotated[int, Ge(2)] | None = None,
+        num_steps: Annotated[int, Ge(2), Le(1_000_000)] | None = None,
         sigma_min: Annotated[float, Gt(0)] = 0.01,
         sigma_max: Annotated[float, Gt(0)] = 50.0,
     ) -> None:

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from langevin.diffusion.level import Level
@@ -28,7 +28,7 @@ class VP(VariancePreserving, CurveSchedule):
 
     def __init__(
         self,
-        num_steps: Annotated[int, Ge(1)] | None = None,
+        num_steps: Annotated[int, Ge(1), Le(1_000_000)] | None = None,
         beta_min: Annotated[float, Gt(0)] = 0.1,
         beta_max: Annotated[float, Gt(0)] = 20.0,
     ) -> None:

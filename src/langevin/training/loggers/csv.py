@@ -2,6 +2,7 @@
 
 import csv
 import io
+import warnings
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from langevin.errors import UserError
 from langevin.files import write_atomically
+from langevin.logged import LogError, whole_rows
+from langevin.visible import visible
 
 
 class CSVFile(Logger):
@@ -51,14 +55,25 @@ class CSVFile(Logger):
 
     @rank_zero_only
     def resume(self, step: int) -> None:
-        """Take over the rows of an earlier process up to `step`, the step its checkpoint stands at."""
+        """Take over the rows of an earlier process up to `step`, the step its checkpoint stands at.
+
+        Raises:
+            UserError: when the file is damaged: written anew it would lose what cannot be read. A last line that was
+                cut short is dropped with a warning.
+        """
         if not self.path.is_file():
             return
-        with self.path.open(newline="") as file:
-            whole = (line for line in file if line.endswith("\n"))  # a kill may have cut the last one short
-            for row in csv.DictReader(whole):
-                if (row.get("step") or "").isdigit() and int(row["step"]) <= step:
-                    self._add(int(row["step"]), {k: v for k, v in row.items() if k and v and k != "step"})
+        try:
+            rows, is_cut = whole_rows(self.path)
+        except LogError as error:
+            raise UserError(
+                f"{self.path} is damaged: {error}; mend it, or move it away to go on without its rows"
+            ) from error
+        if is_cut:
+            warnings.warn(visible(f"the last line of {self.path} was cut short; it is dropped"), stacklevel=2)
+        for at, values in rows:
+            if at <= step:
+                self._add(at, values)
         self._on_disk = 0
         self.save()
 

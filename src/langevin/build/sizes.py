@@ -1,0 +1,82 @@
+"""Whether a network that a stored config describes is of the sizes of its stored weights: found without its memory."""
+
+from collections.abc import Mapping
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from langevin.build.components import is_classifier, make_network
+from langevin.config.stored import targets
+from langevin.config.types import TARGET
+from langevin.errors import UserError
+from langevin.facts import DataFacts
+
+TWICE = 2
+"""How often a constructor may put a parameter into a module, for each that a checkpoint holds."""
+TABLES = 2**30
+"""Bytes of what a network computes for itself beside its weights, such as the positions of patches."""
+NAMED = 3
+"""How many tensors are named in a message."""
+
+
+class MisfitError(UserError):
+    """A network is not that of some weights; the message says in what, without their place."""
+
+
+def require_sizes(cfg: DictConfig, facts: DataFacts, weights: Mapping[str, Tensor], size: int) -> None:
+    """See that a network has just the weights that were stored for it, before anything of it is allocated.
+
+    A network whose class is none of our conf is not looked at: it need not be buildable without memory, and whoever
+    named it in `trust` knows it.
+
+    Args:
+        cfg: the config of the network, of which the structure is right.
+        facts: what it knows of its data.
+        weights: those stored, by their names.
+        size: of the file that holds them, in bytes.
+
+    Raises:
+        MisfitError: when the names or the shapes differ, or the tensors claim to be more than the file holds.
+        UserError: when the network cannot be built.
+    """
+    group = "classifier" if is_classifier(cfg) else "model"
+    if cfg[group][TARGET] not in targets(group):
+        return
+    if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > size:
+        raise MisfitError("the weights claim to be larger than the whole file")
+    left = TWICE * len(weights)
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise UserError(f"has more than the {len(weights)} tensors that are stored")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            network = make_network(cfg, facts)
+    finally:
+        hook.remove()
+    if different := differences(network.state_dict(), weights):
+        more = f", and {len(different) - NAMED} more" if len(different) > NAMED else ""
+        raise MisfitError(f"{group}: {'; '.join(different[:NAMED])}{more}")
+    tables = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
+    if tables > TABLES:
+        raise MisfitError(f"{group}: has tables of {tables} bytes beside its weights; allowed: at most {TABLES}")
+
+
+def differences(described: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> list[str]:
+    """How the weights that a config describes differ from those that are stored, in names and shapes."""
+    found = []
+    for name in dict.fromkeys([*described, *stored]):
+        if name not in stored:
+            found.append(f"{name} is not stored")
+        elif name not in described:
+            found.append(f"{name} is stored, but is no weight of it")
+        elif described[name].shape != stored[name].shape:
+            shapes = tuple(described[name].shape), tuple(stored[name].shape)
+            found.append(f"size mismatch: {name} is {shapes[0]} by the config, {shapes[1]} as stored")
+    return found
