@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 
 from langevin.samplers.generate import Generator
 
@@ -20,6 +21,14 @@ def _cache(tmp_path_factory):
     """Decoded images for the tests alone, decoded once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LANGEVIN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _composed_once():
+    """Hydra composes a config twice, the first time only to read hydra.mode, which no config of ours sets."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hydra, "get_mode", lambda self, config_name, overrides: None)
         yield
 
 
