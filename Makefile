@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart train-digits sample-digits train-classifier evaluate-digits test test-all check format clean
+.PHONY: help quickstart train-digits sample-digits train-classifier evaluate-digits test test-unit test-all check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -41,6 +41,9 @@ evaluate-digits: sample-digits train-classifier
 
 test: $(INSTALLED_DEV)  ## install, then run the tests (without the slow ones)
 	$(BIN)/python -m pytest -m "not slow"
+
+test-unit: $(INSTALLED_DEV)  ## the tests of functions and classes alone (about a minute)
+	$(BIN)/python -m pytest -m "unit and not slow"
 
 test-all: $(INSTALLED_DEV)  ## all tests, the slow ones too
 	$(BIN)/python -m pytest

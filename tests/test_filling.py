@@ -8,6 +8,8 @@ from langevin import filling as module
 from langevin.errors import UserError
 from langevin.filling import LOCK, filling
 
+pytestmark = pytest.mark.e2e
+
 HOLD = """
 import sys
 from pathlib import Path

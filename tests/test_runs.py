@@ -12,13 +12,13 @@ import time
 
 import pytest
 from helpers.commands import ROOT, TINY, call
-from helpers.fixtures import _cache, _one_thread
 
 from langevin import runs
 from langevin.checkpoint import read_checkpoint
 from langevin.training.module import DiffusionModule
 
-__all__ = ["_cache", "_one_thread"]
+pytestmark = pytest.mark.e2e
+
 
 QUIET = (
     *(option for option in TINY if not option.startswith("callbacks")),

@@ -4,11 +4,11 @@ import json
 
 import pytest
 from helpers.commands import TINY, call
-from helpers.fixtures import _cache, _one_thread
 
 from langevin.sessions import FILE, session, sessions_of
 
-__all__ = ["_cache", "_one_thread"]
+pytestmark = pytest.mark.e2e
+
 
 QUIET = (*(option for option in TINY if not option.startswith("callbacks")), "callbacks=[checkpoint]")
 

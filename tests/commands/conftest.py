@@ -2,9 +2,6 @@
 
 import pytest
 from helpers.commands import CLASSIFIER, TINY, call
-from helpers.fixtures import _cache, _one_thread, made
-
-__all__ = ["_cache", "_one_thread", "made"]
 
 # A little noise only, so that the pictures of a model that has learnt next to nothing are not black and white; and
 # big steps, so that its labels tell.

@@ -60,8 +60,7 @@ def test_what_it_sets_holds(name):
 
 
 @pytest.mark.parametrize("name", options("experiment"))
-def test_runs(name, tmp_path, monkeypatch):
-    monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path / "cache"))
+def test_runs(name, tmp_path):
     overrides, metrics = shrunk(name)
     result = call("train", f"experiment={name}", *overrides, f"output_dir={tmp_path}", "name=run")
     assert result.status == 0, result.err

@@ -54,8 +54,7 @@ def test_a_task_goes_with_it(task, name):
 
 
 @pytest.mark.parametrize("name", options("formulation"))
-def test_trains_and_makes_pictures(name, tmp_path, monkeypatch):
-    monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path / "cache"))
+def test_trains_and_makes_pictures(name, tmp_path):
     result = call("train", DIGITS, f"formulation={name}", *SMALL, f"output_dir={tmp_path}", "name=run")
     assert result.status == 0, result.err
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:

@@ -14,6 +14,8 @@ from experiments.gpu.day import RESULTS, Day
 from experiments.gpu.train import steps_for
 from helpers.commands import ROOT, wait_for
 
+pytestmark = pytest.mark.e2e
+
 pytest.importorskip("diffusers")
 pytest.importorskip("matplotlib")
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from helpers.inception import inception_weights  # noqa: F401
 
 
 @pytest.fixture

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.fixtures import _cache, _one_thread
-
-__all__ = ["_cache", "_one_thread"]
 
 HERE = Path(__file__).parent
 # The helpers of these folders are used here too.

@@ -1,25 +1,34 @@
-"""Fixtures of the folders whose tests run whole commands; a conftest takes them by importing them."""
+"""Fixtures of all tests; the conftest of tests/ takes them by importing them."""
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 
 from langevin.samplers.generate import Generator
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """The sums of a convolution depend on the number of threads; these tests compare bits."""
+    """The sums of a convolution depend on the number of threads; many tests compare bits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory):
-    """Decoded images for these tests alone."""
+    """Decoded images for the tests alone, decoded once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LANGEVIN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _composed_once():
+    """Hydra composes a config twice, the first time only to read hydra.mode, which no config of ours sets."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hydra, "get_mode", lambda self, config_name, overrides: None)
         yield
 
 

@@ -21,6 +21,8 @@ from langevin.diffusion.noise import ImageNoise
 from langevin.facts import DataFacts
 from langevin.interop.pipeline import read_folder
 
+pytestmark = pytest.mark.e2e
+
 BATCH, SHAPE, STEPS = 3, (1, 8, 8), 10
 DYNAMIC = {"thresholding": True, "dynamic_thresholding_ratio": 0.8, "sample_max_value": 1.5}
 

@@ -164,7 +164,12 @@ def process(rank, world, folder, shares):
 
 
 @pytest.mark.parametrize(
-    "cuts", [[0, N], [0, 31, N], [0, 70, N, N]], ids=["one", "two, uneven", "three, one without a sample"]
+    "cuts",
+    [
+        pytest.param([0, N], id="one", marks=pytest.mark.slow),
+        pytest.param([0, 31, N], id="two, uneven"),
+        pytest.param([0, 70, N, N], id="three, one without a sample", marks=pytest.mark.slow),
+    ],
 )
 def test_number_of_processes_does_not_matter(cuts, tmp_path, expected):
     order = np.random.default_rng(0).permutation(N)

@@ -49,6 +49,7 @@ def test_its_defaults_are_torch_fidelitys():
     )
 
 
+@pytest.mark.slow
 def test_equals_torch_fidelity_through_the_network(inception_weights, tmp_path):
     samples, reference = pictures(7, seed=1, contrast=0.8), pictures(6, seed=2, contrast=0.4)
     evaluation = Evaluation(

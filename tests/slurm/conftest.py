@@ -4,10 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from helpers.fixtures import _cache, _one_thread
 from slurm_cluster import INSTALL, Cluster, missing
-
-__all__ = ["_cache", "_one_thread"]
 
 
 @pytest.fixture(scope="package")

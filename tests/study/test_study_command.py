@@ -11,6 +11,8 @@ from study_helpers import MEASURED, QUIET, rows, saved, study, write
 from langevin.sessions import FILE, sessions_of
 from langevin.study.table import FILES, escaped
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):

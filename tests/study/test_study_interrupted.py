@@ -12,6 +12,8 @@ from study_helpers import QUIET, rows, study, write
 from langevin.checkpoint import read_checkpoint
 from langevin.interrupt import STATUS
 
+pytestmark = pytest.mark.e2e
+
 LOSS = {"train/loss": "down"}
 
 

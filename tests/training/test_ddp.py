@@ -16,6 +16,8 @@ from training_helpers import SPY, TINY, column, differing, read_csv, start, trai
 from langevin.checkpoint import read_checkpoint
 from langevin.training.module import DiffusionModule
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -15,6 +15,8 @@ from langevin.digest import digest_of
 from langevin.files import write_atomically
 from langevin.images import enlargement, picture_grid
 
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
 # Dropout inside the network is each process's own. Where a gradient is nearly zero, Adam's steps are of rounding alone.
 OWN = tuple(option for option in TINY if not option.startswith("model"))
 UNET = ("model=unet_small", "model.channels=32", "model.channel_multipliers=[1]", "model.dropout=0")
@@ -151,7 +153,6 @@ def undisturbed(tmp_path_factory):
     return run_by("fsdp", 2, tmp_path_factory.mktemp("undisturbed"), *UNET, *CURVES)
 
 
-@pytest.mark.slow
 def test_the_curves_and_the_weights_are_those_of_other_strategies(undisturbed, tmp_path):
     worlds = (("auto", 1), ("ddp", 2), ("fsdp", 4))
     runs = [undisturbed, *(run_by(*world, tmp_path / "-".join(map(str, world)), *UNET, *CURVES) for world in worlds)]
@@ -159,19 +160,16 @@ def test_the_curves_and_the_weights_are_those_of_other_strategies(undisturbed, t
     assert_close(runs)
 
 
-@pytest.mark.slow
 def test_so_are_a_transformers(tmp_path):
     runs = [run_by(*world, tmp_path / world[0], *DIT, *CURVES) for world in (("auto", 1), ("fsdp", 2))]
     assert_same_curves(runs, STEPS)
     assert_close(runs)
 
 
-@pytest.mark.slow
 def test_so_are_those_of_compiled_blocks(undisturbed, tmp_path):
     assert_same_curves([undisturbed, run_by("fsdp", 2, tmp_path, *UNET, *CURVES, "compile=true")], STEPS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "rel"),
     [
@@ -187,7 +185,6 @@ def test_so_they_are_with(options, rel, tmp_path):
     assert_same_curves([run_by(world, 2, tmp_path / world, *given) for world in worlds], steps, rel)
 
 
-@pytest.mark.slow
 def test_a_resumed_run_is_the_undisturbed_run(undisturbed, tmp_path):
     run_by("fsdp", 2, tmp_path, *UNET, *CURVES, "trainer.max_steps=17")
     resumed = run_by("fsdp", 2, tmp_path, *UNET, *CURVES)
@@ -196,7 +193,6 @@ def test_a_resumed_run_is_the_undisturbed_run(undisturbed, tmp_path):
     assert resumed.rows == undisturbed.rows
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_under_any_other_strategy(undisturbed, tmp_path):
     for steps, world in ((10, ("fsdp", 2)), (20, ("auto", 1)), (30, ("fsdp", 2)), (STEPS, ("ddp", 2))):
         run = run_by(*world, tmp_path, *UNET, *CURVES, f"trainer.max_steps={steps}")

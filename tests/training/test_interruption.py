@@ -12,6 +12,8 @@ from training_helpers import QUIET, TINY, VALIDATED, differing, read_csv, starte
 from langevin.checkpoint import read_checkpoint
 from langevin.interrupt import STATUS
 
+pytestmark = pytest.mark.e2e
+
 SELDOM = "callbacks.checkpoint.every_minutes=60"
 
 
@@ -24,7 +26,10 @@ def steps_of(directory):
     return len(read_csv(directory / "metrics.csv")) if (directory / "metrics.csv").exists() else 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGUSR1, signal.SIGINT))],
+)
 def test_a_run_saves_where_it_is_asked_to_stop_and_goes_on_from_there(tmp_path, number):
     options = (*QUIET, SELDOM, "loader.num_workers=1")
     with started(tmp_path, *options, "trainer.max_steps=100000") as (process, log):
@@ -43,6 +48,7 @@ def test_a_run_saves_where_it_is_asked_to_stop_and_goes_on_from_there(tmp_path, 
     assert resumed.rows == whole.rows
 
 
+@pytest.mark.slow
 def test_a_run_is_asked_to_stop_while_it_is_evaluated(tmp_path, made):
     evaluated = "metrics=[class_accuracy]", "evaluation.every_n_steps=2", "evaluation.num_samples=40"
     options = (*QUIET, SELDOM, *evaluated, "evaluation.batch_size=2", "sampler.steps=30", "trainer.max_steps=4")
@@ -140,6 +146,7 @@ def test_two_processes_stop_at_one_step_though_one_alone_was_asked(tmp_path):
     assert differing(*ends) == []
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_callback_it_stops_all_the_same(tmp_path):
     with started(tmp_path, "callbacks=[progress]", "trainer.max_steps=100000") as (process, log):
         wait_for(lambda: steps_of(tmp_path / "run") >= 5, process, log)

@@ -9,6 +9,8 @@ from training_helpers import LOSS_AWARE, QUIET, differing, started, train, train
 from langevin.checkpoint import read_checkpoint
 from langevin.errors import UserError
 
+pytestmark = pytest.mark.e2e
+
 
 def killed_at(directory, process, log):
     """Kill the process once it has logged ten steps; the step that it had saved."""
@@ -42,6 +44,7 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path, monkeypatch, extra):
     assert resumed.rows == whole.rows
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_is_evaluated_goes_on_to_the_same_values(tmp_path, monkeypatch, made):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     evaluated = "metrics=[class_accuracy]", "evaluation.every_n_steps=2", "evaluation.num_samples=40"

@@ -10,6 +10,8 @@ import pytest
 import torch
 from training_helpers import BUSY, differing, train, trained
 
+pytestmark = pytest.mark.e2e
+
 OPTIONS = (
     *BUSY,
     "trainer.max_steps=30",

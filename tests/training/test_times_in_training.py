@@ -186,6 +186,7 @@ def two(tmp_path_factory):
     return run, [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_the_same(two):
     run, ranks = two
     assert differing(ranks[0]["time_sampler"], ranks[1]["time_sampler"]) == []
@@ -196,6 +197,7 @@ def test_two_processes_learn_the_same(two):
     assert_learnt(learnt(run.last), both)
 
 
+@pytest.mark.slow
 def test_two_processes_draw_the_same_times_and_share_them(two):
     _, ranks = two
     for all_of_one, all_of_other, *own in zip(
@@ -206,6 +208,7 @@ def test_two_processes_draw_the_same_times_and_share_them(two):
         assert len(all_of_one) == 8
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_same_weights(two):
     run, ranks = two
     assert differing(ranks[0]["weights"], ranks[1]["weights"]) == []
@@ -223,6 +226,7 @@ def test_a_resumed_run_on_two_processes_is_the_undisturbed_run(tmp_path, two):
     assert differing(learnt(resumed.last), learnt(two[0].last)) == []
 
 
+@pytest.mark.slow
 def test_strata_are_those_of_the_batch_of_all_processes(tmp_path):
     stratified = ("schedule=flow", "parameterization=flow", "time_sampler=stratified", "trainer.max_steps=2")
     train_on_two(tmp_path, *stratified, options=QUIET)

@@ -6,6 +6,8 @@ import pytest
 from helpers.commands import CLASSIFIER, ROOT, call
 from training_helpers import TINY, Run, column, start
 
+pytestmark = pytest.mark.e2e
+
 STEPS = 100
 WORLDS = (1, 2, 4)
 # Conditions are withheld here; dropout inside the network is what every process draws for itself.

@@ -1,0 +1,50 @@
+"""What all tests share: their kind by their folder, one thread, a cache of decoded images, and fixtures of several."""
+
+import gc
+from pathlib import Path
+
+import pytest
+from helpers.fixtures import _cache, _composed_once, _one_thread, made
+from helpers.inception import inception_weights
+from helpers.peers import peer
+
+__all__ = ["_cache", "_composed_once", "_one_thread", "inception_weights", "made", "peer"]
+
+HERE = Path(__file__).parent
+KINDS = {
+    ".": "unit",
+    "build": "integration",
+    "commands": "e2e",
+    "config": "unit",
+    "contracts": "integration",
+    "data": "unit",
+    "diffusion": "unit",
+    "experiments": "integration",
+    "features": "unit",
+    "gpu": "integration",
+    "guidance": "unit",
+    "interop": "unit",
+    "likelihood": "unit",
+    "metrics": "unit",
+    "networks": "unit",
+    "report": "integration",
+    "samplers": "unit",
+    "slurm": "e2e",
+    "study": "integration",
+    "training": "integration",
+}
+"""The marker of a folder's tests: `unit`, `integration` or `e2e`. A file or a test that has one itself keeps it."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before markers select
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if HERE in item.path.parents and not any(item.get_closest_marker(kind) for kind in set(KINDS.values())):
+            item.add_marker(KINDS[item.path.relative_to(HERE).parts[0] if item.path.parent != HERE else "."])
+
+
+def pytest_collection_finish():
+    """What is loaded by now stays: looking through it for garbage, again and again, took a fifth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 50)

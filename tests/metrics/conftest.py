@@ -1,1 +1,0 @@
-from helpers.inception import inception_weights  # noqa: F401
