@@ -21,6 +21,7 @@ KINDS = {
     "diffusion": "unit",
     "experiments": "integration",
     "features": "unit",
+    "goldens": "integration",
     "gpu": "integration",
     "guidance": "unit",
     "interop": "unit",

@@ -1,4 +1,4 @@
-"""The recorded runs, unpacked once; and the fixtures of folders whose tests run whole commands."""
+"""The recorded runs, unpacked once."""
 
 import shutil
 import tarfile
@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from helpers.fixtures import _cache, _one_thread
 
 from goldens.record import RUNS
-
-__all__ = ["_cache", "_one_thread"]
 
 
 class Golden(NamedTuple):

@@ -141,9 +141,7 @@ def denoiser_for_guidance(option: str, value: str, trust: Sequence[str] = ()) ->
 def _classifier_for(option: str, value: str, trust: Sequence[str]) -> tuple[NoisyClassifier, DictConfig, DataFacts]:
     model, cfg, facts, _ = _rebuilt_for(option, value, trust)
     if not isinstance(model, NoisyClassifier):
-        raise OptionError(
-            option, f"is {value}; allowed: a classifier's run (task=classifier); this is a denoiser's"
-        )
+        raise OptionError(option, f"is {value}; allowed: a classifier's run (task=classifier); this is a denoiser's")
     return model, cfg, facts
 
 
