@@ -73,7 +73,7 @@ def test_a_run_may_be_guided_in_training_too(classifier, train, tmp_path):
         ),
         (
             ("guidance=autoguidance", "guidance.weaker={labelled}"),
-            "guidance.weaker: is {labelled}; allowed: an unconditional model, as the one that it is to guide",
+            "guidance.weaker: is {labelled}; allowed: an unconditional model, as the one it guides",
         ),
     ],
 )
