@@ -87,6 +87,12 @@ def differences(old: Content, new: Content, before: str = "in the run", after: s
     return list(dict.fromkeys(lines))
 
 
+def alike(old: Content, new: Content) -> bool:
+    """Whether two runs' data has the same splits, with as many images of the same classes."""
+    splits = [{name: (split.number, split.class_names) for name, split in each.splits.items()} for each in (old, new)]
+    return splits[0] == splits[1]
+
+
 def _of_classes(old: Sequence[str] | None, new: Sequence[str] | None, before: str, after: str) -> str:
     if old is None or new is None or set(old) == set(new):
         return f"classes: {_names(old)} {before}, {_names(new)} {after}"

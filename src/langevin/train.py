@@ -19,7 +19,7 @@ from langevin.config.identity import PATHS, automatic_name, differences
 from langevin.config.options import RUN_OPTIONS
 from langevin.config.stored import read_held, read_stored
 from langevin.config.types import plain
-from langevin.content import FILE, Content, read_content
+from langevin.content import FILE, Content, alike, read_content
 from langevin.content import differences as other_data
 from langevin.errors import UserError
 from langevin.facts import DataFacts
@@ -28,6 +28,8 @@ from langevin.visible import visible_lines
 
 if TYPE_CHECKING:
     import torch
+
+    from langevin.data.source import ImageSource
 
 CONFIG = "config.yaml"
 LOCK = ".lock"
@@ -61,15 +63,25 @@ def run(cfg: DictConfig) -> None:
     warnings.filterwarnings("ignore", "FSDP2-wrapped .*(Chain|SelfAttention|DiT). returned a view")  # never written
     if mistakes := rehearse(cfg):
         raise ConfigError(mistakes)
+    if cfg.accept_data and not cfg.name:
+        raise UserError(
+            "accept_data is true; allowed with name=NAME, the folder under output_dir of the run to continue"
+        )
     if cfg.name and is_first_process():
         refuse_another_run(Path(cfg.output_dir) / cfg.name, cfg)
     data = make_data(cfg)
-    data.prepare_data()  # before a run is chosen, because what the data is decides which one it is
+    try:
+        data.prepare_data()  # before a run is chosen, because what the data is decides which one it is
+    except UserError as error:
+        if (done := done_without(data.source, cfg)) is None:
+            raise
+        say(f"{done} is done: it stands at trainer.max_steps={cfg.trainer.max_steps}; its data is not there ({error})")
+        return
     facts, content = facts_of(data), data.content
     run_dir = Path(cfg.output_dir) / cfg.name if cfg.name else own_folder(cfg, content)
     if not cfg.name and is_first_process():
         refuse_another_run(run_dir, cfg)
-    refuse_other_data(run_dir, content)
+    refuse_other_data(run_dir, content, cfg.accept_data)
     checkpoint = newest_of(run_dir)
     step = 0 if checkpoint is None else step_of(checkpoint, cfg, content)
     if step >= cfg.trainer.max_steps:
@@ -105,6 +117,35 @@ def run(cfg: DictConfig) -> None:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 
+def done_without(source: "ImageSource", cfg: DictConfig) -> Path | None:
+    """The run that a config means, if it is done and its data, which it records, is gone from where it lay then.
+
+    Raises:
+        UserError: when its checkpoint is damaged, or another run's.
+    """
+    from langevin.checkpoint import newest_of
+
+    try:
+        source.check()
+    except UserError:
+        output, choices = Path(cfg.output_dir), HydraConfig.get().runtime.choices
+    else:  # it is there, and something else is wrong with it
+        return None
+    for run_dir in [output / cfg.name] if cfg.name else sorted(output.glob("*")):
+        held = read_content(run_dir) if (run_dir / CONFIG).is_file() else None
+        if held is None or not (cfg.name or run_dir.name == automatic_name(cfg, choices, held.sha256)):
+            continue
+        checkpoint = newest_of(run_dir) if lay_where(read_held(run_dir / CONFIG), cfg) else None
+        if checkpoint is not None and step_of(checkpoint, cfg, held) >= cfg.trainer.max_steps:
+            return run_dir
+    return None
+
+
+def lay_where(old: DictConfig, cfg: DictConfig) -> bool:
+    """Whether the data of a stored config lay where that of another one lies."""
+    return all(OmegaConf.select(old, path) == OmegaConf.select(cfg, path) for path in PATHS)
+
+
 def own_folder(cfg: DictConfig, content: Content) -> Path:
     """The folder of a run without a name.
 
@@ -116,22 +157,33 @@ def own_folder(cfg: DictConfig, content: Content) -> Path:
     if (run_dir / CONFIG).is_file() or not (before / CONFIG).is_file():
         return run_dir
     held, old = read_content(before), read_held(before / CONFIG)
-    same_place = all(OmegaConf.select(old, path) == OmegaConf.select(cfg, path) for path in PATHS)
-    return before if held == content or (held is None and same_place) else run_dir
+    return before if held == content or (held is None and lay_where(old, cfg)) else run_dir
 
 
-def refuse_other_data(run_dir: Path, content: Content) -> None:
+def refuse_other_data(run_dir: Path, content: Content, accept: bool) -> None:
     """See that a run is continued on the data that it was begun with, wherever that lies now.
+
+    Args:
+        run_dir: the run's folder.
+        content: the data of now.
+        accept: whether it is taken for the same if it has as many images of the same classes.
 
     Raises:
         UserError: when it is not.
     """
     held = read_content(run_dir) if (run_dir / CONFIG).is_file() else None
     if held is not None and (changed := other_data(held, content)):
+        if alike(held, content) and accept:
+            say(f"{run_dir} was trained on data of another digest, which accept_data=true takes to be the same")
+            return
         lines = "\n".join(f"  {line}" for line in changed)
+        other_decoder = (
+            "; or, if the files are the same and another version of the image decoder (Pillow) reads them a little "
+            "otherwise, as may be with JPEG, go on with accept_data=true"
+        )
         raise UserError(
             f"name={run_dir.name}: that run was trained on other data; choose another name=, or leave name out and "
-            f"each data set gets its own:\n{lines}"
+            f"each data set gets its own{other_decoder if alike(held, content) else ''}:\n{lines}"
         )
 
 
@@ -177,7 +229,7 @@ def step_of(checkpoint: Path, cfg: DictConfig, content: Content) -> int:
     if type(stored.get("global_step")) is not int:
         raise UserError(f"checkpoint {checkpoint} cannot be resumed: it tells no step (global_step)")
     trained_on = facts.content
-    if trained_on not in (None, content.sha256):
+    if trained_on not in (None, content.sha256) and not cfg.accept_data:
         raise UserError(
             f"checkpoint {checkpoint} is of a run on other data; put it where it belongs, or give that data:\n"
             f"  content: sha256 {str(trained_on)[:8]} in the run, {content.sha256[:8]} now"

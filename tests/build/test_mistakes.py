@@ -10,7 +10,11 @@ from langevin.build.run import rehearse
 
 # The overrides, and the path and words of the one mistake they make.
 UNKNOWN = [
-    (["foo=1"], "foo", ["no such option", "allowed: name, output_dir, resume, seed, batch_size, ", "optimizer"]),
+    (
+        ["foo=1"],
+        "foo",
+        ["no such option", "allowed: name, output_dir, resume, accept_data, seed, batch_size, ", "optimizer"],
+    ),
     (["batchsize=1"], "batchsize", ["no such option (did you mean batch_size?)"]),
     (["schedules.num_steps=10"], "schedules", ["no such option (did you mean schedule?)"]),
     (

@@ -100,6 +100,65 @@ def test_other_data_under_the_same_name_is_refused(tmp_path, first, kind, place)
         assert "last.ckpt is of a run on other data; put it where it belongs" in result.err
 
 
+def decoded_otherwise(monkeypatch):
+    """From now on images are decoded a little otherwise, as by another version of Pillow."""
+    opened = FilePictures.open
+    monkeypatch.setattr(FilePictures, "open", lambda self, index: opened(self, index).point(lambda level: level ^ 1))
+
+
+def test_images_that_are_decoded_otherwise_go_on_where_told(tmp_path, first, monkeypatch):
+    shutil.copytree(first.directory.parent, tmp_path, dirs_exist_ok=True)
+    decoded_otherwise(monkeypatch)
+    monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path / "cache"))
+    options = (*DATA, f"data.path={tmp_path / 'images'}", "trainer.max_steps=3")
+    before = content(tmp_path / "run")
+    refused = train(tmp_path, *options, status=1).err
+    assert "another version of the image decoder (Pillow)" in refused
+    assert "go on with accept_data=true" in refused
+    assert content(tmp_path / "run") == before
+    resumed = train(tmp_path, *options, "accept_data=true")
+    assert "run was trained on data of another digest, which accept_data=true takes to be the same" in resumed.out
+    assert "from step 2 to 3" in resumed.out
+    held = read_content(tmp_path / "run")
+    assert held != read_content(first.directory)
+    assert load_model(resumed.last).facts.content == held.sha256
+    assert "is done" in train(tmp_path, *options).out, "it is of that data from now on"
+
+
+def test_what_is_accepted_is_the_decoding_alone(tmp_path, first):
+    shutil.copytree(first.directory, tmp_path / "run")
+    more = f"data.path={write(tmp_path / 'others', range(5))}"
+    refused = train(tmp_path, *DATA, more, "accept_data=true", status=1).err
+    assert "train images: 4 in the run, 5 now" in refused
+    assert "Pillow" not in refused
+    arguments = {argument.partition("=")[0]: argument for argument in (*TINY, *DATA, more, "accept_data=true")}
+    unnamed = call("train", *arguments.values(), f"output_dir={tmp_path}")
+    assert "accept_data is true; allowed with name=NAME" in unnamed.err
+
+
+@pytest.mark.parametrize("name", [True, False])
+def test_a_run_that_is_done_needs_no_data(tmp_path, name):
+    images = write(tmp_path / "images")
+    arguments = {each.partition("=")[0]: each for each in (*TINY, *DATA, f"data.path={images}")}
+    command = "train", *arguments.values(), f"output_dir={tmp_path}", *(["name=run"] if name else [])
+    assert call(*command).status == 0
+    (run,) = (path.parent for path in tmp_path.glob("*/config.yaml"))
+    shutil.rmtree(images)
+    before = content(run)
+    done = call(*command)
+    assert done.status == 0, done.err
+    assert done.out.startswith(f"{run} is done: it stands at trainer.max_steps=2; its data is not there")
+    assert content(run) == before
+    for change in ("trainer.max_steps=3", "seed=7", f"data.path={tmp_path / 'elsewhere'}"):
+        refused = call(*command, change)
+        assert refused.status == 1, change
+        assert "is done" not in refused.out
+    write(images, range(5))
+    other = call(*command)
+    assert other.status == (1 if name else 0)
+    assert "is done" not in other.out, "what is there is another data set"
+
+
 def test_the_same_data_elsewhere_is_resumed(tmp_path, first):
     shutil.copytree(first.directory, tmp_path / "run")
     with zipfile.ZipFile(tmp_path / "Bilder für dich.zip", "w") as archive:

@@ -15,6 +15,7 @@ NOT_IDENTITY = (
     "name",
     "output_dir",
     "resume",
+    "accept_data",
     "compile",
     "trust",
     "loader",

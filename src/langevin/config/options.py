@@ -6,6 +6,7 @@ RUN_OPTIONS = {
     "name": "str | None",
     "output_dir": "str",
     "resume": "bool",
+    "accept_data": "bool",
     "seed": "Annotated[int, Ge(0)]",
     "batch_size": "Annotated[int, Ge(1)]",
     "compile": "bool",
