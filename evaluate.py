@@ -1,4 +1,4 @@
-"""Measures pictures: `python evaluate.py samples=FILE_OR_DIR reference=FILE_OR_DIR metrics=[fid,inception_score]`."""
+"""Measures images: `python evaluate.py samples=FILE_OR_DIR reference=FILE_OR_DIR metrics=[fid,inception_score]`."""
 
 from langevin.evaluate import main
 

@@ -1,4 +1,4 @@
-"""Makes pictures: `python sample.py checkpoint=outputs/NAME num_samples=64 sampler=ddim sampler.steps=50`."""
+"""Makes images: `python sample.py checkpoint=outputs/NAME num_samples=64 sampler=ddim sampler.steps=50`."""
 
 from langevin.sample import main
 

@@ -19,9 +19,9 @@ def folder(tmp_path_factory):
     for seed, rate in enumerate((1e-3, 1e-4)):
         row = {"step": 50, "train/loss": 1, "val/loss": 1, "train/mse": 1, "val/mse": 1, "train/images_per_second": 9}
         row |= dict.fromkeys(METRICS, 2.0)
-        pictures = {("samples", 50): np.zeros((8, 8, 3), np.uint8), ("trajectory", 50): np.zeros((8, 8, 3), np.uint8)}
+        images = {("samples", 50): np.zeros((8, 8, 3), np.uint8), ("trajectory", 50): np.zeros((8, 8, 3), np.uint8)}
         schedule = ("schedule=cosine", "schedule=linear")[seed]
-        make_run(folder, f"run{seed}", schedule, change={"optimizer.lr": rate}, rows=[row], pictures=pictures)
+        make_run(folder, f"run{seed}", schedule, change={"optimizer.lr": rate}, rows=[row], images=images)
     return folder
 
 
@@ -40,7 +40,7 @@ def spec(folder):
 def test_what_the_runs_tell(folder):
     content = content_of(folder)
     assert content.metrics == METRICS
-    assert content.pictures == ("samples", "trajectory")
+    assert content.images == ("samples", "trajectory")
     assert {"optimizer.lr", "schedule._target_"} <= content.varied.keys()
     assert content.varied["optimizer.lr"] == "lr"
 

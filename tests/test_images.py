@@ -6,7 +6,7 @@ from PIL import Image
 from langevin.images import (
     enlargement,
     from_uint8,
-    picture_grid,
+    image_grid,
     to_uint8,
     write_npz,
     write_png,
@@ -23,7 +23,7 @@ def test_levels_run_from_minus_one_to_one():
     assert (x.min().item(), x.max().item()) == (-1.0, 1.0)
 
 
-def test_pictures_themselves_are_left_alone():
+def test_images_themselves_are_left_alone():
     levels, x = LEVELS.clone(), torch.linspace(-2, 2, 9)
     before = x.clone()
     from_uint8(levels)
@@ -50,33 +50,33 @@ def test_clamps_what_lies_outside():
     assert to_uint8(x).tolist() == [0, 0, 0, 255, 255, 255, 255, 255, 0]
 
 
-def test_grid_lays_pictures_out_in_rows():
+def test_grid_lays_images_out_in_rows():
     images = torch.stack([torch.full((3, 4, 6), 10 * (i + 1), dtype=torch.uint8) for i in range(5)])
     images[:, 1] += 1  # channels differ
-    grid = picture_grid(images, columns=2)
-    # One pixel of white around every picture; the sixth place holds nothing.
+    grid = image_grid(images, columns=2)
+    # One pixel of white around every image; the sixth place holds nothing.
     assert (grid.dtype, grid.shape) == (np.uint8, (3 * 5 + 1, 2 * 7 + 1, 3))
     covered = np.zeros(grid.shape[:2], bool)
     for i in range(5):
         top, left = 1 + 5 * (i // 2), 1 + 7 * (i % 2)
-        picture = grid[top : top + 4, left : left + 6]
-        assert (picture == [10 * (i + 1), 10 * (i + 1) + 1, 10 * (i + 1)]).all()
+        shown = grid[top : top + 4, left : left + 6]
+        assert (shown == [10 * (i + 1), 10 * (i + 1) + 1, 10 * (i + 1)]).all()
         covered[top : top + 4, left : left + 6] = True
     assert (grid[~covered] == 255).all()
 
 
-def test_grid_keeps_the_pixels_of_a_picture_in_place():
+def test_grid_keeps_the_pixels_of_a_image_in_place():
     images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
-    grid = picture_grid(images, columns=2)
+    grid = image_grid(images, columns=2)
     np.testing.assert_array_equal(grid[1:5, 6:10], images[1].permute(1, 2, 0).numpy())
 
 
-def test_grid_of_large_pictures_has_a_wider_gap():
-    assert picture_grid(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), columns=2).shape == (2 * 34 + 2, 2 * 34 + 2, 3)
+def test_grid_of_large_images_has_a_wider_gap():
+    assert image_grid(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), columns=2).shape == (2 * 34 + 2, 2 * 34 + 2, 3)
 
 
-def test_grid_of_grey_pictures_is_in_colour():
-    grid = picture_grid(LEVELS.expand(3, 1, 16, 16), columns=3)
+def test_grid_of_grey_images_is_in_colour():
+    grid = image_grid(LEVELS.expand(3, 1, 16, 16), columns=3)
     assert grid.shape == (18, 3 * 17 + 1, 3)
     for channel in range(3):
         np.testing.assert_array_equal(grid[1:17, 1:17, channel], LEVELS[0, 0].numpy())
@@ -84,16 +84,16 @@ def test_grid_of_grey_pictures_is_in_colour():
 
 @pytest.mark.parametrize("scale", [1, 3])
 def test_png_holds_the_pixels(tmp_path, scale):
-    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    write_png(tmp_path / "new" / "picture.png", picture, scale)
-    with Image.open(tmp_path / "new" / "picture.png") as image:
+    shown = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    write_png(tmp_path / "new" / "image.png", shown, scale)
+    with Image.open(tmp_path / "new" / "image.png") as image:
         assert (image.format, image.mode) == ("PNG", "RGB")
         read = np.asarray(image)
-    np.testing.assert_array_equal(read, picture.repeat(scale, 0).repeat(scale, 1))
+    np.testing.assert_array_equal(read, shown.repeat(scale, 0).repeat(scale, 1))
 
 
 def test_png_of_a_grid(tmp_path):
-    grid = picture_grid(torch.arange(96, dtype=torch.uint8).reshape(2, 3, 4, 4), columns=2)
+    grid = image_grid(torch.arange(96, dtype=torch.uint8).reshape(2, 3, 4, 4), columns=2)
     write_png(tmp_path / "grid.png", grid)
     with Image.open(tmp_path / "grid.png") as image:
         np.testing.assert_array_equal(np.asarray(image), grid)
@@ -120,5 +120,5 @@ def test_an_npz_that_is_never_finished_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize(("size", "times"), [(8, 8), (32, 2), (64, 1), (256, 1), (48, 1)])
-def test_small_pictures_are_enlarged(size, times):
+def test_small_images_are_enlarged(size, times):
     assert enlargement(size) == times

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from experiments.disturbance import disturbances as kinds
-from experiments.disturbance.disturbances import Disturbance, Pictures
+from experiments.disturbance.disturbances import Disturbance, Images
 from experiments.sampled import Row, write_rows
 from hydra import compose, initialize_config_dir
 from matplotlib.figure import SubFigure
@@ -26,23 +26,23 @@ from langevin.config.validate import CONF
 from langevin.data.module import ImageDataModule
 from langevin.errors import UserError
 from langevin.files import write_json
-from langevin.images import picture_grid
-from langevin.measure.samples import Pictures as Batch
+from langevin.images import image_grid
+from langevin.measure.samples import Images as Batch
 from langevin.metrics.reference import Reference
 
 LEVELS = 5  # above 0, evenly up to the greatest
-SHOWN = 3  # pictures of each level
+SHOWN = 3  # images of each level
 SEED = 0
 HERE = Path(__file__).parent
 
 
 def main(contaminant: str, number: int, reference: int, choices: Sequence[str]) -> None:
-    """Disturb `number` test pictures and measure them against `reference` training pictures; write what was found."""
+    """Disturb `number` test images and measure them against `reference` training images; write what was found."""
     cfg = composed(choices)
     data = opened(cfg)
     cars = opened(composed(["data=stanford_cars", f"data.path={contaminant}", f"data.image_size={data.image_size}"]))
     if data.test_set is None:
-        raise UserError("data: has no test pictures to disturb; give data.test_path")
+        raise UserError("data: has no test images to disturb; give data.test_path")
     real, chosen = spread(len(data.train_set), reference), spread(len(data.test_set), number)
     images, asked = data.test_set.images[chosen], data.test_set.labels[chosen]
     labels = torch.from_numpy(asked)
@@ -51,12 +51,12 @@ def main(contaminant: str, number: int, reference: int, choices: Sequence[str]) 
     evaluation.prepare(number, Reference(data.train_set.images[real], data.train_set.labels[real]), asked)
     evaluation.to(launch(cfg.accelerator, cfg.devices).device).gather()
 
-    def measure(pictures: Pictures) -> dict[str, dict[str, float]]:
-        return evaluation.measure(batches(pictures, labels, cfg.batch_size), number, show=False)
+    def measure(made_images: Images) -> dict[str, dict[str, float]]:
+        return evaluation.measure(batches(made_images, labels, cfg.batch_size), number, show=False)
 
     undisturbed = measure(images)
     rows: list[Row] = []
-    examples: dict[str, Pictures] = {}
+    examples: dict[str, Images] = {}
     for name, (disturb, greatest) in disturbances(cars.train_set.images).items():
         shown = []
         for level in tqdm(np.linspace(0, greatest, LEVELS + 1), name):
@@ -66,7 +66,7 @@ def main(contaminant: str, number: int, reference: int, choices: Sequence[str]) 
             shown.append(disturbed[spread(number, SHOWN)])
         examples[name] = np.stack(shown, axis=1)
     write_rows(HERE / "results.csv", rows)
-    write_json(HERE / "protocol.json", evaluation.protocol({"pictures": "test", "seed": SEED}, undisturbed))
+    write_json(HERE / "protocol.json", evaluation.protocol({"images": "test", "seed": SEED}, undisturbed))
     metrics = evaluation.metrics
     distances = flat({name: found for name, found in undisturbed.items() if not metrics[name].higher_is_better})
     correlations = correlate(rows, evaluation.features.name)
@@ -75,8 +75,8 @@ def main(contaminant: str, number: int, reference: int, choices: Sequence[str]) 
     draw(rows, examples, distances, evaluation.features.name)
 
 
-def disturbances(others: Pictures) -> dict[str, tuple[Disturbance, float]]:
-    """Each with the greatest level of the paper; `others` are what the pictures are contaminated with."""
+def disturbances(others: Images) -> dict[str, tuple[Disturbance, float]]:
+    """Each with the greatest level of the paper; `others` are what the images are contaminated with."""
     return {
         "Gaussian noise": (kinds.gaussian_noise, 0.75),
         "Gaussian blur": (kinds.gaussian_blur, 4.0),
@@ -94,25 +94,25 @@ def composed(choices: Sequence[str]) -> DictConfig:
 
 
 def opened(cfg: DictConfig) -> ImageDataModule:
-    """The config's pictures, decoded."""
+    """The config's images, decoded."""
     data: ImageDataModule = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
     data.prepare_data()
     return data
 
 
 def spread(total: int, number: int) -> NDArray[np.int64]:
-    """So many of `total` places, evenly spaced: where pictures lie by class, of every class as many.
+    """So many of `total` places, evenly spaced: where images lie by class, of every class as many.
 
     Raises:
         UserError: when there are fewer.
     """
     if number > total:
-        raise UserError(f"{number} pictures are asked for, but there are only {total}")
+        raise UserError(f"{number} images are asked for, but there are only {total}")
     return np.arange(number) * total // number
 
 
-def batches(images: Pictures, labels: torch.Tensor, size: int) -> Iterator[Batch]:
-    """Pictures uint8 (N, H, W, C) as an evaluation takes them."""
+def batches(images: Images, labels: torch.Tensor, size: int) -> Iterator[Batch]:
+    """Images uint8 (N, H, W, C) as an evaluation takes them."""
     for index in torch.arange(len(images)).split(size):
         yield Batch(index, torch.from_numpy(images[index.numpy()]).permute(0, 3, 1, 2), labels[index])
 
@@ -150,8 +150,8 @@ def by_disturbance(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {str(name): list(own) for name, own in groupby(rows, lambda row: row["disturbance"])}
 
 
-def draw(rows: Sequence[Row], examples: Mapping[str, Pictures], distances: Mapping[str, float], extractor: str) -> None:
-    """A block for each disturbance: pictures of each level, and below them the metrics."""
+def draw(rows: Sequence[Row], examples: Mapping[str, Images], distances: Mapping[str, float], extractor: str) -> None:
+    """A block for each disturbance: images of each level, and below them the metrics."""
     figure = plt.figure(figsize=(15, 13), layout="constrained")
     blocks = figure.subfigures(2, 3, hspace=0.03, wspace=0.03).flat
     for block, (name, own) in zip(blocks, by_disturbance(rows).items(), strict=True):
@@ -160,16 +160,16 @@ def draw(rows: Sequence[Row], examples: Mapping[str, Pictures], distances: Mappi
 
 
 def draw_block(
-    block: SubFigure, name: str, rows: list[Row], examples: Pictures, distances: Mapping[str, float], extractor: str
+    block: SubFigure, name: str, rows: list[Row], examples: Images, distances: Mapping[str, float], extractor: str
 ) -> None:
-    """One disturbance; `examples` are (pictures, levels, H, W, C)."""
+    """One disturbance; `examples` are (images, levels, H, W, C)."""
     levels = [float(row["level"]) for row in rows]
     step = levels[1]
-    pictures, rising, falling = block.subplots(3, 1, sharex=True, height_ratios=(SHOWN / (LEVELS + 1) * 2, 1, 1))
-    grid = picture_grid(torch.from_numpy(examples).flatten(0, 1).permute(0, 3, 1, 2), len(levels))
-    pictures.imshow(grid, extent=(-step / 2, levels[-1] + step / 2, 0, 1), aspect="auto", interpolation="nearest")
-    pictures.set_axis_off()
-    pictures.set_title(name, fontsize=14)
+    made_images, rising, falling = block.subplots(3, 1, sharex=True, height_ratios=(SHOWN / (LEVELS + 1) * 2, 1, 1))
+    grid = image_grid(torch.from_numpy(examples).flatten(0, 1).permute(0, 3, 1, 2), len(levels))
+    made_images.imshow(grid, extent=(-step / 2, levels[-1] + step / 2, 0, 1), aspect="auto", interpolation="nearest")
+    made_images.set_axis_off()
+    made_images.set_title(name, fontsize=14)
     for value in list(rows[0])[2:]:
         measured = np.array([float(row[value]) for row in rows])
         is_distance = value in distances
@@ -190,8 +190,8 @@ def draw_block(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--contaminant", required=True, help="Stanford Cars: its official folder, or a tar of it")
-    parser.add_argument("--number", type=int, default=5000, help="test pictures")
-    parser.add_argument("--reference", type=int, default=10000, help="training pictures to compare them with")
+    parser.add_argument("--number", type=int, default=5000, help="test images")
+    parser.add_argument("--reference", type=int, default=10000, help="training images to compare them with")
     parser.add_argument("choices", nargs="+", help="those of evaluate.py: data, features, metrics")
     try:
         main(**vars(parser.parse_intermixed_args()))

@@ -92,7 +92,7 @@ def main() -> None:
     asked.add_argument("device", choices=("cuda", "cpu"))
     asked.add_argument("--out", type=Path, required=True, help="folder of results.json")
     options = asked.parse_args()
-    size = ["--batch-size=4", "--pictures=20", *TINY]
+    size = ["--batch-size=4", "--images=20", *TINY]
     if options.device == "cuda":
         size = ["--batch-size=128", "--precision=bf16-mixed"]
     with tempfile.TemporaryDirectory(prefix="langevin-kernels-") as temporary:

@@ -20,7 +20,7 @@ Measurement = tuple[str, ...]
 def measurements(rehearsal: bool) -> dict[str, Measurement]:
     """The benchmark's calls by name, the most telling first."""
     if rehearsal:
-        size = ("--device=cpu", "--batch-size=4", "--pictures=20", "--sampling-steps=2", "--warm-up=1", "--rounds=1")
+        size = ("--device=cpu", "--batch-size=4", "--images=20", "--sampling-steps=2", "--warm-up=1", "--rounds=1")
         return {"unet": ("--only=training,sampling,overheads", *size, *TINY)}
     half = ("--precision=bf16-mixed", "--warm-up=1", "--rounds=3")
     unet = ("--batch-size=128", "--steps=5", *half)

@@ -112,11 +112,11 @@ def run(day: Day, limit: float) -> None:
     features = ("features=classifier", f"features.checkpoint={classifier}")
     if step("evaluation", "evaluate.py", f"checkpoint={model}", *size.metrics, *features, f"out={day.work / 'values'}"):
         found["metrics"] = json.loads((day.work / "values" / "metrics.json").read_text())
-    picture = day.work / "grid"
+    image = day.work / "grid"
     device = "accelerator=cpu" if day.rehearsal else "accelerator=gpu"
-    shown = (f"num_samples={size.shown}", f"batch_size={size.shown}", device, f"out={picture}", "overwrite=true")
+    shown = (f"num_samples={size.shown}", f"batch_size={size.shown}", device, f"out={image}", "overwrite=true")
     if step("samples", "sample.py", f"checkpoint={model}", *shown):
-        shutil.copyfile(picture / "grid.png", day.out / GRID)
+        shutil.copyfile(image / "grid.png", day.out / GRID)
     day.write()
 
 

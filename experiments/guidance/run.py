@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from tqdm import tqdm
 
-from langevin.images import picture_grid, write_png
+from langevin.images import image_grid, write_png
 
 SEEDS = (0, 1, 2)
 NUMBER = 300
@@ -37,16 +37,16 @@ def main(conditional: str, unconditional: str, classifier: str, weaker: str) -> 
         "autoguidance": (told, (1, 1.5, 2, 4), ("guidance=autoguidance", f"guidance.weaker={weaker}")),
     }
     rows: list[Row] = []
-    pictures = []
+    made_images = []
     for name, (sample, scales, choices) in arms.items():
         for scale in tqdm(scales, name):
             for seed in SEEDS:
                 made = sample(*CHOICES, *choices, f"guidance.scale={scale}", seed=seed)
                 rows.append({"guidance": name, "scale": scale, "seed": seed} | measure(made, sample))
                 if seed == SEEDS[0] and scale in (scales[0], scales[-1]):
-                    pictures.append(made.images[:20])
+                    made_images.append(made.images[:20])
     write_rows(HERE / "results.csv", rows)
-    write_png(HERE / "samples.png", picture_grid(torch.cat(pictures).permute(0, 3, 1, 2), 20), scale=4)
+    write_png(HERE / "samples.png", image_grid(torch.cat(made_images).permute(0, 3, 1, 2), 20), scale=4)
     halves = measure(Samples(sample.real[::2], sample.real_labels[::2], 1.0, 0), sample, sample.real[1::2])
     print("half of the data against the other:", halves)
     draw(rows)
@@ -65,7 +65,7 @@ def measure(made: Samples, sample: Sampled, real: Tensor | None = None) -> Row:
 
 
 def pixels(images: Tensor) -> Tensor:
-    """Pictures uint8 (N, H, W, C) as rows in [-1, 1]."""
+    """Images uint8 (N, H, W, C) as rows in [-1, 1]."""
     return images.flatten(1).double() / 127.5 - 1
 
 

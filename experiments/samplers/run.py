@@ -33,7 +33,7 @@ def main(run: Path) -> None:
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """The Frechet distance of the pixels, in [-1, 1], of pictures uint8 (N, H, W, C)."""
+    """The Frechet distance of the pixels, in [-1, 1], of images uint8 (N, H, W, C)."""
     rows = [images.flatten(1).double() / 127.5 for images in (a, b)]
     return float(frechet_distance(*map(rooted_rows, rows)))
 

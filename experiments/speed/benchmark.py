@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     asked.add_argument(
         "--only", type=parts, default=PARTS, help=f"what to measure, of {','.join(PARTS)} (default: all)"
     )
-    asked.add_argument("--batch-size", type=positive, default=16, help="pictures of a step (default: %(default)s)")
+    asked.add_argument("--batch-size", type=positive, default=16, help="images of a step (default: %(default)s)")
     asked.add_argument("--rounds", type=positive, default=5, help="rounds that count (default: %(default)s)")
     asked.add_argument("--warm-up", type=positive, default=3, help="rounds before them (default: %(default)s)")
     asked.add_argument("--steps", type=positive, help="of training in a turn (default: 1 on a CPU, 20 on a GPU)")
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     asked.add_argument("--device", choices=("cpu", "cuda"), help="(default: the GPU, if torch finds one)")
     asked.add_argument("--threads", type=positive, help="of torch (default: its own choice)")
-    asked.add_argument("--pictures", type=positive, default=2000, help="to make, of 32 pixels (default: %(default)s)")
+    asked.add_argument("--images", type=positive, default=2000, help="to make, of 32 pixels (default: %(default)s)")
     asked.add_argument("--out", type=Path, default=HERE, help="folder of the results (default: that of this file)")
     return asked
 

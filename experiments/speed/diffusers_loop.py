@@ -1,7 +1,7 @@
 """The work of diffusers' own training loop, and its DDIM pipeline.
 
 The loop is that of its examples/unconditional_image_generation/train_unconditional.py, with the example's defaults.
-What is left out is to its advantage: accelerate, progress bar and trackers, and the reading and decoding of pictures.
+What is left out is to its advantage: accelerate, progress bar and trackers, and the reading and decoding of images.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,8 +16,8 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, Dataset
 
 
-class Pictures(Dataset[Mapping[str, Tensor]]):
-    """Pictures uint8 (N, C, H, W), each mirrored at random and scaled to [-1, 1] when it is asked for."""
+class Images(Dataset[Mapping[str, Tensor]]):
+    """Images uint8 (N, C, H, W), each mirrored at random and scaled to [-1, 1] when it is asked for."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -57,8 +57,8 @@ class DiffusersStep:
 
     def _batches(self) -> Iterator[Tensor]:
         """Epoch after epoch, but for what is left of each, so that every batch is of the same size."""
-        pictures = Pictures(self.work.load_pictures())
-        loader = DataLoader(pictures, self.work.batch_size, shuffle=True, drop_last=True)
+        made_images = Images(self.work.load_images())
+        loader = DataLoader(made_images, self.work.batch_size, shuffle=True, drop_last=True)
         while True:
             for batch in loader:
                 yield batch["input"].to(self.work.device)

@@ -65,11 +65,11 @@ def measure(options: argparse.Namespace) -> Results:
 
 
 def work_of(options: argparse.Namespace, device: str, folder: Path) -> Work:
-    """The work, the same for all; pictures are made where the options name no data."""
+    """The work, the same for all; images are made where the options name no data."""
     overrides = ["model=unet", f"trainer={'gpu' if device == 'cuda' else 'cpu'}", *options.overrides]
     if not any(override.startswith("data=") for override in overrides):
-        write_pictures(folder / "pictures", options.pictures)
-        own = ["data=image_folder", f"data.path={folder / 'pictures'}", "data.image_size=32"]
+        write_images(folder / "images", options.made_images)
+        own = ["data=image_folder", f"data.path={folder / 'made_images'}", "data.image_size=32"]
         overrides = [*own, f"loader.cache_dir={folder / 'cache'}", *overrides]
     overrides += [
         f"batch_size={options.batch_size}",
@@ -80,7 +80,7 @@ def work_of(options: argparse.Namespace, device: str, folder: Path) -> Work:
     cfg = ours.composed(overrides)
     data = make_data(cfg)
     data.prepare_data()
-    np.save(folder / "pictures.npy", data.train_set.images.transpose(0, 3, 1, 2))
+    np.save(folder / "images.npy", data.train_set.images.transpose(0, 3, 1, 2))
     channels, size, _ = shape = facts_of(data).shape
     network = {name: value for name, value in plain(cfg.model).items() if name != "_target_"}
     return Work(
@@ -88,7 +88,7 @@ def work_of(options: argparse.Namespace, device: str, folder: Path) -> Work:
         network=network,
         unet_2d=unet_2d_config(network, channels, channels, size),
         shape=shape,
-        pictures=str(folder / "pictures.npy"),
+        made_images=str(folder / "images.npy"),
         batch_size=options.batch_size,
         sampling_steps=options.sampling_steps or (50 if device == "cuda" else 5),
         precision=options.precision,
@@ -97,7 +97,7 @@ def work_of(options: argparse.Namespace, device: str, folder: Path) -> Work:
     )
 
 
-def write_pictures(folder: Path, number: int) -> None:
+def write_images(folder: Path, number: int) -> None:
     """Write soft blobs of colour as PNG files of 32 x 32 pixels, the same at every call."""
     folder.mkdir()
     blobs = np.random.default_rng(0).integers(256, size=(number, 4, 4, 3), dtype=np.uint8)
@@ -177,7 +177,7 @@ def give_the_same_weights(work: Work, contenders: Mapping[str, Any]) -> float | 
 
 
 def counted(contender: Any) -> Results:
-    """What there is to count in one step: parameters, calls of the network, pictures it is given, and operations."""
+    """What there is to count in one step: parameters, calls of the network, images it is given, and operations."""
     network: nn.Module = contender.network
     watch = Watch(network)
     flops = flops_of(contender)

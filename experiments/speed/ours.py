@@ -167,7 +167,7 @@ def module_of(cfg: DictConfig) -> DiffusionModule:
 
 
 def data_of(cfg: DictConfig) -> ImageDataModule:
-    """The config's pictures, opened."""
+    """The config's images, opened."""
     data = make_data(cfg)
     data.prepare_data()
     return data
@@ -227,7 +227,7 @@ class Blank(Network):
     """A network that does next to nothing, to see what surrounds one.
 
     Args:
-        in_channels: of the picture.
+        in_channels: of the image.
         out_channels: of the output.
     """
 
@@ -305,7 +305,7 @@ class Trained(NamedTuple):
     Attributes:
         times: how long a step takes, its own under "langevin" and the others'.
         parameters: of its network.
-        step: how often the network is called in a step, and for how many pictures.
+        step: how often the network is called in a step, and for how many images.
         checkpoint: see `SaveAtLast.found`.
     """
 

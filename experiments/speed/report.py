@@ -48,7 +48,7 @@ def _about(about: Mapping[str, Any]) -> str:
     where = f"{about['cores']} CPU cores" if about["device"] == "cpu" else about["device"]
     options = f" Options: `{' '.join(about['options'])}`." if about["options"] else ""
     return (
-        f"{where}, {about['threads']} threads; {about['precision']}; batches of {about['batch_size']} pictures of "
+        f"{where}, {about['threads']} threads; {about['precision']}; batches of {about['batch_size']} images of "
         f"{channels} x {height} x {width}; {about['rounds']} rounds after {about['warm_up']} to warm up. "
         f"{versions}.{options}"
     )

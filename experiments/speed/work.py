@@ -24,9 +24,9 @@ class Work:
         overrides: what makes it a command line of `train.py`.
         network: the parameters of our `UNet`.
         unet_2d: the arguments of the `UNet2DModel` that is the same network.
-        shape: of a picture, (C, H, W).
-        pictures: a file of them, uint8 (N, C, H, W).
-        batch_size: pictures of a step of training, and of a batch of samples.
+        shape: of an image, (C, H, W).
+        images: a file of them, uint8 (N, C, H, W).
+        batch_size: images of a step of training, and of a batch of samples.
         sampling_steps: evaluations of the network for a sample.
         precision: of forward and backward pass, by Lightning's names: "32-true" or "bf16-mixed".
         device: "cpu" or "cuda".
@@ -37,7 +37,7 @@ class Work:
     network: dict[str, Any]
     unet_2d: dict[str, Any]
     shape: tuple[int, int, int]
-    pictures: str
+    images: str
     batch_size: int
     sampling_steps: int
     precision: str
@@ -53,9 +53,9 @@ class Work:
         """Write it as JSON."""
         path.write_text(json.dumps(asdict(self)))
 
-    def load_pictures(self) -> Tensor:
-        """The pictures, decoded and in memory."""
-        return torch.from_numpy(np.load(self.pictures))
+    def load_images(self) -> Tensor:
+        """The images, decoded and in memory."""
+        return torch.from_numpy(np.load(self.images))
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of a forward pass, the same for every contender."""
@@ -67,7 +67,7 @@ class NetworkStep:
 
     Args:
         work: the work.
-        network: called with noisy pictures (B, C, H, W) and times (B,).
+        network: called with noisy images (B, C, H, W) and times (B,).
         optimizer: of its parameters.
         after: what follows the optimizer's step.
         others: what the network is called with besides.
@@ -102,23 +102,23 @@ class NetworkStep:
 
 
 class Watch:
-    """Counts how often a network is called, and for how many pictures.
+    """Counts how often a network is called, and for how many images.
 
     Args:
-        network: the network, whose first argument is the pictures.
+        network: the network, whose first argument is the images.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.calls = self.pictures = 0
+        self.calls = self.images = 0
         network.register_forward_pre_hook(self._count)
 
     def _count(self, network: nn.Module, arguments: tuple[Any, ...]) -> None:
         self.calls += 1
-        self.pictures += len(arguments[0])
+        self.images += len(arguments[0])
 
     def per(self, number: int) -> Mapping[str, float]:
         """The counts of one step, after so many."""
-        return {"calls": self.calls / number, "pictures": self.pictures / number}
+        return {"calls": self.calls / number, "images": self.images / number}
 
 
 @torch.no_grad()

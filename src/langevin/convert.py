@@ -91,7 +91,7 @@ def import_model(cfg: DictConfig, out: Path) -> None:
         for group in ("schedule", "parameterization")
         if group not in told and TARGET not in (cfg.get(group) or {})
     ]
-    unused, kind = unused_groups(classifies), "a classifier" if classifies else "a model of pictures"
+    unused, kind = unused_groups(classifies), "a classifier" if classifies else "a model of images"
     mistakes += [Mistake(group, f"means nothing to {kind}; leave it out") for group in unused if group in cfg]
     if mistakes:
         raise ConfigError(mistakes)
@@ -114,7 +114,7 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     AtomicCheckpointIO().save_checkpoint(checkpoint_of(network, record), out / "checkpoints" / "last.ckpt")
     number = sum(weight.numel() for weight in network.parameters())
     use = f"RUN guidance=classifier guidance.classifier={out}" if classifies else out
-    print(f"{out}: {number:,} parameters for pictures of {facts.shape}; python sample.py checkpoint={use}")
+    print(f"{out}: {number:,} parameters for images of {facts.shape}; python sample.py checkpoint={use}")
 
 
 def read(place: Path, flags: str | None) -> "Imported":
@@ -198,7 +198,7 @@ def export_model(cfg: DictConfig, out: Path) -> None:
     write_folder(out, *parts, facts.channels, facts.image_size, num_classes, record)
     print(f"{out}: the averaged weights of step {model.step} as a pipeline of diffusers")
     if chosen.get("thresholding") is not None and not chosen.thresholding.keep_eps:
-        print("  its DDIM makes the same pictures with use_clipped_model_output=True: thresholding.keep_eps is false")
+        print("  its DDIM makes the same images with use_clipped_model_output=True: thresholding.keep_eps is false")
     if num_classes is not None:
         print(
             "  diffusers' pipelines tell a network no labels; take it by UNet2DModel.from_pretrained"

@@ -17,7 +17,7 @@ from langevin.runs import find_runs, short_names
 STEP = "trainer/global_step"
 """What Lightning's logger calls the step."""
 TRAINING = ("train/loss", "val/loss", "train/grad_norm", "train/learning_rate")
-PICTURES = ("samples", "trajectory")
+IMAGES = ("samples", "trajectory")
 SPEED = "train/images_per_second"
 
 
@@ -28,12 +28,12 @@ class Content:
     Attributes:
         metrics: the columns of evaluations and validations, such as "eval/fid@50000".
         varied: the options in which the runs differ, by their full paths, and their short names.
-        pictures: the kinds of pictures that the runs draw.
+        images: the kinds of images that the runs draw.
     """
 
     metrics: tuple[str, ...]
     varied: dict[str, str]
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
 
 
 def content_of(folder: Path) -> Content:
@@ -53,7 +53,7 @@ def content_of(folder: Path) -> Content:
     metrics = sorted(name for name in names - own if name.startswith(("eval/", "val/")))
     short = short_names({path for run in runs for path in run.differs})
     drawn = {path.name.rpartition("_")[0] for run in runs for path in Path(run.folder, run.name).glob("samples/*.png")}
-    return Content(tuple(metrics), dict(sorted(short.items())), tuple(name for name in PICTURES if name in drawn))
+    return Content(tuple(metrics), dict(sorted(short.items())), tuple(name for name in IMAGES if name in drawn))
 
 
 def sections(content: Content) -> dict[str, list[Any]]:
@@ -62,7 +62,7 @@ def sections(content: Content) -> dict[str, list[Any]]:
 
     found = {
         "Evaluation": lines(content.metrics),
-        "Samples": [wr.MediaBrowser(media_keys=[name], num_columns=2) for name in content.pictures],
+        "Samples": [wr.MediaBrowser(media_keys=[name], num_columns=2) for name in content.images],
         "Training": lines(TRAINING, smoothing=0.6),
         "Speed": lines([SPEED]),
     }

@@ -1,4 +1,4 @@
-"""`python evaluate.py`: measures pictures (`samples=PLACE`), or a trained model (`checkpoint=RUN`)."""
+"""`python evaluate.py`: measures images (`samples=PLACE`), or a trained model (`checkpoint=RUN`)."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -32,7 +32,7 @@ OPTIONAL = ("data", "metrics", "likelihoods")
 
 
 def run(cfg: DictConfig) -> None:
-    """Measure what the config names: pictures or a model; or compare what was measured."""
+    """Measure what the config names: images or a model; or compare what was measured."""
     from langevin.build.components import SAMPLING
     from langevin.config.validate import ConfigError, Mistake, structure
 

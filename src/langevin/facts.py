@@ -10,8 +10,8 @@ class DataFacts:
     """What the model must know of the data; stored with its weights.
 
     Attributes:
-        channels: of a picture.
-        image_size: the side of a picture in pixels.
+        channels: of an image.
+        image_size: the side of an image in pixels.
         num_classes: how many classes the labels tell apart; None without labels.
         content: the digest of the images and labels, see `langevin.content`; None where that is not known, as of an
             imported model.
@@ -24,7 +24,7 @@ class DataFacts:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of a picture."""
+        """The shape (C, H, W) of an image."""
         return self.channels, self.image_size, self.image_size
 
     @classmethod

@@ -13,7 +13,7 @@ from torch import Tensor
 from langevin.files import write_atomically
 
 VISIBLE_SIDE = 64
-"""The side in pixels that small pictures are enlarged to, where they are to be looked at."""
+"""The side in pixels that small images are enlarged to, where they are to be looked at."""
 
 
 def from_uint8(images: Tensor) -> Tensor:
@@ -51,8 +51,8 @@ def write_npz(path: Path, parts: Iterable[np.ndarray], number: int, **arrays: np
     write_atomically(path, write)
 
 
-def picture_grid(images: Tensor, columns: int) -> np.ndarray:
-    """Lay pictures uint8 (N, C, H, W) out in rows of `columns`: uint8 (H', W', 3), with a thin gap between them."""
+def image_grid(images: Tensor, columns: int) -> np.ndarray:
+    """Lay images uint8 (N, C, H, W) out in rows of `columns`: uint8 (H', W', 3), with a thin gap between them."""
     from torchvision.utils import make_grid
 
     return (
@@ -63,13 +63,13 @@ def picture_grid(images: Tensor, columns: int) -> np.ndarray:
 
 
 def enlargement(image_size: int) -> int:
-    """How many times pictures of a side of `image_size` pixels are enlarged in a PNG, so that one can see them."""
+    """How many times images of a side of `image_size` pixels are enlarged in a PNG, so that one can see them."""
     return max(1, VISIBLE_SIDE // image_size)
 
 
-def write_png(path: Path, picture: np.ndarray, scale: int = 1) -> None:
-    """Write a picture, uint8 (H, W, 3), enlarged `scale` times without smoothing, as PNG."""
-    image = Image.fromarray(picture)
+def write_png(path: Path, pixels: np.ndarray, scale: int = 1) -> None:
+    """Write an image, uint8 (H, W, 3), enlarged `scale` times without smoothing, as PNG."""
+    image = Image.fromarray(pixels)
     if scale > 1:
         image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     write_atomically(path, lambda file: image.save(file, "PNG"))

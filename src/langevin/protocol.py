@@ -15,7 +15,7 @@ from langevin.config.identity import flatten
 VERSION = "langevin-1"
 """Of what the values of a record mean."""
 PIXELS = "uint8: [-1, 1] to the nearest of 0..255"
-"""How a sample becomes a picture."""
+"""How a sample becomes an image."""
 
 
 def protocol(

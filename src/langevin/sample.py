@@ -1,4 +1,4 @@
-"""`python sample.py checkpoint=RUN_OR_FILE`: makes pictures with a trained model."""
+"""`python sample.py checkpoint=RUN_OR_FILE`: makes images with a trained model."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from langevin.diffusion.denoiser import Prediction
-    from langevin.samplers.store import PictureStore
+    from langevin.samplers.store import SampleStore
     from langevin.samplers.trajectory import Trajectory
 
 OPTIONS = {
@@ -39,7 +39,7 @@ OPTIONS = {
     "output_dir": "str",
 }
 COLUMNS = 10
-# How many pictures a trajectory shows.
+# How many images a trajectory shows.
 SEEN = 8
 
 
@@ -92,7 +92,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     from langevin.images import write_npz
     from langevin.interrupt import heeded
     from langevin.samplers.generate import share
-    from langevin.samplers.store import PictureStore
+    from langevin.samplers.store import SampleStore
     from langevin.samplers.trajectory import Trajectory
     from langevin.training.processes import is_first_process
     from langevin.visible import visible
@@ -100,7 +100,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
     record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
     inverted = None if originals is None else hashlib.sha256(originals.images.tobytes()).hexdigest()
-    store = PictureStore(out, "sample", {**record, "batch_size": cfg.batch_size, "inverted": inverted})
+    store = SampleStore(out, "sample", {**record, "batch_size": cfg.batch_size, "inverted": inverted})
     if inverted is not None:
         record["inverted"] = inverted
     if (out / "samples.npz").exists() and not cfg.overwrite:
@@ -115,7 +115,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     denoiser = model.denoiser.to(fabric.device)
     if fabric.global_rank == 0:
         store.remove_others()
-        if cfg.trajectory:  # is seen only where pictures are made
+        if cfg.trajectory:  # is seen only where images are made
             store.remove()
     fabric.barrier()
     mine = share(number, cfg.batch_size, fabric.global_rank, fabric.world_size)
@@ -125,7 +125,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
         done = 0
 
         def look(x_t: "Tensor", t: "Tensor", prediction: "Prediction") -> None:
-            # Of the batch under way, as many pictures count as done as of its times have been gone through.
+            # Of the batch under way, as many images count as done as of its times have been gone through.
             under_way = len(x_t) * int((steps > t).sum()) // len(steps)
             bar.update(done + under_way - bar.n)
             if seen is not None and not done:
@@ -145,7 +145,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
         write(out, store, batches, generator.asked(number), record)
         if cfg.png:
             write_pngs(out / "png", store, batches)
-        said = f"{out / 'samples.npz'}: {number} pictures of step {model.step}; look at {out / 'grid.png'}"
+        said = f"{out / 'samples.npz'}: {number} images of step {model.step}; look at {out / 'grid.png'}"
         print(visible(said))
         if originals is not None:
             write_npz(out / "noise.npz", store.arrays("noise", batches), number)
@@ -202,7 +202,7 @@ def is_whole(out: Path, number: int, png: bool, inverted: bool, trajectory: bool
 
 
 class Originals(NamedTuple):
-    """Pictures that are taken to noise and back.
+    """Images that are taken to noise and back.
 
     Attributes:
         images: uint8 (N, H, W, C).
@@ -219,8 +219,8 @@ class Originals(NamedTuple):
         images = torch.from_numpy(self.images[indices]).permute(0, 3, 1, 2)
         return images, None if self.labels is None else torch.from_numpy(self.labels[indices])
 
-    def difference(self, store: "PictureStore", batches: "Sequence[Sequence[int]]") -> float:
-        """How far off the stored pictures are, in levels of 0..255, on average."""
+    def difference(self, store: "SampleStore", batches: "Sequence[Sequence[int]]") -> float:
+        """How far off the stored images are, in levels of 0..255, on average."""
         import numpy as np
 
         off = 0.0
@@ -230,7 +230,7 @@ class Originals(NamedTuple):
 
 
 def open_originals(cfg: DictConfig, chosen: DictConfig, shape: tuple[int, int, int]) -> Originals:
-    """The pictures to be inverted.
+    """The images to be inverted.
 
     Raises:
         UserError: when they are missing, of another shape than the model's, or the sampler cannot invert.
@@ -245,7 +245,7 @@ def open_originals(cfg: DictConfig, chosen: DictConfig, shape: tuple[int, int, i
     channels, height, width = shape
     if images.shape[1:] != (height, width, channels):
         raise UserError(
-            f"invert={cfg.invert}: pictures of (height, width, channels) {images.shape[1:]}; the model's are "
+            f"invert={cfg.invert}: images of (height, width, channels) {images.shape[1:]}; the model's are "
             f"{(height, width, channels)}"
         )
     return Originals(images, labels)
@@ -256,10 +256,10 @@ def write_trajectory(out: Path, seen: "Trajectory", images: "Tensor", num_times:
     import numpy as np
 
     from langevin.files import write_atomically
-    from langevin.images import enlargement, picture_grid, write_png
+    from langevin.images import enlargement, image_grid, write_png
 
-    picture = picture_grid(seen.rows(images, num_times), seen.columns(num_times))
-    write_png(out / "trajectory.png", picture, scale=enlargement(images.shape[-1]))
+    grid = image_grid(seen.rows(images, num_times), seen.columns(num_times))
+    write_png(out / "trajectory.png", grid, scale=enlargement(images.shape[-1]))
     arrays = {"t": np.array(seen.times)}
     for name, frames in (("x_t", seen.x_t), ("x", seen.x)):
         arrays[name] = np.stack([frame.permute(0, 2, 3, 1).numpy() for frame in frames])
@@ -268,24 +268,24 @@ def write_trajectory(out: Path, seen: "Trajectory", images: "Tensor", num_times:
 
 def write(
     out: Path,
-    store: "PictureStore",
+    store: "SampleStore",
     batches: "Sequence[Sequence[int]]",
     labels: "np.ndarray | None",
     record: dict[str, Any],
 ) -> None:
-    """Write samples.npz (ADM's layout, and how they were made) and grid.png, never all pictures in memory at once.
+    """Write samples.npz (ADM's layout, and how they were made) and grid.png, never all images in memory at once.
 
     Args:
         out: the folder.
-        store: holds the pictures.
-        batches: which pictures, batch by batch.
+        store: holds the images.
+        batches: which images, batch by batch.
         labels: int64 (N,), or None.
         record: how they were made.
     """
     import numpy as np
     import torch
 
-    from langevin.images import enlargement, picture_grid, write_npz, write_png
+    from langevin.images import enlargement, image_grid, write_npz, write_png
 
     shown: list[np.ndarray] = []
     for part in store.arrays("images", batches):
@@ -293,14 +293,14 @@ def write(
         if len(shown) == COLUMNS**2:
             break
     first = torch.from_numpy(np.stack(shown))
-    write_png(out / "grid.png", picture_grid(first, COLUMNS), scale=enlargement(first.shape[2]))
+    write_png(out / "grid.png", image_grid(first, COLUMNS), scale=enlargement(first.shape[2]))
     arrays = {"record": np.array(json.dumps(record))} | ({} if labels is None else {"arr_1": labels})
     parts = (part.transpose(0, 2, 3, 1) for part in store.arrays("images", batches))
     write_npz(out / "samples.npz", parts, sum(map(len, batches)), **arrays)
 
 
-def write_pngs(folder: Path, store: "PictureStore", batches: "Sequence[Sequence[int]]") -> None:
-    """Write each picture as one PNG."""
+def write_pngs(folder: Path, store: "SampleStore", batches: "Sequence[Sequence[int]]") -> None:
+    """Write each image as one PNG."""
     from langevin.images import write_png
 
     for indices, part in zip(batches, store.arrays("images", batches), strict=True):

@@ -95,7 +95,7 @@ def run(cfg: DictConfig) -> None:
     trainer = make_trainer(cfg, run_dir, facts, data)
     parameters = sum(weight.numel() for weight in module.model.parameters())
     say(
-        f"{run_dir}: from step {step} to {cfg.trainer.max_steps}; {len(data.train_set):,} pictures of {facts.shape}, "
+        f"{run_dir}: from step {step} to {cfg.trainer.max_steps}; {len(data.train_set):,} images of {facts.shape}, "
         f"{parameters:,} parameters, on {trainer.strategy.root_device.type} x {trainer.world_size}"
     )
     with ExitStack() as stack:

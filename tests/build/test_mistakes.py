@@ -152,7 +152,7 @@ CONTRADICTIONS = [
     (
         ["rescalings=[zero_terminal_snr]"],
         "parameterization",
-        ["Eps cannot tell the picture at the schedule's last time", "; take x", "v"],
+        ["Eps cannot tell the image at the schedule's last time", "; take x", "v"],
     ),
     (
         ["schedule=flow", "parameterization=posterior_mean"],
@@ -218,7 +218,7 @@ CONTRADICTIONS = [
     (["task=classifier", "weighting=unit_eps"], "weighting", ["means nothing to a classifier"]),
     (["task=classifier", "objective=l1"], "objective", ["is for a denoiser; take cross_entropy"]),
     (["task=classifier", "sampler=ddim"], "sampler", ["means nothing to a classifier; leave it out"]),
-    (["task=classifier", "callbacks=default"], "callbacks.samples", ["makes pictures, which a classifier cannot"]),
+    (["task=classifier", "callbacks=default"], "callbacks.samples", ["makes images, which a classifier cannot"]),
     (
         ["task=classifier", "classifier.channels=40"],
         "classifier.channels",

@@ -3,7 +3,7 @@
 import pytest
 from helpers.commands import CLASSIFIER, TINY, call
 
-# A little noise only, so that the pictures of a model that has learnt next to nothing are not black and white; and
+# A little noise only, so that the images of a model that has learnt next to nothing are not black and white; and
 # big steps, so that its labels tell.
 VISIBLE = (
     "model.channel_multipliers=[2]",

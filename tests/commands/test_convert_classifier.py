@@ -1,4 +1,4 @@
-"""OpenAI's classifiers of noisy pictures as runs to guide by."""
+"""OpenAI's classifiers of noisy images as runs to guide by."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ CLASSIFIER = "--classifier_depth 1 --classifier_attention_resolutions 8"
 
 @pytest.fixture(scope="module")
 def classifier_file(tmp_path_factory):
-    """OpenAI's smallest classifier, of 64x64 pictures, in half precision."""
+    """OpenAI's smallest classifier, of 64x64 images, in half precision."""
     path = tmp_path_factory.mktemp("classifier") / "classifier.pt"
     torch.save({name: tensor.half() for name, tensor in filled(openai_classifier_state(CLASSIFIER)).items()}, path)
     return path

@@ -32,7 +32,7 @@ def real(tmp_path):
 
 
 def test_from_training_to_a_number(labelled, tmp_path):
-    out = tmp_path / "pictures"
+    out = tmp_path / "images"
     assert call("sample", f"checkpoint={labelled}", f"out={out}", "num_samples=20").status == 0
     result = evaluate(f"samples={out}", "data=digits", "metrics=[class_accuracy]", "batch_size=8")
     assert result.status == 0, result.err
@@ -65,14 +65,14 @@ def test_a_reference_file_and_a_folder_of_samples(tmp_path):
     images, labels = digits()
     reference = write(tmp_path / "reference.npz", images[:500], labels[:500])
     for index in range(500, 530):
-        path = tmp_path / "pictures" / str(labels[index]) / f"{index}.png"
+        path = tmp_path / "images" / str(labels[index]) / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(images[index, ..., 0]).save(path)
-    (tmp_path / "pictures" / "1" / "x.heic").write_bytes(b"x")
-    result = evaluate(f"samples={tmp_path / 'pictures'}", f"reference={reference}", "metrics=[class_accuracy]")
+    (tmp_path / "images" / "1" / "x.heic").write_bytes(b"x")
+    result = evaluate(f"samples={tmp_path / 'images'}", f"reference={reference}", "metrics=[class_accuracy]")
     assert result.status == 0, result.err
-    report = json.loads((tmp_path / "pictures" / "metrics.json").read_text())
-    assert f"samples={tmp_path / 'pictures'}: left out 1 .heic file\n" in result.out
+    report = json.loads((tmp_path / "images" / "metrics.json").read_text())
+    assert f"samples={tmp_path / 'images'}: left out 1 .heic file\n" in result.out
     assert report["metrics"]["class_accuracy"] > 0.8
     assert report["samples"]["number"] == 30
     assert report["reference"] == {"path": str(reference), "number": 500}

@@ -1,4 +1,4 @@
-"""From a trained model to numbers, without pictures in between."""
+"""From a trained model to numbers, without images in between."""
 
 import json
 import os
@@ -162,7 +162,7 @@ def test_an_evaluation_that_was_ended_goes_on_to_the_same_number(
 def test_statistics_go_out_and_come_back(labelled, features, tmp_path):
     file = tmp_path / "digits.npz"
     said = evaluate(f"export={file}", "data=digits", *features, *FID).out
-    assert "mu, sigma of 1500 pictures" in said
+    assert "mu, sigma of 1500 images" in said
     with np.load(file, allow_pickle=False) as arrays:
         assert arrays["mu"].shape == arrays["sigma"].shape[:1] == arrays["sigma"].shape[1:]
     for name, reference in (("a", f"reference={file}"), ("b", "data=digits")):
@@ -170,7 +170,7 @@ def test_statistics_go_out_and_come_back(labelled, features, tmp_path):
         evaluate(f"checkpoint={labelled}", *features, *FID, *QUICK, reference, out)
     a, b = (report_of(tmp_path / name) for name in "ab")
     assert a["metrics"] == pytest.approx(b["metrics"], rel=1e-12)
-    assert a["protocol"]["reference"] != b["protocol"]["reference"], "a file's hash is not that of pictures"
+    assert a["protocol"]["reference"] != b["protocol"]["reference"], "a file's hash is not that of images"
     refused = evaluate(
         f"checkpoint={labelled}", *features, "metrics=[kid]", *KID, *QUICK, f"reference={file}", status=1
     )
@@ -204,7 +204,7 @@ def test_a_mistake(overrides, words, labelled, features, tmp_path):
     assert sorted(labelled.rglob("*")) == before
 
 
-def test_sampling_is_not_of_pictures(tmp_path):
+def test_sampling_is_not_of_images(tmp_path):
     np.savez(tmp_path / "samples.npz", arr_0=digits()[0][:4])
     result = evaluate(f"samples={tmp_path}", "data=digits", "metrics=[class_accuracy]", "sampler=heun", status=1)
     assert "sampler: goes with checkpoint=RUN_OR_FILE; leave it out" in result.err

@@ -1,4 +1,4 @@
-"""From training a classifier, and a weaker model, to pictures under their guidance."""
+"""From training a classifier, and a weaker model, to images under their guidance."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from helpers.commands import CLASSIFIER, call
 
 
-def pictures(run, out, *overrides):
+def sampled(run, out, *overrides):
     result = call("sample", f"checkpoint={run}", f"out={out}", "num_samples=10", "accelerator=cpu", *overrides)
     assert result.status == 0, result.err
     with np.load(out / "samples.npz") as file:
@@ -29,30 +29,30 @@ def test_a_classifier_is_trained(classifier):
 @pytest.mark.parametrize("run", ["plain", "labelled"])
 def test_it_guides(run, classifier, tmp_path, request):
     run = request.getfixturevalue(run)
-    images, labels = pictures(run, tmp_path / "guided", *by(classifier, "guidance.scale=30"))
-    assert labels.tolist() == list(range(10))  # an unconditional model's pictures have classes now
-    unguided, _ = pictures(run, tmp_path / "unguided", *by(classifier, "guidance.scale=0"))
-    assert np.array_equal(unguided, pictures(run, tmp_path / "none")[0])
+    images, labels = sampled(run, tmp_path / "guided", *by(classifier, "guidance.scale=30"))
+    assert labels.tolist() == list(range(10))  # an unconditional model's images have classes now
+    unguided, _ = sampled(run, tmp_path / "unguided", *by(classifier, "guidance.scale=0"))
+    assert np.array_equal(unguided, sampled(run, tmp_path / "none")[0])
     assert not np.array_equal(images, unguided)
     ancestral = "sampler=ancestral", "sampler.steps=4", "grid=leading"
-    mean, _ = pictures(run, tmp_path / "mean", *by(classifier, "guidance.scale=30", "guidance.form=mean"), *ancestral)
-    assert not np.array_equal(mean, pictures(run, tmp_path / "ancestral", *ancestral)[0])
+    mean, _ = sampled(run, tmp_path / "mean", *by(classifier, "guidance.scale=30", "guidance.form=mean"), *ancestral)
+    assert not np.array_equal(mean, sampled(run, tmp_path / "ancestral", *ancestral)[0])
 
 
 def test_a_weaker_model_guides(labelled, plain, tmp_path):
     away = "guidance=autoguidance", f"guidance.weaker={plain}"
-    guided, _ = pictures(labelled, tmp_path / "guided", *away, "guidance.scale=4")
-    unguided, _ = pictures(labelled, tmp_path / "unguided", *away, "guidance.scale=1")
-    assert np.array_equal(unguided, pictures(labelled, tmp_path / "none")[0])
+    guided, _ = sampled(labelled, tmp_path / "guided", *away, "guidance.scale=4")
+    unguided, _ = sampled(labelled, tmp_path / "unguided", *away, "guidance.scale=1")
+    assert np.array_equal(unguided, sampled(labelled, tmp_path / "none")[0])
     assert not np.array_equal(guided, unguided)
-    assert np.array_equal(pictures(labelled, tmp_path / "weaker", *away, "guidance.scale=0")[0].shape, guided.shape)
+    assert np.array_equal(sampled(labelled, tmp_path / "weaker", *away, "guidance.scale=0")[0].shape, guided.shape)
 
 
 def test_a_run_may_be_guided_in_training_too(classifier, train, tmp_path):
     run = train("guided_by_classifier", *by(classifier, "guidance.scale=5", "callbacks.samples.every_n_steps=3"))
     assert len(list((run / "samples").glob("*.png"))) == 2
-    own, _ = pictures(run, tmp_path / "own")
-    assert not np.array_equal(own, pictures(run, tmp_path / "none", "guidance=none")[0])
+    own, _ = sampled(run, tmp_path / "own")
+    assert not np.array_equal(own, sampled(run, tmp_path / "none", "guidance=none")[0])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_run_may_be_guided_in_training_too(classifier, train, tmp_path):
         (("guidance=classifier",), "guidance.classifier: must be given"),
         (
             ("guidance=autoguidance", "guidance.weaker={classifier}"),
-            "guidance.weaker: is {classifier}; allowed: the run of a model of pictures, and this is a classifier's",
+            "guidance.weaker: is {classifier}; allowed: the run of a model of images, and this is a classifier's",
         ),
         (
             ("guidance=autoguidance", "guidance.weaker={labelled}"),
@@ -100,11 +100,11 @@ def test_a_classifier_of_another_noise_process(classifier, train, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_classifier_is_no_model_of_pictures(classifier, tmp_path):
+def test_a_classifier_is_no_model_of_images(classifier, tmp_path):
     for command in (("sample",), ("evaluate", "likelihoods=[discrete_vlb]")):
         result = call(command[0], f"checkpoint={classifier}", f"out={tmp_path / 'out'}", *command[1:])
         assert result.status == 1
-        assert "holds a classifier (task=classifier); give one of a model of pictures" in result.err
+        assert "holds a classifier (task=classifier); give one of a model of images" in result.err
 
 
 def test_a_classifier_needs_labels(tmp_path):

@@ -8,15 +8,15 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def made(labelled, tmp_path_factory):
-    """Pictures of a run's own, which inversion must find the noise of."""
+    """Images of a run's own, which inversion must find the noise of."""
     out = tmp_path_factory.mktemp("made")
     result = call("sample", f"checkpoint={labelled}", f"out={out}", "num_samples=6", "sampler.steps=100")
     assert result.status == 0, result.err
     return out
 
 
-def invert(run, pictures, out, *overrides):
-    return call("sample", f"checkpoint={run}", f"invert={pictures}", f"out={out}", "thresholding=none", *overrides)
+def invert(run, images, out, *overrides):
+    return call("sample", f"checkpoint={run}", f"invert={images}", f"out={out}", "thresholding=none", *overrides)
 
 
 def arrays(file):
@@ -50,7 +50,7 @@ def test_batches_do_not_matter(labelled, made, tmp_path):
     np.testing.assert_allclose(b, a[:5], atol=1e-4)
 
 
-def test_other_labels_make_other_pictures(labelled, made, tmp_path):
+def test_other_labels_make_other_images(labelled, made, tmp_path):
     assert invert(labelled, made, tmp_path / "own", "sampler.steps=20").status == 0
     assert invert(labelled, made, tmp_path / "seven", "sampler.steps=20", "labels=7").status == 0
     own, seven = (arrays(tmp_path / name / "samples.npz") for name in ("own", "seven"))
@@ -65,7 +65,7 @@ def test_needs_a_sampler_that_can_go_back(labelled, made, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_needs_pictures_of_the_models_size(labelled, tmp_path):
+def test_needs_images_of_the_models_size(labelled, tmp_path):
     np.savez(tmp_path / "large.npz", arr_0=np.zeros((2, 16, 16, 1), np.uint8))
     result = invert(labelled, tmp_path / "large.npz", tmp_path / "out")
     assert result.status != 0
@@ -80,9 +80,7 @@ def test_trajectory_ends_in_the_samples(labelled, tmp_path):
     seen, samples = arrays(tmp_path / "trajectory.npz"), arrays(tmp_path / "samples.npz")
     assert seen["t"].tolist() == [1000, 800, 600, 400, 200]
     assert seen["x_t"].shape == seen["x"].shape == (5, 8, 8, 8, 1)
-    assert np.array_equal(seen["x"][-1], samples["arr_0"][:8]), "DDIM's last step is the predicted picture"
+    assert np.array_equal(seen["x"][-1], samples["arr_0"][:8]), "DDIM's last step is the predicted image"
     assert not np.array_equal(seen["x"][0], seen["x"][-1])
-    picture = Image.open(tmp_path / "trajectory.png")
-    assert picture.height / picture.width == pytest.approx(16 / 4, rel=0.05), (
-        "two rows a picture, three times and the end"
-    )
+    image = Image.open(tmp_path / "trajectory.png")
+    assert image.height / image.width == pytest.approx(16 / 4, rel=0.05), "two rows per image, three times and the end"

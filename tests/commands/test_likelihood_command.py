@@ -40,12 +40,12 @@ def report_of(folder):
 def test_from_training_to_a_number(labelled):
     result = evaluate(f"checkpoint={labelled}", *QUICK, "num_images=20", "seed=5")
     report = report_of(labelled)
-    assert set(report) == {"likelihoods", "settings", "pictures", "seed", "checkpoint", "trained_on", "step", "version"}
+    assert set(report) == {"likelihoods", "settings", "images", "seed", "checkpoint", "trained_on", "step", "version"}
     held = read_content(labelled)
-    assert (report["trained_on"], report["pictures"]["sha256"]) == (held.sha256, held.splits["test"].sha256)
-    assert report["pictures"]["number"] == 20
-    assert report["pictures"]["split"] == "test"
-    assert report["pictures"]["data"]["_target_"] == "langevin.data.digits.Digits"
+    assert (report["trained_on"], report["images"]["sha256"]) == (held.sha256, held.splits["test"].sha256)
+    assert report["images"]["number"] == 20
+    assert report["images"]["split"] == "test"
+    assert report["images"]["data"]["_target_"] == "langevin.data.digits.Digits"
     assert (report["seed"], report["step"]) == (5, 6)
     assert report["checkpoint"] == str(labelled / "checkpoints" / "last.ckpt")
     assert report["settings"]["discrete_vlb"]["num_times"] == 3
@@ -55,7 +55,7 @@ def test_from_training_to_a_number(labelled):
         assert bits == pytest.approx(sum(values.values()))
         assert f"{bits:.4f} bits/dim: " in next(line for line in result.out.splitlines() if line.startswith(name))
         assert len(terms) == (1000 if name == "discrete_vlb" else 0)
-        # 20 pictures have at most 60 random times, and all have the first.
+        # 20 images have at most 60 random times, and all have the first.
         assert 0 < sum(term is not None for term in terms[1:]) <= 60 or not terms
     assert str(labelled / "likelihood.json") in result.out
     assert "NaN" not in (labelled / "likelihood.json").read_text()
@@ -99,9 +99,9 @@ def test_the_ode(plain, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def folder_of_pictures(tmp_path_factory):
+def folder_of_images(tmp_path_factory):
     """Test digits as a folder of classes, which has no test split."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     images, labels = digits()
     for index in range(1500, 1560):
         path = folder / str(labels[index]) / f"{index}.png"
@@ -110,19 +110,19 @@ def folder_of_pictures(tmp_path_factory):
     return folder
 
 
-def test_other_data_and_the_training_split(labelled, folder_of_pictures, tmp_path):
+def test_other_data_and_the_training_split(labelled, folder_of_images, tmp_path):
     own = [f"out={tmp_path / 'own'}", "split=train", "num_images=60"]
     evaluate(f"checkpoint={labelled}", *QUICK, *own)
-    chosen = ("data=image_folder", f"data.path={folder_of_pictures}", "data.image_size=8", "data.channels=1")
+    chosen = ("data=image_folder", f"data.path={folder_of_images}", "data.image_size=8", "data.channels=1")
     evaluate(f"checkpoint={labelled}", *QUICK, *chosen, "split=train", f"out={tmp_path / 'other'}")
     reports = [report_of(tmp_path / name) for name in ("own", "other")]
-    assert [report["pictures"]["number"] for report in reports] == [60, 60]
-    assert reports[1]["pictures"]["data"]["path"] == str(folder_of_pictures)
+    assert [report["images"]["number"] for report in reports] == [60, 60]
+    assert reports[1]["images"]["data"]["path"] == str(folder_of_images)
     bits = [report["likelihoods"]["discrete_vlb"]["bits_per_dim"] for report in reports]
     assert bits[0] != pytest.approx(bits[1], rel=1e-6)
     missing = evaluate(f"checkpoint={labelled}", *QUICK, *chosen, status=1)
     assert (
-        "split=test: the data has no test pictures; allowed: split=train, or data=NAME with a test split" in missing.err
+        "split=test: the data has no test images; allowed: split=train, or data=NAME with a test split" in missing.err
     )
 
 
@@ -137,7 +137,7 @@ def test_other_data_and_the_training_split(labelled, folder_of_pictures, tmp_pat
         (["num_images=298"], "num_images is 298; allowed: at most 297, all of split=test, or null"),
         (["seed=-1"], "seed: is -1; allowed: a whole number, at least 0"),
         (["likelihoods.discrete_vlb.num_time=3"], "num_time: no such option (did you mean num_times?)"),
-        (["data.image_size=16"], "data: pictures of (channels, height, width) (1, 16, 16), but the model was trained"),
+        (["data.image_size=16"], "data: images of (channels, height, width) (1, 16, 16), but the model was trained"),
         (["data.image_siz=8"], "data.image_siz: no such option (did you mean image_size?)"),
         (["schedule.num_steps=5"], "schedule: no such option"),
     ],
@@ -171,7 +171,7 @@ def test_labels_where_the_model_is_told_them(labelled, tmp_path):
         Image.fromarray(image[..., 0]).save(folder / f"{index}.png")
     chosen = ("data=image_folder", f"data.path={folder}", "data.image_size=8", "data.channels=1", "split=train")
     result = evaluate(f"checkpoint={labelled}", *QUICK, *chosen, status=1)
-    assert "data: the model is told one of 10 classes, but the pictures have none" in result.err
+    assert "data: the model is told one of 10 classes, but the images have none" in result.err
 
 
 def test_a_schedule_without_steps(tmp_path):

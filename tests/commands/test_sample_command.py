@@ -16,7 +16,7 @@ from PIL import Image
 from langevin.checkpoint import RECORD
 from langevin.filling import filling
 from langevin.interrupt import STATUS
-from langevin.samplers.store import PictureStore
+from langevin.samplers.store import SampleStore
 
 
 def sample(checkpoint, out, *overrides, num_samples=6):
@@ -25,7 +25,7 @@ def sample(checkpoint, out, *overrides, num_samples=6):
     return result
 
 
-def pictures(checkpoint, out, *overrides, num_samples=6):
+def sampled(checkpoint, out, *overrides, num_samples=6):
     result = sample(checkpoint, out, *overrides, num_samples=num_samples)
     assert result.status == 0, result.err
     with np.load(out / "samples.npz") as file:
@@ -35,7 +35,7 @@ def pictures(checkpoint, out, *overrides, num_samples=6):
 def test_writes_what_is_promised(labelled, tmp_path):
     result = sample(labelled, tmp_path / "out", "png=true", num_samples=12)
     assert result.status == 0, result.err
-    assert "12 pictures of step 6" in result.out
+    assert "12 images of step 6" in result.out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["grid.png", "png", "samples.npz"]
     with np.load(tmp_path / "out" / "samples.npz", allow_pickle=False) as file:
         assert sorted(file.files) == ["arr_0", "arr_1", "record"]
@@ -57,7 +57,7 @@ def test_writes_what_is_promised(labelled, tmp_path):
 
 
 def test_an_unconditional_model_has_no_labels(plain, tmp_path):
-    assert pictures(plain, tmp_path).shape == (6, 8, 8, 1)
+    assert sampled(plain, tmp_path).shape == (6, 8, 8, 1)
     with np.load(tmp_path / "samples.npz") as file:
         assert sorted(file.files) == ["arr_0", "record"]
     assert not (tmp_path / "png").exists()
@@ -75,21 +75,21 @@ def test_goes_into_the_run_by_default(plain, tmp_path):
     assert (tmp_path / "alone" / "generated" / "samples.npz").is_file()
 
 
-def test_a_picture_depends_on_its_number_alone(labelled, tmp_path):
-    expected = pictures(labelled, tmp_path / "64", "batch_size=64", num_samples=8)
+def test_a_image_depends_on_its_number_alone(labelled, tmp_path):
+    expected = sampled(labelled, tmp_path / "64", "batch_size=64", num_samples=8)
     for size in (1, 3):
-        assert np.array_equal(pictures(labelled, tmp_path / f"{size}", f"batch_size={size}", num_samples=8), expected)
-    more = pictures(labelled, tmp_path / "more", "batch_size=5", num_samples=13)
+        assert np.array_equal(sampled(labelled, tmp_path / f"{size}", f"batch_size={size}", num_samples=8), expected)
+    more = sampled(labelled, tmp_path / "more", "batch_size=5", num_samples=13)
     assert np.array_equal(more[:8], expected)
     assert not np.array_equal(more[0], more[10]), "the same class, but other noise"
-    other = pictures(labelled, tmp_path / "other", "seed=1", num_samples=8)
+    other = sampled(labelled, tmp_path / "other", "seed=1", num_samples=8)
     assert not np.array_equal(other, expected)
 
 
 def test_labels(labelled, tmp_path):
     def made(*overrides):
         out = tmp_path / str(len(list(tmp_path.iterdir())))
-        images = pictures(labelled, out, *overrides)
+        images = sampled(labelled, out, *overrides)
         with np.load(out / "samples.npz") as file:
             return images, file["arr_1"].tolist()
 
@@ -144,13 +144,13 @@ def test_a_checkpoint_must_be_given():
 
 
 def test_the_runs_own_sampler_but_for_the_fields_that_are_set(plain, tmp_path):
-    own = pictures(plain, tmp_path / "own")
-    one = pictures(plain, tmp_path / "one", "sampler.steps=1")
+    own = sampled(plain, tmp_path / "own")
+    one = sampled(plain, tmp_path / "one", "sampler.steps=1")
     assert not np.array_equal(own, one)
-    assert np.array_equal(one, pictures(plain, tmp_path / "ddim", "sampler=ddim", "sampler.steps=1"))
-    assert np.array_equal(own, pictures(plain, tmp_path / "two", "sampler=ddim", "sampler.steps=2"))
-    assert not np.array_equal(own, pictures(plain, tmp_path / "grid", "grid=leading"))
-    ancestral = pictures(plain, tmp_path / "ancestral", "sampler=ancestral", "sampler.steps=2")
+    assert np.array_equal(one, sampled(plain, tmp_path / "ddim", "sampler=ddim", "sampler.steps=1"))
+    assert np.array_equal(own, sampled(plain, tmp_path / "two", "sampler=ddim", "sampler.steps=2"))
+    assert not np.array_equal(own, sampled(plain, tmp_path / "grid", "grid=leading"))
+    ancestral = sampled(plain, tmp_path / "ancestral", "sampler=ancestral", "sampler.steps=2")
     assert not np.array_equal(own, ancestral)
 
 
@@ -161,13 +161,13 @@ def test_guidance_can_be_chosen_and_taken_back(labelled, train, tmp_path):
         "guidance=classifier_free",
         "guidance.scale=4",
     )
-    without = pictures(labelled, tmp_path / "without")
-    steered = pictures(labelled, tmp_path / "steered", "guidance=classifier_free", "guidance.scale=4")
+    without = sampled(labelled, tmp_path / "without")
+    steered = sampled(labelled, tmp_path / "steered", "guidance=classifier_free", "guidance.scale=4")
     assert not np.array_equal(without, steered)
     # The two runs differ in nothing that trains them.
-    assert np.array_equal(pictures(guided, tmp_path / "own"), steered)
+    assert np.array_equal(sampled(guided, tmp_path / "own"), steered)
     for number, override in enumerate(("guidance=none", "guidance=null", "guidance.scale=1")):
-        assert np.array_equal(pictures(guided, tmp_path / str(number), override), without), override
+        assert np.array_equal(sampled(guided, tmp_path / str(number), override), without), override
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_guidance_can_be_chosen_and_taken_back(labelled, train, tmp_path):
     ids=str,
 )
 def test_an_earlier_samples_file_is_kept_unless_told_otherwise(labelled, tmp_path, overrides, line):
-    first = pictures(labelled, tmp_path)
+    first = sampled(labelled, tmp_path)
     before = (tmp_path / "samples.npz").read_bytes()
     result = sample(labelled, tmp_path, *overrides)
     assert result.status == 1
@@ -190,7 +190,7 @@ def test_an_earlier_samples_file_is_kept_unless_told_otherwise(labelled, tmp_pat
     assert line in result.err.splitlines()
     assert (tmp_path / "samples.npz").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.png", "samples.npz"]
-    assert not np.array_equal(pictures(labelled, tmp_path, *overrides, "overwrite=true"), first)
+    assert not np.array_equal(sampled(labelled, tmp_path, *overrides, "overwrite=true"), first)
 
 
 @pytest.mark.parametrize("content", ["nothing", "no record", "record"])
@@ -232,7 +232,7 @@ def test_what_is_done_is_not_made_again(plain, tmp_path, made):
 def test_two_at_once_are_refused(plain, tmp_path, made):
     """The second does nothing at all: what the first keeps on its way is still there."""
     out = tmp_path / "out"
-    kept = PictureStore(out, "sample", {"seed": 0})
+    kept = SampleStore(out, "sample", {"seed": 0})
     with filling(out):
         kept.put([0, 1], {"images": np.zeros((2, 1, 8, 8), np.uint8)})
         for options in ([], ["seed=1"], ["overwrite=true"]):
@@ -247,14 +247,14 @@ def test_two_at_once_are_refused(plain, tmp_path, made):
         assert kept.get([0, 1]) is not None
         assert not made
     kept.remove()
-    assert len(pictures(plain, out)) == 6
+    assert len(sampled(plain, out)) == 6
 
 
 def test_the_model_is_rebuilt_from_what_its_checkpoint_says(plain, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(plain, run)
     (run / "config.yaml").write_text("model: changed since\n")
-    assert np.array_equal(pictures(run, tmp_path / "a"), pictures(plain, tmp_path / "b"))
+    assert np.array_equal(sampled(run, tmp_path / "a"), sampled(plain, tmp_path / "b"))
 
 
 def rewritten(run, place, change):
@@ -275,7 +275,7 @@ def test_what_only_trained_a_model_need_not_be_installed(plain, tmp_path):
         config["an_old_option"] = 3
 
     path = rewritten(plain, tmp_path / "model.ckpt", change)
-    assert np.array_equal(pictures(path, tmp_path / "a"), pictures(plain, tmp_path / "b"))
+    assert np.array_equal(sampled(path, tmp_path / "a"), sampled(plain, tmp_path / "b"))
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_the_evil_checkpoint_is_one(tmp_path):
     assert (tmp_path / "executed").is_dir()
 
 
-def test_sampling_that_was_asked_to_stop_goes_on_to_the_same_pictures(labelled, tmp_path, monkeypatch, made):
+def test_sampling_that_was_asked_to_stop_goes_on_to_the_same_images(labelled, tmp_path, monkeypatch, made):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     options = [f"checkpoint={labelled}", "num_samples=40", "batch_size=2", "sampler.steps=40", "accelerator=cpu"]
     log = tmp_path / "log"

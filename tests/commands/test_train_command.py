@@ -53,10 +53,10 @@ def test_a_run_leaves_what_is_promised(tmp_path):
     assert [row["step"] for row in rows(run)] == ["1", "2"]
     assert all(0 < float(row["train/loss"]) < 100 for row in rows(run))
 
-    pictures = list((run / "samples").glob("*.png"))
-    assert [path.name for path in pictures] == ["samples_00000002.png"]
-    width, height = Image.open(pictures[0]).size
-    assert width > 3 * height  # four pictures beside each other
+    images = list((run / "samples").glob("*.png"))
+    assert [path.name for path in images] == ["samples_00000002.png"]
+    width, height = Image.open(images[0]).size
+    assert width > 3 * height  # four images beside each other
 
 
 def test_a_run_that_is_done_says_so_and_touches_nothing(tmp_path):

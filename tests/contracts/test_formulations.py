@@ -1,4 +1,4 @@
-"""Every formulation goes with the digits: no mistakes, and two steps of training with its own sampler's pictures."""
+"""Every formulation goes with the digits: no mistakes, and two steps of training with its own sampler's images."""
 
 import csv
 
@@ -54,7 +54,7 @@ def test_a_task_goes_with_it(task, name):
 
 
 @pytest.mark.parametrize("name", options("formulation"))
-def test_trains_and_makes_pictures(name, tmp_path):
+def test_trains_and_makes_images(name, tmp_path):
     result = call("train", DIGITS, f"formulation={name}", *SMALL, f"output_dir={tmp_path}", "name=run")
     assert result.status == 0, result.err
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:

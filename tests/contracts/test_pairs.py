@@ -46,7 +46,7 @@ def base():
 
 
 @functools.cache
-def pictures():
+def made_images():
     images, _ = digits()
     return from_uint8(torch.from_numpy(images[:16]).permute(0, 3, 1, 2))
 
@@ -78,9 +78,9 @@ def takes_a_step(schedule, parameterization, variance, objective, time_sampler):
     The times are those that the time sampler draws, and both ends of the clock.
     """
     denoiser = Denoiser(Small(variance.channels(1)), schedule, parameterization, variance)
-    t, importance = time_sampler.sample(len(pictures()), schedule, torch.Generator())
+    t, importance = time_sampler.sample(len(made_images()), schedule, torch.Generator())
     t[0], t[1] = schedule.t_min, schedule.t_max
-    loss = objective(denoiser, pictures(), None, t, torch.randn_like(pictures()))["loss"]
+    loss = objective(denoiser, made_images(), None, t, torch.randn_like(made_images()))["loss"]
     (importance * loss).mean().backward()
     gradient = torch.cat([weight.grad.flatten() for weight in denoiser.network.parameters()])
     torch.optim.SGD(denoiser.network.parameters(), lr=1e-3).step()

@@ -1,4 +1,4 @@
-"""Every sampler, grid, thresholding and guidance makes pictures."""
+"""Every sampler, grid, thresholding and guidance makes images."""
 
 import functools
 
@@ -53,18 +53,18 @@ def chosen(beta_end=0.02, **choices):
     return cfg
 
 
-def pictures(cfg, model):
-    """Pictures (6, 1, 8, 8), before rounding."""
+def sampled(cfg, model):
+    """Images (6, 1, 8, 8), before rounding."""
     guided = model if cfg.guidance is None else Guided(model, make(cfg, "guidance", **loaders(cfg)))
     noise = ImageNoise(0, range(6), FACTS.shape)
     return make_sampler(cfg)(guided, noise, {"label": torch.arange(6)})
 
 
 @pytest.mark.parametrize(("sampler", "grid", "guidance"), in_turn("sampler", "grid", "guidance", rounds=2))
-def test_makes_finite_pictures(sampler, grid, guidance):
+def test_makes_finite_images(sampler, grid, guidance):
     cfg = chosen(sampler=sampler, grid=grid, guidance=guidance, thresholding="static")
     assert mistakes_in(cfg) == []
-    images = pictures(cfg, denoiser())
+    images = sampled(cfg, denoiser())
     assert images.shape == (6, 1, 8, 8)
     assert images.isfinite().all()
     assert images.abs().max() < 2, "in range, but for what a multistep method extrapolates"
@@ -77,16 +77,16 @@ def test_makes_finite_pictures(sampler, grid, guidance):
 
 
 @pytest.mark.parametrize("thresholding", options("thresholding"))
-def test_thresholding_keeps_pictures_in_range(thresholding):
-    images = pictures(chosen(sampler="ddim", thresholding=thresholding), denoiser())
+def test_thresholding_keeps_images_in_range(thresholding):
+    images = sampled(chosen(sampler="ddim", thresholding=thresholding), denoiser())
     assert images.isfinite().all()
     assert (images.abs().max() <= 1) == (thresholding != "none")
 
 
 @pytest.mark.parametrize("option", options("guidance"))
 def test_guidance_steers(option):
-    # Little noise, so that the pictures are not all clamped.
-    guided, plain = (pictures(chosen(2e-3, guidance=name), denoiser(2e-3)) for name in (option, "none"))
+    # Little noise, so that the images are not all clamped.
+    guided, plain = (sampled(chosen(2e-3, guidance=name), denoiser(2e-3)) for name in (option, "none"))
     difference = (guided - plain).abs().max()
     assert difference == 0 if option == "none" else difference > 1e-3
 

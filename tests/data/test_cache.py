@@ -17,7 +17,7 @@ from filelock import FileLock
 from langevin import interrupt
 from langevin.data.cache import CachedImages, default_cache_dir, open_or_build, resolve_cache_dir
 from langevin.data.image_folder import ImageFolder
-from langevin.data.pictures import ArrayPictures, SquareTransform
+from langevin.data.images import ArrayImages, SquareTransform
 from langevin.data.source import ImageSet
 from langevin.errors import UserError
 
@@ -27,7 +27,7 @@ NAMES = ("a", "b", "c", "d")
 
 
 def image_set():
-    return ImageSet(ArrayPictures(ARRAY), LABELS, NAMES)
+    return ImageSet(ArrayImages(ARRAY), LABELS, NAMES)
 
 
 def build(folder, load=image_set, fingerprint="1"):
@@ -51,7 +51,7 @@ def test_pixels_labels_and_names_come_back(tmp_path):
 
 
 def test_unlabelled(tmp_path):
-    cache = build(tmp_path, lambda: ImageSet(ArrayPictures(ARRAY)))
+    cache = build(tmp_path, lambda: ImageSet(ArrayImages(ARRAY)))
     assert (cache.labels == -1).all()
     assert cache.class_names is None
 
@@ -164,7 +164,7 @@ def test_what_remains_must_be_of_every_class(tmp_path, write, pixels):
 
 
 def test_a_fault_of_the_disk_is_no_broken_image(tmp_path):
-    class Faulty(ArrayPictures):
+    class Faulty(ArrayImages):
         def open(self, index):
             if index == 7:
                 raise OSError(errno.EIO, "Input/output error")
@@ -210,7 +210,7 @@ def test_a_cache_dir_that_cannot_be_made(tmp_path):
         build(tmp_path / "file")
 
 
-class Counted(ArrayPictures):
+class Counted(ArrayImages):
     """Notes which images are decoded, and asks this process to stop at the first of the last chunk."""
 
     def open(self, index):
@@ -273,12 +273,12 @@ def test_the_digest_is_of_what_is_stored(tmp_path, monkeypatch):
     pixel[149, 5, 5, 2] ^= 1
     order = np.arange(150)[::-1]
     others = [
-        ImageSet(ArrayPictures(pixel), LABELS, NAMES),
-        ImageSet(ArrayPictures(ARRAY[order]), LABELS[order], NAMES),
-        ImageSet(ArrayPictures(ARRAY[:149]), LABELS[:149], NAMES),
-        ImageSet(ArrayPictures(ARRAY), np.roll(LABELS, 1), NAMES),
-        ImageSet(ArrayPictures(ARRAY), LABELS, ("a", "b", "c", "e")),
-        ImageSet(ArrayPictures(ARRAY)),
+        ImageSet(ArrayImages(pixel), LABELS, NAMES),
+        ImageSet(ArrayImages(ARRAY[order]), LABELS[order], NAMES),
+        ImageSet(ArrayImages(ARRAY[:149]), LABELS[:149], NAMES),
+        ImageSet(ArrayImages(ARRAY), np.roll(LABELS, 1), NAMES),
+        ImageSet(ArrayImages(ARRAY), LABELS, ("a", "b", "c", "e")),
+        ImageSet(ArrayImages(ARRAY)),
     ]
     digests = {build(tmp_path, others.pop, fingerprint=str(number)).digest for number in range(3, 9)}
     assert len(digests | {one}) == 7
@@ -304,11 +304,11 @@ def test_an_older_cache_is_given_its_digest(tmp_path, writable, monkeypatch):
 SLOW = """
     import sys, time
     from pathlib import Path
-    from langevin.data.pictures import ArrayPictures
+    from langevin.data.images import ArrayImages
     from langevin.data.source import ImageSet
     from test_cache import ARRAY, LABELS, NAMES, build
 
-    class Slow(ArrayPictures):
+    class Slow(ArrayImages):
         def open(self, index):
             time.sleep({seconds})
             return super().open(index)

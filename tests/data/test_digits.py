@@ -4,7 +4,7 @@ from sklearn.datasets import load_digits
 
 from langevin.data.cache import open_or_build
 from langevin.data.digits import Digits
-from langevin.data.pictures import SquareTransform
+from langevin.data.images import SquareTransform
 
 
 def cached(source, split, cache_dir):

@@ -127,7 +127,7 @@ def test_links_that_lead_nowhere(write, pixels, tmp_path):
     source = ImageFolder(path, image_size=10)
     source.check()
     with pytest.raises(FileNotFoundError):
-        source.load("train").pictures.open(1)
+        source.load("train").lazy_images.open(1)
     (tmp_path / "images" / "eel").symlink_to("gone")
     with pytest.raises(UserError, match="the link eel leads nowhere"):
         ImageFolder(path, image_size=10).check()
@@ -151,17 +151,17 @@ def test_formats_at_any_depth_and_in_any_case(either, pixels):
         f"a/b/c/{suffix}.{suffix}": array
         for suffix in ("png", "PNG", "jpg", "JPEG", "webp", "bmp", "gif", "tif", "TIFF")
     }
-    pictures = ImageFolder(either(files), image_size=10).load("train").pictures
-    assert len(pictures) == 9
+    lazy_images = ImageFolder(either(files), image_size=10).load("train").lazy_images
+    assert len(lazy_images) == 9
     for index in range(9):
-        difference = np.asarray(pictures.open(index).convert("RGB")).astype(int) - array
-        exact = pictures.files[index].lower().endswith(("png", "bmp", "tif", "tiff"))
+        difference = np.asarray(lazy_images.open(index).convert("RGB")).astype(int) - array
+        exact = lazy_images.files[index].lower().endswith(("png", "bmp", "tif", "tiff"))
         assert np.abs(difference).mean() < (0.1 if exact else 12)
 
 
 def test_hidden_files_are_no_images(either, pixels):
     files = {"a.png": pixels(0), ".b.png": pixels(1), "__MACOSX/._a.png": b"junk", ".trash/c.png": pixels(1)}
-    assert len(ImageFolder(either(files), image_size=10).load("train").pictures) == 1
+    assert len(ImageFolder(either(files), image_size=10).load("train").lazy_images) == 1
 
 
 def test_folder_zip_and_tar_are_alike(write, pixels, tmp_path):
@@ -172,8 +172,8 @@ def test_folder_zip_and_tar_are_alike(write, pixels, tmp_path):
         archive.add(folder, ".")
     for path in (folder, write(files, "images.zip"), tar):
         assert labels_of(path) == ([0, 1], ("cat", "dog"))
-        pictures = ImageFolder(path, image_size=10).load("train").pictures
-        np.testing.assert_array_equal(np.asarray(pictures.open(1)), pixels(1))
+        lazy_images = ImageFolder(path, image_size=10).load("train").lazy_images
+        np.testing.assert_array_equal(np.asarray(lazy_images.open(1)), pixels(1))
 
 
 def test_linked_class_folders_are_followed(write, pixels, tmp_path):
@@ -242,11 +242,11 @@ def test_bad_sizes_and_channels():
 def test_the_shared_cifar_zip(shared):
     path = str(shared("cifar10-test.zip"))
     image_set = ImageFolder(path, image_size=32).load("train")
-    assert len(image_set.pictures) == 10_000
+    assert len(image_set.lazy_images) == 10_000
     assert image_set.class_names[:2] == ("airplane", "automobile")
     np.testing.assert_array_equal(np.bincount(image_set.labels), [1000] * 10)
     with zipfile.ZipFile(path) as archive:
         want = Image.open(io.BytesIO(archive.read("cat/0007.jpg")))
-    index = image_set.pictures.files.index("cat/0007.jpg")
+    index = image_set.lazy_images.files.index("cat/0007.jpg")
     assert image_set.class_names[image_set.labels[index]] == "cat"
-    np.testing.assert_array_equal(np.asarray(image_set.pictures.open(index)), np.asarray(want))
+    np.testing.assert_array_equal(np.asarray(image_set.lazy_images.open(index)), np.asarray(want))

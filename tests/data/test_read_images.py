@@ -113,7 +113,7 @@ def test_in_colour_if_any_image_is(write, pixels, grey):
 def test_a_cache_of_grey_images_is_not_looked_through_again(write, pixels, monkeypatch):
     path = write({f"{index}.png": pixels(index)[..., 0].copy() for index in range(3)})
     assert read_images(path)[0].shape == (3, 10, 10, 1)
-    monkeypatch.setattr(read_images_module, "_any_in_color", lambda pictures: pytest.fail("read a second time"))
+    monkeypatch.setattr(read_images_module, "_any_in_color", lambda lazy_images: pytest.fail("read a second time"))
     assert read_images(path)[0].shape == (3, 10, 10, 1)
 
 

@@ -142,7 +142,7 @@ def test_the_shared_tar(shared):
     source.check()
     assert source.splits() == ("train",)
     cars = source.load("train")
-    assert len(cars.pictures) == 8144
+    assert len(cars.lazy_images) == 8144
     assert len(cars.class_names) == 196
     assert set(cars.labels) == set(range(196))
     with tarfile.open(path) as tar:
@@ -152,5 +152,5 @@ def test_the_shared_tar(shared):
 
         row = loadmat(read("devkit/cars_train_annos.mat"))["annotations"][0, 41]
         image = Image.open(read(f"cars_train/{row['fname'].item()}"))
-    np.testing.assert_array_equal(np.asarray(cars.pictures.open(41)), np.asarray(image))
+    np.testing.assert_array_equal(np.asarray(cars.lazy_images.open(41)), np.asarray(image))
     assert cars.labels[41] == row["class"].item() - 1

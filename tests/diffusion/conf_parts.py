@@ -25,7 +25,7 @@ from langevin.errors import UserError
 MANY, FEW = 1000, 40
 BETAS = [0.01 * step for step in range(1, 41)]
 IMAGE_SIZE = 160
-"""The side of the pictures, for the rescaling that asks for it: 2.5 times its reference."""
+"""The side of the images, for the rescaling that asks for it: 2.5 times its reference."""
 
 
 def component(group: str, option: str):

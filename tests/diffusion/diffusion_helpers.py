@@ -14,7 +14,7 @@ def normal(*shape: int, seed: int = 0, dtype=torch.float64) -> Tensor:
 
 
 def wide(coefficient: Tensor) -> Tensor:
-    """A number a picture, ready to multiply the pictures."""
+    """A number per image, ready to multiply the images."""
     return coefficient.reshape(-1, 1, 1, 1)
 
 

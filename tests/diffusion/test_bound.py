@@ -1,4 +1,4 @@
-"""The bound's terms against numerical integration and closed forms, on pictures of one pixel."""
+"""The bound's terms against numerical integration and closed forms, on images of one pixel."""
 
 import math
 
@@ -96,7 +96,7 @@ def test_the_priors_term_is_the_divergence_at_the_last_time():
     q = Normal(BAR[3] ** 0.5 * x, math.sqrt(1 - BAR[3]))
     theirs = kl_divergence(q, Normal(torch.zeros_like(x), 1.0)).flatten()
     torch.testing.assert_close(prior_term(BetaSchedule(torch.from_numpy(BETAS)), x), theirs, rtol=1e-12, atol=0)
-    # alpha = 1: the sampler starts from N(0, sigma_max^2), which does not know where the picture lies.
+    # alpha = 1: the sampler starts from N(0, sigma_max^2), which does not know where the image lies.
     torch.testing.assert_close(prior_term(EDM(sigma_max=5.0), x), x.square().flatten() / 50, rtol=1e-12, atol=0)
     assert prior_term(Flow(), x).tolist() == [0, 0]
 
@@ -119,7 +119,7 @@ class Model:
         self.variance = variance
 
     @staticmethod
-    def picture(x_t, t):
+    def image(x_t, t):
         return np.tanh(0.8 * x_t + 0.1 * t)
 
     @staticmethod
@@ -128,7 +128,7 @@ class Model:
         return 0.5 + 0.3 * np.sin(x_t + t)
 
     def __call__(self, x_t, t, cond=None):
-        x = torch.from_numpy(self.picture(x_t.numpy(), t.reshape(-1, 1, 1, 1).numpy()))
+        x = torch.from_numpy(self.image(x_t.numpy(), t.reshape(-1, 1, 1, 1).numpy()))
         output = 2 * torch.from_numpy(self.fraction(x_t.numpy(), t.reshape(-1, 1, 1, 1).numpy())) - 1
         return Prediction(x, eps_from_x(x, x_t, self.schedule(t)), x, output if self.variance.learned else None)
 
@@ -143,10 +143,10 @@ class Model:
         return f * np.log(large) + (1 - f) * np.log(small)
 
     def mean(self, x_t, t):
-        """Of p(x_{t-1} | x_t). DDPM, equation 7, at the predicted picture."""
+        """Of p(x_{t-1} | x_t). DDPM, equation 7, at the predicted image."""
         alpha, before, now = 1 - BETAS[t - 1], BAR[t - 1], BAR[t]
         of_x, of_x_t = math.sqrt(before) * BETAS[t - 1] / (1 - now), math.sqrt(alpha) * (1 - before) / (1 - now)
-        return of_x * self.picture(x_t, t) + of_x_t * x_t
+        return of_x * self.image(x_t, t) + of_x_t * x_t
 
 
 VARIANCES = [FixedSmall(), FixedLarge(), LearnedRange()]
@@ -155,7 +155,7 @@ STEP = GRID[1] - GRID[0]
 
 
 def terms(model, t, x_t):
-    """Our term of the step from t to t - 1 at each of the noisy pictures (N,)."""
+    """Our term of the step from t to t - 1 at each of the noisy images (N,)."""
     t = times(*[t] * len(x_t))
     x_t = torch.from_numpy(x_t).reshape(-1, 1, 1, 1)
     return step_term(model, model(x_t, t), torch.full_like(x_t, X), t - 1, t).numpy()
@@ -178,8 +178,8 @@ def test_a_step_is_the_integral_of_its_divergence(variance, t):
 def test_the_last_step_is_the_decoder(variance):
     model, x_1 = Model(variance), np.array([-1.3, 0.0, 0.4, 2.0])
     expected = [
-        reference_nll(X, float(model.picture(z, 1)), float(model.log_variance(z, 1))) for z in x_1
-    ]  # at t = 1 the posterior's mean is the picture itself
+        reference_nll(X, float(model.image(z, 1)), float(model.log_variance(z, 1))) for z in x_1
+    ]  # at t = 1 the posterior's mean is the image itself
     np.testing.assert_allclose(terms(model, 1, x_1), expected, rtol=1e-9)
 
 
@@ -197,7 +197,7 @@ def test_the_terms_add_up_to_the_negative_elbo(variance):
         log_p = log_p - 0.5 * (
             (before - model.mean(now, t)) ** 2 * np.exp(-log_variance) + log_variance + math.log(2 * math.pi)
         )
-    decoded = [-reference_nll(X, float(model.picture(z, 1)), float(model.log_variance(z, 1))) for z in GRID]
+    decoded = [-reference_nll(X, float(model.image(z, 1)), float(model.log_variance(z, 1))) for z in GRID]
     log_p = log_p + np.array(decoded)[:, None, None]
     elbo = (forward * (log_q - log_p)).sum() * STEP**3
 
@@ -207,7 +207,7 @@ def test_the_terms_add_up_to_the_negative_elbo(variance):
     assert ours == pytest.approx(elbo, rel=1e-8)
 
 
-def test_terms_are_means_over_the_pictures_values():
+def test_terms_are_means_over_the_images_values():
     model, t = Model(FixedLarge()), times(1.0, 3.0)
     generator = torch.Generator().manual_seed(0)
     x_t = torch.randn(2, 2, 2, 3, generator=generator, dtype=torch.float64)

@@ -46,7 +46,7 @@ class Odd(Parameterization):
     ],
     ids=["linear", "cosine", "flow", "edm"],
 )
-def test_picture_and_noise_come_back_from_any_mixture(schedule, t):
+def test_image_and_noise_come_back_from_any_mixture(schedule, t):
     parameterization = Odd()
     x, eps = normal(4, 2, 3, 3, seed=1), normal(4, 2, 3, 3, seed=2)
     level, (a, b) = schedule(t), parameterization.mix(schedule, t)
@@ -62,7 +62,7 @@ def test_picture_and_noise_come_back_from_any_mixture(schedule, t):
 
 
 @pytest.mark.parametrize(("parameterization", "name"), [(Eps(), "epsilon"), (V(), "v_prediction"), (X(), "sample")])
-def test_predicted_picture_equals_diffusers(parameterization, name):
+def test_predicted_image_equals_diffusers(parameterization, name):
     theirs = DDPMScheduler(prediction_type=name, clip_sample=False)
     x_t, output = normal(2, 3, 4, 4, seed=1, dtype=torch.float32), normal(2, 3, 4, 4, seed=2, dtype=torch.float32)
     for index in (0, 10, 500, 999):
@@ -83,7 +83,7 @@ def test_network_is_told_ddpms_index():
     assert network.asked[0][1].dtype == torch.float32
 
 
-def test_one_time_for_all_equals_a_time_a_picture():
+def test_one_time_for_all_equals_a_time_a_image():
     denoiser = Denoiser(TinyNetwork(), Linear(), Eps(), FixedSmall())
     x_t = normal(3, 2, 4, 4)
     one, each = denoiser(x_t, torch.tensor(70.0, dtype=torch.float64)), denoiser(x_t, times(70.0, 70.0, 70.0))

@@ -55,8 +55,8 @@ class Emulator(nn.Module):
             t = self.t[(known - noise).abs().argmin()]
             level, (a, b) = self.schedule(t), self.parameterization.mix(self.schedule, t)
             x_t = shown / self.parameterization.c_in(level)
-            picture = exact(x_t / level.alpha, level.ratio)
-            output.append(a * picture + b * (x_t - level.alpha * picture) / level.sigma)
+            image = exact(x_t / level.alpha, level.ratio)
+            output.append(a * image + b * (x_t - level.alpha * image) / level.sigma)
         return torch.stack(output)
 
 
@@ -73,14 +73,14 @@ def falling(schedule) -> Tensor:
 
 
 def path(denoiser, start: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """DDIM's way along the times `t` from x_t / alpha = `start`: x_t / alpha at each, and each predicted picture."""
-    pictures: list[Tensor] = []
-    predictor = Predictor(denoiser, t, on_prediction=lambda x_t, t, prediction: pictures.append(prediction.x))
+    """DDIM's way along the times `t` from x_t / alpha = `start`: x_t / alpha at each, and each predicted image."""
+    images: list[Tensor] = []
+    predictor = Predictor(denoiser, t, on_prediction=lambda x_t, t, prediction: images.append(prediction.x))
     alpha, places = denoiser.schedule(t).alpha, [start]
     for index, (now, then) in enumerate(pairwise(t)):
         x, _ = DDIM(Trailing(), steps=None).step(predictor, alpha[index] * places[-1], now, then, None, no_noise)
         places.append(x / alpha[index + 1])
-    return torch.stack(places), torch.stack(pictures)
+    return torch.stack(places), torch.stack(images)
 
 
 def assert_it_is_d(schedule, parameterization) -> None:
@@ -93,14 +93,14 @@ def assert_it_is_d(schedule, parameterization) -> None:
     ours = denoiser(wide(schedule(t[:-1]).alpha) * z, t[:-1]).x
     torch.testing.assert_close(ours, direct, rtol=0, atol=1e-10)
 
-    places, pictures = [z[:1]], []
+    places, images = [z[:1]], []
     for r, following in pairwise(ratio):
-        pictures.append(exact(places[-1], r))
+        images.append(exact(places[-1], r))
         # Song et al. 2021, equation 13: x_t / alpha moves along eps as sigma / alpha does.
-        places.append(places[-1] + (following - r) * (places[-1] - pictures[-1]) / r)
+        places.append(places[-1] + (following - r) * (places[-1] - images[-1]) / r)
     seen, predicted = path(denoiser, z[:1], t)
     torch.testing.assert_close(seen, torch.stack(places), rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(predicted, torch.stack(pictures), rtol=0, atol=1e-10)
+    torch.testing.assert_close(predicted, torch.stack(images), rtol=0, atol=1e-10)
 
 
 TOGETHER = [(n, o) for n, s in PLAIN.items() for o, p in PARAMETERIZATIONS.items() if go_together(p, s)]
@@ -152,7 +152,7 @@ def test_one_network_is_one_model_on_every_schedule(name):
         # T steps against continuous time.
         (VP(1000), VP(), lambda t: t / 1000),
         (Sigmoid(40), Sigmoid(), lambda t: t / 40),
-        # A larger picture is one with less noise.
+        # A larger image is one with less noise.
         (ResolutionShift(edm.EDM(), 160, 64), edm.EDM(), lambda t: 2.5 * t),
         (ResolutionShift(VP(), 160, 64), VP(), lambda t: VP().time_of(2.5 * VP()(t).ratio)),
         # Less signal is more noise.

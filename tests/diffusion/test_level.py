@@ -15,24 +15,24 @@ def test_ratios():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_coefficient_a_picture_multiplies_that_picture(dtype):
-    pictures = torch.arange(2 * 3 * 4 * 5, dtype=dtype).reshape(2, 3, 4, 5)
-    product = like(times(2.0, -3.0), pictures) * pictures
+def test_a_coefficient_a_image_multiplies_that_image(dtype):
+    images = torch.arange(2 * 3 * 4 * 5, dtype=dtype).reshape(2, 3, 4, 5)
+    product = like(times(2.0, -3.0), images) * images
     assert product.dtype == dtype
-    assert torch.equal(product[0], 2 * pictures[0])
-    assert torch.equal(product[1], -3 * pictures[1])
+    assert torch.equal(product[0], 2 * images[0])
+    assert torch.equal(product[1], -3 * images[1])
 
 
 def test_one_coefficient_multiplies_all():
-    pictures = torch.arange(24.0).reshape(2, 3, 2, 2)
-    assert torch.equal(like(torch.tensor(0.5, dtype=torch.float64), pictures) * pictures, 0.5 * pictures)
+    images = torch.arange(24.0).reshape(2, 3, 2, 2)
+    assert torch.equal(like(torch.tensor(0.5, dtype=torch.float64), images) * images, 0.5 * images)
 
 
 def test_a_coefficient_a_pixel_multiplies_that_pixel():
-    pictures = torch.arange(24.0).reshape(2, 3, 2, 2)
+    images = torch.arange(24.0).reshape(2, 3, 2, 2)
     coefficient = torch.linspace(0, 1, 24, dtype=torch.float64).reshape(2, 3, 2, 2)
-    product = like(coefficient, pictures) * pictures
-    assert product.shape == pictures.shape
+    product = like(coefficient, images) * images
+    assert product.shape == images.shape
     assert product[1, 2, 0, 1].item() == pytest.approx(21 * 21 / 23)
 
 

@@ -43,7 +43,7 @@ def test_it_gives_log_probabilities():
     torch.testing.assert_close(probabilities, torch.tensor([0.25, 0.75], dtype=torch.float64).expand(4, 2))
 
 
-def test_cross_entropy_of_noisy_pictures():
+def test_cross_entropy_of_noisy_images():
     network = Seen([0.0, 2.0, -1.0])
     t, labels = torch.tensor([1.0, 300.0, 700.0, 1000.0], dtype=torch.float64), torch.tensor([0, 1, 2, 1])
     eps = torch.randn(X.shape, generator=torch.Generator().manual_seed(3), dtype=X.dtype)
@@ -67,7 +67,7 @@ def test_another_network_in_its_place():
 
 
 @pytest.mark.parametrize("t", [torch.tensor(5.0), torch.tensor([5.0, 9.0, 1.0, 1000.0])])
-def test_one_time_or_one_a_picture(t):
+def test_one_time_or_one_a_image(t):
     network = Seen([0.0, 1.0])
     assert NoisyClassifier(network, Linear(), Eps())(X, t.double()).shape == (4, 2)
     assert network.c_noise.tolist() == (t - 1).expand(4).tolist()

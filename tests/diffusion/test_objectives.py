@@ -28,7 +28,7 @@ WEIGHTS = UnitEps()
 
 
 class Constant(nn.Module):
-    """Says the same of every picture."""
+    """Says the same of every image."""
 
     def __init__(self, value) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class TwoHeads(nn.Module):
         return torch.cat([self.mean(x, c_noise), self.variance(x, c_noise)], 1)
 
 
-def pictures(n=1, dtype=torch.float64):
+def images(n=1, dtype=torch.float64):
     levels = torch.randint(256, (n, 2, 3, 3), generator=torch.Generator().manual_seed(3))
     return (levels.double() * 2 / 255 - 1).to(dtype)
 
@@ -68,7 +68,7 @@ def two_headed(parameterization=None, schedule=None):
 
 @pytest.mark.parametrize("large", [False, True])
 def test_the_mean_over_all_times_is_the_bound(large):
-    """In closed form, for a model that predicts one and the same picture, so that the noise plays no part."""
+    """In closed form, for a model that predicts one and the same image, so that the noise plays no part."""
     value, levels = 0.25, torch.arange(154, 166, dtype=torch.float64)
     x = (levels * 2 / 255 - 1).reshape(1, 2, 2, 3)
     model = Denoiser(Constant([value, value]), Linear(T, rescale=False), X(), FixedLarge() if large else FixedSmall())
@@ -91,7 +91,7 @@ def test_the_mean_over_all_times_is_the_bound(large):
 
 @pytest.mark.parametrize("schedule", [Linear(T, rescale=False), Cosine(T), Flow(T)], ids=lambda s: type(s).__name__)
 def test_a_loss_is_t_terms_in_bits(schedule):
-    model, x, t = two_headed(V(), schedule), pictures(4), times(1.0, 2.0, 11.0, T)
+    model, x, t = two_headed(V(), schedule), images(4), times(1.0, 2.0, 11.0, T)
     x_t = combine(*[part for pair in zip(schedule(t), (x, noise(x)), strict=True) for part in pair])
     expected = T * step_term(model, model(x_t, t), x, t - 1, t) / math.log(2)
     assert (expected > 0).all()
@@ -100,7 +100,7 @@ def test_a_loss_is_t_terms_in_bits(schedule):
 
 def gradients(objective, t):
     model = two_headed()
-    terms = evaluate(objective, model, pictures(len(t)), t)
+    terms = evaluate(objective, model, images(len(t)), t)
     terms["loss"].mean().backward()
     heads = {"mean": model.network.mean.weight.grad, "variance": model.network.variance.weight.grad}
     return terms, {name: torch.zeros_like(heads["mean"]) if grad is None else grad for name, grad in heads.items()}
@@ -139,7 +139,7 @@ def test_gradients_are_finite_in_float32_at_every_time(objective, schedule, valu
     t = torch.cat([t, times(steps)])
     network = Constant([value, -value, 0.3, -0.9]).float()
     model = Denoiser(network, schedule, V(), LearnedRange())
-    x = pictures(len(t), torch.float32)
+    x = images(len(t), torch.float32)
     x[0], x[1:2] = 1.0, -1.0
     loss = evaluate(objective, model, x, t)["loss"]
     assert loss.isfinite().all()

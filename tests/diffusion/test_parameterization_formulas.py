@@ -138,7 +138,7 @@ def test_flow_is_the_velocity_of_x_t(schedule):
     torch.testing.assert_close(wide(a) * x + wide(b) * eps, velocity, rtol=1e-11, atol=1e-13)
 
 
-def test_flow_on_straight_lines_is_the_noise_less_the_picture():
+def test_flow_on_straight_lines_is_the_noise_less_the_image():
     a, b = Flow().mix(flow.Flow(), times(0.01, 0.5, 1.0))
     assert (a.tolist(), b.tolist()) == ([-1] * 3, [1] * 3)
 
@@ -163,7 +163,7 @@ def test_posterior_mean_is_ddpms_mu_tilde(schedule):
 
 
 def test_posterior_mean_is_where_diffusers_steps_to():
-    # A step of DDPM's from the true picture, less the noise it adds (which it does not at its index 0).
+    # A step of DDPM's from the true image, less the noise it adds (which it does not at its index 0).
     theirs = DDPMScheduler(prediction_type="sample", clip_sample=False, variance_type="fixed_small")
     theirs.alphas_cumprod = torch.from_numpy(np.cumprod(1 - linear_betas(1000)))
     theirs.one = torch.tensor(1.0, dtype=torch.float64)
@@ -180,7 +180,7 @@ def test_posterior_mean_is_where_diffusers_steps_to():
 
 
 @pytest.mark.parametrize("schedule", [Reciprocal(1000), Linear(), Linear(40)])
-def test_posterior_shift_is_the_means_distance_from_the_faded_picture(schedule):
+def test_posterior_shift_is_the_means_distance_from_the_faded_image(schedule):
     t = torch.arange(1, schedule.num_steps + 1, dtype=torch.float64)
     alpha, sigma = schedule(t)
     x, eps = normal(len(t), seed=1), normal(len(t), seed=2)

@@ -118,7 +118,7 @@ def test_stepping_to_the_data_leaves_no_doubt():
     assert posterior_mean(times(0.3), times(1.2), schedule, s, t).item() == pytest.approx(0.3, abs=1e-15)
 
 
-def test_stepping_from_pure_noise_keeps_only_the_picture():
+def test_stepping_from_pure_noise_keeps_only_the_image():
     s, t = times(0.6), times(1.0)  # Flow has no signal at 1
     assert posterior_mean(times(0.3), times(1.2), Flow(), s, t).item() == pytest.approx(0.4 * 0.3)
     assert transition(Flow(), s, t).posterior_variance.item() == pytest.approx(0.36)

@@ -32,7 +32,7 @@ OBJECTIVES = {"l2": Simple, "l1": L1, "huber": Huber}
 
 
 class Otherwise(nn.Module):
-    """A network that says of a picture what an eps network says, told as a parameterization's mixture a x + b eps."""
+    """A network that says of an image what an eps network says, told as a parameterization's mixture a x + b eps."""
 
     def __init__(self, parameterization, schedule, t) -> None:
         super().__init__()
@@ -47,18 +47,18 @@ class Otherwise(nn.Module):
         return a * (x_t - sigma * eps) / alpha + b * eps
 
 
-def pictures(dtype=torch.float64):
+def images(dtype=torch.float64):
     x = torch.rand(5, 2, 4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     return (2 * x - 1).to(dtype)
 
 
 def noise(seed=0):
     torch.manual_seed(seed)
-    return torch.randn_like(pictures())
+    return torch.randn_like(images())
 
 
 def terms(denoiser, x=None, objective=None, t=T_OF_BATCH, seed=0):
-    x = pictures() if x is None else x
+    x = images() if x is None else x
     torch.manual_seed(seed)
     return (objective or Simple(UnitEps()))(denoiser, x, None, t, torch.randn_like(x))
 
@@ -69,7 +69,7 @@ def denoiser(network=None, parameterization=None, schedule=None):
 
 def ddpm_error(network=None):
     """eps - eps_theta as DDPM writes it, with the noise of `terms`."""
-    x, eps = pictures(), noise()
+    x, eps = images(), noise()
     bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)[T_OF_BATCH.long() - 1]
     x_t = bar.sqrt().reshape(-1, 1, 1, 1) * x + (1 - bar).sqrt().reshape(-1, 1, 1, 1) * eps
     return eps - (network or TinyNetwork())(x_t, T_OF_BATCH - 1)
@@ -99,7 +99,7 @@ def test_huber_is_twice_torchs(delta):
 
 
 def test_equals_diffusers_training_step():
-    x = pictures(torch.float32)
+    x = images(torch.float32)
     torch.manual_seed(5)
     eps = torch.randn_like(x)
     noisy = DDPMScheduler(beta_schedule="linear").add_noise(x, eps, T_OF_BATCH.long() - 1)
@@ -143,14 +143,14 @@ def test_a_unit_weighting_is_the_squared_error_of_what_it_names(weighting, error
     """For any network, here one that predicts v, so that x and eps are both computed."""
     model = Watching(TinyNetwork(), Linear(), V(), FixedSmall())
     found = terms(model, objective=Simple(weighting))
-    gap = error(Linear()(T_OF_BATCH), model.prediction.x - pictures(), model.prediction.eps - noise())
+    gap = error(Linear()(T_OF_BATCH), model.prediction.x - images(), model.prediction.eps - noise())
     torch.testing.assert_close(found["loss"], gap.square().mean((1, 2, 3)), rtol=1e-8, atol=0)
 
 
 def test_edms_is_its_own_loss():
     """EDM's equation 8, lambda(sigma) |D - y|^2, with the preconditioned network of its equation 7."""
     schedule, t = SCHEDULES["edm"]
-    x, network, sigma, data = pictures(), TinyNetwork(), t.reshape(-1, 1, 1, 1), 0.4
+    x, network, sigma, data = images(), TinyNetwork(), t.reshape(-1, 1, 1, 1), 0.4
     found = terms(denoiser(network, says.EDM(data), schedule), objective=Simple(weigh.EDM(data)), t=t)
     x_t = x + sigma * noise()
     norm = (sigma**2 + data**2).sqrt()
@@ -163,7 +163,7 @@ def test_edms_is_its_own_loss():
 
 def test_on_a_schedule_that_keeps_no_variance():
     t = times(0.1, 0.3, 0.5, 0.7, 1.0)
-    x, network = pictures(), TinyNetwork()
+    x, network = images(), TinyNetwork()
     found = terms(denoiser(network, says.Flow(), flow.Flow()), objective=Simple(UnitX()), t=t)
     eps, wide = noise(), t.reshape(-1, 1, 1, 1)
     x_t = (1 - wide) * x + wide * eps
@@ -174,8 +174,8 @@ def test_on_a_schedule_that_keeps_no_variance():
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
-def test_gives_one_number_a_picture_of_the_pictures_type(kind):
-    for term in terms(denoiser(), x=pictures(torch.float32), objective=OBJECTIVES[kind](MinSNR())).values():
+def test_gives_one_number_a_image_of_the_images_type(kind):
+    for term in terms(denoiser(), x=images(torch.float32), objective=OBJECTIVES[kind](MinSNR())).values():
         assert (term.shape, term.dtype) == ((5,), torch.float32)
 
 

@@ -141,7 +141,7 @@ def test_a_learned_variance_needs_as_many_channels_again():
     assert LearnedRange().learned
 
 
-def test_every_picture_and_pixel_has_the_variance_of_its_own_time_and_output():
+def test_every_image_and_pixel_has_the_variance_of_its_own_time_and_output():
     output, t = normal(2, 3, 4, 4), times(5.0, 600.0)
     together = LearnedRange().log_variance(output, Linear(), t - 1, t)
     assert together.shape == output.shape

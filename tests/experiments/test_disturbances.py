@@ -41,7 +41,7 @@ def test_level_0_changes_nothing(disturb, images):
 
 
 @pytest.mark.parametrize("disturb", DISTURBANCES)
-def test_pictures_stay_pictures_and_the_seed_decides(disturb, images):
+def test_images_stay_images_and_the_seed_decides(disturb, images):
     before = images.copy()
     first, again, other = (disturb(images, 0.8, seeded(seed)) for seed in (0, 0, 1))
     assert first.dtype == np.uint8
@@ -77,7 +77,7 @@ def test_blur_spreads_a_point_by_the_paper_s_pixels():
     assert np.abs(blurred[0, :, :, 0] - expected).max() <= 0.51
     assert (blurred[0, :, :, 1:] == 0).all()
     assert (blurred[1] == 0).all()
-    # Half as large pictures are blurred by half as many pixels.
+    # Half as large images are blurred by half as many pixels.
     x = np.arange(32) - 16
     kernel = np.exp(-(x**2) / (2 * 0.5**2))
     expected = 255 * np.outer(kernel, kernel) / kernel.sum() ** 2
@@ -122,5 +122,5 @@ def test_contamination_replaces_just_so_many_by_different_others(images):
     assert (replaced[0] <= replaced[1]).all()  # the same ones, and more
     assert len(set(most[replaced[1], 0, 0, 0])) == 9
     assert (most[~replaced[1]] == images[~replaced[1]]).all()
-    with pytest.raises(UserError, match=r"9 pictures are to be replaced.* only 8"):
+    with pytest.raises(UserError, match=r"9 images are to be replaced.* only 8"):
         contamination(images, 0.75, seeded(), OTHERS[:8])

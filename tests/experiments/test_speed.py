@@ -29,7 +29,7 @@ TINY = [
     "model.attention_resolutions=[]",
     "data.image_size=8",
     "--batch-size=4",
-    "--pictures=20",
+    "--images=20",
     "--sampling-steps=2",
     "--warm-up=1",
     "--device=cpu",
@@ -73,7 +73,7 @@ def test_all_do_the_same_work(results, part, calls):
     assert len({row["parameters"] for row in rows}) == 1
     assert len({row["flops"] for row in rows}) == 1
     assert rows[0]["flops"] > 1e9
-    assert all((row["calls"], row["pictures"]) == (calls, 4 * calls) for row in rows)
+    assert all((row["calls"], row["images"]) == (calls, 4 * calls) for row in rows)
     assert 0 < found["difference_to_diffusers"] < 1e-5
 
 
@@ -164,8 +164,8 @@ def test_work_travels_to_another_process(tmp_path):
     read = Work.read(tmp_path / "work.json")
     assert read.overrides == work.overrides
     assert read.unet_2d["block_out_channels"] == [128]
-    assert read.load_pictures().shape == (20, 3, 8, 8)
-    assert read.load_pictures().dtype == torch.uint8
+    assert read.load_images().shape == (20, 3, 8, 8)
+    assert read.load_images().dtype == torch.uint8
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINING if name not in SAME_NETWORK])
@@ -178,7 +178,7 @@ def test_a_peer_s_step_trains_its_own_network(tmp_path, name):
     assert type(step.network).__module__.partition(".")[0] != "langevin"
     weights = [weight.detach().clone() for weight in step.network.parameters()]
     count = counted(step)
-    assert (count["calls"], count["pictures"]) == (1, 4)
+    assert (count["calls"], count["images"]) == (1, 4)
     changed = [not torch.equal(old, new) for old, new in zip(weights, step.network.parameters(), strict=True)]
     assert sum(changed) > 0.9 * len(changed)
     if name != "lucidrains":  # which has other blocks
@@ -215,7 +215,7 @@ def test_the_peak_of_memory_grows_and_stays():
 )
 def test_mistakes_are_told(arguments, words, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        benchmark.main([*arguments, "--pictures=1", "--device=cpu", f"--out={tmp_path}"])
+        benchmark.main([*arguments, "--images=1", "--device=cpu", f"--out={tmp_path}"])
     told = capsys.readouterr().err
     assert all(word in told for word in words)
     assert "Traceback" not in told

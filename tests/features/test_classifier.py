@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 from helpers.commands import composed
-from helpers.pictures import pictures
+from helpers.images import example_images
 from helpers.saved import save_untrained
 
 from langevin.build.components import loaders
@@ -47,7 +47,7 @@ def extractor_of(checkpoint):
 )
 def test_outputs_are_those_at_the_time_of_least_noise(save, overrides, t, alpha):
     path = save("some", *overrides)
-    images = pictures(5, size=8, channels=1)
+    images = example_images(5, size=8, channels=1)
     extractor = extractor_of(path)
     extractor.prepare()
     outputs = extractor(images)
@@ -88,7 +88,7 @@ def test_is_named_by_data_and_weights(save, checkpoint, tmp_path):
     assert other.sha256 != extractor.sha256
 
 
-def test_only_pictures_of_its_own_shape_are_taken(checkpoint):
+def test_only_images_of_its_own_shape_are_taken(checkpoint):
     extractor = extractor_of(checkpoint)
     extractor.prepare()
     extractor.check((1, 8, 8), "samples=there")

@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from helpers.pictures import pictures
+from helpers.images import example_images
 from torch import nn
 from torch_fidelity import feature_extractor_clip
 
@@ -19,7 +19,7 @@ SIDE = 16
 
 
 class Small(nn.Module):
-    """The picture half of a CLIP and what of the other half its files are known by."""
+    """The image half of a CLIP and what of the other half its files are known by."""
 
     def __init__(self):
         super().__init__()
@@ -66,7 +66,7 @@ def resized(images):
     return along(along(images.double(), 2), 3)
 
 
-def test_outputs_are_its_embedding_of_resized_and_normalized_pictures(small, file):
+def test_outputs_are_its_embedding_of_resized_and_normalized_images(small, file):
     extractor = CLIP(weights=str(file))
     assert extractor.name == "clip"
     torch.manual_seed(1)
@@ -75,7 +75,7 @@ def test_outputs_are_its_embedding_of_resized_and_normalized_pictures(small, fil
     extractor.prepare()
     assert torch.equal(torch.rand(3), expected), "it leaves the random numbers alone"
 
-    images = pictures(4, size=24)
+    images = example_images(4, size=24)
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     x = (resized(images) / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     theirs = small(x.float())
@@ -87,7 +87,7 @@ def test_outputs_are_its_embedding_of_resized_and_normalized_pictures(small, fil
         "extractor": f"clip-{sha256[:8]}",
         "sha256": sha256,
         "preprocessing": "RGB, bilinear as TensorFlow 1 does (corners at the origin, no antialiasing) to 16 x 16, "
-        "normalized as CLIP's pictures",
+        "normalized as CLIP's images",
         "official": False,
         "outputs": {"features": 12},
     }

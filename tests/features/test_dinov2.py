@@ -8,7 +8,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
-from helpers.pictures import pictures
+from helpers.images import example_images
 from torch_fidelity import feature_extractor_dinov2
 
 from langevin.errors import UserError
@@ -46,7 +46,7 @@ def cached(hub, offline):
     return state
 
 
-def test_outputs_are_the_networks_of_normalized_pictures(cached):
+def test_outputs_are_the_networks_of_normalized_images(cached):
     extractor = DINOv2("dinov2-vit-s-14")
     assert extractor.name == "dinov2"
     torch.manual_seed(1)
@@ -55,7 +55,7 @@ def test_outputs_are_the_networks_of_normalized_pictures(cached):
     extractor.prepare()
     assert torch.equal(torch.rand(3), expected), "it leaves the random numbers alone"
 
-    images = pictures(4, size=224)  # of its own size, so that nothing is resized
+    images = example_images(4, size=224)  # of its own size, so that nothing is resized
     mean, std = (torch.tensor(of)[:, None, None] for of in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     quarters = ((images / 255 - mean) / std).reshape(4, 3, 2, 112, 2, 112).mean((3, 5)).flatten(1)
     theirs = quarters @ cached["2.weight"].T + cached["2.bias"]
@@ -65,7 +65,7 @@ def test_outputs_are_the_networks_of_normalized_pictures(cached):
     assert extractor.name == f"dinov2-vit-s-14-{extractor.sha256[:8]}"
     record = extractor.record()
     assert (record["outputs"], record["official"]) == ({"features": 5}, False)
-    assert record["preprocessing"].endswith("to 224 x 224, normalized as ImageNet's pictures")
+    assert record["preprocessing"].endswith("to 224 x 224, normalized as ImageNet's images")
 
 
 def test_is_named_by_its_weights(cached, hub):

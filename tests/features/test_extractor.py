@@ -69,7 +69,7 @@ def test_grey_and_colour_are_taken(channels):
 
 @pytest.mark.parametrize("channels", [2, 4])
 def test_other_channels_are_refused(channels):
-    with pytest.raises(UserError, match=f"^samples=there: its pictures have {channels} channels; allowed: 1 .* or 3$"):
+    with pytest.raises(UserError, match=f"^samples=there: its images have {channels} channels; allowed: 1 .* or 3$"):
         Probe().check((channels, 5, 7), "samples=there")
 
 

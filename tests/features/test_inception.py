@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 from helpers.attack import Attack
-from helpers.pictures import pictures
+from helpers.images import example_images
 from torch.nn import functional
 from torch_fidelity import feature_extractor_inceptionv3
 
@@ -48,16 +48,16 @@ def as_adm_does(network, images):
     return tensor[..., :7].reshape(len(images), -1)
 
 
-def test_outputs_are_torch_fidelitys_and_differ_between_pictures(inception_weights):
+def test_outputs_are_torch_fidelitys_and_differ_between_images(inception_weights):
     extractor = Inception(str(inception_weights))
     extractor.prepare()
-    outputs = extractor(pictures(16))
+    outputs = extractor(example_images(16))
     theirs = feature_extractor_inceptionv3.FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(inception_weights)
     )
-    for ours, expected in zip((outputs["features"], outputs["logits"]), theirs(pictures(16)), strict=True):
+    for ours, expected in zip((outputs["features"], outputs["logits"]), theirs(example_images(16)), strict=True):
         torch.testing.assert_close(ours, expected)
-    torch.testing.assert_close(outputs["spatial"], torch.from_numpy(as_adm_does(theirs, pictures(16))))
+    torch.testing.assert_close(outputs["spatial"], torch.from_numpy(as_adm_does(theirs, example_images(16))))
     assert {name: tuple(value.shape) for name, value in outputs.items()} == {
         name: (16, size) for name, size in Inception.sizes.items()
     }
@@ -162,7 +162,7 @@ def test_silent_network_does_not_hang(empty_hub, monkeypatch):
 def test_an_image_has_the_same_bits_in_any_company(inception_weights):
     extractor = Inception(str(inception_weights))
     extractor.prepare()
-    images = pictures(19, seed=3)
+    images = example_images(19, seed=3)
     together = extractor(images)
     for index in ([0], [5, 18], [18, 17, 5]):
         apart = extractor(images[index].contiguous(memory_format=torch.channels_last))

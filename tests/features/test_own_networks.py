@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 from helpers.attack import Attack
-from helpers.pictures import pictures
+from helpers.images import example_images
 from torch import Tensor, nn
 
 from langevin.errors import UserError
@@ -79,7 +79,7 @@ def test_torchscript(tmp_path, channels):
     assert extractor.name == "torchscript_my net"
     extractor.prepare()
     extractor.check((channels, 20, 24), "samples=there")
-    images = pictures(4, channels=channels)[:, :, :20, :24]
+    images = example_images(4, channels=channels)[:, :, :20, :24]
     torch.testing.assert_close(extractor(images)["features"], expected(images))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     assert extractor.record() == {
@@ -95,7 +95,7 @@ def test_torchscript_that_is_frozen(tmp_path):
     extractor = TorchScript(str(save(Moments(), tmp_path / "net.pt", frozen=True)))
     extractor.prepare()
     extractor.check((3, 32, 32), "samples=there")
-    torch.testing.assert_close(extractor(pictures(4))["features"], expected(pictures(4)))
+    torch.testing.assert_close(extractor(example_images(4))["features"], expected(example_images(4)))
 
 
 @pytest.mark.parametrize(("option", "width"), [(True, 3), (False, 2)])
@@ -103,16 +103,16 @@ def test_torchscript_is_asked_for_features(tmp_path, option, width):
     extractor = TorchScript(str(save(Like2015(), tmp_path / "net.pt")), return_features=option)
     extractor.prepare()
     assert extractor.sizes == {"features": width}
-    means = pictures(4).float().mean((2, 3))
+    means = example_images(4).float().mean((2, 3))
     expected = means if option else means.softmax(1)[:, :2]
-    torch.testing.assert_close(extractor(pictures(4))["features"], expected)
+    torch.testing.assert_close(extractor(example_images(4))["features"], expected)
 
 
 def test_torchscript_of_two_outputs(tmp_path):
     extractor = TorchScript(str(save(Both(), tmp_path / "net.pt")))
     extractor.prepare()
     assert extractor.sizes == {"features": 3, "logits": 2}
-    outputs = extractor(pictures(4))
+    outputs = extractor(example_images(4))
     assert {key: (value.dtype, tuple(value.shape)) for key, value in outputs.items()} == {
         "features": (torch.float32, (4, 3)),
         "logits": (torch.float32, (4, 2)),
@@ -171,7 +171,7 @@ def test_module(write, target):
     assert extractor.name == f"module_{target}"
     extractor.prepare()
     extractor.check((1, 32, 32), "samples=there")
-    torch.testing.assert_close(extractor(pictures(4))["features"], expected(pictures(4)))
+    torch.testing.assert_close(extractor(example_images(4))["features"], expected(example_images(4)))
     weight = Moments().weight.detach().numpy().tobytes()
     of_weights = hashlib.sha256(b"weight torch.float32 (6, 5)\n" + weight).hexdigest()
     sha256 = of_weights if target == "Net" else hashlib.sha256(source.read_bytes()).hexdigest()
@@ -203,7 +203,7 @@ def test_a_target_of_another_form_is_refused(target):
         ("own_wrong:NUMBER", "own_wrong has no function or class NUMBER"),
         ("own_wrong:asks", "called without arguments, it fails \\(TypeError"),
         ("own_wrong:number", "gives a int, which cannot be called"),
-        ("own_wrong:fails", "given uint8 pictures \\(2, 3, 64, 64\\), the network fails \\(ZeroDivisionError"),
+        ("own_wrong:fails", "given uint8 images \\(2, 3, 64, 64\\), the network fails \\(ZeroDivisionError"),
         ("own_wrong:flat", "gives as features a tensor of shape \\(2,\\)"),
         ("own_wrong:one", "gives as features a tensor of shape \\(1, 3\\)"),
         ("own_wrong:whole", "gives as features numbers of type torch.int64"),
@@ -243,12 +243,12 @@ def test_a_network_that_fails_is_tried_again(write):
             extractor.prepare()
 
 
-def test_a_network_whose_width_depends_on_the_picture_is_refused(write):
+def test_a_network_whose_width_depends_on_the_image_is_refused(write):
     write("own_wide", "def wide(): return lambda x: x.float().flatten(1)")
     extractor = Module("own_wide:wide")
     extractor.prepare()
     extractor.check((3, 64, 64), "samples=there")
-    with pytest.raises(UserError, match=r"own_wide:wide: gives \{'features': 192\} for the pictures of samples=there"):
+    with pytest.raises(UserError, match=r"own_wide:wide: gives \{'features': 192\} for the images of samples=there"):
         extractor.check((3, 8, 8), "samples=there")
 
 

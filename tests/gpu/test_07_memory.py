@@ -3,7 +3,7 @@
 import pytest
 import torch
 from gpu_helpers import options
-from helpers.pictures import pictures
+from helpers.images import example_images
 from PIL import Image
 from training_helpers import train
 
@@ -18,7 +18,7 @@ UNET = ("model.channels=128", "model.channel_multipliers=[1,2,2,2]", "batch_size
 def folder(tmp_path):
     """Images of 32 pixels in two classes."""
     folder = tmp_path / "images"
-    for index, image in enumerate(pictures(32)):
+    for index, image in enumerate(example_images(32)):
         path = folder / f"class{index % 2}" / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)

@@ -38,7 +38,7 @@ def away_from(weaker, scale, facts=FACTS, conditional=True):
     return Autoguidance(lambda option, value: (weaker, facts, conditional), "runs/weaker", scale)
 
 
-@pytest.mark.parametrize("t", TIMES, ids=["one time", "a time a picture"])
+@pytest.mark.parametrize("t", TIMES, ids=["one time", "a time per image"])
 @pytest.mark.parametrize("weaker", [model(0.5), model(0.5, V())], ids=["eps", "v"])
 @pytest.mark.parametrize("scale", [0.0, 0.4, 3.0])
 def test_extrapolates(t, weaker, scale):

@@ -16,7 +16,7 @@ from langevin.samplers.thresholding import Static
 
 
 class Labelled(nn.Module):
-    """A random function of the picture, the time and the label (-1: none); keeps the sizes of its batches."""
+    """A random function of the image, the time and the label (-1: none); keeps the sizes of its batches."""
 
     def __init__(self, extra: int = 0) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def assert_close(ours: Prediction, x, eps, raw):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("t", TIMES, ids=["one time", "a time a picture"])
+@pytest.mark.parametrize("t", TIMES, ids=["one time", "a time per image"])
 @pytest.mark.parametrize("scale", [0.3, 0.5, 1.5, 4.0, 20.0])
 def test_extrapolates_from_unconditional_to_conditional(model, t, scale):
     c, u = model(X_T, t, COND), model(X_T, t, None)
@@ -62,7 +62,7 @@ def test_extrapolates_from_unconditional_to_conditional(model, t, scale):
     assert_close(guided_by(model, scale)(X_T, t, COND), *expected)
 
 
-@pytest.mark.parametrize("t", TIMES, ids=["one time", "a time a picture"])
+@pytest.mark.parametrize("t", TIMES, ids=["one time", "a time per image"])
 def test_scale_one_is_the_model_itself(model, t):
     plain, guided = model(X_T, t, COND), guided_by(model, 1.0)(X_T, t, COND)
     assert torch.equal(guided.x, plain.x)
@@ -70,7 +70,7 @@ def test_scale_one_is_the_model_itself(model, t):
     assert model.network.batches == [3, 3]  # no second half to pay for
 
 
-@pytest.mark.parametrize("t", TIMES, ids=["one time", "a time a picture"])
+@pytest.mark.parametrize("t", TIMES, ids=["one time", "a time per image"])
 def test_scale_zero_is_unconditional(model, t):
     u = model(X_T, t, None)
     assert_close(guided_by(model, 0.0)(X_T, t, COND), u.x, u.eps, u.raw)
@@ -93,7 +93,7 @@ def test_further_parts_of_the_condition_travel_along():
     torch.testing.assert_close(guided.eps, 2 * c.eps - u.eps, rtol=0, atol=1e-12)
 
 
-def test_guided_prediction_still_explains_the_noisy_picture(model):
+def test_guided_prediction_still_explains_the_noisy_image(model):
     t = TIMES[1]
     guided = guided_by(model, 5.0)(X_T, t, COND)
     alpha, sigma = (value.reshape(-1, 1, 1, 1) for value in model.schedule(t))

@@ -55,7 +55,7 @@ def guided(schedule, scale=1.0, form="score", variance=None):
     [(Linear(), 3), (Linear(), 400), (VP(), 0.3), (EDM(), 0.4), (EDM(), 30), (Flow(), 0.7)],
     ids=lambda value: type(value).__name__ if not isinstance(value, int | float) else str(value),
 )
-@pytest.mark.parametrize("each", [False, True], ids=["one time", "a time a picture"])
+@pytest.mark.parametrize("each", [False, True], ids=["one time", "a time per image"])
 def test_at_scale_one_an_unconditional_model_becomes_the_conditional_one(schedule, t, each):
     t = torch.full((len(X_T),) if each else (), float(t), dtype=torch.float64)
     prediction = guided(schedule)(X_T, t, COND)

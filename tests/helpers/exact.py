@@ -23,7 +23,7 @@ class Mixture:
 
     def __call__(self, x_t: Tensor, t: Tensor, cond=None) -> Prediction:
         self.calls += 1
-        # One time for all, or one a picture.
+        # One time for all, or one per image.
         alpha, sigma = (coefficient.to(x_t.dtype).reshape(-1, *[1] * x_t.ndim) for coefficient in self.schedule(t))
         total = alpha**2 * self.stds**2 + sigma**2
         gap = x_t[..., None] - alpha * self.means

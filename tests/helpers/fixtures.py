@@ -34,7 +34,7 @@ def _composed_once():
 
 @pytest.fixture
 def made(monkeypatch):
-    """Which pictures a model makes in this process, as it makes them."""
+    """Which images a model makes in this process, as it makes them."""
     numbers = []
     make = Generator._make
 

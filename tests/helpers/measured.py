@@ -14,7 +14,7 @@ from .extractors import TinyExtractor
 
 
 class KnownReference(Reference):
-    """A reference of known features (N, D), whatever the output; its pictures are black unless given."""
+    """A reference of known features (N, D), whatever the output; its images are black unless given."""
 
     def __init__(self, features: Tensor, labels: np.ndarray | None = None, images: np.ndarray | None = None) -> None:
         super().__init__(np.zeros((len(features), 8, 8, 1), np.uint8) if images is None else images, labels)
@@ -32,7 +32,7 @@ class KnownReference(Reference):
 
 
 def reference_of(number: int, labels: np.ndarray | None = None) -> Reference:
-    """One of so many pictures, all black."""
+    """One of so many images, all black."""
     return Reference(np.zeros((number, 8, 8, 1), np.uint8), labels)
 
 

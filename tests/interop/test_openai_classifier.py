@@ -95,7 +95,7 @@ def test_published(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_flags_of_the_model_that_is_guided_say_nothing(name):
-    """But of the size of its pictures and their noise, which are the classifier's too."""
+    """But of the size of its images and their noise, which are the classifier's too."""
     flags = PUBLISHED[name][0]
     pasted = read_openai_classifier(openai_classifier_state(flags), PASTED[name])
     assert pasted.overrides == read(flags).overrides

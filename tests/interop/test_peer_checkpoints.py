@@ -50,7 +50,7 @@ def model_of(imported):
 
 
 def assert_same(**pairs):
-    """Ours and theirs, up to 1e-5 of the greatest value in each picture."""
+    """Ours and theirs, up to 1e-5 of the greatest value in each image."""
     differences = {}
     for name, (ours, theirs) in pairs.items():
         difference, scale = (tensor.flatten(1).abs().amax(1) for tensor in (ours - theirs, theirs.double()))

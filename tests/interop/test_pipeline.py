@@ -1,4 +1,4 @@
-"""Folders of diffusers become runs that make the pictures of diffusers' own pipelines, and come back as they were."""
+"""Folders of diffusers become runs that make the images of diffusers' own pipelines, and come back as they were."""
 
 import json
 import logging

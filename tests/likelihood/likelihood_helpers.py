@@ -52,9 +52,9 @@ class GaussianVariance(FixedSmall):
 
 
 class Nodes:
-    """Pictures of one pixel: each of some values with each node of a trapezoidal rule over the normal distribution.
+    """Images of one pixel: each of some values with each node of a trapezoidal rule over the normal distribution.
 
-    As a noise source it gives every picture its node at every call; or, with `places`, at every other call, and in
+    As a noise source it gives every image its node at every call; or, with `places`, at every other call, and in
     between 0, which is the middle of a stratum: so an expectation over noise and time becomes a sum.
     """
 
@@ -70,7 +70,7 @@ class Nodes:
         return torch.zeros_like(self.eps) if self.places and self.calls % 2 == 0 else self.eps
 
     def mean(self, numbers):
-        """The expectation over the noise of a number a picture (B,), for each value: in bits."""
+        """The expectation over the noise of a number per image (B,), for each value: in bits."""
         return numbers.numpy().reshape(len(self.values), -1) @ self.weights / math.log(2)
 
     def bits(self, likelihood, denoise):
@@ -81,6 +81,6 @@ class Nodes:
 
 
 def normal(seed, count, shape=(1, 1, 1)):
-    """Fast noise for many pictures."""
+    """Fast noise for many images."""
     generator = torch.Generator().manual_seed(seed)
     return lambda: torch.randn(count, *shape, generator=generator, dtype=torch.float64)

@@ -50,8 +50,8 @@ def test_random_times_leave_it_unbiased():
     denoise = Mixture(VP())
     exact = Nodes(np.array([x]), places=True).bits(ContinuousVLB(400), denoise)[1]["diffusion"].item()
     for num_times in (1, 6):
-        pictures = torch.full((count, 1, 1, 1), x, dtype=torch.float64)
-        measured = ContinuousVLB(num_times).measure(denoise, pictures, None, normal(num_times, count))
+        images = torch.full((count, 1, 1, 1), x, dtype=torch.float64)
+        measured = ContinuousVLB(num_times).measure(denoise, images, None, normal(num_times, count))
         bits = measured["diffusion"] / math.log(2)
         error = float(bits.std()) / math.sqrt(count)
         assert error < 0.02 * exact

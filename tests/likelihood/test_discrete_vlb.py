@@ -31,7 +31,7 @@ def integrated():
     kept = np.concatenate([[1.0], np.cumprod(1 - betas)])
     means, stds, weights = np.array([-0.6, 0.5]), np.array([0.2, 0.3]), np.array([0.4, 0.6])
 
-    def picture(x_t, t):
+    def image(x_t, t):
         marginal = np.sqrt(kept[t] * stds**2 + 1 - kept[t])
         odds = weights * norm.pdf(x_t, np.sqrt(kept[t]) * means, marginal)
         shrunk = means + np.sqrt(kept[t]) * stds**2 / marginal**2 * (x_t - np.sqrt(kept[t]) * means)
@@ -39,7 +39,7 @@ def integrated():
 
     def term(x_t, t):
         beta, before, now = betas[t - 1], kept[t - 1], kept[t]
-        x_hat = picture(x_t, t)
+        x_hat = image(x_t, t)
         if t == 1:
             std = np.sqrt(betas[1] * (1 - kept[1]) / (1 - kept[2]))
             lower, upper = np.sort(-np.abs(BYTE - x_hat + np.array([-1, 1]) / 255) / std)
@@ -110,7 +110,7 @@ def test_times_are_stratified_and_the_first_is_always_asked():
 
 
 def test_random_times_are_worth_more_where_terms_are_large():
-    """On DDPM's thousand steps, eight times a picture spread the bound several times less than even draws would."""
+    """On DDPM's thousand steps, eight times per image spread the bound several times less than even draws would."""
     count, schedule = 4000, Linear(1000)
     x = torch.full((count, 1, 1, 1), BYTE, dtype=torch.float64)
     likelihood = DiscreteVLB(8)
@@ -152,7 +152,7 @@ def test_as_many_times_as_there_are_is_every_one(num_times):
 
 
 class Beyond(Mixture):
-    """Says that every picture is 1.5."""
+    """Says that every image is 1.5."""
 
     def __call__(self, x_t, t, cond=None):
         x = torch.full_like(x_t, 1.5)

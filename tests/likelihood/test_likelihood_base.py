@@ -1,4 +1,4 @@
-"""What is the same for every likelihood: how pictures are added up."""
+"""What is the same for every likelihood: how images are added up."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from helpers.exact import Mixture
-from helpers.pictures import pictures
+from helpers.images import example_images
 from torchmetrics.utilities.data import dim_zero_sum
 
 from langevin.diffusion.noise import ImageNoise
@@ -35,7 +35,7 @@ class Biased(Mixture):
 
 
 def data():
-    return from_uint8(pictures(7, size=4)).double(), torch.arange(7) % 3
+    return from_uint8(example_images(7, size=4)).double(), torch.arange(7) % 3
 
 
 def metric(name):
@@ -67,7 +67,7 @@ def test_batches_do_not_matter(name):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_the_whole_is_the_sum_of_its_parts_and_the_mean_of_the_pictures(name):
+def test_the_whole_is_the_sum_of_its_parts_and_the_mean_of_the_images(name):
     likelihood = metric(name)
     add(likelihood, range(7))
     found = likelihood.compute()
@@ -109,7 +109,7 @@ def process(rank, world, folder):
     found = {}
     for name in MAKERS:
         likelihood = metric(name)
-        if rank < 2:  # the last has no pictures
+        if rank < 2:  # the last has no images
             add(likelihood, range(rank, 7, 2))
         found[name] = values(likelihood)
     torch.save(found, folder / f"{rank}.pt")
@@ -119,7 +119,7 @@ def process(rank, world, folder):
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 @pytest.mark.parametrize("name", MAKERS)
 def test_states_are_sums(name):
-    """What torchmetrics does with two processes, one of which may be without pictures; the real thing is slow."""
+    """What torchmetrics does with two processes, one of which may be without images; the real thing is slow."""
     whole, *shares = (metric(name) for _ in range(4))
     add(whole, range(7))
     add(shares[0], [0, 2, 4, 6])
@@ -141,7 +141,7 @@ def test_processes_do_not_matter(tmp_path):
             torch.testing.assert_close(found, values(alone), rtol=1e-12, atol=0)
 
 
-def test_strata_are_uniform_and_each_pictures_own():
+def test_strata_are_uniform_and_each_images_own():
     places = torch.stack(list(strata(4, ImageNoise(0, range(3000), (1, 2, 2)))))
     assert places.dtype == torch.float64
     within = 4 * places - torch.arange(4)[:, None]

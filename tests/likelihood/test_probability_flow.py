@@ -29,7 +29,7 @@ def start(schedule, interval):
 
 
 def of_mixture(denoise, y, interval):
-    """The exact log-density of y at the first time, a picture: nats a dimension."""
+    """The exact log-density of y at the first time, an image: nats a dimension."""
     alpha, sigma = start(denoise.schedule, interval)
     variance = alpha**2 * denoise.stds**2 + sigma**2
     gap = y[..., None] - alpha * denoise.means
@@ -38,7 +38,7 @@ def of_mixture(denoise, y, interval):
 
 
 def noisy(denoise, interval, shape=(64, 1, 1, 1)):
-    """Pictures of the mixture with the noise of the first time."""
+    """Images of the mixture with the noise of the first time."""
     generator = torch.Generator().manual_seed(0)
     alpha, sigma = start(denoise.schedule, interval)
     index = torch.multinomial(denoise.weights, math.prod(shape), True, generator=generator)
@@ -77,7 +77,7 @@ def test_it_is_of_order_four(name):
 
 
 class Correlated:
-    """The exact denoiser of pictures (1, 2, 2) of N(mean, covariance)."""
+    """The exact denoiser of images (1, 2, 2) of N(mean, covariance)."""
 
     def __init__(self, schedule):
         self.schedule, self.variance = schedule, FixedSmall()
@@ -95,7 +95,7 @@ class Correlated:
 
 
 def test_the_mean_over_all_signs_is_the_exact_divergence():
-    """Sixteen pictures of signs on four pixels; and one alone is not, which is why there is a mean."""
+    """Sixteen images of signs on four pixels; and one alone is not, which is why there is a mean."""
     denoise = Correlated(VE())
     t = time_at(denoise.schedule, torch.tensor(0.5, dtype=torch.float64))
     alpha, sigma = denoise.schedule(t)
@@ -121,7 +121,7 @@ def test_the_mean_over_all_signs_is_the_exact_divergence():
 
 
 def test_it_is_the_density_of_correlated_pixels():
-    """On the average over the signs: one picture, over and over; and four probes have half the spread of one."""
+    """On the average over the signs: one image, over and over; and four probes have half the spread of one."""
     denoise = Correlated(EDM())
     y = torch.tensor([0.5, -0.6, 0.3, 0.2], dtype=torch.float64)
     alpha, sigma = start(denoise.schedule, ProbabilityFlow().interval)
@@ -161,7 +161,7 @@ def test_it_agrees_with_the_variational_bound():
     ode, _ = Nodes(values, spacing=0.6).bits(ProbabilityFlow(40, **options), denoise)
     bound, _ = Nodes(values, True, 0.4).bits(ContinuousVLB(100, **options), denoise)
     assert weights @ ode == pytest.approx(weights @ bound, abs=1e-3)
-    # Picture by picture the bound is the greater by what the reverse steps' noise costs: nothing, if they are exact.
+    # Image by image the bound is the greater by what the reverse steps' noise costs: nothing, if they are exact.
     np.testing.assert_allclose(ode, bound, atol=5e-3)
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.multiprocessing as mp
 from helpers.digits import digits
 from helpers.extractors import TinyExtractor
-from helpers.pictures import pictures
+from helpers.images import example_images
 
 from langevin.errors import UserError
 from langevin.features.inception import Inception
@@ -152,7 +152,7 @@ def process(rank, world, folder, shares):
         if share:
             add(evaluation, torch.tensor(share), offset)
         rounds.append(evaluation.compute())
-        np.save(folder / f"{rank}-{number}.npy", evaluation.metrics["memorisation"].picture())
+        np.save(folder / f"{rank}-{number}.npy", evaluation.metrics["memorisation"].figure())
         evaluation.reset()
     seen = evaluation.features.images_seen
     again = make(folder / "statistics")
@@ -256,14 +256,14 @@ class Other(FrechetDistance):
         ({"fid": partial(FrechetDistance, 2)}, {"num_samples": 1}, r"num_samples=1 is too few for metrics.fid"),
         ({"inception_score": InceptionScore}, {"num_samples": 9}, r"num_samples=9 is too few for .*splits=10"),
         ({"class_accuracy": ClassAccuracy}, {"num_samples": 0}, r"num_samples=0: must be at least 1"),
-        ({"memorisation": Memorisation}, {"images": None}, r"metrics\.memorisation needs the reference's pictures"),
+        ({"memorisation": Memorisation}, {"images": None}, r"metrics\.memorisation needs the reference's images"),
         ({"precision_recall": PrecisionRecall}, {"images": None}, r"holds statistics alone \(features\)"),
-        ({"sfid": SpatialFrechetDistance}, {"images": None}, r"ask for more of the pictures \(spatial\)"),
+        ({"sfid": SpatialFrechetDistance}, {"images": None}, r"ask for more of the images \(spatial\)"),
         ({"other": Other}, {}, r"metrics\.other needs the extractor's colours, but tiny-00000000 gives features, logi"),
         (
             {"fid": FrechetDistance},
             {"images": np.zeros((20, 8, 8, 4), np.uint8)},
-            r"reference: its pictures have 4 channels; allowed: 1 \(repeated to three\) or 3",
+            r"reference: its images have 4 channels; allowed: 1 \(repeated to three\) or 3",
         ),
     ],
 )
@@ -283,9 +283,9 @@ def test_mistakes_are_found_in_prepare(metrics, arguments, message, tmp_path):
 
 def test_samples_of_another_size_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"= \(3, 16, 16\) cannot be compared with reference images of \(1, 8, 8\)"):
-        prepared(tmp_path).add(pictures(2, size=16), torch.zeros(2), torch.arange(2))
+        prepared(tmp_path).add(example_images(2, size=16), torch.zeros(2), torch.arange(2))
 
 
 def test_samples_without_labels_are_refused(tmp_path):
     with pytest.raises(UserError, match="metrics class_accuracy, fid_by_class: the samples have no class labels"):
-        prepared(tmp_path).add(pictures(2, size=8, channels=1), None, torch.arange(2))
+        prepared(tmp_path).add(example_images(2, size=8, channels=1), None, torch.arange(2))

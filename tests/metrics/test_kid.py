@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch_fidelity
 from helpers.extractors import TinyExtractor
+from helpers.images import ImageDataset, example_images
 from helpers.measured import KnownReference, measured, reference_of
-from helpers.pictures import Pictures, pictures
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from langevin.errors import UserError
@@ -51,7 +51,7 @@ def test_its_defaults_are_torch_fidelitys():
 
 @pytest.mark.slow
 def test_equals_torch_fidelity_through_the_network(inception_weights, tmp_path):
-    samples, reference = pictures(7, seed=1, contrast=0.8), pictures(6, seed=2, contrast=0.4)
+    samples, reference = example_images(7, seed=1, contrast=0.8), example_images(6, seed=2, contrast=0.4)
     evaluation = Evaluation(
         Inception(str(inception_weights)), {"kid": KernelDistance(subsets=5, subset_size=4)}, tmp_path
     )
@@ -60,8 +60,8 @@ def test_equals_torch_fidelity_through_the_network(inception_weights, tmp_path):
     for part in torch.arange(len(samples)).split(5):
         evaluation.add(samples[part], None, part)
     expected = torch_fidelity.calculate_metrics(
-        input1=Pictures(samples),
-        input2=Pictures(reference),
+        input1=ImageDataset(samples),
+        input2=ImageDataset(reference),
         feature_extractor_weights_path=str(inception_weights),
         kid=True,
         kid_subsets=5,

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.extractors import TinyExtractor
+from helpers.images import example_images
 from helpers.measured import KnownReference, measured, reference_of
-from helpers.pictures import pictures
 from scipy.spatial.distance import cdist
 
 from langevin.errors import UserError
-from langevin.images import picture_grid
+from langevin.images import image_grid
 from langevin.metrics.memorisation import Memorisation
 
 D = TinyExtractor.sizes["features"]
@@ -20,8 +20,8 @@ def draw(count, seed, scale=1.0):
 def run(samples, training, metric=None, order=None, official=False, images=None, training_images=None):
     """The metric after compute, and its only value's name and value."""
     metric = metric or Memorisation(shown=3, neighbours=2)
-    images = pictures(len(samples), 8, seed=1) if images is None else images
-    training_images = pictures(len(training), 8, seed=2) if training_images is None else training_images
+    images = example_images(len(samples), 8, seed=1) if images is None else images
+    training_images = example_images(len(training), 8, seed=2) if training_images is None else training_images
     reference = KnownReference(training, images=training_images.permute(0, 2, 3, 1).numpy())
     ((name, value),) = measured(
         metric, {"features": samples, "images": images}, reference, order=order, official=official
@@ -64,8 +64,8 @@ def test_copies_are_not_authentic():
     assert authenticity(copies, training) == pytest.approx(0.75, abs=0.02)
 
 
-def test_copies_of_pictures_that_occur_twice_are_not_authentic():
-    """Nor may rounding make them so: such a training picture is at no distance from its nearest other."""
+def test_copies_of_images_that_occur_twice_are_not_authentic():
+    """Nor may rounding make them so: such a training image is at no distance from its nearest other."""
     training = 1e3 + draw(60, 2) / 3
     assert authenticity(training[:20], training.repeat(2, 1)) == 0
     assert authenticity(training[:20] + 1e-2, training.repeat(2, 1)) == 1
@@ -95,51 +95,51 @@ def test_order_of_arrival_does_not_matter():
     (first, *value), (second, *again) = run(samples, training), run(samples, training, order=order)
     assert value == again
     assert first.details() == second.details()
-    assert np.array_equal(first.picture(), second.picture())
+    assert np.array_equal(first.figure(), second.figure())
 
 
-def test_picture_shows_samples_beside_their_nearest_training_pictures():
+def test_image_shows_samples_beside_their_nearest_training_images():
     samples, training = draw(9, 1), draw(30, 2)
-    images, training_images = pictures(9, 8, seed=1), pictures(30, 8, seed=2)
+    images, training_images = example_images(9, 8, seed=1), example_images(30, 8, seed=2)
     metric, _, _ = run(samples, training, Memorisation(shown=4, neighbours=3), None, False, images, training_images)
     by_features = cdist(samples[:4].double(), training.double())
     by_pixels = cdist(images[:4].flatten(1) / 255.0, training_images.flatten(1) / 255.0)
     for space, distances in (("features", by_features), ("pixels", by_pixels)):
         order = distances.argsort(1)[:, :3]
         found = metric.details()[space]
-        assert [row["pictures"] for row in found] == order.tolist()
+        assert [row["images"] for row in found] == order.tolist()
         expected = np.take_along_axis(distances, order, 1)
         np.testing.assert_allclose([row["distances"] for row in found], expected, rtol=1e-6)
     rows = []
     for i in range(4):
         rows += [images[i], *training_images[by_features.argsort(1)[i, :3]]]
         rows += [*training_images[by_pixels.argsort(1)[i, :3]]]
-    assert np.array_equal(metric.picture(), picture_grid(torch.stack(rows), columns=7))
+    assert np.array_equal(metric.figure(), image_grid(torch.stack(rows), columns=7))
 
 
 def test_a_copy_is_shown_beside_its_original():
-    training, training_images = draw(30, 2), pictures(30, 8, seed=2)
+    training, training_images = draw(30, 2), example_images(30, 8, seed=2)
     metric, _, _ = run(training[10:14], training, None, None, False, training_images[10:14], training_images)
     for space in ("features", "pixels"):
-        assert [row["pictures"][0] for row in metric.details()[space]] == [10, 11, 12]
+        assert [row["images"][0] for row in metric.details()[space]] == [10, 11, 12]
         assert [row["distances"][0] for row in metric.details()[space]] == [0, 0, 0]
 
 
-def test_grey_pictures_and_fewer_samples_than_are_shown():
-    images, training_images = pictures(2, 8, 1, seed=1), pictures(5, 8, 1, seed=2)
+def test_grey_images_and_fewer_samples_than_are_shown():
+    images, training_images = example_images(2, 8, 1, seed=1), example_images(5, 8, 1, seed=2)
     metric, _, _ = run(draw(2, 1), draw(5, 2), Memorisation(), None, False, images, training_images)
     assert [len(metric.details()[space]) for space in ("features", "pixels")] == [2, 2]
-    assert metric.picture().shape == (2 * 8 + 3, 11 * 8 + 12, 3)
+    assert metric.figure().shape == (2 * 8 + 3, 11 * 8 + 12, 3)
 
 
 def test_a_second_round_shows_its_own_samples():
     metric, _, _ = run(draw(9, 1), draw(30, 2))
-    before = metric.picture()
+    before = metric.figure()
     metric.reset()
-    metric.update({"features": draw(9, 3), "images": pictures(9, 8, seed=3)}, None, torch.arange(9))
+    metric.update({"features": draw(9, 3), "images": example_images(9, 8, seed=3)}, None, torch.arange(9))
     metric.compute()
-    assert not np.array_equal(metric.picture(), before)
-    assert metric.picture().shape == before.shape
+    assert not np.array_equal(metric.figure(), before)
+    assert metric.figure().shape == before.shape
 
 
 @pytest.mark.parametrize(("official", "key"), [(True, "authenticity@12"), (False, "authenticity_tiny-00000000@12")])
@@ -148,7 +148,7 @@ def test_name_tells_the_weights_and_the_number(official, key):
 
 
 @pytest.mark.parametrize(("number", "neighbours", "least"), [(4, 5, 5), (1, 1, 2)])
-def test_too_few_training_pictures_are_refused(number, neighbours, least):
+def test_too_few_training_images_are_refused(number, neighbours, least):
     message = rf"reference images={number} is too few for metrics\.memorisation\.neighbours={neighbours}: .* {least} im"
     with pytest.raises(UserError, match=message):
         Memorisation(neighbours=neighbours).check(9, reference_of(number), TinyExtractor())

@@ -29,12 +29,12 @@ def test_nearest_equals_brute_force(k):
     assert np.array_equal(indices.numpy(), expected.argsort(1)[:, :k])
 
 
-def test_pictures_in_a_read_only_memory_map(tmp_path, recwarn):
-    pictures = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), dtype=np.uint8)
-    np.save(tmp_path / "pictures.npy", pictures)
-    mapped = np.load(tmp_path / "pictures.npy", mmap_mode="r")
-    expected = cdist(pictures[5:15].reshape(10, -1).astype(float), pictures.reshape(40, -1).astype(float))
-    some = Points(torch.from_numpy(pictures[5:15]), centre(48))
+def test_images_in_a_read_only_memory_map(tmp_path, recwarn):
+    images = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    expected = cdist(images[5:15].reshape(10, -1).astype(float), images.reshape(40, -1).astype(float))
+    some = Points(torch.from_numpy(images[5:15]), centre(48))
     distances, indices = some.nearest(Points(mapped, centre(48)), 4)
     np.testing.assert_allclose(distances.numpy(), np.sort(expected, axis=1)[:, :4], rtol=1e-14)
     assert np.array_equal(indices.numpy(), expected.argsort(1)[:, :4])

@@ -30,13 +30,13 @@ def gathered(reference, directory, moments_of=("features", "spatial"), rows_of=(
     return extractor.images_seen
 
 
-def outputs(pictures):
+def outputs(made_images):
     extractor = TinyExtractor()
-    return extractor(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+    return extractor(torch.from_numpy(made_images).permute(0, 3, 1, 2))
 
 
-def assert_gathered(reference, pictures):
-    expected = outputs(pictures)
+def assert_gathered(reference, made_images):
+    expected = outputs(made_images)
     assert torch.equal(reference.rows("features"), expected["features"])
     for name in ("features", "spatial"):
         rows = expected[name].double().numpy()
@@ -55,7 +55,7 @@ def test_what_is_gathered_is_right_whatever_is_read_at_once(chunk, tmp_path, mon
     assert gathered(reference, tmp_path) == 0
 
 
-def test_equal_pictures_are_not_passed_through_again(tmp_path):
+def test_equal_images_are_not_passed_through_again(tmp_path):
     first, second = Reference(images(), LABELS), Reference(images().copy(), LABELS.copy())
     gathered(first, tmp_path)
     np.save(tmp_path / "images.npy", images())
@@ -67,7 +67,7 @@ def test_equal_pictures_are_not_passed_through_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "labels", "make"),
+    ("images", "labels", "make"),
     [
         (images(seed=1), LABELS, TinyExtractor),
         (images()[:69], LABELS[:69], TinyExtractor),
@@ -79,11 +79,11 @@ def test_equal_pictures_are_not_passed_through_again(tmp_path):
         (images(), LABELS, Another),
     ],
 )
-def test_other_pictures_labels_or_extractors_are(pictures, labels, make, tmp_path):
+def test_other_images_labels_or_extractors_are(made_images, labels, make, tmp_path):
     gathered(Reference(images(), LABELS), tmp_path)
-    other = Reference(pictures, labels)
-    assert gathered(other, tmp_path, make=make) == len(pictures)
-    assert_gathered(other, pictures)
+    other = Reference(made_images, labels)
+    assert gathered(other, tmp_path, make=make) == len(made_images)
+    assert_gathered(other, made_images)
 
 
 def test_what_is_not_kept_yet_is_gathered(tmp_path):
@@ -147,7 +147,7 @@ def test_published_statistics_are_read(tmp_path):
         assert np.array_equal(part.numpy(), expected)
 
 
-def test_published_statistics_of_spatial_features_and_pictures_are_read(tmp_path):
+def test_published_statistics_of_spatial_features_and_images_are_read(tmp_path):
     """As ADM writes them."""
     spatial = statistics(12, ("mu_s", "sigma_s"), 1)
     np.savez(tmp_path / "adm.npz", arr_0=images(), arr_1=LABELS, **statistics(), **spatial)
@@ -157,14 +157,14 @@ def test_published_statistics_of_spatial_features_and_pictures_are_read(tmp_path
     assert gathered(reference, tmp_path, rows_of=()) == 0
     assert np.array_equal(reference.moments("spatial").covariance.numpy(), spatial["sigma_s"])
     assert np.array_equal(reference.moments("features").mean.numpy(), statistics()["mu"])
-    assert gathered(reference, tmp_path) == 70  # the rows are the pictures'
+    assert gathered(reference, tmp_path) == 70  # the rows are the images'
     assert torch.equal(reference.rows("features"), outputs(images())["features"])
     assert np.array_equal(reference.moments("features").mean.numpy(), statistics()["mu"])
 
 
-def test_a_file_of_pictures_alone_holds_no_statistics(tmp_path):
-    np.savez(tmp_path / "pictures.npz", arr_0=images())
-    assert read_statistics(str(tmp_path / "pictures.npz")) is None
+def test_a_file_of_images_alone_holds_no_statistics(tmp_path):
+    np.savez(tmp_path / "images.npz", arr_0=images())
+    assert read_statistics(str(tmp_path / "images.npz")) is None
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 import scipy.linalg
 import torch
 import torch_fidelity
+from helpers.images import ImageDataset, example_images
 from helpers.measured import KnownReference, measured
-from helpers.pictures import Pictures, pictures
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -53,7 +53,7 @@ def cars(count):
 
 def mixed(count):
     """Larger than Inception's own 299."""
-    return pictures(count, size=340, seed=5)
+    return example_images(count, size=340, seed=5)
 
 
 def assert_equal_to_torch_fidelity(samples, reference, weights, directory):
@@ -72,8 +72,8 @@ def assert_equal_to_torch_fidelity(samples, reference, weights, directory):
     values = {name: list(of_metric.values()) for name, of_metric in evaluation.compute().items()}
 
     expected = torch_fidelity.calculate_metrics(
-        input1=Pictures(samples),
-        input2=Pictures(reference),
+        input1=ImageDataset(samples),
+        input2=ImageDataset(reference),
         feature_extractor="inception-v3-compat",  # or precision and recall would be of VGG-16
         feature_extractor_weights_path=str(weights),
         fid=True,
@@ -104,14 +104,14 @@ def assert_equal_to_torch_fidelity(samples, reference, weights, directory):
 
 
 def test_inception_score_equals_torch_fidelity(inception_weights, tmp_path):
-    samples = pictures(9, seed=1)
+    samples = example_images(9, seed=1)
     metrics = {"inception_score": InceptionScore(splits=3)}
     evaluation = Evaluation(Inception(str(inception_weights)), metrics, tmp_path)
     evaluation.prepare(9, Reference(samples.permute(0, 2, 3, 1).numpy()), None)
     for part in torch.arange(9).split(5):
         evaluation.add(samples[part], None, part)
     expected = torch_fidelity.calculate_metrics(
-        input1=Pictures(samples),
+        input1=ImageDataset(samples),
         feature_extractor_weights_path=str(inception_weights),
         isc=True,
         isc_splits=3,
@@ -126,13 +126,13 @@ def test_inception_score_equals_torch_fidelity(inception_weights, tmp_path):
 
 @pytest.mark.slow  # decomposing 2048 x 2048 matrices takes most of it
 def test_equals_torch_fidelity(inception_weights, tmp_path):
-    samples, reference = pictures(28, seed=1, contrast=0.7), pictures(16, seed=2)
+    samples, reference = example_images(28, seed=1, contrast=0.7), example_images(16, seed=2)
     assert_equal_to_torch_fidelity(samples, reference, inception_weights, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("draw", [cifar, cars, mixed])
-def test_equals_torch_fidelity_on_photographs_and_large_pictures(draw, inception_weights, tmp_path):
+def test_equals_torch_fidelity_on_photographs_and_large_images(draw, inception_weights, tmp_path):
     # With more images, but fewer than features, torch-fidelity's FID itself is off by more than 1e-5 (next test).
     images = draw(40)
     assert_equal_to_torch_fidelity(images[:22], images[22:], inception_weights, tmp_path)
@@ -172,7 +172,7 @@ def pytorch_fids_distance(mean1, covariance1, mean2, covariance2):
 def test_equals_pytorch_fids_formula_on_inceptions_features(inception_weights):
     extractor = Inception(str(inception_weights))
     extractor.prepare()
-    features = torch.cat([extractor(part)["features"] for part in pictures(26, seed=3).split(13)])
+    features = torch.cat([extractor(part)["features"] for part in example_images(26, seed=3).split(13)])
     samples, reference = features[:20] * 1.1, features[8:]
     for part in (slice(0, 12), slice(3, 2048, 171), slice(-12, None)):  # 12 features, or a root would take minutes
         first, second = samples[:, part], reference[:, part]

@@ -26,14 +26,14 @@ def sweep(tmp_path_factory):
     record = make_protocol()
     for seed, (schedule, rate) in enumerate([("linear", 1e-4), ("linear", 1e-2), ("cosine", 1e-4), ("cosine", 1e-2)]):
         last = 100 if seed == 3 else 200
-        pictures = {("samples", step): np.full((8, 8, 3), seed + step, np.uint8) for step in range(50, last + 1, 50)}
+        images = {("samples", step): np.full((8, 8, 3), seed + step, np.uint8) for step in range(50, last + 1, 50)}
         run = make_run(
             folder,
             f"run{seed}",
             f"schedule={schedule}",
             change={"optimizer.lr": rate, "batch_size": 64 if seed else 32, "trainer.max_steps": 200},
             rows=list(rows_of(seed, digest(record), last)),
-            pictures=pictures,
+            images=images,
             step=last,
         )
         protocol_in_training(run, record)

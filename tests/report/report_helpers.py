@@ -20,7 +20,7 @@ def config(*overrides):
     return composed("train", "experiment=digits", "trainer.max_steps=100", *overrides)[0]
 
 
-def make_run(folder, name, *overrides, change=None, rows=(), pictures=None, step=None):
+def make_run(folder, name, *overrides, change=None, rows=(), images=None, step=None):
     """A run of a real config.
 
     Args:
@@ -29,7 +29,7 @@ def make_run(folder, name, *overrides, change=None, rows=(), pictures=None, step
         *overrides: of its config.
         change: values in it, by their paths.
         rows: of `metrics.csv`, by columns.
-        pictures: uint8 (H, W, 3) by (kind, step).
+        images: uint8 (H, W, 3) by (kind, step).
         step: of its checkpoint; None for none.
     """
     run = folder / name
@@ -43,8 +43,8 @@ def make_run(folder, name, *overrides, change=None, rows=(), pictures=None, step
             writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
             writer.writeheader()
             writer.writerows(rows)
-    for (kind, at), picture in (pictures or {}).items():
-        write_png(run / "samples" / f"{kind}_{at:08d}.png", picture)
+    for (kind, at), image in (images or {}).items():
+        write_png(run / "samples" / f"{kind}_{at:08d}.png", image)
     if step is not None:
         torch.save({"global_step": step}, run / "checkpoints" / "last.ckpt")
     return run

@@ -75,7 +75,7 @@ def test_a_run_that_was_trained(capsys, monkeypatch, tmp_path, out):
     }
     (group,) = page.data["groups"]
     assert (group["name"], group["protocol"]) == ("class_accuracy", "")
-    assert [len(kind["steps"]) for kind in page.data["pictures"]] == [1]
+    assert [len(kind["steps"]) for kind in page.data["images"]] == [1]
     assert len(page.data["png"]) == 1
     assert not page.data["faults"]
 
@@ -185,23 +185,23 @@ def test_names_in_several_folders(capsys, monkeypatch, tmp_path, out):
     assert page.found["title"] == "2 runs"
 
 
-def test_eight_runs_with_many_pictures_stay_below_10_mb(capsys, monkeypatch, tmp_path, out):
-    """Pictures that cannot be compressed: 64 of CIFAR-10's size a grid, at eight steps; and long curves."""
+def test_eight_runs_with_many_images_stay_below_10_mb(capsys, monkeypatch, tmp_path, out):
+    """Images that cannot be compressed: 64 of CIFAR-10's size a grid, at eight steps; and long curves."""
     generator = np.random.default_rng(0)
     for seed in range(8):
-        pictures = {("samples", step): generator.integers(0, 256, (270, 340, 3), dtype=np.uint8) for step in range(8)}
+        images = {("samples", step): generator.integers(0, 256, (270, 340, 3), dtype=np.uint8) for step in range(8)}
         rows = [
             {"step": step, **{f"train/{name}": generator.normal() for name in ("loss", "mse", "grad_norm", "rate")}}
             for step in range(1, 1501)
         ]
-        make_run(tmp_path / "runs", f"run{seed}", change={"seed": seed}, rows=rows, pictures=pictures)
+        make_run(tmp_path / "runs", f"run{seed}", change={"seed": seed}, rows=rows, images=images)
     said = report(capsys, monkeypatch, tmp_path / "runs", "--out", out)
     assert 8_000_000 < out.stat().st_size < 10_000_000
     assert said == f"{out}: 8 runs, {out.stat().st_size / 1e6:.1f} MB\n"
-    (samples,) = Content(out).data["pictures"]
+    (samples,) = Content(out).data["images"]
     assert 1 < len(samples["steps"]) < samples["of"] == 8
     report(capsys, monkeypatch, tmp_path / "runs", "--out", out, "--grids", 1)
-    (samples,) = Content(out).data["pictures"]
+    (samples,) = Content(out).data["images"]
     assert samples["steps"] == [7]
     assert out.stat().st_size < 7_000_000
 

@@ -141,7 +141,7 @@ def test_every_panel_has_its_marks(still):
     assert cells[:4] == ["run3", "unfinished", "100 of 200", "6,400"]
     values = [cell.inner_text() for cell in still.locator("#values tbody tr").first.locator("th, td").all()]
     assert values == ["run0", "0.01", "5", "3.5"]
-    assert still.locator("#pictures img").count() == 4
+    assert still.locator("#images img").count() == 4
     options = set(still.locator("#config > .scroll th[scope=row]").all_inner_texts())
     assert {"optimizer.lr", "batch_size", "schedule._target_"} <= options
     assert "seed" not in options
@@ -150,13 +150,13 @@ def test_every_panel_has_its_marks(still):
     assert still.title() == "4 runs of runs"
 
 
-def test_the_slider_changes_the_pictures(still):
+def test_the_slider_changes_the_images(still):
     slider = still.get_by_role("slider", name="Step")
 
     def shown():
         return [
             (int(np.asarray(Image.open(io.BytesIO(base64.b64decode(src.partition(",")[2]))))[0, 0, 0]), alt)
-            for image in still.locator("#pictures img").all()
+            for image in still.locator("#images img").all()
             for src, alt in [(image.get_attribute("src"), image.get_attribute("alt"))]
         ]
 
@@ -227,7 +227,7 @@ def test_runs_are_left_out_everywhere(visit, page_of_sweep):
     page.keyboard.press("Space")
     settle(page)
     assert [trace["run"] for trace in drawn(page, "#curves", "val/loss")] == [0, 2, 3]
-    assert page.locator("#pictures img").count() == 3
+    assert page.locator("#images img").count() == 3
     assert page.locator("#values tbody tr").count() == 3
     assert page.evaluate("document.querySelector('#parallel .plot').data.length") == 3
     for box in (2, 3):
@@ -236,7 +236,7 @@ def test_runs_are_left_out_everywhere(visit, page_of_sweep):
     assert page.locator("#config > .scroll").count() == 0, "nothing differs"
     page.get_by_role("button", name="None").press("Enter")
     settle(page)
-    assert page.locator("#pictures img").count() == 0
+    assert page.locator("#images img").count() == 0
     assert page.locator("#values table").count() == 0
     boxes.nth(0).check()
     settle(page)
@@ -347,10 +347,10 @@ def test_what_is_missing_is_told(visit, tmp_path):
     page = visit(tmp_path / "bare.html")
     assert "have logged nothing yet" in page.inner_text("#curves")
     assert "no evaluated values" in page.inner_text("#values")
-    assert "no pictures yet" in page.inner_text("#pictures")
+    assert "no images yet" in page.inner_text("#images")
     assert not page.locator("#sweep").is_visible()
     rows = [{"step": step, "train/loss": math.nan if step in (3, 4) else step - 2} for step in range(1, 8)]
-    spoilt = make_run(tmp_path, "spoilt", rows=rows, pictures={("samples", 1): np.zeros((4, 4, 3), np.uint8)})
+    spoilt = make_run(tmp_path, "spoilt", rows=rows, images={("samples", 1): np.zeros((4, 4, 3), np.uint8)})
     (spoilt / "samples" / "samples_00000001.png").write_bytes(b"")
     (spoilt / "config.yaml").write_text("a: [")
     report([bare, spoilt], tmp_path / "spoilt.html", None, [])
@@ -364,7 +364,7 @@ def test_what_is_missing_is_told(visit, tmp_path):
     assert "2 values that are not positive have no place on a logarithmic axis" in note
     (trace,) = drawn(page, "#curves", "train/loss")
     assert trace["y"] == [-1, 0, None, None, 3, 4, 5]
-    assert page.locator("#pictures .none").all_inner_texts() == ["none yet", "the file is damaged"]
+    assert page.locator("#images .none").all_inner_texts() == ["none yet", "the file is damaged"]
     assert "config.yaml is damaged" in page.inner_text("#runs")
     assert "samples_00000001.png cannot be read" in page.inner_text("#notes")
 

@@ -16,7 +16,7 @@ MOST, LEAST = 20.0, 0.05
 """The walks go from one noise-to-signal ratio to the other."""
 
 
-def picture(y: np.ndarray, ratio: float) -> np.ndarray:
+def image(y: np.ndarray, ratio: float) -> np.ndarray:
     """E[x | x + ratio eps = y] for the default mixture of `helpers.exact`, written independently of it."""
     top = bottom = 0.0
     for mean, std, weight in ((-0.6, 0.2, 0.4), (0.5, 0.3, 0.6)):
@@ -30,7 +30,7 @@ def picture(y: np.ndarray, ratio: float) -> np.ndarray:
 def flowed(y: np.ndarray, most: float = MOST, least: float = LEAST) -> np.ndarray:
     """Where the probability-flow ODE takes y = x_t / alpha: ``dy / dlog(ratio) = y - E[x | y]`` on any schedule."""
     ends = np.log(most), np.log(least)
-    solved = solve_ivp(lambda r, y: y - picture(y, np.exp(r)), ends, y, method="DOP853", rtol=1e-12, atol=1e-12)
+    solved = solve_ivp(lambda r, y: y - image(y, np.exp(r)), ends, y, method="DOP853", rtol=1e-12, atol=1e-12)
     return solved.y[:, -1]
 
 
@@ -68,7 +68,7 @@ def no_noise() -> Tensor:
 
 
 def our_path(sampler: Sampler, model, noise) -> list[Tensor]:
-    """The pictures at each evaluation, and the finished ones."""
+    """The images at each evaluation, and the finished ones."""
     path = []
     finished = sampler(model, noise, on_prediction=lambda x_t, t, prediction: path.append(x_t))
     return [*path, finished]

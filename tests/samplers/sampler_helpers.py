@@ -10,7 +10,7 @@ from langevin.diffusion.variance import FixedSmall
 
 
 class TinyNetwork(nn.Module):
-    """A fixed random function of the picture and of DDPM's index, in float64."""
+    """A fixed random function of the image and of DDPM's index, in float64."""
 
     def __init__(self, extra: int = 0) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def denoiser(schedule, parameterization=None, variance=None, extra=0) -> Denoise
 
 
 def our_path(sampler, model, noise) -> list[Tensor]:
-    """What the model is asked about, evaluation by evaluation, and the pictures in the end."""
+    """What the model is asked about, evaluation by evaluation, and the images in the end."""
     path = []
     path.append(sampler(model, noise, on_prediction=lambda x_t, t, prediction: path.append(x_t)))
     return path

@@ -23,14 +23,14 @@ def their_path(monkeypatch, scheduler, network, steps, noise):
     if steps is not None:
         scheduler.set_timesteps(steps)
     x = noise()
-    path, pictures = [x], []
+    path, images = [x], []
     for index in scheduler.timesteps:
         output = network(x, index.double().expand(len(x)))
         step = scheduler.step(output, int(index), x)
         x = step.prev_sample
         path.append(x)
-        pictures.append(step.pred_original_sample)
-    return path, pictures
+        images.append(step.pred_original_sample)
+    return path, images
 
 
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
@@ -55,12 +55,12 @@ def test_path_is_diffusers_on_the_cosine_schedule(monkeypatch, parameterization,
 
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
 def test_trailing_path_is_diffusers_but_for_the_noise_of_its_last_step(monkeypatch, variance):
-    """Where the last step is long, diffusers still adds noise to the finished picture; ours adds none, as DDPM."""
+    """Where the last step is long, diffusers still adds noise to the finished image; ours adds none, as DDPM."""
     model = denoiser(Linear(), variance=VARIANCES[variance])
     ours = our_path(Ancestral(Trailing(), Static(), 50), model, Written())
     scheduler = DDPMScheduler(variance_type=variance, clip_sample=True, timestep_spacing="trailing")
-    theirs, pictures = their_path(monkeypatch, scheduler, model.network, 50, Written())
-    assert_same_path(ours, [*theirs[:-1], pictures[-1]])
+    theirs, images = their_path(monkeypatch, scheduler, model.network, 50, Written())
+    assert_same_path(ours, [*theirs[:-1], images[-1]])
 
 
 @pytest.mark.parametrize("clip", [True, False])

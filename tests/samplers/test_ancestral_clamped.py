@@ -16,7 +16,7 @@ SHAPE = (2, 3, 4, 4)
 
 
 class Network(nn.Module):
-    """Some function of the picture and of the time's index."""
+    """Some function of the image and of the time's index."""
 
     def forward(self, x, c_noise, cond=None):
         index = c_noise * T / 1000

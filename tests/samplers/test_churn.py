@@ -21,7 +21,7 @@ from langevin.samplers.sampler import Predictor
 
 
 def raised(schedule, fraction, steps=10, **parameters):
-    """What churn makes of ones at a fraction of all time, with noise of ones: the time before, pictures, time after."""
+    """What churn makes of ones at a fraction of all time, with noise of ones: the time before, images, time after."""
     sampler = Heun(Trailing(), steps=steps, **parameters)
     times = sampler.grid(schedule, steps)
     t = torch.tensor(fraction * schedule.t_max, dtype=torch.float64)
@@ -35,7 +35,7 @@ def test_raises_the_noise_by_the_forward_process(schedule, s_noise):
     t, x, t_hat = raised(schedule, 0.4, s_churn=2.0, s_noise=s_noise)
     (alpha, sigma), (alpha_hat, sigma_hat) = schedule(t), schedule(t_hat)
     assert float(sigma_hat / alpha_hat) == pytest.approx(1.2 * float(sigma / alpha), rel=1e-9)
-    # What x_t holds of the picture is scaled to alpha_hat, and new noise makes up for what sigma_hat then lacks.
+    # What x_t holds of the image is scaled to alpha_hat, and new noise makes up for what sigma_hat then lacks.
     kept = float(alpha_hat / alpha)
     added = math.sqrt(float(sigma_hat) ** 2 - (kept * float(sigma)) ** 2)
     torch.testing.assert_close(x, torch.full_like(x, kept + s_noise * added), rtol=0, atol=1e-9 * float(sigma))

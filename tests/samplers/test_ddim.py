@@ -86,8 +86,8 @@ def test_with_exploding_noise():
     x = 80 * x
     times = [80.0, 60.0, 40.0, 20.0, 0.0]
     for t, s in pairwise(times):
-        picture = (std**2 * x + t**2 * mean) / (std**2 + t**2)
-        x = x + (s - t) * (x - picture) / t
+        image = (std**2 * x + t**2 * mean) / (std**2 + t**2)
+        x = x + (s - t) * (x - image) / t
     ours = DDIM(Trailing(), steps=4)(gaussian(EDM(), mean, std), lambda: start)
     torch.testing.assert_close(ours, x, rtol=1e-12, atol=1e-12)
 

@@ -55,7 +55,7 @@ def test_moments_are_their_integrals(h):
 
 
 def test_first_order_is_exact_for_a_constant_prediction():
-    """x_s is x_t with the picture kept and the noise scaled: also from pure noise, and to the data."""
+    """x_s is x_t with the image kept and the noise scaled: also from pure noise, and to the data."""
     x, eps = (torch.randn(2, 1, 2, 2, dtype=torch.float64) for _ in range(2))
     levels = [Level(*tensor(a, b)) for a, b in [(0, 1.0), (0.3, 5.0), (2.0, 0.7), (0.5, 0.0)]]
     for at_t, at_s in itertools.combinations(levels, 2):
@@ -101,7 +101,7 @@ def test_every_grid_on_discrete_steps(name, grid):
     x = SAMPLERS[name](grid, Static(), 5)(Mixture(Linear()), Written())
     assert x.dtype == torch.float64
     assert 0.1 < x.std() < 1
-    assert x.abs().max() <= 1, "the last step is to the predicted picture, which is thresholded"
+    assert x.abs().max() <= 1, "the last step is to the predicted image, which is thresholded"
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -148,7 +148,7 @@ def test_float32_stays(name, schedule):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_picture_does_not_depend_on_its_company(name):
+def test_a_image_does_not_depend_on_its_company(name):
     noises = [Written((1, 1, 3, 3), seed) for seed in range(4)]
     alone = [SAMPLERS[name](Trailing(), None, 9)(Mixture(Flow()), noise) for noise in noises]
     noises = [Written((1, 1, 3, 3), seed) for seed in range(4)]
@@ -158,7 +158,7 @@ def test_a_picture_does_not_depend_on_its_company(name):
 
 @pytest.mark.parametrize("name", NOISELESS)
 def test_does_the_same_on_every_schedule(name):
-    """In units of the picture, x_t / alpha, at the same ratios of noise to signal."""
+    """In units of the image, x_t / alpha, at the same ratios of noise to signal."""
     ends = []
     for schedule in (*SCHEDULES.values(), InputScaling(VP(), 0.4)):
         predictor = Predictor(Mixture(schedule), walk_times(schedule, 8))

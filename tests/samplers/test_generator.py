@@ -68,7 +68,7 @@ def joined(batches):
     ],
     ids=lambda sampler: type(sampler).__name__,
 )
-def test_batch_size_changes_no_picture(sampler):
+def test_batch_size_changes_no_image(sampler):
     runs = [generate(range(7), size, num_classes=4, sampler=sampler) for size in (1, 3, 7, 100)]
     assert [[len(b.images) for b in run] for run in runs] == [[1] * 7, [3, 3, 1], [7], [7]]
     expected_indices, expected = joined(runs[0])
@@ -82,7 +82,7 @@ def test_batch_size_changes_no_picture(sampler):
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_number_of_ranks_changes_no_picture(world):
+def test_number_of_ranks_changes_no_image(world):
     whole = joined(generate(range(8), 3, num_classes=3))[1]
     for rank in range(world):
         for batch in generate(range(rank, 8, world), 2, num_classes=3):
@@ -90,9 +90,9 @@ def test_number_of_ranks_changes_no_picture(world):
             assert batch.labels.tolist() == [int(i) % 3 for i in batch.indices]
 
 
-def test_pictures_and_seeds_differ():
-    pictures = torch.cat([joined(generate(range(4), 4, seed=seed))[1] for seed in (0, 1)])
-    assert len(pictures.flatten(1).unique(dim=0)) == 8
+def test_images_and_seeds_differ():
+    made_images = torch.cat([joined(generate(range(4), 4, seed=seed))[1] for seed in (0, 1)])
+    assert len(made_images.flatten(1).unique(dim=0)) == 8
 
 
 def test_images_are_the_samplers_as_uint8():

@@ -34,7 +34,7 @@ def test_path_on_the_flow_schedule_is_diffusers():
     x = ours[0]
     theirs = [x]
     for t in scheduler.timesteps:
-        # As ours, this network is given pictures of unit variance.
+        # As ours, this network is given images of unit variance.
         c_in = ((1 - t / 1000) ** 2 + (t / 1000) ** 2).rsqrt().double()
         x = scheduler.step(model.network(c_in * x, t.double().expand(len(x))), t, x).prev_sample
         theirs.append(x)

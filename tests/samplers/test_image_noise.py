@@ -15,7 +15,7 @@ def drawn(seed, indices, calls=3):
 
 
 @pytest.mark.parametrize("indices", [[4], [0, 4], [4, 0], [9, 7, 4, 1000], range(2, 6)])
-def test_a_pictures_noise_depends_on_seed_and_index_alone(indices):
+def test_a_images_noise_depends_on_seed_and_index_alone(indices):
     alone = drawn(7, [4])
     together = drawn(7, indices)
     row = list(indices).index(4)
@@ -23,7 +23,7 @@ def test_a_pictures_noise_depends_on_seed_and_index_alone(indices):
         assert torch.equal(together[call][row], alone[call][0])
 
 
-def test_no_two_seeds_or_pictures_or_calls_share_noise():
+def test_no_two_seeds_or_images_or_calls_share_noise():
     seeds = [0, 1, 2, 1234, 2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**63]
     indices = [0, 1, 2, 49_999, 2**32, 2**32 + 1]
     rows = [row for seed in seeds for noise in drawn(seed, indices, calls=2) for row in noise]

@@ -1,4 +1,4 @@
-"""DDIM taken the other way: from pictures to the noise that they come from."""
+"""DDIM taken the other way: from images to the noise that they come from."""
 
 import pytest
 import torch
@@ -24,16 +24,16 @@ SCHEDULES = {
     "ve": (VE(sigma_min=1e-3), LogSNR()),
     "input_scaling": (InputScaling(Linear()), Trailing()),
 }
-PICTURES = torch.linspace(-0.9, 0.9, 8, dtype=torch.float64).reshape(2, 1, 2, 2)
+IMAGES = torch.linspace(-0.9, 0.9, 8, dtype=torch.float64).reshape(2, 1, 2, 2)
 
 
 @pytest.mark.parametrize(("schedule", "grid"), SCHEDULES.values(), ids=SCHEDULES)
-def test_inverting_and_sampling_give_the_pictures_back(schedule, grid):
+def test_inverting_and_sampling_give_the_images_back(schedule, grid):
     model, errors = Mixture(schedule), {}
     for steps in (100, 200, 400):
         sampler = DDIM(grid, steps=steps)
-        noise = sampler.invert(model, PICTURES)
-        errors[steps] = float((sampler(model, lambda noise=noise: noise) - PICTURES).abs().max())
+        noise = sampler.invert(model, IMAGES)
+        errors[steps] = float((sampler(model, lambda noise=noise: noise) - IMAGES).abs().max())
     assert slope(errors) == pytest.approx(1, abs=0.25), errors
     assert errors[400] < 0.05
 
@@ -41,19 +41,19 @@ def test_inverting_and_sampling_give_the_pictures_back(schedule, grid):
 @pytest.mark.parametrize(("schedule", "grid"), SCHEDULES.values(), ids=SCHEDULES)
 def test_the_noise_of_a_gaussian_is_that_of_the_exact_flow(schedule, grid):
     first, last = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
-    exact = gaussian_flow(schedule, schedule(first).alpha * PICTURES, first, last) / schedule.prior_std
+    exact = gaussian_flow(schedule, schedule(first).alpha * IMAGES, first, last) / schedule.prior_std
     errors = {}
     for steps in (100, 200, 400):
-        noise = DDIM(grid, steps=steps).invert(gaussian(schedule), PICTURES)
+        noise = DDIM(grid, steps=steps).invert(gaussian(schedule), IMAGES)
         errors[steps] = float((noise - exact).abs().max())
     assert slope(errors) == pytest.approx(1, abs=0.25), errors
     assert errors[400] < 0.05
 
 
 def test_noise_of_data_is_standard_normal():
-    """Pictures of the data's own mean and standard deviation become noise of mean 0 and standard deviation 1."""
-    pictures = (0.3 + 0.4 * Written((4000, 1, 1, 1))()).double()
-    noise = DDIM(Trailing(), steps=300).invert(gaussian(VP()), pictures)
+    """Images of the data's own mean and standard deviation become noise of mean 0 and standard deviation 1."""
+    images = (0.3 + 0.4 * Written((4000, 1, 1, 1))()).double()
+    noise = DDIM(Trailing(), steps=300).invert(gaussian(VP()), images)
     assert float(noise.mean()) == pytest.approx(0, abs=4 / 4000**0.5 + 0.01)
     assert float(noise.std()) == pytest.approx(1, abs=4 / 8000**0.5 + 0.02)
 
@@ -77,8 +77,8 @@ def test_path_is_diffusers():
 
 def test_eta_and_thresholding_have_no_say():
     model = denoiser(Linear())
-    plain = DDIM(Trailing(), None, 10).invert(model, PICTURES.expand(2, 2, 2, 2))
-    assert torch.equal(plain, DDIM(Trailing(), Static(), 10, eta=1.0).invert(model, PICTURES.expand(2, 2, 2, 2)))
+    plain = DDIM(Trailing(), None, 10).invert(model, IMAGES.expand(2, 2, 2, 2))
+    assert torch.equal(plain, DDIM(Trailing(), Static(), 10, eta=1.0).invert(model, IMAGES.expand(2, 2, 2, 2)))
 
 
 def test_walks_up_from_the_first_time_with_the_condition():
@@ -90,6 +90,6 @@ def test_walks_up_from_the_first_time_with_the_condition():
             return super().__call__(x_t, t, cond)
 
     cond = {"label": torch.tensor([1, 2])}
-    DDIM(Explicit([900.0, 500.0, 1.0]), steps=None).invert(Listening(Linear()), PICTURES, cond)
+    DDIM(Explicit([900.0, 500.0, 1.0]), steps=None).invert(Listening(Linear()), IMAGES, cond)
     assert [t for t, _ in asked] == [1.0, 500.0]
     assert all(given is cond for _, given in asked)

@@ -25,7 +25,7 @@ from langevin.samplers.sampler import Predictor
 @pytest.mark.parametrize("corrector_steps", [1, 2])
 @pytest.mark.parametrize("snr", [0.16, 0.05])
 def test_path_is_diffusers(monkeypatch, corrector_steps, snr):
-    """For a picture alone: diffusers, as the source, takes the norms' mean over the batch."""
+    """For an image alone: diffusers, as the source, takes the norms' mean over the batch."""
     steps, shape = 40, (1, 2, 4, 4)
     model = denoiser(VE(steps), variance=FixedLarge())
     sampler = PredictorCorrector(Trailing(), steps=None, corrector_steps=corrector_steps, snr=snr)
@@ -79,9 +79,9 @@ MEAN, STD = 0.3, 0.4
 
 
 def propagated(schedule, times, snr, large):
-    """The mean and variance, over pictures of very many pixels, of what comes out for data N(MEAN, STD^2).
+    """The mean and variance, over images of very many pixels, of what comes out for data N(MEAN, STD^2).
 
-    In such pictures the norms are those of the expectation, and each step is linear.
+    In such images the norms are those of the expectation, and each step is linear.
     """
     m, v = 0.0, schedule.prior_std**2
     for t, s in pairwise(times):
@@ -130,18 +130,18 @@ def test_gaussian_data_come_out_with_their_mean_and_variance(schedule, grid, var
     assert float(x.var()) == pytest.approx(few[1], rel=4 * (2 / n) ** 0.5 + 2e-3)
 
 
-def test_a_picture_depends_on_no_other():
+def test_a_image_depends_on_no_other():
     model, sampler = denoiser(Linear()), PredictorCorrector(Trailing(), steps=10)
 
-    def pictures(indices):
+    def images(indices):
         noise = ImageNoise(3, indices, (2, 4, 4))
         return sampler(model, lambda: noise().double())
 
-    torch.testing.assert_close(pictures([5, 6, 7])[1:2], pictures([6]), rtol=0, atol=1e-12)
+    torch.testing.assert_close(images([5, 6, 7])[1:2], images([6]), rtol=0, atol=1e-12)
 
 
 def test_a_prediction_of_no_noise_is_left_alone():
-    """What a network that starts from zero makes of a picture: there is no score, and so no scale."""
+    """What a network that starts from zero makes of an image: there is no score, and so no scale."""
 
     class Silent:
         schedule, variance = VP(), FixedSmall()

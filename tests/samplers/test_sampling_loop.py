@@ -82,7 +82,7 @@ def test_condition_reaches_the_model():
     assert all(given is cond for given in asked)
 
 
-def test_clipped_prediction_still_explains_the_noisy_picture():
+def test_clipped_prediction_still_explains_the_noisy_image():
     schedule, t = Linear(), torch.tensor(600.0, dtype=torch.float64)
     model = denoiser(schedule)
     x_t = 3 * Written()()
@@ -96,13 +96,13 @@ def test_clipped_prediction_still_explains_the_noisy_picture():
 
 
 def test_watcher_sees_the_clipped_prediction():
-    pictures = []
+    images = []
     last = DDIM(Leading(), Static(), 5)(
-        denoiser(Linear()), Written(), on_prediction=lambda x_t, t, prediction: pictures.append(prediction.x)
+        denoiser(Linear()), Written(), on_prediction=lambda x_t, t, prediction: images.append(prediction.x)
     )
-    assert len(pictures) == 5
-    assert max(x.abs().max() for x in pictures) <= 1
-    torch.testing.assert_close(last, pictures[-1], rtol=0, atol=1e-14)
+    assert len(images) == 5
+    assert max(x.abs().max() for x in images) <= 1
+    torch.testing.assert_close(last, images[-1], rtol=0, atol=1e-14)
 
 
 SAMPLERS = {
@@ -137,8 +137,8 @@ def test_sampling_records_no_gradient(sampler, parameters, evaluations):
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "lms"])
 @pytest.mark.parametrize("how", [Static(), Dynamic()], ids=["static", "dynamic"])
-def test_thresholded_pictures_are_in_range(name, how):
-    """The last step goes to the predicted picture, but for the multistep method, which looks back."""
+def test_thresholded_images_are_in_range(name, how):
+    """The last step goes to the predicted image, but for the multistep method, which looks back."""
     (sampler, parameters, _), model = SAMPLERS[name], denoiser(Linear())
     free, kept = (sampler(Trailing(), thresholding, 5, **parameters)(model, Written()) for thresholding in (None, how))
     assert kept.abs().max() <= 1 + 1e-12
@@ -154,7 +154,7 @@ def test_begins_without_any_signal(sampler, parameters, evaluations, schedule):
 
 
 @all_samplers
-def test_pictures_that_the_schedule_scales_come_out_as_they_were(sampler, parameters, evaluations):
+def test_images_that_the_schedule_scales_come_out_as_they_were(sampler, parameters, evaluations):
     schedule = InputScaling(VP(), b=0.5)
     x = sampler(Trailing(), steps=60, **parameters)(gaussian(schedule), Written((50, 2, 4, 4)))
     assert float(x.mean()) == pytest.approx(0.3, abs=0.05)

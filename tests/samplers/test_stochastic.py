@@ -1,7 +1,7 @@
 """Samplers that draw noise end in the data's distribution, the nearer the more steps they take.
 
 The exact denoiser of a Gaussian is linear, and so is every sampler around it, in all the noise that is drawn. The
-pictures' mean is then the picture without noise, and their covariance the sum of the answers to each number drawn by
+images' mean is then the image without noise, and their covariance the sum of the answers to each number drawn by
 itself: both come out exactly, without a sample.
 """
 
@@ -27,7 +27,7 @@ COVARIANCE = torch.tensor([[0.16, 0.08, -0.03], [0.08, 0.09, 0.02], [-0.03, 0.02
 
 
 class Correlated:
-    """The exact denoiser of pictures of three pixels N(MEAN, COVARIANCE)."""
+    """The exact denoiser of images of three pixels N(MEAN, COVARIANCE)."""
 
     def __init__(self, schedule, variance) -> None:
         self.schedule, self.variance = schedule, variance

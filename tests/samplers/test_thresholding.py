@@ -5,7 +5,7 @@ from diffusers import DDPMScheduler
 from langevin.samplers.thresholding import Dynamic, Static
 
 
-def pictures(batch=5, scale=1.5):
+def images(batch=5, scale=1.5):
     generator = torch.Generator().manual_seed(0)
     sizes = torch.linspace(0.1, 2, batch, dtype=torch.float64).reshape(-1, 1, 1, 1)
     return scale * sizes * torch.randn(batch, 3, 6, 5, generator=generator, dtype=torch.float64)
@@ -25,7 +25,7 @@ def test_dynamic_is_diffusers(percentile, limit, dtype):
         dynamic_thresholding_ratio=percentile,
         sample_max_value=float("inf") if limit is None else limit,
     )
-    x = pictures().to(dtype)
+    x = images().to(dtype)
     ours = Dynamic(percentile, limit)(x)
     assert ours.dtype == dtype
     torch.testing.assert_close(ours, scheduler._threshold_sample(x), rtol=0, atol=1e-15)
@@ -38,15 +38,15 @@ def test_dynamic_by_hand():
     assert Dynamic(0.75, limit=1.6)(x).flatten().tolist() == pytest.approx([0.0, 0.3125, -1.0, 1.0, 0.625])
 
 
-def test_dynamic_leaves_pictures_in_range_as_they_are():
-    x = pictures(scale=0.1)
+def test_dynamic_leaves_images_in_range_as_they_are():
+    x = images(scale=0.1)
     assert x.abs().max() < 1
     assert torch.equal(Dynamic()(x), x)
 
 
 @pytest.mark.parametrize("thresholding", [Static(), Dynamic(), Dynamic(0.8, 2.0)])
-def test_each_picture_by_itself(thresholding):
-    x = pictures()
+def test_each_image_by_itself(thresholding):
+    x = images()
     together = thresholding(x)
     assert together.abs().max() <= 1
     for i in range(len(x)):

@@ -71,7 +71,7 @@ def test_the_numbers_of_the_table(first):
     reading = "no difference can be told" if low <= 0 <= high else f"{'fast' if high < 0 else 'slow'} is better"
     mean = sum(values["fast"]) / 2 - sum(values["slow"]) / 2
     assert f"| rate | their mean | fast - slow | {mean:+.4g} | {low:+.4g} to {high:+.4g} | 2 | {reading} |" in lines
-    assert "- Budget of each run: 3 steps of 8 pictures." in lines
+    assert "- Budget of each run: 3 steps of 8 images." in lines
     assert rf"slow & ${sum(values['slow']) / 2:.4g} \pm " in (folder / "table.tex").read_text()
     assert (folder / "results.png").read_bytes().startswith(b"\x89PNG")
 
@@ -116,7 +116,7 @@ def test_more_steps_go_on_from_there_and_fewer_are_refused(copied):
     said = study(copied, "table", status=1)
     assert "stands at step 4, beyond the study's trainer.max_steps=3; set that to 4, or remove the folder" in said.err
     study(copied, "table", "--out", str(copied / "longer"), "--", "trainer.max_steps=4")
-    assert "4 steps of 8 pictures" in (copied / "longer" / "table.md").read_text()
+    assert "4 steps of 8 images" in (copied / "longer" / "table.md").read_text()
 
 
 def test_what_is_missing_is_said_and_the_rest_makes_a_table(copied):
@@ -133,10 +133,10 @@ def test_what_is_missing_is_said_and_the_rest_makes_a_table(copied):
 
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path):
     """A file that is none shows only when the data is opened."""
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "a.png").write_text("no picture")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_text("no image")
     arms = {
-        "bad": ["data=image_folder", f"data.path={tmp_path / 'pictures'}", "data.image_size=8"],
+        "bad": ["data=image_folder", f"data.path={tmp_path / 'images'}", "data.image_size=8"],
         "good": "data=digits",
     }
     base = [*QUIET, "trainer.max_steps=1", f"output_dir={tmp_path / 'runs'}"]

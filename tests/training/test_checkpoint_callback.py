@@ -14,7 +14,7 @@ from langevin.build.saved import load_model
 from langevin.checkpoint import read_checkpoint
 from langevin.content import read_content
 from langevin.errors import UserError
-from langevin.images import picture_grid
+from langevin.images import image_grid
 from langevin.metrics.evaluation import Evaluation
 from langevin.training.callbacks import checkpoint as module
 from langevin.training.callbacks.checkpoint import Checkpoint, share
@@ -299,10 +299,10 @@ def test_the_model_is_rebuilt_with_its_averaged_weights(finished):
     assert differing(weights, {name: saved[f"model.network.{name}"] for name in weights})
 
 
-def test_the_rebuilt_model_makes_the_pictures_that_training_showed(finished):
+def test_the_rebuilt_model_makes_the_images_that_training_showed(finished):
     model = load_model(finished.last)
     (batch,) = model.generator(model.cfg, None)(model.denoiser, range(4), 0, 4, "cpu")
-    expected = Image.fromarray(picture_grid(batch.images, 2))
+    expected = Image.fromarray(image_grid(batch.images, 2))
     shown = Image.open(finished.directory / "samples" / "samples_00000006.png")
     assert shown.resize(expected.size, Image.Resampling.NEAREST).tobytes() == expected.tobytes()
 

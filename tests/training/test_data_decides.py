@@ -17,7 +17,7 @@ from langevin.build.saved import load_model
 from langevin.checkpoint import RECORD
 from langevin.config.identity import automatic_name
 from langevin.content import FILE, Content, Split, differences, read_content
-from langevin.data.pictures import FilePictures
+from langevin.data.images import ImageFiles
 
 DATA = ("data=image_folder", "data.image_size=8", "callbacks=[checkpoint]", "trainer.max_steps=2")
 
@@ -102,8 +102,8 @@ def test_other_data_under_the_same_name_is_refused(tmp_path, first, kind, place)
 
 def decoded_otherwise(monkeypatch):
     """From now on images are decoded a little otherwise, as by another version of Pillow."""
-    opened = FilePictures.open
-    monkeypatch.setattr(FilePictures, "open", lambda self, index: opened(self, index).point(lambda level: level ^ 1))
+    opened = ImageFiles.open
+    monkeypatch.setattr(ImageFiles, "open", lambda self, index: opened(self, index).point(lambda level: level ^ 1))
 
 
 def test_images_that_are_decoded_otherwise_go_on_where_told(tmp_path, first, monkeypatch):
@@ -219,7 +219,7 @@ def test_a_signal_while_the_images_are_decoded(tmp_path, monkeypatch):
     """The command ends as it does when it is interrupted in training, and the next one goes on from what is decoded."""
     monkeypatch.setattr(interrupt, "_received", None)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
-    path, opened, open_image = write(tmp_path / "images", range(150)), [], FilePictures.open
+    path, opened, open_image = write(tmp_path / "images", range(150)), [], ImageFiles.open
 
     def signalled(self, index):
         opened.append(index)
@@ -227,7 +227,7 @@ def test_a_signal_while_the_images_are_decoded(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return open_image(self, index)
 
-    monkeypatch.setattr(FilePictures, "open", signalled)
+    monkeypatch.setattr(ImageFiles, "open", signalled)
     stopped = train(tmp_path, *DATA, f"data.path={path}", status=interrupt.STATUS)
     assert "interrupted by SIGTERM with" in stopped.err
     assert "images of imagefolder-train decoded; say the same command again to go on" in stopped.err
@@ -235,7 +235,7 @@ def test_a_signal_while_the_images_are_decoded(tmp_path, monkeypatch):
     kept = len(opened)
     assert 64 < kept <= 150
     monkeypatch.setattr(interrupt, "_received", None)
-    assert "150 pictures" in train(tmp_path, *DATA, f"data.path={path}").out
+    assert "150 images" in train(tmp_path, *DATA, f"data.path={path}").out
     assert sorted(opened) == list(range(150))
 
 

@@ -107,7 +107,7 @@ def sampled(folder, run):
 
 
 @pytest.mark.slow
-def test_two_processes_sample_the_very_same_pictures(sampled):
+def test_two_processes_sample_the_very_same_images(sampled):
     one, two = (np.load(sampled[count] / "samples.npz") for count in (1, 2))
     assert one["arr_0"].shape == (45, 8, 8, 1)
     assert one["arr_0"].tobytes() == two["arr_0"].tobytes()

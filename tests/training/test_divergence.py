@@ -44,7 +44,7 @@ def explosion(module, loss):
 
 @pytest.fixture
 def spoil(monkeypatch):
-    """Makes some batches bad; what comes back is a list of the (module, batch_idx, pictures, loss) before that."""
+    """Makes some batches bad; what comes back is a list of the (module, batch_idx, images, loss) before that."""
     training_step, seen = DiffusionModule.training_step, []
 
     def spoil(how, *batches):

@@ -13,7 +13,7 @@ from langevin.build.saved import load_model
 from langevin.checkpoint import read_checkpoint
 from langevin.digest import digest_of
 from langevin.files import write_atomically
-from langevin.images import enlargement, picture_grid
+from langevin.images import enlargement, image_grid
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -139,10 +139,10 @@ def test_its_samples_and_measures_are_those_of_its_checkpoint(run, ranks):
         assert rank["digests"][-1] == digest_of(load_model(run.last).denoiser.network)
     place = run.directory / "one"
     assert call("sample", f"checkpoint={run.directory}", "num_samples=8", "seed=0", f"out={place}").status == 0
-    pictures = torch.from_numpy(np.load(place / "samples.npz")["arr_0"]).movedim(-1, 1)
+    images = torch.from_numpy(np.load(place / "samples.npz")["arr_0"]).movedim(-1, 1)
     shown = np.asarray(Image.open(run.directory / "samples" / "samples_00000004.png").convert("RGB"))
     scale = enlargement(8)
-    assert np.array_equal(shown[::scale, ::scale], picture_grid(pictures[:4], 2))
+    assert np.array_equal(shown[::scale, ::scale], image_grid(images[:4], 2))
     assert call("evaluate", "data=digits", "metrics=[class_accuracy]", f"samples={place}").status == 0
     value = json.loads((place / "metrics.json").read_text())["metrics"]["class_accuracy"]
     assert column(run.rows, "eval/class_accuracy")[4] == pytest.approx(value, rel=1e-9)

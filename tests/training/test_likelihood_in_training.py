@@ -43,13 +43,13 @@ def test_it_is_logged_with_its_parts(run):
 
 
 def test_it_is_what_evaluate_says_of_the_checkpoint(run):
-    """So it is of the averaged weights, of the test pictures with their labels, each with its own noise."""
+    """So it is of the averaged weights, of the test images with their labels, each with its own noise."""
     options = [option for option in CHOSEN if not option.startswith("schedule")]
     result = call("evaluate", f"checkpoint={run.directory}", *options, "batch_size=64", "accelerator=cpu")
     assert result.status == 0, result.err
     report = json.loads((run.directory / "likelihood.json").read_text())
     assert report["step"] == 6
-    assert report["pictures"]["number"] == 297
+    assert report["images"]["number"] == 297
     for name, parts in PARTS.items():
         values = report["likelihoods"][name]
         assert column(run.rows, f"val/{name}")[6] == pytest.approx(values["bits_per_dim"], rel=1e-5)
@@ -59,7 +59,7 @@ def test_it_is_what_evaluate_says_of_the_checkpoint(run):
 
 @pytest.mark.slow
 def test_two_processes_log_what_one_would(tmp_path):
-    """What one process says of their checkpoint. They share 297 pictures, an odd number, in batches of 50."""
+    """What one process says of their checkpoint. They share 297 images, an odd number, in batches of 50."""
     arguments = (*TINY, *QUIET, *VALIDATED, *WHOLE, *CHOSEN, "trainer=ddp_cpu", f"output_dir={tmp_path}", "name=run")
     options = {argument.partition("=")[0]: argument for argument in arguments}
     done = subprocess.run(

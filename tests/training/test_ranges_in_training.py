@@ -7,7 +7,7 @@ WRONG = {
     "trainer.gradient_clip_val": 0,
     "trainer.val_check_interval": 0,
     "trainer.log_every_n_steps": 0,
-    "trainer.precision": "64-true",  # pictures and noise are float32
+    "trainer.precision": "64-true",  # images and noise are float32
     "callbacks.checkpoint.every_minutes": 0,
     "callbacks.checkpoint.keep_every_n_steps": 0,
     "callbacks.progress.every_n_steps": 0,

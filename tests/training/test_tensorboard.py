@@ -39,12 +39,12 @@ def test_scalars_are_those_of_the_csv_file(run, events):
 
 
 @pytest.mark.parametrize("name", ["samples", "trajectory"])
-def test_pictures_are_in_the_event_file(run, events, name):
+def test_images_are_in_the_event_file(run, events, name):
     shown = events.Images(name)
     assert [image.step for image in shown] == [2, 4]
-    picture = Image.open(io.BytesIO(shown[-1].encoded_image_string))
+    shown = Image.open(io.BytesIO(shown[-1].encoded_image_string))
     on_disk = Image.open(run.directory / "samples" / f"{name}_00000004.png")
-    assert np.array_equal(np.asarray(on_disk.resize(picture.size, Image.Resampling.NEAREST)), np.asarray(picture))
+    assert np.array_equal(np.asarray(on_disk.resize(shown.size, Image.Resampling.NEAREST)), np.asarray(shown))
 
 
 def test_the_config_is_in_the_event_file(run):

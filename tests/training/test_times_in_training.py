@@ -214,7 +214,7 @@ def test_two_processes_have_the_same_weights(two):
     assert differing(ranks[0]["weights"], ranks[1]["weights"]) == []
     assert differing(ranks[0]["weights"], read_checkpoint(run.last)["state_dict"]) == []
     losses = [torch.stack([loss for _, loss in rank["losses"]]) for rank in ranks]
-    assert not torch.equal(*losses), "each has its own pictures"
+    assert not torch.equal(*losses), "each has its own images"
 
 
 @pytest.mark.slow

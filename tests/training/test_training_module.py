@@ -51,7 +51,7 @@ def loss_on_test_set(run, weights):
         {name.removeprefix(weights): value for name, value in state.items() if name.startswith(weights)}
     )
     test_set = Digits().load("test")
-    x, labels = from_uint8(torch.from_numpy(test_set.pictures.array)[:, None]), torch.from_numpy(test_set.labels)
+    x, labels = from_uint8(torch.from_numpy(test_set.images.array)[:, None]), torch.from_numpy(test_set.labels)
     drawn = torch.Generator().manual_seed(step_seed(model.cfg.seed, None, None))
     objective = make_objective(model.cfg)
     losses = []
@@ -128,7 +128,7 @@ def test_the_logged_norm_is_the_gradients(tmp_path, monkeypatch, clip, accumulat
 
 
 def test_the_gradient_is_the_mean_over_all_images_of_the_step(tmp_path):
-    """Of the first step, by hand: the same network, pictures, times and noise, one after the other micro-batch."""
+    """Of the first step, by hand: the same network, images, times and noise, one after the other micro-batch."""
     run = train(
         tmp_path, *QUIET, "trainer.accumulate_grad_batches=2", "trainer.max_steps=1", "trainer.gradient_clip_val=null"
     )

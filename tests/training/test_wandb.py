@@ -86,7 +86,7 @@ def config(directory):
 
 
 def test_a_run_is_recorded(tmp_path):
-    """Offline: its numbers are those of metrics.csv; and the config, the code's version and the pictures."""
+    """Offline: its numbers are those of metrics.csv; and the config, the code's version and the images."""
     run = train(tmp_path, *BUSY, "loggers=[wandb]", "loggers.wandb.mode=offline", "trainer.max_steps=4")
     logged, rows = history(run.directory), read_csv(run.directory / "metrics.csv")
     for name in (
@@ -116,7 +116,7 @@ def test_a_run_is_recorded(tmp_path):
         on_disk = Image.open(run.directory / "samples" / f"{name}_00000004.png").convert("RGB")
         small = [np.asarray(Image.open(path).convert("RGB")) for path in kept]
         expected = np.asarray(on_disk.resize(small[0].shape[1::-1], Image.Resampling.NEAREST))
-        assert any(np.array_equal(picture, expected) for picture in small)
+        assert any(np.array_equal(image, expected) for image in small)
 
 
 def test_runs_of_a_sweep_share_a_group_and_no_id(tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ TINY = (
 )
 # The least that a run needs.
 QUIET = ("callbacks=[checkpoint,progress]", "callbacks.progress.every_n_steps=1")
-# Pictures, trajectories and metrics every other step.
+# Images, trajectories and metrics every other step.
 BUSY = (
     "callbacks=[progress,samples,trajectory,checkpoint]",
     "callbacks.progress.every_n_steps=1",
@@ -64,7 +64,7 @@ LOSS_AWARE = (
     "time_sampler.history=2",
 )
 
-# A script that trains, and keeps what each process has seen: pictures; the times of all, its own, and their losses.
+# A script that trains, and keeps what each process has seen: images; the times of all, its own, and their losses.
 SPY = """
 import sys, torch
 from pathlib import Path

@@ -23,7 +23,7 @@ from langevin.samplers.sampler import Sampler
 
 OPTIONAL = ("condition", "thresholding", "guidance", *PLURAL)
 """The groups of a run of which nothing need be chosen."""
-OF_PICTURES = (
+OF_IMAGES = (
     "model",
     "condition",
     "variance",
@@ -43,14 +43,14 @@ SUPPLIED = frozenset({"label"})
 
 
 def unused_groups(classifies: bool) -> tuple[str, ...]:
-    """The groups that mean nothing to a classifier, or to a model of pictures."""
-    return OF_PICTURES if classifies else ("classifier",)
+    """The groups that mean nothing to a classifier, or to a model of images."""
+    return OF_IMAGES if classifies else ("classifier",)
 
 
 def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     """The mistakes in a training config that show without Lightning; `langevin.build.run.rehearse` finds the others."""
     if is_classifier(cfg) and cfg.get("model") is not None:
-        return [Mistake("classifier", "is trained alone, without a model of pictures; add task=classifier")]
+        return [Mistake("classifier", "is trained alone, without a model of images; add task=classifier")]
     unused = unused_groups(is_classifier(cfg))
     required = [group for group in groups() if group not in (*BUNDLES, *OPTIONAL, *unused)]
     mistakes = structure(cfg, RUN_OPTIONS, required, (*OPTIONAL, *unused))
@@ -62,7 +62,7 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
             for name, node in (cfg.get("callbacks") or {}).items()
             if "generator" in (signature(node[TARGET]) or {})
         ]
-        text = "makes pictures, which a classifier cannot; leave it out"
+        text = "makes images, which a classifier cannot; leave it out"
         mistakes += [Mistake(f"callbacks.{name}", text) for name in makers]
     return mistakes + contradictions(cfg, broken)
 
@@ -156,7 +156,7 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
     mistakes += misfits(cfg, broken, size, condition)
     guidance: Guidance | None = build("guidance", **loaders(cfg))
     if guidance is not None:
-        # A rescaled schedule depends on the size of the pictures.
+        # A rescaled schedule depends on the size of the images.
         known = schedule if size is not None or not cfg.get("rescalings") else None
         mistakes += misguided(cfg, guidance, known, facts, condition, sampler)
     if not {"trainer", "batch_size"}.intersection(broken) and "trainer" in cfg:

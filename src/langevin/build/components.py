@@ -1,4 +1,4 @@
-"""Builds the model and what makes its pictures; imports no Lightning, so that a command answers at once."""
+"""Builds the model and what makes its images; imports no Lightning, so that a command answers at once."""
 
 import functools
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def is_conditional(cfg: DictConfig) -> bool:
 
 
 def is_classifier(cfg: DictConfig) -> bool:
-    """Whether the model is a classifier of noisy pictures, not a denoiser."""
+    """Whether the model is a classifier of noisy images, not a denoiser."""
     return cfg.get("classifier") is not None
 
 
@@ -100,7 +100,7 @@ def make_sampler(cfg: DictConfig) -> Sampler:
 
 
 def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None = None) -> Generator:
-    """What makes pictures with the config's sampler and guidance.
+    """What makes images with the config's sampler and guidance.
 
     Raises:
         UserError: when the guidance or the labels do not suit the model.

@@ -43,7 +43,7 @@ class Model(NamedTuple):
     step: int
 
     def generator(self, cfg: DictConfig, labels: int | Sequence[int] | None) -> Generator:
-        """What makes its pictures; `cfg` is its config with other choices of sampler, grid and guidance."""
+        """What makes its images; `cfg` is its config with other choices of sampler, grid and guidance."""
         labels = [labels] if isinstance(labels, int) else None if labels is None else list(labels)
         return make_generator(cfg, self.facts, labels)
 
@@ -60,7 +60,7 @@ def checkpoint_of(network: nn.Module, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_model(path: Path, trust: Sequence[str] = ()) -> Model:
-    """Rebuild a model of pictures from a checkpoint, which may be a stranger's.
+    """Rebuild a model of images from a checkpoint, which may be a stranger's.
 
     Args:
         path: the checkpoint.
@@ -73,7 +73,7 @@ def load_model(path: Path, trust: Sequence[str] = ()) -> Model:
     """
     model, cfg, facts, step = _rebuilt(path, trust)
     if not isinstance(model, Denoiser):
-        raise UserError(f"checkpoint {path} holds a classifier (task=classifier); give one of a model of pictures")
+        raise UserError(f"checkpoint {path} holds a classifier (task=classifier); give one of a model of images")
     return Model(model, cfg, facts, step)
 
 
@@ -114,7 +114,7 @@ def classifier_for_guidance(option: str, value: str, trust: Sequence[str] = ()) 
 def classifier_for_features(
     option: str, value: str, trust: Sequence[str] = ()
 ) -> tuple[CleanClassifier, DataFacts, str]:
-    """The like for pictures without noise; and the name of the data that it was trained on.
+    """The like for images without noise; and the name of the data that it was trained on.
 
     Raises:
         UserError: as `classifier_for_guidance`.
@@ -134,7 +134,7 @@ def denoiser_for_guidance(option: str, value: str, trust: Sequence[str] = ()) ->
     """
     model, cfg, facts, _ = _rebuilt_for(option, value, trust)
     if not isinstance(model, Denoiser):
-        raise OptionError(option, f"is {value}; allowed: the run of a model of pictures, and this is a classifier's")
+        raise OptionError(option, f"is {value}; allowed: the run of a model of images, and this is a classifier's")
     return model, facts, is_conditional(cfg)
 
 

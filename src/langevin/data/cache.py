@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from langevin.data.pictures import Pictures, Transform
+from langevin.data.images import LazyImages, Transform
 from langevin.data.source import ImageSet, usable
 from langevin.errors import UserError
 from langevin.files import write_json
@@ -170,8 +170,8 @@ def _build(folder: Path, images: ImageSet, transform: Transform) -> None:
     building = folder.with_name(f"{folder.name}.building")
     try:
         building.mkdir(exist_ok=True)
-        count = len(images.pictures)
-        broken, chunks = _decode_all(building, images.pictures, transform, folder.name.rpartition("-")[0])
+        count = len(images.lazy_images)
+        broken, chunks = _decode_all(building, images.lazy_images, transform, folder.name.rpartition("-")[0])
         labels = np.full(count, -1, np.int64) if images.labels is None else images.labels
         if broken:
             kept = usable(images, broken)
@@ -182,7 +182,7 @@ def _build(folder: Path, images: ImageSet, transform: Transform) -> None:
         meta: dict[str, Any] = {
             "shape": (count, *transform.shape),
             "class_names": images.class_names,
-            "skipped": [images.pictures.name(index) for index in sorted(broken)],
+            "skipped": [images.lazy_images.name(index) for index in sorted(broken)],
             "bytes": {name: (building / name).stat().st_size for name in ("images.npy", "labels.npy")},
             "digest": _digest((count, *transform.shape), labels, images.class_names, chunks),
         }
@@ -199,7 +199,7 @@ def _build(folder: Path, images: ImageSet, transform: Transform) -> None:
 
 
 def _decode_all(
-    building: Path, pictures: Pictures, transform: Transform, title: str
+    building: Path, lazy_images: LazyImages, transform: Transform, title: str
 ) -> tuple[dict[int, Exception], list[str]]:
     """Fill images.npy with the transformed images, all but those that an earlier build has left there.
 
@@ -213,7 +213,7 @@ def _decode_all(
     Raises:
         Interrupted: between two chunks, once a signal has come.
     """
-    path, count, size = building / "images.npy", len(pictures), int(np.prod(transform.shape))
+    path, count, size = building / "images.npy", len(lazy_images), int(np.prod(transform.shape))
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         buffer, {"descr": "|u1", "fortran_order": False, "shape": (count, *transform.shape)}
@@ -229,7 +229,7 @@ def _decode_all(
         block = np.zeros((len(indices), *transform.shape), np.uint8)
         for index in indices:
             try:
-                block[index - first] = transform(pictures.open(index))
+                block[index - first] = transform(lazy_images.open(index))
             except Exception as error:  # a broken file makes decoders raise anything: OSError, SyntaxError, ...
                 broken[index] = error
         with open(path, "r+b") as file:

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from langevin.data.cache import default_cache_dir
 from langevin.data.image_folder import LabelledFiles
-from langevin.data.pictures import WHITE, ArrayPictures
+from langevin.data.images import WHITE, ArrayImages
 from langevin.data.source import FileSource, ImageSet
 from langevin.errors import UserError
 
@@ -181,4 +181,4 @@ def _read_official(root: Path, split: str, path: str | None) -> ImageSet:
             f"data.path={path}: {os.path.join(root, _BATCHES)} is incomplete or damaged ({error}); "
             "unpack the official archive again, or give it as data.path=cifar-10-python.tar.gz"
         ) from error
-    return ImageSet(ArrayPictures(data.data), np.array(data.targets, np.int64), tuple(data.classes))
+    return ImageSet(ArrayImages(data.data), np.array(data.targets, np.int64), tuple(data.classes))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from langevin.data.pictures import ArrayPictures
+from langevin.data.images import ArrayImages
 from langevin.data.source import ImageSet, ImageSource
 
 
@@ -40,4 +40,4 @@ class Digits(ImageSource):
         part = slice(None, self._TRAIN) if split == "train" else slice(self._TRAIN, None)
         pixels = np.rint(bunch.images[part] * (255 / 16)).astype(np.uint8)
         labels = bunch.target[part].astype(np.int64)
-        return ImageSet(ArrayPictures(pixels), labels, tuple(str(digit) for digit in range(10)))
+        return ImageSet(ArrayImages(pixels), labels, tuple(str(digit) for digit in range(10)))

@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from langevin.data.archive import open_archive
-from langevin.data.pictures import SUFFIXES, WHITE, Color, FilePictures
+from langevin.data.images import SUFFIXES, WHITE, Color, ImageFiles
 from langevin.data.source import FileSource, ImageSet
 from langevin.errors import UserError
 
@@ -154,8 +154,8 @@ class LabelledFiles:
     def image_set(self, skip_broken: bool | None = None) -> ImageSet:
         """The images and labels, ready to be decoded."""
         labels, names = self.labels or (None, None)
-        pictures = FilePictures(self.archive, self.files, background=self._background)
-        return ImageSet(pictures, labels, names, skip_broken)
+        lazy_images = ImageFiles(self.archive, self.files, background=self._background)
+        return ImageSet(lazy_images, labels, names, skip_broken)
 
     @functools.cached_property
     def _folders(self) -> list[str]:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from langevin.content import Content, Split
 from langevin.data.cache import CachedImages, open_or_build, resolve_cache_dir
-from langevin.data.pictures import SquareTransform
+from langevin.data.images import SquareTransform
 from langevin.data.source import ImageSource
 from langevin.data.stream import ImageStream, Positions
 from langevin.errors import OptionError, UserError

@@ -14,7 +14,7 @@ from PIL import Image
 from langevin.data.archive import counted
 from langevin.data.cache import CachedImages, open_or_build, resolve_cache_dir
 from langevin.data.image_folder import LabelledFiles
-from langevin.data.pictures import NativeTransform, Pictures, is_grey
+from langevin.data.images import LazyImages, NativeTransform, is_grey
 from langevin.data.source import ImageSet, usable
 from langevin.errors import UserError
 
@@ -103,7 +103,7 @@ def _decoded(files: LabelledFiles, cache_dir: Path) -> CachedImages:
     transform = NativeTransform.like(_first_usable(images))
 
     def load() -> ImageSet:
-        if transform.shape[-1] == 1 and _any_in_color(images.pictures):
+        if transform.shape[-1] == 1 and _any_in_color(images.lazy_images):
             raise _InColorError
         return images
 
@@ -116,19 +116,19 @@ def _decoded(files: LabelledFiles, cache_dir: Path) -> CachedImages:
 
 def _first_usable(images: ImageSet) -> Image.Image:
     broken: dict[int, Exception] = {}
-    for index in range(len(images.pictures)):
+    for index in range(len(images.lazy_images)):
         try:
-            return images.pictures.open(index)
+            return images.lazy_images.open(index)
         except Exception as error:  # a broken file makes decoders raise anything
             broken[index] = error
     usable(images, broken)
     raise AssertionError("images of which none can be used were not refused")
 
 
-def _any_in_color(pictures: Pictures) -> bool:
-    for index in range(len(pictures)):
+def _any_in_color(lazy_images: LazyImages) -> bool:
+    for index in range(len(lazy_images)):
         try:
-            if not is_grey(pictures.open(index)):
+            if not is_grey(lazy_images.open(index)):
                 return True
         except Exception:  # building the cache names all of the broken ones
             continue

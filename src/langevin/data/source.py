@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from langevin.data.pictures import Color, Pictures
+from langevin.data.images import Color, LazyImages
 from langevin.errors import OptionError, UserError
 
 _SHOWN = 20  # broken images that an error names
@@ -20,13 +20,13 @@ class ImageSet:
     """One split of a source, ready to be decoded.
 
     Attributes:
-        pictures: the N images.
+        images: the N images.
         labels: (N,) int64 in [0, len(class_names)), or None when the images are unlabelled.
         class_names: a name for each class, or None when the images are unlabelled.
         skip_broken: whether images that cannot be decoded are left out; None where the user has no such option.
     """
 
-    pictures: Pictures
+    lazy_images: LazyImages
     labels: NDArray[np.int64] | None = None
     class_names: tuple[str, ...] | None = None
     skip_broken: bool | None = None
@@ -51,7 +51,7 @@ def usable(images: ImageSet, broken: Mapping[int, Exception]) -> NDArray[np.int6
     }
     if not images.skip_broken or at_fault:
         raise UserError(_listed(images, at_fault if images.skip_broken else broken))
-    kept = np.setdiff1d(np.arange(len(images.pictures)), list(broken))
+    kept = np.setdiff1d(np.arange(len(images.lazy_images)), list(broken))
     if not len(kept):
         raise UserError(_listed(images, broken))
     if images.labels is not None and images.class_names is not None:
@@ -62,14 +62,14 @@ def usable(images: ImageSet, broken: Mapping[int, Exception]) -> NDArray[np.int6
 
 
 def _listed(images: ImageSet, broken: Mapping[int, Exception]) -> str:
-    lines = [f"{images.pictures.name(index)} cannot be used: {broken[index]}" for index in sorted(broken)]
+    lines = [f"{images.lazy_images.name(index)} cannot be used: {broken[index]}" for index in sorted(broken)]
     offer = (
         "" if images.skip_broken is not False else ", or leave out what cannot be decoded with data.skip_broken=true"
     )
     if len(lines) == 1:
         return f"{lines[0]}; replace or remove it{offer}"
     more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
-    head = f"{len(lines):,} of {len(images.pictures):,} images cannot be used; replace or remove them{offer}:"
+    head = f"{len(lines):,} of {len(images.lazy_images):,} images cannot be used; replace or remove them{offer}:"
     return "\n  ".join([head, *lines[:_SHOWN], *more])
 
 

@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from langevin.data.archive import Archive, Folder, open_archive
-from langevin.data.pictures import WHITE, Box, FilePictures
+from langevin.data.images import WHITE, Box, ImageFiles
 from langevin.data.source import FileSource, ImageSet
 from langevin.errors import UserError
 
@@ -86,8 +86,8 @@ class StanfordCars(FileSource):
         cars = [car for part in self._parts(split) for car in self._cars(part, len(names))]
         boxes = [box for _, box, _ in cars] if self.crop else None
         labels = np.array([label for *_, label in cars], np.int64)
-        pictures = FilePictures(archive, [file for file, *_ in cars], boxes, self.background)
-        return ImageSet(pictures, labels, names, self.skip_broken)
+        lazy_images = ImageFiles(archive, [file for file, *_ in cars], boxes, self.background)
+        return ImageSet(lazy_images, labels, names, self.skip_broken)
 
     def left_out(self) -> Counter[str]:
         """What is no regular file; an image that the annotations do not name is no part of the data."""

@@ -1,6 +1,6 @@
 """The variational bound on the likelihood, term by term.
 
-All terms are in nats a dimension, one number a picture (B,); divide by log 2 for bits.
+All terms are in nats a dimension, one number per image (B,); divide by log 2 for bits.
 Source: DDPM (Ho et al. 2020), equations 5 and 13.
 """
 
@@ -29,7 +29,7 @@ def decoder_nll(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """Minus the log of a Gaussian's mass on each byte's bin, element by element; the outermost bins are open.
 
     Args:
-        x: pictures of bytes, in [-1, 1].
+        x: images of bytes, in [-1, 1].
         mean: of the Gaussian, of the shape of `x`.
         log_variance: of the Gaussian, of a shape that multiplies with `x`.
     """
@@ -48,7 +48,7 @@ def log_normal_cdf(z: Tensor) -> Tensor:
     """The log of the standard normal's cumulative distribution, its gradient right in float32, however small it is.
 
     The gradient of ``torch.special.log_ndtr`` is lost to rounding a few hundred standard deviations out, which is where
-    an untrained network's pictures lie.
+    an untrained network's images lie.
     """
     tail, body = z.clamp(max=-1), z.clamp(min=-1)
     in_tail = torch.log(torch.special.erfcx(-tail / math.sqrt(2)) / 2) - tail.square() / 2
@@ -56,7 +56,7 @@ def log_normal_cdf(z: Tensor) -> Tensor:
 
 
 def prior_std(schedule: Schedule, level: Level) -> Tensor:
-    """The standard deviation of the noise that takes the pictures' place at `level`, near the schedule's last one.
+    """The standard deviation of the noise that takes the images' place at `level`, near the schedule's last one.
 
     It is the schedule's own at the last level, and before it as much less as sigma is.
     """
@@ -81,7 +81,7 @@ def step_term(denoise: Denoise, prediction: Prediction, x: Tensor, s: Tensor, t:
     Args:
         denoise: the model, for its schedule and variance.
         prediction: what it says of x_t.
-        x: the pictures (B, C, H, W), of bytes, in [-1, 1].
+        x: the images (B, C, H, W), of bytes, in [-1, 1].
         s: the times stepped to, (B,) or ().
         t: the times stepped from, (B,) or ().
     """

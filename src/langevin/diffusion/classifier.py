@@ -1,4 +1,4 @@
-"""The class of a noisy picture."""
+"""The class of a noisy image."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from langevin.diffusion.schedules.schedule import Schedule
 
 
 class NoisyClassifier(nn.Module):
-    """A network that tells the class of a picture at any noise level: p(y | x_t).
+    """A network that tells the class of an image at any noise level: p(y | x_t).
 
     Source: ADM (Dhariwal and Nichol 2021), section 4.
 
@@ -32,7 +32,7 @@ class NoisyClassifier(nn.Module):
         """The log-probability of every class.
 
         Args:
-            x_t: noisy pictures (B, C, H, W).
+            x_t: noisy images (B, C, H, W).
             t: times in (0, t_max], float64 on the CPU, of shape () or (B,).
 
         Returns:
@@ -47,7 +47,7 @@ class NoisyClassifier(nn.Module):
 
 
 class CleanClassifier(nn.Module):
-    """A classifier of noisy pictures, asked about clean ones: the same answer for the same pictures, without a draw.
+    """A classifier of noisy images, asked about clean ones: the same answer for the same images, without a draw.
 
     It knows no time before the schedule's `t_min`, of least noise. So it is told that time, and shown ``alpha x`` of
     it: x_t without its noise, which there is too little to be missed.
@@ -61,7 +61,7 @@ class CleanClassifier(nn.Module):
         self.classifier = classifier
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the classes of pictures (B, C, H, W) in [-1, 1] are told by, (B, D), and their logits, (B, classes)."""
+        """What the classes of images (B, C, H, W) in [-1, 1] are told by, (B, D), and their logits, (B, classes)."""
         schedule = self.classifier.schedule
         t = torch.tensor(schedule.t_min, dtype=torch.float64)
         x_t = like(schedule(t).alpha, x) * x

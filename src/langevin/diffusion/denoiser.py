@@ -1,4 +1,4 @@
-"""From a network's output to a prediction of the picture and of the noise."""
+"""From a network's output to a prediction of the image and of the noise."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -14,10 +14,10 @@ Condition = Mapping[str, Tensor]
 
 
 class Prediction(NamedTuple):
-    """What is believed of a noisy picture; all of shape (B, C, H, W).
+    """What is believed of a noisy image; all of shape (B, C, H, W).
 
     Attributes:
-        x: the clean picture.
+        x: the clean image.
         eps: the noise, so that ``x_t = alpha x + sigma eps``.
         raw: the network's output F in its own parameterization.
         variance: the network's further channels, for a learned variance; None without.
@@ -65,10 +65,10 @@ class Denoiser(nn.Module):
         self.variance = variance
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Prediction:
-        """Predict the picture and the noise in `x_t`.
+        """Predict the image and the noise in `x_t`.
 
         Args:
-            x_t: noisy pictures (B, C, H, W).
+            x_t: noisy images (B, C, H, W).
             t: times in (0, t_max], float64 on the CPU, of shape () or (B,).
             cond: what the network is conditioned on, such as {"label": int64 (B,)}.
         """
@@ -105,5 +105,5 @@ class Denoiser(nn.Module):
 
 
 def eps_from_x(x: Tensor, x_t: Tensor, level: Level) -> Tensor:
-    """The noise that goes with the picture `x` in `x_t`: ``(x_t - alpha x) / sigma``."""
+    """The noise that goes with the image `x` in `x_t`: ``(x_t - alpha x) / sigma``."""
     return combine(1 / level.sigma, x_t, -level.alpha / level.sigma, x)

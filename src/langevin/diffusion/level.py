@@ -1,4 +1,4 @@
-"""The noise level: how much signal and how much noise a picture holds."""
+"""The noise level: how much signal and how much noise an image holds."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from torch import Tensor
 class Level(NamedTuple):
     """The pair (alpha, sigma) of ``x_t = alpha * x + sigma * eps``.
 
-    Both are float64 tensors of one shape on the CPU: `()` for one level, `(B,)` for one a picture.
+    Both are float64 tensors of one shape on the CPU: `()` for one level, `(B,)` for one per image.
     """
 
     alpha: Tensor
@@ -42,5 +42,5 @@ def like(coefficient: Tensor, x: Tensor) -> Tensor:
 
 
 def combine(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
-    """``a * x + b * y`` with coefficients `a`, `b` of shape `()` or `(B,)` and pictures `x`, `y` of shape (B, ...)."""
+    """``a * x + b * y`` with coefficients `a`, `b` of shape `()` or `(B,)` and images `x`, `y` of shape (B, ...)."""
     return like(a, x) * x + like(b, y) * y

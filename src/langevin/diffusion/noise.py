@@ -1,4 +1,4 @@
-"""Noise that belongs to a picture, not to a batch."""
+"""Noise that belongs to an image, not to a batch."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,15 +10,15 @@ NoiseSource = Callable[[], Tensor]
 
 
 class ImageNoise:
-    """Standard normal noise in which picture i depends on (seed, i) alone.
+    """Standard normal noise in which image i depends on (seed, i) alone.
 
-    Each picture has its own generator on the CPU, so that neither the batch size nor the number of processes nor the
-    kind of device changes what a picture becomes.
+    Each image has its own generator on the CPU, so that neither the batch size nor the number of processes nor the
+    kind of device changes what an image becomes.
 
     Args:
         seed: at least 0 and below 2^64, as is every index.
-        indices: the picture of each row.
-        shape: the shape (C, H, W) of a picture.
+        indices: the image of each row.
+        shape: the shape (C, H, W) of an image.
         device: where the noise goes.
     """
 
@@ -33,6 +33,6 @@ class ImageNoise:
         self._device = device
 
     def __call__(self) -> Tensor:
-        """The next noise of every picture: float32 (B, C, H, W)."""
+        """The next noise of every image: float32 (B, C, H, W)."""
         rows = [generator.standard_normal(self._shape, dtype=np.float32) for generator in self._generators]
         return torch.from_numpy(np.stack(rows)).to(self._device, non_blocking=True)

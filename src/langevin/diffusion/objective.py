@@ -22,21 +22,21 @@ Model = TypeVar("Model", Denoiser, NoisyClassifier, contravariant=True)
 
 
 class Objective(ABC, Generic[Model]):
-    """The loss of a batch of clean pictures, each at one time.
+    """The loss of a batch of clean images, each at one time.
 
     Attributes:
-        classifies: whether it trains a classifier of noisy pictures, not a denoiser.
+        classifies: whether it trains a classifier of noisy images, not a denoiser.
     """
 
     classifies: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, model: Model, x: Tensor, cond: Condition | None, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
-        """The terms of the loss, one number a picture.
+        """The terms of the loss, one number per image.
 
         Args:
             model: what is trained.
-            x: clean pictures (B, C, H, W) in [-1, 1].
+            x: clean images (B, C, H, W) in [-1, 1].
             cond: what the batch is known to show, such as {"label": int64 (B,)}.
             t: the times (B,), float64 on the CPU.
             eps: the noise (B, C, H, W), from a standard normal.
@@ -167,7 +167,7 @@ class Hybrid(Simple):
 
 
 class CrossEntropy(Objective[NoisyClassifier]):
-    """Minus the log-probability of the right class, of noisy pictures: what a classifier that guides is trained by.
+    """Minus the log-probability of the right class, of noisy images: what a classifier that guides is trained by.
 
     Source: ADM (Dhariwal and Nichol 2021), section 4.
     """

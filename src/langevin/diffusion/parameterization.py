@@ -50,7 +50,7 @@ class Parameterization(ABC):
         # An error of the network's output is that of x divided by it: beyond this, no digit of x would be right.
         if not (determinant > 1e-8 and determinant.isfinite()):
             raise UserError(
-                "cannot tell the picture at the schedule's last time, of which its output says next to nothing there; "
+                "cannot tell the image at the schedule's last time, of which its output says next to nothing there; "
                 "take x or v, or a schedule that ends otherwise"
             )
 
@@ -64,7 +64,7 @@ class Eps(Parameterization):
 
 
 class X(Parameterization):
-    """The network predicts the clean picture: (a, b) = (1, 0). Source: DDPM (Ho et al. 2020), section 3.2."""
+    """The network predicts the clean image: (a, b) = (1, 0). Source: DDPM (Ho et al. 2020), section 3.2."""
 
     def mix(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
         """See `Parameterization`."""

@@ -1,4 +1,4 @@
-"""The exact reverse of the forward process when the picture is known."""
+"""The exact reverse of the forward process when the image is known."""
 
 from typing import NamedTuple
 

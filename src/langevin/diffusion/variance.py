@@ -21,14 +21,14 @@ class Variance(ABC):
 
     @abstractmethod
     def channels(self, image_channels: int) -> int:
-        """How many channels the network puts out for pictures of `image_channels`."""
+        """How many channels the network puts out for images of `image_channels`."""
 
     @abstractmethod
     def log_variance(self, output: Tensor | None, schedule: Schedule, s: Tensor, t: Tensor) -> Tensor:
         """The log variance of the step from t to s.
 
         Args:
-            output: the network's channels beyond the picture's, (B, C, H, W); None when it has none.
+            output: the network's channels beyond the image's, (B, C, H, W); None when it has none.
             schedule: the noise schedule.
             s: the time stepped to, 0 <= s < t. At s = 0 it is the variance of the decoder.
             t: the time stepped from.
@@ -39,7 +39,7 @@ class Variance(ABC):
 
 
 class FixedSmall(Variance):
-    """The posterior's variance beta-tilde: right for a data set of one picture. Source: DDPM, section 3.2."""
+    """The posterior's variance beta-tilde: right for a data set of one image. Source: DDPM, section 3.2."""
 
     def channels(self, image_channels: int) -> int:
         """See `Variance`."""

@@ -1,4 +1,4 @@
-"""The picture half of CLIP."""
+"""The image half of CLIP."""
 
 import io
 import warnings
@@ -13,7 +13,7 @@ from langevin.features.weights import Published
 
 
 class CLIP(FromFile):
-    """CLIP's embedding of pictures (Radford et al. 2021, arXiv 2103.00020), by torch-fidelity.
+    """CLIP's embedding of images (Radford et al. 2021, arXiv 2103.00020), by torch-fidelity.
 
     Outputs ``features`` alone: the embedding, 512 to 1024 numbers by the model, not normalized. It is for distances
     that, unlike FID, do not rest on the classes of ImageNet (Kynkäänniemi et al. 2023, arXiv 2203.06026).

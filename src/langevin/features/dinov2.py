@@ -16,7 +16,7 @@ REPOSITORY = "facebookresearch/dinov2"
 
 
 class DINOv2(TorchFidelity):
-    """DINOv2's embedding of pictures (Oquab et al. 2023, arXiv 2304.07193), by torch-fidelity.
+    """DINOv2's embedding of images (Oquab et al. 2023, arXiv 2304.07193), by torch-fidelity.
 
     Outputs ``features`` alone: the class token, 384 to 1536 numbers by the model. The distance of Gaussians fitted to
     them goes better with people's judgement than FID does (Stein et al. 2023, arXiv 2306.04675).

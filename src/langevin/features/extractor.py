@@ -62,7 +62,7 @@ class FeatureExtractor(nn.Module, ABC):
             UserError: when it cannot.
         """
         if shape[0] not in (1, 3):
-            raise UserError(f"{option}: its pictures have {shape[0]} channels; allowed: 1 (repeated to three) or 3")
+            raise UserError(f"{option}: its images have {shape[0]} channels; allowed: 1 (repeated to three) or 3")
 
     def record(self) -> dict[str, Any]:
         """What must be known to compute the same features again, as plain values; `prepare` comes first."""

@@ -47,7 +47,7 @@ class Module(Probed):
         except Exception as error:  # whatever its code raises
             raise UserError(f"{self.option}: called without arguments, it fails ({_reason(error)})") from error
         if not callable(network):
-            raise UserError(f"{self.option}: gives a {type(network).__name__}, which cannot be called with pictures")
+            raise UserError(f"{self.option}: gives a {type(network).__name__}, which cannot be called with images")
         if isinstance(network, nn.Module) and network.state_dict():
             self.sha256 = digest_of(network)
         elif (file := getattr(module, "__file__", None)) is None:

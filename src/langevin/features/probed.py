@@ -14,17 +14,17 @@ from langevin.errors import UserError
 from langevin.features.extractor import FeatureExtractor
 
 PROBE = (3, 64, 64)
-"""The shape of the pictures that a network is tried with, before those that are to be measured are known."""
+"""The shape of the images that a network is tried with, before those that are to be measured are known."""
 OUTPUTS = ("features", "logits")
 """What a network may give."""
 
 
 class Probed(FeatureExtractor):
-    """A network of the user's own: uint8 pictures (B, 3, H, W) of any height and width in, floating point out.
+    """A network of the user's own: uint8 images (B, 3, H, W) of any height and width in, floating point out.
 
     It does all its preprocessing itself, resizing included. It gives ``features`` (B, D), or a mapping with these and,
     if there are classes, ``logits`` (B, classes); what else there is in it is left out. It is put into evaluation mode,
-    and tried with two pictures before it is used.
+    and tried with two images before it is used.
 
     A subclass implements `load` and calls the constructor with what names the network.
 
@@ -69,13 +69,13 @@ class Probed(FeatureExtractor):
         return network(images)
 
     def check(self, shape: tuple[int, int, int], option: str) -> None:
-        """Try the network with pictures of this shape, see the base class."""
+        """Try the network with images of this shape, see the base class."""
         super().check(shape, option)
         sizes = self._try((3, *shape[1:]))
         if sizes != self.sizes:
             raise UserError(
-                f"{self.option}: gives {sizes} for the pictures of {option}, of height and width {shape[1:]}, but "
-                f"{self.sizes} for {PROBE[1:]}; allowed: outputs whose width does not depend on the picture's"
+                f"{self.option}: gives {sizes} for the images of {option}, of height and width {shape[1:]}, but "
+                f"{self.sizes} for {PROBE[1:]}; allowed: outputs whose width does not depend on the image's"
             )
 
     def extract(self, images: Tensor) -> dict[str, Tensor]:
@@ -87,7 +87,7 @@ class Probed(FeatureExtractor):
         return {key: outputs[key].float() for key in OUTPUTS if key in outputs}
 
     def _try(self, shape: tuple[int, int, int]) -> dict[str, int]:
-        """The width of each output for pictures of this shape.
+        """The width of each output for images of this shape.
 
         Raises:
             UserError: when the network fails on them, or what it gives is not what it should be.
@@ -95,14 +95,14 @@ class Probed(FeatureExtractor):
         weights = itertools.chain(self.parameters(), self.buffers())
         device = next((tensor.device for tensor in weights), None)
         levels = torch.linspace(0, 255, 2 * math.prod(shape), device=device).byte().reshape(2, *shape)
-        given = f"{self.option}: given uint8 pictures {tuple(levels.shape)}, the network"
+        given = f"{self.option}: given uint8 images {tuple(levels.shape)}, the network"
         assert self.network is not None, "prepare() comes first"
         try:
             with torch.no_grad():
                 outputs = self.call(self.network, levels)
         except Exception as error:  # whatever its code raises
             reason = f"{type(error).__name__}: {textwrap.shorten(str(error), 200)}"
-            raise UserError(f"{given} fails ({reason}); allowed: one that takes such pictures of any size") from error
+            raise UserError(f"{given} fails ({reason}); allowed: one that takes such images of any size") from error
         outputs = outputs if isinstance(outputs, Mapping) else {"features": outputs}
         if "features" not in outputs:
             raise UserError(f"{given} gives {sorted(map(str, outputs))}; allowed: features, and logits if it has them")
@@ -113,7 +113,7 @@ class Probed(FeatureExtractor):
 
 
 def _fault(output: Any) -> str | None:
-    """What is wrong with the output for two pictures; None if nothing is."""
+    """What is wrong with the output for two images; None if nothing is."""
     if not isinstance(output, Tensor):
         return f"no tensor but a {type(output).__name__}"
     if output.ndim != 2 or len(output) != 2 or output.shape[1] == 0:

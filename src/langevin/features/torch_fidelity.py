@@ -18,7 +18,7 @@ RESIZED = "RGB, bilinear as TensorFlow 1 does (corners at the origin, no antiali
 
 
 class TorchFidelity(FeatureExtractor):
-    """One of torch-fidelity's feature extractors, which take uint8 RGB pictures of any size.
+    """One of torch-fidelity's feature extractors, which take uint8 RGB images of any size.
 
     A subclass implements `load`, and sets `sha256`, `name` and `sizes` there.
 

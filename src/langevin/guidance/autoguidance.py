@@ -11,7 +11,7 @@ from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError
 from langevin.facts import DataFacts
-from langevin.guidance.guidance import Guidance, require_same_pictures, require_same_process
+from langevin.guidance.guidance import Guidance, require_same_images, require_same_process
 
 
 class Autoguidance(Guidance):
@@ -48,7 +48,7 @@ class Autoguidance(Guidance):
             raise OptionError("weaker", f"is {self.path}; allowed: an unconditional model, as the one it guides")
         if facts is None:
             return
-        require_same_pictures("weaker", self.path, self.facts, facts)
+        require_same_images("weaker", self.path, self.facts, facts)
         if self.conditional and self.facts.num_classes != facts.num_classes:
             raise OptionError(
                 "weaker",

@@ -14,11 +14,11 @@ from langevin.diffusion.level import like
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
 from langevin.facts import DataFacts
-from langevin.guidance.guidance import Guidance, require_same_pictures, require_same_process
+from langevin.guidance.guidance import Guidance, require_same_images, require_same_process
 
 
 class Classifier(Guidance):
-    """Moves predictions towards what a classifier of noisy pictures takes for the class asked for.
+    """Moves predictions towards what a classifier of noisy images takes for the class asked for.
 
     The model may be unconditional, or told the same labels. With ``g`` the gradient of ``log p(y | x_t)`` by x_t:
 
@@ -58,7 +58,7 @@ class Classifier(Guidance):
             raise OptionError("form", "is score; allowed: mean, since the schedule ends without any signal to move")
         if facts is None:
             return
-        require_same_pictures("classifier", self.path, self.facts, facts)
+        require_same_images("classifier", self.path, self.facts, facts)
         if conditional and self.num_classes != facts.num_classes:
             raise OptionError(
                 "classifier",

@@ -24,7 +24,7 @@ class ClassifierFree(Guidance):
 
     Args:
         scale: 0 is unconditional, 1 conditional, more exaggerates the condition.
-        rescale: phi; how far the guided output of each picture is brought back to the conditional one's standard
+        rescale: phi; how far the guided output of each image is brought back to the conditional one's standard
             deviation, against overexposure: 0 not at all, 1 wholly.
         sigma_min: only where ``sigma / alpha`` is above this there is guidance; None for no bound.
         sigma_max: only where it is at most this; None for no bound.
@@ -79,5 +79,5 @@ class ClassifierFree(Guidance):
 
 
 def spread(x: Tensor) -> Tensor:
-    """The standard deviation of each picture: (B, 1, 1, 1)."""
+    """The standard deviation of each image: (B, 1, 1, 1)."""
     return x.std(dim=tuple(range(1, x.ndim)), keepdim=True)

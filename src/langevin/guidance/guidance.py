@@ -62,7 +62,7 @@ class Guided:
 
 
 def require_same_process(field: str, value: str, other: Schedule, schedule: Schedule | None) -> None:
-    """See that another model was trained on the noisy pictures of this one.
+    """See that another model was trained on the noisy images of this one.
 
     Args:
         field: the option that the other was chosen by.
@@ -88,8 +88,8 @@ def require_same_process(field: str, value: str, other: Schedule, schedule: Sche
         )
 
 
-def require_same_pictures(field: str, value: str, other: DataFacts, facts: DataFacts) -> None:
-    """See that another model is for pictures of this one's shape.
+def require_same_images(field: str, value: str, other: DataFacts, facts: DataFacts) -> None:
+    """See that another model is for images of this one's shape.
 
     Args:
         field: the option that the other was chosen by.
@@ -103,6 +103,6 @@ def require_same_pictures(field: str, value: str, other: DataFacts, facts: DataF
     if other.shape != facts.shape:
         raise OptionError(
             field,
-            f"is {value}; allowed: one for pictures of (channels, height, width) {facts.shape}, as the model's are; it "
+            f"is {value}; allowed: one for images of (channels, height, width) {facts.shape}, as the model's are; it "
             f"is for {other.shape}",
         )

@@ -138,7 +138,7 @@ def read_edm(state_dict: StateDict) -> Imported:
 
     The weights do not tell `EDMPrecond` from `VPPrecond` and `VEPrecond`, which give the same network other inputs and
     its output another meaning: a checkpoint of these (EDM's baselines) is read without complaint, and makes no
-    pictures. Nor do they tell sigma_data, 0.5 unless changed, and the dropout of training, for which the choices have
+    images. Nor do they tell sigma_data, 0.5 unless changed, and the dropout of training, for which the choices have
     that of EDM's recipe. Weights become float32.
 
     Args:

@@ -18,8 +18,8 @@ class Imported(NamedTuple):
     Attributes:
         overrides: the choices of the training config that describe it, such as ["model=unet", "model.channels=128",
             "parameterization=eps"]. A schedule or parameterization that is not among them is the user's to choose.
-        channels: of a picture.
-        image_size: the side of a picture in pixels.
+        channels: of an image.
+        image_size: the side of an image in pixels.
         num_classes: how many classes it is told apart; None when it is unconditional.
         weights: given the parameters of the composed config's model, without its `_target_`, the state dict of our
             network.

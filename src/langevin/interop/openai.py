@@ -36,7 +36,7 @@ LAYERS = {
 BLOCK = re.compile(r"(input_blocks|middle_block|output_blocks)\.(\d+)(?:\.(\d+))?\.(.+)\.(?:weight|bias)")
 
 MULTIPLIERS = {32: [1, 2, 2, 2], 64: [1, 2, 3, 4], 128: [1, 1, 2, 3, 4], 256: [1, 1, 2, 2, 4, 4]}
-"""Of the widths of the levels, by the size of the pictures; ADM's for 512 begin with a half."""
+"""Of the widths of the levels, by the size of the images; ADM's for 512 begin with a half."""
 IMPROVED, GUIDED = "improved-diffusion", "guided-diffusion"
 OWN_FLAGS = {
     IMPROVED: {"sigma_small"},
@@ -119,7 +119,7 @@ class Architecture(NamedTuple):
     """What the weights of a `UNetModel` tell of it.
 
     Attributes:
-        in_channels: of a picture.
+        in_channels: of an image.
         num_classes: None when it is unconditional.
         learn_sigma: whether it puts out a variance.
         channels: width of the first level.
@@ -218,7 +218,7 @@ def _architecture(state_dict: StateDict) -> Architecture:
     if in_channels == 6 or out_channels not in (in_channels, 2 * in_channels):
         raise UserError(
             f"weights: the network maps {in_channels} channels to {out_channels}; allowed: C to C or to 2 C, C the "
-            "picture's, and not 6, which a super-resolution model sees"
+            "image's, and not 6, which a super-resolution model sees"
         )
     # Each step up may end with a change of resolution, in all but the last level.
     steps = sum(names.has(f"output_blocks.{step}.0.out_layers.3") for step in range(len(state_dict)))
@@ -251,7 +251,7 @@ def _architecture(state_dict: StateDict) -> Architecture:
 
 
 def _image_size(given: Mapping[str, Any], told: Architecture) -> int:
-    """The size of the pictures, which the weights tell only through the multipliers that go with it."""
+    """The size of the images, which the weights tell only through the multipliers that go with it."""
     size = given.get("image_size", 64)
     fitting = [str(each) for each, multipliers in MULTIPLIERS.items() if multipliers == told.multipliers]
     if "channel_mult" not in given and MULTIPLIERS.get(size) != told.multipliers:

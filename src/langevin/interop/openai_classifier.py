@@ -23,7 +23,7 @@ from langevin.networks.blocks.block import NORM_GROUPS
 ORIGIN = "OpenAI's EncoderUNetModel"
 PLACE = "out.2.positional_embedding"
 SIZES = (64, 128, 256)
-"""Of the pictures; the classifier for 512 begins with half its width."""
+"""Of the images; the classifier for 512 begins with half its width."""
 HEAD_CHANNELS = 64
 """In all that their `create_classifier` makes."""
 STEPS = 1000
@@ -57,7 +57,7 @@ class Architecture(NamedTuple):
     """What the weights of an `EncoderUNetModel` tell of it.
 
     Attributes:
-        in_channels: of a picture.
+        in_channels: of an image.
         image_size: its height and width.
         num_classes: how many it tells apart.
         channels: width of the first level.
@@ -173,7 +173,7 @@ def _architecture(state_dict: StateDict) -> Architecture:
 
 
 def _size_and_depth(channels: int, widths: list[int]) -> tuple[int, int]:
-    """The size of the pictures and the residual blocks in each level, told by the widths after each step."""
+    """The size of the images and the residual blocks in each level, told by the widths after each step."""
     if channels < 4 * NORM_GROUPS:
         raise UserError(
             f"weights: classifier_width is {channels}; allowed: {4 * NORM_GROUPS} or more, for in narrower networks "

@@ -42,7 +42,7 @@ INDEX, UNET_FILE, SCHEDULER_FILE, RECORD_FILE = (
 WEIGHTS = tuple("diffusion_pytorch_model" + suffix for suffix in (SAFETENSORS, ".bin"))
 """The names of a network's weights, those first that are taken first."""
 KEPT = {"keep_eps": True}
-"""Their DDIM's noise does not follow a picture that is kept in range, unless it is called to."""
+"""Their DDIM's noise does not follow an image that is kept in range, unless it is called to."""
 STEPS = 1000
 """Both sides tell the network the number of the step, from 0; ours scales it to 0..1000."""
 SCHEDULER: Known = {
@@ -207,8 +207,8 @@ def write_folder(
         denoiser: the model.
         sampler: whose grid and thresholding the pipeline gets.
         model: the parameters of its network, see `renaming.Model`.
-        channels: of a picture.
-        image_size: the side of a picture in pixels.
+        channels: of an image.
+        image_size: the side of an image in pixels.
         num_classes: of its labels; None without.
         record: plain values to be kept in langevin.json, which also says that the table of classes ends with a row
             for "no label".
@@ -280,7 +280,7 @@ def _named(group: str, part: Any, table: Mapping[str, tuple[str, type]]) -> str:
 
 
 def _thresholding(part: Thresholding | None) -> dict[str, Any]:
-    """What keeps predicted pictures in range, in a scheduler's config."""
+    """What keeps predicted images in range, in a scheduler's config."""
     if isinstance(part, Dynamic):
         dynamic = {"dynamic_thresholding_ratio": part.percentile, "sample_max_value": part.limit}
         return {"clip_sample": False, "thresholding": True, **dynamic}

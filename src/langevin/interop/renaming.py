@@ -78,7 +78,7 @@ def settings(group: str, fields: Mapping[str, Any]) -> list[str]:
 
 
 def told_classes(num_classes: int | None) -> list[str]:
-    """The overrides of a model that is always told which of so many classes a picture is of; None: of one told none."""
+    """The overrides of a model that is always told which of so many classes an image is of; None: of one told none."""
     if num_classes is None:
         return ["condition=none"]
     return ["condition=class_label", *settings("condition", {"dropout": 0.0})]

@@ -1,1 +1,1 @@
-"""How probable a model finds pictures, in bits a dimension: one file an estimate."""
+"""How probable a model finds images, in bits a dimension: one file an estimate."""

@@ -15,11 +15,11 @@ from langevin.sums import SumMetric
 
 
 class Likelihood(SumMetric, ABC):
-    """A bound on minus the log-probability of pictures of bytes, in bits a dimension; lower is better.
+    """A bound on minus the log-probability of images of bytes, in bits a dimension; lower is better.
 
     In this order: `check`, which is cheap; `begin`; then any number of rounds of `update` with this process's share of
-    the pictures (possibly none), `compute`, `reset`. What a picture adds depends on the picture, the model and the
-    picture's own noise alone, and all that is gathered is a float64 or integer sum: so the value is the same for any
+    the images (possibly none), `compute`, `reset`. What an image adds depends on the image, the model and the
+    image's own noise alone, and all that is gathered is a float64 or integer sum: so the value is the same for any
     number of processes and any batch size, but for rounding.
 
     Attributes:
@@ -51,24 +51,24 @@ class Likelihood(SumMetric, ABC):
 
     @abstractmethod
     def measure(self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource) -> dict[str, Tensor]:
-        """The parts of the bound, picture by picture.
+        """The parts of the bound, image by image.
 
         Args:
             denoise: the model.
-            x: pictures of bytes (B, C, H, W), in [-1, 1].
+            x: images of bytes (B, C, H, W), in [-1, 1].
             cond: what the model is conditioned on.
-            noise: the noise of exactly these pictures.
+            noise: the noise of exactly these images.
 
         Returns:
             by the names in `parts`, in nats a dimension: float64 (B,).
         """
 
     def update(self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource) -> None:
-        """Count in some pictures; the arguments are those of `measure`."""
+        """Count in some images; the arguments are those of `measure`."""
         self._count_in(self.measure(denoise, x, cond, noise))
 
     def compute(self) -> dict[str, Tensor]:
-        """The mean over all pictures of all processes, in bits a dimension: "bits_per_dim", then its parts."""
+        """The mean over all images of all processes, in bits a dimension: "bits_per_dim", then its parts."""
         bits = self.total / self.count / math.log(2)
         return {"bits_per_dim": bits.sum()} | dict(zip(self.parts, bits, strict=True))
 
@@ -78,14 +78,14 @@ class Likelihood(SumMetric, ABC):
 
 
 def per_dim(x: Tensor) -> Tensor:
-    """The mean over a picture's dimensions: (B, C, H, W) to float64 (B,)."""
+    """The mean over an image's dimensions: (B, C, H, W) to float64 (B,)."""
     return x.double().flatten(1).mean(1)
 
 
 def strata(number: int, noise: NoiseSource) -> Iterator[Tensor]:
-    """For each of `number` equal parts of [0, 1], one place of each picture, uniform in it: float64 (B,) on the CPU.
+    """For each of `number` equal parts of [0, 1], one place of each image, uniform in it: float64 (B,) on the CPU.
 
-    They come from the pictures' own noise, so that they do not depend on the batch either.
+    They come from the images' own noise, so that they do not depend on the batch either.
     """
     for stratum in range(number):
         yield (stratum + torch.special.ndtr(noise().flatten(1)[:, 0].double().cpu())) / number

@@ -26,7 +26,7 @@ class ContinuousVLB(Likelihood):
     Source: Variational Diffusion Models (Kingma et al. 2021), equations 11 to 15.
 
     Args:
-        num_times: at how many random times, stratified in logSNR, a picture is looked at; for any, it is unbiased.
+        num_times: at how many random times, stratified in logSNR, an image is looked at; for any, it is unbiased.
         log_snr_max: the logSNR of the first time, where the schedule has less noise at its own; VDM learnt 13.3.
         log_snr_min: the logSNR of the last time, where the schedule has more noise at its own.
 

@@ -26,12 +26,12 @@ class DiscreteVLB(Likelihood):
     means of all T terms by themselves, "terms" (T,): L_0 first, nan where a time was never drawn.
 
     L_0 is always evaluated. The other times are all of 2..T, or a sample of them, stratified and more of the larger
-    terms, which leaves the bound unbiased: the model is asked ``num_times + 1`` times for each picture.
+    terms, which leaves the bound unbiased: the model is asked ``num_times + 1`` times for each image.
     Source: DDPM (Ho et al. 2020), equations 5 and 13; Improved DDPM (Nichol and Dhariwal 2021), section 3.
 
     Args:
-        num_times: how many random times of a picture; None, or as many as there are: every one.
-        clip: keep the predicted picture in [-1, 1], where the data is. It can only lower the bound; DDPM's and Improved
+        num_times: how many random times of an image; None, or as many as there are: every one.
+        clip: keep the predicted image in [-1, 1], where the data is. It can only lower the bound; DDPM's and Improved
             DDPM's figures are computed so.
     """
 
@@ -67,13 +67,13 @@ class DiscreteVLB(Likelihood):
     def terms(
         self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The times at which each picture is looked at, and the bound's terms there.
+        """The times at which each image is looked at, and the bound's terms there.
 
         Args:
             denoise: as in `measure`, like all that follows.
-            x: the pictures.
+            x: the images.
             cond: the condition.
-            noise: the pictures' noise.
+            noise: the images' noise.
 
         Returns:
             int64 (n, B) on the CPU, the first row 1; how many terms each stands for, float64 (n, B) on the CPU; and the

@@ -69,7 +69,7 @@ def byte_nll(x: Tensor, eps: Tensor, level: Level) -> Tensor:
     which any is as probable as any other. Source: VDM (Kingma et al. 2021), section 3.3.
 
     Args:
-        x: pictures of bytes, in [-1, 1].
+        x: images of bytes, in [-1, 1].
         eps: the noise, of the shape of `x`.
         level: float64 ().
     """

@@ -17,16 +17,16 @@ from langevin.likelihood.interval import Interval, byte_nll, time_at
 
 
 class ProbabilityFlow(Likelihood):
-    """A bound on the probability of bytes from the density that the probability-flow ODE gives the noisy picture.
+    """A bound on the probability of bytes from the density that the probability-flow ODE gives the noisy image.
 
-    ``log P(x) >= E [log p(x | y) + log p(y) - log q(y | x)]``, where y is the picture with the noise of the first time,
+    ``log P(x) >= E [log p(x | y) + log p(y) - log q(y | x)]``, where y is the image with the noise of the first time,
     ``p(x | y)`` the decoder of `ContinuousVLB`, and p(y) the prior's density at the end of the ODE through y, times the
     volume that the flow has gained. So it compares with the variational bounds. Its parts are minus the first
     ("decoder"), minus the last ("encoder"), and minus the two logarithms of p(y) ("prior", "volume").
 
     The ODE is solved for ``y = x_t / sqrt(alpha^2 + sigma^2)``, which neither grows nor shrinks on any schedule:
     ``dy / d log(sigma / alpha) = s (eps_hat - s y)`` with ``s = sigma / sqrt(alpha^2 + sigma^2)``. It is a classical
-    Runge-Kutta method (of order 4) in equal steps of logSNR. The steps are fixed, so that the value of a picture does
+    Runge-Kutta method (of order 4) in equal steps of logSNR. The steps are fixed, so that the value of an image does
     not depend on its batch; each asks the model four times, forwards and back. On pixels of which
     nothing is known but that they are bytes of a Gaussian, it errs by 1e-2 bits a dimension in 25 steps, by 3e-4 in 50
     and by 1e-5 in 100. The divergence is estimated from random signs (Hutchinson's trace), new ones at every step,
@@ -35,7 +35,7 @@ class ProbabilityFlow(Likelihood):
 
     Args:
         steps: how many steps the ODE is solved in.
-        probes: how many random pictures of signs estimate the divergence at each step.
+        probes: how many random images of signs estimate the divergence at each step.
         log_snr_max: the logSNR of the first time, where the schedule has less noise at its own.
         log_snr_min: the logSNR of the last time, where the schedule has more noise at its own.
 
@@ -89,7 +89,7 @@ class ProbabilityFlow(Likelihood):
             denoise: the model.
             y: ``x_t / sqrt(alpha^2 + sigma^2)`` at the first time, float64 (B, C, H, W).
             cond: what the model is conditioned on.
-            noise: the pictures' noise.
+            noise: the images' noise.
             dtype: of the model's input.
 
         Returns:
@@ -132,7 +132,7 @@ def velocity(
         y: ``x_t / sqrt(alpha^2 + sigma^2)``, float64.
         t: the time, float64 ().
         cond: what the model is conditioned on.
-        signs: pictures of -1 and 1, in the model's type, that estimate the divergence of its prediction.
+        signs: images of -1 and 1, in the model's type, that estimate the divergence of its prediction.
     """
     level = denoise.schedule(t)
     scale, s = float(norm(level)), float(level.sigma / norm(level))

@@ -1,4 +1,4 @@
-"""Statistics of a reference for other programs, or for places without its pictures."""
+"""Statistics of a reference for other programs, or for places without its images."""
 
 from pathlib import Path
 
@@ -29,5 +29,5 @@ def export(cfg: DictConfig) -> None:
     if fabric.global_rank == 0:
         write_statistics(Path(cfg.export), reference, evaluation.features, outputs)
         names = ", ".join(name for output in outputs for name in PUBLISHED[output])
-        print(f"{cfg.export}: {names} of {reference.moments(outputs[0]).number} pictures, {evaluation.features.name}")
+        print(f"{cfg.export}: {names} of {reference.moments(outputs[0]).number} images, {evaluation.features.name}")
     fabric.barrier()

@@ -1,4 +1,4 @@
-"""Measures a trained model by the likelihood of pictures under it."""
+"""Measures a trained model by the likelihood of images under it."""
 
 import math
 from pathlib import Path
@@ -27,17 +27,17 @@ from langevin.samplers.generate import share
 
 
 def measure_likelihoods(cfg: DictConfig) -> None:
-    """Compute the likelihoods of pictures under a model, print them, and write likelihood.json."""
+    """Compute the likelihoods of images under a model, print them, and write likelihood.json."""
     path = find_checkpoint(Path(cfg.checkpoint))
     model = load_model(path, cfg.trust)
     require_trusted(path, model.cfg, cfg, ("data", "loader"))
     chosen = override(model.cfg, cfg, ("data", "loader"))
     chosen.likelihoods = cfg.likelihoods
     check_model(chosen, ("data", "loader", "likelihoods"))
-    pictures = open_pictures(chosen, model, cfg.split)
-    number = len(pictures) if cfg.num_images is None else cfg.num_images
-    if number > len(pictures):
-        raise UserError(f"num_images is {number}; allowed: at most {len(pictures)}, all of split={cfg.split}, or null")
+    images = open_images(chosen, model, cfg.split)
+    number = len(images) if cfg.num_images is None else cfg.num_images
+    if number > len(images):
+        raise UserError(f"num_images is {number}; allowed: at most {len(images)}, all of split={cfg.split}, or null")
     likelihoods = make_likelihoods(chosen, model.facts.image_size)
 
     fabric = launch(cfg.accelerator, cfg.devices)
@@ -50,8 +50,8 @@ def measure_likelihoods(cfg: DictConfig) -> None:
         rounds = -(-number // (cfg.batch_size * fabric.world_size))
         for start in heeded(range(0, len(mine), cfg.batch_size), rounds):
             index = mine[start : start + cfg.batch_size]
-            x = from_uint8(torch.from_numpy(pictures.images[index]).permute(0, 3, 1, 2).to(device))
-            labels = torch.from_numpy(pictures.labels[index]).to(device)
+            x = from_uint8(torch.from_numpy(images.images[index]).permute(0, 3, 1, 2).to(device))
+            labels = torch.from_numpy(images.labels[index]).to(device)
             cond = {"label": labels} if is_conditional(model.cfg) else None
             for likelihood in likelihoods.values():
                 likelihood.update(denoiser, x, cond, ImageNoise(cfg.seed, index, x.shape[1:], device))
@@ -65,7 +65,7 @@ def measure_likelihoods(cfg: DictConfig) -> None:
                 "data": plain(chosen.data),
                 "split": cfg.split,
                 "number": number,
-                "sha256": pictures.digest,
+                "sha256": images.digest,
             },
             "seed": cfg.seed,
             "checkpoint": str(path),
@@ -79,11 +79,11 @@ def measure_likelihoods(cfg: DictConfig) -> None:
         for name, value in values.items():
             parts = ", ".join(f"{part} {float(value[part]):.4f}" for part in likelihoods[name].parts)
             print(f"{name:{width}}  {float(value['bits_per_dim']):.4f} bits/dim: {parts}")
-        print(f"{out / 'likelihood.json'}: {number} pictures of split={cfg.split} at step {model.step}")
+        print(f"{out / 'likelihood.json'}: {number} images of split={cfg.split} at step {model.step}")
     fabric.barrier()
 
 
-def open_pictures(cfg: DictConfig, model: Model, split: str) -> CachedImages:
+def open_images(cfg: DictConfig, model: Model, split: str) -> CachedImages:
     """A split of a config's data, which must be of the kind that the model was trained on.
 
     Raises:
@@ -91,24 +91,24 @@ def open_pictures(cfg: DictConfig, model: Model, split: str) -> CachedImages:
     """
     data = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
     data.prepare_data()
-    pictures: CachedImages | None = data.train_set if split == "train" else data.test_set
-    if pictures is None:
+    images: CachedImages | None = data.train_set if split == "train" else data.test_set
+    if images is None:
         raise UserError(
-            f"split={split}: the data has no test pictures; allowed: split=train, or data=NAME with a test split"
+            f"split={split}: the data has no test images; allowed: split=train, or data=NAME with a test split"
         )
     facts = facts_of(data)
     if facts.shape != model.facts.shape:
         raise UserError(
-            f"data: pictures of (channels, height, width) {facts.shape}, but the model was trained on "
+            f"data: images of (channels, height, width) {facts.shape}, but the model was trained on "
             f"{model.facts.shape}; take data of that size"
         )
     if is_conditional(model.cfg) and facts.num_classes != model.facts.num_classes:
         has = "none" if facts.num_classes is None else facts.num_classes
         raise UserError(
-            f"data: the model is told one of {model.facts.num_classes} classes, but the pictures have {has}; "
+            f"data: the model is told one of {model.facts.num_classes} classes, but the images have {has}; "
             "take data with the same classes"
         )
-    return pictures
+    return images
 
 
 def numbers(values: dict[str, Tensor]) -> dict[str, Any]:

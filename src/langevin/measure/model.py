@@ -17,7 +17,7 @@ from langevin.measure.samples import place_of_reference
 from langevin.measured import FILE
 from langevin.protocol import digest
 from langevin.samplers.generate import share
-from langevin.samplers.store import PictureStore
+from langevin.samplers.store import SampleStore
 
 
 def measure_model(cfg: DictConfig) -> None:
@@ -49,7 +49,7 @@ def measure_model(cfg: DictConfig) -> None:
     weights = digest_of(denoiser.network)
     evaluations = folder_of(path) / "evaluations"
     meaning = {"weights": weights, "samples": made, "batch_size": cfg.batch_size}
-    store = PictureStore(evaluations, "model", meaning)
+    store = SampleStore(evaluations, "model", meaning)
     mine = share(cfg.num_samples, cfg.batch_size, fabric.global_rank, fabric.world_size)
     batches = generator(denoiser, mine, cfg.seed, cfg.batch_size, fabric.device, store=store)
     rounds = -(-cfg.num_samples // (cfg.batch_size * fabric.world_size))

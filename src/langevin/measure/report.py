@@ -18,7 +18,7 @@ def report(
     protocol: Mapping[str, Any],
     **about: Any,
 ) -> None:
-    """Write ``metrics.json`` and what pictures the metrics have into a folder, and print the values.
+    """Write ``metrics.json`` and what images the metrics have into a folder, and print the values.
 
     Args:
         out: the folder.
@@ -31,8 +31,8 @@ def report(
     content = {"metrics": flat, **about, "protocol": protocol, "version": langevin.__version__}
     if details := evaluation.details():
         content["details"] = details
-    for name, picture in evaluation.pictures().items():
-        write_png(out / f"{name}.png", picture, evaluation.scale)
+    for name, figure in evaluation.figures().items():
+        write_png(out / f"{name}.png", figure, evaluation.scale)
     write_json(out / FILE, content)
     width = max(map(len, flat))
     print("\n".join(f"{name:{width}}  {value:.6g}" for name, value in flat.items()))

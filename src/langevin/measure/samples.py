@@ -1,4 +1,4 @@
-"""Measures pictures that are there, whoever made them."""
+"""Measures images that are there, whoever made them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from langevin.measured import FILE
 from langevin.samplers.generate import share
 
 
-class Pictures(NamedTuple):
+class ImageBatch(NamedTuple):
     """A batch of them, see `langevin.metrics.evaluation.Batch`."""
 
     indices: Tensor
@@ -26,10 +26,10 @@ class Pictures(NamedTuple):
 
 
 def measure_samples(cfg: DictConfig) -> None:
-    """Compute the metrics of pictures, print them, and write metrics.json.
+    """Compute the metrics of images, print them, and write metrics.json.
 
     Raises:
-        UserError: when the pictures, the reference and the metrics do not go together.
+        UserError: when the images, the reference and the metrics do not go together.
     """
     evaluation = make_evaluation(cfg)
     images, labels = read_images(cfg.samples, "samples", cfg.loader.cache_dir)
@@ -42,11 +42,11 @@ def measure_samples(cfg: DictConfig) -> None:
     evaluation.to(fabric.device).gather()
     mine = share(len(images), cfg.batch_size, fabric.global_rank, fabric.world_size)
 
-    def batches() -> Iterator[Pictures]:
+    def batches() -> Iterator[ImageBatch]:
         for start in range(0, len(mine), cfg.batch_size):
             index = mine[start : start + cfg.batch_size]
-            pictures = torch.from_numpy(images[index]).permute(0, 3, 1, 2)
-            yield Pictures(torch.tensor(index), pictures, None if labels is None else torch.from_numpy(labels[index]))
+            batch = torch.from_numpy(images[index]).permute(0, 3, 1, 2)
+            yield ImageBatch(torch.tensor(index), batch, None if labels is None else torch.from_numpy(labels[index]))
 
     rounds = -(-len(images) // (cfg.batch_size * fabric.world_size))
     values = evaluation.measure(heeded(batches(), rounds), len(mine), show=fabric.global_rank == 0)
@@ -65,12 +65,12 @@ def measure_samples(cfg: DictConfig) -> None:
             reference={"path": place_of_reference(cfg), "number": reference.number},
             **about,
         )
-        print(f"{out / FILE}: {len(images)} samples against {reference.number or 'published'} pictures")
+        print(f"{out / FILE}: {len(images)} samples against {reference.number or 'published'} images")
     fabric.barrier()
 
 
 def folder_of_values(cfg: DictConfig) -> Path:
-    """Where the values go: where the config says, else beside the pictures."""
+    """Where the values go: where the config says, else beside the images."""
     place = Path(cfg.samples)
     return Path(cfg.out) if cfg.out else place if place.is_dir() else place.parent
 

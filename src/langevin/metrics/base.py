@@ -26,7 +26,7 @@ class SampleMetric(SumMetric, ABC):
         reads: the extractor's outputs that `update` reads.
         moments_of: the outputs of whose Gaussian in the reference `fit` asks.
         rows_of: the outputs of which `fit` asks for every reference image.
-        needs_pictures: whether `fit` asks for the reference's pictures themselves.
+        needs_images: whether `fit` asks for the reference's images themselves.
         needs_labels: whether the samples and the reference must come with class labels.
         limits: its parameters that change no value: those that only refuse an evaluation, or choose what is shown.
     """
@@ -34,7 +34,7 @@ class SampleMetric(SumMetric, ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     moments_of: ClassVar[tuple[str, ...]] = ()
     rows_of: ClassVar[tuple[str, ...]] = ()
-    needs_pictures: ClassVar[bool] = False
+    needs_images: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
     limits: ClassVar[tuple[str, ...]] = ()
 
@@ -89,7 +89,7 @@ class SampleMetric(SumMetric, ABC):
             RuntimeError: when other than `num_samples` images were counted in.
         """
 
-    def picture(self) -> NDArray[np.uint8] | None:
+    def figure(self) -> NDArray[np.uint8] | None:
         """What of the last `compute` is to be looked at: (H, W, 3), the same on every process; None if nothing is."""
         return None
 
@@ -149,7 +149,7 @@ class FeatureSetMetric(SampleSetMetric):
         self.reference = reference.rows("features")
 
     def _sets(self) -> tuple[Tensor, Tensor]:
-        """The features of the samples, see `_samples`, and of the reference (M, D), in the pictures' order."""
+        """The features of the samples, see `_samples`, and of the reference (M, D), in the images' order."""
         samples = self._samples()
         return samples, self.reference.to(samples.device)
 

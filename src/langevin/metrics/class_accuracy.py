@@ -22,7 +22,7 @@ class ClassAccuracy(SampleMetric):
     ``class_accuracy``; read it beside the classifier's own accuracy on real images, which bounds it.
     """
 
-    needs_pictures = True
+    needs_images = True
     needs_labels = True
     higher_is_better = True
 

@@ -27,7 +27,7 @@ class Batch(Protocol):
 
     @property
     def images(self) -> Tensor:
-        """Their pictures, uint8 (B, C, H, W)."""
+        """Their images, uint8 (B, C, H, W)."""
 
     @property
     def labels(self) -> Tensor | None:
@@ -104,8 +104,8 @@ class Evaluation:
                 raise UserError(f"metrics.{name} needs class labels, the data has none: drop it or use labelled data")
             if metric.needs_labels and labels is None:
                 raise UserError(f"metrics.{name} needs a class-conditional model, this one is not: drop it")
-            if metric.needs_pictures and reference.images is None:
-                raise UserError(f"metrics.{name} needs the reference's pictures, not statistics alone: drop it")
+            if metric.needs_images and reference.images is None:
+                raise UserError(f"metrics.{name} needs the reference's images, not statistics alone: drop it")
             if lacking:
                 raise UserError(
                     f"metrics.{name} needs the extractor's {' and '.join(sorted(lacking))}, but {self.features.name} "
@@ -236,14 +236,14 @@ class Evaluation:
             for name, metric in self.metrics.items()
         }
 
-    def pictures(self) -> dict[str, NDArray[np.uint8]]:
+    def figures(self) -> dict[str, NDArray[np.uint8]]:
         """What metrics show beside their values, after `compute`: uint8 (H, W, 3), the same on every process."""
-        shown = {name: metric.picture() for name, metric in self.metrics.items()}
-        return {name: picture for name, picture in shown.items() if picture is not None}
+        shown = {name: metric.figure() for name, metric in self.metrics.items()}
+        return {name: image for name, image in shown.items() if image is not None}
 
     @property
     def scale(self) -> int:
-        """How many times its pictures are to be enlarged in a PNG."""
+        """How many times its images are to be enlarged in a PNG."""
         images = self.reference.images
         return 1 if images is None else enlargement(images.shape[1])
 

@@ -1,4 +1,4 @@
-"""Whether the samples are copies of training pictures."""
+"""Whether the samples are copies of training images."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.features.extractor import FeatureExtractor
-from langevin.images import picture_grid
+from langevin.images import image_grid
 from langevin.metrics.base import FeatureSetMetric
 from langevin.metrics.gathered import Rows
 from langevin.metrics.neighbours import Points
@@ -19,43 +19,43 @@ from langevin.metrics.reference import Reference
 
 
 class Memorisation(FeatureSetMetric):
-    """How many samples are nothing but a training picture, and the training pictures nearest to some of them.
+    """How many samples are nothing but a training image, and the training images nearest to some of them.
 
-    A sample is authentic if it lies further from the training picture nearest to it, in feature space, than that one
-    lies from the nearest other training picture (Alaa et al. 2022, arXiv 2102.08921, section 3.3). The share of such
+    A sample is authentic if it lies further from the training image nearest to it, in feature space, than that one
+    lies from the nearest other training image (Alaa et al. 2022, arXiv 2102.08921, section 3.3). The share of such
     samples, in [0, 1], is reported as ``authenticity@N`` on the official Inception weights, else as
     ``authenticity_<extractor>@N``: 0 for copies alone. What a model that only generalises would have depends on the
-    data: measure held-out pictures as samples to know it. The reference must be the very pictures that the model was
+    data: measure held-out images as samples to know it. The reference must be the very images that the model was
     trained on.
 
-    `picture` shows in each row a sample, the pictures nearest to it in feature space, then those nearest in pixel
+    `image` shows in each row a sample, the images nearest to it in feature space, then those nearest in pixel
     space; `details` says which they are, and how far.
 
     Args:
         shown: how many samples to show, at least 1; all, where there are fewer.
-        neighbours: how many training pictures to show beside each, twice; at least 1 and at most as many as there are.
+        neighbours: how many training images to show beside each, twice; at least 1 and at most as many as there are.
     """
 
-    needs_pictures = True
+    needs_images = True
     limits = ("shown", "neighbours")
     higher_is_better = True
 
-    pictures: Rows
+    shown_images: Rows
 
     def __init__(self, shown: Annotated[int, Ge(1)] = 10, neighbours: Annotated[int, Ge(1)] = 5) -> None:
         super().__init__()
         self.shown = shown
         self.neighbours = neighbours
         self._details: dict[str, Any] | None = None
-        self._picture: NDArray[np.uint8] | None = None
+        self._image: NDArray[np.uint8] | None = None
 
     def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
-        """Refuse too few training pictures, see the base class.
+        """Refuse too few training images, see the base class.
 
         Raises:
             UserError: when there are fewer than `neighbours`, or than two.
         """
-        assert reference.images is not None, "Evaluation.prepare() sees to pictures"
+        assert reference.images is not None, "Evaluation.prepare() sees to images"
         number, least = len(reference.images), max(2, self.neighbours)
         if number < least:
             raise UserError(
@@ -69,22 +69,22 @@ class Memorisation(FeatureSetMetric):
         self.key = f"{features.metric_name('authenticity', 'authenticity')}@{num_samples}"
 
     def fit(self, reference: Reference) -> None:
-        """Keep the reference's features and pictures, and make room for the samples', see the base class."""
+        """Keep the reference's features and images, and make room for the samples', see the base class."""
         super().fit(reference)
         assert reference.images is not None
         self.reference_images = reference.images
         height, width, channels = self.reference_images.shape[1:]
-        self.pictures = Rows(channels, height, width, dtype=torch.uint8).to(self.device)
+        self.shown_images = Rows(channels, height, width, dtype=torch.uint8).to(self.device)
 
     def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
         """Keep the features and the number of each image, and the images to show, see the base class."""
         super().update(outputs, labels, index)
         is_shown = index < self.shown
-        self.pictures.update(outputs["images"][is_shown], index[is_shown])
+        self.shown_images.update(outputs["images"][is_shown], index[is_shown])
 
     def compute(self) -> dict[str, Tensor]:
         """Return the share of authentic samples, see the base class."""
-        pictures: Tensor = self.pictures.compute()
+        shown_images: Tensor = self.shown_images.compute()
         samples, reference = self._sets()
         centre = reference.mean(0, dtype=torch.float64)
         training = Points(reference, centre)
@@ -92,38 +92,38 @@ class Memorisation(FeatureSetMetric):
         which, of_sample = nearest.unique(return_inverse=True)
         # The nearest of all is itself, or equals it.
         to_others = Points(reference[which], centre).nearest(training, 2)[0][:, 1]
-        self._show(pictures, Points(samples[: self.shown], centre), training)
+        self._show(shown_images, Points(samples[: self.shown], centre), training)
         return {self.key: (distances > to_others[of_sample]).double().mean()}
 
-    def picture(self) -> NDArray[np.uint8] | None:
-        """Rows of a sample and its nearest training pictures, see the base class."""
-        return self._picture
+    def figure(self) -> NDArray[np.uint8] | None:
+        """Rows of a sample and its nearest training images, see the base class."""
+        return self._image
 
     def details(self) -> dict[str, Any] | None:
-        """Which training pictures `picture` shows, see the base class.
+        """Which training images `image` shows, see the base class.
 
-        By ``features`` and by ``pixels`` (in [0, 1]), a list for each sample shown: the ``pictures``, by their place
+        By ``features`` and by ``pixels`` (in [0, 1]), a list for each sample shown: the ``images``, by their place
         in the reference, and their Euclidean ``distances``.
         """
         return self._details
 
-    def _show(self, pictures: Tensor, samples: Points, training: Points) -> None:
-        shape = pictures.shape[1:]
-        origin = torch.zeros(shape.numel(), dtype=torch.float64, device=pictures.device)
+    def _show(self, shown_images: Tensor, samples: Points, training: Points) -> None:
+        shape = shown_images.shape[1:]
+        origin = torch.zeros(shape.numel(), dtype=torch.float64, device=shown_images.device)
         images = Points(self.reference_images, origin)
         found = {
             "features": samples.nearest(training, self.neighbours),
-            "pixels": Points(pictures.permute(0, 2, 3, 1), origin).nearest(images, self.neighbours),
+            "pixels": Points(shown_images.permute(0, 2, 3, 1), origin).nearest(images, self.neighbours),
         }
         scales = {"features": 1.0, "pixels": 255.0}
         self._details = {
             space: [
-                {"pictures": indices, "distances": distances}
+                {"images": indices, "distances": distances}
                 for distances, indices in zip((found[space][0] / scale).tolist(), found[space][1].tolist(), strict=True)
             ]
             for space, scale in scales.items()
         }
         nearest = torch.cat([indices for _, indices in found.values()], dim=1).cpu()
         beside = torch.from_numpy(self.reference_images[nearest.numpy()]).permute(0, 1, 4, 2, 3)
-        rows = torch.cat([pictures.cpu()[:, None], beside], dim=1)
-        self._picture = picture_grid(rows.flatten(0, 1), columns=rows.shape[1])
+        rows = torch.cat([shown_images.cpu()[:, None], beside], dim=1)
+        self._image = image_grid(rows.flatten(0, 1), columns=rows.shape[1])

@@ -27,24 +27,24 @@ from langevin.metrics.gathered import Gaussian, Moments, Rows
 FORMAT = 1
 """Of what is kept on disk: a change of what the numbers mean must change it."""
 CHUNK = 16 * BATCH
-"""Pictures read at once."""
+"""Images read at once."""
 PUBLISHED = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 """What files of statistics call the mean and the covariance of an output (pytorch-fid, clean-fid, EDM; ADM)."""
 
 
 class Reference:
-    """Pictures, or statistics of pictures that somebody else has gathered, or both.
+    """Images, or statistics of images that somebody else has gathered, or both.
 
     Args:
         images: uint8 (N, H, W, C), the same on every process; may be a memory map.
         labels: integers (N,), or None where they have no classes.
-        published: the Gaussians of some outputs, as read from a file; they go before the pictures' own.
+        published: the Gaussians of some outputs, as read from a file; they go before the images' own.
         extractor: the name of the extractor that `published` was gathered with; None where the file does not say.
         sha256: of the file of `published`.
 
     Attributes:
         number: of reference images; None where only statistics are known, which do not say.
-        sha256: of the pictures and their labels, or of the file.
+        sha256: of the images and their labels, or of the file.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class Reference:
 
     @property
     def number(self) -> int | None:
-        """How many pictures there are, or were when the statistics were gathered."""
+        """How many images there are, or were when the statistics were gathered."""
         if self.images is not None:
             return len(self.images)
         return next((gaussian.number for gaussian in self.published.values() if gaussian.number), None)
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Which pictures, or which file, by content."""
+        """Which images, or which file, by content."""
         if self._sha256 is not None:
             return self._sha256
         assert self.images is not None
@@ -91,18 +91,18 @@ class Reference:
         """See that all this can be had of it.
 
         Raises:
-            UserError: when there are no pictures for what was not published, or it was published of other features.
+            UserError: when there are no images for what was not published, or it was published of other features.
         """
         wanted = [output for output in moments_of if output in self.published]
         if wanted and self.extractor is None and not features.official:
             raise UserError(
                 f"reference: holds statistics, of Inception's official weights as far as one can know, but the "
-                f"features are {features.name}; give pictures, or statistics that were exported with these features"
+                f"features are {features.name}; give images, or statistics that were exported with these features"
             )
         if wanted and self.extractor is not None and self.extractor != features.name:
             raise UserError(
                 f"reference: holds statistics of the features {self.extractor}, but these are {features.name}; give "
-                "pictures, or choose those features"
+                "images, or choose those features"
             )
         for output in wanted:
             size = len(self.published[output].mean)
@@ -114,7 +114,7 @@ class Reference:
         if lacking and self.images is None:
             raise UserError(
                 f"reference: holds statistics alone ({', '.join(self.published)}), but the metrics ask for more of the "
-                f"pictures ({', '.join(sorted(lacking))}); give pictures, or drop all but fid"
+                f"images ({', '.join(sorted(lacking))}); give images, or drop all but fid"
             )
 
     def gather(
@@ -125,9 +125,9 @@ class Reference:
         device: torch.device,
         directory: Path,
     ) -> None:
-        """Have the Gaussians of some outputs and every row of others: from `directory`, or by a pass over the pictures.
+        """Have the Gaussians of some outputs and every row of others: from `directory`, or by a pass over the images.
 
-        Every process must call it, and passes its share of the pictures; afterwards all know all.
+        Every process must call it, and passes its share of the images; afterwards all know all.
 
         Args:
             features: the extractor, its weights loaded, on `device`.
@@ -161,7 +161,7 @@ class Reference:
         return self._moments[output]
 
     def rows(self, output: str) -> Tensor:
-        """An output of each picture, in the pictures' order, on the CPU: float32 (N, D); `gather` comes first."""
+        """An output of each image, in the images' order, on the CPU: float32 (N, D); `gather` comes first."""
         return self._rows[output]
 
     def _pass(
@@ -190,7 +190,7 @@ def read_statistics(path: str) -> Reference | None:
     """The reference that an .npz file of statistics holds; None where the file holds none.
 
     Read are ``mu`` and ``sigma`` (pytorch-fid, clean-fid, EDM), ADM's ``mu_s`` and ``sigma_s`` of spatial features and
-    its pictures ``arr_0``, and the name of the extractor and the number of images that `write_statistics` adds.
+    its images ``arr_0``, and the name of the extractor and the number of images that `write_statistics` adds.
 
     Raises:
         UserError: when it cannot be read, or the shapes do not fit.
@@ -216,7 +216,7 @@ def read_statistics(path: str) -> Reference | None:
             labels = arrays["arr_1"].astype(np.int64) if "arr_1" in arrays else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"reference={path}: cannot be read as an .npz file of pictures or statistics ({error})"
+            f"reference={path}: cannot be read as an .npz file of images or statistics ({error})"
         ) from error
     return Reference(images, labels, published, extractor, hashlib.sha256(content).hexdigest())
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from langevin.errors import UserError
 from langevin.files import write_atomically
 from langevin.report.content import chosen, content_of
+from langevin.report.images import fitting, images_of
 from langevin.report.page import page
-from langevin.report.pictures import fitting, pictures_of
 from langevin.visible import visible_lines
 
 LIMIT = 9_500_000
-"""Bytes of a page, to which the pictures shown are limited."""
+"""Bytes of a page, to which the images shown are limited."""
 
 
 def report(places: list[Path], out: Path, grids: int | None, vary: list[str]) -> str:
@@ -30,11 +30,11 @@ def report(places: list[Path], out: Path, grids: int | None, vary: list[str]) ->
         raise UserError(f"--out {out}: {'is a folder' if out.is_dir() else 'there is no such folder'}; name a file")
     runs = chosen(places)
     content = content_of(runs, vary, datetime.now())
-    found = [pictures_of(run_dir) for run_dir, _ in runs]
-    empty = {"pictures": [], "png": {}, "limited": grids is None}
+    found = [images_of(run_dir) for run_dir, _ in runs]
+    empty = {"images": [], "png": {}, "limited": grids is None}
     kinds, png, damaged = fitting(found, grids, LIMIT - len(page(content | empty)))
     content["faults"] += damaged
-    written = page(content | {"pictures": kinds, "png": png, "limited": grids is None})
+    written = page(content | {"images": kinds, "png": png, "limited": grids is None})
     try:
         write_atomically(out, lambda file: file.write(written))
     except OSError as error:
@@ -50,7 +50,7 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run, or a folder that holds runs")
     parser.add_argument("--out", default="report.html", type=Path, help="the file (report.html)")
-    parser.add_argument("--grids", type=int, help="how many steps' pictures are shown (as many as fit into 10 MB)")
+    parser.add_argument("--grids", type=int, help="how many steps' images are shown (as many as fit into 10 MB)")
     parser.add_argument(
         "--vary",
         action="append",

@@ -46,7 +46,7 @@ def chosen(places: Sequence[Path]) -> list[tuple[Path, Run]]:
 
 
 def content_of(runs: Sequence[tuple[Path, Run]], vary: Sequence[str], now: datetime) -> dict[str, Any]:
-    """All that the page shows, but the pictures.
+    """All that the page shows, but the images.
 
     Args:
         runs: their folders, and what `langevin.runs` knows of them.

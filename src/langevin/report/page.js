@@ -178,24 +178,24 @@ function drawConfig(shown) {
       table("What is the same", ["option", "value"], shown.length ? groups(same, shown.slice(0, 1)) : [])));
 }
 
-// Pictures
+// Images
 
-function setUpPictures() {
-  const place = byId("pictures"), several = content.pictures.length > 1;
-  if (!content.pictures.length) {
-    place.textContent = "These runs have made no pictures yet.";
+function setUpImages() {
+  const place = byId("images"), several = content.images.length > 1;
+  if (!content.images.length) {
+    place.textContent = "These runs have made no images yet.";
     return () => {};
   }
-  const options = content.pictures.map((each, index) => make("option", { value: index }, each.kind));
+  const options = content.images.map((each, index) => make("option", { value: index }, each.kind));
   const kind = make("select", {}, ...options);
   const text = make("output", { for: "step" });
   const slider = make("input", { type: "range", id: "step", min: 0, step: 1 });
   const note = make("p", { class: "notes" });
   const grids = make("div", { class: "grids" });
-  place.append(make("div", { class: "controls" }, several ? make("label", {}, "Pictures ", kind) : null,
+  place.append(make("div", { class: "controls" }, several ? make("label", {}, "Images ", kind) : null,
     make("div", { class: "slider" }, make("label", { for: "step" }, "Step"), " ", text, slider)), grids, note);
   const draw = () => {
-    const { kind: name, steps, of, shown } = content.pictures[kind.value];
+    const { kind: name, steps, of, shown } = content.images[kind.value];
     const at = Number(slider.value);
     text.textContent = whole(steps[at]);
     slider.setAttribute("aria-valuetext", `step ${whole(steps[at])}`);
@@ -209,12 +209,12 @@ function setUpPictures() {
           : make("div", { class: "none" }, step === null ? "none yet" : "the file is damaged"));
     }));
     const why = content.limited ? ", for a page below 10 MB" : "";
-    note.textContent = "Each run shows its newest pictures up to this step."
+    note.textContent = "Each run shows its newest images up to this step."
       + (steps.length < of ? ` ${steps.length} of ${of} steps are shown, evenly spread${why}: --grids N shows N.` : "");
   };
   const start = () => {
-    slider.value = slider.max = content.pictures[kind.value].steps.length - 1;
-    grids.classList.toggle("wide", content.pictures[kind.value].kind !== "samples");
+    slider.value = slider.max = content.images[kind.value].steps.length - 1;
+    grids.classList.toggle("wide", content.images[kind.value].kind !== "samples");
     draw();
   };
   slider.oninput = draw;
@@ -285,7 +285,7 @@ function start() {
   setUpCharts(byId("curves"), content.curves, (column) => [column.name, ...column.same].join(" = "));
   setUpCharts(byId("metrics"), content.groups, titled);
   if (!content.curves.length) byId("curves").textContent = "These runs have logged nothing yet.";
-  const drawPictures = setUpPictures();
+  const drawImages = setUpImages();
   const isSweep = runs.length > 3 && content.varied.length > 0 && measures.length > 0;
   byId("sweep").hidden = !isSweep;
   byId("metric").append(...measures.map(({ name }, index) => make("option", { value: index }, name)));
@@ -303,7 +303,7 @@ function start() {
     draw();
     drawValues(chosen());
     drawConfig(chosen());
-    drawPictures();
+    drawImages();
     if (isSweep) drawSweep(chosen());
   };
   const soon = (what) => { // once a frame

@@ -1,4 +1,4 @@
-"""One HTML file with everything in it: pictures, numbers, and the library that draws."""
+"""One HTML file with everything in it: images, numbers, and the library that draws."""
 
 import base64
 import gzip

@@ -15,13 +15,13 @@ from langevin.samplers.thresholding import Thresholding
 
 
 class Ancestral(Sampler[None]):
-    """Draws x_s from p(x_s | x_t): the posterior's mean at the predicted picture, and the model's variance.
+    """Draws x_s from p(x_s | x_t): the posterior's mean at the predicted image, and the model's variance.
 
     Source: DDPM (Ho et al. 2020), algorithm 2; on a coarser grid, Improved DDPM, section 4.
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
     """
 

@@ -8,7 +8,7 @@ from langevin.samplers.sampler import Predictor
 
 
 class ClampedAncestral(Ancestral):
-    """Ancestral sampling that clamps the noisy picture itself to [-1, 1] after each step; DDPM clamps the prediction.
+    """Ancestral sampling that clamps the noisy image itself to [-1, 1] after each step; DDPM clamps the prediction.
 
     It takes away part of the noise that the model was trained on, and most of it where noise grows far beyond 1 (`edm`,
     `ve`). Source: the tutorial "Diffusion models from scratch in PyTorch" (DeepFindr, 2022), whose samples it is to
@@ -16,7 +16,7 @@ class ClampedAncestral(Ancestral):
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
     """
 

@@ -22,7 +22,7 @@ class Churned(Sampler[None]):
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         s_churn: how much noise is added over all steps; 0: none, and the sampler is deterministic.
         s_min: noise is added where ``sigma / alpha`` is at least this.
@@ -52,7 +52,7 @@ class Churned(Sampler[None]):
         self.s_noise = s_noise
 
     def churn(self, denoise: Predictor, x_t: Tensor, t: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor]:
-        """The pictures (B, C, H, W) with more noise, and the time () that they are then at."""
+        """The images (B, C, H, W) with more noise, and the time () that they are then at."""
         schedule, ratio = denoise.schedule, denoise.schedule(t).ratio
         if self.s_churn == 0 or not self.s_min <= ratio <= self.s_max:
             return x_t, t

@@ -20,7 +20,7 @@ class DDIM(Sampler[None]):
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         eta: 0 renews no noise (deterministic); 1 renews as much as ancestral sampling with the small variance.
     """
@@ -52,16 +52,16 @@ class DDIM(Sampler[None]):
     def invert(
         self, denoise: Denoise, x: Tensor, cond: Condition | None = None, on_prediction: OnPrediction | None = None
     ) -> Tensor:
-        """The noise that pictures come from: the deterministic steps, taken the other way.
+        """The noise that images come from: the deterministic steps, taken the other way.
 
-        Sampling from it with eta = 0 gives the pictures back, the better the more steps. The pictures themselves are
+        Sampling from it with eta = 0 gives the images back, the better the more steps. The images themselves are
         taken to be at the schedule's first time, where there is next to no noise; nothing is thresholded. Source: DDIM
         (Song et al. 2021), section 4.3 and equation 14.
 
         Args:
             denoise: the model.
-            x: pictures (B, C, H, W) in [-1, 1].
-            cond: what the pictures are conditioned on.
+            x: images (B, C, H, W) in [-1, 1].
+            cond: what the images are conditioned on.
             on_prediction: is called after each evaluation.
 
         Returns:

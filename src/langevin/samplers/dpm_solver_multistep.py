@@ -23,7 +23,7 @@ class DPMSolver2M(Sampler[History]):
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
     """
 
@@ -58,7 +58,7 @@ class DPMSolver3M(DPMSolver2M):
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         lower_order_final: in fewer than 15 steps, the last but one is of second order.
         released: take half of the second derivative, as the paper's released code does, and diffusers and k-diffusion

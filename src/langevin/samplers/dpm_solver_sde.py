@@ -22,7 +22,7 @@ class DPMSolver2MSDE(Sampler[History]):
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         eta: how much noise is renewed: 0, none, is DPM-Solver++(2M); 1 is the reverse SDE.
     """

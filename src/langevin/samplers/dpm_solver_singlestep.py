@@ -18,7 +18,7 @@ class DPMSolver1S(Sampler[None]):
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
     """
 
@@ -43,7 +43,7 @@ class DPMSolver2S(Sampler[None]):
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         r: where the second evaluation is, in logSNR: 0.5 is halfway, 1 at the step's end.
     """

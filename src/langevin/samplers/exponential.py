@@ -2,7 +2,7 @@
 
 With ``lambda = log(alpha / sigma)``, half the logSNR, and ``h = lambda_s - lambda_t``, the probability-flow ODE of any
 schedule is solved by ``x_s = (sigma_s / sigma_t) x_t + alpha_s int_0^h e^{-(h - u)} x(lambda_t + u) du``, in which
-``x(lambda)`` is the predicted picture; a sampler is a guess of it between the times at which it was asked. Source:
+``x(lambda)`` is the predicted image; a sampler is a guess of it between the times at which it was asked. Source:
 DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095), proposition 4.1, which nowhere needs ``alpha^2 + sigma^2 = 1``.
 """
 
@@ -21,7 +21,7 @@ class Evaluation(NamedTuple):
 
     Attributes:
         level: the level there, float64 ().
-        x: the predicted pictures (B, C, H, W).
+        x: the predicted images (B, C, H, W).
     """
 
     level: Level
@@ -61,7 +61,7 @@ def distance(at_t: Level, at_s: Level) -> Tensor:
 
 
 def first_order(x_t: Tensor, x: Tensor, at_t: Level, at_s: Level) -> Tensor:
-    """x_s if the predicted pictures stay `x`: ``(sigma_s / sigma_t) x_t + alpha_s (1 - e^{-h}) x``.
+    """x_s if the predicted images stay `x`: ``(sigma_s / sigma_t) x_t + alpha_s (1 - e^{-h}) x``.
 
     It is written without h, so that it holds from pure noise and to the data.
     """
@@ -70,14 +70,14 @@ def first_order(x_t: Tensor, x: Tensor, at_t: Level, at_s: Level) -> Tensor:
 
 
 def multistep(x_t: Tensor, evaluations: Sequence[Evaluation], at_s: Level, b: Tensor, released: bool = False) -> Tensor:
-    """x_s if the predicted pictures are the polynomial in lambda through the evaluations.
+    """x_s if the predicted images are the polynomial in lambda through the evaluations.
 
     The error of a step is one order above the number of evaluations. Source: UniPC (Zhao et al. 2023, arXiv
     2302.04867), algorithms 1 and 2, in data prediction; with ``B(h) = 1 - e^{-h}``, two evaluations are algorithm 2 of
     DPM-Solver++.
 
     Args:
-        x_t: the pictures at t, (B, C, H, W).
+        x_t: the images at t, (B, C, H, W).
         evaluations: the one at t, and then any others.
         at_s: the level stepped to.
         b: the paper's B(h), float64 (). The weight of one further evaluation, at a distance of r h, is not the

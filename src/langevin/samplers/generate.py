@@ -1,4 +1,4 @@
-"""Pictures by number: picture i of a seed, whatever the batch size and the number of processes."""
+"""Images by number: image i of a seed, whatever the batch size and the number of processes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ from langevin.errors import UserError
 from langevin.images import from_uint8, to_uint8
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.sampler import OnPrediction, Sampler
-from langevin.samplers.store import PictureStore
+from langevin.samplers.store import SampleStore
 
 
 class Generated(NamedTuple):
-    """A batch of finished pictures.
+    """A batch of finished images.
 
     Attributes:
-        indices: which pictures these are, int64 (B,), on the CPU.
+        indices: which images these are, int64 (B,), on the CPU.
         images: uint8 (B, C, H, W).
         labels: int64 (B,) on the CPU; None for an unconditional model.
         noise: where they were made from inverted originals, what that inversion gave: float32 (B, C, H, W), of unit
@@ -52,14 +52,14 @@ def beginning_with(first: Tensor, rest: NoiseSource) -> NoiseSource:
 
 
 class Generator:
-    """Makes pictures with a denoiser: a sampler, its guidance, and the labels asked for.
+    """Makes images with a denoiser: a sampler, its guidance, and the labels asked for.
 
     Args:
-        sampler: takes noise to pictures.
+        sampler: takes noise to images.
         guide: puts guidance around a denoiser on some device, or hands it back.
-        shape: the shape (C, H, W) of a picture.
+        shape: the shape (C, H, W) of an image.
         num_classes: the model's classes; None for an unconditional model.
-        labels: picture i is of class ``labels[i % len(labels)]``; None for every class in turn.
+        labels: image i is of class ``labels[i % len(labels)]``; None for every class in turn.
         settings: what `record` says of the sampler and its guidance, as plain values.
 
     Raises:
@@ -97,18 +97,18 @@ class Generator:
         device: torch.device | str,
         on_prediction: OnPrediction | None = None,
         original: Callable[[Sequence[int]], tuple[Tensor, Tensor | None]] | None = None,
-        store: PictureStore | None = None,
+        store: SampleStore | None = None,
     ) -> Iterator[Generated]:
-        """Make the pictures `indices` of `seed`, `batch_size` at a time.
+        """Make the images `indices` of `seed`, `batch_size` at a time.
 
         Args:
             denoiser: the model.
-            indices: which pictures.
-            seed: picture i is made from the noise of (seed, i).
+            indices: which images.
+            seed: image i is made from the noise of (seed, i).
             batch_size: how many at once.
             device: where.
-            on_prediction: is called after each evaluation of the model on the way from noise to pictures.
-            original: gives the pictures uint8 (B, C, H, W) of some indices, and their labels (B,) or None; then picture
+            on_prediction: is called after each evaluation of the model on the way from noise to images.
+            original: gives the images uint8 (B, C, H, W) of some indices, and their labels (B,) or None; then image
                 i is made from the noise that inversion says they come from. The sampler must be able to invert.
             store: where finished batches are kept, and taken from; None: nowhere.
         """
@@ -126,7 +126,7 @@ class Generator:
             yield Generated(torch.tensor(batch), made["images"], labels, made.get("noise"))
 
     def asked(self, number: int) -> NDArray[np.int64] | None:
-        """The class that each of the first pictures is asked to show, (number,); None of an unconditional model."""
+        """The class that each of the first images is asked to show, (number,); None of an unconditional model."""
         return None if self.labels is None else np.resize(np.array(self.labels, np.int64), number)
 
     def _chosen_grid(self, schedule: Schedule) -> dict[str, Any]:
@@ -138,11 +138,11 @@ class Generator:
         return {"grid": {"_target_": f"{kind.__module__}.{kind.__qualname__}", **vars(grid)}}
 
     def record(self, denoiser: Denoiser, seed: int, precision: str = "32-true") -> dict[str, Any]:
-        """How its pictures are made, for a protocol: plain values.
+        """How its images are made, for a protocol: plain values.
 
         Args:
             denoiser: the model, of the averaged weights as everywhere.
-            seed: of the pictures.
+            seed: of the images.
             precision: that the model is evaluated in, by Lightning's names.
         """
         return {
@@ -155,7 +155,7 @@ class Generator:
         }
 
     def evaluations(self, denoiser: Denoiser) -> int:
-        """How often the model, with its guidance, is evaluated for a picture."""
+        """How often the model, with its guidance, is evaluated for an image."""
         count = 0
 
         def look(*_: object) -> None:

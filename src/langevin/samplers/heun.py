@@ -22,7 +22,7 @@ class Heun(Churned):
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         s_churn: how much noise is added over all steps; 0: none, and the sampler is deterministic.
         s_min: noise is added where ``sigma / alpha`` is at least this.

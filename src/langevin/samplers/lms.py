@@ -27,7 +27,7 @@ class LMS(Sampler[History]):
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         order: of how many slopes it makes use; 1 is Euler's method.
     """

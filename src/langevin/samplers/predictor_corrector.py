@@ -21,7 +21,7 @@ class PredictorCorrector(Sampler[None]):
 
     A Langevin step is ``x_t + size score + sqrt(2 size) z`` with ``size = 2 a (snr |z| / |score|)^2``. The source has
     a = 1 where variance explodes and a = 1 - beta where it is preserved; both are ``alpha_{t|s}^2`` of the step that
-    follows. The source takes the norms' mean over the batch; here each picture has its own, so that it does not depend
+    follows. The source takes the norms' mean over the batch; here each image has its own, so that it does not depend
     on the others. Langevin steps of this length leave a bias that shrinks with snr alone: the variance of Gaussian data
     comes out larger by snr^2, with 0.16 by 2.6%.
 
@@ -30,7 +30,7 @@ class PredictorCorrector(Sampler[None]):
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule. The source takes 1000.
         corrector_steps: how many Langevin steps are taken at each time, each of one evaluation.
         snr: the ratio of a Langevin step's drift to its noise; the source has 0.16 for CIFAR-10.
@@ -73,5 +73,5 @@ class PredictorCorrector(Sampler[None]):
 
 
 def norm(x: Tensor) -> Tensor:
-    """The Euclidean norm of each picture: (B, 1, 1, 1)."""
+    """The Euclidean norm of each image: (B, 1, 1, 1)."""
     return torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)), keepdim=True)

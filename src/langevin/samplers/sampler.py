@@ -28,8 +28,8 @@ class Predictor:
     Attributes:
         denoise: the model, guided or not.
         times: all the times of the walk, first to last, float64 (steps + 1,).
-        cond: what the pictures are conditioned on.
-        thresholding: keeps each predicted picture in range; None: as it is.
+        cond: what the images are conditioned on.
+        thresholding: keeps each predicted image in range; None: as it is.
         on_prediction: is called with (x_t, t, prediction) after each evaluation of the model.
     """
 
@@ -50,7 +50,7 @@ class Predictor:
         return self.denoise.variance
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
-        """The prediction for the pictures `x_t` (B, C, H, W) at the time `t` ()."""
+        """The prediction for the images `x_t` (B, C, H, W) at the time `t` ()."""
         prediction = self.denoise(x_t, t, self.cond)
         if self.thresholding is not None:
             x = self.thresholding(prediction.x)
@@ -62,11 +62,11 @@ class Predictor:
 
 
 class Sampler(ABC, Generic[State]):
-    """Takes noise to pictures, step by step; a sampler is what it does in one step.
+    """Takes noise to images, step by step; a sampler is what it does in one step.
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
 
     Attributes:
@@ -111,20 +111,20 @@ class Sampler(ABC, Generic[State]):
         Args:
             denoise: the model, guided or not.
             noise: gives standard normal noise (B, C, H, W), anew at every call.
-            cond: what the pictures are conditioned on.
+            cond: what the images are conditioned on.
             on_prediction: is called with (x_t, t, prediction) after each evaluation: for progress and trajectories.
 
         Returns:
-            pictures (B, C, H, W), in about [-1, 1].
+            images (B, C, H, W), in about [-1, 1].
         """
         times = self.times(denoise.schedule)
         predictor = Predictor(denoise, times, cond, self.thresholding, on_prediction)
         x = self.walk(predictor, noise() * prior_std(denoise.schedule, times[0]), noise)
-        # A schedule may scale the pictures themselves: then alpha is not 1 at the data.
+        # A schedule may scale the images themselves: then alpha is not 1 at the data.
         return x / like(denoise.schedule(times[-1]).alpha, x)
 
     def walk(self, denoise: Predictor, x: Tensor, noise: NoiseSource) -> Tensor:
-        """Take the pictures `x` (B, C, H, W), which are at the first of the predictor's times, to its last."""
+        """Take the images `x` (B, C, H, W), which are at the first of the predictor's times, to its last."""
         state: State | None = None
         for t, s in pairwise(denoise.times):
             x, state = self.step(denoise, x, t, s, state, noise)
@@ -138,19 +138,19 @@ class Sampler(ABC, Generic[State]):
 
         Args:
             denoise: the model; to be called as often as the sampler needs.
-            x_t: the pictures at time t, (B, C, H, W).
+            x_t: the images at time t, (B, C, H, W).
             t: the time stepped from, float64 ().
             s: the time stepped to, float64 (); 0 in the last step.
             state: what the step before handed on; None at first.
             noise: gives fresh standard normal noise.
 
         Returns:
-            the pictures at time s, which is ``alpha x`` at the data, and the state for the next step.
+            the images at time s, which is ``alpha x`` at the data, and the state for the next step.
         """
 
 
 def prior_std(schedule: Schedule, t: Tensor) -> float:
-    """The standard deviation of the noise that stands for pictures at the time `t` () of a grid's beginning.
+    """The standard deviation of the noise that stands for images at the time `t` () of a grid's beginning.
 
     It is the schedule's own, but where noise grows without bound and the grid begins below the schedule's last time.
     """

@@ -1,4 +1,4 @@
-"""Pictures kept on disk as they are made, so that after a kill they need not be made again."""
+"""Images kept on disk as they are made, so that after a kill they need not be made again."""
 
 import shutil
 import zipfile
@@ -13,7 +13,7 @@ from langevin.files import write_atomically
 from langevin.protocol import digest
 
 
-class PictureStore:
+class SampleStore:
     """Finished batches, one file each, in a hidden folder that is named after all that decides what they show.
 
     A batch is there whole or not at all, and may be written by any process of any number of them.
@@ -21,7 +21,7 @@ class PictureStore:
     Args:
         directory: holds the folder, which is made when the first batch is put there.
         kind: what the folder's name begins with.
-        meaning: what decides what the pictures show and how they are cut into batches: plain values.
+        meaning: what decides what the images show and how they are cut into batches: plain values.
     """
 
     def __init__(self, directory: Path, kind: str, meaning: Mapping[str, Any]) -> None:
@@ -29,7 +29,7 @@ class PictureStore:
         self.kind = kind
 
     def get(self, indices: Sequence[int]) -> dict[str, NDArray] | None:
-        """What was put there for these consecutive pictures; None where nothing was."""
+        """What was put there for these consecutive images; None where nothing was."""
         try:
             with np.load(self._path(indices), allow_pickle=False) as arrays:
                 return dict(arrays)
@@ -37,7 +37,7 @@ class PictureStore:
             return None
 
     def put(self, indices: Sequence[int], arrays: dict[str, NDArray]) -> None:
-        """Keep arrays (B, ...) of these consecutive pictures.
+        """Keep arrays (B, ...) of these consecutive images.
 
         Raises:
             OSError: when the disk is full.
@@ -55,7 +55,7 @@ class PictureStore:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_others(self) -> None:
-        """Remove what was kept in the same directory, by the same kind of work, of other pictures."""
+        """Remove what was kept in the same directory, by the same kind of work, of other images."""
         for folder in self.folder.parent.glob(f".{self.kind}-*"):
             if folder != self.folder:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -40,6 +40,6 @@ class StraightLines:
         return prediction.eps - prediction.x if self.k else prediction.eps
 
     def move(self, x_t: Tensor, slope: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The pictures (B, C, H, W) at the time `s`, along a line from `x_t` at the time `t`."""
+        """The images (B, C, H, W) at the time `s`, along a line from `x_t` at the time `t`."""
         scale = self.scale(s)
         return combine(scale / self.scale(t), x_t, scale * (self.tau(s) - self.tau(t)), slope)

@@ -1,4 +1,4 @@
-"""What keeps a predicted picture in range."""
+"""What keeps a predicted image in range."""
 
 from abc import ABC, abstractmethod
 from typing import Annotated
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 class Thresholding(ABC):
-    """Changes each predicted picture.
+    """Changes each predicted image.
 
     Args:
         keep_eps: whether the predicted noise stays as it was, as in diffusers' DDIM by default; else it follows, so
-            that picture and noise make up x_t again, as in OpenAI's.
+            that image and noise make up x_t again, as in OpenAI's.
     """
 
     def __init__(self, keep_eps: bool) -> None:
@@ -21,7 +21,7 @@ class Thresholding(ABC):
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
-        """The pictures (B, C, H, W) that are gone on with in place of the predicted `x`."""
+        """The images (B, C, H, W) that are gone on with in place of the predicted `x`."""
 
 
 class Static(Thresholding):
@@ -40,7 +40,7 @@ class Static(Thresholding):
 
 
 class Dynamic(Thresholding):
-    """Clamps to [-s, s] and divides by s: s is a percentile of the picture's own absolute values, and at least 1.
+    """Clamps to [-s, s] and divides by s: s is a percentile of the image's own absolute values, and at least 1.
 
     Source: Imagen (Saharia et al. 2022), section 2.3.
 
@@ -62,7 +62,7 @@ class Dynamic(Thresholding):
 
     def __call__(self, x: Tensor) -> Tensor:
         """See `Thresholding`."""
-        # Picture by picture: older versions of torch take no more than 2^24 values at once.
+        # Image by image: older versions of torch take no more than 2^24 values at once.
         quantiles = [torch.quantile(values, self.percentile) for values in x.abs().flatten(1)]
         s = torch.stack(quantiles).clamp(min=1, max=self.limit)
         s = s.reshape(-1, *(1,) * (x.ndim - 1))

@@ -1,4 +1,4 @@
-"""How pictures come out of noise."""
+"""How images come out of noise."""
 
 import torch
 from torch import Tensor
@@ -14,11 +14,11 @@ class Trajectory:
 
     Args:
         schedule: how noise grows with time.
-        count: only so many of the batch's first pictures are looked at.
+        count: only so many of the batch's first images are looked at.
 
     Attributes:
         times: of each evaluation of the model, in turn.
-        x_t: the noisy pictures there, uint8 (count, C, H, W), brought to unit variance so that they can be seen.
+        x_t: the noisy images there, uint8 (count, C, H, W), brought to unit variance so that they can be seen.
         x: the predicted ones, uint8 (count, C, H, W).
     """
 
@@ -37,10 +37,10 @@ class Trajectory:
         self.x.append(to_uint8(prediction.x[: self.count]).cpu())
 
     def rows(self, images: Tensor, num_times: int) -> Tensor:
-        """Two rows a picture, x_t and below it the predicted x, at `num_times` times, and at the end what became of it.
+        """Two rows per image, x_t and below it the predicted x, at `num_times` times, and at the end what became of it.
 
         Args:
-            images: the finished pictures, uint8 (B, C, H, W); the first `count` are shown.
+            images: the finished images, uint8 (B, C, H, W); the first `count` are shown.
             num_times: how many times, evenly spread over the evaluations; all of them if there are fewer.
 
         Returns:
@@ -54,5 +54,5 @@ class Trajectory:
         return torch.stack(rows)
 
     def columns(self, num_times: int) -> int:
-        """How many pictures stand in a row."""
+        """How many images stand in a row."""
         return min(num_times, len(self.times)) + 1

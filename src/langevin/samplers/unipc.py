@@ -18,7 +18,7 @@ class Correctable(NamedTuple):
     """The step before, which the next evaluation will correct.
 
     Attributes:
-        x: the pictures it stepped from, (B, C, H, W).
+        x: the images it stepped from, (B, C, H, W).
         evaluations: the latest when it was taken, at most `order` of them, the newest first.
     """
 
@@ -36,7 +36,7 @@ class UniPC(Sampler[Correctable]):
 
     Args:
         grid: the times it visits.
-        thresholding: keeps each predicted picture in range; None: as it is predicted.
+        thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         order: the predictor's.
         variant: the paper's B(h), in data prediction ``h`` (bh1) or ``1 - e^{-h}`` (bh2); it matters in predictors of

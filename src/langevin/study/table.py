@@ -62,7 +62,7 @@ def about(grid: Grid, results: Results, found: Mapping[str, Sequence[str]]) -> I
     study = grid.study
     budgets = {(cell.cfg.trainer.max_steps, cell.cfg.batch_size) for cell in grid.trained}
     for steps, batch in sorted(budgets):
-        yield f"- Budget of {'each run' if len(budgets) == 1 else 'some runs'}: {steps:,} steps of {batch:,} pictures."
+        yield f"- Budget of {'each run' if len(budgets) == 1 else 'some runs'}: {steps:,} steps of {batch:,} images."
     yield f"- Seeds: {', '.join(map(str, study.seeds))}. Intervals: {PERCENT}, Student's t over the seeds,"
     yield "  not corrected for their number: of twenty differences that are none, one is expected to be told."
     if study.extra:

@@ -44,7 +44,7 @@ class DiffusionModule(LightningModule):
     inside a network cannot be: every process draws its own.
 
     Args:
-        model: what is trained: a denoiser, or a classifier of noisy pictures.
+        model: what is trained: a denoiser, or a classifier of noisy images.
         objective: what is minimised.
         time_sampler: where the times of training come from.
         ema: makes the averaged copy of a network.
@@ -124,9 +124,9 @@ class DiffusionModule(LightningModule):
         return time_sampler.sample(self.images, self.model.schedule, torch.default_generator)
 
     def draw_noise(self, x: Tensor) -> Tensor:
-        """The noise of this process's pictures."""
+        """The noise of this process's images."""
         batch, channels, *size = x.shape
-        # In memory a picture's channels lie together, here as there.
+        # In memory an image's channels lie together, here as there.
         noise = torch.randn(self.images, *size, channels, device=x.device)
         return self.share(noise, batch).movedim(-1, 1)
 
@@ -136,7 +136,7 @@ class DiffusionModule(LightningModule):
         return self.batch_size // self.trainer.accumulate_grad_batches
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The mean loss of a batch (pictures (B, C, H, W) in [-1, 1], labels (B,))."""
+        """The mean loss of a batch (images (B, C, H, W) in [-1, 1], labels (B,))."""
         x, labels = batch
         torch.manual_seed(step_seed(self.seed, None, batch_idx))
         all_times, importance = self.draw_times(self.time_sampler)

@@ -11,13 +11,13 @@ from langevin.diffusion.schedules.wrapped import Wrapped
 
 
 class InputScaling(Wrapped):
-    """Pictures are multiplied by b before noise is added: alpha becomes b alpha, which shifts logSNR by 2 log b.
+    """Images are multiplied by b before noise is added: alpha becomes b alpha, which shifts logSNR by 2 log b.
 
     The network still sees unit variance (`Parameterization.c_in`). Source: Chen 2023 (arXiv 2301.10972), section 2.3.
 
     Args:
         schedule: the schedule without it.
-        b: the factor; below 1, more of the picture is lost at every time.
+        b: the factor; below 1, more of the image is lost at every time.
     """
 
     def __init__(self, schedule: Schedule, b: Annotated[float, Gt(0)] = 0.5) -> None:

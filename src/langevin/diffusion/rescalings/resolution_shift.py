@@ -1,4 +1,4 @@
-"""More noise for larger pictures."""
+"""More noise for larger images."""
 
 from typing import Annotated
 
@@ -14,13 +14,13 @@ from langevin.diffusion.schedules.wrapped import Wrapped
 class ResolutionShift(Wrapped):
     """``sigma / alpha`` grows by d / d_0 at every time, so that logSNR falls by ``2 log(d / d_0)``.
 
-    Neighbouring pixels of a larger picture say the same, so that the same noise hides less of it. What the schedule
+    Neighbouring pixels of a larger image say the same, so that the same noise hides less of it. What the schedule
     keeps is kept: ``alpha^2 + sigma^2``, alpha, or alpha + sigma, as the case may be (in the last it is Stable
     Diffusion 3's shift). Source: simple diffusion (Hoogeboom et al. 2023), equation 3.
 
     Args:
         schedule: the schedule without it.
-        image_size: d, the side of a picture in pixels.
+        image_size: d, the side of an image in pixels.
         reference_size: d_0, the side that the schedule was made for.
     """
 

@@ -21,7 +21,7 @@ class VE(VarianceExploding):
     Args:
         num_steps: T; None for continuous time.
         sigma_min: the least noise.
-        sigma_max: the most; the source takes the largest distance between two pictures.
+        sigma_max: the most; the source takes the largest distance between two images.
 
     Raises:
         UserError: when `sigma_max` is not above `sigma_min`.

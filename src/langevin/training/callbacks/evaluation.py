@@ -15,9 +15,9 @@ from langevin.interrupt import heeded
 from langevin.metrics.evaluation import Evaluation
 from langevin.protocol import digest
 from langevin.samplers.generate import Generator, share
-from langevin.samplers.store import PictureStore
+from langevin.samplers.store import SampleStore
 from langevin.training.callbacks.checkpoint import Checkpoint
-from langevin.training.callbacks.periodic import Periodic, callbacks_of, publish_picture
+from langevin.training.callbacks.periodic import Periodic, callbacks_of, publish_image
 from langevin.training.loggers.csv import CSVFile
 from langevin.training.module import DiffusionModule
 
@@ -32,11 +32,11 @@ class Evaluate(Periodic):
 
     Args:
         evaluation: the metrics, prepared with the reference images.
-        generator: makes pictures.
+        generator: makes images.
         run_dir: the run's folder.
         every_n_steps: how often; at least 1.
         num_samples: how many samples; at least 1.
-        batch_size: pictures sampled at once on each rank; at least 1.
+        batch_size: images sampled at once on each rank; at least 1.
         seed: the noise's seed.
     """
 
@@ -72,23 +72,23 @@ class Evaluate(Periodic):
         rounds = -(-self.num_samples // (self.batch_size * trainer.world_size))
         stops = heeded(batches, rounds, f"while step {trainer.global_step} was evaluated")
         measured = self.evaluation.measure(stops, len(mine), trainer.is_global_zero)
-        if trainer.is_global_zero:  # every rank has computed, and so needs no picture any more
+        if trainer.is_global_zero:  # every rank has computed, and so needs no image any more
             store.remove()
         values = {f"eval/{name}": value for found in measured.values() for name, value in found.items()}
         self._publish(trainer, values, self.evaluation.protocol(record, measured))
         if trainer.is_global_zero:
-            for metric, picture in self.evaluation.pictures().items():
-                publish_picture(trainer, self.directory, metric, picture, self.evaluation.scale)
+            for metric, figure in self.evaluation.figures().items():
+                publish_image(trainer, self.directory, metric, figure, self.evaluation.scale)
             for metric, details in self.evaluation.details().items():
                 write_json(self.directory / f"{metric}_{trainer.global_step:08d}.json", details)
         for callback in callbacks_of(trainer):
             if isinstance(callback, Checkpoint):
                 callback.on_evaluation(trainer, values)
 
-    def _store(self, trainer: Trainer, module: DiffusionModule, record: dict[str, Any]) -> PictureStore:
+    def _store(self, trainer: Trainer, module: DiffusionModule, record: dict[str, Any]) -> SampleStore:
         """Where the samples of these very weights are kept meanwhile; those of others are removed."""
         meaning = {"weights": digest_of(module.averaged.network), "samples": record, "batch_size": self.batch_size}
-        store = PictureStore(self.directory, "training", meaning)
+        store = SampleStore(self.directory, "training", meaning)
         if trainer.is_global_zero:
             store.remove_others()
         return store

@@ -1,4 +1,4 @@
-"""Bits per dimension of held-out pictures in the course of training."""
+"""Bits per dimension of held-out images in the course of training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +12,9 @@ from langevin.training.module import DiffusionModule
 
 
 class MeasureLikelihoods(Callback):
-    """Measures the averaged weights at every validation, on its pictures.
+    """Measures the averaged weights at every validation, on its images.
 
-    A picture has the same noise in every validation and on any number of processes, and nothing is drawn from the
+    An image has the same noise in every validation and on any number of processes, and nothing is drawn from the
     random numbers of training. As in `evaluate.py`, the model computes in float32 whatever ``trainer.precision`` is.
     They are logged as `val/NAME`, in bits a dimension, and their parts as `val/NAME/PART`.
 
@@ -29,7 +29,7 @@ class MeasureLikelihoods(Callback):
         self._seen = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See that there will be pictures.
+        """See that there will be images.
 
         Raises:
             UserError: when there is no validation.
@@ -60,7 +60,7 @@ class MeasureLikelihoods(Callback):
         x, labels = batch
         if len(x) == 0:  # the last batch has fewer images than there are processes
             return
-        # Process r has the pictures r, r + world size, ... of the test split, in this order.
+        # Process r has the images r, r + world size, ... of the test split, in this order.
         positions = range(self._seen, self._seen + len(x))
         indices = [trainer.global_rank + trainer.world_size * position for position in positions]
         self._seen += len(x)

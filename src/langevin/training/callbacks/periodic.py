@@ -71,12 +71,12 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     return callbacks
 
 
-def publish_picture(trainer: Trainer, directory: Path, name: str, picture: np.ndarray, scale: int) -> None:
-    """Write a picture, uint8 (H, W, 3), as `directory/name_STEP.png`, and give it to the loggers that take pictures."""
+def publish_image(trainer: Trainer, directory: Path, name: str, image: np.ndarray, scale: int) -> None:
+    """Write an image, uint8 (H, W, 3), as `directory/name_STEP.png`, and give it to the loggers that take images."""
     step = trainer.global_step
-    write_png(directory / f"{name}_{step:08d}.png", picture, scale)
+    write_png(directory / f"{name}_{step:08d}.png", image, scale)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_image(key=name, images=[picture], step=step)
+            logger.log_image(key=name, images=[image], step=step)
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, picture, step, dataformats="HWC")
+            logger.experiment.add_image(name, image, step, dataformats="HWC")

@@ -1,4 +1,4 @@
-"""Pictures of what the model makes, as it learns."""
+"""Images of what the model makes, as it learns."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,22 +6,22 @@ from typing import Annotated
 from annotated_types import Ge
 from lightning.pytorch import Trainer
 
-from langevin.images import enlargement, picture_grid
+from langevin.images import enlargement, image_grid
 from langevin.samplers.generate import Generator
 from langevin.samplers.trajectory import Trajectory
-from langevin.training.callbacks.periodic import Periodic, publish_picture
+from langevin.training.callbacks.periodic import Periodic, publish_image
 from langevin.training.module import DiffusionModule
 
 
 class SampleGrid(Periodic):
-    """A grid of samples from the same noise every time, so that pictures compare over time.
+    """A grid of samples from the same noise every time, so that images compare over time.
 
     Args:
-        generator: makes pictures.
+        generator: makes images.
         run_dir: the run's folder; the PNGs go to `samples`.
         every_n_steps: how often; at least 1.
-        num_samples: how many pictures; at least 1.
-        columns: pictures in a row; at least 1.
+        num_samples: how many images; at least 1.
+        columns: images in a row; at least 1.
         seed: the noise's seed.
     """
 
@@ -47,17 +47,17 @@ class SampleGrid(Periodic):
             return
         (batch,) = self.generator(module.averaged, range(self.num_samples), self.seed, self.num_samples, module.device)
         scale = enlargement(self.generator.shape[-1])
-        publish_picture(trainer, self.directory, "samples", picture_grid(batch.images, self.columns), scale)
+        publish_image(trainer, self.directory, "samples", image_grid(batch.images, self.columns), scale)
 
 
 class SampleTrajectory(Periodic):
-    """How pictures come out of noise: a row a picture, x_t and below it the predicted x, at times along the way.
+    """How images come out of noise: a row per image, x_t and below it the predicted x, at times along the way.
 
     Args:
-        generator: makes pictures.
+        generator: makes images.
         run_dir: the run's folder; the PNGs go to `samples`.
         every_n_steps: how often; at least 1.
-        num_samples: how many pictures; at least 1.
+        num_samples: how many images; at least 1.
         num_times: how many columns; at least 2.
         seed: the noise's seed.
     """
@@ -87,5 +87,5 @@ class SampleTrajectory(Periodic):
             module.averaged, range(self.num_samples), self.seed, self.num_samples, module.device, seen
         )
         scale = enlargement(self.generator.shape[-1])
-        picture = picture_grid(seen.rows(batch.images, self.num_times), seen.columns(self.num_times))
-        publish_picture(trainer, self.directory, "trajectory", picture, scale)
+        image = image_grid(seen.rows(batch.images, self.num_times), seen.columns(self.num_times))
+        publish_image(trainer, self.directory, "trajectory", image, scale)

@@ -121,7 +121,7 @@ class Wandb(WandbLogger):
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
-        """Log pictures; never raises."""
+        """Log images; never raises."""
         self._guarded(super().log_image, key, images, step, **kwargs)
 
     @rank_zero_only

@@ -1,4 +1,4 @@
-"""Seeded pictures with structure, for tests that need more than noise."""
+"""Seeded images with structure, for tests that need more than noise."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 
-def pictures(count: int, size: int = 32, channels: int = 3, seed: int = 0, contrast: float = 1.0) -> Tensor:
+def example_images(count: int, size: int = 32, channels: int = 3, seed: int = 0, contrast: float = 1.0) -> Tensor:
     """Draw uint8 (count, channels, size, size): soft blobs of colour under a sharp random rectangle."""
     generator = torch.Generator().manual_seed(seed)
     blobs = torch.randn(count, channels, 4, 4, generator=generator)
@@ -17,7 +17,7 @@ def pictures(count: int, size: int = 32, channels: int = 3, seed: int = 0, contr
     return (127.5 + 60 * contrast * images).clamp(0, 255).to(torch.uint8)
 
 
-class Pictures(Dataset):
+class ImageDataset(Dataset):
     """Images as torch-fidelity takes them."""
 
     def __init__(self, images: Tensor) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from langevin.data.pictures import ArrayPictures, FilePictures, NativeTransform, SquareTransform
+from langevin.data.images import ArrayImages, ImageFiles, NativeTransform, SquareTransform
 
 
 class Bytes:
@@ -21,7 +21,7 @@ class Bytes:
         return self.content
 
 
-def test_a_picture_of_the_right_size_keeps_its_pixels(pixels):
+def test_a_image_of_the_right_size_keeps_its_pixels(pixels):
     array = pixels(0, 12, 12)
     np.testing.assert_array_equal(SquareTransform(12, 3)(Image.fromarray(array)), array)
 
@@ -71,7 +71,7 @@ def test_a_mode_of_unknown_range_is_refused():
 def opened(image, suffix="PNG", background=(255, 255, 255), **options):
     file = io.BytesIO()
     image.save(file, suffix, **options)
-    return FilePictures(Bytes(file.getvalue()), ["a"], background=background).open(0)
+    return ImageFiles(Bytes(file.getvalue()), ["a"], background=background).open(0)
 
 
 @pytest.mark.parametrize("background", [(255, 255, 255), (0, 0, 0), (10, 200, 30)])
@@ -117,15 +117,15 @@ def test_a_transparent_entry_of_a_palette():
 )
 def test_one_transparent_level_of_grey(depth, row, value, want):
     png = png_of(2, depth, 0, row, struct.pack(">H", value))
-    assert np.asarray(FilePictures(Bytes(png), ["a"], background=(77, 77, 77)).open(0)).tolist() == [want]
+    assert np.asarray(ImageFiles(Bytes(png), ["a"], background=(77, 77, 77)).open(0)).tolist() == [want]
 
 
 @pytest.mark.parametrize(("depth", "levels"), [(8, (1, 2, 3)), (16, (0x180, 0x2FF, 0x300))])
 def test_one_transparent_colour(depth, levels):
     one = struct.pack(f">3{'H' if depth == 16 else 'B'}", *levels)
     png = png_of(2, depth, 2, one + bytes(len(one)), struct.pack(">3H", *levels))
-    pictures = FilePictures(Bytes(png), ["a"], background=(7, 8, 9))
-    assert np.asarray(pictures.open(0)).tolist() == [[[7, 8, 9], [0, 0, 0]]]
+    lazy_images = ImageFiles(Bytes(png), ["a"], background=(7, 8, 9))
+    assert np.asarray(lazy_images.open(0)).tolist() == [[[7, 8, 9], [0, 0, 0]]]
 
 
 def png_of(width, depth, kind, row, transparent):
@@ -163,7 +163,7 @@ def test_an_image_of_too_many_pixels_is_not_decoded():
         struct.pack(">I", zlib.crc32(b"IHDR" + header)),
     )
     with pytest.raises(ValueError, match=r"10000x9000 pixels; allowed: at most 89,478,485"):
-        FilePictures(Bytes(bomb), ["a"]).open(0)
+        ImageFiles(Bytes(bomb), ["a"]).open(0)
 
 
 def test_exif_orientation_is_followed(pixels):
@@ -173,17 +173,17 @@ def test_exif_orientation_is_followed(pixels):
     exif[0x0112] = 6  # to be shown rotated clockwise by 90 degrees
     file = io.BytesIO()
     lying.save(file, "PNG", exif=exif)
-    np.testing.assert_array_equal(np.asarray(FilePictures(Bytes(file.getvalue()), ["a"]).open(0)), array)
+    np.testing.assert_array_equal(np.asarray(ImageFiles(Bytes(file.getvalue()), ["a"]).open(0)), array)
 
 
-def test_box_is_clipped_to_the_picture_and_must_meet_it(pixels):
+def test_box_is_clipped_to_the_image_and_must_meet_it(pixels):
     array = pixels(4, 10, 12)
     file = io.BytesIO()
     Image.fromarray(array).save(file, "PNG")
-    pictures = FilePictures(Bytes(file.getvalue()), ["a", "b"], [(2, 3, 99, 9), (12, 0, 20, 5)])
-    np.testing.assert_array_equal(np.asarray(pictures.open(0)), array[3:9, 2:])
+    lazy_images = ImageFiles(Bytes(file.getvalue()), ["a", "b"], [(2, 3, 99, 9), (12, 0, 20, 5)])
+    np.testing.assert_array_equal(np.asarray(lazy_images.open(0)), array[3:9, 2:])
     with pytest.raises(ValueError, match="outside"):
-        pictures.open(1)
+        lazy_images.open(1)
 
 
 def test_native_keeps_pixels_and_refuses_another_size_or_colour(pixels):
@@ -198,6 +198,6 @@ def test_native_keeps_pixels_and_refuses_another_size_or_colour(pixels):
 
 
 def test_arrays():
-    pictures = ArrayPictures(np.arange(32, dtype=np.uint8).reshape(2, 4, 4))
-    assert len(pictures) == 2
-    np.testing.assert_array_equal(np.asarray(pictures.open(1)), pictures.array[1])
+    lazy_images = ArrayImages(np.arange(32, dtype=np.uint8).reshape(2, 4, 4))
+    assert len(lazy_images) == 2
+    np.testing.assert_array_equal(np.asarray(lazy_images.open(1)), lazy_images.array[1])

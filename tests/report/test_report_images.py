@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from langevin.images import write_png
-from langevin.report.pictures import fitting, native, pictures_of, spread
+from langevin.report.images import fitting, images_of, native, spread
 
 
 def noise(seed, side=16):
@@ -18,17 +18,17 @@ def opened(content):
 
 
 @pytest.mark.parametrize("scale", [1, 2, 6, 8])
-def test_pictures_lose_their_enlargement_and_nothing_else(tmp_path, scale):
-    picture = noise(0)
-    write_png(tmp_path / "a.png", picture, scale)
-    np.testing.assert_array_equal(opened(native(tmp_path / "a.png")), picture)
+def test_images_lose_their_enlargement_and_nothing_else(tmp_path, scale):
+    shown = noise(0)
+    write_png(tmp_path / "a.png", shown, scale)
+    np.testing.assert_array_equal(opened(native(tmp_path / "a.png")), shown)
 
 
 def test_what_only_looks_enlarged(tmp_path):
-    picture = noise(0).repeat(4, axis=0).repeat(4, axis=1)
-    picture[0, 0] += 1
-    write_png(tmp_path / "a.png", picture)
-    np.testing.assert_array_equal(opened(native(tmp_path / "a.png")), picture)
+    shown = noise(0).repeat(4, axis=0).repeat(4, axis=1)
+    shown[0, 0] += 1
+    write_png(tmp_path / "a.png", shown)
+    np.testing.assert_array_equal(opened(native(tmp_path / "a.png")), shown)
 
 
 @pytest.mark.parametrize("number", range(1, 12))
@@ -48,10 +48,10 @@ def make(folder, **kinds):
     for kind, steps in kinds.items():
         for step, seed in steps.items():
             write_png(folder / "samples" / f"{kind}_{step:08d}.png", noise(seed))
-    return pictures_of(folder)
+    return images_of(folder)
 
 
-def test_each_run_shows_its_newest_picture_by_then(tmp_path):
+def test_each_run_shows_its_newest_image_by_then(tmp_path):
     first = make(tmp_path / "a", samples={100: 0, 200: 1, 300: 2}, trajectory={300: 3})
     second = make(tmp_path / "b", samples={150: 4, 200: 1})
     (tmp_path / "a" / "samples" / "notes.png").write_bytes(b"foreign")
@@ -65,7 +65,7 @@ def test_each_run_shows_its_newest_picture_by_then(tmp_path):
     ]
     assert trajectory["steps"] == [300]
     assert [[step for _, step in run] for run in trajectory["shown"]] == [[300], [None], [None]]
-    assert len(png) == 5, "the same picture once"
+    assert len(png) == 5, "the same image once"
     for run, folder in zip(samples["shown"], ("a", "b"), strict=False):
         for name, step in run:
             if name is not None:
@@ -86,10 +86,10 @@ def test_as_many_as_have_room(tmp_path):
     assert len(samples["steps"]) == 7, "who asks for them gets them"
 
 
-def test_a_damaged_picture(tmp_path):
+def test_a_damaged_image(tmp_path):
     found = make(tmp_path, samples={100: 0, 200: 1})
     path = found["samples"][200]
-    for content in (path.read_bytes()[:60], b"", b"no picture"):
+    for content in (path.read_bytes()[:60], b"", b"no image"):
         path.write_bytes(content)
         (samples,), png, (fault,) = fitting([found], None, 10**6)
         assert samples["shown"][0][1] == (None, 200)

@@ -1,4 +1,4 @@
-"""The pictures of runs: as few of their steps as have room, evenly spread."""
+"""The images of runs: as few of their steps as have room, evenly spread."""
 
 import base64
 import hashlib
@@ -15,17 +15,17 @@ from langevin.files import require_regular
 
 NAME = re.compile(r"(.+)_(\d+)\.png")
 MOST_PIXELS = 40_000_000
-"""Of a picture: a small file could unfold to any number."""
+"""Of an image: a small file could unfold to any number."""
 MOST = 40
 """How many steps are shown where the room is not the limit: more than anyone looks at."""
 
 
-def pictures_of(run_dir: Path) -> dict[str, dict[int, Path]]:
-    """The pictures that a run has made on its way, by their kinds ("samples", "trajectory") and steps."""
+def images_of(run_dir: Path) -> dict[str, dict[int, Path]]:
+    """The images that a run has made on its way, by their kinds ("samples", "trajectory") and steps."""
     found: dict[str, dict[int, Path]] = {}
     own = run_dir.resolve()
     for path in sorted((run_dir / "samples").glob("*.png")):
-        if not path.resolve().is_relative_to(own):  # a link to a picture that is none of the run's
+        if not path.resolve().is_relative_to(own):  # a link to an image that is none of the run's
             continue
         if not path.name.startswith(".") and (match := NAME.fullmatch(path.name)):
             found.setdefault(match[1], {})[int(match[2])] = path
@@ -42,7 +42,7 @@ def spread(steps: Sequence[int], number: int) -> list[int]:
 
 
 class Album:
-    """Pictures encoded for a page, the same one once.
+    """Images encoded for a page, the same one once.
 
     Attributes:
         faults: what could not be read.
@@ -54,7 +54,7 @@ class Album:
         self._encoded: dict[str, str] = {}
 
     def key(self, path: Path) -> str | None:
-        """The name of a picture; None if the file is damaged."""
+        """The name of an image; None if the file is damaged."""
         if path not in self._keys:
             try:
                 content = native(path)
@@ -69,13 +69,13 @@ class Album:
         return self._keys[path]
 
     def content(self, kinds: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        """The pictures that some layouts name, as base64 of PNG."""
+        """The images that some layouts name, as base64 of PNG."""
         names = {name for kind in kinds for run in kind["shown"] for name, _ in run if name is not None}
         return {name: self._encoded[name] for name in sorted(names)}
 
 
 def native(path: Path) -> bytes:
-    """A picture as PNG in its own pixels: without the enlargement that it was written with."""
+    """An image as PNG in its own pixels: without the enlargement that it was written with."""
     with Image.open(require_regular(path), formats=["PNG"]) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"it has {image.width} x {image.height} pixels; allowed: {MOST_PIXELS:,} in all")
@@ -93,7 +93,7 @@ def native(path: Path) -> bytes:
 
 
 def layout(found: Sequence[Mapping[str, Mapping[int, Path]]], number: int, album: Album) -> list[dict[str, Any]]:
-    """Which pictures are shown: of each kind `number` steps, and for each run and step its newest picture by then."""
+    """Which images are shown: of each kind `number` steps, and for each run and step its newest image by then."""
     kinds = []
     for kind in dict.fromkeys(kind for run in found for kind in run):
         every = sorted({step for run in found for step in run.get(kind, {})})
@@ -110,10 +110,10 @@ def layout(found: Sequence[Mapping[str, Mapping[int, Path]]], number: int, album
 def fitting(
     found: Sequence[Mapping[str, Mapping[int, Path]]], number: int | None, room: int
 ) -> tuple[list[dict[str, Any]], dict[str, str], list[str]]:
-    """The layout of each kind, the pictures as base64 of PNG by their names, and what could not be read.
+    """The layout of each kind, the images as base64 of PNG by their names, and what could not be read.
 
     Args:
-        found: each run's pictures.
+        found: each run's images.
         number: how many steps are shown; None for as many as have room, and at least one.
         room: bytes of the page.
     """

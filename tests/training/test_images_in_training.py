@@ -14,7 +14,7 @@ from langevin.metrics.evaluation import Evaluation
 from langevin.metrics.reference import Reference
 from langevin.training.callbacks.samples import SampleGrid
 
-SCALE = 8  # small pictures are shown at 64 pixels
+SCALE = 8  # small images are shown at 64 pixels
 
 
 def pixels(path):
@@ -26,7 +26,7 @@ def pixels(path):
 
 
 def cells(grid):
-    """The 8x8 pictures of a grid with a white gap of one pixel, by rows; one channel."""
+    """The 8x8 images of a grid with a white gap of one pixel, by rows; one channel."""
     rows, columns = (grid.shape[0] - 1) // 9, (grid.shape[1] - 1) // 9
     assert grid.shape == (rows * 9 + 1, columns * 9 + 1, 3)
     assert (grid[::9] == 255).all()
@@ -45,7 +45,7 @@ def still(tmp_path_factory):
     return train(tmp_path_factory.mktemp("still"), *BUSY, "trainer.max_steps=4", "optimizer.lr=0")
 
 
-def test_pictures_are_named_by_their_steps(busy):
+def test_images_are_named_by_their_steps(busy):
     """Every other step, and at the end, which is no other step."""
     expected = [f"{name}_{step:08d}.png" for name in ("samples", "trajectory") for step in (2, 4, 5)]
     assert sorted(os.listdir(busy.directory / "samples")) == expected
@@ -70,8 +70,8 @@ def test_samples_are_those_of_the_averaged_weights(busy):
     model = load_model(busy.last)
     (batch,) = model.generator(model.cfg, None)(model.denoiser, range(4), 0, 4, "cpu")
     shown = cells(pixels(busy.directory / "samples" / "samples_00000005.png"))
-    for picture, expected in zip([cell for row in shown for cell in row], batch.images[:, 0].numpy(), strict=True):
-        assert np.array_equal(picture, expected)
+    for image, expected in zip([cell for row in shown for cell in row], batch.images[:, 0].numpy(), strict=True):
+        assert np.array_equal(image, expected)
 
 
 def test_a_trajectory_goes_from_noise_to_the_sample(busy):
@@ -87,8 +87,8 @@ def test_a_trajectory_goes_from_noise_to_the_sample(busy):
     for index in range(2):
         for part in (0, 1):
             row = shown[2 * index + part]
-            for picture, moment in zip(row[:2], seen, strict=True):
-                assert np.array_equal(picture, to_uint8(moment[part])[index, 0].numpy())
+            for image, moment in zip(row[:2], seen, strict=True):
+                assert np.array_equal(image, to_uint8(moment[part])[index, 0].numpy())
             assert np.array_equal(row[2], batch.images[index, 0].numpy())
     assert not np.array_equal(shown[0][0], shown[1][0])
 

@@ -1,4 +1,4 @@
-"""Pictures on their way into a cache: where they come from, and the one transform which they all pass."""
+"""Images on their way into a cache: where they come from, and the one transform which they all pass."""
 
 import io
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ MAX_PIXELS = 89_478_485
 WHITE: Color = (255, 255, 255)
 
 
-class Pictures(ABC):
+class LazyImages(ABC):
     """A sequence of PIL images, opened one at a time from any thread."""
 
     @abstractmethod
@@ -47,8 +47,8 @@ class Pictures(ABC):
 
 
 @dataclass(frozen=True)
-class ArrayPictures(Pictures):
-    """Pictures that lie decoded in memory.
+class ArrayImages(LazyImages):
+    """Images that lie decoded in memory.
 
     Attributes:
         array: uint8, (N, H, W) grey or (N, H, W, 3) colour.
@@ -67,7 +67,7 @@ class ArrayPictures(Pictures):
 
 
 @dataclass(frozen=True)
-class FilePictures(Pictures):
+class ImageFiles(LazyImages):
     """Images that are files of an archive; of several frames the first is read.
 
     Attributes:
@@ -106,19 +106,19 @@ class FilePictures(Pictures):
 
 
 class Transform(Protocol):
-    """Makes a uint8 array of one shape of any picture. Its ``repr`` is part of the cache's fingerprint."""
+    """Makes a uint8 array of one shape of any image. Its ``repr`` is part of the cache's fingerprint."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """The (H, W, C) of every array."""
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Turn a picture into an array, or raise ValueError saying why it cannot be."""
+        """Turn an image into an array, or raise ValueError saying why it cannot be."""
 
 
 @dataclass(frozen=True)
 class SquareTransform:
-    """Centre crop to a square, then antialiased Lanczos resize; a picture of the right size keeps its pixels.
+    """Centre crop to a square, then antialiased Lanczos resize; an image of the right size keeps its pixels.
 
     Attributes:
         size: side of the result in pixels.
@@ -145,10 +145,10 @@ class SquareTransform:
 
 @dataclass(frozen=True)
 class NativeTransform:
-    """Pixels as they are stored; every picture must have one size.
+    """Pixels as they are stored; every image must have one size.
 
     Attributes:
-        shape: (H, W, C) of every picture.
+        shape: (H, W, C) of every image.
     """
 
     shape: tuple[int, int, int]
