@@ -10,10 +10,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from langevin.build.check import check_model
-from langevin.build.components import SAMPLING, make_generator
-from langevin.build.run import make_data
-from langevin.build.saved import load_model, override
+from langevin.assembly.check import check_model
+from langevin.assembly.components import SAMPLING, make_generator
+from langevin.assembly.run import make_data
+from langevin.assembly.saved import load_model, override
 from langevin.checkpoint import find_checkpoint
 from langevin.config.validate import CONF
 from langevin.features.inception import Inception

@@ -13,7 +13,7 @@ __all__ = ["_cache", "_composed_once", "_one_thread", "inception_weights", "made
 HERE = Path(__file__).parent
 KINDS = {
     ".": "unit",
-    "build": "integration",
+    "assembly": "integration",
     "commands": "e2e",
     "config": "unit",
     "contracts": "integration",

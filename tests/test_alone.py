@@ -1,4 +1,4 @@
-"""Several jobs in one process, see `langevin.cli.alone`."""
+"""Several jobs in one process, see `langevin.cli.isolated_job`."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import torch.distributed
 
-from langevin.cli import alone
+from langevin.cli import isolated_job
 
 
 def test_a_job_leaves_nothing_to_the_next(monkeypatch, tmp_path):
@@ -16,7 +16,7 @@ def test_a_job_leaves_nothing_to_the_next(monkeypatch, tmp_path):
     monkeypatch.setenv("KEPT", "as it was")
     before = sys.argv, main.__spec__, dict(os.environ)
     for fault in (None, ZeroDivisionError):
-        with suppress(ZeroDivisionError), alone(["seed=1"], "langevin.train"):
+        with suppress(ZeroDivisionError), isolated_job(["seed=1"], "langevin.train"):
             assert sys.argv == ["study.py", "seed=1"]
             assert main.__spec__.name == "langevin.train"
             os.environ |= {"LOCAL_RANK": "0", "KEPT": "no more"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from langevin import interrupt
-from langevin.interrupt import Interrupted, heeded, listen, received, requeue
+from langevin.interrupt import Interrupted, listen, received, requeue, stop_on_signal
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +37,13 @@ def test_a_second_ctrl_c_stops_at_once(capfd):
 
 def test_work_stops_between_two_items():
     listen()
-    items = heeded(range(5))
+    items = stop_on_signal(range(5))
     assert [next(items), next(items)] == [0, 1]
     signal.raise_signal(signal.SIGUSR1)
     with pytest.raises(Interrupted, match="by SIGUSR1"):
         next(items)
     interrupt._received = None
-    assert list(heeded("abc")) == ["a", "b", "c"]
+    assert list(stop_on_signal("abc")) == ["a", "b", "c"]
 
 
 def test_a_forked_process_pays_no_heed():

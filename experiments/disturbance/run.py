@@ -19,8 +19,8 @@ from omegaconf import DictConfig
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from langevin.build.make import make
-from langevin.build.run import launch, make_evaluation
+from langevin.assembly.make import make
+from langevin.assembly.run import launch, make_evaluation
 from langevin.cli import fail
 from langevin.config.validate import CONF
 from langevin.data.module import ImageDataModule

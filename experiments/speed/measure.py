@@ -23,7 +23,7 @@ from experiments.speed.work import Watch, Work
 from PIL import Image
 from torch import nn
 
-from langevin.build.run import facts_of, make_data
+from langevin.assembly.run import facts_of, make_data
 from langevin.config.types import plain
 from langevin.errors import UserError
 from langevin.interop.diffusers import to_diffusers, unet_2d_config

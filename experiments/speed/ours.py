@@ -16,11 +16,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from langevin.build.check import mistakes_in
-from langevin.build.components import make_denoiser, make_generator
-from langevin.build.make import make
-from langevin.build.run import facts_of, make_data, make_module, make_trainer
-from langevin.cli import forced
+from langevin.assembly.check import mistakes_in
+from langevin.assembly.components import make_denoiser, make_generator
+from langevin.assembly.make import make
+from langevin.assembly.run import facts_of, make_data, make_module, make_trainer
+from langevin.cli import force_add_override
 from langevin.config.validate import CONF, ConfigError, groups_of
 from langevin.data.module import ImageDataModule
 from langevin.diffusion.denoiser import Denoiser
@@ -42,7 +42,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     own = groups_of("train")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            cfg = compose("train", [forced(override, own) for override in overrides])
+            cfg = compose("train", [force_add_override(override, own) for override in overrides])
         except HydraException as error:
             raise UserError(str(error)) from error
     if mistakes := mistakes_in(cfg):

@@ -72,7 +72,7 @@ def newest_of(run_dir: Path) -> Path | None:
     Raises:
         UserError: when there are some, and all are damaged.
     """
-    kept = ends_of(run_dir / "checkpoints")
+    kept = last_checkpoints(run_dir / "checkpoints")
     for position, path in enumerate(kept):
         damage = damage_of(path)
         if damage is None:
@@ -84,7 +84,7 @@ def newest_of(run_dir: Path) -> Path | None:
     return None
 
 
-def ends_of(directory: Path) -> list[Path]:
+def last_checkpoints(directory: Path) -> list[Path]:
     """The checkpoints of a run's end that are kept: `last.ckpt`, `last-1.ckpt`, ..., the newest first."""
     numbered = {0: directory / LAST}
     for path in directory.glob("last-*.ckpt"):

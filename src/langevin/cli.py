@@ -58,7 +58,7 @@ def command(
             if config_name == "train":
                 given = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
                 settle(cfg, cast("list[str]", given), groups_of(config_name))
-            with alone(hydra_cfg.overrides.task) if hydra_cfg.mode is RunMode.MULTIRUN else nullcontext():
+            with isolated_job(hydra_cfg.overrides.task) if hydra_cfg.mode is RunMode.MULTIRUN else nullcontext():
                 run(cfg)
         except UserError as error:
             fail(str(error))
@@ -87,7 +87,7 @@ def command(
             os.environ[SWEEP] = swept(arguments)
         try:
             require_consistent(arguments, own)
-            sys.argv[1:] = [forced(argument, own) for argument in arguments]
+            sys.argv[1:] = [force_add_override(argument, own) for argument in arguments]
         except UserError as error:
             fail(str(error))
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
@@ -96,7 +96,7 @@ def command(
 
 
 @contextmanager
-def alone(overrides: Iterable[str], module: str | None = None) -> Iterator[None]:
+def isolated_job(overrides: Iterable[str], module: str | None = None) -> Iterator[None]:
     """Do one of several jobs as if it were the only one of this process.
 
     Lightning starts a job's other processes by repeating the command line, which must then mean this one job. What it
@@ -145,7 +145,7 @@ def keep_memory() -> None:
         mallopt(-4, 0)  # M_MMAP_MAX: nothing lies outside of the heap
 
 
-def said(command: str) -> str:
+def command_line(command: str) -> str:
     """The command line that a Hydra command was given, as it can be said again.
 
     Args:
@@ -160,7 +160,7 @@ def swept(arguments: list[str]) -> str:
     return " ".join(each for each in arguments if (read := parsed(each)) is not None and read.is_sweep_override())
 
 
-def forced(argument: str, own: list[str]) -> str:
+def force_add_override(argument: str, own: list[str]) -> str:
     """An override that Hydra takes even if there is no such key: `a.b=1` becomes `++a.b=1`.
 
     Hydra stops at the first unknown key and advises `+a.b=1`, which hides the typo. Let through, it is found with all

@@ -33,7 +33,7 @@ SEVERAL = 3
 
 def run(cfg: DictConfig) -> None:
     """Convert what the config names."""
-    from langevin.build.components import MODEL, SAMPLING
+    from langevin.assembly.components import MODEL, SAMPLING
     from langevin.config.types import TARGET
     from langevin.config.validate import ConfigError, Mistake, structure
 
@@ -76,9 +76,9 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     """
     from hydra import compose
 
-    from langevin.build.check import check_model, unused_groups
-    from langevin.build.components import MODEL, SAMPLING, make_model
-    from langevin.build.saved import checkpoint_of, override, record_of
+    from langevin.assembly.check import check_model, unused_groups
+    from langevin.assembly.components import MODEL, SAMPLING, make_model
+    from langevin.assembly.saved import checkpoint_of, override, record_of
     from langevin.config.types import TARGET
     from langevin.config.validate import ConfigError, Mistake
     from langevin.facts import DataFacts
@@ -161,23 +161,23 @@ def load(network: "nn.Module", weights: "dict[str, Tensor]") -> None:
         UserError: when they do not fit.
     """
     own = network.state_dict()
-    misfits = [f"'{name}' is missing" for name in own if name not in weights]
+    check_network = [f"'{name}' is missing" for name in own if name not in weights]
     for name, tensor in weights.items():
         if name not in own:
-            misfits.append(f"'{name}' has no place")
+            check_network.append(f"'{name}' has no place")
         elif tensor.shape != own[name].shape:
-            misfits.append(f"'{name}' is {tuple(tensor.shape)}, not {tuple(own[name].shape)}")
-    if misfits:
-        more = f" and {len(misfits) - SEVERAL} more" if len(misfits) > SEVERAL else ""
-        raise UserError(f"weights: do not fit the model of the config: {', '.join(misfits[:SEVERAL])}{more}")
+            check_network.append(f"'{name}' is {tuple(tensor.shape)}, not {tuple(own[name].shape)}")
+    if check_network:
+        more = f" and {len(check_network) - SEVERAL} more" if len(check_network) > SEVERAL else ""
+        raise UserError(f"weights: do not fit the model of the config: {', '.join(check_network[:SEVERAL])}{more}")
     network.load_state_dict(weights)
 
 
 def export_model(cfg: DictConfig, out: Path) -> None:
     """Write a trained model's averaged weights for diffusers, or as they are."""
-    from langevin.build.check import check_model
-    from langevin.build.components import SAMPLING, make_sampler
-    from langevin.build.saved import load_model, override
+    from langevin.assembly.check import check_model
+    from langevin.assembly.components import SAMPLING, make_sampler
+    from langevin.assembly.saved import load_model, override
     from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
     from langevin.interop.imported import SAFETENSORS
     from langevin.interop.pipeline import write_folder, write_weights
@@ -208,7 +208,7 @@ def export_model(cfg: DictConfig, out: Path) -> None:
 
 def parameters_of(cfg: DictConfig) -> dict[str, Any]:
     """The parameters of a config's network."""
-    from langevin.build.components import is_classifier
+    from langevin.assembly.components import is_classifier
     from langevin.config.types import TARGET, plain
 
     network = cfg.classifier if is_classifier(cfg) else cfg.model

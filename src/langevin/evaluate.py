@@ -33,7 +33,7 @@ OPTIONAL = ("data", "metrics", "likelihoods")
 
 def run(cfg: DictConfig) -> None:
     """Measure what the config names: images or a model; or compare what was measured."""
-    from langevin.build.components import SAMPLING
+    from langevin.assembly.components import SAMPLING
     from langevin.config.validate import ConfigError, Mistake, structure
 
     tasks = [name for name in ("samples", "checkpoint", "compare", "export") if cfg[name] is not None]

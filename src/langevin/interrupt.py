@@ -71,7 +71,7 @@ def require_undisturbed(where: str = "") -> None:
         raise Interrupted(f"by {_received or 'a signal'} {where}".rstrip())
 
 
-def heeded(items: Iterable[Item], rounds: int | None = None, where: str = "") -> Iterator[Item]:
+def stop_on_signal(items: Iterable[Item], rounds: int | None = None, where: str = "") -> Iterator[Item]:
     """Give the items, and stop between two of them once a signal has come; all processes stop after the same round.
 
     Args:

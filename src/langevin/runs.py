@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from langevin.checkpoint import ends_of
+from langevin.checkpoint import last_checkpoints
 from langevin.config.identity import telling
 from langevin.config.stored import DEEPEST, GREATEST
 from langevin.config.types import TARGET
@@ -121,7 +121,7 @@ def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[Run, dict[str, Any]]
     speed = logged.pop("train/images_per_second", None)
     run.images_per_second = None if speed is None else speed.value
     run.metrics = logged
-    ends = ends_of(run_dir / "checkpoints")
+    ends = last_checkpoints(run_dir / "checkpoints")
     saved = next((step for step in map(read_step, ends) if step is not None), None)
     run.step = max([saved or 0, *(value.step for value in logged.values())])
     run.updated = max(map(modified, (run_dir / "config.yaml", run_dir / "metrics.csv", *ends)))

@@ -45,7 +45,7 @@ SEEN = 8
 
 def run(cfg: DictConfig) -> None:
     """Sample what the config says; the model is rebuilt from the config stored with its weights."""
-    from langevin.build.components import SAMPLING
+    from langevin.assembly.components import SAMPLING
     from langevin.config.validate import ConfigError, structure
 
     options = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in SAMPLING])
@@ -71,10 +71,10 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     Raises:
         UserError: when the folder holds the samples of other settings, or the config asks for what the model cannot do.
     """
-    from langevin.build.check import check_model
-    from langevin.build.components import SAMPLING, is_conditional
-    from langevin.build.run import launch
-    from langevin.build.saved import load_model, override
+    from langevin.assembly.check import check_model
+    from langevin.assembly.components import SAMPLING, is_conditional
+    from langevin.assembly.run import launch
+    from langevin.assembly.saved import load_model, override
 
     model = load_model(path, cfg.trust)
     chosen = override(model.cfg, cfg, SAMPLING)
@@ -90,7 +90,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
 
     from langevin.digest import digest_of
     from langevin.images import write_npz
-    from langevin.interrupt import heeded
+    from langevin.interrupt import stop_on_signal
     from langevin.samplers.generate import share
     from langevin.samplers.store import SampleStore
     from langevin.samplers.trajectory import Trajectory
@@ -134,7 +134,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
         original = None if originals is None else originals.batch
         made = generator(denoiser, mine, cfg.seed, cfg.batch_size, fabric.device, look, original, store)
         rounds = -(-number // (cfg.batch_size * fabric.world_size))
-        for batch in heeded(made, rounds):
+        for batch in stop_on_signal(made, rounds):
             if seen is not None and not done:
                 write_trajectory(out, seen, batch.images, cfg.trajectory)
             done += len(batch.indices)
@@ -142,7 +142,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     fabric.barrier()
     if fabric.global_rank == 0:
         batches = [range(start, min(start + cfg.batch_size, number)) for start in range(0, number, cfg.batch_size)]
-        write(out, store, batches, generator.asked(number), record)
+        write(out, store, batches, generator.requested_labels(number), record)
         if cfg.png:
             write_pngs(out / "png", store, batches)
         said = f"{out / 'samples.npz'}: {number} images of step {model.step}; look at {out / 'grid.png'}"

@@ -28,16 +28,16 @@ def sessions_of(run_dir: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def session(run_dir: Path, step: Callable[[], int] | None = None, **told: str) -> Iterator[None]:
+def session(run_dir: Path, step: Callable[[], int] | None = None, **session_info: str) -> Iterator[None]:
     """Note a session when it begins, and how long it took and how far it came when it ends, by whatever cause.
 
     Args:
         run_dir: the run's folder, or an evaluation's.
         step: tells the step that the run stands at; None for an evaluation.
-        **told: "command", "hardware", "code".
+        **session_info: "command", "hardware", "code".
     """
     before, began = sessions_of(run_dir), time.monotonic()
-    now: dict[str, Any] = {**told, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+    now: dict[str, Any] = {**session_info, "started": datetime.now(UTC).isoformat(timespec="seconds")}
     if step is not None:
         now["from_step"] = step()
     write_json(run_dir / FILE, [*before, now])

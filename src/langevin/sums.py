@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-class SumMetric(Metric):
+class SumStateMetric(Metric):
     """A torchmetrics metric whose every state is a sum over processes: of float64 or of integers.
 
     So the order of the images, the batches and the processes cannot matter, and a process without images counts as

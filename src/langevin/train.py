@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from langevin.cli import command, said
+from langevin.cli import command, command_line
 from langevin.config.identity import PATHS, automatic_name, differences
 from langevin.config.options import RUN_OPTIONS
 from langevin.config.stored import read_held, read_stored
@@ -37,7 +37,7 @@ LOCK = ".lock"
 
 def run(cfg: DictConfig) -> None:
     """Train what the config says, from the run's last checkpoint if it has one."""
-    from langevin.build.check import mistakes_in
+    from langevin.assembly.check import mistakes_in
     from langevin.config.validate import ConfigError
 
     # Most mistakes show without Lightning, which takes seconds to import, and are told first.
@@ -46,7 +46,7 @@ def run(cfg: DictConfig) -> None:
 
     import torch
 
-    from langevin.build.run import facts_of, make_data, make_module, make_trainer, rehearse
+    from langevin.assembly.run import dry_build, facts_of, make_data, make_module, make_trainer
     from langevin.checkpoint import newest_of
     from langevin.data.summary import summary
     from langevin.files import write_atomically, write_json
@@ -61,7 +61,7 @@ def run(cfg: DictConfig) -> None:
     warnings.filterwarnings("ignore", r".*self\.log\('(step|val/.*)', \.\.\., sync_dist=True\)")  # are reduced by us
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec")  # Lightning's own
     warnings.filterwarnings("ignore", "FSDP2-wrapped .*(Chain|SelfAttention|DiT). returned a view")  # never written
-    if mistakes := rehearse(cfg):
+    if mistakes := dry_build(cfg):
         raise ConfigError(mistakes)
     if cfg.accept_data and not cfg.name:
         raise UserError(
@@ -100,16 +100,16 @@ def run(cfg: DictConfig) -> None:
     )
     with ExitStack() as stack:
         if is_first_process():
-            stack.enter_context(only_one(run_dir))
+            stack.enter_context(run_lock(run_dir))
             clear_unfinished(run_dir)
             if checkpoint is not None:
-                set_damaged_aside(checkpoint)
+                quarantine_corrupt(checkpoint)
             write_json(run_dir / FILE, content.plain())
             text = OmegaConf.to_yaml(cfg, resolve=True)
             write_atomically(run_dir / CONFIG, lambda file: file.write(text.encode()))
             hardware = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
-            told = {"command": said("train"), "hardware": hardware, "code": code_version()}
-            stack.enter_context(session(run_dir, lambda: max(step, trainer.global_step), **told))
+            session_info = {"command": command_line("train"), "hardware": hardware, "code": code_version()}
+            stack.enter_context(session(run_dir, lambda: max(step, trainer.global_step), **session_info))
         for logger in trainer.loggers:
             if isinstance(logger, CSVFile | TensorBoard):
                 logger.resume(step)
@@ -242,11 +242,11 @@ def step_of(checkpoint: Path, cfg: DictConfig, content: Content) -> int:
     return stored["global_step"]
 
 
-def set_damaged_aside(whole: Path) -> None:
+def quarantine_corrupt(whole: Path) -> None:
     """Rename the checkpoints that are newer than the one to go on from, which they would take the place of."""
-    from langevin.checkpoint import ends_of
+    from langevin.checkpoint import last_checkpoints
 
-    for path in ends_of(whole.parent):
+    for path in last_checkpoints(whole.parent):
         if path == whole:
             return
         path.rename(path.with_suffix(".damaged"))
@@ -263,7 +263,7 @@ def clear_unfinished(run_dir: Path) -> None:
 
 
 @contextmanager
-def only_one(run_dir: Path) -> Iterator[None]:
+def run_lock(run_dir: Path) -> Iterator[None]:
     """Hold the run's folder against a second process that trains the same run; a killed process lets go of it.
 
     Raises:

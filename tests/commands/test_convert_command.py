@@ -15,7 +15,7 @@ from interop.peer_states import edm_state, openai_state
 from safetensors import safe_open
 
 from commands.test_sample_command import Evil
-from langevin.build.saved import load_model
+from langevin.assembly.saved import load_model
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -11,7 +11,7 @@ from helpers.commands import ROOT, TINY, call
 from helpers.digits import digits
 from PIL import Image
 
-from langevin.build.saved import load_model
+from langevin.assembly.saved import load_model
 from langevin.checkpoint import find_checkpoint
 from langevin.content import read_content
 from langevin.diffusion.noise import ImageNoise

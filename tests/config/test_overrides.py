@@ -5,7 +5,7 @@ from helpers.commands import composed
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from langevin.cli import forced
+from langevin.cli import force_add_override
 from langevin.config.options import RUN_OPTIONS
 from langevin.config.overrides import is_text, literal, quoted, require_consistent, settle
 from langevin.config.validate import CONF, groups_of
@@ -34,7 +34,7 @@ TEXTS = [
 
 def read(argument):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", [forced(argument, OWN)])
+        return compose("train", [force_add_override(argument, OWN)])
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -109,7 +109,7 @@ def test_checking_the_default_config_imports_no_lightning():
     code = (
         "import sys\n"
         "from hydra import compose, initialize_config_dir\n"
-        "from langevin.build.check import mistakes_in\n"
+        "from langevin.assembly.check import mistakes_in\n"
         "from langevin.config.validate import CONF\n"
         "with initialize_config_dir(str(CONF), version_base='1.3'):\n"
         "    good, bad = compose('train'), compose('train', ['sampler.steps=0'])\n"

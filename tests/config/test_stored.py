@@ -4,7 +4,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from langevin.build.components import MODEL, SAMPLING
+from langevin.assembly.components import MODEL, SAMPLING
 from langevin.config.stored import PLACES, StoredError, read_stored, refuse_untrusted, targets, walk
 from langevin.config.validate import CONF, groups
 

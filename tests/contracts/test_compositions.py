@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 
 from contracts.options import COMMANDS, OPTIONS, REFUSED, choice, chosen_in, needs_hydra, swapped
 from langevin import evaluate, sample
-from langevin.build.check import check_model, mistakes_in
-from langevin.build.components import SAMPLING
-from langevin.build.run import rehearse
-from langevin.build.saved import override
+from langevin.assembly.check import check_model, mistakes_in
+from langevin.assembly.components import SAMPLING
+from langevin.assembly.run import dry_build
+from langevin.assembly.saved import override
 from langevin.config.validate import PLURAL, groups_of, options, structure
 
 
@@ -56,7 +56,7 @@ def test_in_training(group, option):
         refused = ["trainer.accelerator"]
     if group == "trainer" and cfg.trainer.strategy == "fsdp" and torch.cuda.device_count() < 2:
         refused.append("trainer.strategy")
-    assert [path for path, _ in mistakes + rehearse(cfg)] == refused, mistakes
+    assert [path for path, _ in mistakes + dry_build(cfg)] == refused, mistakes
 
 
 @pytest.mark.parametrize(
@@ -93,5 +93,5 @@ def test_all_options_of_the_plural_groups_at_once():
     chosen += ["rescalings=[zero_terminal_snr,resolution_shift,input_scaling]", "parameterization=v"]
     cfg, _ = composed("train", *chosen, "condition=class_label")
     mistakes = mistakes_in(cfg)
-    assert mistakes + rehearse(cfg) == []
+    assert mistakes + dry_build(cfg) == []
     assert set(cfg.metrics) == set(options("metrics"))

@@ -16,7 +16,7 @@ from langevin.config.signature import signature
 from langevin.config.types import TARGET, describe, fits
 from langevin.config.validate import BUNDLES, CONF, PLURAL, groups, groups_of, options
 
-# What the program hands to a component of each group (`langevin.build`); all else is a user's and stands in the YAML.
+# What the program hands to a component of each group (`langevin.assembly`); all else is a user's, in the YAML.
 HANDED = {
     "model": {"in_channels", "out_channels", "image_size", "condition"},
     "condition": {"num_classes", "dim"},

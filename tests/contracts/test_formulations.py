@@ -6,8 +6,8 @@ import pytest
 from helpers.commands import call, composed
 
 from contracts.options import load
-from langevin.build.check import mistakes_in
-from langevin.build.run import rehearse
+from langevin.assembly.check import mistakes_in
+from langevin.assembly.run import dry_build
 from langevin.config.signature import signature
 from langevin.config.types import TARGET
 from langevin.config.validate import CONF, options
@@ -37,7 +37,7 @@ def test_is_what_it_chooses_and_makes_sense(name):
         ((group, option),) = entry.items()
         assert choices[group.removeprefix("override /")] == option
     mistakes = mistakes_in(cfg)
-    assert mistakes + rehearse(cfg) == []
+    assert mistakes + dry_build(cfg) == []
 
 
 @pytest.mark.parametrize("name", options("formulation"))
@@ -50,7 +50,7 @@ def test_a_task_goes_with_it(task, name):
         assert choices[group] == usual[group]
         assert cfg[group] == whole[group]
     mistakes = mistakes_in(cfg)
-    assert mistakes + rehearse(cfg) == []
+    assert mistakes + dry_build(cfg) == []
 
 
 @pytest.mark.parametrize("name", options("formulation"))

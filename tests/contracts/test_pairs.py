@@ -10,9 +10,9 @@ from helpers.digits import digits
 from torch import nn
 
 from contracts.options import swapped
-from langevin.build.check import mistakes_in
-from langevin.build.components import make_objective, make_schedule
-from langevin.build.make import make
+from langevin.assembly.check import mistakes_in
+from langevin.assembly.components import make_objective, make_schedule
+from langevin.assembly.make import make
 from langevin.config.signature import signature
 from langevin.config.types import TARGET, fits
 from langevin.config.validate import options

@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from contracts.options import FACTS, NEEDS, in_turn, swapped, with_files
-from langevin.build.check import mistakes_in
-from langevin.build.components import loaders, make_denoiser, make_generator, make_sampler
-from langevin.build.make import make
+from langevin.assembly.check import mistakes_in
+from langevin.assembly.components import loaders, make_denoiser, make_generator, make_sampler
+from langevin.assembly.make import make
 from langevin.config.validate import options
 from langevin.diffusion.noise import ImageNoise
 from langevin.guidance.guidance import Guided

@@ -11,9 +11,9 @@ from helpers.digits import digits
 from torch.nn.functional import interpolate
 
 from contracts.options import OPTIONS, REFUSED, choice, chosen_in
-from langevin.build.components import make_denoiser, make_objective
-from langevin.build.make import make
-from langevin.build.run import make_module
+from langevin.assembly.components import make_denoiser, make_objective
+from langevin.assembly.make import make
+from langevin.assembly.run import make_module
 from langevin.facts import DataFacts
 from langevin.images import from_uint8
 
@@ -59,7 +59,7 @@ def test_takes_a_step(group, option):
     cfg = chosen_in(base(), TINY, group, option)
     torch.manual_seed(0)
     module = make_module(cfg, FACTS)
-    network, averaged = module.model.network, module.ema.network
+    network, ema_model = module.model.network, module.ema.network
     x, labels = batch()
     t, importance = module.time_sampler.sample(len(x), module.model.schedule, torch.Generator())
     terms = module.objective(module.model, x, module.condition(labels), t, torch.randn_like(x))
@@ -74,7 +74,7 @@ def test_takes_a_step(group, option):
     module.ema.update(network, 1, len(x))
     moved = [not torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True)]
     assert any(moved)
-    for weight in (*network.parameters(), *averaged.parameters()):
+    for weight in (*network.parameters(), *ema_model.parameters()):
         assert weight.isfinite().all()
 
 

@@ -15,8 +15,8 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from langevin.build.components import make_schedule
-from langevin.build.make import make
+from langevin.assembly.components import make_schedule
+from langevin.assembly.make import make
 from langevin.config.validate import CONF, options
 from langevin.diffusion.parameterization import Parameterization
 from langevin.diffusion.schedules.schedule import Schedule

@@ -46,7 +46,7 @@ def test_any_sampler_draws_times_of_the_schedule(option, schedule):
         sampler.check(schedule)
     except UserError:
         assert schedule.num_steps is None
-        assert sampler.adapts
+        assert sampler.loss_aware
         return
     t, importance = draw(sampler, 5000, schedule)
     assert (t.dtype, t.shape) == (importance.dtype, importance.shape) == (torch.float64, (5000,))

@@ -8,7 +8,7 @@ from diffusion_helpers import times
 from omegaconf import OmegaConf
 from scipy.integrate import quad
 
-from langevin.build.make import make
+from langevin.assembly.make import make
 from langevin.config.validate import CONF, options
 from langevin.diffusion import parameterization
 from langevin.diffusion.schedules import edm

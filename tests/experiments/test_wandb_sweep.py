@@ -7,7 +7,7 @@ import yaml
 from helpers.commands import ROOT, composed
 from omegaconf import OmegaConf
 
-from langevin.build.check import mistakes_in
+from langevin.assembly.check import mistakes_in
 from langevin.config.validate import groups, options
 
 utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")

@@ -8,9 +8,9 @@ from helpers.commands import composed
 from helpers.images import example_images
 from helpers.saved import save_untrained
 
-from langevin.build.components import loaders
-from langevin.build.make import make
-from langevin.build.saved import classifier_for_guidance
+from langevin.assembly.components import loaders
+from langevin.assembly.make import make
+from langevin.assembly.saved import classifier_for_guidance
 from langevin.errors import UserError
 from langevin.facts import DataFacts
 

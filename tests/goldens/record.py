@@ -69,7 +69,10 @@ def outputs_of(run: Path) -> np.ndarray:
     Returns:
         (4, C, 8, 8) float32, or (4, 10) of a classifier.
     """
-    from langevin.build.saved import classifier_for_guidance, load_model
+    try:
+        from langevin.assembly.saved import classifier_for_guidance, load_model
+    except ImportError:  # as the package was called when the runs were recorded
+        from langevin.build.saved import classifier_for_guidance, load_model
 
     if run.name == "classifier":
         network = classifier_for_guidance("run", str(run))[0].network

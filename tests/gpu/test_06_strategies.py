@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from training_helpers import QUIET, column, train
 
 from langevin.features.extractor import _without_tf32
-from langevin.training.shares import share_out, whole, whole_of
+from langevin.training.shares import full_tensor, share_out, summon_full_params
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def outcome(network, x, t, cond):
     network.zero_grad()
     output = network(x, t, cond)
     output.square().mean().backward()
-    return [output.detach(), *(whole_of(weight.grad) for weight in network.parameters())]
+    return [output.detach(), *(full_tensor(weight.grad) for weight in network.parameters())]
 
 
 def test_shards_compute_as_the_whole(tmp_path, device, record_property):
@@ -67,7 +67,7 @@ def test_shards_compute_as_the_whole(tmp_path, device, record_property):
     with _without_tf32():
         expected, ours = outcome(plain, x, t, cond), outcome(network, x, t, cond)
         errors = [distance(a, b) for a, b in zip(ours, expected, strict=True) if b.norm() > 1e-6 * expected[0].norm()]
-        with whole(average), torch.no_grad():
+        with summon_full_params(average), torch.no_grad():
             assert not any(isinstance(weight, DTensor) for weight in average.parameters())
             errors.append(distance(average(x, t, cond), expected[0]))
     assert all(isinstance(weight, DTensor) for weight in average.parameters())

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
-from langevin.cli import forced
+from langevin.cli import force_add_override
 from langevin.config.validate import CONF, groups_of
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def composed(command: str, *overrides: str) -> tuple[DictConfig, dict[str, str]]
     """A command's config and the choices it was made of."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         own = groups_of(command)
-        cfg = compose(command, [forced(override, own) for override in overrides], return_hydra_config=True)
+        cfg = compose(command, [force_add_override(override, own) for override in overrides], return_hydra_config=True)
     choices = dict(cfg.hydra.runtime.choices)
     with open_dict(cfg):
         del cfg["hydra"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hydra._internal.hydra import Hydra
 
-from langevin.samplers.generate import Generator
+from langevin.samplers.generate import SamplePipeline
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,11 +36,11 @@ def _composed_once():
 def made(monkeypatch):
     """Which images a model makes in this process, as it makes them."""
     numbers = []
-    make = Generator._make
+    make = SamplePipeline._make
 
     def noted(self, denoise, indices, *rest):
         numbers.extend(indices)
         return make(self, denoise, indices, *rest)
 
-    monkeypatch.setattr(Generator, "_make", noted)
+    monkeypatch.setattr(SamplePipeline, "_make", noted)
     return numbers

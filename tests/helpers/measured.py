@@ -49,7 +49,7 @@ def measured(
     extractor = TinyExtractor(official)
     extractor.sizes = {**extractor.sizes, **{name: rows.shape[1] for name, rows in outputs.items() if rows.ndim == 2}}
     metric.begin(number, extractor)
-    metric.fit(reference)
+    metric.set_reference(reference)
     for part in (torch.arange(number) if order is None else order).split(7):
         of_part = {name: rows[part] for name, rows in outputs.items()}
         metric.update(of_part, None if labels is None else labels[part], part)

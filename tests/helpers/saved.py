@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from langevin.build.components import make_model
-from langevin.build.saved import checkpoint_of, record_of
+from langevin.assembly.components import make_model
+from langevin.assembly.saved import checkpoint_of, record_of
 from langevin.facts import DataFacts
 
 

@@ -6,7 +6,7 @@ from helpers.commands import composed
 from omegaconf import OmegaConf
 from peer_states import assert_fills, edm_state
 
-from langevin.build.check import check_model
+from langevin.assembly.check import check_model
 from langevin.errors import UserError
 from langevin.interop.edm import read_edm
 

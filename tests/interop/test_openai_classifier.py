@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 from peer_states import OPENAI_MULTIPLIERS, openai_classifier_state, openai_state, shapes
 from test_openai_flags import ADM_64, ADM_128, ADM_256
 
-from langevin.build.check import check_model
-from langevin.build.components import make_schedule
-from langevin.build.make import make
+from langevin.assembly.check import check_model
+from langevin.assembly.components import make_schedule
+from langevin.assembly.make import make
 from langevin.errors import UserError
 from langevin.facts import DataFacts
 from langevin.guidance.guidance import require_same_process

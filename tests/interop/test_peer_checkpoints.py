@@ -16,8 +16,8 @@ from test_openai_classifier import PUBLISHED as PUBLISHED_CLASSIFIERS
 from test_openai_flags import PUBLISHED
 from torch.nn.functional import one_hot
 
-from langevin.build.check import check_model
-from langevin.build.components import make_model, make_objective
+from langevin.assembly.check import check_model
+from langevin.assembly.components import make_model, make_objective
 from langevin.facts import DataFacts
 from langevin.guidance.classifier import Classifier
 from langevin.guidance.guidance import Guided

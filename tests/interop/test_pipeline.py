@@ -14,8 +14,8 @@ from helpers.commands import call, composed
 from helpers.pipelines import BETAS, TWO_LEVELS, ddim_folder, ddpm_folder, unet
 from omegaconf import DictConfig
 
-from langevin.build.check import check_model
-from langevin.build.components import SAMPLING, make_denoiser, make_sampler
+from langevin.assembly.check import check_model
+from langevin.assembly.components import SAMPLING, make_denoiser, make_sampler
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.noise import ImageNoise
 from langevin.facts import DataFacts

@@ -9,7 +9,7 @@ from diffusers import DDPMScheduler
 from helpers.commands import composed
 from helpers.pipelines import BETAS, TWO_LEVELS, ddpm_folder, unet
 
-from langevin.build.components import make_schedule
+from langevin.assembly.components import make_schedule
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import EDM, Eps, Flow, V
 from langevin.diffusion.rescalings.input_scaling import InputScaling

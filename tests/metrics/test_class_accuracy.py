@@ -13,7 +13,7 @@ def metric():
     images, labels = digits()
     metric = ClassAccuracy()
     metric.begin(397, TinyExtractor())
-    metric.fit(Reference(images[:1400], labels[:1400]))
+    metric.set_reference(Reference(images[:1400], labels[:1400]))
     return metric
 
 
@@ -44,7 +44,7 @@ def test_colour_images_keep_their_channels_apart():
     images[torch.arange(40), labels] = 200
     metric = ClassAccuracy()
     metric.begin(40, TinyExtractor())
-    metric.fit(Reference(images.permute(0, 2, 3, 1).numpy(), labels.numpy()))
+    metric.set_reference(Reference(images.permute(0, 2, 3, 1).numpy(), labels.numpy()))
     metric.update({"images": images}, labels, torch.arange(40))
     assert float(metric.compute()["class_accuracy"]) == 1
 

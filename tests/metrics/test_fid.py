@@ -153,7 +153,7 @@ def test_features_are_added_in_blocks_of_any_size(rows, monkeypatch):
     samples, reference = draw(300, 1, 1.3, 0.2), draw(200, 2)
     metric = FrechetDistance(min_samples=2)
     metric.begin(300, TinyExtractor())
-    metric.fit(KnownReference(reference))
+    metric.set_reference(KnownReference(reference))
     metric.update({"features": draw(100, 8)}, None, torch.arange(100))
     for _ in range(2):
         metric.reset()

@@ -124,7 +124,7 @@ def test_too_few_images_are_refused(samples, reference, message):
 def test_missing_samples_are_noticed():
     metric = ExtrapolatedFrechetDistance(2, 5)
     metric.begin(9, TinyExtractor())
-    metric.fit(KnownReference(torch.randn(9, 16)))
+    metric.set_reference(KnownReference(torch.randn(9, 16)))
     metric.update({"features": torch.zeros(8, 16)}, None, torch.arange(8))
     with pytest.raises(RuntimeError, match="was given 8 of 9 samples"):
         metric.compute()

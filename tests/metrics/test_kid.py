@@ -151,7 +151,7 @@ def test_missing_and_doubled_images_are_noticed(samples, message):
     def begun(index):
         metric = KernelDistance(2, 2)
         metric.begin(5, TinyExtractor())
-        metric.fit(KnownReference(draw(3, 2)))
+        metric.set_reference(KnownReference(draw(3, 2)))
         metric.update({"features": draw(len(index), 1)}, None, torch.tensor(index))
         return metric
 

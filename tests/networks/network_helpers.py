@@ -99,7 +99,7 @@ class Sequence(Condition):
     """As a text encoder gives it: `cond["text"]`, (B, L, dim), by default nothing but a zero."""
 
     inputs = frozenset({"text"})
-    withholds = False
+    has_dropout = False
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -114,5 +114,5 @@ class Sequence(Condition):
     def null(self, cond):
         return {**cond, "text": torch.zeros_like(cond["text"])}
 
-    def withhold(self, cond, draw):
+    def drop(self, cond, draw):
         return cond

@@ -5,8 +5,8 @@ import torch
 from helpers.commands import TINY, composed
 from network_helpers import randomize, tiny
 
-from langevin.build.check import mistakes_in
-from langevin.build.components import make_denoiser
+from langevin.assembly.check import mistakes_in
+from langevin.assembly.components import make_denoiser
 from langevin.errors import UserError
 from langevin.facts import DataFacts
 from langevin.networks.condition import ClassLabel, Several, Vector
@@ -41,7 +41,7 @@ def conditional(condition):
 
 
 def drawing(n):
-    """What `withhold` draws with."""
+    """What `drop` draws with."""
     return partial(torch.rand, n, generator=torch.Generator().manual_seed(0))
 
 
@@ -76,7 +76,7 @@ class TestVector:
     def test_is_withheld_as_often_as_asked(self):
         condition = vector(dropout=0.3)
         given = {"vector": vectors()[:1].expand(10_000, -1)}
-        embedded = condition(condition.withhold(given, drawing(10_000)), 10_000)
+        embedded = condition(condition.drop(given, drawing(10_000)), 10_000)
         absent = (embedded == condition.none).all(dim=1)
         assert (absent ^ torch.isclose(embedded, condition.embed(vectors()[:1])).all(dim=1)).all()
         assert abs(absent.float().mean().item() - 0.3) < 0.02  # more than four standard deviations
@@ -111,7 +111,7 @@ class TestSeveral:
         condition = several(dropout=0.5)
         label, features = condition.parts
         cond = {"label": torch.ones(10_000, dtype=torch.int64), "vector": vectors()[:1].expand(10_000, -1)}
-        embedded = condition(condition.withhold(cond, drawing(10_000)), 10_000)
+        embedded = condition(condition.drop(cond, drawing(10_000)), 10_000)
         labels = {True: label.table.weight[10], False: label.table.weight[1]}
         features = {True: features.none, False: features.embed(vectors()[0])}
         for first, second in ((True, True), (True, False), (False, True), (False, False)):

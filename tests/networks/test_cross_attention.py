@@ -10,8 +10,8 @@ from helpers.commands import composed
 from network_helpers import TINY, Sequence, assert_same, labelled, norms, randomize, tiny
 from torch import nn
 
-from langevin.build.check import mistakes_in
-from langevin.build.components import make_denoiser
+from langevin.assembly.check import mistakes_in
+from langevin.assembly.components import make_denoiser
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import Eps
 from langevin.diffusion.schedules.linear import Linear
@@ -202,7 +202,7 @@ class TestTokens:
         label, vector = condition.parts
         nn.init.normal_(vector.none)
         cond = {"label": torch.ones(10_000, dtype=torch.int64), "vector": self.vectors[:1].expand(10_000, -1)}
-        told = condition.withhold(cond, lambda: torch.rand(10_000, generator=drawing))
+        told = condition.drop(cond, lambda: torch.rand(10_000, generator=drawing))
         absent = [
             (token == nothing).all(dim=1)
             for token, nothing in zip(
@@ -218,7 +218,7 @@ class TestTokens:
 
 def test_withheld_labels_are_told_as_none():
     network = attending(labelled(dropout=1.0)).train()
-    assert torch.equal(network(X, TIMES, network.withhold(LABELS, lambda: torch.rand(4))), network(X, TIMES))
+    assert torch.equal(network(X, TIMES, network.drop(LABELS, lambda: torch.rand(4))), network(X, TIMES))
     assert not torch.equal(network(X, TIMES, LABELS), network(X, TIMES))
 
 

@@ -95,13 +95,13 @@ def test_samples_mix_in_training_alone():
 
 def test_the_average_has_the_statistics_that_its_evaluation_needs():
     network = tiny()
-    averaged = StepEMA(network, max_decay=0.9)
+    ema_model = StepEMA(network, max_decay=0.9)
     for step in range(1, 4):
         network.train()(3 + images(step), TIMES)
-        averaged.update(network, step, batch_size=3)
+        ema_model.update(network, step, batch_size=3)
     # The weights stood still, so the average of them is they.
-    assert torch.equal(averaged.network(images(), TIMES), network.eval()(images(), TIMES))
-    assert not torch.equal(averaged.network(images(), TIMES), tiny().eval()(images(), TIMES))
+    assert torch.equal(ema_model.network(images(), TIMES), network.eval()(images(), TIMES))
+    assert not torch.equal(ema_model.network(images(), TIMES), tiny().eval()(images(), TIMES))
 
 
 def test_sees_noise_level_and_label():

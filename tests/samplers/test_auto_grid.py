@@ -11,7 +11,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from scipy.integrate import solve_ivp
 
-from langevin.build.components import make_sampler, make_schedule
+from langevin.assembly.components import make_sampler, make_schedule
 from langevin.config.types import TARGET
 from langevin.config.validate import CONF, options
 from langevin.diffusion.denoiser import Prediction, eps_from_x

@@ -13,7 +13,7 @@ from langevin.errors import UserError
 from langevin.images import to_uint8
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
-from langevin.samplers.generate import Generator
+from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.grid import Trailing
 from langevin.samplers.heun import Heun
 from langevin.samplers.lms import LMS
@@ -48,7 +48,7 @@ def unguided(model, device):
 
 def generate(indices, batch_size, num_classes=None, labels=None, seed=0, sampler=None, model=None):
     sampler = sampler or Ancestral(Trailing(), Static(), 10)
-    generator = Generator(sampler, unguided, SHAPE, num_classes, labels)
+    generator = SamplePipeline(sampler, unguided, SHAPE, num_classes, labels)
     return list(generator(model or denoiser(), indices, seed, batch_size, "cpu"))
 
 
@@ -97,7 +97,7 @@ def test_images_and_seeds_differ():
 
 def test_images_are_the_samplers_as_uint8():
     model, sampler = gaussian(Linear(), 0.2, 0.3), DDIM(Trailing(), steps=5)
-    (batch,) = Generator(sampler, unguided, SHAPE, None)(model, [3, 8], 11, 2, "cpu")
+    (batch,) = SamplePipeline(sampler, unguided, SHAPE, None)(model, [3, 8], 11, 2, "cpu")
     x = sampler(model, ImageNoise(11, [3, 8], SHAPE))
     assert batch.images.dtype == torch.uint8
     assert torch.equal(batch.images, to_uint8(x))
@@ -125,14 +125,14 @@ def test_guidance_is_put_around_the_model():
         return gaussian(Linear(), 0.0, 1e-6)
 
     model = denoiser()
-    (batch,) = Generator(DDIM(Trailing(), steps=5), guide, SHAPE, None)(model, [0, 1], 0, 2, "cpu")
+    (batch,) = SamplePipeline(DDIM(Trailing(), steps=5), guide, SHAPE, None)(model, [0, 1], 0, 2, "cpu")
     assert given == [model]
     assert ((batch.images == 127) | (batch.images == 128)).all()
 
 
 def test_watcher_is_called_at_every_step():
     times = []
-    generator = Generator(DDIM(Trailing(), steps=5), unguided, SHAPE, None)
+    generator = SamplePipeline(DDIM(Trailing(), steps=5), unguided, SHAPE, None)
     batches = generator(denoiser(), range(4), 0, 2, "cpu", lambda x_t, t, prediction: times.append(float(t)))
     assert times == []  # nothing is made before it is asked for
     assert len(list(batches)) == 2
@@ -144,4 +144,4 @@ def test_watcher_is_called_at_every_step():
 )
 def test_labels_that_do_not_suit_are_refused(num_classes, labels):
     with pytest.raises(UserError, match="labels"):
-        Generator(DDIM(Trailing(), steps=5), unguided, SHAPE, num_classes, labels)
+        SamplePipeline(DDIM(Trailing(), steps=5), unguided, SHAPE, num_classes, labels)

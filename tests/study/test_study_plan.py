@@ -4,7 +4,7 @@ import pytest
 from helpers.commands import ROOT
 from study_helpers import MEASURED, QUIET, study, write
 
-from langevin.build.check import mistakes_in
+from langevin.assembly.check import mistakes_in
 from langevin.errors import UserError
 from langevin.study.cells import lay_out
 from langevin.study.confounds import confounds, overacknowledged, unacknowledged, varied

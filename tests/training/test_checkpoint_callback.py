@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from training_helpers import BUSY, QUIET, VALIDATED, column, differing, numbers, train, trained
 
-from langevin.build.saved import load_model
+from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
 from langevin.content import read_content
 from langevin.errors import UserError

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from training_helpers import QUIET, train
 
-from langevin.checkpoint import ends_of, read_checkpoint
+from langevin.checkpoint import last_checkpoints, read_checkpoint
 from langevin.training.callbacks import checkpoint as module
 from langevin.training.callbacks.checkpoint import LAST, NEW, Checkpoint
 from langevin.training.checkpoint import AtomicCheckpointIO
@@ -18,7 +18,7 @@ OFTEN = (*QUIET, "callbacks.checkpoint.every_minutes=1e-9")
 
 def ends(directory):
     """The contents of the ends by their names, which are files of their own; and nothing else is there."""
-    paths = ends_of(directory)
+    paths = last_checkpoints(directory)
     assert sorted(os.listdir(directory)) == sorted(path.name for path in paths)
     assert len({path.stat().st_ino for path in paths}) == len(paths)
     return {path.name: path.read_text() for path in paths}
@@ -96,7 +96,7 @@ def test_wherever_it_is_cut_short_the_newest_whole_ones_are_there(callback, monk
                 pass
             else:
                 break
-        paths = ends_of(callback.directory)
+        paths = last_checkpoints(callback.directory)
         contents = "".join(path.read_text() for path in paths)
         assert len({path.stat().st_ino for path in paths}) == len(paths)
         assert contents in ("cba", "cb", "dba", "dca", "dcb", "db", "dc"), (at, contents)
@@ -109,14 +109,18 @@ def test_a_failed_save_leaves_the_ends_as_they_were(tmp_path):
     """Two good files of their own, of which one may be damaged and the other goes on."""
     run = train(tmp_path, *OFTEN, "trainer.max_steps=3")
     directory = run.directory / "checkpoints"
-    before = [(path.name, path.stat().st_ino, read_checkpoint(path)["global_step"]) for path in ends_of(directory)]
+    before = [
+        (path.name, path.stat().st_ino, read_checkpoint(path)["global_step"]) for path in last_checkpoints(directory)
+    ]
     assert [step for _, _, step in before] == [3, 2]
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
     failed = train(tmp_path, *OFTEN, status=1)
     resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert "make room on the disk" in failed.err
-    after = [(path.name, path.stat().st_ino, read_checkpoint(path)["global_step"]) for path in ends_of(directory)]
+    after = [
+        (path.name, path.stat().st_ino, read_checkpoint(path)["global_step"]) for path in last_checkpoints(directory)
+    ]
     assert after == before
     assert len(os.listdir(directory)) == 2
     content = run.last.read_bytes()

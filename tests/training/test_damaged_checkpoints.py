@@ -6,7 +6,7 @@ import pytest
 from helpers.commands import call
 from training_helpers import QUIET, differing, train, trained
 
-from langevin.checkpoint import damage_of, ends_of, read_checkpoint
+from langevin.checkpoint import damage_of, last_checkpoints, read_checkpoint
 from langevin.errors import UserError
 
 
@@ -33,7 +33,7 @@ def whole(tmp_path_factory):
 def run(whole, tmp_path):
     """The same at its fifth step, with the fourth before it."""
     four = train(tmp_path, *QUIET, "callbacks.checkpoint.every_minutes=1e-9", "trainer.max_steps=5")
-    assert [read_checkpoint(path)["global_step"] for path in ends_of(four.directory / "checkpoints")] == [5, 4]
+    assert [read_checkpoint(path)["global_step"] for path in last_checkpoints(four.directory / "checkpoints")] == [5, 4]
     return four
 
 
@@ -51,7 +51,7 @@ def test_the_run_goes_on_from_the_one_before(run, whole, damage, tmp_path):
     assert resumed.rows == whole.rows
     aside = run.last.with_suffix(".damaged")
     assert aside.read_bytes() == damaged, "it may be of use to somebody"
-    assert [read_checkpoint(path)["global_step"] for path in ends_of(aside.parent)] == [6, 5]
+    assert [read_checkpoint(path)["global_step"] for path in last_checkpoints(aside.parent)] == [6, 5]
 
 
 def test_sampling_takes_the_one_before_too(run):
@@ -66,13 +66,13 @@ def test_sampling_takes_the_one_before_too(run):
 
 
 def test_when_all_are_damaged_nothing_is_touched(run, tmp_path):
-    contents = {path: truncated(path.read_bytes()) for path in ends_of(run.directory / "checkpoints")}
+    contents = {path: truncated(path.read_bytes()) for path in last_checkpoints(run.directory / "checkpoints")}
     for path, content in contents.items():
         path.write_bytes(content)
     refused = train(tmp_path, *QUIET, status=1)
     assert "last.ckpt is damaged" in refused.err
     assert "no whole one is kept before it" in refused.err
-    assert {path: path.read_bytes() for path in ends_of(run.directory / "checkpoints")} == contents
+    assert {path: path.read_bytes() for path in last_checkpoints(run.directory / "checkpoints")} == contents
 
 
 def test_a_checkpoint_of_another_config_is_refused(run, tmp_path):
@@ -89,8 +89,8 @@ def test_as_many_ends_as_asked_for_are_kept(tmp_path):
     often = (*QUIET, "callbacks.checkpoint.every_minutes=1e-9")
     run = train(tmp_path, *often, "callbacks.checkpoint.keep_last=3")
     directory = run.directory / "checkpoints"
-    assert [path.name for path in ends_of(directory)] == ["last.ckpt", "last-1.ckpt", "last-2.ckpt"]
-    assert [read_checkpoint(path)["global_step"] for path in ends_of(directory)] == [6, 5, 4]
+    assert [path.name for path in last_checkpoints(directory)] == ["last.ckpt", "last-1.ckpt", "last-2.ckpt"]
+    assert [read_checkpoint(path)["global_step"] for path in last_checkpoints(directory)] == [6, 5, 4]
     train(tmp_path, *often, "callbacks.checkpoint.keep_last=1", "trainer.max_steps=7")
-    assert [path.name for path in ends_of(directory)] == ["last.ckpt"]
+    assert [path.name for path in last_checkpoints(directory)] == ["last.ckpt"]
     assert sorted(path.name for path in directory.iterdir()) == ["last.ckpt"]

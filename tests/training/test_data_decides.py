@@ -13,7 +13,7 @@ from PIL import Image
 from training_helpers import TINY, train
 
 from langevin import interrupt
-from langevin.build.saved import load_model
+from langevin.assembly.saved import load_model
 from langevin.checkpoint import RECORD
 from langevin.config.identity import automatic_name
 from langevin.content import FILE, Content, Split, differences, read_content

@@ -9,7 +9,7 @@ from helpers.commands import ROOT, call
 from PIL import Image
 from training_helpers import BUSY, TINY, Run, column, differing, start, train, trained
 
-from langevin.build.saved import load_model
+from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
 from langevin.digest import digest_of
 from langevin.files import write_atomically

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from training_helpers import BUSY, QUIET, column, train
 
-from langevin.build.saved import load_model
+from langevin.assembly.saved import load_model
 from langevin.images import to_uint8
 from langevin.metrics.evaluation import Evaluation
 from langevin.metrics.reference import Reference
@@ -110,7 +110,7 @@ def test_seeds_and_columns(tmp_path):
 def test_evaluation_values_are_those_of_the_samples(busy):
     """The number in the log, from samples made here by the model in the last checkpoint."""
     model = load_model(busy.last)
-    from langevin.build.run import make_data, make_evaluation
+    from langevin.assembly.run import make_data, make_evaluation
 
     data = make_data(model.cfg)
     data.prepare_data()

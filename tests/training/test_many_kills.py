@@ -42,7 +42,7 @@ def test_thirty_kills_at_random_moments_lose_nothing(tmp_path, capsys):
     whole = train(tmp_path, *OPTIONS, name="whole")
     context = multiprocessing.get_context("forkserver")
     # Without it, each attempt would import for seconds.
-    context.set_forkserver_preload(["training_helpers", "langevin.build.run"])
+    context.set_forkserver_preload(["training_helpers", "langevin.assembly.run"])
     chance, kills, runs, steps = random.Random(0), 0, 0, []
     while kills < KILLS:
         name, done = f"run{runs}", False

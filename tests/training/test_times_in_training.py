@@ -17,7 +17,7 @@ from training_helpers import (
     trained,
 )
 
-from langevin.build.saved import load_model
+from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
 from langevin.diffusion.objective import VLB
 from langevin.diffusion.time_sampler import LossAware, Uniform

@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 from torch import nn
 from training_helpers import BUSY, QUIET, VALIDATED, column, differing, numbers, read_csv, train, trained
 
-from langevin.build.components import make_objective
-from langevin.build.run import facts_of, make_data, make_module
-from langevin.build.saved import load_model
+from langevin.assembly.components import make_objective
+from langevin.assembly.run import facts_of, make_data, make_module
+from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
 from langevin.data.digits import Digits
 from langevin.diffusion.time_sampler import Uniform

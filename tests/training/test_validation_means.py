@@ -9,7 +9,7 @@ from helpers.commands import CLASSIFIER, call, composed
 from torch import nn
 from training_helpers import TINY, Run, column, start
 
-from langevin.build.run import facts_of, make_data, make_module, make_trainer
+from langevin.assembly.run import facts_of, make_data, make_module, make_trainer
 from langevin.checkpoint import read_checkpoint
 from langevin.data.module import ImageDataModule
 from langevin.training.means import ImageMeans

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Denoise, Prediction
-from langevin.diffusion.level import Level, like
+from langevin.diffusion.level import Level, broadcast_to
 from langevin.diffusion.reverse import posterior_weights, transition
 from langevin.diffusion.schedules.schedule import Schedule
 
@@ -66,8 +66,8 @@ def prior_std(schedule: Schedule, level: Level) -> Tensor:
 def prior_term(schedule: Schedule, x: Tensor, level: Level | None = None) -> Tensor:
     """L_T: KL(q(x_t | x) || N(0, prior_std^2)) at `level`; None: at the schedule's last."""
     level = last_level(schedule) if level is None else level
-    log_variances = (like(2 * torch.log(std), x) for std in (level.sigma, prior_std(schedule, level)))
-    return gaussian_kl(like(level.alpha, x) * x, *log_variances).flatten(1).mean(1)
+    log_variances = (broadcast_to(2 * torch.log(std), x) for std in (level.sigma, prior_std(schedule, level)))
+    return gaussian_kl(broadcast_to(level.alpha, x) * x, *log_variances).flatten(1).mean(1)
 
 
 def last_level(schedule: Schedule) -> Level:
@@ -86,10 +86,10 @@ def step_term(denoise: Denoise, prediction: Prediction, x: Tensor, s: Tensor, t:
         t: the times stepped from, (B,) or ().
     """
     schedule = denoise.schedule
-    log_variance = like(denoise.variance.log_variance(prediction.variance, schedule, s, t), x)
-    of_x = like(posterior_weights(schedule, s, t)[0], x)
-    inner = like(s > 0, x).bool()
-    log_posterior = like(torch.log(transition(schedule, s, t).posterior_variance), x)
+    log_variance = broadcast_to(denoise.variance.log_variance(prediction.variance, schedule, s, t), x)
+    of_x = broadcast_to(posterior_weights(schedule, s, t)[0], x)
+    inner = broadcast_to(s > 0, x).bool()
+    log_posterior = broadcast_to(torch.log(transition(schedule, s, t).posterior_variance), x)
     # Where the decoder speaks, the divergence is that of equal variances, which is finite and not used.
     log_posterior = torch.where(inner, log_posterior, log_variance)
     kl = gaussian_kl(of_x * (x - prediction.x), log_posterior, log_variance)

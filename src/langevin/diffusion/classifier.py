@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from langevin.diffusion.level import like
+from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.parameterization import Parameterization
 from langevin.diffusion.schedules.schedule import Schedule
 
@@ -38,7 +38,7 @@ class NoisyClassifier(nn.Module):
         Returns:
             float32 or float64, as `x_t`: (B, number of classes).
         """
-        logits = self.network(*self.parameterization.present(self.schedule, x_t, t)).to(x_t.dtype)
+        logits = self.network(*self.parameterization.precondition_input(self.schedule, x_t, t)).to(x_t.dtype)
         return functional.log_softmax(logits, dim=1)
 
     def with_network(self, network: nn.Module) -> "NoisyClassifier":
@@ -64,7 +64,7 @@ class CleanClassifier(nn.Module):
         """What the classes of images (B, C, H, W) in [-1, 1] are told by, (B, D), and their logits, (B, classes)."""
         schedule = self.classifier.schedule
         t = torch.tensor(schedule.t_min, dtype=torch.float64)
-        x_t = like(schedule(t).alpha, x) * x
+        x_t = broadcast_to(schedule(t).alpha, x) * x
         network: Any = self.classifier.network
-        features = network.features(*self.classifier.parameterization.present(schedule, x_t, t))
+        features = network.features(*self.classifier.parameterization.precondition_input(schedule, x_t, t))
         return features, network.classify(features)

@@ -72,7 +72,7 @@ class Denoiser(nn.Module):
             t: times in (0, t_max], float64 on the CPU, of shape () or (B,).
             cond: what the network is conditioned on, such as {"label": int64 (B,)}.
         """
-        output = self.network(*self.parameterization.present(self.schedule, x_t, t), cond).to(x_t.dtype)
+        output = self.network(*self.parameterization.precondition_input(self.schedule, x_t, t), cond).to(x_t.dtype)
         raw, variance = output, None
         if output.shape[1] != x_t.shape[1]:
             raw, variance = output.split([x_t.shape[1], output.shape[1] - x_t.shape[1]], dim=1)
@@ -98,10 +98,10 @@ class Denoiser(nn.Module):
         null: Callable[[Condition], Condition] = self.network.null_condition  # type: ignore[assignment]
         return null(cond)
 
-    def withhold(self, cond: Condition, draw: Callable[[], Tensor]) -> Condition:
+    def drop(self, cond: Condition, draw: Callable[[], Tensor]) -> Condition:
         """What the network is told of `cond` in training; `draw` gives uniform numbers (B,), others at every call."""
-        withhold: Callable[[Condition, Callable[[], Tensor]], Condition] = self.network.withhold  # type: ignore[assignment]
-        return withhold(cond, draw)
+        drop: Callable[[Condition, Callable[[], Tensor]], Condition] = self.network.drop  # type: ignore[assignment]
+        return drop(cond, draw)
 
 
 def eps_from_x(x: Tensor, x_t: Tensor, level: Level) -> Tensor:

@@ -31,7 +31,7 @@ class Level(NamedTuple):
         return 2 * (torch.log(self.alpha) - torch.log(self.sigma))
 
 
-def like(coefficient: Tensor, x: Tensor) -> Tensor:
+def broadcast_to(coefficient: Tensor, x: Tensor) -> Tensor:
     """Carry a coefficient of shape `()`, `(B,)` or that of `x` (B, ...) to its device and type, ready to multiply it.
 
     Coefficients are computed in float64 on the CPU and only the finished numbers travel, so every device sees the
@@ -43,4 +43,4 @@ def like(coefficient: Tensor, x: Tensor) -> Tensor:
 
 def combine(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
     """``a * x + b * y`` with coefficients `a`, `b` of shape `()` or `(B,)` and images `x`, `y` of shape (B, ...)."""
-    return like(a, x) * x + like(b, y) * y
+    return broadcast_to(a, x) * x + broadcast_to(b, y) * y

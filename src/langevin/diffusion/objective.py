@@ -12,7 +12,7 @@ from torch.nn import functional
 from langevin.diffusion.bound import step_term
 from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
-from langevin.diffusion.level import combine, like
+from langevin.diffusion.level import broadcast_to, combine
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.diffusion.variance import Variance
 from langevin.diffusion.weighting import Weighting
@@ -77,7 +77,10 @@ class Simple(Objective[Denoiser]):
         (alpha, sigma), (a, b) = denoiser.schedule(t), denoiser.parameterization.mix(denoiser.schedule, t)
         error = prediction.raw - combine(a, x, b, eps)
         factor = torch.sqrt(self.weighting(denoiser.schedule, t)) * sigma / (alpha * b - sigma * a).abs()
-        return {"loss": self.penalty(error, like(factor, error)), "mse": error.detach().square().flatten(1).mean(1)}
+        return {
+            "loss": self.penalty(error, broadcast_to(factor, error)),
+            "mse": error.detach().square().flatten(1).mean(1),
+        }
 
     def penalty(self, error: Tensor, factor: Tensor) -> Tensor:
         """The mean penalty (B,) on ``factor * error``, the error (B, C, H, W) and the factor (B, 1, 1, 1)."""
@@ -178,7 +181,7 @@ class CrossEntropy(Objective[NoisyClassifier]):
         self, model: NoisyClassifier, x: Tensor, cond: Condition | None, t: Tensor, eps: Tensor
     ) -> dict[str, Tensor]:
         """See `Objective`; "accuracy" is 1 where the right class is the likeliest, else 0."""
-        assert cond is not None, "langevin.build sees to labels"
+        assert cond is not None, "langevin.assembly sees to labels"
         label = cond["label"]
         log_probabilities = model(noised(model.schedule, x, eps, t), t)
         accuracy = (log_probabilities.detach().argmax(1) == label).to(x.dtype)

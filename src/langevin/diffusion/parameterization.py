@@ -11,7 +11,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from langevin.diffusion.level import Level, like
+from langevin.diffusion.level import Level, broadcast_to
 from langevin.diffusion.reverse import posterior_weights, transition
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
@@ -32,10 +32,10 @@ class Parameterization(ABC):
         """The number by which the network is told the noise level: the time on the scale 0..1000."""
         return schedule.clock(t)
 
-    def present(self, schedule: Schedule, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def precondition_input(self, schedule: Schedule, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """What a network is shown: `c_in` times x_t (B, C, H, W), and `c_noise` (B,) for times of shape () or (B,)."""
-        c_noise = like(self.c_noise(schedule, t), x_t).reshape(-1).expand(len(x_t))
-        return like(self.c_in(schedule(t)), x_t) * x_t, c_noise
+        c_noise = broadcast_to(self.c_noise(schedule, t), x_t).reshape(-1).expand(len(x_t))
+        return broadcast_to(self.c_in(schedule(t)), x_t) * x_t, c_noise
 
     def check(self, schedule: Schedule) -> None:
         """See that x can be told from x_t and the network's output at the schedule's last time.

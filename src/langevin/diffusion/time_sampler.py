@@ -18,10 +18,10 @@ class TimeSampler(ABC):
     batch as a whole.
 
     Attributes:
-        adapts: whether it wants to be told the losses.
+        loss_aware: whether it wants to be told the losses.
     """
 
-    adapts = False
+    loss_aware = False
 
     @abstractmethod
     def sample(self, n: int, schedule: Schedule, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -87,7 +87,7 @@ class LossAware(TimeSampler):
         uniform: the share of uniform times that is always mixed in.
     """
 
-    adapts = True
+    loss_aware = True
 
     def __init__(self, history: Annotated[int, Ge(1)] = 10, uniform: Annotated[float, Gt(0), Le(1)] = 0.001) -> None:
         self.history = history

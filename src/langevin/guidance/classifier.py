@@ -10,7 +10,7 @@ from torch import Tensor
 from langevin.diffusion.bound import last_level
 from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
-from langevin.diffusion.level import like
+from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
 from langevin.facts import DataFacts
@@ -77,8 +77,8 @@ class Classifier(Guidance):
         if self.moves_mean:
             return prediction._replace(mean_gradient=gradient)
         alpha, sigma = denoiser.schedule(t)
-        x = prediction.x + like(sigma.square() / alpha, x_t) * gradient
-        return prediction._replace(x=x, eps=prediction.eps - like(sigma, x_t) * gradient)
+        x = prediction.x + broadcast_to(sigma.square() / alpha, x_t) * gradient
+        return prediction._replace(x=x, eps=prediction.eps - broadcast_to(sigma, x_t) * gradient)
 
     def gradient(self, x_t: Tensor, t: Tensor, label: Tensor) -> Tensor:
         """The gradient of ``log p(y | x_t)`` by x_t: (B, C, H, W), for labels y (B,)."""

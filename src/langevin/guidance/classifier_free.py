@@ -7,7 +7,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
-from langevin.diffusion.level import like
+from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
 from langevin.facts import DataFacts
@@ -33,7 +33,7 @@ class ClassifierFree(Guidance):
         UserError: when the interval is empty.
     """
 
-    withholds = True
+    has_dropout = True
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class ClassifierFree(Guidance):
             {name: torch.cat([cond[name], null[name]]) for name in cond},
         )
         raw, raw_null = both.raw.chunk(2)
-        guided = torch.lerp(raw_null, raw, like(scale, raw))
+        guided = torch.lerp(raw_null, raw, broadcast_to(scale, raw))
         if self.rescale > 0:
             # Where there is no guidance the two spreads are the same, and so nothing is changed.
             guided = guided * (1 + self.rescale * (spread(raw) / spread(guided) - 1))

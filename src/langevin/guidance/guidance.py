@@ -17,12 +17,12 @@ class Guidance(nn.Module, ABC):
     Attributes:
         num_classes: the classes of the labels it is told; None where it tells the model's own.
         moves_mean: whether its predictions carry a `Prediction.mean_gradient`, which few samplers heed.
-        withholds: whether it asks the model without its labels too, which the model must have learnt.
+        has_dropout: whether it asks the model without its labels too, which the model must have learnt.
     """
 
     num_classes: int | None = None
     moves_mean: bool = False
-    withholds: bool = False
+    has_dropout: bool = False
 
     @abstractmethod
     def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:

@@ -11,10 +11,10 @@ from torch import Tensor
 from langevin.diffusion.denoiser import Condition, Denoise
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.schedules.schedule import Schedule
-from langevin.sums import SumMetric
+from langevin.sums import SumStateMetric
 
 
-class Likelihood(SumMetric, ABC):
+class Likelihood(SumStateMetric, ABC):
     """A bound on minus the log-probability of images of bytes, in bits a dimension; lower is better.
 
     In this order: `check`, which is cheap; `begin`; then any number of rounds of `update` with this process's share of

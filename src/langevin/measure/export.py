@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from langevin.build.run import launch, make_evaluation, open_reference
+from langevin.assembly.run import launch, make_evaluation, open_reference
 from langevin.errors import UserError
 from langevin.metrics.reference import PUBLISHED, write_statistics
 

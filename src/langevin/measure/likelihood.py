@@ -10,11 +10,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 import langevin
-from langevin.build.check import check_model
-from langevin.build.components import is_conditional
-from langevin.build.make import make
-from langevin.build.run import facts_of, launch, make_likelihoods
-from langevin.build.saved import Model, load_model, override, require_trusted
+from langevin.assembly.check import check_model
+from langevin.assembly.components import is_conditional
+from langevin.assembly.make import make
+from langevin.assembly.run import facts_of, launch, make_likelihoods
+from langevin.assembly.saved import Model, load_model, override, require_trusted
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.config.types import plain
 from langevin.data.cache import CachedImages
@@ -22,7 +22,7 @@ from langevin.diffusion.noise import ImageNoise
 from langevin.errors import UserError
 from langevin.files import write_json
 from langevin.images import from_uint8
-from langevin.interrupt import heeded
+from langevin.interrupt import stop_on_signal
 from langevin.samplers.generate import share
 
 
@@ -48,7 +48,7 @@ def measure_likelihoods(cfg: DictConfig) -> None:
     total = len(mine) * len(likelihoods)
     with tqdm(total=total, desc="likelihood", unit="image", disable=fabric.global_rank > 0) as bar:
         rounds = -(-number // (cfg.batch_size * fabric.world_size))
-        for start in heeded(range(0, len(mine), cfg.batch_size), rounds):
+        for start in stop_on_signal(range(0, len(mine), cfg.batch_size), rounds):
             index = mine[start : start + cfg.batch_size]
             x = from_uint8(torch.from_numpy(images.images[index]).permute(0, 3, 1, 2).to(device))
             labels = torch.from_numpy(images.labels[index]).to(device)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from langevin.build.check import check_model
-from langevin.build.components import SAMPLING
-from langevin.build.run import launch, make_evaluation, open_reference
-from langevin.build.saved import load_model, override, require_trusted
+from langevin.assembly.check import check_model
+from langevin.assembly.components import SAMPLING
+from langevin.assembly.run import launch, make_evaluation, open_reference
+from langevin.assembly.saved import load_model, override, require_trusted
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.digest import digest_of
 from langevin.errors import UserError
-from langevin.interrupt import heeded
+from langevin.interrupt import stop_on_signal
 from langevin.measure.report import report
 from langevin.measure.samples import place_of_reference
 from langevin.measured import FILE
@@ -39,7 +39,7 @@ def measure_model(cfg: DictConfig) -> None:
     generator = model.generator(chosen, cfg.labels)
     evaluation = make_evaluation(chosen)
     reference = open_reference(chosen)
-    evaluation.prepare(cfg.num_samples, reference, generator.asked(cfg.num_samples))
+    evaluation.prepare(cfg.num_samples, reference, generator.requested_labels(cfg.num_samples))
     evaluation.require_shape(model.facts.shape)
 
     fabric = launch(cfg.accelerator, cfg.devices)
@@ -53,7 +53,7 @@ def measure_model(cfg: DictConfig) -> None:
     mine = share(cfg.num_samples, cfg.batch_size, fabric.global_rank, fabric.world_size)
     batches = generator(denoiser, mine, cfg.seed, cfg.batch_size, fabric.device, store=store)
     rounds = -(-cfg.num_samples // (cfg.batch_size * fabric.world_size))
-    values = evaluation.measure(heeded(batches, rounds), len(mine), show=fabric.global_rank == 0)
+    values = evaluation.measure(stop_on_signal(batches, rounds), len(mine), show=fabric.global_rank == 0)
     if fabric.global_rank == 0:
         protocol = evaluation.protocol(made, values)
         out = Path(cfg.out) if cfg.out else evaluations / f"step_{model.step:08d}-{digest(protocol)}"

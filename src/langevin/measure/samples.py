@@ -8,10 +8,10 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from langevin.build.run import launch, make_evaluation, open_reference
+from langevin.assembly.run import launch, make_evaluation, open_reference
 from langevin.data.read_images import left_out, read_images, read_record
 from langevin.errors import UserError
-from langevin.interrupt import heeded
+from langevin.interrupt import stop_on_signal
 from langevin.measure.report import report
 from langevin.measured import FILE
 from langevin.samplers.generate import share
@@ -49,7 +49,7 @@ def measure_samples(cfg: DictConfig) -> None:
             yield ImageBatch(torch.tensor(index), batch, None if labels is None else torch.from_numpy(labels[index]))
 
     rounds = -(-len(images) // (cfg.batch_size * fabric.world_size))
-    values = evaluation.measure(heeded(batches(), rounds), len(mine), show=fabric.global_rank == 0)
+    values = evaluation.measure(stop_on_signal(batches(), rounds), len(mine), show=fabric.global_rank == 0)
     if fabric.global_rank == 0:
         if unread := left_out(cfg.samples):
             print(f"samples={cfg.samples}: left out {unread}")

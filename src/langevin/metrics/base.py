@@ -12,23 +12,24 @@ from torchmetrics import Metric
 from langevin.features.extractor import FeatureExtractor
 from langevin.metrics.gathered import Rows
 from langevin.metrics.reference import Reference
-from langevin.sums import SumMetric
+from langevin.sums import SumStateMetric
 
 
-class SampleMetric(SumMetric, ABC):
+class SampleMetric(SumStateMetric, ABC):
     """A metric of generated images, exact under any number of processes and any batch size.
 
-    `Evaluation` calls, in this order: `check`; `begin`; `fit`; then for each round `update` on this process's share of
-    the samples, `compute`, `reset`. What `update` gathers is added in `begin`: sums over the images, or children that
-    are metrics themselves (`Moments`, `Rows`), which `compute` sees from all processes.
+    `Evaluation` calls, in this order: `check`; `begin`; `set_reference`; then for each round `update` on this process's
+    share of the samples, `compute`, `reset`. What `update` gathers is added in `begin`: sums over the images, or
+    children that are metrics themselves (`Moments`, `Rows`), which `compute` sees from all processes.
 
     Attributes:
         reads: the extractor's outputs that `update` reads.
-        moments_of: the outputs of whose Gaussian in the reference `fit` asks.
-        rows_of: the outputs of which `fit` asks for every reference image.
-        needs_images: whether `fit` asks for the reference's images themselves.
+        moments_of: the outputs of whose Gaussian in the reference `set_reference` asks.
+        rows_of: the outputs of which `set_reference` asks for every reference image.
+        needs_images: whether `set_reference` asks for the reference's images themselves.
         needs_labels: whether the samples and the reference must come with class labels.
-        limits: its parameters that change no value: those that only refuse an evaluation, or choose what is shown.
+        non_protocol_params: its parameters that change no value: those that only refuse an evaluation, or choose what
+            is shown.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
@@ -36,7 +37,7 @@ class SampleMetric(SumMetric, ABC):
     rows_of: ClassVar[tuple[str, ...]] = ()
     needs_images: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
-    limits: ClassVar[tuple[str, ...]] = ()
+    non_protocol_params: ClassVar[tuple[str, ...]] = ()
 
     num_samples: int
 
@@ -68,7 +69,7 @@ class SampleMetric(SumMetric, ABC):
         """Add the states for an evaluation of `num_samples` images; an override calls this first."""
         self.num_samples = num_samples
 
-    def fit(self, reference: Reference) -> None:
+    def set_reference(self, reference: Reference) -> None:
         """See the reference, gathered, the same on every process; an override keeps of it what `compute` needs."""
 
     @abstractmethod
@@ -144,7 +145,7 @@ class FeatureSetMetric(SampleSetMetric):
 
     reference: Tensor
 
-    def fit(self, reference: Reference) -> None:
+    def set_reference(self, reference: Reference) -> None:
         """Keep the reference's features, see the base class."""
         self.reference = reference.rows("features")
 

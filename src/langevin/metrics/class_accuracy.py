@@ -45,7 +45,7 @@ class ClassAccuracy(SampleMetric):
         self._add_sum("count", dtype=torch.int64)
         self._add_sum("correct", dtype=torch.int64)
 
-    def fit(self, reference: Reference) -> None:
+    def set_reference(self, reference: Reference) -> None:
         """Fit the classifier, see the base class."""
         from sklearn.svm import SVC
 

@@ -59,7 +59,11 @@ class Evaluation:
         self.metrics = dict(metrics)
         self.directory = directory
         self.settings = {
-            name: {key: value for key, value in (settings or {}).get(name, {}).items() if key not in metric.limits}
+            name: {
+                key: value
+                for key, value in (settings or {}).get(name, {}).items()
+                if key not in metric.non_protocol_params
+            }
             for name, metric in self.metrics.items()
         }
         self.device = torch.device("cpu")
@@ -172,7 +176,7 @@ class Evaluation:
         """Have of the reference what the metrics need; every process must call it, a second call does little."""
         self.reference.gather(self.features, self.moments_of, self.rows_of, self.device, self.directory)
         for metric in self.metrics.values():
-            metric.fit(self.reference)
+            metric.set_reference(self.reference)
 
     def measure(self, batches: Iterable[Batch], number: int, show: bool) -> dict[str, dict[str, float]]:
         """One round: count in this process's samples as they come, and compute; every process must call it.

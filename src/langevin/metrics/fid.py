@@ -31,7 +31,7 @@ class FrechetDistance(SampleMetric):
 
     reads = ("features",)
     moments_of = ("features",)
-    limits = ("min_samples",)
+    non_protocol_params = ("min_samples",)
     higher_is_better = False
 
     names: ClassVar[tuple[str, str]] = ("fid", "fd")
@@ -68,7 +68,7 @@ class FrechetDistance(SampleMetric):
         self.key = f"{features.metric_name(*self.names)}@{num_samples}"
         self.samples = Moments(features.sizes[output])
 
-    def fit(self, reference: Reference) -> None:
+    def set_reference(self, reference: Reference) -> None:
         """Keep the reference's Gaussian, see the base class."""
         (output,) = self.moments_of
         self.reference = rooted(reference.moments(output), self.device)

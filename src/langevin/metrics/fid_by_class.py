@@ -11,7 +11,7 @@ from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.features.extractor import FeatureExtractor
-from langevin.interrupt import heeded
+from langevin.interrupt import stop_on_signal
 from langevin.metrics.base import FeatureSetMetric
 from langevin.metrics.fid import frechet_distance, rooted_rows
 from langevin.metrics.gathered import Rows
@@ -34,7 +34,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
     """
 
     needs_labels = True
-    limits = ("min_samples", "each")
+    non_protocol_params = ("min_samples", "each")
     higher_is_better = False
 
     labels: Rows
@@ -80,9 +80,9 @@ class FrechetDistanceByClass(FeatureSetMetric):
         self.key_of_each = f"{features.metric_name('fid_class_LABEL', 'fd_class_LABEL')}@{num_samples}"
         self.labels = Rows(dtype=torch.int64)
 
-    def fit(self, reference: Reference) -> None:
+    def set_reference(self, reference: Reference) -> None:
         """Keep the reference's features and labels, see the base class."""
-        super().fit(reference)
+        super().set_reference(reference)
         assert reference.labels is not None
         self.reference_labels = torch.from_numpy(reference.labels.astype(np.int64))
 
@@ -97,7 +97,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
         labels: Tensor = self.labels.compute()
         samples, reference = self._sets()
         values = {}
-        for label in heeded(self.reference_labels.unique().tolist()):
+        for label in stop_on_signal(self.reference_labels.unique().tolist()):
             of_class = samples[(labels == label).to(samples.device)]
             real = reference[(self.reference_labels == label).to(reference.device)]
             values[label] = frechet_distance(rooted_rows(of_class), rooted_rows(real))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.features.extractor import FeatureExtractor
-from langevin.interrupt import heeded
+from langevin.interrupt import stop_on_signal
 from langevin.metrics.base import SampleSetMetric, counts
 from langevin.metrics.fid import Rooted, frechet_distance, rooted, rooted_rows
 from langevin.metrics.reference import Reference
@@ -77,7 +77,7 @@ class ExtrapolatedFrechetDistance(SampleSetMetric):
         super().begin(num_samples, features)
         self.key = f"{features.metric_name('fid_infinity', 'fd_infinity')}@{num_samples}"
 
-    def fit(self, reference: Reference) -> None:
+    def set_reference(self, reference: Reference) -> None:
         """Keep the reference's Gaussian, see the base class."""
         self.reference = rooted(reference.moments("features"), self.device)
 
@@ -86,7 +86,7 @@ class ExtrapolatedFrechetDistance(SampleSetMetric):
         samples, reference = self._samples(), self.reference.to(self.device)
         rng = np.random.RandomState(self.seed)
         sizes = np.linspace(self.min_size, len(samples), self.num_sizes).astype(int)
-        subsets = heeded(torch.from_numpy(rng.permutation(len(samples))[:size]) for size in sizes)
+        subsets = stop_on_signal(torch.from_numpy(rng.permutation(len(samples))[:size]) for size in sizes)
         distances = torch.stack([frechet_distance(rooted_rows(samples[subset]), reference) for subset in subsets])
         return {self.key: _intercept(1 / torch.from_numpy(sizes).to(distances), distances)}
 

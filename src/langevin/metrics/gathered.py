@@ -7,13 +7,13 @@ from scipy.linalg.blas import dsyrk
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from langevin.sums import SumMetric
+from langevin.sums import SumStateMetric
 
 ROWS = 1024
 """Images whose outer products are added at once: by 64, most of the time would go to moving the sum through memory."""
 
 
-class RowMetric(SumMetric):
+class RowMetric(SumStateMetric):
     """A metric that keeps rows of its images too, which `compute` sees from all processes in no order."""
 
     def __init__(self) -> None:

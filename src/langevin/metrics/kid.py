@@ -9,7 +9,7 @@ from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.features.extractor import FeatureExtractor
-from langevin.interrupt import heeded
+from langevin.interrupt import stop_on_signal
 from langevin.metrics.base import FeatureSetMetric, counts
 from langevin.metrics.reference import Reference
 
@@ -67,7 +67,7 @@ class KernelDistance(FeatureSetMetric):
         samples, reference = self._sets()
         rng = np.random.RandomState(self.seed)
         values = []
-        for _ in heeded(range(self.subsets)):
+        for _ in stop_on_signal(range(self.subsets)):
             x, y = (
                 features[torch.from_numpy(rng.choice(len(features), self.subset_size, replace=False))].double()
                 for features in (samples, reference)

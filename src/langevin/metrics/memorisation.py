@@ -37,7 +37,7 @@ class Memorisation(FeatureSetMetric):
     """
 
     needs_images = True
-    limits = ("shown", "neighbours")
+    non_protocol_params = ("shown", "neighbours")
     higher_is_better = True
 
     shown_images: Rows
@@ -68,9 +68,9 @@ class Memorisation(FeatureSetMetric):
         super().begin(num_samples, features)
         self.key = f"{features.metric_name('authenticity', 'authenticity')}@{num_samples}"
 
-    def fit(self, reference: Reference) -> None:
+    def set_reference(self, reference: Reference) -> None:
         """Keep the reference's features and images, and make room for the samples', see the base class."""
-        super().fit(reference)
+        super().set_reference(reference)
         assert reference.images is not None
         self.reference_images = reference.images
         height, width, channels = self.reference_images.shape[1:]

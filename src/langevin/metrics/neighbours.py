@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langevin.interrupt import heeded
+from langevin.interrupt import stop_on_signal
 
 BLOCK = 2048
 """Points of either set whose distances are in memory at once, 34 MB; fewer where points are wider than that."""
@@ -51,7 +51,7 @@ class Points:
         # A point is its own nearest: one more is looked for.
         nearest = self.squares.new_full((len(self.rows), max(ks) + 1), torch.inf)
         for i, rows in enumerate(self.blocks):
-            for columns in heeded(self.blocks[i:]):
+            for columns in stop_on_signal(self.blocks[i:]):
                 distances = self.squared_distances(rows, self, columns)
                 nearest[rows] = _least(nearest[rows], distances)
                 if columns != rows:
@@ -76,7 +76,7 @@ class Points:
         points = self.block(rows)
         nearest = points.new_full((len(points), k), torch.inf)
         indices = torch.zeros_like(nearest, dtype=torch.int64)
-        for columns in heeded(other.blocks):
+        for columns in stop_on_signal(other.blocks):
             distances = torch.cat([nearest, self.squared_distances(rows, other, columns)], dim=1)
             numbers = torch.arange(len(other.rows), device=points.device)[columns].expand(len(points), -1)
             nearest, chosen = distances.topk(k, largest=False)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.features.extractor import FeatureExtractor
-from langevin.interrupt import heeded
+from langevin.interrupt import stop_on_signal
 from langevin.metrics.base import FeatureSetMetric, counts
 from langevin.metrics.neighbours import Points
 from langevin.metrics.reference import Reference
@@ -102,7 +102,7 @@ def by_neighbours(
     recalled, covered = torch.zeros(2, len(reference), dtype=torch.bool, device=device)
     held = torch.zeros((), dtype=torch.int64, device=device)
     for rows in x.blocks:
-        for columns in heeded(y.blocks):
+        for columns in stop_on_signal(y.blocks):
             distances = x.squared_distances(rows, y, columns, rounded_down=True)
             precise[rows] |= (distances <= radii[columns]).any(1)
             recalled[columns] |= (distances <= sample_radii[rows, None]).any(0)

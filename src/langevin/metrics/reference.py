@@ -21,7 +21,7 @@ from langevin.agreement import everywhere, is_distributed
 from langevin.errors import UserError
 from langevin.features.extractor import BATCH, FeatureExtractor
 from langevin.files import write_atomically
-from langevin.interrupt import heeded
+from langevin.interrupt import stop_on_signal
 from langevin.metrics.gathered import Gaussian, Moments, Rows
 
 FORMAT = 1
@@ -175,7 +175,7 @@ class Reference:
         rank, world = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
         starts = range(rank * CHUNK, len(self.images), world * CHUNK)
         rounds = -(-len(self.images) // (world * CHUNK))
-        for start in heeded(tqdm(starts, desc="reference", unit="batch", disable=rank > 0), rounds):
+        for start in stop_on_signal(tqdm(starts, desc="reference", unit="batch", disable=rank > 0), rounds):
             # Copied, because torch must not share memory with a read-only memory map.
             batch = torch.from_numpy(np.array(self.images[start : start + CHUNK])).permute(0, 3, 1, 2)
             outputs = features(batch.to(device))

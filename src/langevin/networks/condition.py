@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from langevin.errors import OptionError, UserError
 
-NO_LABEL = -1
+NULL_CLASS = -1
 """The label of an image whose class is unknown or withheld."""
 
 
@@ -35,7 +35,7 @@ class Condition(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def withholds(self) -> bool:
+    def has_dropout(self) -> bool:
         """Whether it is withheld at times in training, so that the network learns to do without."""
 
     @abstractmethod
@@ -67,7 +67,7 @@ class Condition(nn.Module, ABC):
         """Give `cond` with every entry that is read here saying nothing, of the same shape and type."""
 
     @abstractmethod
-    def withhold(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
+    def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
         """Give `cond` with what is read here saying nothing for some samples, drawn at random: for training.
 
         Args:
@@ -79,7 +79,7 @@ class Condition(nn.Module, ABC):
 class ClassLabel(Condition):
     """A learned vector for every class, and one more for "no label".
 
-    In training, labels are replaced by "no label" at random (`withhold`), so that one network learns both the
+    In training, labels are replaced by "no label" at random (`drop`), so that one network learns both the
     conditional and the unconditional model, as classifier-free guidance needs (Ho & Salimans 2022, algorithm 1). The
     vectors start from a standard normal, as ADM's (Dhariwal & Nichol 2021), where the network does not start them
     itself.
@@ -101,7 +101,7 @@ class ClassLabel(Condition):
         self.table = nn.Embedding(num_classes + 1, dim)
 
     @property
-    def withholds(self) -> bool:
+    def has_dropout(self) -> bool:
         """See `Condition`."""
         return self.dropout > 0
 
@@ -114,30 +114,30 @@ class ClassLabel(Condition):
         """
         device = self.table.weight.device
         if cond is None:
-            label = torch.full((batch,), NO_LABEL, device=device)
+            label = torch.full((batch,), NULL_CLASS, device=device)
         else:
             label = cond["label"]
             if label.device.type == "cpu":
                 self._require_in_range(label)
             label = label.to(device)
         # Only -1 becomes the last row: any other negative label must reach the embedding and fail there.
-        return self.table(label.masked_fill(label == NO_LABEL, self.num_classes))
+        return self.table(label.masked_fill(label == NULL_CLASS, self.num_classes))
 
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Condition`: every label becomes -1."""
-        return {**cond, "label": torch.full_like(cond["label"], NO_LABEL)}
+        return {**cond, "label": torch.full_like(cond["label"], NULL_CLASS)}
 
-    def withhold(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
+    def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
         """See `Condition`: a withheld label becomes -1."""
-        if not self.withholds:
+        if not self.has_dropout:
             return dict(cond)
-        return {**cond, "label": cond["label"].masked_fill(draw() < self.dropout, NO_LABEL)}
+        return {**cond, "label": cond["label"].masked_fill(draw() < self.dropout, NULL_CLASS)}
 
     def _require_in_range(self, label: Tensor) -> None:
-        wrong = label[(label < NO_LABEL) | (label >= self.num_classes)]
+        wrong = label[(label < NULL_CLASS) | (label >= self.num_classes)]
         if len(wrong) > 0:
             raise UserError(
-                f"label: {int(wrong[0])} is out of range: 0 to {self.num_classes - 1}, or {NO_LABEL} for no label"
+                f"label: {int(wrong[0])} is out of range: 0 to {self.num_classes - 1}, or {NULL_CLASS} for no label"
             )
 
 
@@ -164,7 +164,7 @@ class Vector(Condition):
         self.none = nn.Parameter(torch.zeros(dim))
 
     @property
-    def withholds(self) -> bool:
+    def has_dropout(self) -> bool:
         """See `Condition`."""
         return self.dropout > 0
 
@@ -190,9 +190,9 @@ class Vector(Condition):
         """See `Condition`: every vector becomes NaN."""
         return {**cond, "vector": torch.full_like(cond["vector"], math.nan)}
 
-    def withhold(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
+    def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
         """See `Condition`: a withheld vector becomes NaN."""
-        if not self.withholds:
+        if not self.has_dropout:
             return dict(cond)
         return {**cond, "vector": cond["vector"].masked_fill((draw() < self.dropout)[:, None], math.nan)}
 
@@ -217,9 +217,9 @@ class Several(Condition):
         self.inputs = frozenset(name for part in parts.values() for name in part.inputs)
 
     @property
-    def withholds(self) -> bool:
+    def has_dropout(self) -> bool:
         """See `Condition`."""
-        return all(part.withholds for part in self._conditions())
+        return all(part.has_dropout for part in self._conditions())
 
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Tensor:
         """See `Condition`."""
@@ -238,11 +238,11 @@ class Several(Condition):
                 cond = part.null(cond)
         return dict(cond)
 
-    def withhold(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
+    def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
         """See `Condition`: every part's own input, independently of the others'."""
         for part in self._conditions():
             if reads(part, cond):
-                cond = part.withhold(cond, draw)
+                cond = part.drop(cond, draw)
         return dict(cond)
 
     def _conditions(self) -> list[Condition]:

@@ -11,7 +11,7 @@ from langevin.errors import refuse
 from langevin.networks.blocks.attention import number_of_heads
 from langevin.networks.blocks.attention_pool import AttentionPool
 from langevin.networks.blocks.block import NORM_EPSILON, normalization
-from langevin.networks.blocks.parts import Parts
+from langevin.networks.blocks.parts import BlockFactory
 from langevin.networks.classifier_network import ClassifierNetwork
 from langevin.networks.embeddings import TimeEmbedding
 from langevin.networks.initialization import fan_average
@@ -70,7 +70,7 @@ class HalfUNet(ClassifierNetwork):
             text = "is true, but there is no convolution to pad; allowed: false with residual_resampling"
             wrong.append(("symmetric_padding", text))
         refuse(wrong)
-        parts = Parts(
+        parts = BlockFactory(
             embedding_channels=4 * channels,
             dropout=dropout,
             norm_epsilon=norm_epsilon,
@@ -82,7 +82,7 @@ class HalfUNet(ClassifierNetwork):
         )
         self.time = TimeEmbedding(channels, 4 * channels, time_embedding)
         self.first = fan_average(nn.Conv2d(in_channels, channels, 3, padding=1))
-        self.down, seen = parts.way_down(channels, widths, attends, blocks_per_level)
+        self.down, seen = parts.make_encoder(channels, widths, attends, blocks_per_level)
         self.middle = parts.middle(seen[-1])
         self.norm = normalization(seen[-1], norm_epsilon)
         side = image_size // 2 ** (len(widths) - 1)

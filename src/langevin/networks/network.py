@@ -48,6 +48,6 @@ class Network(nn.Module, ABC):
         """
         return cond if cond is None or self.condition is None else self.condition.null(cond)
 
-    def withhold(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> Mapping[str, Tensor]:
-        """Give what the network is to be told of `cond` in training, see `Condition.withhold`."""
-        return cond if self.condition is None else self.condition.withhold(cond, draw)
+    def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> Mapping[str, Tensor]:
+        """Give what the network is to be told of `cond` in training, see `Condition.drop`."""
+        return cond if self.condition is None else self.condition.drop(cond, draw)

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from langevin.errors import refuse
 from langevin.networks.blocks.block import NORM_EPSILON, NORM_GROUPS, Chain, normalization
-from langevin.networks.blocks.parts import Parts
+from langevin.networks.blocks.parts import BlockFactory
 from langevin.networks.blocks.progressive import ProgressiveInput
 from langevin.networks.blocks.resample import BOX, FilterDown
 from langevin.networks.condition import Condition
@@ -119,7 +119,7 @@ class UNet(Network):
         self.checkpointing = checkpointing
         embedding_channels = 4 * channels
 
-        parts = Parts(
+        parts = BlockFactory(
             embedding_channels=embedding_channels,
             dropout=dropout,
             norm_epsilon=norm_epsilon,
@@ -139,7 +139,7 @@ class UNet(Network):
         self.condition = None if condition is None else condition(dim=told)
         self.first = fan_average(nn.Conv2d(in_channels, channels, 3, padding=1))
 
-        self.down, skips = parts.way_down(channels, widths, attends, blocks_per_level)
+        self.down, skips = parts.make_encoder(channels, widths, attends, blocks_per_level)
         self.progressive = nn.ModuleDict()  # by the index, in `down`, of the step after which the image comes in
         if progressive_input:
             for level, width in enumerate(widths[:-1]):

@@ -6,7 +6,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from langevin.diffusion.level import like
+from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import posterior_mean
 from langevin.samplers.grid import TimeGrid
@@ -25,7 +25,7 @@ class Ancestral(Sampler[None]):
         steps: how many steps it takes; None for all of a discrete schedule.
     """
 
-    heeds_mean_gradient = True
+    supports_mean_guidance = True
 
     def __init__(
         self, grid: TimeGrid, thresholding: Thresholding | None = None, steps: Annotated[int, Ge(1)] | None = None
@@ -38,10 +38,10 @@ class Ancestral(Sampler[None]):
         """See `Sampler`; no noise is added in the last step."""
         prediction = denoise(x_t, t)
         if s == 0:
-            mean = like(denoise.schedule(s).alpha, x_t) * prediction.x
+            mean = broadcast_to(denoise.schedule(s).alpha, x_t) * prediction.x
         else:
             mean = posterior_mean(prediction.x, x_t, denoise.schedule, s, t)
         log_variance = denoise.variance.log_variance(prediction.variance, denoise.schedule, s, t)
         if prediction.mean_gradient is not None:
-            mean = mean + like(torch.exp(log_variance), x_t) * prediction.mean_gradient
-        return mean if s == 0 else mean + like(torch.exp(0.5 * log_variance), x_t) * noise(), None
+            mean = mean + broadcast_to(torch.exp(log_variance), x_t) * prediction.mean_gradient
+        return mean if s == 0 else mean + broadcast_to(torch.exp(0.5 * log_variance), x_t) * noise(), None

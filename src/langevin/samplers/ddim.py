@@ -7,7 +7,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoise
-from langevin.diffusion.level import combine, like
+from langevin.diffusion.level import broadcast_to, combine
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import transition
 from langevin.samplers.grid import TimeGrid
@@ -46,7 +46,7 @@ class DDIM(Sampler[None]):
         renewed = self.eta**2 * transition(denoise.schedule, s, t).posterior_variance
         kept = torch.sqrt((at_s.sigma.square() - renewed).clamp(min=0))
         x_s = combine(at_s.alpha, prediction.x, kept, prediction.eps)
-        return (x_s + like(torch.sqrt(renewed), x_t) * noise() if s > 0 else x_s), None
+        return (x_s + broadcast_to(torch.sqrt(renewed), x_t) * noise() if s > 0 else x_s), None
 
     @torch.no_grad()
     def invert(
@@ -70,7 +70,7 @@ class DDIM(Sampler[None]):
         schedule = denoise.schedule
         times = self.times(schedule).flip(0)
         times = torch.cat([times.new_tensor([schedule.t_min]), times[times > schedule.t_min]])
-        start = like(schedule(times[0]).alpha, x) * x
+        start = broadcast_to(schedule(times[0]).alpha, x) * x
         predictor = Predictor(denoise, times, cond, None, on_prediction)
         end = DDIM(self.grid, None, self.steps, eta=0).walk(predictor, start, no_noise)
         return end / prior_std(schedule, times[-1])

@@ -6,7 +6,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from langevin.diffusion.level import combine, like
+from langevin.diffusion.level import broadcast_to, combine
 from langevin.diffusion.noise import NoiseSource
 from langevin.samplers.exponential import Evaluation, History, distance, remembered
 from langevin.samplers.grid import TimeGrid
@@ -47,10 +47,10 @@ class DPMSolver2MSDE(Sampler[History]):
         now, *before = evaluations = (Evaluation(at_t, denoise(x_t, t).x), *(state or ()))
         x = now.x
         if before and s > 0:
-            x = x + like(distance(at_t, at_s) / distance(before[0].level, at_t) / 2, x) * (x - before[0].x)
+            x = x + broadcast_to(distance(at_t, at_s) / distance(before[0].level, at_t) / 2, x) * (x - before[0].x)
         fall = at_s.ratio / at_t.ratio  # e^{-h}; the old noise falls by a further power of it, which new noise makes up
         kept = fall**self.eta
         x_s = combine(kept * at_s.sigma / at_t.sigma, x_t, at_s.alpha * (1 - kept * fall), x)
         if self.eta > 0 and s > 0:
-            x_s = x_s + like(at_s.sigma * torch.sqrt(1 - kept.square()), x_t) * noise()
+            x_s = x_s + broadcast_to(at_s.sigma * torch.sqrt(1 - kept.square()), x_t) * noise()
         return x_s, remembered(evaluations, 1)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from langevin.diffusion.level import Level, combine, like
+from langevin.diffusion.level import Level, broadcast_to, combine
 
 
 class Evaluation(NamedTuple):
@@ -99,7 +99,7 @@ def multistep(x_t: Tensor, evaluations: Sequence[Evaluation], at_s: Level, b: Te
             exact = exact / powers.cumprod(0)
         weights = torch.linalg.solve(nodes ** powers[:, None], exact)
     for weight, other in zip(weights, others, strict=True):
-        x_s = x_s + like(at_s.alpha * weight, x_t) * (other.x - now.x)
+        x_s = x_s + broadcast_to(at_s.alpha * weight, x_t) * (other.x - now.x)
     return x_s
 
 

@@ -51,7 +51,7 @@ def beginning_with(first: Tensor, rest: NoiseSource) -> NoiseSource:
     return lambda: left.pop() if left else rest()
 
 
-class Generator:
+class SamplePipeline:
     """Makes images with a denoiser: a sampler, its guidance, and the labels asked for.
 
     Args:
@@ -125,7 +125,7 @@ class Generator:
                 made = {name: torch.from_numpy(array) for name, array in kept.items()}
             yield Generated(torch.tensor(batch), made["images"], labels, made.get("noise"))
 
-    def asked(self, number: int) -> NDArray[np.int64] | None:
+    def requested_labels(self, number: int) -> NDArray[np.int64] | None:
         """The class that each of the first images is asked to show, (number,); None of an unconditional model."""
         return None if self.labels is None else np.resize(np.array(self.labels, np.int64), number)
 
@@ -149,12 +149,12 @@ class Generator:
             **self.settings,
             **self._chosen_grid(denoiser.schedule),
             "labels": None if self.labels is None else list(self.labels),
-            "evaluations": self.evaluations(denoiser),
+            "evaluations": self.nfe(denoiser),
             "seed": seed,
             "precision": precision,
         }
 
-    def evaluations(self, denoiser: Denoiser) -> int:
+    def nfe(self, denoiser: Denoiser) -> int:
         """How often the model, with its guidance, is evaluated for an image."""
         count = 0
 

@@ -7,7 +7,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from langevin.diffusion.level import like
+from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.noise import NoiseSource
 from langevin.samplers.grid import TimeGrid
 from langevin.samplers.sampler import Predictor, Sampler
@@ -51,7 +51,7 @@ class LMS(Sampler[History]):
         lines = StraightLines(denoise.schedule)
         history = [*(state or []), (lines.tau(t), lines.slope(denoise(x_t, t)))][-self.order :]
         weights = mean_weights([float(tau) for tau, _ in history], float(lines.tau(t)), float(lines.tau(s)))
-        parts = [like(weight, x_t) * slope for weight, (_, slope) in zip(weights, history, strict=True)]
+        parts = [broadcast_to(weight, x_t) * slope for weight, (_, slope) in zip(weights, history, strict=True)]
         return lines.move(x_t, torch.stack(parts).sum(0), t, s), history
 
 

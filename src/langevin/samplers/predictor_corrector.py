@@ -6,7 +6,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from langevin.diffusion.level import like
+from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import transition
 from langevin.diffusion.schedules.schedule import Schedule
@@ -68,8 +68,8 @@ class PredictorCorrector(Sampler[None]):
         # A prediction without any noise, such as that of a network which starts from zero, gives no scale.
         size = torch.where(size.isfinite(), size, 0.0)
         # With score = -eps / sigma, the step's size is this times sigma^2, and sigma stands before both terms.
-        size = like(transition(denoise.schedule, s, t).alpha.square(), x_t) * size
-        return x_t + like(denoise.schedule(t).sigma, x_t) * (torch.sqrt(2 * size) * z - size * eps)
+        size = broadcast_to(transition(denoise.schedule, s, t).alpha.square(), x_t) * size
+        return x_t + broadcast_to(denoise.schedule(t).sigma, x_t) * (torch.sqrt(2 * size) * z - size * eps)
 
 
 def norm(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoise, Prediction, eps_from_x
-from langevin.diffusion.level import Level, like
+from langevin.diffusion.level import Level, broadcast_to
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.diffusion.variance import Variance
@@ -70,11 +70,11 @@ class Sampler(ABC, Generic[State]):
         steps: how many steps it takes; None for all of a discrete schedule.
 
     Attributes:
-        heeds_mean_gradient: whether its steps are moved by a `Prediction.mean_gradient`.
+        supports_mean_guidance: whether its steps are moved by a `Prediction.mean_gradient`.
         higher_order: whether it is of more than first order, and needs steps of like length in logSNR.
     """
 
-    heeds_mean_gradient: ClassVar[bool] = False
+    supports_mean_guidance: ClassVar[bool] = False
     higher_order: ClassVar[bool] = False
 
     def __init__(self, grid: TimeGrid, thresholding: Thresholding | None, steps: int | None) -> None:
@@ -121,7 +121,7 @@ class Sampler(ABC, Generic[State]):
         predictor = Predictor(denoise, times, cond, self.thresholding, on_prediction)
         x = self.walk(predictor, noise() * prior_std(denoise.schedule, times[0]), noise)
         # A schedule may scale the images themselves: then alpha is not 1 at the data.
-        return x / like(denoise.schedule(times[-1]).alpha, x)
+        return x / broadcast_to(denoise.schedule(times[-1]).alpha, x)
 
     def walk(self, denoise: Predictor, x: Tensor, noise: NoiseSource) -> Tensor:
         """Take the images `x` (B, C, H, W), which are at the first of the predictor's times, to its last."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Prediction
-from langevin.diffusion.level import like
+from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.images import to_uint8
 
@@ -33,7 +33,7 @@ class Trajectory:
         """Take note of an evaluation."""
         alpha, sigma = self.schedule(t)
         self.times.append(float(t))
-        self.x_t.append(to_uint8(x_t[: self.count] / like(torch.hypot(alpha, sigma), x_t)).cpu())
+        self.x_t.append(to_uint8(x_t[: self.count] / broadcast_to(torch.hypot(alpha, sigma), x_t)).cpu())
         self.x.append(to_uint8(prediction.x[: self.count]).cpu())
 
     def rows(self, images: Tensor, num_times: int) -> Tensor:

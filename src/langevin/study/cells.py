@@ -12,11 +12,11 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from langevin.build.check import check_model, mistakes_in
-from langevin.build.components import SAMPLING, loaders
-from langevin.build.make import attempt
-from langevin.build.saved import override
-from langevin.cli import forced
+from langevin.assembly.check import check_model, mistakes_in
+from langevin.assembly.components import SAMPLING, loaders
+from langevin.assembly.make import try_instantiate
+from langevin.assembly.saved import override
+from langevin.cli import force_add_override
 from langevin.config.identity import PATHS, deciding, flatten
 from langevin.config.overrides import quoted as in_quotes
 from langevin.config.types import plain
@@ -127,7 +127,7 @@ def composed(
                 continue
             given = [*base, *(text for factor, arm in arms.items() for text in factors[factor][arm])]
             try:
-                overrides = tuple(forced(text, own) for text in given)
+                overrides = tuple(force_add_override(text, own) for text in given)
                 cfg = compose(command, list(overrides))
                 yield Cell(name, arms, overrides, cfg, decide(plain(cfg)))
             except MissingConfigException as error:
@@ -167,12 +167,12 @@ def alike(cells: Sequence[Cell]) -> Iterator[Mistake]:
 
 def mistakes_of(grid: Grid) -> list[Mistake]:
     """All mistakes in the configs of all cells that show without data, each with the cells that have it."""
-    from langevin.build.run import rehearse  # takes seconds, for it knows Lightning
+    from langevin.assembly.run import dry_build  # takes seconds, for it knows Lightning
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     cells: dict[Mistake, list[str]] = {}
     for cell in grid.trained:
-        found = mistakes_in(cell.cfg) or [*rehearse(cell.cfg), *unmeasured(grid.study, cell.cfg)]
+        found = mistakes_in(cell.cfg) or [*dry_build(cell.cfg), *unmeasured(grid.study, cell.cfg)]
         for mistake in found:
             cells.setdefault(mistake, []).append(cell.name)
         for evaluation in grid.evaluated if grid.study.evaluates and not found else ():
@@ -205,7 +205,7 @@ def mistakes_in_evaluation(run: DictConfig, evaluation: DictConfig) -> list[Mist
     except ConfigError as error:
         return error.mistakes
     paths = ("features", *(f"metrics.{name}" for name in chosen.metrics))
-    return [mistake for path in paths for mistake in attempt(chosen, path, **loaders(chosen))[1]]
+    return [mistake for path in paths for mistake in try_instantiate(chosen, path, **loaders(chosen))[1]]
 
 
 def unmeasured(study: Study, cfg: DictConfig) -> Iterator[Mistake]:

@@ -18,7 +18,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from langevin import evaluate, train
-from langevin.cli import SWEEP, alone, forced, keep_memory, said
+from langevin.cli import SWEEP, command_line, force_add_override, isolated_job, keep_memory
 from langevin.config.validate import CONF, groups_of
 from langevin.errors import UserError
 from langevin.interrupt import STATUS, Interrupted, listen, received, requeue
@@ -111,7 +111,7 @@ def launch(command: str, jobs: Mapping[Path, Sequence[str]], hydra: Sequence[str
     with initialize_config_dir(str(CONF), version_base="1.3", job_name=command):
         own = GlobalHydra.instance().hydra
         assert own is not None
-        settings = [forced(text, groups_of(command)) for text in hydra]
+        settings = [force_add_override(text, groups_of(command)) for text in hydra]
         overrides = [list(each) for each in jobs.values()]
         try:
             config = own.compose_config(command, [*overrides[0], *settings], RunMode.MULTIRUN)
@@ -144,7 +144,7 @@ def work(command: str, cfg: DictConfig) -> str | None:
     try:
         if received() is not None:
             raise Interrupted(f"by {received()}")
-        with alone(HydraConfig.get().overrides.task, f"langevin.{command}"):
+        with isolated_job(HydraConfig.get().overrides.task, f"langevin.{command}"):
             (train.run if command == "train" else begin_evaluation)(cfg)
     except Interrupted as stop:
         again = "the job is back in the queue" if requeue() else "say the same command again to go on"
@@ -160,5 +160,5 @@ def work(command: str, cfg: DictConfig) -> str | None:
 
 def begin_evaluation(cfg: DictConfig) -> None:
     """Evaluate a run, and note by what."""
-    with session(Path(cfg.out), command=said("evaluate"), code=train.code_version()):
+    with session(Path(cfg.out), command=command_line("evaluate"), code=train.code_version()):
         evaluate.run(cfg)

@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from langevin.build.components import SAMPLING
-from langevin.checkpoint import ends_of
+from langevin.assembly.components import SAMPLING
+from langevin.checkpoint import last_checkpoints
 from langevin.config.identity import PATHS
 from langevin.config.stored import read_held
 from langevin.config.types import plain
@@ -87,7 +87,7 @@ def state(grid: Grid, cell: Cell, seed: int) -> str:
     if not (run_dir / CONFIG).is_file():
         return "missing"
     refuse_another(run_dir, cell, seed)
-    saved = next((step for step in map(read_step, ends_of(run_dir / "checkpoints")) if step is not None), 0)
+    saved = next((step for step in map(read_step, last_checkpoints(run_dir / "checkpoints")) if step is not None), 0)
     if saved > steps:
         raise UserError(
             f"{run_dir} stands at step {saved}, beyond the study's trainer.max_steps={steps}; set that to {saved}, or "
@@ -134,7 +134,7 @@ def refuse_other_data(run_dir: Path, cell: Cell) -> None:
     """
     if (content := read_content(run_dir)) is None:
         return
-    from langevin.build.run import make_data  # takes seconds, for it knows Lightning
+    from langevin.assembly.run import make_data  # takes seconds, for it knows Lightning
 
     data = make_data(cell.cfg)
     data.prepare_data()

@@ -13,13 +13,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Condition, Denoiser
-from langevin.diffusion.level import like
+from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.objective import Objective
 from langevin.diffusion.time_sampler import TimeSampler, Uniform
 from langevin.training.ema import EMA
 from langevin.training.lr_schedule import LRSchedule
 from langevin.training.means import ImageMeans
-from langevin.training.shares import like_weights, whole_of
+from langevin.training.shares import full_tensor, like_weights
 
 
 def step_seed(seed: int, rank: int | None, batch_index: int | None) -> int:
@@ -87,7 +87,7 @@ class DiffusionModule(LightningModule):
         self.seed = seed
 
     @property
-    def averaged(self) -> Any:
+    def ema_model(self) -> Any:
         """The model with the averaged weights: what is sampled from and evaluated."""
         return self.model.with_network(self.ema.network).eval()
 
@@ -121,17 +121,17 @@ class DiffusionModule(LightningModule):
 
     def draw_times(self, time_sampler: TimeSampler) -> tuple[Tensor, Tensor]:
         """The times and their importance, for the images of all processes' batches."""
-        return time_sampler.sample(self.images, self.model.schedule, torch.default_generator)
+        return time_sampler.sample(self.global_microbatch_size, self.model.schedule, torch.default_generator)
 
     def draw_noise(self, x: Tensor) -> Tensor:
         """The noise of this process's images."""
         batch, channels, *size = x.shape
         # In memory an image's channels lie together, here as there.
-        noise = torch.randn(self.images, *size, channels, device=x.device)
+        noise = torch.randn(self.global_microbatch_size, *size, channels, device=x.device)
         return self.share(noise, batch).movedim(-1, 1)
 
     @property
-    def images(self) -> int:
+    def global_microbatch_size(self) -> int:
         """How many images a micro-batch has, over all processes."""
         return self.batch_size // self.trainer.accumulate_grad_batches
 
@@ -144,14 +144,16 @@ class DiffusionModule(LightningModule):
         eps = self.draw_noise(x)
         cond = self.condition(labels)
         if cond is not None and isinstance(self.model, Denoiser):
-            cond = self.model.withhold(cond, lambda: self.share(torch.rand(self.images, device=x.device), len(x)))
+            cond = self.model.drop(
+                cond, lambda: self.share(torch.rand(self.global_microbatch_size, device=x.device), len(x))
+            )
         torch.manual_seed(step_seed(self.seed, self.global_rank, batch_idx))
         self.drawn = {"times": t, "noise": eps, **(cond or {})}
         terms = self.objective(self.model, x, cond, t, eps)
-        if self.time_sampler.adapts:
+        if self.time_sampler.loss_aware:
             losses = torch.as_tensor(self.all_gather(terms["loss"].detach())).reshape(-1, len(x))
             self.time_sampler.update(all_times, losses.T.flatten().cpu())
-        terms["loss"] = like(importance, x).flatten() * terms["loss"]
+        terms["loss"] = broadcast_to(importance, x).flatten() * terms["loss"]
         terms = {name: term.mean() for name, term in terms.items()}
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self._terms = []
@@ -172,10 +174,10 @@ class DiffusionModule(LightningModule):
         if len(x) == 0:  # the last batch, since it has fewer images than there are processes
             return
         # Times that follow the losses would be others every time; the mean they estimate is that over uniform ones.
-        all_times, importance = self.draw_times(Uniform() if self.time_sampler.adapts else self.time_sampler)
+        all_times, importance = self.draw_times(Uniform() if self.time_sampler.loss_aware else self.time_sampler)
         t = self.share(all_times, len(x))
-        terms = self.objective(self.averaged, x, self.condition(labels), t, self.draw_noise(x))
-        terms["loss"] = like(self.share(importance, len(x)), x).flatten() * terms["loss"]
+        terms = self.objective(self.ema_model, x, self.condition(labels), t, self.draw_noise(x))
+        terms["loss"] = broadcast_to(self.share(importance, len(x)), x).flatten() * terms["loss"]
         self._means.add(terms)
 
     def on_validation_epoch_end(self) -> None:
@@ -197,7 +199,7 @@ class DiffusionModule(LightningModule):
     ) -> None:
         """Clip the gradient by its norm, where asked for, log the step, and show the norm to who judges it."""
         weights = self.model.network.parameters()
-        norm = whole_of(nn.utils.clip_grad_norm_(weights, gradient_clip_val or float("inf")))
+        norm = full_tensor(nn.utils.clip_grad_norm_(weights, gradient_clip_val or float("inf")))
         # Lightning counts the step under way from 0; "step" tells loggers how many are done, as all else here counts.
         step = self.global_step + 1
         means = torch.stack([torch.stack(list(terms.values())).float() for terms in self._terms]).mean(0)

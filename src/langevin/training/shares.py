@@ -19,7 +19,7 @@ def share_out(network: nn.Module, average: nn.Module, mesh: DeviceMesh) -> None:
     """Have each process of `mesh` keep its shares alone of a network's weights and of their average.
 
     The network gathers the weights of a block when it comes to it, forward and backward. The average does not do so: it
-    is for `whole`.
+    is for `summon_full_params`.
     """
     for weight in network.parameters():
         weight.data = weight.data.contiguous()  # fully_shard takes no other memory format
@@ -31,7 +31,7 @@ def share_out(network: nn.Module, average: nn.Module, mesh: DeviceMesh) -> None:
 
 
 @contextmanager
-def whole(network: nn.Module) -> Iterator[None]:
+def summon_full_params(network: nn.Module) -> Iterator[None]:
     """Have all of a network's weights on each process for as long as this lasts; every process must enter it.
 
     A network that is not in shares is left as it is.
@@ -42,7 +42,7 @@ def whole(network: nn.Module) -> Iterator[None]:
         return
     for buffer in network.buffers():
         broadcast(buffer, 0)  # of batch normalization, which each process has seen its own batches with
-    gathered = {name: whole_of(weight.detach()) for name, weight in shares.items()}
+    gathered = {name: full_tensor(weight.detach()) for name, weight in shares.items()}
     network.load_state_dict(gathered, assign=True, strict=False)
     try:
         yield
@@ -50,7 +50,7 @@ def whole(network: nn.Module) -> Iterator[None]:
         network.load_state_dict(shares, assign=True, strict=False)
 
 
-def whole_of(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor, which every process must ask for where it is in shares."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 

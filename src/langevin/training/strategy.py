@@ -9,7 +9,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from langevin.training.module import DiffusionModule
-from langevin.training.shares import like_own, share_out, whole, whole_of
+from langevin.training.shares import full_tensor, like_own, share_out, summon_full_params
 
 
 class Shares(DDPStrategy):
@@ -35,7 +35,7 @@ class Shares(DDPStrategy):
 
     def on_validation_start(self) -> None:
         """Gather the average."""
-        self._validation = whole(self._module.ema.network)
+        self._validation = summon_full_params(self._module.ema.network)
         self._validation.__enter__()
 
     def on_validation_end(self) -> None:
@@ -66,6 +66,6 @@ class Shares(DDPStrategy):
         found = dict(state)
         for name, value in state.items():
             if isinstance(value, DTensor):
-                gathered = whole_of(value)
+                gathered = full_tensor(value)
                 found[name] = gathered.cpu() if self.is_global_zero else value
         return found

@@ -12,7 +12,7 @@ from langevin.networks.blocks.residual import ResidualBlock
 
 
 @dataclass(frozen=True)
-class Parts:
+class BlockFactory:
     """Makes the blocks of one network. Its fields are described where a user chooses them, in `UNet`.
 
     Attributes:
@@ -68,7 +68,7 @@ class Parts:
             return self.residual(width, width, FilterUp(self.resample_filter))
         return Upsample(width)
 
-    def way_down(
+    def make_encoder(
         self, channels: int, widths: Sequence[int], attends: Sequence[bool], blocks_per_level: int
     ) -> tuple[nn.ModuleList, list[int]]:
         """The steps through all levels, a downsampling before each level but the first.

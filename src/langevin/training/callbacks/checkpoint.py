@@ -11,11 +11,11 @@ import torch
 from annotated_types import Ge, Gt
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from langevin.checkpoint import LAST, RECORD, ends_of
+from langevin.checkpoint import LAST, RECORD, last_checkpoints
 from langevin.errors import OptionError, UserError
 from langevin.files import write_atomically
 from langevin.training.callbacks.periodic import callbacks_of
-from langevin.training.shares import whole_of
+from langevin.training.shares import full_tensor
 
 CONFIG = "config.yaml"
 """What train.py writes into a run's folder before it trains, and what makes it the folder of a run."""
@@ -162,7 +162,7 @@ class Checkpoint(Callback):
                 run's folder is gone.
         """
         began = time.monotonic()
-        norms = torch.stack([whole_of(weight.detach().norm()) for weight in trainer.lightning_module.parameters()])
+        norms = torch.stack([full_tensor(weight.detach().norm()) for weight in trainer.lightning_module.parameters()])
         if not norms.isfinite().all():
             raise UserError(
                 f"at step {trainer.global_step} the weights are not finite any more; nothing of it was saved. Lower "
@@ -194,7 +194,7 @@ class Checkpoint(Callback):
         Wherever this is cut short, what was whole is there, last.ckpt among it; where the file system has no hard
         links, there is for a moment no last.ckpt, but last-1.ckpt is.
         """
-        ends = ends_of(self.directory)
+        ends = last_checkpoints(self.directory)
         kept = [(old, self.directory / f"last-{number}.ckpt") for number, old in enumerate(ends, start=1)]
         kept = kept[: self.keep_last - 1]
         moves = [(second_name(old, target), target) for old, target in reversed(kept) if old != target]

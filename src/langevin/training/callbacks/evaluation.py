@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from langevin.digest import digest_of
 from langevin.files import write_json
-from langevin.interrupt import heeded
+from langevin.interrupt import stop_on_signal
 from langevin.metrics.evaluation import Evaluation
 from langevin.protocol import digest
-from langevin.samplers.generate import Generator, share
+from langevin.samplers.generate import SamplePipeline, share
 from langevin.samplers.store import SampleStore
 from langevin.training.callbacks.checkpoint import Checkpoint
 from langevin.training.callbacks.periodic import Periodic, callbacks_of, publish_image
@@ -43,7 +43,7 @@ class Evaluate(Periodic):
     def __init__(
         self,
         evaluation: Evaluation,
-        generator: Generator,
+        generator: SamplePipeline,
         run_dir: Path,
         every_n_steps: Annotated[int, Ge(1)] = 10_000,
         num_samples: Annotated[int, Ge(1)] = 5000,
@@ -65,12 +65,12 @@ class Evaluate(Periodic):
         if not self._has_reference:
             self.evaluation.gather()
             self._has_reference = True
-        record = self.generator.record(module.averaged, self.seed, str(trainer.precision))
+        record = self.generator.record(module.ema_model, self.seed, str(trainer.precision))
         store = self._store(trainer, module, record)
         mine = share(self.num_samples, self.batch_size, trainer.global_rank, trainer.world_size)
-        batches = self.generator(module.averaged, mine, self.seed, self.batch_size, module.device, store=store)
+        batches = self.generator(module.ema_model, mine, self.seed, self.batch_size, module.device, store=store)
         rounds = -(-self.num_samples // (self.batch_size * trainer.world_size))
-        stops = heeded(batches, rounds, f"while step {trainer.global_step} was evaluated")
+        stops = stop_on_signal(batches, rounds, f"while step {trainer.global_step} was evaluated")
         measured = self.evaluation.measure(stops, len(mine), trainer.is_global_zero)
         if trainer.is_global_zero:  # every rank has computed, and so needs no image any more
             store.remove()
@@ -87,7 +87,7 @@ class Evaluate(Periodic):
 
     def _store(self, trainer: Trainer, module: DiffusionModule, record: dict[str, Any]) -> SampleStore:
         """Where the samples of these very weights are kept meanwhile; those of others are removed."""
-        meaning = {"weights": digest_of(module.averaged.network), "samples": record, "batch_size": self.batch_size}
+        meaning = {"weights": digest_of(module.ema_model.network), "samples": record, "batch_size": self.batch_size}
         store = SampleStore(self.directory, "training", meaning)
         if trainer.is_global_zero:
             store.remove_others()

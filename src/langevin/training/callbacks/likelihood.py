@@ -64,7 +64,7 @@ class MeasureLikelihoods(Callback):
         positions = range(self._seen, self._seen + len(x))
         indices = [trainer.global_rank + trainer.world_size * position for position in positions]
         self._seen += len(x)
-        denoiser, cond = pl_module.averaged, pl_module.condition(labels)
+        denoiser, cond = pl_module.ema_model, pl_module.condition(labels)
         for likelihood in self.likelihoods.values():
             likelihood.update(denoiser, x, cond, ImageNoise(self.seed, indices, x.shape[1:], x.device))
 

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from langevin.images import write_png
 from langevin.training.callbacks.progress import Progress
 from langevin.training.module import DiffusionModule
-from langevin.training.shares import whole
+from langevin.training.shares import summon_full_params
 
 
 class Periodic(Callback):
@@ -60,7 +60,7 @@ class Periodic(Callback):
             for callback in callbacks_of(trainer):
                 if isinstance(callback, Progress):
                     stack.enter_context(callback.interlude())
-            stack.enter_context(whole(pl_module.ema.network))
+            stack.enter_context(summon_full_params(pl_module.ema.network))
             stack.enter_context(trainer.precision_plugin.forward_context())
             self.act(trainer, pl_module)
 

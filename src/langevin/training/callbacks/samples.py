@@ -7,7 +7,7 @@ from annotated_types import Ge
 from lightning.pytorch import Trainer
 
 from langevin.images import enlargement, image_grid
-from langevin.samplers.generate import Generator
+from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.trajectory import Trajectory
 from langevin.training.callbacks.periodic import Periodic, publish_image
 from langevin.training.module import DiffusionModule
@@ -27,7 +27,7 @@ class SampleGrid(Periodic):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: SamplePipeline,
         run_dir: Path,
         every_n_steps: Annotated[int, Ge(1)] = 5000,
         num_samples: Annotated[int, Ge(1)] = 64,
@@ -45,7 +45,7 @@ class SampleGrid(Periodic):
         """Sample on the first rank; the others go on to wait for it at the next step."""
         if not trainer.is_global_zero:
             return
-        (batch,) = self.generator(module.averaged, range(self.num_samples), self.seed, self.num_samples, module.device)
+        (batch,) = self.generator(module.ema_model, range(self.num_samples), self.seed, self.num_samples, module.device)
         scale = enlargement(self.generator.shape[-1])
         publish_image(trainer, self.directory, "samples", image_grid(batch.images, self.columns), scale)
 
@@ -64,7 +64,7 @@ class SampleTrajectory(Periodic):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: SamplePipeline,
         run_dir: Path,
         every_n_steps: Annotated[int, Ge(1)] = 5000,
         num_samples: Annotated[int, Ge(1)] = 4,
@@ -84,7 +84,7 @@ class SampleTrajectory(Periodic):
             return
         seen = Trajectory(module.model.schedule, self.num_samples)
         (batch,) = self.generator(
-            module.averaged, range(self.num_samples), self.seed, self.num_samples, module.device, seen
+            module.ema_model, range(self.num_samples), self.seed, self.num_samples, module.device, seen
         )
         scale = enlargement(self.generator.shape[-1])
         image = image_grid(seen.rows(batch.images, self.num_times), seen.columns(self.num_times))

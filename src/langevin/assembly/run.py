@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import nn
 
-from langevin.build.components import (
+from langevin.assembly.components import (
     is_classifier,
     is_conditional,
     loaders,
@@ -22,8 +22,8 @@ from langevin.build.components import (
     make_objective,
     make_schedule,
 )
-from langevin.build.make import attempt, make
-from langevin.build.saved import record_of
+from langevin.assembly.make import make, try_instantiate
+from langevin.assembly.saved import record_of
 from langevin.config.types import plain
 from langevin.config.validate import Mistake
 from langevin.data.cache import resolve_cache_dir
@@ -91,7 +91,7 @@ def make_likelihoods(cfg: DictConfig, image_size: int) -> dict[str, Likelihood]:
     return likelihoods
 
 
-def rehearse(cfg: DictConfig) -> list[Mistake]:
+def dry_build(cfg: DictConfig) -> list[Mistake]:
     """Build all that needs Lightning, with stand-ins for data and model, and find the mistakes that only that shows."""
     makers: dict[str, Any] = dict.fromkeys(("generator", "evaluation"))
     anything = {**makers, "record": {}, "run_dir": Path(), "run_name": "", "batch_size": cfg.batch_size}
@@ -109,7 +109,7 @@ def rehearse(cfg: DictConfig) -> list[Mistake]:
     mistakes = []
     for path, offered in stand_ins.items():
         with warnings.catch_warnings(action="ignore"):
-            mistakes += attempt(cfg, path, **offered)[1]
+            mistakes += try_instantiate(cfg, path, **offered)[1]
     return mistakes
 
 
@@ -129,7 +129,7 @@ def make_trainer(cfg: DictConfig, run_dir: Path, facts: DataFacts, data: ImageDa
         images = data.train_set
         reference = Reference(images.images, images.labels if data.num_classes is not None else None)
         number = cfg.evaluation.num_samples
-        evaluation.prepare(number, reference, None if generator is None else generator.asked(number))
+        evaluation.prepare(number, reference, None if generator is None else generator.requested_labels(number))
         callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator, run_dir=run_dir))
     if likelihoods := make_likelihoods(cfg, facts.image_size):
         callbacks.append(MeasureLikelihoods(likelihoods))

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from langevin.build.components import is_classifier, make_network
+from langevin.assembly.components import is_classifier, make_network
 from langevin.config.stored import targets
 from langevin.config.types import TARGET
 from langevin.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from langevin.build.make import make, mistakes_of
+from langevin.assembly.make import make, mistakes_of
 from langevin.config.types import plain
 from langevin.config.validate import ConfigError
 from langevin.diffusion.classifier import NoisyClassifier
@@ -17,7 +17,7 @@ from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
 from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance, Guided
-from langevin.samplers.generate import Generator
+from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.sampler import Sampler
 
 MODEL = ("model", "classifier", "condition", "schedule", "rescalings", "parameterization", "variance")
@@ -99,7 +99,7 @@ def make_sampler(cfg: DictConfig) -> Sampler:
     return make(cfg, "sampler", grid=make(cfg, "grid"), thresholding=thresholding)
 
 
-def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None = None) -> Generator:
+def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None = None) -> SamplePipeline:
     """What makes images with the config's sampler and guidance.
 
     Raises:
@@ -118,7 +118,7 @@ def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None =
         return denoiser if guidance is None else Guided(denoiser, guidance.to(device))
 
     settings = {group: None if cfg.get(group) is None else plain(cfg[group]) for group in ("ema", *SAMPLING)}
-    return Generator(make_sampler(cfg), guide, facts.shape, num_classes, labels, settings)
+    return SamplePipeline(make_sampler(cfg), guide, facts.shape, num_classes, labels, settings)
 
 
 def loaders(cfg: DictConfig) -> dict[str, Callable[..., Any]]:
@@ -128,7 +128,7 @@ def loaders(cfg: DictConfig) -> dict[str, Callable[..., Any]]:
         cfg: says by `trust` what code the configs of these runs may name beside our own.
     """
     # Not at the top: to load a model is to check its config, which is done here.
-    from langevin.build.saved import classifier_for_features, classifier_for_guidance, denoiser_for_guidance
+    from langevin.assembly.saved import classifier_for_features, classifier_for_guidance, denoiser_for_guidance
 
     found = {
         "load_classifier": classifier_for_guidance,

@@ -9,8 +9,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from langevin.build.components import MODEL, is_classifier, is_conditional, loaders
-from langevin.build.make import attempt, make, mistakes_of, target_of
+from langevin.assembly.components import MODEL, is_classifier, is_conditional, loaders
+from langevin.assembly.make import make, mistakes_of, target_of, try_instantiate
 from langevin.config.options import RUN_OPTIONS, TRUST
 from langevin.config.signature import signature
 from langevin.config.types import TARGET
@@ -48,7 +48,7 @@ def unused_groups(classifies: bool) -> tuple[str, ...]:
 
 
 def mistakes_in(cfg: DictConfig) -> list[Mistake]:
-    """The mistakes in a training config that show without Lightning; `langevin.build.run.rehearse` finds the others."""
+    """The mistakes in a training config that show without Lightning; `dry_build` finds the others."""
     if is_classifier(cfg) and cfg.get("model") is not None:
         return [Mistake("classifier", "is trained alone, without a model of images; add task=classifier")]
     unused = unused_groups(is_classifier(cfg))
@@ -107,11 +107,11 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
         missing = group.partition(".")[0] in broken or OmegaConf.select(cfg, group) is None
         if missing or any(part is None for part in offered.values()):
             return None
-        component, found = attempt(cfg, group, **offered)
+        component, found = try_instantiate(cfg, group, **offered)
         mistakes.extend(found)
         return component
 
-    def suits(group: str, part: Any, *others: Any) -> None:
+    def check_compatible(group: str, part: Any, *others: Any) -> None:
         """See that a part, if all these could be built, says that it suits the others."""
         if any(each is None for each in (part, *others)):
             return
@@ -148,23 +148,23 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
             sampler.times(schedule)
         except UserError as error:
             mistakes += mistakes_of(cfg, "grid", error)
-    suits("time_sampler", time_sampler, schedule)
-    suits("objective", objective, schedule, variance)
-    suits("parameterization", parameterization, schedule)
+    check_compatible("time_sampler", time_sampler, schedule)
+    check_compatible("objective", objective, schedule, variance)
+    check_compatible("parameterization", parameterization, schedule)
     for name in cfg.get("likelihoods") or {}:
-        suits(f"likelihoods.{name}", build(f"likelihoods.{name}"), schedule)
-    mistakes += misfits(cfg, broken, size, condition)
+        check_compatible(f"likelihoods.{name}", build(f"likelihoods.{name}"), schedule)
+    mistakes += check_network(cfg, broken, size, condition)
     guidance: Guidance | None = build("guidance", **loaders(cfg))
     if guidance is not None:
         # A rescaled schedule depends on the size of the images.
         known = schedule if size is not None or not cfg.get("rescalings") else None
-        mistakes += misguided(cfg, guidance, known, facts, condition, sampler)
+        mistakes += check_guidance(cfg, guidance, known, facts, condition, sampler)
     if not {"trainer", "batch_size"}.intersection(broken) and "trainer" in cfg:
         mistakes += shares(cfg)
     return mistakes
 
 
-def misguided(
+def check_guidance(
     cfg: DictConfig,
     guidance: Guidance,
     schedule: Schedule | None,
@@ -178,15 +178,15 @@ def misguided(
         guidance.check(schedule, facts, is_conditional(cfg))
     except UserError as error:
         mistakes += mistakes_of(cfg, "guidance", error)
-    if guidance.withholds and condition is not None and not condition.withholds:
+    if guidance.has_dropout and condition is not None and not condition.has_dropout:
         text = "asks the model without labels too, which it has not learnt; train with condition.dropout above 0"
         mistakes.append(Mistake("guidance", text))
-    if guidance.moves_mean and sampler is not None and not sampler.heeds_mean_gradient:
+    if guidance.moves_mean and sampler is not None and not sampler.supports_mean_guidance:
         mistakes.append(Mistake("guidance.form", "is mean; allowed: score with this sampler, or sampler=ancestral"))
     return mistakes
 
 
-def misfits(cfg: DictConfig, broken: Collection[str], image_size: int | None, condition: Any) -> list[Mistake]:
+def check_network(cfg: DictConfig, broken: Collection[str], image_size: int | None, condition: Any) -> list[Mistake]:
     """What the networks say against their own parameters, their condition and the size of the images.
 
     They are built without memory for their weights. The numbers of channels and classes do not matter to them.
@@ -200,7 +200,7 @@ def misfits(cfg: DictConfig, broken: Collection[str], image_size: int | None, co
             found
             for group in ("model", "classifier")
             if group not in broken and cfg.get(group) is not None
-            for found in attempt(cfg, group, **offered, condition=embed)[1]
+            for found in try_instantiate(cfg, group, **offered, condition=embed)[1]
         ]
 
 

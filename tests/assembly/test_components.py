@@ -3,10 +3,10 @@ import torch
 from helpers.commands import composed
 from omegaconf import OmegaConf
 
-from langevin.build.check import check_model
-from langevin.build.components import make_denoiser, make_generator
-from langevin.build.make import attempt, make
-from langevin.build.saved import override
+from langevin.assembly.check import check_model
+from langevin.assembly.components import make_denoiser, make_generator
+from langevin.assembly.make import make, try_instantiate
+from langevin.assembly.saved import override
 from langevin.config.validate import ConfigError
 from langevin.errors import UserError
 from langevin.facts import DataFacts
@@ -46,11 +46,11 @@ def test_make_names_the_path_of_the_value():
 def test_attempt_leaves_the_config_alone():
     cfg, _ = composed("train", "schedule=sigmoid_log_snr", "schedule.end=-4", "schedule.log_snr_max=-20")
     before = OmegaConf.to_yaml(cfg)
-    schedule, mistakes = attempt(cfg, "schedule")
+    schedule, mistakes = try_instantiate(cfg, "schedule")
     assert schedule is None
     assert [path for path, _ in mistakes] == ["schedule.end", "schedule.log_snr_max"]
     assert OmegaConf.to_yaml(cfg) == before
-    sampler, mistakes = attempt(composed("train", "sampler.steps=7")[0], "sampler", grid=None)
+    sampler, mistakes = try_instantiate(composed("train", "sampler.steps=7")[0], "sampler", grid=None)
     assert (sampler.steps, mistakes) == (7, [])
 
 
@@ -63,7 +63,7 @@ def test_attempt_ends_where_no_value_will_do(default, tmp_path, monkeypatch):
     )
     write(tmp_path, monkeypatch, name, source)
     cfg = OmegaConf.create({"part": {"_target_": f"{name}.Part", "a": -1}})
-    assert attempt(cfg, "part") == (None, [("part.a", "is -1; allowed: nothing")])
+    assert try_instantiate(cfg, "part") == (None, [("part.a", "is -1; allowed: nothing")])
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_what_a_constructor_raises_gets_the_path_of_the_value(raised, mistakes, 
     source += f"class Part:\n    def __init__(self, a, b):\n        raise {raised}\n"
     write(tmp_path, monkeypatch, name, source)
     cfg = OmegaConf.create({"seed": 3, "other": {"size": 3}, "part": {"_target_": f"{name}.Part", "a": 3, "b": 4}})
-    assert attempt(cfg, "part") == (None, mistakes)
+    assert try_instantiate(cfg, "part") == (None, mistakes)
 
 
 def test_a_condition_needs_labels():

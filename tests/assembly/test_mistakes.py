@@ -5,8 +5,8 @@ import textwrap
 import pytest
 from helpers.commands import call, composed
 
-from langevin.build.check import mistakes_in
-from langevin.build.run import rehearse
+from langevin.assembly.check import mistakes_in
+from langevin.assembly.run import dry_build
 
 # The overrides, and the path and words of the one mistake they make.
 UNKNOWN = [
@@ -254,7 +254,7 @@ def mistakes(*overrides):
 
 def find(cfg):
     found = mistakes_in(cfg)
-    found = found or rehearse(cfg)
+    found = found or dry_build(cfg)
     assert len({path for path, _ in found}) == len(found)
     return dict(found)
 

@@ -9,10 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 import langevin
-from langevin.build.check import check_model, structure_of_model
-from langevin.build.components import MODEL, SAMPLING, is_conditional, make_generator, make_model
-from langevin.build.make import make
-from langevin.build.sizes import MisfitError, require_sizes
+from langevin.assembly.check import check_model, structure_of_model
+from langevin.assembly.components import MODEL, SAMPLING, is_conditional, make_generator, make_model
+from langevin.assembly.make import make
+from langevin.assembly.sizes import MisfitError, require_sizes
 from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
 from langevin.config.stored import StoredError, forget_places, read_stored, refuse_untrusted
 from langevin.config.types import TARGET
@@ -21,7 +21,7 @@ from langevin.diffusion.classifier import CleanClassifier, NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import OptionError, UserError
 from langevin.facts import DataFacts
-from langevin.samplers.generate import Generator
+from langevin.samplers.generate import SamplePipeline
 
 AVERAGED = "ema.network."
 """What the names of the averaged weights begin with."""
@@ -42,7 +42,7 @@ class Model(NamedTuple):
     facts: DataFacts
     step: int
 
-    def generator(self, cfg: DictConfig, labels: int | Sequence[int] | None) -> Generator:
+    def generator(self, cfg: DictConfig, labels: int | Sequence[int] | None) -> SamplePipeline:
         """What makes its images; `cfg` is its config with other choices of sampler, grid and guidance."""
         labels = [labels] if isinstance(labels, int) else None if labels is None else list(labels)
         return make_generator(cfg, self.facts, labels)

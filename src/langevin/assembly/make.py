@@ -70,7 +70,7 @@ def target_of(cfg: DictConfig, path: str) -> Callable[..., Any]:
         raise ConfigError([Mistake(f"{path}.{TARGET}", text)]) from error
 
 
-def attempt(cfg: DictConfig, path: str, **offered: Any) -> tuple[Any, list[Mistake]]:
+def try_instantiate(cfg: DictConfig, path: str, **offered: Any) -> tuple[Any, list[Mistake]]:
     """Build the component at `path` as `make` does, to find all its mistakes.
 
     A constructor stops at the first. So the value it refuses is then replaced by its default, until it is content.
