@@ -77,7 +77,8 @@ class Fourier(nn.Module):
     def __init__(self, frequencies: int) -> None:
         super().__init__()
         self.channels = 2 * frequencies
-        self.register_buffer("frequencies", self.SCALE * torch.randn(frequencies))
+        # On the CPU: on the device "meta", where configs are checked, this imports torch's compiler.
+        self.register_buffer("frequencies", self.SCALE * torch.randn(frequencies, device="cpu"))
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Map noise levels (B,) to features (B, channels), float32."""

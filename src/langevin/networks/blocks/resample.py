@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -75,10 +74,10 @@ class Filter(nn.Module):
 
     def __init__(self, taps: Sequence[float]) -> None:
         super().__init__()
-        # By NumPy: torch's own product on the device "meta", where configs are checked, imports its compiler.
-        row = np.array(taps, np.float32)
-        kernel = torch.from_numpy(np.outer(row, row) / row.sum() ** 2)
-        self.register_buffer("kernel", kernel, persistent=False)  # it follows from the config
+        # On the CPU: on the device "meta", where configs are checked, the product imports torch's compiler.
+        row = torch.tensor(taps, dtype=torch.float32, device="cpu")
+        # It follows from the config, so that no checkpoint need hold it.
+        self.register_buffer("kernel", torch.outer(row, row) / row.sum() ** 2, persistent=False)
         self.padding = len(taps) // 2 - 1
         self.is_box = len(taps) == 2 and taps[0] == taps[1]
 
