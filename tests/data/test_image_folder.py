@@ -135,7 +135,7 @@ def test_links_that_lead_nowhere(write, pixels, tmp_path):
 
 @pytest.mark.parametrize("background", [(0, 0), (0, 0, 256), (-1, 0, 0)])
 def test_a_background_that_is_no_colour(background):
-    with pytest.raises(UserError, match=r"data\.background: is \["):
+    with pytest.raises(UserError, match=r"^background is \["):
         ImageFolder("x", image_size=8, background=background)
 
 
@@ -233,9 +233,9 @@ def test_bad_paths(write, pixels, tmp_path):
 
 
 def test_bad_sizes_and_channels():
-    with pytest.raises(UserError, match=r"data\.channels=4"):
+    with pytest.raises(UserError, match=r"^channels is 4; allowed: 1"):
         ImageFolder("x", image_size=8, channels=4)
-    with pytest.raises(UserError, match=r"data\.image_size=0"):
+    with pytest.raises(UserError, match=r"^image_size is 0; allowed: at least 1"):
         ImageFolder("x", image_size=0)
 
 

@@ -65,7 +65,7 @@ def test_outputs_are_the_networks_of_normalized_images(cached):
     assert extractor.name == f"dinov2-vit-s-14-{extractor.sha256[:8]}"
     record = extractor.record()
     assert (record["outputs"], record["official"]) == ({"features": 5}, False)
-    assert record["preprocessing"].endswith("to 224 x 224, normalized as ImageNet's images")
+    assert record["preprocessing"].endswith("to 224 x 224, normalized as ImageNet's pictures")
 
 
 def test_is_named_by_its_weights(cached, hub):

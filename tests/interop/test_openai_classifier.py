@@ -109,7 +109,7 @@ def test_noise_of_the_model_that_is_guided(name):
     state = openai_classifier_state(PUBLISHED[name][0])
     read_twice = (read_openai(openai_state(flags), flags), read_openai_classifier(state, PASTED[name]))
     schedules = [make_schedule(composed("train", *each.overrides)[0], each.image_size) for each in read_twice]
-    require_same_process("classifier", *schedules)
+    require_same_process("classifier", "RUN", *schedules)
 
 
 @pytest.mark.parametrize(

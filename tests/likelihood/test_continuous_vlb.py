@@ -97,7 +97,7 @@ def test_the_decoder_is_bayes_rule_over_the_bytes(std):
 def test_bounds_that_cross():
     with pytest.raises(UserError, match=r"log_snr_max is -20.0; allowed: above log_snr_min \(-15.0\)"):
         ContinuousVLB(log_snr_max=-20.0)
-    with pytest.raises(UserError, match=r"log_snr_max=-12.0; allowed: above the schedule's last, -8.76"):
+    with pytest.raises(UserError, match=r"log_snr_max is -12.0; allowed: above the schedule's last, -8.76"):
         ContinuousVLB(log_snr_max=-12.0).check(EDM())
-    with pytest.raises(UserError, match=r"log_snr_min=13.0; allowed: below the schedule's first, 12.43"):
+    with pytest.raises(UserError, match=r"log_snr_min is 13.0; allowed: below the schedule's first, 12.43"):
         ContinuousVLB(log_snr_min=13.0).check(EDM())
