@@ -68,8 +68,8 @@ def work_of(options: argparse.Namespace, device: str, folder: Path) -> Work:
     """The work, the same for all; images are made where the options name no data."""
     overrides = ["model=unet", f"trainer={'gpu' if device == 'cuda' else 'cpu'}", *options.overrides]
     if not any(override.startswith("data=") for override in overrides):
-        write_images(folder / "images", options.made_images)
-        own = ["data=image_folder", f"data.path={folder / 'made_images'}", "data.image_size=32"]
+        write_images(folder / "images", options.images)
+        own = ["data=image_folder", f"data.path={folder / 'images'}", "data.image_size=32"]
         overrides = [*own, f"loader.cache_dir={folder / 'cache'}", *overrides]
     overrides += [
         f"batch_size={options.batch_size}",
@@ -88,7 +88,7 @@ def work_of(options: argparse.Namespace, device: str, folder: Path) -> Work:
         network=network,
         unet_2d=unet_2d_config(network, channels, channels, size),
         shape=shape,
-        made_images=str(folder / "images.npy"),
+        images=str(folder / "images.npy"),
         batch_size=options.batch_size,
         sampling_steps=options.sampling_steps or (50 if device == "cuda" else 5),
         precision=options.precision,

@@ -40,12 +40,12 @@ def report_of(folder):
 def test_from_training_to_a_number(labelled):
     result = evaluate(f"checkpoint={labelled}", *QUICK, "num_images=20", "seed=5")
     report = report_of(labelled)
-    assert set(report) == {"likelihoods", "settings", "images", "seed", "checkpoint", "trained_on", "step", "version"}
+    assert set(report) == {"likelihoods", "settings", "pictures", "seed", "checkpoint", "trained_on", "step", "version"}
     held = read_content(labelled)
-    assert (report["trained_on"], report["images"]["sha256"]) == (held.sha256, held.splits["test"].sha256)
-    assert report["images"]["number"] == 20
-    assert report["images"]["split"] == "test"
-    assert report["images"]["data"]["_target_"] == "langevin.data.digits.Digits"
+    assert (report["trained_on"], report["pictures"]["sha256"]) == (held.sha256, held.splits["test"].sha256)
+    assert report["pictures"]["number"] == 20
+    assert report["pictures"]["split"] == "test"
+    assert report["pictures"]["data"]["_target_"] == "langevin.data.digits.Digits"
     assert (report["seed"], report["step"]) == (5, 6)
     assert report["checkpoint"] == str(labelled / "checkpoints" / "last.ckpt")
     assert report["settings"]["discrete_vlb"]["num_times"] == 3
@@ -116,7 +116,7 @@ def test_other_data_and_the_training_split(labelled, folder_of_images, tmp_path)
     chosen = ("data=image_folder", f"data.path={folder_of_images}", "data.image_size=8", "data.channels=1")
     evaluate(f"checkpoint={labelled}", *QUICK, *chosen, "split=train", f"out={tmp_path / 'other'}")
     reports = [report_of(tmp_path / name) for name in ("own", "other")]
-    assert [report["images"]["number"] for report in reports] == [60, 60]
+    assert [report["pictures"]["number"] for report in reports] == [60, 60]
     assert reports[1]["images"]["data"]["path"] == str(folder_of_images)
     bits = [report["likelihoods"]["discrete_vlb"]["bits_per_dim"] for report in reports]
     assert bits[0] != pytest.approx(bits[1], rel=1e-6)
