@@ -1,4 +1,4 @@
-# `make` lists the targets. Everything runs in .venv, which the first target that needs it makes.
+# `make` lists the targets. Everything runs in .venv, which is created by the first target that needs it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,19 +42,19 @@ evaluate-digits: sample-digits train-classifier
 test: $(INSTALLED_DEV)  ## install, then run the tests (without the slow ones)
 	$(BIN)/python -m pytest -m "not slow"
 
-test-unit: $(INSTALLED_DEV)  ## the tests of functions and classes alone (about a minute)
+test-unit: $(INSTALLED_DEV)  ## run only the tests of single functions and classes (about a minute)
 	$(BIN)/python -m pytest -m "unit and not slow"
 
-test-all: $(INSTALLED_DEV)  ## all tests, the slow ones too
+test-all: $(INSTALLED_DEV)  ## run all tests, including the slow ones
 	$(BIN)/python -m pytest
 
-check: $(INSTALLED_DEV)  ## lint, format, types and the direction of imports
+check: $(INSTALLED_DEV)  ## check lint, format, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(INSTALLED_DEV)  ## put the code in order
+format: $(INSTALLED_DEV)  ## format the code and fix lint errors
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -152,7 +152,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_of_openai(peer, name):
-    """The same loss on the same noise, where training goes on."""
+    """The same loss on the same noise, where training resumes."""
     library, flags = LOSSES[name]
     model, diffusion, arguments = openai(peer, library, flags)
     randomize(model)

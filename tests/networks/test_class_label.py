@@ -43,7 +43,7 @@ def test_a_label_reaches_its_own_sample_only(images):
     assert changed.tolist() == [False, False, True, False]
 
 
-def test_a_network_withholds_when_asked_alone(images):
+def test_a_network_drops_labels_only_when_asked(images):
     network = labelled(dropout=1.0).train()
     labels = {"label": torch.tensor([0, 1, 2, 3])}
     withheld = network.drop(labels, lambda: torch.rand(4))
@@ -51,12 +51,12 @@ def test_a_network_withholds_when_asked_alone(images):
     assert not torch.equal(network(*images, labels), network(*images))
 
 
-def test_a_network_without_a_condition_withholds_nothing():
+def test_a_network_without_a_condition_drops_nothing():
     labels = {"label": torch.tensor([0, 1, 2, 3])}
     assert tiny().drop(labels, lambda: torch.zeros(4)) == labels
 
 
-def test_labels_are_withheld_as_often_as_asked():
+def test_labels_are_dropped_as_often_as_asked():
     condition = ClassLabel(num_classes=3, dropout=0.3, dim=4)
     labels = {"label": torch.ones(10_000, dtype=torch.int64)}
     drawn = torch.rand(10_000, generator=torch.Generator().manual_seed(0))

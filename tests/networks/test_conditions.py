@@ -73,7 +73,7 @@ class TestVector:
             assert 0 < parameter.grad.norm() < float("inf"), name
         assert (condition.none.grad == 1).all()  # of one image
 
-    def test_is_withheld_as_often_as_asked(self):
+    def test_is_dropped_as_often_as_asked(self):
         condition = vector(dropout=0.3)
         given = {"vector": vectors()[:1].expand(10_000, -1)}
         embedded = condition(condition.drop(given, drawing(10_000)), 10_000)
@@ -107,7 +107,7 @@ class TestSeveral:
         assert torch.equal(condition(None, 4), condition(nothing, 4))
         assert torch.equal(condition({}, 4), condition(nothing, 4))
 
-    def test_parts_are_withheld_independently(self):
+    def test_parts_are_dropped_independently(self):
         condition = several(dropout=0.5)
         label, features = condition.parts
         cond = {"label": torch.ones(10_000, dtype=torch.int64), "vector": vectors()[:1].expand(10_000, -1)}

@@ -196,7 +196,7 @@ class TestTokens:
         for other in ({"label": torch.tensor([4, 1, 8, 0])}, {"vector": noise(4, 3, seed=1)}):
             assert (network(X, TIMES, cond | other) - known).flatten(1).abs().amax(dim=1).min() > 1e-3
 
-    def test_are_withheld_as_often_as_asked(self):
+    def test_are_dropped_as_often_as_asked(self):
         drawing = torch.Generator().manual_seed(0)
         condition = several(16, dropout=0.3)
         label, vector = condition.parts
@@ -216,7 +216,7 @@ class TestTokens:
         assert not (kept[:, 1] == vector.none).all(dim=1).any()
 
 
-def test_withheld_labels_are_told_as_none():
+def test_dropped_labels_are_the_null_class():
     network = attending(labelled(dropout=1.0)).train()
     assert torch.equal(network(X, TIMES, network.drop(LABELS, lambda: torch.rand(4))), network(X, TIMES))
     assert not torch.equal(network(X, TIMES, LABELS), network(X, TIMES))

@@ -1,4 +1,4 @@
-"""`python -m langevin.study`: runs that are trained, said again, changed, spoilt."""
+"""`python -m langevin.study`: runs that are trained, rerun, changed, corrupted."""
 
 import json
 import shutil

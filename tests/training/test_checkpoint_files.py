@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_made_is_a_plain_message(tmp_path):
 
 
 def test_a_full_disk_in_a_run(tmp_path, full_disk):
-    """The message and status 1; with room again, the same command goes on to the same end."""
+    """The message and status 1; with room again, the same command resumes to the same end."""
     options = (*QUIET, "callbacks.checkpoint.keep_every_n_steps=1")
     train(tmp_path, *options, "trainer.max_steps=2")
     full_disk(100_000)

@@ -1,4 +1,4 @@
-"""Checkpoints that a disk has damaged: the run goes on from the one before, or refuses; nothing is overwritten."""
+"""Checkpoints that a disk has damaged: the run resumes from the one before, or refuses; nothing is overwritten."""
 
 import shutil
 

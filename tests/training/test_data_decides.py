@@ -216,7 +216,7 @@ def test_a_classifier_is_of_its_data_too(tmp_path):
 
 
 def test_a_signal_while_the_images_are_decoded(tmp_path, monkeypatch):
-    """The command ends as it does when it is interrupted in training, and the next one goes on from what is decoded."""
+    """The command ends as it does when it is interrupted in training, and the next one resumes from what is decoded."""
     monkeypatch.setattr(interrupt, "_received", None)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     path, opened, open_image = write(tmp_path / "images", range(150)), [], ImageFiles.open

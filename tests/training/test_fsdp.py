@@ -1,4 +1,4 @@
-"""Runs whose weights are in shares (trainer.strategy=fsdp), on two processes (gloo): the same as any others."""
+"""Runs with sharded weights (trainer.strategy=fsdp), on two processes (gloo): the same as any others."""
 
 import json
 

@@ -43,7 +43,7 @@ def test_it_is_logged_with_its_parts(run):
 
 
 def test_it_is_what_evaluate_says_of_the_checkpoint(run):
-    """So it is of the averaged weights, of the test images with their labels, each with its own noise."""
+    """So it is of the EMA weights, of the test images with their labels, each with its own noise."""
     options = [option for option in CHOSEN if not option.startswith("schedule")]
     result = call("evaluate", f"checkpoint={run.directory}", *options, "batch_size=64", "accelerator=cpu")
     assert result.status == 0, result.err

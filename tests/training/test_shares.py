@@ -1,4 +1,4 @@
-"""Networks in shares of two processes (gloo): every preset, against the whole network in one."""
+"""Networks sharded over two processes (gloo): every preset, against the whole network in one."""
 
 import pytest
 import torch

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.e2e
 
 STEPS = 100
 WORLDS = (1, 2, 4)
-# Conditions are withheld here; dropout inside the network is what every process draws for itself.
+# Conditions are dropped here; dropout inside the network is what every process draws for itself.
 OPTIONS = (
     *TINY,
     "callbacks=[checkpoint]",
@@ -45,7 +45,7 @@ def assert_same_curves(runs, steps):
 
 @pytest.mark.slow
 def test_the_curves_are_the_same(runs):
-    """Images, times, noise, withheld labels, the global batch and the learning rate: of the run, not of a process."""
+    """Images, times, noise, dropped labels, the global batch and the learning rate: of the run, not of a process."""
     assert_same_curves(runs, STEPS)
     losses = column(runs[0].rows, "train/loss")
     assert sum(losses[step] for step in range(91, 101)) < 0.8 * sum(losses[step] for step in range(1, 11))

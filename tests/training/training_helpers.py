@@ -151,7 +151,7 @@ def train(folder: Path, *overrides: str, name: str = "run", status: int = 0) -> 
 
 
 def trained(run: Run) -> dict[str, torch.Tensor]:
-    """All numbers that training goes on from: the weights, their average, the optimizer's moments."""
+    """All numbers that training resumes from: the weights, the EMA weights, the optimizer's moments."""
     return numbers(run.last)
 
 
@@ -174,7 +174,7 @@ def differing(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[st
 
 
 def held(tensors: Iterable[DTensor]) -> int:
-    """The bytes that this process keeps of tensors in shares."""
+    """The bytes that this process keeps of sharded tensors."""
     storages = [tensor.to_local().untyped_storage() for tensor in tensors]  # gradients of a block have one in common
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
