@@ -168,7 +168,7 @@ def test_a_file_is_read_up_to_a_limit(kind, tmp_path):
 
 def test_a_bomb_in_a_zip(tmp_path):
     archive = open_archive(str(make_zip(tmp_path / "x.zip", [("a.png", bytes(2**24 + 1))])), "data.path")
-    with pytest.raises(ValueError, match="bytes unfold to 16,777,217"):
+    with pytest.raises(ValueError, match="bytes decompress to 16,777,217"):
         archive.read("a.png")
 
 

@@ -143,7 +143,7 @@ def _component(path: str, node: Any, allowed: str) -> Iterator[Mistake]:
             # Every parameter a user may set is listed in the YAML; the rest is handed in by the program.
             yield Mistake(f"{path}.{key}", unknown(key, [name for name in fields or () if name in node]))
         elif hides_component(value) and not slot:
-            yield Mistake(f"{path}.{key}", f"holds a component, which stands only in the place of one; allowed: {kind}")
+            yield Mistake(f"{path}.{key}", f"holds a component where none is expected; allowed: {kind}")
         elif isinstance(value, Mapping) and TARGET in value:
             yield from _component(f"{path}.{key}", value, "a component")
         elif holds_components(value):
@@ -166,7 +166,7 @@ def shown(value: Any) -> str:
 
 
 def unknown(key: str, known: list[str]) -> str:
-    """What to say of an unknown key."""
+    """The message for an unknown key."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"no such option{hint}; allowed: {', '.join(dict.fromkeys(known)) or 'none'}"

@@ -126,7 +126,7 @@ class StanfordCars(FileSource):
             ]
             labels = cars["class"].astype(np.int64) - 1
         except (TypeError, ValueError, OverflowError) as error:
-            raise UserError(f"data.path={self.path}: {annotations} has boxes or classes that are no numbers") from error
+            raise UserError(f"data.path={self.path}: {annotations} has a box or class that is not a number") from error
         if labels.min() < 0 or labels.max() >= num_classes:
             raise UserError(f"data.path={self.path}: {annotations} has classes outside of 1..{num_classes}")
         return list(zip(files, boxes, labels.tolist(), strict=True))

@@ -181,7 +181,7 @@ class CrossEntropy(Objective[NoisyClassifier]):
         self, model: NoisyClassifier, x: Tensor, cond: Condition | None, t: Tensor, eps: Tensor
     ) -> dict[str, Tensor]:
         """See `Objective`; "accuracy" is 1 where the right class is the likeliest, else 0."""
-        assert cond is not None, "langevin.assembly sees to labels"
+        assert cond is not None, "langevin.assembly ensures labels"
         label = cond["label"]
         log_probabilities = model(noised(model.schedule, x, eps, t), t)
         accuracy = (log_probabilities.detach().argmax(1) == label).to(x.dtype)

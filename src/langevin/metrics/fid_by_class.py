@@ -50,7 +50,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
         Raises:
             UserError: when a class of the reference has too few images.
         """
-        assert reference.labels is not None, "Evaluation.prepare() sees to labels"
+        assert reference.labels is not None, "Evaluation.prepare() ensures labels"
         classes, numbers = np.unique(reference.labels, return_counts=True)
         least = self._least(features)
         if numbers.min() < least:
@@ -63,7 +63,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
         Raises:
             UserError: when there are any.
         """
-        assert reference.labels is not None, "Evaluation.prepare() sees to labels"
+        assert reference.labels is not None, "Evaluation.prepare() ensures labels"
         least = self._least(features)
         numbers = dict(zip(*np.unique(labels, return_counts=True), strict=True))
         classes = np.unique(reference.labels).tolist()
@@ -88,7 +88,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
 
     def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
         """Keep the features, the labels and the number of each image, see the base class."""
-        assert labels is not None, "Evaluation.add() sees to labels"
+        assert labels is not None, "Evaluation.add() ensures labels"
         super().update(outputs, labels, index)
         self.labels.update(labels, index)
 

@@ -93,7 +93,7 @@ def lay_out(study: Study) -> Grid:
     """Compose the config of every cell.
 
     Raises:
-        UserError: with all that Hydra says against them.
+        UserError: with all errors that Hydra reports.
     """
     mistakes: list[Mistake] = []
     base = (f"output_dir={quoted(f'outputs/{study.name}')}", *study.base, *study.extra)
@@ -119,7 +119,7 @@ def composed(
     decide: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     mistakes: list[Mistake],
 ) -> Iterator[Cell]:
-    """The cells of a command, all or those that are chosen; what Hydra says against others goes to `mistakes`."""
+    """The cells of a command, all or those that are chosen; Hydra's errors about others go to `mistakes`."""
     own = groups_of(command)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for name, arms in combinations(factors).items():
@@ -167,7 +167,7 @@ def alike(cells: Sequence[Cell]) -> Iterator[Mistake]:
 
 def mistakes_of(grid: Grid) -> list[Mistake]:
     """All mistakes in the configs of all cells that show without data, each with the cells that have it."""
-    from langevin.assembly.run import dry_build  # takes seconds, for it knows Lightning
+    from langevin.assembly.run import dry_build  # takes seconds, for it imports Lightning
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     cells: dict[Mistake, list[str]] = {}
@@ -215,7 +215,7 @@ def unmeasured(study: Study, cfg: DictConfig) -> Iterator[Mistake]:
     for measure in study.measures:
         source = measure.partition("/")[0]
         if source == "eval" and not cfg.get("metrics"):
-            yield Mistake(f"measures.{measure}", "is of samples, of which nothing is measured; choose metrics=[...]")
+            yield Mistake(f"measures.{measure}", "needs samples, but no metric is chosen; choose metrics=[...]")
         elif source in every and (trainer[every[source]] is None or trainer.max_steps % trainer[every[source]]):
             lacks = f"is not measured at the last step, {trainer.max_steps}"
             yield Mistake(f"measures.{measure}", f"{lacks}; set trainer.{every[source]} to a divisor of that")

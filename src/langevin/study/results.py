@@ -119,7 +119,7 @@ def refuse_another(run_dir: Path, cell: Cell, seed: int) -> None:
             f"  {path}: {values.get(path, 'absent')} in the run, {asked.get(path, 'absent')} in the study"
             for path in paths
         )
-        raise UserError(f"{run_dir} holds another run than the study's; remove the folder:\n{lines}")
+        raise UserError(f"{run_dir} holds a different run from the study's; remove the folder:\n{lines}")
     if {path: OmegaConf.select(held, path) for path in PATHS} != cell.paths:
         refuse_other_data(run_dir, cell)
 
@@ -211,7 +211,7 @@ def of_training(grid: Grid, cell: Cell, seed: int) -> Result:
             of_samples = [key for key in values if key.startswith("eval/")]
             protocols = {key: of_value(record, key.removeprefix("eval/")) for key in of_samples}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DamagedError(f"{path}, by which the values of that run came about, cannot be read") from error
+            raise DamagedError(f"{path}, by which the values of that run were computed, cannot be read") from error
     return Result(cell.arms, seed, run_dir, values, protocols, name, versions_of(run_dir))
 
 
@@ -242,7 +242,7 @@ def resolved(measure: str, found: Sequence[Result]) -> str:
         seen.setdefault(names[0], result)
     if len(seen) > 1:
         lines = "\n".join(f"  {name} in {result.place}" for name, result in seen.items())
-        raise UserError(f"measures.{measure}: fits different values, which are no columns of one table:\n{lines}")
+        raise UserError(f"measures.{measure}: fits different values, which cannot be columns of one table:\n{lines}")
     return next(iter(seen))
 
 
@@ -262,12 +262,12 @@ def refuse_mixed_data(grid: Grid) -> None:
                 lines = "\n".join(f"  {line}" for line in changed)
                 raise UserError(
                     f"{other} and {run_dir} were trained on other data, though the study names the same for both; "
-                    f"remove one, and run the study again:\n{lines}"
+                    f"remove one, and rerun the study:\n{lines}"
                 )
 
 
 def refuse_mixed(found: Sequence[Result], names: Sequence[str], grid: Grid) -> None:
-    """See that the values came about in the same way, but for what the study varies.
+    """Check that the values were computed in the same way, but for what the study varies.
 
     Raises:
         UserError: when they did not.
@@ -284,8 +284,8 @@ def refuse_mixed(found: Sequence[Result], names: Sequence[str], grid: Grid) -> N
                 lines.append(f"  {name}: {path}: " + " and ".join(f"{each} in {place}" for each, place in seen.items()))
     if lines:
         raise UserError(
-            f"{grid.study.folder}: these values came about in different ways and are no columns of one table; remove "
-            "what is of another protocol, and run the study again:\n" + "\n".join(lines)
+            f"{grid.study.folder}: these values were computed in different ways and cannot be columns of one table; "
+            "remove those of another protocol, and rerun the study:\n" + "\n".join(lines)
         )
 
 
