@@ -42,7 +42,7 @@ class ConfigError(UserError):
 
 
 def groups() -> list[str]:
-    """The names of all groups of options; those of Hydra's own groups, in conf/hydra, are no part of a run."""
+    """The names of all groups of options; those of Hydra's own groups, in conf/hydra, are not part of a run."""
     return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 
 
@@ -63,7 +63,7 @@ def structure(
     required: Collection[str] = (),
     optional: Collection[str] = (),
 ) -> list[Mistake]:
-    """The mistakes that the config's shape shows: unknown keys, wrong types, missing values, components that are none.
+    """The mistakes that the config's shape shows: unknown keys, wrong types, missing values, non-components.
 
     Args:
         cfg: the composed config.

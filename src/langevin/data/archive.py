@@ -183,7 +183,8 @@ class Zip(Archive):
     def _read(self, name: str) -> bytes:
         info = self._infos[name]
         if info.file_size > max(_LARGE, _MAX_RATIO * info.compress_size):
-            raise ValueError(f"its {info.compress_size:,} bytes decompress to {info.file_size:,}, no image does so")
+            sizes = f"its {info.compress_size:,} bytes decompress to {info.file_size:,}"
+            raise ValueError(f"{sizes}, too many for an image")
         with self._zip.open(info) as file:
             return file.read(info.file_size)  # never more than the directory's size, whatever the data decompresses to
 

@@ -266,7 +266,7 @@ def _decode_all(
 def _finished(building: Path, header: bytes, count: int, size: int) -> dict[int, str]:
     """The chunks that an earlier build has finished, with their digests: their bytes must still be the ones it noted.
 
-    A crash of the machine may have lost some, for nothing is flushed to the disk before the end.
+    A crash of the machine may have lost some, since nothing is flushed to the disk before the end.
     """
     found = {}
     with suppress(OSError, ValueError), open(building / "images.npy", "rb") as file:

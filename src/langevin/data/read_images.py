@@ -39,8 +39,8 @@ def read_images(
     """Read images at their native size.
 
     A folder or zip is decoded into the cache once and memory-mapped afterwards; its labels come from its layout (see
-    `langevin.data.image_folder.LabelledFiles`). Those of a ``dataset.json`` stay the ids that stand there, for a few
-    samples need not be of every class. Transparent pixels are composited on white.
+    `langevin.data.image_folder.LabelledFiles`). Those of a ``dataset.json`` stay the ids in it, since a few
+    samples need not cover every class. Transparent pixels are composited on white.
 
     An ``.npz`` holds ``arr_0``, uint8 (N, H, W, 1 or 3), and optionally ``arr_1``, N integer labels: the layout of
     ADM's sample files. A folder with a ``samples.npz``, such as sample.py leaves, means that file.
@@ -69,7 +69,7 @@ def read_images(
 
 
 def left_out(path: str, option: str = "samples") -> str:
-    """What lies beside the images at a place that `read_images` has read and is not read, in words; '' for nothing."""
+    """The files that `read_images` skips at a path, in words; '' where there are none."""
     return "" if _npz_of(path) is not None else counted(LabelledFiles(path, option).left_out)
 
 
@@ -93,7 +93,7 @@ def read_record(path: str) -> dict[str, Any] | None:
 
 
 class _InColorError(Exception):
-    """Images that were taken for grey are not."""
+    """Images that were assumed grey are not."""
 
 
 def _decoded(files: LabelledFiles, cache_dir: Path) -> CachedImages:

@@ -137,8 +137,8 @@ def read_edm(state_dict: StateDict) -> Imported:
         torch.save(network.state_dict(), "edm.pt")
 
     The weights do not distinguish `EDMPrecond` from `VPPrecond` and `VEPrecond`, which give the same network other
-    inputs and its output another meaning: a checkpoint of these (EDM's baselines) is read without an error, but yields no
-    images. Nor do they show sigma_data, 0.5 unless changed, and the dropout of training, for which the choices have
+    inputs and its output another meaning: a checkpoint of these (EDM's baselines) is read without an error, but makes
+    no images. Nor do they show sigma_data, 0.5 unless changed, and the dropout of training, for which the choices have
     that of EDM's recipe. Weights become float32.
 
     Args:

@@ -301,9 +301,7 @@ def _heads(given: Mapping[str, Any], told: Architecture) -> dict[str, int | None
     value = given.get(name, 4)
     upsample = given.get("num_heads_upsample")
     if name == "num_heads" and upsample not in (None, value):
-        raise UserError(
-            f"flags: --num_heads_upsample is {upsample}; allowed: -1 or {value}, as many as in the encoder"
-        )
+        raise UserError(f"flags: --num_heads_upsample is {upsample}; allowed: -1 or {value}, as many as in the encoder")
     attending = zip(told.multipliers, (*told.attends[:-1], True), strict=True)
     widths = [told.channels * multiplier for multiplier, attends in attending if attends]
     if any(width % value for width in widths):

@@ -58,7 +58,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
             raise UserError(_too_few(f"reference: class {classes[rarest]} has {numbers[rarest]} images", least))
 
     def check_labels(self, labels: NDArray[np.int64], reference: Reference, features: FeatureExtractor) -> None:
-        """Refuse too few samples of a class, and classes that the reference does not know, see the base class.
+        """Refuse too few samples of a class, and classes that the reference does not have, see the base class.
 
         Raises:
             UserError: when there are any.
@@ -74,7 +74,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
             raise UserError(_too_few(f"class {rarest} has {number} of {len(labels)} samples", least))
 
     def begin(self, num_samples: int, features: FeatureExtractor) -> None:
-        """Make room for the labels, see the base class."""
+        """Allocate the labels, see the base class."""
         super().begin(num_samples, features)
         self.key = f"{features.metric_name('fid_by_class', 'fd_by_class')}@{num_samples}"
         self.key_of_each = f"{features.metric_name('fid_class_LABEL', 'fd_class_LABEL')}@{num_samples}"

@@ -25,7 +25,7 @@ class Memorisation(FeatureSetMetric):
     lies from the nearest other training image (Alaa et al. 2022, arXiv 2102.08921, section 3.3). The share of such
     samples, in [0, 1], is reported as ``authenticity@N`` on the official Inception weights, else as
     ``authenticity_<extractor>@N``: 0 for copies alone. What a model that only generalises would have depends on the
-    data: measure held-out images as samples to know it. The reference must be the very images that the model was
+    data: measure held-out images as samples to know it. The reference must be exactly the images that the model was
     trained on.
 
     `image` shows in each row a sample, the images nearest to it in feature space, then those nearest in pixel

@@ -49,9 +49,9 @@ def content_of(runs: Sequence[tuple[Path, Run]], vary: Sequence[str], now: datet
     """All that the page shows, but the images.
 
     Args:
-        runs: their folders, and what `langevin.runs` knows of them.
+        runs: their folders, and what `langevin.runs` reads of them.
         vary: see `langevin.report.values.grouped`.
-        now: the time that the page bears.
+        now: the time shown on the page.
     """
     configs = [read_config(run_dir / "config.yaml") or {} for run_dir, _ in runs]
     differs = list(differing([telling(config) for config in configs]))
@@ -160,7 +160,7 @@ def duration(seconds: Any) -> str | None:
 
 
 def date(seconds: float) -> str | None:
-    """A time since 1970, as people write it; None where the calendar does not go so far."""
+    """A time since 1970, as people write it; None where it is outside the calendar."""
     try:
         return datetime.fromtimestamp(seconds).strftime(TIME)
     except (OverflowError, OSError, ValueError):

@@ -81,14 +81,14 @@ def finite(value: Any) -> float | None:
     """A number that can be drawn; None for others."""
     try:
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-    except OverflowError:  # a whole number beyond all of them
+    except OverflowError:  # an integer beyond every float
         return None
 
 
 def grouped(
     points: Sequence[Sequence[Point]], vary: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The values of several runs, those that may stand in one column together.
+    """The values of several runs, grouped by what may share a column.
 
     Args:
         points: each run's.
@@ -150,7 +150,7 @@ def stated(protocol: Mapping[str, Any], path: str) -> str:
 
 
 def why(protocols: Sequence[dict[str, Any]], paths: Sequence[str], is_part_unknown: bool) -> list[str]:
-    """Why values of one name are not put together."""
+    """Why values of one name are shown separately."""
     lines = []
     for path in paths:
         seen = dict.fromkeys(shorten(stated(protocol, path), 60) for protocol in protocols)

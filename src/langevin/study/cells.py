@@ -27,9 +27,9 @@ from langevin.protocol import digest
 from langevin.study.plan import FILE, Factors, Study, StudyError, combinations
 
 MEASURED = ("metrics", "features", "evaluation", "likelihoods", *SAMPLING)
-"""What does not decide what a run trains, and yet what it measures."""
+"""What does not affect what a run trains, but affects what it measures."""
 NOT_OF_VALUES = ("batch_size", "accelerator", "devices", "output_dir", "loader")
-"""What of an evaluation does not change its values."""
+"""The parts of an evaluation that do not change its values."""
 PLAIN = re.compile(r"(?=.*[-/])[A-Za-z/][\w./-]*", re.ASCII)
 """A text that Hydra reads as it is: not a number, nor null, true, nan, ..."""
 
@@ -138,12 +138,12 @@ def composed(
 
 
 def quoted(text: str) -> str:
-    """A text as the value of an override, whatever is in it; as it is where Hydra takes it for nothing else."""
+    """A text as the value of an override, whatever is in it; unchanged where Hydra reads it as that text."""
     return text if PLAIN.fullmatch(text) else in_quotes(text)
 
 
 def trained_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's plain config decides what it trains and measures, whatever its seed."""
+    """The part of a run's plain config that determines what it trains and measures, for any seed."""
     measured = {group: values[group] for group in MEASURED if group in values}
     validated = {path: value for path, value in flatten(values) if path == "trainer.limit_val_batches"}
     found = deciding(values) | dict(flatten(measured)) | validated
@@ -152,7 +152,7 @@ def trained_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluated_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an evaluation's plain config decides its values."""
+    """The part of an evaluation's plain config that determines its values."""
     return dict(flatten({key: value for key, value in values.items() if key not in NOT_OF_VALUES}))
 
 

@@ -44,7 +44,7 @@ Factors = Mapping[str, Mapping[str, tuple[str, ...]]]
 
 @dataclass(frozen=True)
 class Study:
-    """A question and the grid of runs that is to answer it.
+    """A question and the grid of runs that answers it.
 
     Attributes:
         folder: where its `study.yaml` lies, and where its table goes.
@@ -81,7 +81,7 @@ class Study:
 
     @property
     def evaluates(self) -> bool:
-        """Whether trained runs are evaluated by themselves, by `evaluate.py`."""
+        """Whether trained runs are evaluated separately, by `evaluate.py`."""
         return bool(self.evaluate_base or self.evaluate_factors)
 
     @property
@@ -177,7 +177,7 @@ def annotation(text: str) -> ast.expr:
 
 
 def misfits(path: str, value: Any, kind: ast.expr) -> Iterator[Mistake]:
-    """Where a value does not fit, as deep in it as that can be told."""
+    """Where a value does not fit, as deep in it as can be determined."""
     match kind:
         case ast.Subscript(value=ast.Name(id="Mapping"), slice=ast.Tuple(elts=[_, inner])) if isinstance(
             value, Mapping
@@ -271,7 +271,7 @@ def misvaried(place: str, command: str, factors: Factors, fixed: Sequence[str] =
 
 
 def misgiven(place: str, command: str, overrides: Sequence[str]) -> Iterator[Mistake]:
-    """The overrides that are none, or that are not the study's to give."""
+    """The texts that are not overrides, or that a study may not set."""
     for text in overrides:
         try:
             key = key_of(text)

@@ -1,4 +1,4 @@
-"""What the runs of a study have come to, and whether it may stand in one table."""
+"""The results of a study's runs, and whether they may be in one table."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -40,7 +40,7 @@ class DamagedError(UserError):
 
 @dataclass(frozen=True)
 class Result:
-    """What one run, or one evaluation of it, has come to.
+    """The result of one run, or of one evaluation of it.
 
     Attributes:
         arms: of all factors.
@@ -81,7 +81,7 @@ def state(grid: Grid, cell: Cell, seed: int) -> str:
 
     Raises:
         DamagedError: when it cannot be read.
-        UserError: when its folder holds another run, or it has been trained for longer than the study says.
+        UserError: when its folder holds another run, or it has been trained for more steps than the study's.
     """
     run_dir, steps = grid.run_dir(cell, seed), cell.cfg.trainer.max_steps
     if not (run_dir / CONFIG).is_file():
@@ -102,7 +102,7 @@ def state(grid: Grid, cell: Cell, seed: int) -> str:
 
 
 def refuse_another(run_dir: Path, cell: Cell, seed: int) -> None:
-    """See that a run's folder holds the run that its name says.
+    """Check that a run's folder holds the run of its name.
 
     Raises:
         DamagedError: when that cannot be read.
@@ -125,7 +125,7 @@ def refuse_another(run_dir: Path, cell: Cell, seed: int) -> None:
 
 
 def refuse_other_data(run_dir: Path, cell: Cell) -> None:
-    """See that what lies where the study says is what a run was trained on, which lay elsewhere.
+    """Check that the data at the study's path is what a run was trained on, at another path.
 
     Only then is the data opened: a study is read without it.
 
@@ -134,7 +134,7 @@ def refuse_other_data(run_dir: Path, cell: Cell) -> None:
     """
     if (content := read_content(run_dir)) is None:
         return
-    from langevin.assembly.run import make_data  # takes seconds, for it knows Lightning
+    from langevin.assembly.run import make_data  # takes seconds, for it imports Lightning
 
     data = make_data(cell.cfg)
     data.prepare_data()
@@ -160,7 +160,7 @@ def gather(grid: Grid) -> Results:
     """Read all that is there.
 
     Raises:
-        UserError: when nothing is, when a measure is not, or when values came about in different ways.
+        UserError: when nothing is, when a measure is not, or when values were computed in different ways.
     """
     found, missing = [], []
     for cell in grid.trained:
@@ -247,7 +247,7 @@ def resolved(measure: str, found: Sequence[Result]) -> str:
 
 
 def refuse_mixed_data(grid: Grid) -> None:
-    """See that runs whose configs name the same data were trained on the same: it may have changed between two of them.
+    """Check that runs whose configs name the same data were trained on the same: it may have changed in between.
 
     Raises:
         UserError: when they were not.
@@ -270,7 +270,7 @@ def refuse_mixed(found: Sequence[Result], names: Sequence[str], grid: Grid) -> N
     """Check that the values were computed in the same way, but for what the study varies.
 
     Raises:
-        UserError: when they did not.
+        UserError: when they were not.
     """
     varied_fields = {field for fields in varied(grid).values() for field in fields}
     lines = []
