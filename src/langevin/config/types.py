@@ -88,7 +88,7 @@ def hides_component(value: Any) -> bool:
 def fits(value: Any, annotation: ast.expr | None) -> bool:
     """Whether `value`, a plain value from YAML, fits `annotation`.
 
-    A type that YAML cannot write (a class of ours, say) is fitted by a mapping with a `_target_`: a component.
+    A type that YAML cannot write (a class of ours, for example) is fitted by a mapping with a `_target_`: a component.
     """
     match annotation:
         case None:

@@ -183,8 +183,9 @@ class Zip(Archive):
     def _read(self, name: str) -> bytes:
         info = self._infos[name]
         if info.file_size > max(_LARGE, _MAX_RATIO * info.compress_size):
-            sizes = f"its {info.compress_size:,} bytes decompress to {info.file_size:,}"
-            raise ValueError(f"{sizes}, too many for an image")
+            raise ValueError(
+                f"its {info.compress_size:,} bytes decompress to {info.file_size:,}, too many for an image file"
+            )
         with self._zip.open(info) as file:
             return file.read(info.file_size)  # never more than the directory's size, whatever the data decompresses to
 

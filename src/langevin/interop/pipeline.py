@@ -210,7 +210,7 @@ def write_folder(
         channels: of an image.
         image_size: the side of an image in pixels.
         num_classes: of its labels; None without.
-        record: plain values to be kept in langevin.json, which also says that the table of classes ends with a row
+        record: plain values to be kept in langevin.json, which also records that the table of classes ends with a row
             for "no label".
 
     Raises:

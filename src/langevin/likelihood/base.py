@@ -36,7 +36,7 @@ class Likelihood(SumStateMetric, ABC):
         """Check that the estimate is compatible with a model's schedule.
 
         Raises:
-            UserError: when it does not; the message says what is allowed.
+            UserError: when it does not; the message states what is allowed.
         """
 
     def begin(self, schedule: Schedule) -> None:

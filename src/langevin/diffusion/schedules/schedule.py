@@ -15,7 +15,7 @@ class Schedule(ABC):
     """A noise schedule: ``x_t = alpha(t) x + sigma(t) eps``, with t = 0 at the data and noise growing with t.
 
     A schedule owns its clock: times run from 0 to `t_max`. Times are float64 tensors on the CPU of any shape, and so
-    is all that is computed from them (`langevin.diffusion.level.like` says why).
+    is all that is computed from them (for the reason, see `langevin.diffusion.level.broadcast_to`).
 
     Attributes:
         t_max: the time of most noise.
