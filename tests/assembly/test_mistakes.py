@@ -152,7 +152,7 @@ CONTRADICTIONS = [
     (
         ["rescalings=[zero_terminal_snr]"],
         "parameterization",
-        ["Eps cannot tell the image at the schedule's last time", "; take x", "v"],
+        ["Eps cannot recover the image at the schedule's last time", "; take x", "v"],
     ),
     (
         ["schedule=flow", "parameterization=posterior_mean"],
@@ -165,7 +165,7 @@ CONTRADICTIONS = [
     (
         ["schedule=flow", "parameterization=edm"],
         "parameterization",
-        ["EDM tells the network log(sigma / alpha), which is infinite", "take x, v or flow"],
+        ["EDM gives the network log(sigma / alpha), which is infinite", "take x, v or flow"],
     ),
     (
         ["schedule=vp", "objective=vlb"],
@@ -203,7 +203,7 @@ CONTRADICTIONS = [
     ),
     (["schedule=vp", "grid=leading"], "grid", ["needs a schedule with discrete steps; take grid=trailing"]),
     (["schedule=vp", "sampler=ancestral"], "sampler.steps", ["is null; a schedule in continuous time needs a number"]),
-    (["guidance=classifier_free"], "guidance", ["needs a model that is told labels", "condition=class_label"]),
+    (["guidance=classifier_free"], "guidance", ["needs a class-conditional model", "condition=class_label"]),
     (
         ["guidance=classifier_free", "condition=class_label", "condition.dropout=0"],
         "guidance",

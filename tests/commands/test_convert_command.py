@@ -271,7 +271,7 @@ def test_a_bad_place(folder, name, words, tmp_path):
             ["variance=learned_range"],
             "weights: do not fit the model of the config: 'last.weight' is (1, 128, 3, 3), not",
         ),
-        (["rescalings=[zero_terminal_snr]"], "parameterization: Eps cannot tell the image at the schedule's last"),
+        (["rescalings=[zero_terminal_snr]"], "parameterization: Eps cannot recover the image at the schedule's last"),
         (["classifier.dropout=0.1"], "classifier: means nothing to a model of images; leave it out"),
         (["classifier=half_unet"], "classifier: is what is imported; leave it out, single fields may be set"),
         (["export=somewhere"], "import: give either import=FOLDER_OR_FILE or export=RUN_OR_CHECKPOINT, and not both"),

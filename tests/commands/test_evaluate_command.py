@@ -84,7 +84,7 @@ BAD_FILES = {
     "empty": "holds no image",
     "text.npz": "cannot be read as an .npz file",
     "truncated.npz": "cannot be read as an .npz file",
-    "text.txt": "this is neither a folder nor a whole zip or tar file",
+    "text.txt": "this is neither a folder nor a complete zip or tar file",
     "other.npz": "holds images; it must hold arr_0",
     "floats.npz": "its arr_0 is float64",
     "flat.npz": "its arr_0 is uint8 of shape (4, 8, 8)",

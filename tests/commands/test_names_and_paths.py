@@ -70,4 +70,4 @@ def test_parts_are_replaced_under_an_experiment(tmp_path):
 def test_a_component_stands_only_in_the_place_of_one(argument, tmp_path):
     result = train(tmp_path, argument)
     assert result.status == 1
-    assert "holds a component, which stands only in the place of one" in result.err
+    assert "holds a component where none is expected" in result.err

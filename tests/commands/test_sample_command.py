@@ -112,7 +112,7 @@ def test_labels(labelled, tmp_path):
         ("labelled", ["labels=[]"], "labels is []; allowed: whole numbers from 0 to 9"),
         ("labelled", ["labels=three"], "labels: is 'three'; allowed: a whole number or a list"),
         ("plain", ["labels=3"], "labels is [3]; the model is unconditional, so leave labels out"),
-        ("plain", ["guidance=classifier_free"], "guidance: needs a model that is told labels"),
+        ("plain", ["guidance=classifier_free"], "guidance: needs a class-conditional model"),
         ("plain", ["num_samples=0"], "num_samples: is 0; allowed: a whole number, at least 1"),
         ("plain", ["seed=-1", "batch_size=0"], "  seed: is -1; allowed: a whole number, at least 0"),
         ("plain", ["sampler.steps=0"], "sampler.steps: is 0; allowed: a whole number, at least 1"),

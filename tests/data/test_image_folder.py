@@ -222,7 +222,7 @@ def test_bad_paths(write, pixels, tmp_path):
         str(tmp_path / "empty"): "holds no image",
         write({"notes.txt": b"x"}, "text.zip"): "holds no image",
         write({"a.png": pixels(0)}, "single") + "/a.png": "neither a folder nor",
-        cut: "neither a folder nor a whole zip",
+        cut: "neither a folder nor a complete zip",
         str(tmp_path / "a.tar.gz"): "must not be compressed",
         write({"a.png": pixels(0), "cat/b.png": pixels(1)}, "mixed"): "but a.png does not",
     }

@@ -164,7 +164,7 @@ def test_an_npz_that_claims_more_than_it_holds(tmp_path, save, lie):
 
 def test_an_npz_that_is_no_regular_file(tmp_path):
     os.mkfifo(tmp_path / "x.npz")
-    with pytest.raises(UserError, match="is no regular file"):
+    with pytest.raises(UserError, match="is not a regular file"):
         read_images(str(tmp_path / "x.npz"))
 
 

@@ -123,7 +123,7 @@ def test_a_missing_image_and_broken_annotations_are_named(cars):
     with pytest.raises(UserError, match=r"names cars_train/00001\.jpg twice"):
         StanfordCars(str(cars)).load("train")
     save_annotations(cars / "devkit/cars_train_annos.mat", [("left", 1, 9, 9, 1, "00001.jpg")])
-    with pytest.raises(UserError, match=r"cars_train_annos\.mat has boxes or classes that are no numbers"):
+    with pytest.raises(UserError, match=r"cars_train_annos\.mat has a box or class that is not a number"):
         StanfordCars(str(cars)).load("train")
     savemat(cars / "devkit/cars_train_annos.mat", {"annotations": np.zeros(0)})
     with pytest.raises(UserError, match="no files, classes and boxes"):

@@ -36,10 +36,10 @@ def expected_refusal(option: str, name: str, schedule: Schedule) -> str | None:
     if option == "edm" and without_signal:
         return "log(sigma / alpha), which is infinite"
     if option in NEEDS_SIGNAL and without_signal:
-        return "cannot tell the image at the schedule's last time"
+        return "cannot recover the image at the schedule's last time"
     # cos^2 comes to rest at the quarter period, before its trace of signal is gone.
     if option == "flow" and name.startswith(("cosine_chen", "cosine-continuous")):
-        return "cannot tell the image at the schedule's last time"
+        return "cannot recover the image at the schedule's last time"
     return None
 
 
@@ -96,7 +96,7 @@ def test_a_velocity_that_is_not_finite_is_refused():
     # Without a trace of signal, alpha falls to 0 as the root of gamma does, infinitely fast where gamma has a slope.
     schedule = CosineChen(gamma_min=0.0, tau=0.4)
     assert not Flow().mix(schedule, torch.ones((), dtype=torch.float64))[0].isfinite()
-    assert "cannot tell the image" in refusal(Flow(), schedule)
+    assert "cannot recover the image" in refusal(Flow(), schedule)
     assert refusal(V(), schedule) is None
 
 

@@ -151,7 +151,7 @@ def test_the_model_is_told_the_labels_too():
         (Linear(500), FACTS, False, "it was trained on another noise process than the model"),
         (Linear(beta_end=0.021), FACTS, False, "another noise process"),
         (VP(), FACTS, False, "another noise process"),
-        (Linear(), DataFacts(1, 1, 3), True, "allowed: one for the 3 classes that the model is told; it knows 2"),
+        (Linear(), DataFacts(1, 1, 3), True, "allowed: one for the model's 3 classes; it has 2"),
         (
             Linear(),
             DataFacts(1, 2, 2),

@@ -230,7 +230,7 @@ MANY_STEPS = IMAGENET_64.replace("128", "192") + " --class_cond True " + COSINE_
         ("--dropout nan", SMALL, "--dropout is 'nan'; allowed: a number, at least 0, below 1"),
         ("--channel_mult 0.5,1", SMALL, "--channel_mult is '0.5,1'; allowed: whole numbers with commas between, .*"),
         ("--noise_schedule sqrt", SMALL, "--noise_schedule is 'sqrt'; allowed: linear or cosine"),
-        ("--large_size 256 --small_size 64", SMALL, "--large_size is of a super-resolution model, .*; allowed: .*"),
+        ("--large_size 256 --small_size 64", SMALL, "--large_size belongs to a super-resolution model, .*; allowed.*"),
         ("--image_size 48", SMALL, "--image_size is 48; allowed: 32 or another with its --channel_mult, .* 1,2,2,2"),
         ("", SMALL, "--image_size is 64; allowed: 32 or another with its --channel_mult, .* 1,2,2,2"),
         (f"{SMALL} --num_channels 192", SMALL, "--num_channels is 192; allowed: 128, as the weights have it"),

@@ -183,7 +183,7 @@ def test_schedule(schedule, kind):
     ("parts", "words"),
     [
         ({"schedule": Cosine(None)}, "schedule is Cosine in continuous time; allowed: 1000 steps"),
-        ({"schedule": Linear(200)}, "schedule.num_steps is 200; allowed: 1000, for diffusers tells the network the"),
+        ({"schedule": Linear(200)}, "schedule.num_steps is 200; allowed: 1000, for diffusers gives the network the"),
         ({"schedule": FlowSchedule(1000)}, "schedule is Flow; allowed: one that preserves variance"),
         ({"schedule": InputScaling(SCHEDULE, 0.5)}, "rescalings.input_scaling.b is 0.5; allowed: no input scaling"),
         (

@@ -83,9 +83,9 @@ def test_a_run_that_was_trained(capsys, monkeypatch, tmp_path, out):
 def test_mistakes(capsys, monkeypatch, tmp_path, run, out):
     (tmp_path / "empty").mkdir()
     mistakes = {
-        (tmp_path / "nowhere",): "nowhere is no folder",
-        (run / "config.yaml",): "config.yaml is no folder",
-        (tmp_path / "empty",): "empty is no run and holds none",
+        (tmp_path / "nowhere",): "nowhere is not a folder",
+        (run / "config.yaml",): "config.yaml is not a folder",
+        (tmp_path / "empty",): "empty is not a run and holds none",
         (run, run): "is named twice",
         (run, run.parent): "is named twice",
         (run, "--out", tmp_path / "no" / "report.html"): "there is no such folder",

@@ -114,7 +114,7 @@ def test_the_numbers_drawn_are_those_logged(visit, page_of_sweep, sweep):
             assert [list(point) for point in zip(trace["x"], trace["y"], strict=True)] == expected
         (other,) = drawn(page, "#metrics", "fid@50 (steps=50 evaluations=50)")
         assert (other["run"], other["x"], other["y"]) == (0, [200 * scale[0]], [3.5])
-    assert "fid@50 came about in 2 ways, which are kept apart" in page.inner_text("#reasons")
+    assert "fid@50 was computed in 2 ways, which are shown separately" in page.inner_text("#reasons")
 
 
 def test_receipts_are_shown(visit, page_of_sweep):

@@ -81,10 +81,10 @@ def test_values_whose_protocol_is_lost_stand_alone(tmp_path):
     points = [points_of(tmp_path / str(run), logged)[0] for run, logged in enumerate([*lost, lost[-1]])]
     evaluated(tmp_path / "5", 3.0, make_protocol())
     groups, (reason,) = grouped([*points, points_of(tmp_path / "5", Logged({}, {}))[0]], [])
-    # Those of one name came about in the same way, whichever it was.
+    # Those of one name were computed in the same way, whichever it was.
     assert [[series["run"] for series in group["series"]] for group in groups] == [[0, 1], [2], [3], [4], [5]]
     assert [group["protocol"] for group in groups] == ["protocol not recorded"] * 4 + [""]
-    assert reason["why"] == ["how some of them came about is not recorded"]
+    assert reason["why"] == ["how some of them were computed is not recorded"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"metrics": {"fid@50": 1}}', '{"metrics": 3, "protocol": {}}'])

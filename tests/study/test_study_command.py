@@ -160,7 +160,7 @@ def test_values_of_different_protocols_are_no_columns_of_one_table(copied):
     before = (copied / "table.md").read_bytes()
     change(protocol, num_samples=50)
     said = study(copied, "table", status=1)
-    assert "these values came about in different ways" in said.err
+    assert "these values were computed in different ways" in said.err
     assert "eval/class_accuracy: num_samples: 20 in " in said.err
     assert f"and 50 in {run}" in said.err
     assert (copied / "table.md").read_bytes() == before
@@ -186,7 +186,7 @@ def test_a_folder_that_holds_another_run_is_refused(copied):
     config.write_text(text.replace("lr: 0.03", "lr: 0.05"))
     for task in ("run", "table"):
         said = study(copied, task, status=1)
-        assert f"{config.parent} holds another run than the study's; remove the folder:" in said.err
+        assert f"{config.parent} holds a different run from the study's; remove the folder:" in said.err
         assert "optimizer.lr: 0.05 in the run, 0.03 in the study" in said.err
     config.write_text(text.replace("seed: 1", "seed: 7"))
     assert "seed: 7 in the run, 1 in the study" in study(copied, "table", status=1).err

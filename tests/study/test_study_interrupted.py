@@ -50,7 +50,7 @@ def test_a_study_that_is_stopped_midway_goes_on(tmp_path, monkeypatch, number, s
     assert 1 <= reached < 60
     if number is signal.SIGTERM:
         said = (tmp_path / "log").read_text()
-        assert f"interrupted by SIGTERM at step {reached}; say the same command again to go on" in said
+        assert f"interrupted by SIGTERM at step {reached}; rerun the same command to resume" in said
         assert "Traceback" not in said
     again = study(folder).out
     assert "1 of them to train" in again

@@ -1,1 +1,1 @@
-"""What a config may hold, and finding all that is wrong with one before anything is touched."""
+"""What a config may hold, and finding all mistakes in one before anything is changed."""

@@ -1,4 +1,4 @@
-"""Which run a config means: what makes two runs the same, and a name for it."""
+"""The identity of a run: what makes two runs the same, and a name for it."""
 
 import hashlib
 import json
@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 
 from langevin.config.types import plain
 
-# How a run is watched, stored or sped up. All else decides what is trained, and makes another run when it is changed.
-# Where the data lies does not; what it is does, see `langevin.content`.
+# How a run is logged, stored or sped up. All else determines what is trained, and makes another run when changed.
+# The data's path does not; its content does, see `langevin.content`.
 NOT_IDENTITY = (
     "name",
     "output_dir",
@@ -35,9 +35,9 @@ NOT_IDENTITY = (
     "data.download_dir",
 )
 PATHS = ("data.path", "data.test_path")
-"""Where the data lies: of two runs that are alike but for this, it tells people which is which."""
+"""Where the data lies: it distinguishes two runs that are otherwise the same."""
 LATER = {"data.background": [255, 255, 255], "data.skip_broken": False}
-"""Options that came after runs had been recorded, with what those runs had for them."""
+"""Options that were added later, with the values that earlier runs had."""
 YET_IDENTITY = ("trainer.precision", "trainer.gradient_clip_val")
 
 
@@ -58,7 +58,7 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def telling(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, and where the data lies: what people tell runs apart by."""
+    """The same, and where the data lies: what distinguishes runs for a reader."""
     return deciding(values) | {path: value for path, value in flatten(values) if path in PATHS}
 
 
@@ -78,7 +78,7 @@ def flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def automatic_name(cfg: DictConfig, choices: Mapping[str, Any], content: str | None = None) -> str:
     """A run's name: its main choices, and a digest that differs whenever what is trained differs.
 
-    So the same command continues its run, and no two cells of a sweep share a folder.
+    So the same command resumes its run, and no two cells of a sweep share a folder.
 
     Args:
         cfg: the config.

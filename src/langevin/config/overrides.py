@@ -27,7 +27,7 @@ ALTERNATIVES = {"None", "list[str]"}
 
 
 def literal(argument: str, options_of_command: Mapping[str, str], own: Iterable[str], sweeps: bool) -> str:
-    """An override whose value is quoted where its option is a text and Hydra would take it for something else.
+    """An override whose value is quoted where its option is a text and Hydra would read it as something else.
 
     Args:
         argument: the override, `key=value`.
@@ -109,10 +109,10 @@ def _union(annotation: ast.expr | None) -> Iterator[ast.expr]:
 
 
 def require_consistent(arguments: Iterable[str], own: Iterable[str]) -> None:
-    """See that no option is given a value and fields besides, of which one would be lost without a word.
+    """Check that no option is given both a value and fields, of which one would be silently lost.
 
     Raises:
-        UserError: when one is, or a part is chosen by what is no name.
+        UserError: when one is, or a part is chosen by what is not a name.
     """
     given: dict[str, str] = {}
     for argument in arguments:
@@ -133,7 +133,7 @@ def require_consistent(arguments: Iterable[str], own: Iterable[str]) -> None:
 def settle(cfg: DictConfig, overrides: Iterable[str], own: Iterable[str]) -> None:
     """Drop what an experiment has set on a part that the command line has replaced by another.
 
-    The fields that were set on a network, say, mean nothing to another one, and are nothing that the user has typed. A
+    Fields that were set on one network, for example, are not used by another, and the user has not typed them. A
     part of the same class under another name, such as another `trainer`, keeps them.
 
     Args:

@@ -1,7 +1,7 @@
 """The schema of a config node: the constructor it names, read from its source.
 
 The source is read, not imported, wherever that is possible: importing Lightning alone takes longer than all the rest of
-validation, and a mistake should be told at once.
+validation, and a mistake should be reported at once.
 """
 
 import ast
@@ -32,7 +32,7 @@ class Field:
 
 
 class TargetError(Exception):
-    """A `_target_` that cannot be found or imported; its message says why."""
+    """A `_target_` that cannot be found or imported; its message gives the reason."""
 
 
 @cache

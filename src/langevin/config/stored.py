@@ -21,11 +21,11 @@ DEEPEST, LONGEST, GREATEST = 50, 100_000, 2**63
 
 
 PLACES = {"data": ("download_dir",), "loader": ("cache_dir",)}
-"""By their groups, the options that say where something is written; null is a default of the machine."""
+"""By their groups, the options that determine where something is written; null is a default of the machine."""
 
 
 class StoredError(ValueError):
-    """What is wrong with a stored config, in words that go on after its place: "is not YAML"."""
+    """What is wrong with a stored config, worded to follow its path: "is not YAML"."""
 
 
 def read_stored(text: Any) -> DictConfig:
@@ -39,7 +39,7 @@ def read_stored(text: Any) -> DictConfig:
             would read this machine's environment).
     """
     if not isinstance(text, str):
-        raise StoredError(f"is no text but of the type {type(text).__name__}")
+        raise StoredError(f"is not text but of the type {type(text).__name__}")
     try:
         depth = 0
         for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
@@ -54,16 +54,16 @@ def read_stored(text: Any) -> DictConfig:
         raise
     except Exception as error:  # what foreign YAML raises may be anything
         reason = str(error).splitlines()
-        raise StoredError(f"is no config in YAML ({reason[0] if reason else type(error).__name__})") from error
+        raise StoredError(f"is not a config in YAML ({reason[0] if reason else type(error).__name__})") from error
     if not isinstance(cfg, DictConfig) or not isinstance(values, dict):
-        raise StoredError("is no mapping of options to values")
+        raise StoredError("is not a mapping of options to values")
     for path, value in walk(values):
         if not isinstance(value, dict | list | str | int | float | None) or (
             isinstance(value, int) and abs(value) >= GREATEST
         ):
             raise StoredError(f"has a value at {path} that no config of Langevin's has")
         if any(isinstance(each, str) and "${" in each for each in (path, value)):
-            raise StoredError(f"has an interpolation at {path}; a stored config holds values alone")
+            raise StoredError(f"has an interpolation at {path}; a stored config holds only values")
     return cfg
 
 
@@ -78,11 +78,11 @@ def read_held(path: Path) -> DictConfig:
     except StoredError as error:
         raise UserError(f"{path} {error}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is damaged: it is no text") from error
+        raise UserError(f"{path} is damaged: it is not text") from error
 
 
 def forget_places(cfg: DictConfig) -> None:
-    """Have a stored config decide nothing about where something is written: that is for this machine to say.
+    """Have a stored config decide nothing about where something is written: this machine decides that.
 
     Args:
         cfg: the config, by `read_stored`; changed in place.
@@ -95,7 +95,7 @@ def forget_places(cfg: DictConfig) -> None:
 
 
 def refuse_untrusted(cfg: DictConfig, groups: Collection[str], trust: Sequence[str] = ()) -> None:
-    """See that some groups of a stored config name only classes that may be built; nothing is imported to find out.
+    """Check that some groups of a stored config name only classes that may be built; nothing is imported to find out.
 
     Args:
         cfg: the config, by `read_stored`.
@@ -112,10 +112,10 @@ def refuse_untrusted(cfg: DictConfig, groups: Collection[str], trust: Sequence[s
         for path, value in walk(values.get(group) or {}, group):
             key = path.rpartition(".")[2]
             if isinstance(value, dict) and not all(isinstance(name, str) and name.isidentifier() for name in value):
-                raise StoredError(f"has keys at {path} that are no names")
+                raise StoredError(f"has keys at {path} that are not names")
             if key == TARGET and not _allowed(group, value, trust):
                 raise StoredError(
-                    f"names {value!r} at {path}, which is none of the classes of conf/{group} and would be run on this "
+                    f"names {value!r} at {path}, which is not a class of conf/{group} and would be run on this "
                     f"machine; only if you know that code and who wrote it, add trust=[{str(value).partition('.')[0]}]"
                 )
             if key != TARGET and key.startswith("_"):

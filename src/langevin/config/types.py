@@ -25,7 +25,7 @@ BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
 }
 LISTS = ("list", "tuple", "Sequence", "Iterable")
 PLAIN = (*NAMES, *LISTS, "NoneType", "Any", "object", "dict", "Mapping")
-"""What YAML writes by itself."""
+"""The types that YAML writes."""
 TARGET = "_target_"
 
 
@@ -50,7 +50,7 @@ def holds_components(value: Any) -> bool:
 def takes_components(annotation: ast.expr | None) -> bool:
     """Whether an annotation names a class of ours, or a mapping or list of such: a slot for a component.
 
-    What takes anything (no annotation, `Any`, a plain `dict`) is none, or a component could be written anywhere.
+    What takes anything (no annotation, `Any`, a plain `dict`) does not count, or a component could be written anywhere.
     """
     match annotation:
         case ast.Constant(value=str(text)):
@@ -88,7 +88,7 @@ def hides_component(value: Any) -> bool:
 def fits(value: Any, annotation: ast.expr | None) -> bool:
     """Whether `value`, a plain value from YAML, fits `annotation`.
 
-    A type that YAML cannot write (a class of ours, say) is fitted by a mapping with a `_target_`: a component.
+    A type that YAML cannot write (a class of ours, for example) is fitted by a mapping with a `_target_`: a component.
     """
     match annotation:
         case None:

@@ -42,7 +42,7 @@ class ConfigError(UserError):
 
 
 def groups() -> list[str]:
-    """The names of all groups of options; those of Hydra's own groups, in conf/hydra, are no part of a run."""
+    """The names of all groups of options; those of Hydra's own groups, in conf/hydra, are not part of a run."""
     return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 
 
@@ -63,7 +63,7 @@ def structure(
     required: Collection[str] = (),
     optional: Collection[str] = (),
 ) -> list[Mistake]:
-    """The mistakes that the config's shape shows: unknown keys, wrong types, missing values, components that are none.
+    """The mistakes that the config's shape shows: unknown keys, wrong types, missing values, non-components.
 
     Args:
         cfg: the composed config.
@@ -143,7 +143,7 @@ def _component(path: str, node: Any, allowed: str) -> Iterator[Mistake]:
             # Every parameter a user may set is listed in the YAML; the rest is handed in by the program.
             yield Mistake(f"{path}.{key}", unknown(key, [name for name in fields or () if name in node]))
         elif hides_component(value) and not slot:
-            yield Mistake(f"{path}.{key}", f"holds a component, which stands only in the place of one; allowed: {kind}")
+            yield Mistake(f"{path}.{key}", f"holds a component where none is expected; allowed: {kind}")
         elif isinstance(value, Mapping) and TARGET in value:
             yield from _component(f"{path}.{key}", value, "a component")
         elif holds_components(value):
@@ -166,7 +166,7 @@ def shown(value: Any) -> str:
 
 
 def unknown(key: str, known: list[str]) -> str:
-    """What to say of an unknown key."""
+    """The message for an unknown key."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"no such option{hint}; allowed: {', '.join(dict.fromkeys(known)) or 'none'}"

@@ -16,7 +16,7 @@ from langevin.errors import UserError
 from langevin.visible import visible
 
 MAX_BYTES = 2**28
-"""The largest file that is read as an image: a few bytes of a zip can stand for gigabytes."""
+"""The largest file that is read as an image: a few bytes of a zip can decompress to gigabytes."""
 _MAX_RATIO = 100  # of a large file's size to its size in a zip: an image is compressed already, a bomb 1000 times
 _LARGE = 2**24
 _BLOCK = 512  # of a tar
@@ -147,7 +147,7 @@ class Folder(Archive):
     def _stamp(self, name: str) -> tuple[int, ...]:
         try:
             status = os.stat(self.path / name)
-        except OSError:  # a link that leads nowhere: reading it says so
+        except OSError:  # a dangling link: reading it reports the error
             return -1, -1
         return status.st_size, status.st_mtime_ns
 
@@ -171,7 +171,7 @@ class Zip(Archive):
                 self._left_out["archived link"] += 1
                 continue
             if name in self._infos:
-                raise ValueError(f"two files in it are called {name}; make the zip again")
+                raise ValueError(f"two files in it are called {name}; recreate the zip")
             self._infos[name] = info
 
     def exists(self, name: str) -> bool:  # noqa: D102
@@ -183,9 +183,11 @@ class Zip(Archive):
     def _read(self, name: str) -> bytes:
         info = self._infos[name]
         if info.file_size > max(_LARGE, _MAX_RATIO * info.compress_size):
-            raise ValueError(f"its {info.compress_size:,} bytes unfold to {info.file_size:,}, as those of no image do")
+            raise ValueError(
+                f"its {info.compress_size:,} bytes decompress to {info.file_size:,}, too many for an image file"
+            )
         with self._zip.open(info) as file:
-            return file.read(info.file_size)  # never more than the directory says, whatever the data unfolds to
+            return file.read(info.file_size)  # never more than the directory's size, whatever the data decompresses to
 
     def _stamp(self, name: str) -> tuple[int, ...]:
         info = self._infos[name]
@@ -231,7 +233,7 @@ class Tar(Archive):
             self._left_out["archived link" if member.issym() or member.islnk() else "special file"] += 1
             return
         if name in self._members:
-            raise ValueError(f"two files in it are called {name}; make the tar again")
+            raise ValueError(f"two files in it are called {name}; recreate the tar")
         self._members[name] = place
 
     def exists(self, name: str) -> bool:  # noqa: D102
@@ -274,7 +276,7 @@ def open_archive(path: str, option: str) -> Archive:
                 return Tar(place)
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise UserError(f"{option}={path}: cannot be opened ({error})") from error
-    raise UserError(f"{option}={path}: this is neither a folder nor a whole zip or tar file")
+    raise UserError(f"{option}={path}: this is neither a folder nor a complete zip or tar file")
 
 
 def counted(left_out: Counter[str]) -> str:

@@ -31,7 +31,7 @@ _CHUNKS = "chunks"  # of an unfinished cache, the first image and the sha256 of 
 class CachedImages:
     """A finished cache: images on disk, read through a memory map.
 
-    Pickling carries the folder's name alone, so a data-loading worker maps the file again instead of copying it.
+    Pickling stores only the folder's name, so a data-loading worker maps the file again instead of copying it.
 
     Args:
         folder: holds ``images.npy``, ``labels.npy`` and ``meta.json``.
@@ -43,7 +43,7 @@ class CachedImages:
         skipped: the names of the images that were left out because they cannot be decoded.
 
     Raises:
-        ValueError: when a file is missing, cut short, or not what ``meta.json`` says.
+        ValueError: when a file is missing, cut short, or not as ``meta.json`` describes it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,7 +59,7 @@ class CachedImages:
             names = meta["class_names"]
             shape = tuple(meta["shape"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{folder}: not a whole cache ({error})") from error
+            raise ValueError(f"{folder}: not a complete cache ({error})") from error
         if self.images.shape != shape or self.images.dtype != np.uint8 or self.labels.shape != shape[:1]:
             raise ValueError(f"{folder}: arrays of {self.images.shape} and {self.labels.shape}, not {shape}")
         self.class_names: tuple[str, ...] | None = None if names is None else tuple(names)
@@ -104,7 +104,7 @@ def open_or_build(
     """Open the cache of these images, and build it first if there is none or it is damaged.
 
     Any number of processes may call this at once: one builds, the others wait for it. A build that fails leaves nothing
-    behind. One that is interrupted or killed leaves the images that it has decoded, and the next goes on from them.
+    behind. One that is interrupted or killed leaves the images that it has decoded, and the next resumes from them.
 
     Args:
         cache_dir: the folder of all caches.
@@ -193,7 +193,7 @@ def _build(folder: Path, images: ImageSet, transform: Transform) -> None:
         (folder / _CHUNKS).unlink()
     except Interrupted:
         raise
-    except Exception:  # Ctrl-C a second time is none, and leaves what is decoded as a kill does
+    except Exception:  # a second Ctrl-C is no Exception, and leaves what is decoded, as a kill does
         shutil.rmtree(building, ignore_errors=True)
         raise
 
@@ -266,7 +266,7 @@ def _decode_all(
 def _finished(building: Path, header: bytes, count: int, size: int) -> dict[int, str]:
     """The chunks that an earlier build has finished, with their digests: their bytes must still be the ones it noted.
 
-    A crash of the machine may have lost some, for nothing is flushed to the disk before the end.
+    A crash of the machine may have lost some, since nothing is flushed to the disk before the end.
     """
     found = {}
     with suppress(OSError, ValueError), open(building / "images.npy", "rb") as file:

@@ -31,7 +31,7 @@ class CIFAR10(FileSource):
     """60,000 RGB images of 32x32 pixels in 10 classes: 50,000 for training, 10,000 for testing.
 
     Args:
-        path: null downloads the official archive; else one of: the folder ``cifar-10-batches-py`` or the one which
+        path: null downloads the official archive; else one of: the folder ``cifar-10-batches-py`` or the one that
             holds it, the official ``cifar-10-python.tar.gz``, or the training images as a folder or zip of files (laid
             out as for `image_folder`).
         test_path: folder or zip of the test images, for a `path` of image files; null for none. The official release
@@ -39,7 +39,7 @@ class CIFAR10(FileSource):
         download_dir: where the official archive is downloaded to; null is ``cifar10`` in the default cache folder.
         image_size: side in pixels; 32 is native.
         flip: mirror images at random in training.
-        background: for image files, what transparent pixels are laid upon: red, green and blue, 0 to 255.
+        background: for image files, the colour behind transparent pixels: red, green and blue, 0 to 255.
         skip_broken: leave out the image files that cannot be decoded, instead of refusing the data.
     """
 
@@ -138,7 +138,7 @@ class CIFAR10(FileSource):
             root.mkdir(parents=True, exist_ok=True)
             socket.setdefaulttimeout(_WAIT_SECONDS)
             with FileLock(root / "download.lock"):
-                datasets.CIFAR10(str(root), download=True)  # downloads nothing when the files are there and whole
+                datasets.CIFAR10(str(root), download=True)  # downloads nothing when the files are there and complete
         except (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError) as error:
             raise UserError(
                 f"data.path=null: CIFAR-10 is not in {root} and could not be downloaded from "

@@ -17,7 +17,7 @@ from langevin.data.source import FileSource, ImageSet
 from langevin.errors import UserError
 
 SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "eval"}
-"""What a folder of a split is called; folders which are all called so are no classes."""
+"""What a folder of a split is called; folders that all have such names are not classes."""
 _MAX_JSON_BYTES = 2**30
 
 
@@ -25,13 +25,13 @@ class LabelledFiles:
     """The images of a folder or zip and the labels which the layout gives them.
 
     A ``dataset.json`` beside the images decides when there is one: ``{"labels": [[name, class_id], ...]}`` names the
-    class of every image, ``{"labels": null}`` says that there are none. Without it, the top-level folders are the
+    class of every image, ``{"labels": null}`` means that there are none. Without it, the top-level folders are the
     classes in alphabetical order, and images which all lie in one folder are unlabelled.
 
     Args:
         path: the folder, zip or uncompressed tar.
         option: the name of the option that gave `path`, for messages.
-        background: what transparent pixels are laid upon.
+        background: the colour behind transparent pixels.
 
     Attributes:
         archive: the folder or file on disk.
@@ -111,7 +111,7 @@ class LabelledFiles:
 
     @functools.cached_property
     def class_ids(self) -> tuple[int, ...] | None:
-        """The class id of each image as ``dataset.json`` gives it; None where there is none, or it says unlabelled.
+        """The class id of each image as ``dataset.json`` gives it; None where there is none, or its labels are null.
 
         Raises:
             UserError: when it is not of the layout above or leaves an image out.
@@ -128,7 +128,7 @@ class LabelledFiles:
 
     @functools.cached_property
     def _classes(self) -> dict[str, int] | None:
-        """What ``dataset.json`` says: the class id of each name."""
+        """The class id of each name in ``dataset.json``."""
         if self._json is None:
             return None
         name, wanted = self._json, 'it must hold {"labels": [[name, class_id], ...]} or {"labels": null}'
@@ -193,7 +193,7 @@ class ImageFolder(FileSource):
         image_size: side in pixels; images are cropped to the central square, then resized.
         channels: 3 (RGB) or 1 (grey).
         flip: mirror images at random in training.
-        background: what transparent pixels are laid upon: red, green and blue, 0 to 255.
+        background: the colour behind transparent pixels: red, green and blue, 0 to 255.
         skip_broken: leave out the images that cannot be decoded, instead of refusing the data.
     """
 

@@ -27,7 +27,7 @@ FORMATS = {
 """The formats that are read, by their names in Pillow, and the ends of their files' names."""
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MAX_PIXELS = 89_478_485
-"""The largest image that is decoded, as many pixels as Pillow takes for safe: a few kB can stand for gigabytes."""
+"""The largest image that is decoded, as many pixels as Pillow considers safe: a few kB can decode to gigabytes."""
 WHITE: Color = (255, 255, 255)
 
 
@@ -74,7 +74,7 @@ class ImageFiles(LazyImages):
         archive: where the files lie.
         files: their names in the order of the data set.
         boxes: optionally, for each file, the (left, top, right, bottom) to crop it to.
-        background: the red, green and blue, 0 to 255, that transparent pixels are laid upon.
+        background: the red, green and blue, 0 to 255, behind transparent pixels.
     """
 
     archive: Archive
@@ -100,7 +100,7 @@ class ImageFiles(LazyImages):
         if self.boxes is not None:
             image = _crop(image, self.boxes[index])
         else:
-            # A camera stores a portrait lying down and says so in its EXIF data.
+            # A camera stores a portrait rotated and records that in its EXIF data.
             ImageOps.exif_transpose(image, in_place=True)
         return _composited(image, self.background)
 
@@ -113,7 +113,7 @@ class Transform(Protocol):
         """The (H, W, C) of every array."""
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Turn an image into an array, or raise ValueError saying why it cannot be."""
+        """Turn an image into an array, or raise ValueError with the reason."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _scale_transparency(image: Image.Image) -> None:
 
 
 def _composited(image: Image.Image, background: Color) -> Image.Image:
-    """The image upon a background; it stays grey where both are, and as it is where nothing is transparent."""
+    """The image on a background; grey where both are, and unchanged where nothing is transparent."""
     if not image.has_transparency_data:
         return image
     grey = is_grey(image) and len(set(background)) == 1

@@ -22,7 +22,7 @@ Batch = dict[str, Tensor]
 
 
 class ImageBatches(Dataset[Batch]):
-    """Whole batches out of a cache: one gather from the memory map a batch.
+    """Whole batches from a cache: one gather from the memory map a batch.
 
     Args:
         images: the cache.
@@ -53,13 +53,13 @@ class ImageBatches(Dataset[Batch]):
 
 
 def preprocess(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Turn a batch of bytes into a network's input, on whatever device it lies.
+    """Turn a batch of bytes into a network's input, on its own device.
 
     Args:
         batch: what the loaders give, see `ImageBatches`.
 
     Returns:
-        x: (B, C, H, W) float32 in [-1, 1], mirrored where "flip" says so; and the (B,) int64 labels.
+        x: (B, C, H, W) float32 in [-1, 1], mirrored where "flip" is true; and the (B,) int64 labels.
     """
     image = batch["image"]
     # Mirrored as bytes, a quarter of the memory traffic of floats.
@@ -70,8 +70,8 @@ def preprocess(batch: Batch) -> tuple[Tensor, Tensor]:
 class ImageDataModule(lightning.LightningDataModule):
     """Training batches from an endless, resumable stream, validation batches from the source's test split.
 
-    Training goes on from the trainer's ``global_step``. The Trainer must be made with
-    ``use_distributed_sampler=False``: the stream itself gives each process its share.
+    Training resumes from the trainer's ``global_step``. The Trainer must be made with
+    ``use_distributed_sampler=False``: the stream itself gives each process its part.
 
     Args:
         source: the images.
@@ -125,7 +125,7 @@ class ImageDataModule(lightning.LightningDataModule):
         self.image_size = source.image_size
 
     def prepare_data(self) -> None:
-        """Open the caches, building them if need be; safe from every process, and a second call does nothing.
+        """Open the caches, building them if necessary; safe from every process, and a second call does nothing.
 
         Raises:
             UserError: when the images are missing or broken, or the cache cannot be written.

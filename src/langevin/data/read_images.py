@@ -39,8 +39,8 @@ def read_images(
     """Read images at their native size.
 
     A folder or zip is decoded into the cache once and memory-mapped afterwards; its labels come from its layout (see
-    `langevin.data.image_folder.LabelledFiles`). Those of a ``dataset.json`` stay the ids that stand there, for a few
-    samples need not be of every class. Transparent pixels are laid upon white.
+    `langevin.data.image_folder.LabelledFiles`). Those of a ``dataset.json`` stay the ids in it, since a few
+    samples need not cover every class. Transparent pixels are composited on white.
 
     An ``.npz`` holds ``arr_0``, uint8 (N, H, W, 1 or 3), and optionally ``arr_1``, N integer labels: the layout of
     ADM's sample files. A folder with a ``samples.npz``, such as sample.py leaves, means that file.
@@ -69,7 +69,7 @@ def read_images(
 
 
 def left_out(path: str, option: str = "samples") -> str:
-    """What lies beside the images at a place that `read_images` has read and is not read, in words; '' for nothing."""
+    """The files that `read_images` skips at a path, in words; '' where there are none."""
     return "" if _npz_of(path) is not None else counted(LabelledFiles(path, option).left_out)
 
 
@@ -88,12 +88,12 @@ def read_record(path: str) -> dict[str, Any] | None:
                 f"samples={npz}: its record of how the samples were made cannot be read ({error})"
             ) from error
     if not isinstance(record, dict) or not {"model", "samples"} <= record.keys():
-        raise UserError(f"samples={npz}: its record does not say how the samples were made; take the record out of it")
+        raise UserError(f"samples={npz}: its record does not describe how the samples were made; remove the record")
     return record
 
 
 class _InColorError(Exception):
-    """Images that were taken for grey are not."""
+    """Images that were assumed grey are not."""
 
 
 def _decoded(files: LabelledFiles, cache_dir: Path) -> CachedImages:
@@ -170,17 +170,17 @@ def _opened(path: str, option: str) -> np.lib.npyio.NpzFile:
     if not place.exists():
         raise UserError(f"{option}={path}: there is no such file")
     if not place.is_file():
-        raise UserError(f"{option}={path}: is no regular file; {_WANTED}")
+        raise UserError(f"{option}={path}: is not a regular file; {_WANTED}")
     try:
         if not zipfile.is_zipfile(place):
-            raise ValueError("it is no whole zip of arrays")
+            raise ValueError("it is not a complete zip of arrays")
         return np.load(place, allow_pickle=False)
     except _UNREADABLE as error:
         raise UserError(f"{option}={path}: cannot be read as an .npz file ({error}); {_WANTED}") from error
 
 
 def _array(file: np.lib.npyio.NpzFile, name: str) -> NDArray[Any]:
-    """An array of an .npz, no memory taken for more of it than the file can hold.
+    """An array of an .npz, allocating no more memory than the file can hold.
 
     Raises:
         ValueError: when its header claims more or less than there is.

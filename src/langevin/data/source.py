@@ -40,10 +40,10 @@ def usable(images: ImageSet, broken: Mapping[int, Exception]) -> NDArray[np.int6
         broken: why an image cannot be decoded, by its index.
 
     Raises:
-        UserError: naming the broken ones, when they are not to be left out, when a disk is at fault and not an image,
+        UserError: naming the broken ones, when they are not to be left out, when the disk failed and not an image,
             or when no image, or none of some class, remains.
     """
-    # An error with a number is the system's: it may be gone the next time, and then the data would be other data.
+    # An error with an errno is the system's: it may not recur, and then the data would differ.
     at_fault = {
         index: error
         for index, error in broken.items()
@@ -76,7 +76,7 @@ def _listed(images: ImageSet, broken: Mapping[int, Exception]) -> str:
 class ImageSource(ABC):
     """A data set: one subclass a file, chosen by the Hydra group ``data``.
 
-    A constructor touches no disk: everything that can fail is found by `check`.
+    A constructor does not access the disk: `check` finds everything that can fail.
 
     Args:
         image_size: side of the square images in pixels.
@@ -106,7 +106,7 @@ class ImageSource(ABC):
         """Look whether the images are there, without decoding any.
 
         Raises:
-            UserError: when the path is missing, holds no image, or is not laid out as it must be.
+            UserError: when the path is missing, holds no image, or has the wrong layout.
         """
 
     @abstractmethod
@@ -115,7 +115,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def fingerprint(self, split: str) -> str:
-        """A text that changes whenever the split's images or labels do; cheap, since every run asks for it."""
+        """A text that changes whenever the split's images or labels do; cheap, since every run computes it."""
 
     @abstractmethod
     def load(self, split: str) -> ImageSet:
@@ -137,11 +137,11 @@ class FileSource(ImageSource):
         image_size: see `ImageSource`, as are the next two.
         channels: 1 or 3.
         flip: whether to mirror in training.
-        background: what transparent pixels are laid upon: red, green and blue, 0 to 255.
+        background: the colour behind transparent pixels: red, green and blue, 0 to 255.
         skip_broken: leave out the images that cannot be decoded, instead of refusing the data.
 
     Raises:
-        UserError: when `background` is no colour.
+        UserError: when `background` is not a colour.
     """
 
     def __init__(
@@ -155,5 +155,5 @@ class FileSource(ImageSource):
         self.skip_broken = skip_broken
 
     def _decoding(self) -> str:
-        """What of the options decides the decoded images, for the fingerprint."""
+        """The options that affect the decoded images, for the fingerprint."""
         return f"background={self.background}" + " skip_broken" * self.skip_broken

@@ -33,7 +33,7 @@ class StanfordCars(FileSource):
         crop: crop each photograph to the car's annotated box first.
         flip: mirror images at random in training.
         train_on_test: train on the images of both splits, as generative models of cars often are; none is held out.
-        background: what transparent pixels are laid upon: red, green and blue, 0 to 255.
+        background: the colour behind transparent pixels: red, green and blue, 0 to 255.
         skip_broken: leave out the images that cannot be decoded, instead of refusing the data.
     """
 
@@ -90,7 +90,7 @@ class StanfordCars(FileSource):
         return ImageSet(lazy_images, labels, names, self.skip_broken)
 
     def left_out(self) -> Counter[str]:
-        """What is no regular file; an image that the annotations do not name is no part of the data."""
+        """What is not a regular file; an image that the annotations do not name is not part of the data."""
         return self._archive[0].left_out
 
     @property
@@ -126,7 +126,7 @@ class StanfordCars(FileSource):
             ]
             labels = cars["class"].astype(np.int64) - 1
         except (TypeError, ValueError, OverflowError) as error:
-            raise UserError(f"data.path={self.path}: {annotations} has boxes or classes that are no numbers") from error
+            raise UserError(f"data.path={self.path}: {annotations} has a box or class that is not a number") from error
         if labels.min() < 0 or labels.max() >= num_classes:
             raise UserError(f"data.path={self.path}: {annotations} has classes outside of 1..{num_classes}")
         return list(zip(files, boxes, labels.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""The order of images: a pure function of the seed and the position, whatever the number of processes."""
+"""The order of images: a pure function of the seed and the position, for any number of processes."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ class ImageStream(torch.utils.data.Sampler[Positions]):
 
     The stream is all epochs one after the other, each a permutation of the N images. Optimizer step k takes its
     positions [k * batch_size, (k + 1) * batch_size), which may straddle epochs, and cuts them into `accumulate`
-    micro-batches; of each, process r takes the images r, r + world_size, ... So a step sees the same images for any
+    micro-batches; of each, process r takes the images r, r + world_size, ... So a step takes the same images for any
     number of processes and any `accumulate`, and no image is given twice within an epoch.
 
     Args:
@@ -44,8 +44,8 @@ class ImageStream(torch.utils.data.Sampler[Positions]):
         rank: this process's number.
         world_size: number of processes.
         accumulate: micro-batches of an optimizer step.
-        start: tells how many micro-batches of this process are already consumed. It is asked whenever an iteration
-            begins, so a trainer that begins a new iteration goes on with the stream instead of repeating it.
+        start: returns how many micro-batches of this process are already consumed. It is called whenever an iteration
+            begins, so a trainer that begins a new iteration continues the stream instead of repeating it.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ImageStream(torch.utils.data.Sampler[Positions]):
         self.start = start
 
     def __iter__(self) -> Iterator[Positions]:
-        # Positions only grow, so the epoch at hand is all there is to keep.
+        # Positions only grow, so only the current epoch is cached.
         order = functools.lru_cache(maxsize=1)(lambda epoch: epoch_order(self.seed, epoch, self.num_images))
         size = self.batch_size // self.accumulate
         micro_batch = self.start()

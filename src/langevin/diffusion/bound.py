@@ -80,7 +80,7 @@ def step_term(denoise: Denoise, prediction: Prediction, x: Tensor, s: Tensor, t:
 
     Args:
         denoise: the model, for its schedule and variance.
-        prediction: what it says of x_t.
+        prediction: its prediction for x_t.
         x: the images (B, C, H, W), of bytes, in [-1, 1].
         s: the times stepped to, (B,) or ().
         t: the times stepped from, (B,) or ().
@@ -90,7 +90,7 @@ def step_term(denoise: Denoise, prediction: Prediction, x: Tensor, s: Tensor, t:
     of_x = broadcast_to(posterior_weights(schedule, s, t)[0], x)
     inner = broadcast_to(s > 0, x).bool()
     log_posterior = broadcast_to(torch.log(transition(schedule, s, t).posterior_variance), x)
-    # Where the decoder speaks, the divergence is that of equal variances, which is finite and not used.
+    # At the decoder's step, the divergence is that of equal variances, which is finite and not used.
     log_posterior = torch.where(inner, log_posterior, log_variance)
     kl = gaussian_kl(of_x * (x - prediction.x), log_posterior, log_variance)
     if not bool((s > 0).all()):  # the decoder is costly, and speaks at s = 0 alone

@@ -12,7 +12,7 @@ from langevin.diffusion.schedules.schedule import Schedule
 
 
 class NoisyClassifier(nn.Module):
-    """A network that tells the class of an image at any noise level: p(y | x_t).
+    """A network that classifies an image at any noise level: p(y | x_t).
 
     Source: ADM (Dhariwal and Nichol 2021), section 4.
 
@@ -42,18 +42,18 @@ class NoisyClassifier(nn.Module):
         return functional.log_softmax(logits, dim=1)
 
     def with_network(self, network: nn.Module) -> "NoisyClassifier":
-        """The same model with another network, such as one of averaged weights."""
+        """The same model with another network, such as one with EMA weights."""
         return NoisyClassifier(network, self.schedule, self.parameterization)
 
 
 class CleanClassifier(nn.Module):
-    """A classifier of noisy images, asked about clean ones: the same answer for the same images, without a draw.
+    """A classifier of noisy images, applied to clean ones: deterministic, since no noise is drawn.
 
-    It knows no time before the schedule's `t_min`, of least noise. So it is told that time, and shown ``alpha x`` of
-    it: x_t without its noise, which there is too little to be missed.
+    It was not trained before the schedule's `t_min`, the time of least noise. So it is conditioned on that time, and
+    its input is ``alpha x`` there: x_t without its noise, which is negligible.
 
     Args:
-        classifier: whose network can be asked for its `features`, and to `classify` them.
+        classifier: the classifier, whose network has `features` and `classify`.
     """
 
     def __init__(self, classifier: NoisyClassifier) -> None:
@@ -61,7 +61,7 @@ class CleanClassifier(nn.Module):
         self.classifier = classifier
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the classes of images (B, C, H, W) in [-1, 1] are told by, (B, D), and their logits, (B, classes)."""
+        """The features (B, D) of images (B, C, H, W) in [-1, 1], and the logits of their classes, (B, classes)."""
         schedule = self.classifier.schedule
         t = torch.tensor(schedule.t_min, dtype=torch.float64)
         x_t = broadcast_to(schedule(t).alpha, x) * x

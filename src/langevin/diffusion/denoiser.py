@@ -14,7 +14,7 @@ Condition = Mapping[str, Tensor]
 
 
 class Prediction(NamedTuple):
-    """What is believed of a noisy image; all of shape (B, C, H, W).
+    """The prediction for a noisy image; all of shape (B, C, H, W).
 
     Attributes:
         x: the clean image.
@@ -32,7 +32,7 @@ class Prediction(NamedTuple):
 
 
 class Denoise(Protocol):
-    """Whatever can be sampled from: a `Denoiser`, or guidance around one."""
+    """Anything that can be sampled from: a `Denoiser`, or guidance around one."""
 
     schedule: Schedule
     variance: Variance
@@ -79,7 +79,7 @@ class Denoiser(nn.Module):
         return self.solve(raw, variance, x_t, t)
 
     def solve(self, raw: Tensor, variance: Tensor | None, x_t: Tensor, t: Tensor) -> Prediction:
-        """What a network's output F (B, C, H, W), in this model's parameterization, says of `x_t` at the times `t`."""
+        """The prediction from a network's output F (B, C, H, W), in this model's parameterization, for `x_t` at `t`."""
         level, (a, b) = self.schedule(t), self.parameterization.mix(self.schedule, t)
         determinant = level.alpha * b - level.sigma * a
         return Prediction(
@@ -90,16 +90,16 @@ class Denoiser(nn.Module):
         )
 
     def with_network(self, network: nn.Module) -> "Denoiser":
-        """The same model with another network, such as one of averaged weights."""
+        """The same model with another network, such as one with EMA weights."""
         return Denoiser(network, self.schedule, self.parameterization, self.variance)
 
     def null_condition(self, cond: Condition) -> Condition:
-        """The condition that says nothing, of the same batch size: what guidance compares with."""
+        """The null condition, of the same batch size: what guidance compares with."""
         null: Callable[[Condition], Condition] = self.network.null_condition  # type: ignore[assignment]
         return null(cond)
 
     def drop(self, cond: Condition, draw: Callable[[], Tensor]) -> Condition:
-        """What the network is told of `cond` in training; `draw` gives uniform numbers (B,), others at every call."""
+        """`cond` after condition dropout, for training; `draw` gives uniform numbers (B,), others at every call."""
         drop: Callable[[Condition, Callable[[], Tensor]], Condition] = self.network.drop  # type: ignore[assignment]
         return drop(cond, draw)
 

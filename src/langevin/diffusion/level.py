@@ -34,7 +34,7 @@ class Level(NamedTuple):
 def broadcast_to(coefficient: Tensor, x: Tensor) -> Tensor:
     """Carry a coefficient of shape `()`, `(B,)` or that of `x` (B, ...) to its device and type, ready to multiply it.
 
-    Coefficients are computed in float64 on the CPU and only the finished numbers travel, so every device sees the
+    Coefficients are computed in float64 on the CPU and only the results are copied, so every device gets the
     same ones, devices without float64 work, and no step waits for the device.
     """
     coefficient = coefficient.to(device=x.device, dtype=x.dtype, non_blocking=True)

@@ -37,7 +37,7 @@ class Objective(ABC, Generic[Model]):
         Args:
             model: what is trained.
             x: clean images (B, C, H, W) in [-1, 1].
-            cond: what the batch is known to show, such as {"label": int64 (B,)}.
+            cond: the condition of the batch, such as {"label": int64 (B,)}.
             t: the times (B,), float64 on the CPU.
             eps: the noise (B, C, H, W), from a standard normal.
 
@@ -46,7 +46,7 @@ class Objective(ABC, Generic[Model]):
         """
 
     def check(self, schedule: Schedule, variance: Variance) -> None:
-        """See that the objective suits the other parts of the model.
+        """Check that the objective is compatible with the other parts of the model.
 
         Raises:
             UserError: when it does not.
@@ -107,7 +107,7 @@ class Huber(Simple):
 
     Args:
         weighting: how much each noise level counts.
-        delta: where the one goes over into the other.
+        delta: where the square turns into the absolute value.
     """
 
     def __init__(self, weighting: Weighting, delta: Annotated[float, Gt(0)] = 0.1) -> None:
@@ -125,9 +125,9 @@ class Huber(Simple):
 class VLB(Objective[Denoiser]):
     """The true variational bound, in bits a dimension: T times the term of a random step.
 
-    Its mean over uniform times is the bound but for L_T, which nothing trains. It weighs the noise levels by itself: a
-    weighting is not used. Source: DDPM (Ho et al. 2020), equation 5; Improved DDPM (Nichol and Dhariwal 2021),
-    section 3.3, with ``time_sampler=loss_aware``.
+    Its mean over uniform times is the bound but for L_T, which has no parameters. It fixes the weight of each noise
+    level: a weighting is not used. Source: DDPM (Ho et al. 2020), equation 5; Improved DDPM (Nichol and Dhariwal
+    2021), section 3.3, with ``time_sampler=loss_aware``.
     """
 
     def __call__(self, model: Denoiser, x: Tensor, cond: Condition | None, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
@@ -181,7 +181,7 @@ class CrossEntropy(Objective[NoisyClassifier]):
         self, model: NoisyClassifier, x: Tensor, cond: Condition | None, t: Tensor, eps: Tensor
     ) -> dict[str, Tensor]:
         """See `Objective`; "accuracy" is 1 where the right class is the likeliest, else 0."""
-        assert cond is not None, "langevin.assembly sees to labels"
+        assert cond is not None, "langevin.assembly ensures labels"
         label = cond["label"]
         log_probabilities = model(noised(model.schedule, x, eps, t), t)
         accuracy = (log_probabilities.detach().argmax(1) == label).to(x.dtype)
@@ -201,7 +201,7 @@ def vlb_term(denoiser: Denoiser, prediction: Prediction, x: Tensor, t: Tensor) -
 
 
 def needs_steps(schedule: Schedule) -> None:
-    """See that the schedule has steps whose terms the bound could be made of.
+    """Check that the schedule has discrete steps, whose terms make up the bound.
 
     Raises:
         UserError: when it has none.

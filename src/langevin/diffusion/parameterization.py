@@ -29,7 +29,7 @@ class Parameterization(ABC):
         return (level.alpha.square() + level.sigma.square()).rsqrt()
 
     def c_noise(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """The number by which the network is told the noise level: the time on the scale 0..1000."""
+        """The number that conditions the network on the noise level: the time on the scale 0..1000."""
         return schedule.clock(t)
 
     def precondition_input(self, schedule: Schedule, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,11 +38,11 @@ class Parameterization(ABC):
         return broadcast_to(self.c_in(schedule(t)), x_t) * x_t, c_noise
 
     def check(self, schedule: Schedule) -> None:
-        """See that x can be told from x_t and the network's output at the schedule's last time.
+        """Check that x can be recovered from x_t and the network's output at the schedule's last time.
 
         Raises:
-            UserError: when it cannot. A prediction of eps, for one, says nothing of x where no signal is left, nor does
-                one of the velocity where the schedule comes to rest.
+            UserError: when it cannot. A prediction of eps, for one, does not determine x where no signal is left, nor
+                does one of the velocity where the schedule comes to rest.
         """
         t = torch.tensor(schedule.t_max, dtype=torch.float64)
         level, (a, b) = schedule(t), self.mix(schedule, t)
@@ -50,8 +50,8 @@ class Parameterization(ABC):
         # An error of the network's output is that of x divided by it: beyond this, no digit of x would be right.
         if not (determinant > 1e-8 and determinant.isfinite()):
             raise UserError(
-                "cannot tell the image at the schedule's last time, of which its output says next to nothing there; "
-                "take x or v, or a schedule that ends otherwise"
+                "cannot recover the image at the schedule's last time, where its output carries almost no information "
+                "about it; take x or v, or a schedule that ends otherwise"
             )
 
 
@@ -179,6 +179,6 @@ class EDM(Parameterization):
         super().check(schedule)
         if schedule(torch.tensor(schedule.t_max, dtype=torch.float64)).alpha == 0:
             raise UserError(
-                "tells the network log(sigma / alpha), which is infinite at the schedule's last time, where no signal "
+                "gives the network log(sigma / alpha), which is infinite at the schedule's last time, where no signal "
                 "is left; take x, v or flow, or a schedule that keeps a trace of signal"
             )

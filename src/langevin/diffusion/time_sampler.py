@@ -14,11 +14,11 @@ from langevin.errors import UserError
 class TimeSampler(ABC):
     """Draws the times that a batch is trained at.
 
-    All ranks draw the same times, those of the whole batch, and each takes its part: so that a sampler can see to the
-    batch as a whole.
+    All ranks draw the same times, those of the whole batch, and each takes its part: so that a sampler can act on
+    the whole batch.
 
     Attributes:
-        loss_aware: whether it wants to be told the losses.
+        loss_aware: whether it uses the losses (`update`).
     """
 
     loss_aware = False
@@ -38,7 +38,7 @@ class TimeSampler(ABC):
         """Learn from the losses (n,) at the times `t` (n,) of the whole batch, all on the CPU."""
 
     def check(self, schedule: Schedule) -> None:
-        """See that it can draw times of this schedule.
+        """Check that it can draw times of this schedule.
 
         Raises:
             UserError: when it cannot.
@@ -49,7 +49,7 @@ class TimeSampler(ABC):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what another has learnt."""
+        """Restore what `state_dict` gave."""
 
 
 class Uniform(TimeSampler):
@@ -114,7 +114,7 @@ class LossAware(TimeSampler):
         return index.double() + 1, 1 / (len(probabilities) * probabilities[index])
 
     def update(self, t: Tensor, loss: Tensor) -> None:
-        """See `TimeSampler`; losses that are not finite teach nothing."""
+        """See `TimeSampler`; losses that are not finite are ignored."""
         assert self._losses is not None
         assert self._counts is not None
         for index, value in zip((t - 1).long().tolist(), loss.double().tolist(), strict=True):

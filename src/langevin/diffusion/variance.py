@@ -14,7 +14,7 @@ class Variance(ABC):
     """The variance of p(x_s | x_t).
 
     Attributes:
-        learned: whether the network has a say in it, and so must be trained for it.
+        learned: whether the network predicts it, and so must be trained for it.
     """
 
     learned = False

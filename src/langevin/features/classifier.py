@@ -13,7 +13,7 @@ from langevin.images import from_uint8
 
 
 class Classifier(FeatureExtractor):
-    """A classifier of noisy images, asked about clean ones: for places without the weights of Inception.
+    """A classifier of noisy images, applied to clean ones: for machines without the weights of Inception.
 
     Outputs ``features``, the vector before the last linear map, and ``logits``, those of the classes. Its values
     compare models of the data that the classifier was trained on, measured with this same classifier; nothing in the
@@ -21,7 +21,7 @@ class Classifier(FeatureExtractor):
 
     Args:
         load_clean_classifier: gives what maps images in [-1, 1] to features and logits, by a run or a checkpoint;
-            with what it knows of its data, and the name of that.
+            with the facts of its data, and the data's name.
         checkpoint: that run's folder, or a .ckpt file: of ``python train.py task=classifier``.
     """
 
@@ -53,7 +53,7 @@ class Classifier(FeatureExtractor):
         self.sizes = {key: output.shape[1] for key, output in probe.items()}
 
     def check(self, shape: tuple[int, int, int], option: str) -> None:
-        """See that the images are as those it was trained on, see the base class."""
+        """Check that the images have the shape that it was trained on, see the base class."""
         if shape != self.shape:
             raise UserError(
                 f"{option}: its images are of (channels, height, width) {shape}; allowed with "

@@ -21,7 +21,7 @@ class CLIP(FromFile):
     Args:
         model: which one is taken from torch hub's cache, or downloaded there, where `weights` is None.
         weights: path of one of OpenAI's files, or of another TorchScript archive that holds a CLIP. Only its tensors
-            are used; still, opening such an archive may run what it says, so take it from those you trust.
+            are used; still, opening such an archive may run code, so take it only from a source you trust.
     """
 
     name = "clip"
@@ -63,7 +63,7 @@ class CLIP(FromFile):
         model = of_openai.get(self.sha256)
         if model not in (None, self.model):
             raise UserError(f"features.model={self.model}: these weights are those of {model}; name that")
-        with warnings.catch_warnings(action="ignore"):  # torch says that TorchScript is of yesterday
+        with warnings.catch_warnings(action="ignore"):  # torch reports that TorchScript is deprecated
             network = FeatureExtractorCLIP(
                 self.model, list(self.outputs.values()), feature_extractor_weights_path=io.BytesIO(data)
             )

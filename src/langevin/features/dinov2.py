@@ -21,7 +21,7 @@ class DINOv2(TorchFidelity):
     Outputs ``features`` alone: the class token, 384 to 1536 numbers by the model. The distance of Gaussians fitted to
     them goes better with people's judgement than FID does (Stein et al. 2023, arXiv 2306.04675).
 
-    Network and weights come by torch hub, from its cache or the internet. What the repository says is run: it is
+    Network and weights come by torch hub, from its cache or the internet. The repository's code is run: it is
     Python, as are the pickles that it loads.
 
     Args:

@@ -15,17 +15,17 @@ BATCH = 16
 
 
 class FeatureExtractor(nn.Module, ABC):
-    """A frozen network whose outputs stand for an image in FID, Inception Score and their kin.
+    """A frozen network whose outputs represent an image in FID, Inception Score and similar metrics.
 
     Constructing one costs little and opens no weights: `prepare` finds them, and what follows is final only after it.
     A subclass implements `prepare` and `extract`.
 
     Attributes:
-        sizes: the width of each output: ``{"features": 2048, "logits": 1008}``. ``features`` there always is.
+        sizes: the width of each output: ``{"features": 2048, "logits": 1008}``. ``features`` is always among them.
         name: names the extractor and its weights in reports and metric names, such as ``inception-6726825d``.
         sha256: of the weights, in hexadecimal digits.
-        preprocessing: what is done to the uint8 pixels before the network sees them, in one line.
-        official: whether the weights are, by their sha256, the ones that the literature's figures rest on.
+        preprocessing: what is done to the uint8 pixels before they enter the network, in one line.
+        official: whether the weights are, by their sha256, those that the literature uses.
         takes_rgb: whether a grey image is repeated to three channels for it.
     """
 
@@ -52,7 +52,7 @@ class FeatureExtractor(nn.Module, ABC):
         """
 
     def check(self, shape: tuple[int, int, int], option: str) -> None:
-        """See that it can take the images to come; `prepare` comes first.
+        """Check that it can take the images to come; `prepare` comes first.
 
         Args:
             shape: theirs: (channels, height, width).
@@ -78,7 +78,7 @@ class FeatureExtractor(nn.Module, ABC):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the outputs in full float32, whatever the precision of the model around.
 
-        An image's are the same bits in any company: the network is always given `BATCH` of them, blank ones if need be.
+        An image's outputs do not depend on the rest of the batch, bit for bit: batches are padded to `BATCH` images.
 
         Args:
             images: uint8 (B, C, H, W), as `check` allows.
@@ -93,13 +93,13 @@ class FeatureExtractor(nn.Module, ABC):
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _extract_filled(self, images: Tensor) -> dict[str, Tensor]:
-        # What a network says of an image depends a little on how many others there are: FID by 7e-9, the score by 4e-7.
+        # A network's output depends a little on the batch size: FID by 7e-9, the score by 4e-7.
         filled = images.new_zeros(BATCH, *images.shape[1:])
         filled[: len(images)] = images
         return {name: output[: len(images)] for name, output in self.extract(filled).items()}
 
     def metric_name(self, official: str, otherwise: str) -> str:
-        """Name a metric so that a value on other weights is never taken for the literature's.
+        """Name a metric so that a value on other weights is never mistaken for one comparable with the literature.
 
         Args:
             official: the metric's well-known name, such as ``fid``.

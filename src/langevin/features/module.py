@@ -16,7 +16,7 @@ from langevin.features.weights import read_file
 
 
 class Module(Probed):
-    """What a function or class of the user's gives when it is called without arguments; `Probed` says what it must be.
+    """What a function or class of the user's gives when called without arguments; see `Probed` for what it must be.
 
     It is named by the sha256 of its state if it is an `nn.Module` with weights, else by that of its source file.
 

@@ -17,9 +17,9 @@ from langevin.features.weights import read_file
 
 
 class TorchScript(Probed):
-    """A network that was saved by ``torch.jit.save``; what it must be, `Probed` says.
+    """A network that was saved by ``torch.jit.save``; see `Probed` for what it must be.
 
-    A TorchScript file holds a program. There is no way to read it as mere data, so take it only from those you trust.
+    A TorchScript file holds a program. It cannot be read as mere data, so take it only from a source you trust.
 
     Args:
         path: of the file.
@@ -43,12 +43,12 @@ class TorchScript(Probed):
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.name = f"torchscript_{self.path.stem}-{self.sha256[:8]}"
         try:
-            with warnings.catch_warnings(action="ignore"):  # torch says that TorchScript is of yesterday
+            with warnings.catch_warnings(action="ignore"):  # torch reports that TorchScript is deprecated
                 return torch.jit.load(io.BytesIO(data), map_location="cpu")
         except Exception as error:  # a foreign file can raise anything
             cause = textwrap.shorten(str(error), 120)
             raise UserError(f"{self.option}: is not TorchScript ({cause}); give what torch.jit.save wrote") from error
 
     def call(self, network: Callable[..., Any], images: Tensor) -> Any:
-        """Ask the network, see `Probed`."""
+        """Run the network, see `Probed`."""
         return network(images, **self.options)

@@ -12,7 +12,7 @@ import torch
 from langevin.errors import UserError
 
 CONNECTION_SECONDS = 5.0
-"""How long a download waits for an answer: short, so that a machine without internet says so at once."""
+"""How long a download waits for an answer: short, so that a machine without internet reports it at once."""
 
 
 class Published(NamedTuple):

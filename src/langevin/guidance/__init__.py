@@ -1,1 +1,1 @@
-"""Guidance steers a denoiser; a denoiser under guidance is called like one."""
+"""Guidance steers a denoiser; a guided denoiser is called like a plain one."""

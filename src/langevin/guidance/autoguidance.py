@@ -17,14 +17,14 @@ from langevin.guidance.guidance import Guidance, require_same_images, require_sa
 class Autoguidance(Guidance):
     """Extrapolates from a weaker model's prediction through the model's own: ``w + scale (m - w)``.
 
-    The weaker model is a smaller one, or the same earlier in its training; it must know the same noise process, and the
-    same labels if it is told any. It may predict something else: what is extrapolated is x and eps.
+    The weaker model is a smaller one, or the same earlier in its training; it must share the noise process, and the
+    classes if it is conditional. Its parameterization may differ: what is extrapolated is x and eps.
     Source: Karras et al. 2024 (arXiv 2406.02507), equation 3.
 
     Args:
-        load_denoiser: gives the model that a run or a checkpoint holds, and whether it is told labels.
+        load_denoiser: gives the model that a run or a checkpoint holds, and whether it is class-conditional.
         weaker: the weaker model's run folder, or a .ckpt file.
-        scale: 1 is no guidance (and costs nothing more), 0 the weaker model, more leads away from its mistakes.
+        scale: 1 is no guidance (and costs nothing more), 0 the weaker model, more extrapolates further from it.
 
     Raises:
         UserError: when there is no such model.
@@ -52,8 +52,8 @@ class Autoguidance(Guidance):
         if self.conditional and self.facts.num_classes != facts.num_classes:
             raise OptionError(
                 "weaker",
-                f"is {self.path}; allowed: one for the {facts.num_classes} classes that the model is told; it is told "
-                f"of {self.facts.num_classes}",
+                f"is {self.path}; allowed: one for the model's {facts.num_classes} classes; it has "
+                f"{self.facts.num_classes}",
             )
 
     def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:

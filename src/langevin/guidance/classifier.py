@@ -18,9 +18,10 @@ from langevin.guidance.guidance import Guidance, require_same_images, require_sa
 
 
 class Classifier(Guidance):
-    """Moves predictions towards what a classifier of noisy images takes for the class asked for.
+    """Moves predictions towards the requested class by the gradient of a classifier of noisy images.
 
-    The model may be unconditional, or told the same labels. With ``g`` the gradient of ``log p(y | x_t)`` by x_t:
+    The model may be unconditional, or conditional on the same classes. ``g`` is the gradient of ``log p(y | x_t)``
+    with respect to x_t:
 
     - ``form="score"`` is for every sampler: ``eps - scale sigma g``, and so ``x + scale sigma^2 / alpha g``.
     - ``form="mean"`` is for ancestral samplers: a step's mean is moved by ``scale`` times its variance times ``g``.
@@ -62,8 +63,7 @@ class Classifier(Guidance):
         if conditional and self.num_classes != facts.num_classes:
             raise OptionError(
                 "classifier",
-                f"is {self.path}; allowed: one for the {facts.num_classes} classes that the model is told; it knows "
-                f"{self.num_classes}",
+                f"is {self.path}; allowed: one for the model's {facts.num_classes} classes; it has {self.num_classes}",
             )
 
     def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:
@@ -82,7 +82,7 @@ class Classifier(Guidance):
 
     def gradient(self, x_t: Tensor, t: Tensor, label: Tensor) -> Tensor:
         """The gradient of ``log p(y | x_t)`` by x_t: (B, C, H, W), for labels y (B,)."""
-        # Lightning may sample in inference mode, whose tensors know no gradient: they are copied out of it.
+        # Lightning may sample in inference mode, whose tensors allow no gradient: they are copied out of it.
         with torch.inference_mode(False), torch.enable_grad():
             x, label = x_t.detach().clone().requires_grad_(), label.clone()
             chosen = self.classifier(x, t).gather(1, label[:, None])

@@ -18,7 +18,7 @@ class ClassifierFree(Guidance):
     """Extrapolates from the unconditional to the conditional prediction: ``u + scale (c - u)``.
 
     Both predictions are made in one batch. A scale of 1 is no guidance (and costs nothing more); other texts write
-    ``w = scale - 1``. The model must have been trained with its condition dropped now and then (`condition.dropout`).
+    ``w = scale - 1``. The model must have been trained with condition dropout (`condition.dropout`).
     Sources: Ho and Salimans 2022, equation 6; the interval, Kynkaanniemi et al. 2024 (arXiv 2404.07724); the rescaling,
     Lin et al. 2023 (arXiv 2305.08891), section 3.4.
 
@@ -53,7 +53,7 @@ class ClassifierFree(Guidance):
     def check(self, schedule: Schedule | None, facts: DataFacts | None, conditional: bool) -> None:
         """See `Guidance`."""
         if not conditional:
-            raise UserError("needs a model that is told labels: add condition=class_label, or leave guidance out")
+            raise UserError("needs a class-conditional model: add condition=class_label, or leave guidance out")
 
     def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:
         """See `Guidance`; `cond` is needed."""

@@ -1,4 +1,4 @@
-"""What every guidance is."""
+"""The interface of every guidance."""
 
 from abc import ABC, abstractmethod
 
@@ -15,9 +15,9 @@ class Guidance(nn.Module, ABC):
     """Steers a model's predictions. What it needs beside the model, such as a classifier, it holds itself.
 
     Attributes:
-        num_classes: the classes of the labels it is told; None where it tells the model's own.
-        moves_mean: whether its predictions carry a `Prediction.mean_gradient`, which few samplers heed.
-        has_dropout: whether it asks the model without its labels too, which the model must have learnt.
+        num_classes: the number of classes of the labels it needs itself; None where it only passes labels to the model.
+        moves_mean: whether its predictions carry a `Prediction.mean_gradient`, which few samplers support.
+        has_dropout: whether it also evaluates the model without labels, which takes condition dropout in training.
     """
 
     num_classes: int | None = None
@@ -30,12 +30,12 @@ class Guidance(nn.Module, ABC):
 
     @abstractmethod
     def check(self, schedule: Schedule | None, facts: DataFacts | None, conditional: bool) -> None:
-        """See that it suits a model.
+        """Check that it is compatible with a model.
 
         Args:
             schedule: the model's; None while that is not known yet.
-            facts: what the model knows of its data; None likewise.
-            conditional: whether the model is told labels.
+            facts: the facts of the model's data; None likewise.
+            conditional: whether the model is class-conditional.
 
         Raises:
             UserError: when it does not.
@@ -62,7 +62,7 @@ class Guided:
 
 
 def require_same_process(field: str, value: str, other: Schedule, schedule: Schedule | None) -> None:
-    """See that another model was trained on the noisy images of this one.
+    """Check that another model was trained on the same noise process as this one.
 
     Args:
         field: the option that the other was chosen by.
@@ -89,13 +89,13 @@ def require_same_process(field: str, value: str, other: Schedule, schedule: Sche
 
 
 def require_same_images(field: str, value: str, other: DataFacts, facts: DataFacts) -> None:
-    """See that another model is for images of this one's shape.
+    """Check that another model is for images of this one's shape.
 
     Args:
         field: the option that the other was chosen by.
         value: its value.
-        other: what it knows of its data.
-        facts: what this one does.
+        other: the facts of its data.
+        facts: those of this one's.
 
     Raises:
         OptionError: when the two shapes differ.

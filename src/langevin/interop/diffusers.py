@@ -42,10 +42,10 @@ ABSENT = (
     "resample_projection",
     "progressive_input",
 )
-"""Switches of ours for which a `UNet2DModel` of the usual blocks has nothing."""
+"""Switches of ours without a counterpart in a `UNet2DModel` of the usual blocks."""
 
 Known = Mapping[str, tuple[Any, str]]
-"""What a config may say: by name, what diffusers takes where it says nothing, and the type of what suits us."""
+"""The fields of a config: by name, diffusers' default and the type that is allowed here."""
 UNET: Known = {
     "sample_size": (None, "Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]]"),
     "in_channels": (3, "Annotated[int, Ge(1)]"),
@@ -204,7 +204,7 @@ def completed(where: str, config: Mapping[str, Any], known: Known) -> dict[str, 
 
     Args:
         where: its place, for messages.
-        config: what it says.
+        config: its fields.
         known: what is looked at.
 
     Raises:

@@ -34,7 +34,7 @@ HEAD_CHANNELS = 64
 def from_edm(state_dict: StateDict) -> dict[str, Tensor]:
     """Give the weights of a `SongUNet` or `DhariwalUNet` the names they have in our `UNet`.
 
-    Ours is built as conf/model/ddpmpp.yaml or ncsnpp.yaml say, or with `time_embedding="cosine_first"`, `scale_shift`,
+    Ours is built as in conf/model/ddpmpp.yaml or ncsnpp.yaml, or with `time_embedding="cosine_first"`, `scale_shift`,
     `residual_resampling`, `norm_epsilon=1e-5` and `head_channels=64` for a `DhariwalUNet`. Class labels come as a
     table, its last row what no label gives. The weights for augmentation labels are left out: these are zero when
     sampling.
@@ -129,16 +129,16 @@ def _label(names: Renaming) -> None:
 
 
 def read_edm(state_dict: StateDict) -> Imported:
-    """Read a network of EDM's in its preconditioning, `EDMPrecond`: all of it is told by the names and shapes.
+    """Read a network of EDM's in its preconditioning, `EDMPrecond`: the names and shapes determine all of it.
 
     EDM publishes pickles of programs, which are not run here. In EDM's own environment, two lines save the weights:
 
         with open("edm-cifar10-32x32-cond-vp.pkl", "rb") as file: network = pickle.load(file)["ema"]
         torch.save(network.state_dict(), "edm.pt")
 
-    The weights do not tell `EDMPrecond` from `VPPrecond` and `VEPrecond`, which give the same network other inputs and
-    its output another meaning: a checkpoint of these (EDM's baselines) is read without complaint, and makes no
-    images. Nor do they tell sigma_data, 0.5 unless changed, and the dropout of training, for which the choices have
+    The weights do not distinguish `EDMPrecond` from `VPPrecond` and `VEPrecond`, which give the same network other
+    inputs and its output another meaning: a checkpoint of these (EDM's baselines) is read without an error, but makes
+    no images. Nor do they show sigma_data, 0.5 unless changed, and the dropout of training, for which the choices have
     that of EDM's recipe. Weights become float32.
 
     Args:

@@ -20,7 +20,7 @@ class Imported(NamedTuple):
             "parameterization=eps"]. A schedule or parameterization that is not among them is the user's to choose.
         channels: of an image.
         image_size: the side of an image in pixels.
-        num_classes: how many classes it is told apart; None when it is unconditional.
+        num_classes: how many classes it is conditioned on; None when it is unconditional.
         weights: given the parameters of the composed config's model, without its `_target_`, the state dict of our
             network.
     """

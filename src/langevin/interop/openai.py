@@ -61,7 +61,7 @@ def from_openai(
         state_dict: of their network, which may be on any device.
         model: the parameters of ours, see `renaming.Model`; only the heads are looked at.
         attention_order: how their query, key and value lie: "new" for a network made with `use_new_attention_order`,
-            "legacy" for others and for improved-diffusion. The weights do not tell.
+            "legacy" for others and for improved-diffusion. The weights do not show it.
 
     Raises:
         UserError: when a weight is missing or unknown.
@@ -116,7 +116,7 @@ def _query_key_value(parts: Tensor, model: Model, attention_order: str) -> Tenso
 
 
 class Architecture(NamedTuple):
-    """What the weights of a `UNetModel` tell of it.
+    """What the weights of a `UNetModel` show of its architecture.
 
     Attributes:
         in_channels: of an image.
@@ -124,7 +124,7 @@ class Architecture(NamedTuple):
         learn_sigma: whether it puts out a variance.
         channels: width of the first level.
         multipliers: width of each level in `channels`.
-        blocks_per_level: on the way down.
+        blocks_per_level: in the encoder.
         attends: which levels attend.
         scale_shift: whether the embedding scales and shifts.
         residual_resampling: whether the resolution changes inside residual blocks.
@@ -144,18 +144,18 @@ class Architecture(NamedTuple):
 def read_openai(state_dict: StateDict, flags: str) -> Imported:
     """Read a model of improved-diffusion or guided-diffusion, such as those their READMEs publish.
 
-    What the weights tell is taken from them, and flags must agree with it; of the rest, a flag that is not given has
+    What the weights determine is taken from them, and flags must agree with it; any other flag that is not given has
     its default. The two libraries' differ only in what matters for other than 1000 steps: there, these flags must be
-    given where nothing tells whose model it is. Beside the model, the choices say how it was trained as far as its
-    flags do: with an untold label never, since theirs have learned no "no label". What concerns sampling alone
-    (timestep_respacing) and types of numbers (use_fp16) is set aside; weights become float32.
+    given where nothing shows the model's library. Beside the model, the choices describe its training as far as its
+    flags do: with a label dropout of 0, since theirs have learned no "no label". What concerns sampling alone
+    (timestep_respacing) and types of numbers (use_fp16) is ignored; weights become float32.
 
     Args:
         state_dict: of their network.
         flags: MODEL_FLAGS and DIFFUSION_FLAGS, such as "--image_size 64 --learn_sigma True --noise_schedule cosine".
 
     Raises:
-        UserError: when a flag is unknown, not of its kind, or says otherwise than the weights; when the weights are
+        UserError: when a flag is unknown, of the wrong type, or contradicts the weights; when the weights are
             no `UNetModel`'s or those of super-resolution; or when ours cannot be the same: for channel multipliers
             that do not begin with 1, for fewer than 128 channels, where our GroupNorm has fewer groups, and for times
             0..T-1 that are not rescaled to 0..1000.
@@ -218,7 +218,7 @@ def _architecture(state_dict: StateDict) -> Architecture:
     if in_channels == 6 or out_channels not in (in_channels, 2 * in_channels):
         raise UserError(
             f"weights: the network maps {in_channels} channels to {out_channels}; allowed: C to C or to 2 C, C the "
-            "image's, and not 6, which a super-resolution model sees"
+            "image's, and not 6, the input of a super-resolution model"
         )
     # Each step up may end with a change of resolution, in all but the last level.
     steps = sum(names.has(f"output_blocks.{step}.0.out_layers.3") for step in range(len(state_dict)))
@@ -251,7 +251,7 @@ def _architecture(state_dict: StateDict) -> Architecture:
 
 
 def _image_size(given: Mapping[str, Any], told: Architecture) -> int:
-    """The size of the images, which the weights tell only through the multipliers that go with it."""
+    """The size of the images, which the weights show only through the multipliers that go with it."""
     size = given.get("image_size", 64)
     fitting = [str(each) for each, multipliers in MULTIPLIERS.items() if multipliers == told.multipliers]
     if "channel_mult" not in given and MULTIPLIERS.get(size) != told.multipliers:
@@ -264,7 +264,7 @@ def _image_size(given: Mapping[str, Any], told: Architecture) -> int:
 
 
 def require_agreement(given: Mapping[str, Any], true: Mapping[str, Any]) -> None:
-    """See that the flags say what the weights say."""
+    """Check that the flags agree with the weights."""
     for name, value in true.items():
         if given.get(name, value) != value:
             raise UserError(
@@ -273,7 +273,7 @@ def require_agreement(given: Mapping[str, Any], true: Mapping[str, Any]) -> None
 
 
 def require_attention(given: Mapping[str, Any], name: str, attends: list[bool], image_size: int) -> None:
-    """See that a flag places the attention where the weights have it."""
+    """Check that a flag places the attention where the weights have it."""
     if name not in given:
         return
     # Theirs counts how many times smaller a feature map is.
@@ -296,14 +296,12 @@ def _shown(value: Any) -> str:
 
 
 def _heads(given: Mapping[str, Any], told: Architecture) -> dict[str, int | None]:
-    """How attention is split, of which the weights tell nothing."""
+    """How attention is split into heads, which the weights do not show."""
     name = "num_heads" if given.get("num_head_channels") is None else "num_head_channels"
     value = given.get(name, 4)
     upsample = given.get("num_heads_upsample")
     if name == "num_heads" and upsample not in (None, value):
-        raise UserError(
-            f"flags: --num_heads_upsample is {upsample}; allowed: -1 or {value}, as many as on the way down"
-        )
+        raise UserError(f"flags: --num_heads_upsample is {upsample}; allowed: -1 or {value}, as many as in the encoder")
     attending = zip(told.multipliers, (*told.attends[:-1], True), strict=True)
     widths = [told.channels * multiplier for multiplier, attends in attending if attends]
     if any(width % value for width in widths):
@@ -312,7 +310,7 @@ def _heads(given: Mapping[str, Any], told: Architecture) -> dict[str, int | None
 
 
 def _library(given: Mapping[str, Any], image_size: int) -> str | None:
-    """Whose flags these are, where they tell."""
+    """Which library the flags are from, where they show it."""
     own = {name: sorted(flags & given.keys()) for name, flags in OWN_FLAGS.items()}
     if all(own.values()):
         (improved, *_), (guided, *_) = own.values()
@@ -337,7 +335,7 @@ def _diffusion(given: Mapping[str, Any], learned: bool, library: str | None) -> 
         if not rescales["rescale_timesteps"]:
             raise UserError(
                 f"flags: --rescale_timesteps is False with --diffusion_steps {steps}; allowed: True, for our networks "
-                f"are told the time on the scale 0..1000, and this one was told 0..{steps - 1}"
+                f"receive the time on the scale 0..1000, and this one was trained on 0..{steps - 1}"
             )
         if not rescales.get("rescale_learned_sigmas", True):  # then a step's term counts in full, not T / 1000 times
             training += settings("objective", {"vlb_weight": 1 / steps})

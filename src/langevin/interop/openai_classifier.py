@@ -54,12 +54,12 @@ def from_openai_classifier(state_dict: StateDict, network: Model) -> dict[str, T
 
 
 class Architecture(NamedTuple):
-    """What the weights of an `EncoderUNetModel` tell of it.
+    """What the weights of an `EncoderUNetModel` show of its architecture.
 
     Attributes:
         in_channels: of an image.
         image_size: its height and width.
-        num_classes: how many it tells apart.
+        num_classes: how many it distinguishes.
         channels: width of the first level.
         blocks_per_level: of the residual blocks.
         attends: which levels attend.
@@ -80,10 +80,10 @@ class Architecture(NamedTuple):
 def read_openai_classifier(state_dict: StateDict, flags: str) -> Imported:
     """Read a classifier of guided-diffusion, such as those its README publishes for 64, 128 and 256 pixels.
 
-    What the weights tell is taken from them, and flags must agree with it; the rest is the noise that it was trained
-    on, told by the flags of the diffusion or their defaults. MODEL_FLAGS may stand beside them, as they do in the
-    README: they are of the model that is guided. So is what concerns sampling alone (classifier_scale) and types of
-    numbers (classifier_use_fp16) set aside; weights become float32.
+    What the weights determine is taken from them, and flags must agree with it; the rest is the noise process of its
+    training, given by the flags of the diffusion or their defaults. MODEL_FLAGS may be given too, as in the
+    README, and are ignored: they belong to the guided model. So are flags of sampling alone (classifier_scale) and of
+    types of numbers (classifier_use_fp16); weights become float32.
 
     Args:
         state_dict: of their network.
@@ -91,7 +91,7 @@ def read_openai_classifier(state_dict: StateDict, flags: str) -> Imported:
             cosine".
 
     Raises:
-        UserError: when a flag is unknown, not of its kind, or says otherwise than the weights; when the weights are
+        UserError: when a flag is unknown, of the wrong type, or contradicts the weights; when the weights are
             no `EncoderUNetModel`'s; or when ours cannot be the same: for a pooling other than by attention, for 512
             pixels, for fewer than 128 channels, where our GroupNorm has fewer groups, and for other than 1000 steps.
     """
@@ -173,7 +173,7 @@ def _architecture(state_dict: StateDict) -> Architecture:
 
 
 def _size_and_depth(channels: int, widths: list[int]) -> tuple[int, int]:
-    """The size of the images and the residual blocks in each level, told by the widths after each step."""
+    """The size of the images and the residual blocks in each level, inferred from the widths after each step."""
     if channels < 4 * NORM_GROUPS:
         raise UserError(
             f"weights: classifier_width is {channels}; allowed: {4 * NORM_GROUPS} or more, for in narrower networks "
@@ -194,11 +194,11 @@ def _size_and_depth(channels: int, widths: list[int]) -> tuple[int, int]:
 
 
 def _require_steps(given: Mapping[str, Any]) -> None:
-    """See that the times are 0..999, whether they are rescaled or not."""
+    """Check that the times are 0..999, whether they are rescaled or not."""
     steps = given.get("diffusion_steps", STEPS)
     if steps != STEPS:
         raise UserError(
-            f"flags: --diffusion_steps is {steps}; allowed: {STEPS}, for our networks are told the time on the scale "
-            f"0..{STEPS}, and guided-diffusion's training tells a classifier 0..{steps - 1}, whatever "
-            "--rescale_timesteps says"
+            f"flags: --diffusion_steps is {steps}; allowed: {STEPS}, for our networks receive the time on the scale "
+            f"0..{STEPS}, and guided-diffusion trains a classifier on 0..{steps - 1}, whatever "
+            "--rescale_timesteps is"
         )

@@ -117,8 +117,8 @@ def parse_flags(text: str, kinds: Mapping[str, Kind] = FLAGS) -> dict[str, Any]:
         name, equals, value = word.removeprefix("--").partition("=")
         if name in SUPER_RESOLUTION:
             raise UserError(
-                f"flags: --{name} is of a super-resolution model, whose network also sees the small image; "
-                "allowed: the flags of a model that makes images by itself"
+                f"flags: --{name} belongs to a super-resolution model, which also takes the small image; "
+                "allowed: the flags of a model that takes no other image"
             )
         if name not in kinds or not word.startswith("--"):
             raise UserError(f"flags: {word} is unknown; allowed: --{', --'.join(kinds)}")

@@ -44,7 +44,7 @@ WEIGHTS = tuple("diffusion_pytorch_model" + suffix for suffix in (SAFETENSORS, "
 KEPT = {"keep_eps": True}
 """Their DDIM's noise does not follow an image that is kept in range, unless it is called to."""
 STEPS = 1000
-"""Both sides tell the network the number of the step, from 0; ours scales it to 0..1000."""
+"""Both sides give the network the step's index, from 0; ours scales it to 0..1000."""
 SCHEDULER: Known = {
     "_class_name": ("DDPMScheduler", "Literal['DDPMScheduler', 'DDIMScheduler']"),
     "num_train_timesteps": (STEPS, f"Literal[{STEPS}]"),
@@ -210,7 +210,7 @@ def write_folder(
         channels: of an image.
         image_size: the side of an image in pixels.
         num_classes: of its labels; None without.
-        record: plain values to be kept in langevin.json, which also says that the table of classes ends with a row
+        record: plain values to be kept in langevin.json, which also records that the table of classes ends with a row
             for "no label".
 
     Raises:
@@ -303,7 +303,7 @@ def _betas(schedule: Schedule) -> dict[str, Any]:
     times = torch.arange(inner.num_steps + 1, dtype=torch.float64)
     if not torch.allclose(inner.clock(times), times - 1):
         raise UserError(
-            f"schedule.num_steps is {inner.num_steps}; allowed: {STEPS}, for diffusers tells the network the number of "
+            f"schedule.num_steps is {inner.num_steps}; allowed: {STEPS}, for diffusers gives the network the number of "
             f"the step, which ours scales to 0..{STEPS}"
         )
     alpha, sigma = inner(times)

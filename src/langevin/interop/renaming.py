@@ -1,4 +1,4 @@
-"""What the conversions share: moving layers from one set of names to another, and saying fields to Hydra."""
+"""What the conversions share: moving layers from one set of names to another, and writing fields as Hydra overrides."""
 
 import json
 from collections.abc import Mapping
@@ -78,7 +78,7 @@ def settings(group: str, fields: Mapping[str, Any]) -> list[str]:
 
 
 def told_classes(num_classes: int | None) -> list[str]:
-    """The overrides of a model that is always told which of so many classes an image is of; None: of one told none."""
+    """The overrides of a model conditioned on this many classes, without dropout; None: of an unconditional one."""
     if num_classes is None:
         return ["condition=none"]
     return ["condition=class_label", *settings("condition", {"dropout": 0.0})]

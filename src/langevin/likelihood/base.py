@@ -17,7 +17,7 @@ from langevin.sums import SumStateMetric
 class Likelihood(SumStateMetric, ABC):
     """A bound on minus the log-probability of images of bytes, in bits a dimension; lower is better.
 
-    In this order: `check`, which is cheap; `begin`; then any number of rounds of `update` with this process's share of
+    In this order: `check`, which is cheap; `begin`; then any number of rounds of `update` with this process's part of
     the images (possibly none), `compute`, `reset`. What an image adds depends on the image, the model and the
     image's own noise alone, and all that is gathered is a float64 or integer sum: so the value is the same for any
     number of processes and any batch size, but for rounding.
@@ -33,10 +33,10 @@ class Likelihood(SumStateMetric, ABC):
     total: Tensor
 
     def check(self, schedule: Schedule) -> None:
-        """See that the estimate suits a model's schedule.
+        """Check that the estimate is compatible with a model's schedule.
 
         Raises:
-            UserError: when it does not; the message says what is allowed.
+            UserError: when it does not; the message states what is allowed.
         """
 
     def begin(self, schedule: Schedule) -> None:

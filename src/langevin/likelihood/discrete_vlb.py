@@ -67,7 +67,7 @@ class DiscreteVLB(Likelihood):
     def terms(
         self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The times at which each image is looked at, and the bound's terms there.
+        """The times at which each image is evaluated, and the bound's terms there.
 
         Args:
             denoise: as in `measure`, like all that follows.
@@ -76,7 +76,7 @@ class DiscreteVLB(Likelihood):
             noise: the images' noise.
 
         Returns:
-            int64 (n, B) on the CPU, the first row 1; how many terms each stands for, float64 (n, B) on the CPU; and the
+            int64 (n, B) on the CPU, the first row 1; how many terms each represents, float64 (n, B) on the CPU; and the
             terms, float64 (n, B), in nats a dimension.
         """
         probabilities = self._probabilities(denoise.schedule)

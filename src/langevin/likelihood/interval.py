@@ -18,7 +18,7 @@ class Interval:
     """The logSNRs from that of the least noise, `first`, to that of the most, `last`.
 
     They are the schedule's own at t_min and t_max, where those do not lie beyond the limits: with hardly any noise
-    there is nothing more to learn of bytes; and where no signal is left, logSNR is infinite, while all that lies below
+    bytes gain no more information; and where no signal is left, logSNR is infinite, while all that lies below
     -15 would add ``1/2 exp(-15) |x - x_hat|^2`` to a bound, less than 1e-6.
 
     Args:
@@ -35,10 +35,10 @@ class Interval:
         self.log_snr_max, self.log_snr_min = log_snr_max, log_snr_min
 
     def check(self, schedule: Schedule) -> None:
-        """See that something of the schedule lies between the limits.
+        """Check that part of the schedule lies between the limits.
 
         Raises:
-            UserError: when nothing does.
+            UserError: when no part does.
         """
         most, least = schedule(both_ends(schedule)).log_snr.tolist()
         if self.log_snr_max <= least:
@@ -58,15 +58,15 @@ def both_ends(schedule: Schedule) -> Tensor:
 
 
 def time_at(schedule: Schedule, log_snr: Tensor) -> Tensor:
-    """The time at which the schedule has a logSNR; between the steps of a discrete one it is no whole number."""
+    """The time at which the schedule has a logSNR; between the steps of a discrete one it is not an integer."""
     return schedule.time_of(torch.exp(-log_snr / 2)).clamp(schedule.t_min, schedule.t_max)
 
 
 def byte_nll(x: Tensor, eps: Tensor, level: Level) -> Tensor:
-    """Minus the log-probability of bytes when they are told from ``x_t = alpha x + sigma eps``, element by element.
+    """Minus the log-probability of bytes given ``x_t = alpha x + sigma eps``, element by element.
 
-    ``p(x | x_t)`` is proportional to ``q(x_t | x)`` over the 256 values of a byte: what Bayes' rule makes of bytes of
-    which any is as probable as any other. Source: VDM (Kingma et al. 2021), section 3.3.
+    ``p(x | x_t)`` is proportional to ``q(x_t | x)`` over the 256 values of a byte: Bayes' rule for bytes with a
+    uniform prior. Source: VDM (Kingma et al. 2021), section 3.3.
 
     Args:
         x: images of bytes, in [-1, 1].

@@ -20,17 +20,16 @@ class ProbabilityFlow(Likelihood):
     """A bound on the probability of bytes from the density that the probability-flow ODE gives the noisy image.
 
     ``log P(x) >= E [log p(x | y) + log p(y) - log q(y | x)]``, where y is the image with the noise of the first time,
-    ``p(x | y)`` the decoder of `ContinuousVLB`, and p(y) the prior's density at the end of the ODE through y, times the
-    volume that the flow has gained. So it compares with the variational bounds. Its parts are minus the first
+    ``p(x | y)`` the decoder of `ContinuousVLB`, and log p(y) the prior's log-density at the end of the ODE through y,
+    plus the log-determinant of the flow. So it is comparable with the variational bounds. Its parts are minus the first
     ("decoder"), minus the last ("encoder"), and minus the two logarithms of p(y) ("prior", "volume").
 
     The ODE is solved for ``y = x_t / sqrt(alpha^2 + sigma^2)``, which neither grows nor shrinks on any schedule:
     ``dy / d log(sigma / alpha) = s (eps_hat - s y)`` with ``s = sigma / sqrt(alpha^2 + sigma^2)``. It is a classical
     Runge-Kutta method (of order 4) in equal steps of logSNR. The steps are fixed, so that the value of an image does
-    not depend on its batch; each asks the model four times, forwards and back. On pixels of which
-    nothing is known but that they are bytes of a Gaussian, it errs by 1e-2 bits a dimension in 25 steps, by 3e-4 in 50
-    and by 1e-5 in 100. The divergence is estimated from random signs (Hutchinson's trace), new ones at every step,
-    which leaves it unbiased.
+    not depend on its batch; each evaluates the model four times, forward and backward. On pixels that are bytes of a
+    Gaussian, it errs by 1e-2 bits a dimension in 25 steps, by 3e-4 in 50 and by 1e-5 in 100. The
+    divergence is estimated from random signs (Hutchinson's trace), new ones at every step, which leaves it unbiased.
     Source: Score-SDE (Song et al. 2021), appendix D.2; FFJORD (Grathwohl et al. 2019), section 3.1.
 
     Args:
@@ -67,7 +66,7 @@ class ProbabilityFlow(Likelihood):
 
     def measure(self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource) -> dict[str, Tensor]:
         """See `Likelihood`."""
-        # Lightning validates in inference mode, whose tensors know no gradient: they are copied out of it.
+        # Lightning validates in inference mode, whose tensors allow no gradient: they are copied out of it.
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone()
             cond = None if cond is None else {name: value.clone() for name, value in cond.items()}
@@ -93,7 +92,7 @@ class ProbabilityFlow(Likelihood):
             dtype: of the model's input.
 
         Returns:
-            the log-density of the prior where the ODE through y ends, and the logarithm of how the flow's volume grows.
+            the log-density of the prior where the ODE through y ends, and the flow's log-determinant.
         """
         schedule = denoise.schedule
         first, last = self.interval(schedule)

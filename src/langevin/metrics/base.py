@@ -19,8 +19,8 @@ class SampleMetric(SumStateMetric, ABC):
     """A metric of generated images, exact under any number of processes and any batch size.
 
     `Evaluation` calls, in this order: `check`; `begin`; `set_reference`; then for each round `update` on this process's
-    share of the samples, `compute`, `reset`. What `update` gathers is added in `begin`: sums over the images, or
-    children that are metrics themselves (`Moments`, `Rows`), which `compute` sees from all processes.
+    part of the samples, `compute`, `reset`. What `update` gathers is added in `begin`: sums over the images, or
+    children that are metrics themselves (`Moments`, `Rows`), which `compute` gets from all processes.
 
     Attributes:
         reads: the extractor's outputs that `update` reads.
@@ -47,17 +47,17 @@ class SampleMetric(SumStateMetric, ABC):
         Args:
             num_samples: how many images will be generated, at least 1, over all processes.
             reference: what they are compared with, not yet gathered.
-            features: the extractor, of which as little as `sizes` may be known yet.
+            features: the extractor, of which perhaps only `sizes` is known yet.
 
         Raises:
             UserError: when the metric cannot be computed so.
         """
 
     def check_labels(self, labels: NDArray[np.int64], reference: Reference, features: FeatureExtractor) -> None:
-        """The like of `check`, of the classes; called where `needs_labels`.
+        """As `check`, for the classes; called where `needs_labels`.
 
         Args:
-            labels: the class that each sample will be asked to show, (num_samples,).
+            labels: the requested class of each sample, (num_samples,).
             reference: as in `check`.
             features: as in `check`.
 
@@ -106,7 +106,7 @@ class SampleMetric(SumStateMetric, ABC):
                 child.reset()
 
     def _require_all(self, count: int | Tensor) -> None:
-        # A name that says @50000 must not stand on fewer images, or on some twice.
+        # A metric named @50000 must not be computed on fewer images, or on some twice.
         if int(count) != self.num_samples:
             raise RuntimeError(f"{type(self).__name__} was given {int(count)} of {self.num_samples} samples")
 
@@ -119,7 +119,7 @@ class SampleSetMetric(SampleMetric):
     samples: Rows
 
     def begin(self, num_samples: int, features: FeatureExtractor) -> None:
-        """Make room for the rows, see the base class."""
+        """Allocate the rows, see the base class."""
         super().begin(num_samples, features)
         self.samples = Rows(features.sizes["features"])
 

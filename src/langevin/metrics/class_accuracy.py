@@ -13,12 +13,12 @@ from langevin.metrics.reference import Reference
 
 
 class ClassAccuracy(SampleMetric):
-    """Share of the samples whose class, named by a classifier of real images, is the one asked for; in [0, 1].
+    """Share of the samples whose class, predicted by a classifier of real images, is the requested one; in [0, 1].
 
     The classifier is scikit-learn's support vector machine (`SVC`: RBF kernel, ``C=10``, ``gamma="scale"``) on the
     pixels in [0, 1], fitted to the labelled reference: it shares nothing with the model under test. It suits small,
-    simple images such as digits, of which it names 98 to 99% right; on natural images it is too weak to judge a
-    model. Fitting takes seconds for some thousand references and grows with their square. Reported as
+    simple images such as digits, of which it classifies 98 to 99% correctly; on natural images it is too weak to judge
+    a model. Fitting takes seconds for some thousand references and grows with their square. Reported as
     ``class_accuracy``; read it beside the classifier's own accuracy on real images, which bounds it.
     """
 
@@ -35,7 +35,7 @@ class ClassAccuracy(SampleMetric):
         Raises:
             UserError: when the reference holds fewer than two classes.
         """
-        assert reference.labels is not None, "Evaluation.prepare() sees to labels"
+        assert reference.labels is not None, "Evaluation.prepare() ensures labels"
         if len(np.unique(reference.labels)) < 2:
             raise UserError("metrics.class_accuracy needs reference images of at least two classes, the data has one")
 
@@ -53,8 +53,8 @@ class ClassAccuracy(SampleMetric):
         self.classifier = SVC(C=10.0, kernel="rbf", gamma="scale").fit(_pixels(reference.images), reference.labels)
 
     def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
-        """Count the images whose named class is their label, see the base class."""
-        assert labels is not None, "Evaluation.add() sees to labels"
+        """Count the images whose predicted class is their label, see the base class."""
+        assert labels is not None, "Evaluation.add() ensures labels"
         named = self.classifier.predict(_pixels(outputs["images"].permute(0, 2, 3, 1).cpu().numpy()))
         self._accumulate(count=len(named), correct=int((named == labels.cpu().numpy()).sum()))
 

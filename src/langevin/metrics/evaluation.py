@@ -31,15 +31,15 @@ class Batch(Protocol):
 
     @property
     def labels(self) -> Tensor | None:
-        """The classes that they were asked to show, integers (B,)."""
+        """Their requested classes, integers (B,)."""
 
 
 class Evaluation:
     """Some metrics over one extractor: each image passes through it once, for all of them.
 
-    In this order: `prepare` and `gather` once, then any number of rounds of `add` (each process with its share of the
+    In this order: `prepare` and `gather` once, then any number of rounds of `add` (each process with its part of the
     samples, possibly none), `compute` and `reset`. The values are the same for any number of processes and any batch
-    size. It is no `nn.Module`, so that held by a LightningModule its 95 MB of weights reach no checkpoint.
+    size. It is not an `nn.Module`, so that its 95 MB of weights enter no checkpoint of a LightningModule that holds it.
 
     Args:
         features: the extractor; its weights are looked for only if a metric needs them.
@@ -79,15 +79,14 @@ class Evaluation:
         Args:
             num_samples: how many images each round generates, over all processes.
             reference: what they are compared with.
-            labels: the class that each sample will be asked to show, (num_samples,); None where it will be asked for
-                none.
+            labels: the requested class of each sample, (num_samples,); None where no class is requested.
 
         Raises:
             UserError: when a metric cannot be computed so, or there are no weights.
         """
         if num_samples < 1:
             raise UserError(f"num_samples={num_samples}: must be at least 1")
-        # Before the weights are looked for, where what is wrong can be told without them.
+        # Before the weights are loaded, where mistakes can be found without them.
         known = hasattr(self.features, "sizes")
         if known:
             self._check(num_samples, reference, labels)
@@ -120,7 +119,7 @@ class Evaluation:
                 metric.check_labels(labels, reference, self.features)
 
     def prepare_reference(self, reference: Reference) -> None:
-        """Load the weights, and see that they suit the reference.
+        """Load the weights, and check that they are compatible with the reference.
 
         Raises:
             UserError: when there are none, or they do not.
@@ -136,7 +135,7 @@ class Evaluation:
         reference.check(self.features, offered.intersection(self.moments_of), offered.intersection(self.rows_of))
 
     def require_shape(self, shape: tuple[int, ...]) -> None:
-        """See that samples (channels, height, width) can be compared with the reference.
+        """Check that samples (channels, height, width) can be compared with the reference.
 
         Raises:
             UserError: when they cannot.
@@ -151,7 +150,7 @@ class Evaluation:
             )
 
     def protocol(self, samples: Mapping[str, Any] | None, values: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-        """The record that travels with its values, see `langevin.protocol`.
+        """The record that accompanies its values, see `langevin.protocol`.
 
         Args:
             samples: how the samples were made; None where that is not known.
@@ -173,7 +172,7 @@ class Evaluation:
         return self
 
     def gather(self) -> None:
-        """Have of the reference what the metrics need; every process must call it, a second call does little."""
+        """Compute what the metrics need of the reference; every process must call it, a second call does little."""
         self.reference.gather(self.features, self.moments_of, self.rows_of, self.device, self.directory)
         for metric in self.metrics.values():
             metric.set_reference(self.reference)
@@ -182,9 +181,9 @@ class Evaluation:
         """One round: count in this process's samples as they come, and compute; every process must call it.
 
         Args:
-            batches: this process's share.
+            batches: this process's part.
             number: how many samples they are.
-            show: whether to show how far it is.
+            show: whether to show a progress bar.
         """
         self.reset()
         with tqdm(total=number, desc="evaluate", unit="image", disable=not show) as bar:
@@ -198,7 +197,7 @@ class Evaluation:
 
         Args:
             images: uint8 (B, C, H, W), of the reference's shape.
-            labels: the class that each was asked to show, integers (B,), or None where the model knows no classes.
+            labels: the requested class of each, integers (B,), or None for an unconditional model.
             index: which of the `num_samples` each one is, integers (B,): each in [0, num_samples) once over all
                 batches and processes of a round.
 
@@ -214,7 +213,7 @@ class Evaluation:
         self._count_in(waiting - waiting % BATCH)
 
     def _count_in(self, number: int) -> None:
-        """Pass the first so many of those that wait through the extractor, which is best given whole batches."""
+        """Pass the first `number` waiting images through the extractor, which is most efficient on whole batches."""
         if number == 0:
             return
         images = torch.cat([images for images, _, _ in self._waiting])
@@ -252,7 +251,7 @@ class Evaluation:
         return 1 if images is None else enlargement(images.shape[1])
 
     def details(self) -> dict[str, dict[str, Any]]:
-        """What metrics say beside their values, after `compute`: plain values, the same on every process."""
+        """What metrics report beside their values, after `compute`: plain values, the same on every process."""
         said = {name: metric.details() for name, metric in self.metrics.items()}
         return {name: details for name, details in said.items() if details is not None}
 

@@ -62,7 +62,7 @@ class FrechetDistance(SampleMetric):
                 )
 
     def begin(self, num_samples: int, features: FeatureExtractor) -> None:
-        """Make room for the sums, see the base class."""
+        """Allocate the sums, see the base class."""
         super().begin(num_samples, features)
         (output,) = self.reads
         self.key = f"{features.metric_name(*self.names)}@{num_samples}"

@@ -50,7 +50,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
         Raises:
             UserError: when a class of the reference has too few images.
         """
-        assert reference.labels is not None, "Evaluation.prepare() sees to labels"
+        assert reference.labels is not None, "Evaluation.prepare() ensures labels"
         classes, numbers = np.unique(reference.labels, return_counts=True)
         least = self._least(features)
         if numbers.min() < least:
@@ -58,12 +58,12 @@ class FrechetDistanceByClass(FeatureSetMetric):
             raise UserError(_too_few(f"reference: class {classes[rarest]} has {numbers[rarest]} images", least))
 
     def check_labels(self, labels: NDArray[np.int64], reference: Reference, features: FeatureExtractor) -> None:
-        """Refuse too few samples of a class, and classes that the reference does not know, see the base class.
+        """Refuse too few samples of a class, and classes that the reference does not have, see the base class.
 
         Raises:
             UserError: when there are any.
         """
-        assert reference.labels is not None, "Evaluation.prepare() sees to labels"
+        assert reference.labels is not None, "Evaluation.prepare() ensures labels"
         least = self._least(features)
         numbers = dict(zip(*np.unique(labels, return_counts=True), strict=True))
         classes = np.unique(reference.labels).tolist()
@@ -74,7 +74,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
             raise UserError(_too_few(f"class {rarest} has {number} of {len(labels)} samples", least))
 
     def begin(self, num_samples: int, features: FeatureExtractor) -> None:
-        """Make room for the labels, see the base class."""
+        """Allocate the labels, see the base class."""
         super().begin(num_samples, features)
         self.key = f"{features.metric_name('fid_by_class', 'fd_by_class')}@{num_samples}"
         self.key_of_each = f"{features.metric_name('fid_class_LABEL', 'fd_class_LABEL')}@{num_samples}"
@@ -88,7 +88,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
 
     def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
         """Keep the features, the labels and the number of each image, see the base class."""
-        assert labels is not None, "Evaluation.add() sees to labels"
+        assert labels is not None, "Evaluation.add() ensures labels"
         super().update(outputs, labels, index)
         self.labels.update(labels, index)
 

@@ -10,11 +10,11 @@ from torchmetrics.utilities import dim_zero_cat
 from langevin.sums import SumStateMetric
 
 ROWS = 1024
-"""Images whose outer products are added at once: by 64, most of the time would go to moving the sum through memory."""
+"""Images whose outer products are added at once: with 64, memory traffic of the sum would dominate."""
 
 
 class RowMetric(SumStateMetric):
-    """A metric that keeps rows of its images too, which `compute` sees from all processes in no order."""
+    """A metric that keeps rows of its images too, which `compute` gets from all processes, unordered."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Moments(RowMetric):
 class Rows(RowMetric):
     """A row for each image, such as its features, in the images' order.
 
-    Each process keeps those of its share (410 MB for Inception's float32 features of 50,000 images) on its device; for
+    Each process keeps those of its part (410 MB for Inception's float32 features of 50,000 images) on its device; for
     `compute`, every process gathers them all.
 
     Args:

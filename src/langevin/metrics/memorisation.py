@@ -19,17 +19,17 @@ from langevin.metrics.reference import Reference
 
 
 class Memorisation(FeatureSetMetric):
-    """How many samples are nothing but a training image, and the training images nearest to some of them.
+    """How many samples are copies of a training image, and the training images nearest to some of them.
 
     A sample is authentic if it lies further from the training image nearest to it, in feature space, than that one
     lies from the nearest other training image (Alaa et al. 2022, arXiv 2102.08921, section 3.3). The share of such
     samples, in [0, 1], is reported as ``authenticity@N`` on the official Inception weights, else as
     ``authenticity_<extractor>@N``: 0 for copies alone. What a model that only generalises would have depends on the
-    data: measure held-out images as samples to know it. The reference must be the very images that the model was
+    data: measure held-out images as samples to know it. The reference must be exactly the images that the model was
     trained on.
 
     `image` shows in each row a sample, the images nearest to it in feature space, then those nearest in pixel
-    space; `details` says which they are, and how far.
+    space; `details` gives which they are, and how far.
 
     Args:
         shown: how many samples to show, at least 1; all, where there are fewer.
@@ -55,7 +55,7 @@ class Memorisation(FeatureSetMetric):
         Raises:
             UserError: when there are fewer than `neighbours`, or than two.
         """
-        assert reference.images is not None, "Evaluation.prepare() sees to images"
+        assert reference.images is not None, "Evaluation.prepare() ensures images"
         number, least = len(reference.images), max(2, self.neighbours)
         if number < least:
             raise UserError(

@@ -81,7 +81,7 @@ class Points:
             numbers = torch.arange(len(other.rows), device=points.device)[columns].expand(len(points), -1)
             nearest, chosen = distances.topk(k, largest=False)
             indices = torch.cat([indices, numbers], dim=1).gather(1, chosen)
-        # By differences, so that a copy is at 0 whatever the rounding above.
+        # By differences, so that a copy is at exactly 0 despite the rounding above.
         points = self._read(rows)
         exact = torch.stack([(points - other._read(column)).square().sum(1) for column in indices.T], dim=1)
         distances, order = exact.sqrt().sort(dim=1)

@@ -1,4 +1,4 @@
-"""What samples are compared with, and what is known of it to an extractor: gathered once, then kept on disk."""
+"""What samples are compared with, and its features by an extractor: computed once, then kept on disk."""
 
 import functools
 import hashlib
@@ -39,11 +39,11 @@ class Reference:
         images: uint8 (N, H, W, C), the same on every process; may be a memory map.
         labels: integers (N,), or None where they have no classes.
         published: the Gaussians of some outputs, as read from a file; they go before the images' own.
-        extractor: the name of the extractor that `published` was gathered with; None where the file does not say.
+        extractor: the name of the extractor that `published` was gathered with; None where the file does not name it.
         sha256: of the file of `published`.
 
     Attributes:
-        number: of reference images; None where only statistics are known, which do not say.
+        number: of reference images; None where there are only statistics without their number.
         sha256: of the images and their labels, or of the file.
     """
 
@@ -84,11 +84,11 @@ class Reference:
         return digest.hexdigest()
 
     def record(self) -> dict[str, Any]:
-        """What a protocol says of it."""
+        """Its entry in a protocol."""
         return {"sha256": self.sha256, "number": self.number}
 
     def check(self, features: FeatureExtractor, moments_of: Collection[str], rows_of: Collection[str]) -> None:
-        """See that all this can be had of it.
+        """Check that all this can be obtained from it.
 
         Raises:
             UserError: when there are no images for what was not published, or it was published of other features.
@@ -125,14 +125,14 @@ class Reference:
         device: torch.device,
         directory: Path,
     ) -> None:
-        """Have the Gaussians of some outputs and every row of others: from `directory`, or by a pass over the images.
+        """Get the Gaussians of some outputs and every row of others: from `directory`, or by a pass over the images.
 
-        Every process must call it, and passes its share of the images; afterwards all know all.
+        Every process must call it, and passes its part of the images; afterwards every process has all results.
 
         Args:
             features: the extractor, its weights loaded, on `device`.
-            moments_of: the outputs whose Gaussians are asked for.
-            rows_of: the outputs whose rows are asked for.
+            moments_of: the outputs whose Gaussians are needed.
+            rows_of: the outputs whose rows are needed.
             device: where.
             directory: where statistics are kept from run to run.
         """

@@ -1,1 +1,1 @@
-"""Networks map (x, noise level, condition) to a tensor and know nothing of diffusion."""
+"""Networks map (x, noise level, condition) to a tensor and do not depend on diffusion."""

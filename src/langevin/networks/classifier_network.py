@@ -1,4 +1,4 @@
-"""The interface of every network that tells the class of a noisy image."""
+"""The interface of every network that classifies noisy images."""
 
 from abc import ABC, abstractmethod
 
@@ -9,8 +9,8 @@ class ClassifierNetwork(nn.Module, ABC):
     """A function of a noisy image and its noise level, with a score for every class.
 
     Like a `Network` it never sees a schedule. Its constructor takes, beside its own parameters, the facts of the
-    dataset as keywords: `in_channels`, `num_classes` and `image_size`. It raises an `OptionError` of all that does not
-    go together, and is also built on the device "meta", to find that.
+    dataset as keywords: `in_channels`, `num_classes` and `image_size`. It raises an `OptionError` that names
+    everything incompatible, and is also built on the device "meta", to find that.
     """
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ class ClassifierNetwork(nn.Module, ABC):
 
         Args:
             x: (B, C, H, W), scaled to about unit variance by the caller.
-            c_noise: (B,) floating point, the name of each sample's noise level.
+            c_noise: (B,) floating point, which encodes each sample's noise level.
 
         Returns:
             the classes' logits, (B, num_classes).
@@ -27,7 +27,7 @@ class ClassifierNetwork(nn.Module, ABC):
 
     @abstractmethod
     def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """What the classes are told by in the end: a vector (B, D), for the arguments of `forward`."""
+        """The input of the last layer: a vector (B, D), for the arguments of `forward`."""
 
     @abstractmethod
     def classify(self, features: Tensor) -> Tensor:

@@ -6,14 +6,14 @@ from langevin import interrupt
 from langevin.networks.condition import Condition
 
 VARIANTS = 8
-"""Of a block: batch sizes, with and without gradients, training and not, weights and their average."""
+"""Of a block: batch sizes, with and without gradients, training and not, weights and EMA weights."""
 
 
 def compile_blocks(network: nn.Module) -> None:
-    """Have the members of a network's lists compiled, its blocks, each when it first runs; without lists, the whole.
+    """Compile a network block by block, each when it first runs: the members of its lists; without lists, as a whole.
 
-    Blocks that are alike share what the compiler makes of them, so that this takes a fraction of the time that the
-    whole network would. The names of the weights stay. Every further batch size is compiled for anew.
+    Identical blocks share their compiled code, so that this takes a fraction of the time that the whole network
+    would. The names of the weights stay. Every further batch size is compiled again.
 
     Args:
         network: changed in place.
@@ -24,14 +24,14 @@ def compile_blocks(network: nn.Module) -> None:
         callback_handler.register_start_callback(_begin)
         callback_handler.register_end_callback(_end)
     blocks = blocks_of(network) or [network]
-    # Blocks of one class are variants of one function to the compiler, of which it makes but eight by itself.
+    # Blocks of one class are variants of one function to the compiler, of which it makes only eight by default.
     config.recompile_limit = max(config.recompile_limit, VARIANTS * len(blocks))
     for block in blocks:
         block.compile(dynamic=False)
 
 
 def _begin(_: object) -> None:
-    # Compiling takes up to minutes, and whoever is to run what comes of it has not begun.
+    # Compiling takes up to minutes, and the compiled code has not started to run.
     interrupt.drop_at_once("while the network was compiled")
 
 

@@ -1,4 +1,4 @@
-"""What a network is told about the image beside its noise level: one vector, or tokens to attend to.
+"""What a network is conditioned on beside the noise level: one vector, or tokens to attend to.
 
 A text encoder is a `Condition` of its own, to be used with `cross_attention`: its `tokens` are the encoder's sequence,
 projected to `dim`, and its `forward`, for networks that take one vector, pools it; `cond` holds the text's token ids,
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from langevin.errors import OptionError, UserError
 
 NULL_CLASS = -1
-"""The label of an image whose class is unknown or withheld."""
+"""The label of an image whose class is unknown or dropped."""
 
 
 class Condition(nn.Module, ABC):
@@ -36,14 +36,14 @@ class Condition(nn.Module, ABC):
     @property
     @abstractmethod
     def has_dropout(self) -> bool:
-        """Whether it is withheld at times in training, so that the network learns to do without."""
+        """Whether it is dropped at random in training, so that the network learns the unconditional model too."""
 
     @abstractmethod
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Tensor:
         """Embed the condition of a batch.
 
         Args:
-            cond: what each sample shows, each value with B rows; None when nothing is known of any.
+            cond: the condition of each sample, each value with B rows; None where no sample has one.
             batch: B.
 
         Returns:
@@ -64,11 +64,11 @@ class Condition(nn.Module, ABC):
 
     @abstractmethod
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give `cond` with every entry that is read here saying nothing, of the same shape and type."""
+        """Give `cond` with every entry that is read here replaced by its null value, of the same shape and type."""
 
     @abstractmethod
     def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
-        """Give `cond` with what is read here saying nothing for some samples, drawn at random: for training.
+        """Give `cond` with what is read here replaced by its null value for random samples: for training.
 
         Args:
             cond: as in `forward`.
@@ -86,7 +86,7 @@ class ClassLabel(Condition):
 
     Args:
         num_classes: number of classes; a fact of the dataset.
-        dropout: probability that a label is withheld while training; 0 where guidance is not wanted.
+        dropout: probability that a label is dropped in training; 0 where guidance is not wanted.
         dim: size of the embedding; handed in by the network.
     """
 
@@ -128,7 +128,7 @@ class ClassLabel(Condition):
         return {**cond, "label": torch.full_like(cond["label"], NULL_CLASS)}
 
     def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
-        """See `Condition`: a withheld label becomes -1."""
+        """See `Condition`: a dropped label becomes -1."""
         if not self.has_dropout:
             return dict(cond)
         return {**cond, "label": cond["label"].masked_fill(draw() < self.dropout, NULL_CLASS)}
@@ -144,11 +144,11 @@ class ClassLabel(Condition):
 class Vector(Condition):
     """A feature vector of each image through two linear layers with SiLU between, and a learned vector for "none".
 
-    In training, vectors are withheld at random, as labels are by `ClassLabel`.
+    In training, vectors are dropped at random, as labels are by `ClassLabel`.
 
     Args:
         size: length of the feature vectors.
-        dropout: probability that a vector is withheld while training; 0 where guidance is not wanted.
+        dropout: probability that a vector is dropped in training; 0 where guidance is not wanted.
         dim: size of the embedding; handed in by the network.
     """
 
@@ -180,7 +180,7 @@ class Vector(Condition):
         if vector.shape != (batch, self.size):
             allowed = f"({batch}, {self.size}), a vector for each image"
             raise UserError(f"vector: the shape {tuple(vector.shape)} does not fit: {allowed}")
-        # A single NaN is no way of saying "none", but a mistake that must show.
+        # A single NaN does not mean "none": it is a mistake that must show.
         absent = vector.isnan().all(dim=1)
         # What is absent must not reach the layers: NaN times the gradient 0 is NaN.
         embedded = self.embed(vector.masked_fill(absent[:, None], 0))
@@ -191,7 +191,7 @@ class Vector(Condition):
         return {**cond, "vector": torch.full_like(cond["vector"], math.nan)}
 
     def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
-        """See `Condition`: a withheld vector becomes NaN."""
+        """See `Condition`: a dropped vector becomes NaN."""
         if not self.has_dropout:
             return dict(cond)
         return {**cond, "vector": cond["vector"].masked_fill((draw() < self.dropout)[:, None], math.nan)}
@@ -200,7 +200,7 @@ class Vector(Condition):
 class Several(Condition):
     """Several conditions at once: the sum of their embeddings, or the tokens of one after those of the other.
 
-    A part whose input is not in `cond` says nothing.
+    A part whose input is not in `cond` gets its null value.
 
     Args:
         parts: the conditions, by any names.
@@ -232,7 +232,7 @@ class Several(Condition):
         return torch.cat(sequences, dim=1)
 
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `Condition`: what every part reads says nothing."""
+        """See `Condition`: what every part reads becomes its null value."""
         for part in self._conditions():
             if reads(part, cond):
                 cond = part.null(cond)

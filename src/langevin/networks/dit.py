@@ -19,7 +19,7 @@ MLP_RATIO = 4
 
 
 class DiT(Network):
-    """A transformer over the image's patches, each block of which the noise level and the condition modulate.
+    """A transformer over the image's patches; the noise level and the condition modulate each block.
 
     It starts at zero: every block as the identity and the last layer at 0 ("adaLN-Zero", section 3.2). Everything else
     starts as in the released code: linear layers after Xavier, the embeddings of time and condition small.
@@ -33,11 +33,11 @@ class DiT(Network):
         width: size of a patch's features, a multiple of 4 (sine and cosine of two coordinates) and of `heads`.
         depth: number of blocks.
         heads: number of attention heads.
-        checkpointing: keep only the blocks' inputs for the gradient and compute the rest again: slower by a third,
-            in much less memory.
+        checkpointing: keep only the blocks' inputs for the gradient and recompute the rest: slower by a third, with
+            much less memory.
 
     Raises:
-        OptionError: when some of these do not go together, or with the size of the image.
+        OptionError: when some of these are incompatible, or do not fit the image size.
     """
 
     positions: Tensor

@@ -23,7 +23,7 @@ def sinusoidal_embedding(positions: Tensor, dim: int, endpoint: bool = True, cos
         cosine_first: all cosines, then all sines; else the other way round.
 
     Returns:
-        (B, dim) float32. It is computed in float32 whatever the type of `positions` and of the network: in bfloat16 the
+        (B, dim) float32. It is computed in float32 for any type of `positions` and of the network: in bfloat16 the
         times 999 and 1000 are the same number.
     """
     assert dim % 2 == 0, dim
@@ -91,7 +91,7 @@ FEATURES: dict[str, Callable[[int], Sinusoidal | Fourier]] = {
     "cosine_first": lambda channels: Sinusoidal(channels, endpoint=False, cosine_first=True),
     "fourier": Fourier,
 }
-"""The features of a noise level for a network whose first level is so many channels wide, by their name in a config."""
+"""The features of a noise level by their name in a config, called with the width of the network's first level."""
 
 
 class TimeEmbedding(nn.Module):

@@ -1,4 +1,4 @@
-"""A classifier of noisy images: a U-Net's way down, and what it has seen in the end pooled by attention."""
+"""A classifier of noisy images: a U-Net's encoder, its output pooled by attention."""
 
 from typing import Annotated, Literal
 
@@ -25,7 +25,7 @@ class HalfUNet(ClassifierNetwork):
 
     Args:
         in_channels: channels of the input image.
-        num_classes: how many classes it tells apart.
+        num_classes: how many classes it distinguishes.
         image_size: height and width of the image, divisible by 2 ** (number of levels - 1).
         channels: width of the first convolution, a multiple of 32.
         channel_multipliers: width of each level as a multiple of `channels`.
@@ -40,7 +40,7 @@ class HalfUNet(ClassifierNetwork):
         dropout: probability in [0, 1) inside the residual blocks.
 
     Raises:
-        OptionError: when some of these do not go together, or with the size of the image.
+        OptionError: when some of these are incompatible, or do not fit the image size.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class HalfUNet(ClassifierNetwork):
         self.to(memory_format=torch.channels_last)
 
     def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """What the pooling has gathered, see `ClassifierNetwork`. Height and width are those given as `image_size`."""
+        """The pooled features, see `ClassifierNetwork`. Height and width are those given as `image_size`."""
         embedding = self.time(c_noise)
         x = self.first(x.contiguous(memory_format=torch.channels_last))
         for block in self.down:

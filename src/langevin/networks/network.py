@@ -11,14 +11,14 @@ from langevin.networks.condition import Condition
 class Network(nn.Module, ABC):
     """A function of a noisy image, its noise level and a condition.
 
-    A network never sees a schedule: `c_noise` is whatever number the parameterization chose to name the noise level.
+    A network never sees a schedule: `c_noise` is the number by which the parameterization encodes the noise level.
 
     A network's constructor takes, beside its own parameters, the facts of the dataset as keywords: `in_channels`,
-    `out_channels`, `image_size` and `condition`. It raises an `OptionError` of all that does not go together,
-    and is also built on the device "meta", to find that.
+    `out_channels`, `image_size` and `condition`. It raises an `OptionError` that names everything
+    incompatible, and is also built on the device "meta", to find that.
 
     Attributes:
-        condition: embeds what the network is told of each image; None for an unconditional network.
+        condition: embeds what the network is conditioned on; None for an unconditional network.
     """
 
     condition: Condition | None
@@ -29,9 +29,9 @@ class Network(nn.Module, ABC):
 
         Args:
             x: (B, C, H, W), scaled to about unit variance by the caller.
-            c_noise: (B,) floating point, the name of each sample's noise level.
-            cond: what each sample shows, for instance `{"label": (B,) int64}` where -1 means "no label"; None means no
-                condition for the whole batch. A network that was built without a condition ignores it.
+            c_noise: (B,) floating point, which encodes each sample's noise level.
+            cond: the condition of each sample, for instance `{"label": (B,) int64}` where -1 means "no label"; None
+                means no condition for the whole batch. A network that was built without a condition ignores it.
 
         Returns:
             (B, C_out, H, W).
@@ -44,10 +44,10 @@ class Network(nn.Module, ABC):
             cond: as in `forward`.
 
         Returns:
-            `cond` with all that the network's condition reads saying nothing, see `Condition.null`; None stays None.
+            `cond` with all that the network's condition reads at its null value, see `Condition.null`; None stays None.
         """
         return cond if cond is None or self.condition is None else self.condition.null(cond)
 
     def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> Mapping[str, Tensor]:
-        """Give what the network is to be told of `cond` in training, see `Condition.drop`."""
+        """Give `cond` after condition dropout, for training, see `Condition.drop`."""
         return cond if self.condition is None else self.condition.drop(cond, draw)

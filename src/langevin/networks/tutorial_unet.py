@@ -18,19 +18,19 @@ from langevin.networks.network import Network
 class TutorialUNet(Network):
     """Convolutions with ReLU and batch normalization, down and up again: no residuals and no attention.
 
-    In training, batch normalization lets the images of a batch see each other; in evaluation mode, in which samples are
-    drawn here, they do not. (The tutorial's code never leaves the training mode.)
+    In training, batch normalization makes an image depend on the rest of the batch; in evaluation mode, in which
+    samples are drawn here, it does not. (The tutorial's code never leaves the training mode.)
 
     Args:
         in_channels: channels of the input image.
         out_channels: channels of the output: more than `in_channels` where a variance is learned.
         image_size: height and width of the image, divisible by 2 ** (number of widths - 1).
         condition: builds the condition's embedding, called with `dim=`; None for an unconditional network.
-        widths: channels before the first block down, and after each; the way up goes back through them.
+        widths: channels before the first block of the encoder, and after each; the decoder mirrors them.
         time_channels: size of the embedding of the noise level, even.
 
     Raises:
-        OptionError: when some of these do not go together, or with the size of the image.
+        OptionError: when some of these are incompatible, or do not fit the image size.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TutorialUNet(Network):
             for upper, lower in steps
         )
         self.up = nn.ModuleList(
-            # What comes from below is joined by what the way down left at the same resolution, of the same width.
+            # The input from below is joined with the encoder's output of the same resolution and width.
             TutorialBlock(2 * lower, upper, time_channels, nn.ConvTranspose2d(upper, upper, 4, stride=2, padding=1))
             for upper, lower in reversed(steps)
         )

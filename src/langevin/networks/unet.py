@@ -1,4 +1,4 @@
-"""The U-Net of DDPM (Ho, Jain & Abbeel 2020, appendix B) and what came of it: one network, the differences options."""
+"""The U-Net of DDPM (Ho, Jain & Abbeel 2020, appendix B) and its successors: one network, differences are options."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal
@@ -21,10 +21,10 @@ from langevin.networks.network import Network
 
 
 class UNet(Network):
-    """Down through the resolutions and up again, each step up seeing what the matching step down saw.
+    """A U-Net: an encoder and a decoder with a skip connection between matching steps.
 
     Each level halves the resolution of the one above it. The lowest is followed by a residual block, self-attention and
-    a residual block, whatever `attention_resolutions` says. The defaults are DDPM's choices; others make it the network
+    a residual block, whatever `attention_resolutions` is. The defaults are DDPM's choices; others make it the network
     of IDDPM and ADM (Nichol & Dhariwal 2021, Dhariwal & Nichol 2021), and DDPM++ and NCSN++ (Song et al. 2021,
     Score-SDE) as EDM has them (Karras et al. 2022). Weights start by DDPM's scheme and the last layer of every branch
     at zero, whichever they are.
@@ -37,10 +37,10 @@ class UNet(Network):
         channels: width of the first convolution, a multiple of 32 (the groups of GroupNorm). The embedding is four
             times as wide.
         channel_multipliers: width of each level as a multiple of `channels`; its length is the number of levels.
-        blocks_per_level: residual blocks in each level on the way down; one more on the way up.
+        blocks_per_level: residual blocks in each level of the encoder; one more in the decoder.
         attention_resolutions: heights of feature maps where self-attention follows each residual block. Some may not
             occur at this image size, so that one preset serves several sizes.
-        single_up_attention: whether self-attention follows only the last residual block of such a level on the way up.
+        single_up_attention: whether self-attention follows only the last residual block of such a level of the decoder.
         heads: number of attention heads, a divisor of every width that attends; None leaves it to `head_channels`.
         head_channels: width of one attention head, a divisor of every width that attends; None leaves it to `heads`.
             With both None there is a single head.
@@ -48,9 +48,9 @@ class UNet(Network):
             without the lowest frequency; see `sinusoidal_embedding`) or "fourier" (NCSN++'s; see `Fourier`).
         map_condition: whether the condition joins these features before the linear layers (EDM's DDPM++ and NCSN++);
             else it is added after them (ADM).
-        cross_attention: whether the condition is told by its tokens instead, whose keys and values join those of the
+        cross_attention: whether the condition enters by its tokens instead, whose keys and values join those of the
             pixels in every attention, each with a projection to its own width (GLIDE; Nichol et al. 2021, arXiv
-            2112.10741). The embedding is then that of the noise level alone.
+            2112.10741). The embedding is then that of the noise level only.
         scale_shift: whether the embedding scales and shifts a normalization (AdaGN); else it is added to the features.
         skip_rescale: whether every sum of a residual branch, or attention, and its shortcut is divided by sqrt(2).
         residual_resampling: whether the resolution changes inside residual blocks (BigGAN, ADM), one more in each level
@@ -58,14 +58,14 @@ class UNet(Network):
         symmetric_padding: whether the strided convolution pads all sides (OpenAI); else only two (DDPM).
         resample_filter: taps of the filter of `residual_resampling` and `progressive_input`; see `Filter`.
         resample_projection: whether these blocks' shortcuts are 1x1 convolutions even where the width is kept.
-        progressive_input: whether the image comes in at every resolution; see `ProgressiveInput`.
+        progressive_input: whether the image is an input at every resolution; see `ProgressiveInput`.
         norm_epsilon: GroupNorm's: 1e-6 in DDPM and NCSN++, 1e-5 in OpenAI's networks.
         dropout: probability in [0, 1) inside the residual blocks.
-        checkpointing: keep only each step's input for the gradient and compute the rest again: slower by about a third,
-            in much less memory. The gradients are the same.
+        checkpointing: keep only each step's input for the gradient and recompute the rest: slower by about a third,
+            with much less memory. The gradients are the same.
 
     Raises:
-        OptionError: when some of these do not go together, or with the size of the image.
+        OptionError: when some of these are incompatible, or do not fit the image size.
     """
 
     def __init__(

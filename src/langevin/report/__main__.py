@@ -17,7 +17,7 @@ LIMIT = 9_500_000
 
 
 def report(places: list[Path], out: Path, grids: int | None, vary: list[str]) -> str:
-    """Write the page, and tell of it.
+    """Write the page, and print its path.
 
     Raises:
         UserError: when there is nothing to show, or no place to put it.

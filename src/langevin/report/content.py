@@ -1,4 +1,4 @@
-"""What a report tells of runs, as plain values: read from their folders, without torch."""
+"""The contents of a report on runs, as plain values: read from their folders, without torch."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,10 +33,10 @@ def chosen(places: Sequence[Path]) -> list[tuple[Path, Run]]:
     found: dict[Path, Run] = {}
     for place in places:
         if not place.is_dir():
-            raise UserError(f"{place} is no folder; give runs, or folders that hold runs")
+            raise UserError(f"{place} is not a folder; give runs, or folders that hold runs")
         here = [run for runs in find_runs(place.resolve()).values() for run in runs]
         if not here:
-            raise UserError(f"{place} is no run and holds none: there is no config.yaml of train.py in it")
+            raise UserError(f"{place} is not a run and holds none: there is no config.yaml of train.py in it")
         for run in here:
             run_dir = Path(run.folder) / run.name
             if run_dir in found:
@@ -49,9 +49,9 @@ def content_of(runs: Sequence[tuple[Path, Run]], vary: Sequence[str], now: datet
     """All that the page shows, but the images.
 
     Args:
-        runs: their folders, and what `langevin.runs` knows of them.
+        runs: their folders, and what `langevin.runs` reads of them.
         vary: see `langevin.report.values.grouped`.
-        now: the time that the page bears.
+        now: the time shown on the page.
     """
     configs = [read_config(run_dir / "config.yaml") or {} for run_dir, _ in runs]
     differs = list(differing([telling(config) for config in configs]))
@@ -160,7 +160,7 @@ def duration(seconds: Any) -> str | None:
 
 
 def date(seconds: float) -> str | None:
-    """A time since 1970, as people write it; None where the calendar does not go so far."""
+    """A time since 1970, as people write it; None where it is outside the calendar."""
     try:
         return datetime.fromtimestamp(seconds).strftime(TIME)
     except (OverflowError, OSError, ValueError):
@@ -181,7 +181,7 @@ def sessions_told(run_dir: Path) -> dict[str, Any]:
 
 
 def labels(folders: Sequence[Path]) -> list[str]:
-    """The ends of paths, as long as it takes to tell them apart."""
+    """The ends of paths, as long as it takes to distinguish them."""
 
     def end(folder: Path, length: int) -> str:
         return "/".join(folder.parts[-length:])
@@ -195,7 +195,7 @@ def labels(folders: Sequence[Path]) -> list[str]:
 
 
 def distinguish(runs: Sequence[dict[str, Any]]) -> None:
-    """Call runs by what differs, where that is short and tells them apart."""
+    """Call runs by what differs, where that is short and distinguishes them."""
     texts = [" ".join(f"{name}={value['text']}" for name, value in run["differs"].items()) for run in runs]
     if len(set(texts)) == len(texts) > 1 and all(0 < len(each) <= 40 for each in texts):
         for run, each in zip(runs, texts, strict=True):

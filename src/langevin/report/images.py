@@ -21,11 +21,11 @@ MOST = 40
 
 
 def images_of(run_dir: Path) -> dict[str, dict[int, Path]]:
-    """The images that a run has made on its way, by their kinds ("samples", "trajectory") and steps."""
+    """The images that a run has made in training, by their kinds ("samples", "trajectory") and steps."""
     found: dict[str, dict[int, Path]] = {}
     own = run_dir.resolve()
     for path in sorted((run_dir / "samples").glob("*.png")):
-        if not path.resolve().is_relative_to(own):  # a link to an image that is none of the run's
+        if not path.resolve().is_relative_to(own):  # a link to an image outside the run
             continue
         if not path.name.startswith(".") and (match := NAME.fullmatch(path.name)):
             found.setdefault(match[1], {})[int(match[2])] = path
@@ -33,7 +33,7 @@ def images_of(run_dir: Path) -> dict[str, dict[int, Path]]:
 
 
 def spread(steps: Sequence[int], number: int) -> list[int]:
-    """So many of some steps, evenly, the last among them and, of two and more, the first."""
+    """`number` of some steps, evenly spaced, with the last and, of two and more, the first."""
     if number >= len(steps):
         return list(steps)
     if number == 1:

@@ -43,7 +43,7 @@ function setUpRuns() {
       { text: run.sessions.wall_time ?? "not recorded", note: run.sessions.killed ? "and what was killed" : "" },
     ]) }])));
   list("reasons", content.reasons.map(({ name, ways, why }) => make("details", {},
-    make("summary", {}, `${name} came about in ${ways} ways, which are kept apart`),
+    make("summary", {}, `${name} was computed in ${ways} ways, which are shown separately`),
     make("ul", {}, ...why.map((each) => make("li", {}, each))),
     "Differences that are meant: --vary PATH, such as samples.sampler.")));
   byId("made").textContent = `Made ${content.made} by Langevin ${content.version}; `

@@ -16,8 +16,8 @@ HERE = Path(__file__).parent
 def page(content: Mapping[str, Any]) -> bytes:
     """The page that shows some content.
 
-    Its security policy lets it load nothing and run none but the two scripts that it names by their hashes, so that
-    a value from a config could do nothing even if it came to be markup.
+    Its security policy lets it load nothing and run only the two scripts that it names by their hashes, so that a
+    value from a config could do nothing even if it became markup.
     """
     from plotly.offline import get_plotlyjs  # here, for it takes a while
 
@@ -31,7 +31,7 @@ def page(content: Mapping[str, Any]) -> bytes:
             script=script,
             hashes=f"{hashed(script)} {hashed(library)}",
             library=base64.b64encode(gzip.compress(library.encode(), mtime=0)).decode(),
-            # No character that could end the element, whatever stands in a config.
+            # No character that could end the element, whatever a config contains.
             content=json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         )
         .encode(errors="replace")  # names of files may be no text

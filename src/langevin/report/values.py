@@ -1,4 +1,4 @@
-"""Evaluated values, in training and by evaluate.py: put together where they came about in the same way."""
+"""Evaluated values, in training and by evaluate.py: put together where they were computed in the same way."""
 
 import json
 import math
@@ -23,7 +23,7 @@ class Point(NamedTuple):
         step: of the model; None where it is not known.
         value: None where it is not finite.
         protocol: flat; None where it is not recorded.
-        key: tells what is not recorded apart, as far as it is known to differ.
+        key: distinguishes values whose protocol is not recorded, as far as they are known to differ.
         source: who computed it.
     """
 
@@ -70,7 +70,7 @@ def read_protocol(path: Path) -> dict[str, Any] | None:
 
 
 def concerning(protocol: Mapping[str, Any] | None, name: str) -> dict[str, Any] | None:
-    """What of a protocol concerns a value; None where it says nothing of it."""
+    """The part of a protocol that concerns a value; None where there is none."""
     try:
         return None if protocol is None else of_value(protocol, name)
     except (KeyError, TypeError, AttributeError, RecursionError):
@@ -81,14 +81,14 @@ def finite(value: Any) -> float | None:
     """A number that can be drawn; None for others."""
     try:
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-    except OverflowError:  # a whole number beyond all of them
+    except OverflowError:  # an integer beyond every float
         return None
 
 
 def grouped(
     points: Sequence[Sequence[Point]], vary: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The values of several runs, those that may stand in one column together.
+    """The values of several runs, grouped by what may share a column.
 
     Args:
         points: each run's.
@@ -96,8 +96,8 @@ def grouped(
 
     Returns:
         The groups, each with its name, the paths at which its protocols may and do differ, and its series: a run, the
-        settings that tell it from others of this run, and (step, value, source) by the step. And for each name that has
-        several groups: why.
+        settings that distinguish it from others of this run, and (step, value, source) by the step. And for each name
+        that has several groups: why.
     """
     groups: dict[str, dict[str, list[tuple[int, Point]]]] = {}
     for run, found in enumerate(points):
@@ -134,7 +134,7 @@ def explaining(protocols: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def settings(protocol: Mapping[str, Any], paths: Sequence[str]) -> str:
-    """What a protocol says at some paths, in short."""
+    """A protocol's values at some paths, in short."""
     short = short_names(set(paths))
     return " ".join(
         f"{short[path]}={shorten(named(path, protocol[path]) if path in protocol else stated(protocol, path), 30)}"
@@ -143,19 +143,19 @@ def settings(protocol: Mapping[str, Any], paths: Sequence[str]) -> str:
 
 
 def stated(protocol: Mapping[str, Any], path: str) -> str:
-    """What a protocol says at a path, in full."""
+    """A protocol's value at a path, in full."""
     if path in protocol:
         return json.dumps(protocol[path])
     return "given" if any(other.startswith(f"{path}.") for other in protocol) else "absent"
 
 
 def why(protocols: Sequence[dict[str, Any]], paths: Sequence[str], is_part_unknown: bool) -> list[str]:
-    """Why values of one name are not put together."""
+    """Why values of one name are shown separately."""
     lines = []
     for path in paths:
         seen = dict.fromkeys(shorten(stated(protocol, path), 60) for protocol in protocols)
         lines.append(f"{path}: {' or '.join(seen)}")
-    return lines + (["how some of them came about is not recorded"] if is_part_unknown else [])
+    return lines + (["how some of them were computed is not recorded"] if is_part_unknown else [])
 
 
 def shorten(text: str, length: int) -> str:

@@ -1,1 +1,1 @@
-"""Noise to images: the one sampling loop, its time grids, and one file a sampler."""
+"""Noise to images: the one sampling loop, its timestep spacings, and one file per sampler."""

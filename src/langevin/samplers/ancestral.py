@@ -17,7 +17,7 @@ from langevin.samplers.thresholding import Thresholding
 class Ancestral(Sampler[None]):
     """Draws x_s from p(x_s | x_t): the posterior's mean at the predicted image, and the model's variance.
 
-    Source: DDPM (Ho et al. 2020), algorithm 2; on a coarser grid, Improved DDPM, section 4.
+    Source: DDPM (Ho et al. 2020), algorithm 2; with fewer steps, Improved DDPM, section 4.
 
     Args:
         grid: the times it visits.

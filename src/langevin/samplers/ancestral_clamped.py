@@ -10,7 +10,7 @@ from langevin.samplers.sampler import Predictor
 class ClampedAncestral(Ancestral):
     """Ancestral sampling that clamps the noisy image itself to [-1, 1] after each step; DDPM clamps the prediction.
 
-    It takes away part of the noise that the model was trained on, and most of it where noise grows far beyond 1 (`edm`,
+    It removes part of the noise that the model was trained on, and most of it where noise grows far beyond 1 (`edm`,
     `ve`). Source: the tutorial "Diffusion models from scratch in PyTorch" (DeepFindr, 2022), whose samples it is to
     reproduce together with `thresholding=none`.
 

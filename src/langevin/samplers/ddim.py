@@ -78,4 +78,4 @@ class DDIM(Sampler[None]):
 
 def no_noise() -> Tensor:
     """The noise source of a deterministic walk."""
-    raise AssertionError("a deterministic walk draws no noise")
+    raise AssertionError("deterministic sampling draws no noise")

@@ -2,8 +2,8 @@
 
 With ``lambda = log(alpha / sigma)``, half the logSNR, and ``h = lambda_s - lambda_t``, the probability-flow ODE of any
 schedule is solved by ``x_s = (sigma_s / sigma_t) x_t + alpha_s int_0^h e^{-(h - u)} x(lambda_t + u) du``, in which
-``x(lambda)`` is the predicted image; a sampler is a guess of it between the times at which it was asked. Source:
-DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095), proposition 4.1, which nowhere needs ``alpha^2 + sigma^2 = 1``.
+``x(lambda)`` is the predicted image; a sampler interpolates it between the model's evaluations. Source: DPM-Solver++
+(Lu et al. 2022, arXiv 2211.01095), proposition 4.1, which nowhere needs ``alpha^2 + sigma^2 = 1``.
 """
 
 import math
@@ -17,7 +17,7 @@ from langevin.diffusion.level import Level, broadcast_to, combine
 
 
 class Evaluation(NamedTuple):
-    """What the model said at one time.
+    """The model's prediction at one time.
 
     Attributes:
         level: the level there, float64 ().
@@ -35,7 +35,7 @@ History = tuple[Evaluation, ...]
 def remembered(evaluations: History, number: int) -> History:
     """The latest `number` evaluations: what the next steps make use of.
 
-    One without any signal is forgotten: it is infinitely far away in logSNR and says nothing of how x changes there.
+    One without any signal is forgotten: it is infinitely far away in logSNR and gives no slope of x.
     """
     return () if evaluations[0].level.alpha == 0 else evaluations[:number]
 

@@ -39,7 +39,7 @@ def share(number: int, batch_size: int, rank: int, world_size: int) -> list[int]
     """The numbers below `number` that fall to one process: whole batches, dealt out in turn.
 
     Cut into batches of `batch_size` again, they give the same batches for any number of processes, and so the same
-    results to the last bit: in floating point, what a network says of an image depends a little on its company.
+    results bit for bit: in floating point, a network's output for an image depends a little on the rest of the batch.
     """
     starts = range(rank * batch_size, number, world_size * batch_size)
     return [index for start in starts for index in range(start, min(start + batch_size, number))]
@@ -52,7 +52,7 @@ def beginning_with(first: Tensor, rest: NoiseSource) -> NoiseSource:
 
 
 class SamplePipeline:
-    """Makes images with a denoiser: a sampler, its guidance, and the labels asked for.
+    """Makes images with a denoiser: a sampler, its guidance, and the requested labels.
 
     Args:
         sampler: takes noise to images.
@@ -60,7 +60,7 @@ class SamplePipeline:
         shape: the shape (C, H, W) of an image.
         num_classes: the model's classes; None for an unconditional model.
         labels: image i is of class ``labels[i % len(labels)]``; None for every class in turn.
-        settings: what `record` says of the sampler and its guidance, as plain values.
+        settings: what `record` reports of the sampler and its guidance, as plain values.
 
     Raises:
         UserError: when labels are given to an unconditional model, or lie outside its classes.
@@ -107,9 +107,9 @@ class SamplePipeline:
             seed: image i is made from the noise of (seed, i).
             batch_size: how many at once.
             device: where.
-            on_prediction: is called after each evaluation of the model on the way from noise to images.
+            on_prediction: is called after each evaluation of the model while sampling.
             original: gives the images uint8 (B, C, H, W) of some indices, and their labels (B,) or None; then image
-                i is made from the noise that inversion says they come from. The sampler must be able to invert.
+                i is made from the noise that inverting them gives. The sampler must be able to invert.
             store: where finished batches are kept, and taken from; None: nowhere.
         """
         denoise = self.guide(denoiser, device)
@@ -126,11 +126,11 @@ class SamplePipeline:
             yield Generated(torch.tensor(batch), made["images"], labels, made.get("noise"))
 
     def requested_labels(self, number: int) -> NDArray[np.int64] | None:
-        """The class that each of the first images is asked to show, (number,); None of an unconditional model."""
+        """The requested class of each of the first images, (number,); None of an unconditional model."""
         return None if self.labels is None else np.resize(np.array(self.labels, np.int64), number)
 
     def _chosen_grid(self, schedule: Schedule) -> dict[str, Any]:
-        """What stands for a grid that was left to the sampler: the one that it takes, as a config would name it."""
+        """The grid that the sampler chose where that was left to it, as a config would name it."""
         grid = self.sampler.grid_on(schedule)
         if grid is self.sampler.grid:
             return {}
@@ -141,7 +141,7 @@ class SamplePipeline:
         """How its images are made, for a protocol: plain values.
 
         Args:
-            denoiser: the model, of the averaged weights as everywhere.
+            denoiser: the model, with EMA weights as everywhere.
             seed: of the images.
             precision: that the model is evaluated in, by Lightning's names.
         """
@@ -189,7 +189,7 @@ class SamplePipeline:
 
 
 class _Blank(nn.Module):
-    """A network that says nothing, at no cost."""
+    """A network that returns zeros, at no cost."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ class TimeGrid(ABC):
         """The times from the noisiest down to 0.
 
         Args:
-            schedule: whose clock it is.
+            schedule: the noise schedule.
             steps: how many steps to take; None for every one of a discrete schedule.
 
         Returns:
@@ -53,7 +53,7 @@ class TimeGrid(ABC):
 
 
 class Uniform(TimeGrid):
-    """Equal steps from the very last time to the first that a model knows, both included ("linspace")."""
+    """Equal steps from the very last time to the first that a model is trained on, both included ("linspace")."""
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
         """See `TimeGrid`."""
@@ -151,9 +151,9 @@ class LogSNR(TimeGrid):
 class InnerLogSNR(TimeGrid):
     """One long step through the noise, equal steps in logSNR where the image takes shape, one step to the data.
 
-    Where ``sigma / alpha`` is far above the data's own scale, the denoiser's answer hardly changes, and far below it
-    the image hardly does. Steps that are equal in logSNR from the very last level on, which may be infinite, are spent
-    there; solvers of higher order, whose polynomials reach over several steps, then fall apart. The two ends move
+    Where ``sigma / alpha`` is far above the data's own scale, the denoiser's prediction hardly changes; far below, the
+    image hardly does. Steps that are equal in logSNR from the very last level on, which may be infinite, are wasted
+    there; solvers of higher order, whose polynomials span several steps, then become unstable. The two ends move
     outwards as there are more steps, so that every solver keeps its order. The bounds were chosen on mixtures of
     Gaussians at the scale of images in [-1, 1] (`tests/samplers/test_auto_grid.py`).
 
@@ -193,7 +193,7 @@ class Auto(TimeGrid):
         return own
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
-        """See `TimeGrid`; with no sampler to ask."""
+        """See `TimeGrid`; without a sampler, `even`."""
         return even(schedule).times(schedule, steps)
 
 

@@ -23,7 +23,7 @@ OnPrediction = Callable[[Tensor, Tensor, Prediction], None]
 
 @dataclass(frozen=True)
 class Predictor:
-    """The model as a sampler sees it: bound to its condition, thresholded, and watched.
+    """The model as a sampler calls it: with its condition, thresholding and callback.
 
     Attributes:
         denoise: the model, guided or not.
@@ -71,7 +71,7 @@ class Sampler(ABC, Generic[State]):
 
     Attributes:
         supports_mean_guidance: whether its steps are moved by a `Prediction.mean_gradient`.
-        higher_order: whether it is of more than first order, and needs steps of like length in logSNR.
+        higher_order: whether it is of more than first order, and needs steps of similar length in logSNR.
     """
 
     supports_mean_guidance: ClassVar[bool] = False
@@ -87,11 +87,11 @@ class Sampler(ABC, Generic[State]):
         return InnerLogSNR() if self.higher_order else even(schedule)
 
     def grid_on(self, schedule: Schedule) -> TimeGrid:
-        """The grid that it walks on a schedule."""
+        """The grid that it uses on a schedule."""
         return self.grid.chosen(self.own_grid(schedule))
 
     def times(self, schedule: Schedule) -> Tensor:
-        """The times that it walks, float64 (steps + 1,), falling, the last 0.
+        """The times that it visits, float64 (steps + 1,), falling, the last 0.
 
         Raises:
             UserError: when the schedule has none such, see `TimeGrid`.
@@ -150,7 +150,7 @@ class Sampler(ABC, Generic[State]):
 
 
 def prior_std(schedule: Schedule, t: Tensor) -> float:
-    """The standard deviation of the noise that stands for images at the time `t` () of a grid's beginning.
+    """The standard deviation of the noise that replaces images at the time `t` (), at which a grid begins.
 
     It is the schedule's own, but where noise grows without bound and the grid begins below the schedule's last time.
     """

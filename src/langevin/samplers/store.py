@@ -16,7 +16,7 @@ from langevin.protocol import digest
 class SampleStore:
     """Finished batches, one file each, in a hidden folder that is named after all that decides what they show.
 
-    A batch is there whole or not at all, and may be written by any process of any number of them.
+    A batch is stored completely or not at all, and may be written by any process.
 
     Args:
         directory: holds the folder, which is made when the first batch is put there.
@@ -29,7 +29,7 @@ class SampleStore:
         self.kind = kind
 
     def get(self, indices: Sequence[int]) -> dict[str, NDArray] | None:
-        """What was put there for these consecutive images; None where nothing was."""
+        """The arrays stored for these consecutive images; None where there are none."""
         try:
             with np.load(self._path(indices), allow_pickle=False) as arrays:
                 return dict(arrays)
@@ -45,7 +45,7 @@ class SampleStore:
         write_atomically(self._path(indices), lambda file: np.savez(file, allow_pickle=False, **arrays))
 
     def arrays(self, name: str, batches: Iterable[Sequence[int]]) -> Iterator[NDArray]:
-        """One of the arrays of each batch, all of which are there."""
+        """One of the arrays of each batch, all of which are stored."""
         for indices in batches:
             with np.load(self._path(indices), allow_pickle=False) as arrays:
                 yield arrays[name]

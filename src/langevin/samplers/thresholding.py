@@ -21,7 +21,7 @@ class Thresholding(ABC):
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
-        """The images (B, C, H, W) that are gone on with in place of the predicted `x`."""
+        """The images (B, C, H, W) that replace the predicted `x`."""
 
 
 class Static(Thresholding):

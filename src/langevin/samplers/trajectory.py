@@ -10,11 +10,11 @@ from langevin.images import to_uint8
 
 
 class Trajectory:
-    """Looks on at a batch being sampled; to be given to the sampler as `on_prediction`.
+    """Records a batch being sampled; to be given to the sampler as `on_prediction`.
 
     Args:
         schedule: how noise grows with time.
-        count: only so many of the batch's first images are looked at.
+        count: how many of the batch's first images are recorded.
 
     Attributes:
         times: of each evaluation of the model, in turn.
@@ -30,14 +30,14 @@ class Trajectory:
         self.x: list[Tensor] = []
 
     def __call__(self, x_t: Tensor, t: Tensor, prediction: Prediction) -> None:
-        """Take note of an evaluation."""
+        """Record an evaluation."""
         alpha, sigma = self.schedule(t)
         self.times.append(float(t))
         self.x_t.append(to_uint8(x_t[: self.count] / broadcast_to(torch.hypot(alpha, sigma), x_t)).cpu())
         self.x.append(to_uint8(prediction.x[: self.count]).cpu())
 
     def rows(self, images: Tensor, num_times: int) -> Tensor:
-        """Two rows per image, x_t and below it the predicted x, at `num_times` times, and at the end what became of it.
+        """Two rows per image, x_t and below it the predicted x, at `num_times` times, then the finished image.
 
         Args:
             images: the finished images, uint8 (B, C, H, W); the first `count` are shown.
@@ -54,5 +54,5 @@ class Trajectory:
         return torch.stack(rows)
 
     def columns(self, num_times: int) -> int:
-        """How many images stand in a row."""
+        """How many images are in a row."""
         return min(num_times, len(self.times)) + 1

@@ -12,7 +12,7 @@ from langevin.interrupt import listen
 from langevin.visible import visible
 
 DESCRIPTION = """Runs the grid of FOLDER/study.yaml, what is missing or unfinished of it, and makes its table from what
-is there. The grid is run here, one run after the other, or by another of Hydra's launchers: -- hydra/launcher=slurm"""
+is there. The grid is run here, one run after another, or by another of Hydra's launchers: -- hydra/launcher=slurm"""
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail("interrupted; say the same command again to go on")
+        fail("interrupted; rerun the same command to resume")
 
 
 def work(folder: Path, task: str | None, out: Path | None, overrides: list[str]) -> None:
@@ -43,7 +43,7 @@ def work(folder: Path, task: str | None, out: Path | None, overrides: list[str])
     Raises:
         UserError: when there is a mistake in the study, before anything is run; or when something could not be run.
     """
-    # Not at the top: these know torch, which is to be imported after `calm_threads`.
+    # Not at the top: these import torch, which is to be imported after `calm_threads`.
     from langevin.study.cells import lay_out, mistakes_of
     from langevin.study.confounds import confounds, overacknowledged, unacknowledged
     from langevin.study.launch import run

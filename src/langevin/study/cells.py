@@ -27,9 +27,9 @@ from langevin.protocol import digest
 from langevin.study.plan import FILE, Factors, Study, StudyError, combinations
 
 MEASURED = ("metrics", "features", "evaluation", "likelihoods", *SAMPLING)
-"""What does not decide what a run trains, and yet what it measures."""
+"""What does not affect what a run trains, but affects what it measures."""
 NOT_OF_VALUES = ("batch_size", "accelerator", "devices", "output_dir", "loader")
-"""What of an evaluation does not change its values."""
+"""The parts of an evaluation that do not change its values."""
 PLAIN = re.compile(r"(?=.*[-/])[A-Za-z/][\w./-]*", re.ASCII)
 """A text that Hydra reads as it is: not a number, nor null, true, nan, ..."""
 
@@ -93,7 +93,7 @@ def lay_out(study: Study) -> Grid:
     """Compose the config of every cell.
 
     Raises:
-        UserError: with all that Hydra says against them.
+        UserError: with all errors that Hydra reports.
     """
     mistakes: list[Mistake] = []
     base = (f"output_dir={quoted(f'outputs/{study.name}')}", *study.base, *study.extra)
@@ -119,7 +119,7 @@ def composed(
     decide: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     mistakes: list[Mistake],
 ) -> Iterator[Cell]:
-    """The cells of a command, all or those that are chosen; what Hydra says against others goes to `mistakes`."""
+    """The cells of a command, all or those that are chosen; Hydra's errors about others go to `mistakes`."""
     own = groups_of(command)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for name, arms in combinations(factors).items():
@@ -138,12 +138,12 @@ def composed(
 
 
 def quoted(text: str) -> str:
-    """A text as the value of an override, whatever is in it; as it is where Hydra takes it for nothing else."""
+    """A text as the value of an override, whatever is in it; unchanged where Hydra reads it as that text."""
     return text if PLAIN.fullmatch(text) else in_quotes(text)
 
 
 def trained_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's plain config decides what it trains and measures, whatever its seed."""
+    """The part of a run's plain config that determines what it trains and measures, for any seed."""
     measured = {group: values[group] for group in MEASURED if group in values}
     validated = {path: value for path, value in flatten(values) if path == "trainer.limit_val_batches"}
     found = deciding(values) | dict(flatten(measured)) | validated
@@ -152,7 +152,7 @@ def trained_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluated_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an evaluation's plain config decides its values."""
+    """The part of an evaluation's plain config that determines its values."""
     return dict(flatten({key: value for key, value in values.items() if key not in NOT_OF_VALUES}))
 
 
@@ -167,7 +167,7 @@ def alike(cells: Sequence[Cell]) -> Iterator[Mistake]:
 
 def mistakes_of(grid: Grid) -> list[Mistake]:
     """All mistakes in the configs of all cells that show without data, each with the cells that have it."""
-    from langevin.assembly.run import dry_build  # takes seconds, for it knows Lightning
+    from langevin.assembly.run import dry_build  # takes seconds, for it imports Lightning
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     cells: dict[Mistake, list[str]] = {}
@@ -215,7 +215,7 @@ def unmeasured(study: Study, cfg: DictConfig) -> Iterator[Mistake]:
     for measure in study.measures:
         source = measure.partition("/")[0]
         if source == "eval" and not cfg.get("metrics"):
-            yield Mistake(f"measures.{measure}", "is of samples, of which nothing is measured; choose metrics=[...]")
+            yield Mistake(f"measures.{measure}", "needs samples, but no metric is chosen; choose metrics=[...]")
         elif source in every and (trainer[every[source]] is None or trainer.max_steps % trainer[every[source]]):
             lacks = f"is not measured at the last step, {trainer.max_steps}"
             yield Mistake(f"measures.{measure}", f"{lacks}; set trainer.{every[source]} to a divisor of that")

@@ -9,7 +9,7 @@ from langevin.study.cells import Cell, Grid
 from langevin.study.plan import Factors, Study, keys_of
 
 BUDGET = ("trainer.max_steps",)
-"""What does not decide what is trained up to a step, and yet what comes of a run."""
+"""What does not affect training up to a step, but affects the result of a run."""
 OF_LOSS = ("schedule", "rescalings", "parameterization", "variance", "objective", "weighting", "time_sampler")
 """The groups that decide what a loss is the mean of."""
 ABSENT = object()
@@ -45,13 +45,13 @@ def confounds(grid: Grid) -> dict[str, list[str]]:
 
 
 def unacknowledged(study: Study, found: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Those confounds that the study does not say it knows of."""
+    """The confounds that the study does not acknowledge."""
     left = {factor: [text for text in texts if not is_known(text, study)] for factor, texts in found.items()}
     return {factor: texts for factor, texts in left.items() if texts}
 
 
 def overacknowledged(study: Study, found: Mapping[str, Sequence[str]]) -> list[Mistake]:
-    """What a study says it knows of though it is no confound."""
+    """What a study acknowledges although it is not a confound."""
     fields = [text.partition(",")[0] for texts in found.values() for text in texts]
     return [
         Mistake("confounds_acknowledged", f"{known!r} does not vary; allowed: {', '.join(fields) or 'nothing'}")

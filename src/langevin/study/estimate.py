@@ -1,4 +1,4 @@
-"""What some seeds tell of a mean: its confidence interval by Student's t."""
+"""An estimate of a mean from some seeds: its confidence interval by Student's t."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 ROUNDING = 1e-12
-"""A spread below so much of the values is rounding and no spread at all."""
+"""A relative spread below this is rounding."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Estimate:
         mean: theirs; nan where there are none, or one is not finite.
         deviation: their standard deviation (n - 1); None of fewer than two.
         low: the lower end of the mean's interval, and
-        high: the upper; both None where the values tell of none: fewer than two, all alike, or not finite.
+        high: the upper; both None where there is none: fewer than two values, all alike, or not finite.
     """
 
     number: int
@@ -38,7 +38,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of some values, with what they tell of it."""
+    """The mean of some values, with its interval."""
     number = len(values)
     if number == 0 or not all(map(math.isfinite, values)):
         return Estimate(number, math.nan)
@@ -66,7 +66,7 @@ def paired(first: Sequence[Mapping[int, float]], second: Sequence[Mapping[int, f
 
 
 def verdict(difference: Estimate, first: str, second: str, better: str) -> str:
-    """What a difference, second minus first, tells.
+    """The verdict on a difference, second minus first.
 
     Args:
         difference: the estimate.

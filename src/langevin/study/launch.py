@@ -45,7 +45,7 @@ def run(grid: Grid, hydra: Sequence[str]) -> list[str]:
         grid.run_dir(cell, seed): [*cell.overrides, f"++name={quoted(grid.run_dir(cell, seed).name)}", f"++seed={seed}"]
         for cell, seed in runs
         for why, is_damaged in [states[grid.run_dir(cell, seed)]]
-        if why and not is_damaged  # what is damaged is not written over
+        if why and not is_damaged  # damaged files are not overwritten
     }
     total = f"{len(runs)} runs in {grid.output_dir}, {len(jobs)} of them to train"
     print(visible(f"{grid.study.folder}: {total}"), flush=True)
@@ -75,7 +75,7 @@ def evaluate_all(grid: Grid, trained: Sequence[tuple[Cell, int]], hydra: Sequenc
             try:
                 if not is_evaluated(grid, cell, seed, evaluation):
                     missing[place] = (cell, seed, evaluation)
-            except DamagedError as error:  # is not written over
+            except DamagedError as error:  # is not overwritten
                 damaged[place] = str(error)
     jobs = {
         place: [
@@ -93,7 +93,7 @@ def evaluate_all(grid: Grid, trained: Sequence[tuple[Cell, int]], hydra: Sequenc
 
 
 def launch(command: str, jobs: Mapping[Path, Sequence[str]], hydra: Sequence[str]) -> dict[Path, str]:
-    """Hand jobs to the launcher that Hydra is told to take, and wait until all have ended.
+    """Hand jobs to the launcher that Hydra is set to, and wait until all have ended.
 
     Args:
         command: "train" or "evaluate".
@@ -101,7 +101,7 @@ def launch(command: str, jobs: Mapping[Path, Sequence[str]], hydra: Sequence[str
         hydra: overrides of Hydra's own settings.
 
     Returns:
-        Why they failed that did, and said so.
+        Why those failed that reported a failure.
 
     Raises:
         UserError: when Hydra does not know such settings.
@@ -125,7 +125,7 @@ def launch(command: str, jobs: Mapping[Path, Sequence[str]], hydra: Sequence[str
             returned = launcher.launch(overrides, initial_job_idx=0)
         except Exception as error:  # submitit's, of a job that died without a word
             print(
-                visible_lines(f"error: a job has died, others in the queue run on: {error}"),
+                visible_lines(f"error: a job has died, other jobs in the queue keep running: {error}"),
                 file=sys.stderr,
                 flush=True,
             )
@@ -137,7 +137,7 @@ def work(command: str, cfg: DictConfig) -> str | None:
     """One job, wherever the launcher has put it.
 
     Returns:
-        Why it failed, which keeps no other from being done; None where it did not.
+        Why it failed, which stops no other job; None where it did not.
     """
     listen()  # a job of submitit begins here, with handlers of its own
     keep_memory()
@@ -147,7 +147,7 @@ def work(command: str, cfg: DictConfig) -> str | None:
         with isolated_job(HydraConfig.get().overrides.task, f"langevin.{command}"):
             (train.run if command == "train" else begin_evaluation)(cfg)
     except Interrupted as stop:
-        again = "the job is back in the queue" if requeue() else "say the same command again to go on"
+        again = "the job is back in the queue" if requeue() else "rerun the same command to resume"
         print(f"interrupted {stop}; {again}", file=sys.stderr, flush=True)
         sys.exit(STATUS)
     except Exception as error:

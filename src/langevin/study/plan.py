@@ -44,7 +44,7 @@ Factors = Mapping[str, Mapping[str, tuple[str, ...]]]
 
 @dataclass(frozen=True)
 class Study:
-    """A question and the grid of runs that is to answer it.
+    """A question and the grid of runs that answers it.
 
     Attributes:
         folder: where its `study.yaml` lies, and where its table goes.
@@ -81,7 +81,7 @@ class Study:
 
     @property
     def evaluates(self) -> bool:
-        """Whether trained runs are evaluated by themselves, by `evaluate.py`."""
+        """Whether trained runs are evaluated separately, by `evaluate.py`."""
         return bool(self.evaluate_base or self.evaluate_factors)
 
     @property
@@ -102,7 +102,7 @@ class Loader(yaml.SafeLoader):
     """Refuses a key that is given twice, of which YAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping of its keys, which are told apart by what is written.
+        """A mapping of its keys, which are distinguished by how they are written.
 
         Raises:
             ConstructorError: when two are the same.
@@ -177,7 +177,7 @@ def annotation(text: str) -> ast.expr:
 
 
 def misfits(path: str, value: Any, kind: ast.expr) -> Iterator[Mistake]:
-    """Where a value does not fit, as deep in it as that can be told."""
+    """Where a value does not fit, as deep in it as can be determined."""
     match kind:
         case ast.Subscript(value=ast.Name(id="Mapping"), slice=ast.Tuple(elts=[_, inner])) if isinstance(
             value, Mapping
@@ -242,7 +242,7 @@ def mistaken(study: Study) -> Iterator[Mistake]:
         yield Mistake("cells", f"is []; allowed: some of {', '.join(known)}, or leave it out for all")
     for cell in study.cells or ():
         if cell not in known:
-            yield Mistake("cells", f"{cell!r} is no combination of arms; allowed: {', '.join(known)}")
+            yield Mistake("cells", f"{cell!r} is not a combination of arms; allowed: {', '.join(known)}")
     if len(set(study.seeds)) < len(study.seeds):
         yield Mistake("seeds", f"is {list(study.seeds)}; allowed: each seed once")
     in_training = "a column of metrics.csv, eval/..., val/... or train/...; or give evaluate"
@@ -260,7 +260,7 @@ def misvaried(place: str, command: str, factors: Factors, fixed: Sequence[str] =
             yield Mistake(f"{place}.{factor}", f"has {len(arms)} arms; allowed: two or more")
         for name in (factor, *arms):
             if not NAME.fullmatch(name):
-                yield Mistake(f"{place}.{factor}", f"{name!r} is no name; allowed: letters, digits and _ . -")
+                yield Mistake(f"{place}.{factor}", f"{name!r} is not a valid name; allowed: letters, digits and _ . -")
         for arm, overrides in arms.items():
             yield from misgiven(f"{place}.{factor}.{arm}", command, overrides)
             for key in keys_of(overrides):
@@ -271,7 +271,7 @@ def misvaried(place: str, command: str, factors: Factors, fixed: Sequence[str] =
 
 
 def misgiven(place: str, command: str, overrides: Sequence[str]) -> Iterator[Mistake]:
-    """The overrides that are none, or that are not the study's to give."""
+    """The texts that are not overrides, or that a study may not set."""
     for text in overrides:
         try:
             key = key_of(text)

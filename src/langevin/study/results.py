@@ -1,4 +1,4 @@
-"""What the runs of a study have come to, and whether it may stand in one table."""
+"""The results of a study's runs, and whether they may be in one table."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -40,7 +40,7 @@ class DamagedError(UserError):
 
 @dataclass(frozen=True)
 class Result:
-    """What one run, or one evaluation of it, has come to.
+    """The result of one run, or of one evaluation of it.
 
     Attributes:
         arms: of all factors.
@@ -81,7 +81,7 @@ def state(grid: Grid, cell: Cell, seed: int) -> str:
 
     Raises:
         DamagedError: when it cannot be read.
-        UserError: when its folder holds another run, or it has been trained for longer than the study says.
+        UserError: when its folder holds another run, or it has been trained for more steps than the study's.
     """
     run_dir, steps = grid.run_dir(cell, seed), cell.cfg.trainer.max_steps
     if not (run_dir / CONFIG).is_file():
@@ -102,7 +102,7 @@ def state(grid: Grid, cell: Cell, seed: int) -> str:
 
 
 def refuse_another(run_dir: Path, cell: Cell, seed: int) -> None:
-    """See that a run's folder holds the run that its name says.
+    """Check that a run's folder holds the run of its name.
 
     Raises:
         DamagedError: when that cannot be read.
@@ -119,13 +119,13 @@ def refuse_another(run_dir: Path, cell: Cell, seed: int) -> None:
             f"  {path}: {values.get(path, 'absent')} in the run, {asked.get(path, 'absent')} in the study"
             for path in paths
         )
-        raise UserError(f"{run_dir} holds another run than the study's; remove the folder:\n{lines}")
+        raise UserError(f"{run_dir} holds a different run from the study's; remove the folder:\n{lines}")
     if {path: OmegaConf.select(held, path) for path in PATHS} != cell.paths:
         refuse_other_data(run_dir, cell)
 
 
 def refuse_other_data(run_dir: Path, cell: Cell) -> None:
-    """See that what lies where the study says is what a run was trained on, which lay elsewhere.
+    """Check that the data at the study's path is what a run was trained on, at another path.
 
     Only then is the data opened: a study is read without it.
 
@@ -134,7 +134,7 @@ def refuse_other_data(run_dir: Path, cell: Cell) -> None:
     """
     if (content := read_content(run_dir)) is None:
         return
-    from langevin.assembly.run import make_data  # takes seconds, for it knows Lightning
+    from langevin.assembly.run import make_data  # takes seconds, for it imports Lightning
 
     data = make_data(cell.cfg)
     data.prepare_data()
@@ -160,7 +160,7 @@ def gather(grid: Grid) -> Results:
     """Read all that is there.
 
     Raises:
-        UserError: when nothing is, when a measure is not, or when values came about in different ways.
+        UserError: when nothing is, when a measure is not, or when values were computed in different ways.
     """
     found, missing = [], []
     for cell in grid.trained:
@@ -211,7 +211,7 @@ def of_training(grid: Grid, cell: Cell, seed: int) -> Result:
             of_samples = [key for key in values if key.startswith("eval/")]
             protocols = {key: of_value(record, key.removeprefix("eval/")) for key in of_samples}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DamagedError(f"{path}, by which the values of that run came about, cannot be read") from error
+            raise DamagedError(f"{path}, by which the values of that run were computed, cannot be read") from error
     return Result(cell.arms, seed, run_dir, values, protocols, name, versions_of(run_dir))
 
 
@@ -242,12 +242,12 @@ def resolved(measure: str, found: Sequence[Result]) -> str:
         seen.setdefault(names[0], result)
     if len(seen) > 1:
         lines = "\n".join(f"  {name} in {result.place}" for name, result in seen.items())
-        raise UserError(f"measures.{measure}: fits different values, which are no columns of one table:\n{lines}")
+        raise UserError(f"measures.{measure}: fits different values, which cannot be columns of one table:\n{lines}")
     return next(iter(seen))
 
 
 def refuse_mixed_data(grid: Grid) -> None:
-    """See that runs whose configs name the same data were trained on the same: it may have changed between two of them.
+    """Check that runs whose configs name the same data were trained on the same: it may have changed in between.
 
     Raises:
         UserError: when they were not.
@@ -262,15 +262,15 @@ def refuse_mixed_data(grid: Grid) -> None:
                 lines = "\n".join(f"  {line}" for line in changed)
                 raise UserError(
                     f"{other} and {run_dir} were trained on other data, though the study names the same for both; "
-                    f"remove one, and run the study again:\n{lines}"
+                    f"remove one, and rerun the study:\n{lines}"
                 )
 
 
 def refuse_mixed(found: Sequence[Result], names: Sequence[str], grid: Grid) -> None:
-    """See that the values came about in the same way, but for what the study varies.
+    """Check that the values were computed in the same way, but for what the study varies.
 
     Raises:
-        UserError: when they did not.
+        UserError: when they were not.
     """
     varied_fields = {field for fields in varied(grid).values() for field in fields}
     lines = []
@@ -284,8 +284,8 @@ def refuse_mixed(found: Sequence[Result], names: Sequence[str], grid: Grid) -> N
                 lines.append(f"  {name}: {path}: " + " and ".join(f"{each} in {place}" for each, place in seen.items()))
     if lines:
         raise UserError(
-            f"{grid.study.folder}: these values came about in different ways and are no columns of one table; remove "
-            "what is of another protocol, and run the study again:\n" + "\n".join(lines)
+            f"{grid.study.folder}: these values were computed in different ways and cannot be columns of one table; "
+            "remove those of another protocol, and rerun the study:\n" + "\n".join(lines)
         )
 
 

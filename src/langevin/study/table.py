@@ -29,7 +29,7 @@ def write_table(folder: Path, grid: Grid, results: Results, found: Mapping[str, 
     Args:
         folder: where they go.
         grid: the study.
-        results: what its runs have come to.
+        results: those of its runs.
         found: the confounds of each factor.
     """
     texts = (markdown(grid, results, found), single_values(grid, results), latex(grid, results, found))
@@ -82,7 +82,7 @@ def about(grid: Grid, results: Results, found: Mapping[str, Sequence[str]]) -> I
 
 
 def told(difference: Difference, better: str, doubtful: Collection[str]) -> list[str]:
-    """A difference and what it tells; `doubtful` are the factors that are confounded."""
+    """A difference and its verdict; `doubtful` are the factors that are confounded."""
     first, second, estimate = difference.first, difference.second, difference.estimate
     reading = verdict(estimate, first, second, better) + (" (confounded)" if difference.factor in doubtful else "")
     context = ", ".join(difference.context.values()) or "their mean"
@@ -106,7 +106,7 @@ def grid_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
 
 
 def single_values(grid: Grid, results: Results) -> str:
-    """Every value of every run, from which all else can be computed again; CSV."""
+    """Every value of every run, from which everything else can be recomputed; CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = list(results.names.values())

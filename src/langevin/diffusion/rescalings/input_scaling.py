@@ -13,7 +13,8 @@ from langevin.diffusion.schedules.wrapped import Wrapped
 class InputScaling(Wrapped):
     """Images are multiplied by b before noise is added: alpha becomes b alpha, which shifts logSNR by 2 log b.
 
-    The network still sees unit variance (`Parameterization.c_in`). Source: Chen 2023 (arXiv 2301.10972), section 2.3.
+    The network's input still has unit variance (`Parameterization.c_in`). Source: Chen 2023 (arXiv 2301.10972),
+    section 2.3.
 
     Args:
         schedule: the schedule without it.

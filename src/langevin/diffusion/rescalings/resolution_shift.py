@@ -14,9 +14,9 @@ from langevin.diffusion.schedules.wrapped import Wrapped
 class ResolutionShift(Wrapped):
     """``sigma / alpha`` grows by d / d_0 at every time, so that logSNR falls by ``2 log(d / d_0)``.
 
-    Neighbouring pixels of a larger image say the same, so that the same noise hides less of it. What the schedule
-    keeps is kept: ``alpha^2 + sigma^2``, alpha, or alpha + sigma, as the case may be (in the last it is Stable
-    Diffusion 3's shift). Source: simple diffusion (Hoogeboom et al. 2023), equation 3.
+    Neighbouring pixels of a larger image are redundant, so that the same noise hides less of it. What the schedule
+    keeps constant stays so: ``alpha^2 + sigma^2``, alpha, or alpha + sigma, as the case may be (in the last it is
+    Stable Diffusion 3's shift). Source: simple diffusion (Hoogeboom et al. 2023), equation 3.
 
     Args:
         schedule: the schedule without it.

@@ -12,7 +12,7 @@ from langevin.errors import UserError
 class ZeroTerminalSNR(Wrapped):
     """alpha is shifted and scaled so that it ends at 0 and begins as before.
 
-    The network must then predict something that says what the image is where none of it is left: v, x or the flow's
+    The network must then predict a quantity that determines the image where no signal is left: v, x or the flow's
     velocity, but not eps. Source: Lin et al. 2023 (arXiv 2305.08891), algorithm 1.
 
     Args:

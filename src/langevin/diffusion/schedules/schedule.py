@@ -15,7 +15,7 @@ class Schedule(ABC):
     """A noise schedule: ``x_t = alpha(t) x + sigma(t) eps``, with t = 0 at the data and noise growing with t.
 
     A schedule owns its clock: times run from 0 to `t_max`. Times are float64 tensors on the CPU of any shape, and so
-    is all that is computed from them (`langevin.diffusion.level.like` says why).
+    is all that is computed from them (for the reason, see `langevin.diffusion.level.broadcast_to`).
 
     Attributes:
         t_max: the time of most noise.
@@ -58,7 +58,7 @@ class Schedule(ABC):
     def clock(self, t: Tensor) -> Tensor:
         """The time on the scale 0..1000 that time embeddings were designed for.
 
-        With discrete times this is ``(t - 1) * 1000 / T``, so that DDPM's networks (T = 1000) see their own index
+        With discrete times this is ``(t - 1) * 1000 / T``, so that DDPM's networks (T = 1000) receive their own index
         0..999; otherwise ``1000 * t / t_max``.
         """
         if self.num_steps is None:
@@ -84,7 +84,7 @@ class VariancePreserving(Schedule):
 
 
 class VarianceExploding(Schedule):
-    """``alpha = 1``: noise is added and nothing is taken away."""
+    """``alpha = 1``: noise is added and the signal is not scaled."""
 
     @property
     def prior_std(self) -> float:

@@ -51,6 +51,6 @@ class VP(VariancePreserving, CurveSchedule):
     def curve_inverse(self, ratio: Tensor) -> Tensor:
         """See `CurveSchedule`."""
         minus_log_alpha = 0.5 * torch.log1p(ratio.square())
-        # The root of a quadratic, written so that nothing cancels where beta hardly rises.
+        # The root of a quadratic, written so that no digits cancel where beta hardly rises.
         difference = self.beta_max - self.beta_min
         return 4 * minus_log_alpha / (self.beta_min + torch.sqrt(self.beta_min**2 + 4 * difference * minus_log_alpha))

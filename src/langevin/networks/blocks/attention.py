@@ -1,4 +1,4 @@
-"""Self-attention over the pixels of a feature map, and over what they are told."""
+"""Self-attention over the pixels of a feature map, and over the condition's tokens."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from langevin.networks.initialization import zero
 class SelfAttention(Block):
     """Every pixel attends to every other, behind GroupNorm, added to its input (DDPM, appendix B).
 
-    Where there are tokens, it attends to these as well: their keys and values stand beside the pixels', under one
+    Where there are tokens, it attends to these as well: their keys and values join the pixels', under one
     softmax (GLIDE; Nichol et al. 2021, arXiv 2112.10741; `encoder_kv` in their code). The embedding is not used.
 
     Starts as the identity, but for the rescaling: the last projection is zero.
@@ -41,7 +41,7 @@ class SelfAttention(Block):
         self.project = zero(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Map features (B, C, H, W), told tokens (B, L, D'), to features of the same shape."""
+        """Map features (B, C, H, W), given tokens (B, L, D'), to features of the same shape."""
         pixels = self.norm(x).flatten(2).transpose(1, 2)
         query, key, value = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if self.kv is not None:
@@ -54,7 +54,7 @@ class SelfAttention(Block):
 
 
 def projections(in_channels: int, number: int, channels: int) -> nn.Linear:
-    """So many linear maps to `channels` channels in one product, each filled as the matrix it is."""
+    """`number` linear maps to `channels` channels in one product, each initialized as a matrix of its own."""
     layer = nn.Linear(in_channels, number * channels)
     for weight in layer.weight.chunk(number):
         nn.init.xavier_uniform_(weight)

@@ -13,7 +13,7 @@ SKIP_SCALE = math.sqrt(0.5)
 class Block(nn.Module, ABC):
     """A function of features, of the embedding of noise level and condition, and of the condition's tokens.
 
-    All blocks share this one signature, those too that need neither, so that any can stand in another's place.
+    All blocks share this one signature, even those that need neither, so that they are interchangeable.
     """
 
     @abstractmethod
@@ -51,8 +51,8 @@ class Chain(Block):
 def normalization(channels: int, epsilon: float = NORM_EPSILON) -> nn.GroupNorm:
     """Give the U-Nets' normalization: at most 32 groups, of at least 4 channels.
 
-    A group of one channel would take away what the embedding adds to it, so that a narrow network would see neither the
-    noise level nor the label. Source of the 4: EDM's networks (Karras et al. 2022). From 128 channels on there are
+    A group of one channel would remove what the embedding adds to it, so that a narrow network would lose the noise
+    level and the label. Source of the 4: EDM's networks (Karras et al. 2022). From 128 channels on there are
     32 groups, as in DDPM's and OpenAI's networks.
 
     Args:

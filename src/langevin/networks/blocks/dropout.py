@@ -1,11 +1,11 @@
-"""Dropout that costs a CPU less."""
+"""Dropout that is cheaper on a CPU."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """As `nn.Dropout`; where a CPU draws, 16 random bits decide on each number, which takes a third of the time.
+    """As `nn.Dropout`; on a CPU, 16 random bits decide on each number, which takes a third of the time.
 
     The probability is then p rounded to 1/65536, and what is kept is scaled by just that, so that the mean stays.
 

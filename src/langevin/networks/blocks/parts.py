@@ -1,4 +1,4 @@
-"""The blocks of a U-Net by its own choices, and the way down that they make."""
+"""The blocks of a U-Net by its own choices, and the encoder that they make."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class BlockFactory:
     """Makes the blocks of one network. Its fields are described where a user chooses them, in `UNet`.
 
     Attributes:
-        embedding_channels: size of the embedding that the residual blocks are told.
-        token_channels: size of the tokens that the attentions are told; None without any.
+        embedding_channels: size of the embedding that the residual blocks receive.
+        token_channels: size of the tokens that the attentions receive; None without any.
     """
 
     embedding_channels: int

@@ -61,9 +61,9 @@ class Upsample(Block):
 
 
 class Filter(nn.Module):
-    """A change of resolution by a fixed separable filter, each channel by itself; zeros lie beyond the edges.
+    """A change of resolution by a fixed separable filter, channel by channel, with zero padding.
 
-    [1, 1] is the box: the mean of four pixels on the way down, each pixel four times on the way up (BigGAN, ADM).
+    [1, 1] is the box: the mean of four pixels when downsampling, each pixel four times when upsampling (BigGAN, ADM).
     [1, 3, 3, 1] is smoother and keeps down aliasing (NCSN++, after Zhang 2019 and StyleGAN2).
 
     Args:
@@ -94,7 +94,7 @@ class FilterDown(Filter):
 
         Args:
             x: the features.
-            padded: whether `x` comes with `self.padding` pixels on every side that are none of H and W.
+            padded: whether `x` has `self.padding` pixels on every side that do not count in H and W.
         """
         if self.is_box:  # the same, and faster
             return functional.avg_pool2d(x, 2)
