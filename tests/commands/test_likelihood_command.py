@@ -117,7 +117,7 @@ def test_other_data_and_the_training_split(labelled, folder_of_images, tmp_path)
     evaluate(f"checkpoint={labelled}", *QUICK, *chosen, "split=train", f"out={tmp_path / 'other'}")
     reports = [report_of(tmp_path / name) for name in ("own", "other")]
     assert [report["pictures"]["number"] for report in reports] == [60, 60]
-    assert reports[1]["images"]["data"]["path"] == str(folder_of_images)
+    assert reports[1]["pictures"]["data"]["path"] == str(folder_of_images)
     bits = [report["likelihoods"]["discrete_vlb"]["bits_per_dim"] for report in reports]
     assert bits[0] != pytest.approx(bits[1], rel=1e-6)
     missing = evaluate(f"checkpoint={labelled}", *QUICK, *chosen, status=1)
