@@ -44,7 +44,7 @@ class Archive(ABC):
 
     @property
     def left_out(self) -> Counter[str]:
-        """How many of what is no regular file, or leads to a folder that is listed already, by what it is."""
+        """The number of entries that are not regular files, or lead to a folder already listed, by kind."""
         _ = self.names
         return self._left_out
 
@@ -82,7 +82,7 @@ class Archive(ABC):
 
     @abstractmethod
     def _stamp(self, name: str) -> tuple[int, ...]:
-        """The file's size, then whatever else changes with its content."""
+        """The file's size, then other values that change with its content."""
 
 
 class Folder(Archive):

@@ -13,7 +13,7 @@ class Digits(ImageSource):
 
     Args:
         image_size: side in pixels; 8 is native, others are resized to.
-        flip: mirror images at random in training; a mirrored digit is no digit, so leave it off.
+        flip: mirror images at random in training; a mirrored digit is not a digit, so leave it off.
     """
 
     _TRAIN = 1500

@@ -97,7 +97,7 @@ class _InColorError(Exception):
 
 
 def _decoded(files: LabelledFiles, cache_dir: Path) -> CachedImages:
-    """The decoded images: in colour if any of them is, whatever the order of their names."""
+    """The decoded images: in colour if any of them is, in any order of their names."""
     images = files.image_set()
     fingerprint = f"upon white {files.fingerprint()}"
     transform = NativeTransform.like(_first_usable(images))

@@ -24,7 +24,7 @@ class Weighting(ABC):
 
 
 class UnitEps(Weighting):
-    """Every noise level's eps error counts alike: the weight is the SNR. It is DDPM's L_simple.
+    """The eps error has equal weight at every noise level: the weight is the SNR. It is DDPM's L_simple.
 
     Source: DDPM (Ho et al. 2020), equation 14.
     """
@@ -35,7 +35,7 @@ class UnitEps(Weighting):
 
 
 class UnitX(Weighting):
-    """Every noise level's x error counts alike: the weight is 1."""
+    """The x error has equal weight at every noise level: the weight is 1."""
 
     def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
         """See `Weighting`."""
@@ -43,7 +43,7 @@ class UnitX(Weighting):
 
 
 class UnitV(Weighting):
-    """Every noise level's v error counts alike: ``SNR + 1``.
+    """The v error has equal weight at every noise level: ``SNR + 1``.
 
     Source: progressive distillation (Salimans and Ho 2022), section 4, "SNR+1".
     """
@@ -54,7 +54,7 @@ class UnitV(Weighting):
 
 
 class UnitFlow(Weighting):
-    """Every noise level's error of eps - x counts alike: ``(1 + alpha / sigma)^2``. It is flow matching's loss.
+    """The eps - x error has equal weight at every noise level: ``(1 + alpha / sigma)^2``. It is flow matching's loss.
 
     Source: flow matching (Lipman et al. 2023), equation 9 on straight lines.
     """
@@ -115,7 +115,7 @@ class P2(Weighting):
 
 
 class EDM(Weighting):
-    """``SNR + 1 / sigma_data^2``: the output of EDM's preconditioned network counts alike at every level.
+    """``SNR + 1 / sigma_data^2``: EDM's preconditioned network output has equal weight at every level.
 
     It is ``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2`` for alpha = 1. Source: EDM (Karras et al. 2022), table 1.
 

@@ -76,7 +76,7 @@ class FeatureExtractor(nn.Module, ABC):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Compute the outputs in full float32, whatever the precision of the model around.
+        """Compute the outputs in full float32, for any precision of the evaluated model.
 
         An image's outputs do not depend on the rest of the batch, bit for bit: batches are padded to `BATCH` images.
 

@@ -85,7 +85,7 @@ def from_edm(state_dict: StateDict) -> dict[str, Tensor]:
 
 
 def _steps(state_dict: StateDict, part: str) -> list[tuple[int, str]]:
-    """The steps of encoder or decoder, (resolution, name), in the order they are taken, whatever that of the names."""
+    """The steps of encoder or decoder, (resolution, name), in the order of computation, not of their names."""
     found = set()
     for name in state_dict:
         match = STEP.fullmatch(name)

@@ -21,7 +21,7 @@ OUTER = {
     "input_blocks.0.0": "first",
     "out.0": "norm",
 }
-"""What stands around the blocks, in `UNetModel` and in `EncoderUNetModel`."""
+"""The layers around the blocks, in `UNetModel` and in `EncoderUNetModel`."""
 LAYERS = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
@@ -209,7 +209,7 @@ def _architecture(state_dict: StateDict) -> Architecture:
     """Read it off the names and shapes.
 
     Raises:
-        UserError: when they are none of a `UNetModel` that ours can be.
+        UserError: when they are not those of a `UNetModel` that ours can represent.
     """
     names = Renaming(state_dict, ORIGIN)
     first, in_channels = names.take("input_blocks.0.0.weight").shape[:2]

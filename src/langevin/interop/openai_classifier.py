@@ -141,7 +141,7 @@ def _architecture(state_dict: StateDict) -> Architecture:
     """Read it off the names and shapes.
 
     Raises:
-        UserError: when they are none of an `EncoderUNetModel` that ours can be.
+        UserError: when they are not those of an `EncoderUNetModel` that ours can represent.
     """
     if PLACE not in state_dict:
         raise UserError(

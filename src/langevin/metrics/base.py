@@ -78,7 +78,7 @@ class SampleMetric(SumStateMetric, ABC):
 
         Args:
             outputs: ``images``, uint8 (B, C, H, W), and the extractor's outputs, `reads` among them.
-            labels: the class that each image was asked for, integers (B,), or None.
+            labels: the requested class of each image, integers (B,), or None.
             index: which of the ``num_samples`` images each one is, integers (B,).
         """
 

@@ -1,4 +1,4 @@
-"""Whether class-conditional samples show the class that they were asked to show."""
+"""Whether class-conditional samples show the requested class."""
 
 from collections.abc import Mapping
 

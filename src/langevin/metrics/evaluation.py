@@ -164,7 +164,7 @@ class Evaluation:
         return protocol(measured, samples, self.settings, values)
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the extractor and the metrics, at any time; `device` must know float64."""
+        """Move the extractor and the metrics, at any time; `device` must support float64."""
         self.device = torch.device(device)
         self.features.to(self.device)
         for metric in self.metrics.values():

@@ -19,7 +19,7 @@ from langevin.metrics.reference import Reference
 
 
 class FrechetDistanceByClass(FeatureSetMetric):
-    """FID of the samples that were asked to show a class, against the reference's images of it; lower is better.
+    """FID of the samples of a requested class, against the reference's images of it; lower is better.
 
     The mean over the classes of the reference, each counting the same ("intra FID" of Miyato & Koyama 2018, arXiv
     1802.05637; "within-class FID" of Benny et al. 2020, arXiv 2004.12361): unlike FID it sees samples that look fine

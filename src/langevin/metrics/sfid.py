@@ -4,7 +4,7 @@ from langevin.metrics.fid import FrechetDistance
 
 
 class SpatialFrechetDistance(FrechetDistance):
-    """FID over features that still know where in the image they were found, and so see its layout; lower is better.
+    """FID over spatial features, which keep their position in the image and so its layout; lower is better.
 
     Nash et al. 2021 (arXiv 2103.03841), by the extractor's output ``spatial``; all else is
     `FrechetDistance`'s. Reported as ``sfid@N`` on the official Inception weights, else as ``sfd_<extractor>@N``.

@@ -2,8 +2,8 @@
 
 A text encoder is a `Condition` of its own, to be used with `cross_attention`: its `tokens` are the encoder's sequence,
 projected to `dim`, and its `forward`, for networks that take one vector, pools it; `cond` holds the text's token ids,
-or the encoder's output computed in advance. An image (super-resolution, inpainting) is no condition in this sense: it
-will be a further entry of `cond`, which the forward of a network made for it concatenates to x.
+or the encoder's output computed in advance. An image (super-resolution, inpainting) is not a condition in this sense:
+it will be a further entry of `cond`, which the forward of a network made for it concatenates to x.
 """
 
 import math

@@ -124,7 +124,7 @@ def curves(columns: Sequence[Mapping[str, Curve]]) -> list[dict[str, Any]]:
 
 
 def significance(column: str) -> tuple[int, str]:
-    """Where a column stands among others: how training runs comes after what comes of it."""
+    """Where a column stands among others: columns about speed and gradients come last."""
     last = ("train/grad_norm", "train/learning_rate", SPEED)
     return (last.index(column) + 1 if column in last else 0, column)
 

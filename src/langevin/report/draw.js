@@ -1,6 +1,6 @@
 "use strict";
 
-// Elements, tables and plots. What a config or a file says becomes text only, never markup.
+// Elements, tables and plots. Content of a config or a file becomes text only, never markup.
 
 const byId = (id) => document.getElementById(id);
 const whole = (value) => value.toLocaleString("en");
@@ -99,8 +99,8 @@ function smoothed(x, y, weights, tau) {
   return { x: order.map((i) => x[i]), y: order.map(mean) };
 }
 
-// Where values {number, text} stand on an axis of [0, 1], and its ticks: numbers by their size, or by its logarithm
-// where they span decades; no more of them than `most` have a tick each. Other values stand in even distances.
+// The places of values {number, text} on an axis of [0, 1], and its ticks: numbers by their size, or by its logarithm
+// where they span decades; no more of them than `most` have a tick each. Other values are evenly spaced.
 function placed(values, most = 6) {
   const numbers = values.map((value) => value?.number ?? null);
   const known = [...new Set(numbers.filter((value) => value !== null))].sort((a, b) => a - b);

@@ -1,4 +1,4 @@
-"""Images by number: image i of a seed, whatever the batch size and the number of processes."""
+"""Images by number: image i of a seed, for any batch size and number of processes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

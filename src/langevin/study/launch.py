@@ -104,7 +104,7 @@ def launch(command: str, jobs: Mapping[Path, Sequence[str]], hydra: Sequence[str
         Why those failed that reported a failure.
 
     Raises:
-        UserError: when Hydra does not know such settings.
+        UserError: when Hydra has no such settings.
     """
     if not jobs:
         return {}
