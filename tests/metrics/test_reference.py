@@ -67,7 +67,7 @@ def test_equal_images_are_not_passed_through_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "make"),
+    ("made_images", "labels", "make"),
     [
         (images(seed=1), LABELS, TinyExtractor),
         (images()[:69], LABELS[:69], TinyExtractor),
