@@ -63,7 +63,7 @@ def command(
         except UserError as error:
             fail(str(error))
         except Interrupted as stop:
-            again = "the job is back in the queue" if requeue() else "say the same command again to go on"
+            again = "the job is back in the queue" if requeue() else "rerun the same command to resume"
             print(f"interrupted {stop}; {again}", file=sys.stderr, flush=True)
             sys.exit(STATUS)
         except OSError as error:
@@ -146,7 +146,7 @@ def keep_memory() -> None:
 
 
 def command_line(command: str) -> str:
-    """The command line that a Hydra command was given, as it can be said again.
+    """The command line that a Hydra command was given, as it can be run again.
 
     Args:
         command: "train" or "evaluate".

@@ -243,7 +243,7 @@ def step_of(checkpoint: Path, cfg: DictConfig, content: Content) -> int:
 
 
 def quarantine_corrupt(whole: Path) -> None:
-    """Rename the checkpoints that are newer than the one to go on from, which they would take the place of."""
+    """Rename the checkpoints that are newer than the one to resume from, which they would take the place of."""
     from langevin.checkpoint import last_checkpoints
 
     for path in last_checkpoints(whole.parent):

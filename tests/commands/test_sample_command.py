@@ -366,7 +366,7 @@ def test_sampling_that_was_asked_to_stop_goes_on_to_the_same_images(labelled, tm
             process.terminate()
             status = process.wait(60)
     assert status == STATUS
-    assert "interrupted by SIGTERM; say the same command again to go on" in log.read_text()
+    assert "interrupted by SIGTERM; rerun the same command to resume" in log.read_text()
     kept = 2 * len(list(tmp_path.glob("out/.sample-*/*.npz")))
     assert call("sample", *options, f"out={tmp_path / 'out'}").status == 0
     assert len(made) == 40 - kept

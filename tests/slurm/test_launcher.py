@@ -22,8 +22,8 @@ needs_launcher = pytest.mark.skipif(find_spec("submitit") is None, reason="pip i
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(cli, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"hydra/launcher=slurm needs the package hydra-submitit-launcher: pip install"):
-        cli.forced("hydra/launcher=slurm", [])
-    assert cli.forced("hydra/launcher=basic", []) == "hydra/launcher=basic", "which is Hydra's own"
+        cli.force_add_override("hydra/launcher=slurm", [])
+    assert cli.force_add_override("hydra/launcher=basic", []) == "hydra/launcher=basic", "which is Hydra's own"
 
 
 @needs_launcher

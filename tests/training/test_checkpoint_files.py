@@ -71,9 +71,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, full_disk, room):
     larger = checkpoint(2, numbers=25_000)
     larger["state_dict"]["more"] = torch.zeros(100_000)
     full_disk(room)
-    with pytest.raises(
-        UserError, match=rf"could not save {path}.*make room on the disk and say the same command again"
-    ):
+    with pytest.raises(UserError, match=rf"could not save {path}.*make room on the disk and rerun the same command"):
         AtomicCheckpointIO().save_checkpoint(larger, path)
     full_disk(resource.RLIM_INFINITY)
     assert os.listdir(tmp_path) == ["last.ckpt"]
@@ -97,7 +95,7 @@ def test_a_full_disk_in_a_run(tmp_path, full_disk):
     failed = train(tmp_path, *options, status=1)
     full_disk(resource.RLIM_INFINITY)
     assert failed.err.splitlines()[-1].startswith(f"error: could not save {failed.last.parent}")
-    assert "make room on the disk and say the same command again" in failed.err
+    assert "make room on the disk and rerun the same command" in failed.err
     assert "Traceback" not in failed.err
     assert read_checkpoint(failed.last)["global_step"] == 2
     assert not list(failed.directory.glob("**/.*.ckpt*"))

@@ -230,7 +230,7 @@ def test_a_signal_while_the_images_are_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFiles, "open", signalled)
     stopped = train(tmp_path, *DATA, f"data.path={path}", status=interrupt.STATUS)
     assert "interrupted by SIGTERM with" in stopped.err
-    assert "images of imagefolder-train decoded; say the same command again to go on" in stopped.err
+    assert "images of imagefolder-train decoded; rerun the same command to resume" in stopped.err
     assert not (tmp_path / "run").exists()
     kept = len(opened)
     assert 64 < kept <= 150

@@ -38,7 +38,7 @@ def test_a_run_saves_where_it_is_asked_to_stop_and_goes_on_from_there(tmp_path, 
         assert process.wait(60) == STATUS, log.read_text()
     said = log.read_text()
     step = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
-    assert f"interrupted by {number.name} at step {step}; say the same command again to go on" in said
+    assert f"interrupted by {number.name} at step {step}; rerun the same command to resume" in said
     assert "Traceback" not in said
     assert step == steps_of(tmp_path / "run") >= 5
     resumed = train(tmp_path, *options, f"trainer.max_steps={step + 3}")
@@ -100,7 +100,7 @@ def signalled(folder, *options):
     said = done.stdout + done.stderr
     assert done.returncode == STATUS, said
     assert "Traceback" not in said
-    assert "interrupted by SIGUSR1 while step 4 was validated; say the same command again to go on" in done.stderr
+    assert "interrupted by SIGUSR1 while step 4 was validated; rerun the same command to resume" in done.stderr
     return said
 
 

@@ -49,7 +49,7 @@ def test_it_is_what_evaluate_says_of_the_checkpoint(run):
     assert result.status == 0, result.err
     report = json.loads((run.directory / "likelihood.json").read_text())
     assert report["step"] == 6
-    assert report["images"]["number"] == 297
+    assert report["pictures"]["number"] == 297
     for name, parts in PARTS.items():
         values = report["likelihoods"][name]
         assert column(run.rows, f"val/{name}")[6] == pytest.approx(values["bits_per_dim"], rel=1e-5)

@@ -24,7 +24,7 @@ from langevin.networks.compiled import blocks_of
 from langevin.networks.condition import ClassLabel, Several, Vector
 from langevin.networks.network import Network
 from langevin.training.ema import StepEMA
-from langevin.training.shares import share_out, whole, whole_of
+from langevin.training.shares import full_tensor, share_out, summon_full_params
 from training_helpers import held
 
 NARROW = {"channels": 32, "blocks_per_level": 1, "dropout": 0.0, "heads": None, "width": 32, "depth": 2}
@@ -58,7 +58,7 @@ def loss(network, x, t, cond):
     return (network(x, t, cond) if isinstance(network, Network) else network(x, t)).square().mean()
 
 def apart(ours, theirs):
-    pairs = [(whole_of(a.detach()), b.detach()) for a, b in zip(ours, theirs, strict=True)]
+    pairs = [(full_tensor(a.detach()), b.detach()) for a, b in zip(ours, theirs, strict=True)]
     return float(max((a - b).abs().max() for a, b in pairs) / max(b.abs().max() for _, b in pairs))
 
 def work(rank, folder, *names):
@@ -82,7 +82,7 @@ def work(rank, folder, *names):
         about = found[name] = {"shared": sum(isinstance(module, FSDPModule) for module in network.modules())}
         about["blocks"], about["all"] = len(blocks_of(alone)), sum(weight.nbytes for weight in alone.parameters())
         kept = list(ema.network.parameters())
-        with whole(ema.network):
+        with summon_full_params(ema.network):
             about["same digest"] = digest_of(ema.network) == digest_of(alone_ema.network)
             if rank == 0:  # a forward in which the other process has no part
                 about["same loss"] = torch.equal(loss(ema.network, *parts[1]), loss(alone_ema.network, *parts[1]))
@@ -96,7 +96,7 @@ def work(rank, folder, *names):
             (sum(loss(alone, *part) for part in parts) / 2).backward()
             about["gradients"] = apart(*([each.grad for each in net.parameters()] for net in (network, alone)))
             about["norms"] = [
-                float(whole_of(torch.nn.utils.clip_grad_norm_(each.parameters(), 0.5))) for each in (network, alone)
+                float(full_tensor(torch.nn.utils.clip_grad_norm_(each.parameters(), 0.5))) for each in (network, alone)
             ]
             gradients = held([weight.grad for weight in network.parameters()])
             for optimizer in (ours, theirs):

@@ -51,7 +51,7 @@ def loss_on_test_set(run, weights):
         {name.removeprefix(weights): value for name, value in state.items() if name.startswith(weights)}
     )
     test_set = Digits().load("test")
-    x, labels = from_uint8(torch.from_numpy(test_set.images.array)[:, None]), torch.from_numpy(test_set.labels)
+    x, labels = from_uint8(torch.from_numpy(test_set.lazy_images.array)[:, None]), torch.from_numpy(test_set.labels)
     drawn = torch.Generator().manual_seed(step_seed(model.cfg.seed, None, None))
     objective = make_objective(model.cfg)
     losses = []

@@ -70,7 +70,7 @@ import sys, torch
 from pathlib import Path
 import langevin.train
 from langevin.training.module import DiffusionModule
-from langevin.training.shares import whole_of
+from langevin.training.shares import full_tensor
 
 seen, times, losses = [], [], []
 training_step, on_train_end = DiffusionModule.training_step, DiffusionModule.on_train_end
@@ -99,7 +99,7 @@ def draw(self, time_sampler):
 
 def end(self):
     folder = Path(__file__).parent
-    weights = {name: whole_of(value) for name, value in self.state_dict().items()}
+    weights = {name: full_tensor(value) for name, value in self.state_dict().items()}
     kept = {"seen": seen, "times": times, "losses": losses, "weights": weights}
     kept["time_sampler"] = self.time_sampler.state_dict()
     torch.save(kept, folder / f"rank_{self.global_rank}.pt")

@@ -25,7 +25,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch reports a failed write as either
             raise UserError(
                 f"could not save {path}: {error}. The earlier checkpoint, if there was one, is intact; make room on "
-                f"the disk and say the same command again to continue from it"
+                f"the disk and rerun the same command to resume from it"
             ) from error
 
     def load_checkpoint(

@@ -35,7 +35,7 @@ class Checkpoint(Callback):
         every_minutes: save at the first chance after so much time; above 0. None for a minute, or for as long as keeps
             saving at a hundredth of the run's time, if that is longer.
         keep_last: how many of the run's ends are kept: last.ckpt, and before it last-1.ckpt, ...: where a disk damages
-            the newest, the run goes on from the one before; at least 1.
+            the newest, the run resumes from the one before; at least 1.
         keep_every_n_steps: keep a copy `step_XXXXXXXX.ckpt` each time so many steps are done; null for none.
         monitor: the value whose lowest (see `mode`) is kept as `best.ckpt`: of the validation, such as "val/loss", or
             of the evaluation, such as "eval/fid@5000"; null for none.
@@ -171,7 +171,7 @@ class Checkpoint(Callback):
         if trainer.is_global_zero and self._has_config and not (self.directory.parent / CONFIG).is_file():
             raise UserError(
                 f"{self.directory.parent} was removed or moved while it was being trained; nothing more was saved. "
-                "Put it back and rerun the same command to go on from its last checkpoint, or start anew"
+                "Put it back and rerun the same command to resume from its last checkpoint, or start a new run"
             )
         *copies, _ = names
         # A new end has a name of its own until it is whole: the ends before it make way only then.

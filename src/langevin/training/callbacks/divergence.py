@@ -33,7 +33,7 @@ class Divergence(Callback):
     - stop: the run ends with a message and status 1. Nothing is saved, so that the last checkpoint is that of a good
       step. The same command meets the same batch again: go on with another `action`.
     - skip: weights and the optimizer's moments stay as they are; their average follows them, and the learning rate goes
-      on. A run that is killed and said again skips the same steps.
+      on. A run that is killed and rerun skips the same steps.
     - roll_back: weights, average, optimizer, learning rate schedule and time sampler become those of the last
       checkpoint, and the run goes on with the batches that follow (where nothing is saved yet, as with skip). Since the
       clock decides when a checkpoint is saved, such a run is not repeatable to the last bit.
@@ -140,7 +140,7 @@ class Divergence(Callback):
             often = "" if self.action == "stop" else f", after action={self.action} {self.patience} times (patience)"
             raise UserError(
                 f"training diverged at step {step}: {fault}{often}. The last checkpoint is of a good step; the batch "
-                f"is in {self.directory}. To go on past it, say the command again with callbacks.divergence.action="
+                f"is in {self.directory}. To continue past it, rerun the command with callbacks.divergence.action="
                 "skip or roll_back, or with more patience; or train with a lower optimizer.lr under another name"
             )
         self._count += 1
