@@ -1,4 +1,4 @@
-"""Checkpoints on disk, read without Lightning: safely, and with a plain word about those that cannot be."""
+"""Checkpoints on disk, read without Lightning: safely, with a clear error for those that cannot be read."""
 
 import pickle
 import re
@@ -12,7 +12,7 @@ from langevin.errors import UserError
 from langevin.visible import visible
 
 LAST = "last.ckpt"
-"""The newest checkpoint of a run's end."""
+"""The newest checkpoint of a run."""
 RECORD = "langevin"
 """The entry that holds what a model is rebuilt from."""
 
@@ -23,7 +23,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: when the file is missing, damaged, or not Langevin's.
     """
-    import torch  # here, so that looking for checkpoints does without
+    import torch  # here, so that looking for checkpoints does not import it
 
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; give a run's folder or a .ckpt file")
@@ -64,7 +64,7 @@ def find_checkpoint(place: Path, option: str = "checkpoint") -> Path:
 
 
 def newest_of(run_dir: Path) -> Path | None:
-    """The newest whole checkpoint of a run's end: `last.ckpt`, or if that is damaged, with a warning, one before it.
+    """The newest intact checkpoint of a run: `last.ckpt`; if that is damaged, an earlier one, with a warning.
 
     Returns:
         None where the run has not saved.
@@ -77,15 +77,15 @@ def newest_of(run_dir: Path) -> Path | None:
         damage = damage_of(path)
         if damage is None:
             if position > 0:
-                warnings.warn(visible(f"{kept[0]} is damaged; taking {path}, the one before"), stacklevel=2)
+                warnings.warn(visible(f"{kept[0]} is damaged; using {path}, the one before"), stacklevel=2)
             return path
     if kept:
-        raise UserError(f"checkpoint {kept[0]} is damaged ({damage_of(kept[0])}), and no whole one is kept before it")
+        raise UserError(f"checkpoint {kept[0]} is damaged ({damage_of(kept[0])}), and no intact one is kept before it")
     return None
 
 
 def last_checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints of a run's end that are kept: `last.ckpt`, `last-1.ckpt`, ..., the newest first."""
+    """The last checkpoints that are kept: `last.ckpt`, `last-1.ckpt`, ..., the newest first."""
     numbered = {0: directory / LAST}
     for path in directory.glob("last-*.ckpt"):
         if found := re.fullmatch(r"last-(\d+)", path.stem):

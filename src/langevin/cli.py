@@ -1,4 +1,4 @@
-"""What all commands share: composing and checking a config, and telling mistakes plainly."""
+"""Common to all commands: composing and checking a config, and reporting mistakes clearly."""
 
 import ctypes
 import errno
@@ -36,7 +36,7 @@ NO_ACCESS = (
 )
 LAUNCHER = "hydra/launcher"
 SWEEP = "LANGEVIN_SWEEP"
-"""The variable of the environment that tells the runs of a sweep what it goes over."""
+"""The environment variable that gives the runs of a sweep the options that it varies."""
 
 
 def command(
@@ -74,11 +74,11 @@ def command(
             raise
 
     def main() -> None:
-        if not any(argument.startswith(f"{LAUNCHER}=") for argument in sys.argv[1:]):  # who launches is not interrupted
+        if not any(argument.startswith(f"{LAUNCHER}=") for argument in sys.argv[1:]):  # the launcher is not interrupted
             listen()
         calm_threads()
         warnings.filterwarnings("ignore", ".*`srun` command is available")  # Lightning's advice
-        # Hydra's parser takes its flags before the overrides or after them, but not amid them.
+        # Hydra's parser accepts its flags before or after the overrides, but not between them.
         arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
         sweeps = bool({"-m", "--multirun"}.intersection(arguments))
         own = groups_of(config_name)
@@ -99,8 +99,8 @@ def command(
 def isolated_job(overrides: Iterable[str], module: str | None = None) -> Iterator[None]:
     """Do one of several jobs as if it were the only one of this process.
 
-    Lightning starts a job's other processes by repeating the command line, which must then mean this one job. What it
-    leaves behind, the job's place among its processes, the next job would take for its own.
+    Lightning starts a job's other processes by repeating the command line, which must then mean this one job. The rank
+    variables that it leaves in the environment would be used by the next job.
 
     Args:
         overrides: of this job.
@@ -123,9 +123,9 @@ def isolated_job(overrides: Iterable[str], module: str | None = None) -> Iterato
 
 
 def calm_threads() -> None:
-    """Let idle CPU threads wait quietly; to be called before torch is imported.
+    """Let idle CPU threads sleep instead of spinning; to be called before torch is imported.
 
-    By itself GNU OpenMP spins for milliseconds at the end of every parallel loop, which costs a small network most of
+    By default GNU OpenMP spins for milliseconds at the end of every parallel loop, which costs a small network most of
     its speed as soon as anything else runs on the machine. (The digits network on 2 cores beside one busy process: 31
     images/s, against 90 so; undisturbed it is 575 either way.)
     """
@@ -134,9 +134,9 @@ def calm_threads() -> None:
 
 
 def keep_memory() -> None:
-    """Let the C library keep the memory that tensors give back, where it is glibc.
+    """Let the C library, where it is glibc, keep the memory that tensors free.
 
-    By itself it returns the feature maps of every step to the system, and gets them back as pages of zeros: for the
+    By default it returns the feature maps of every step to the system, and gets them back as zeroed pages: for the
     CIFAR-10 U-Net at a batch of 16, 600 MB and up to a tenth of the step.
     """
     with suppress(AttributeError, OSError):  # no glibc
@@ -146,7 +146,7 @@ def keep_memory() -> None:
 
 
 def command_line(command: str) -> str:
-    """The command line that a Hydra command was given, as it can be run again.
+    """The command line of a Hydra command, in a form that can be rerun.
 
     Args:
         command: "train" or "evaluate".
@@ -156,24 +156,24 @@ def command_line(command: str) -> str:
 
 def swept(arguments: list[str]) -> str:
     """Those overrides of a sweep that have several values, such as "schedule=linear,cosine seed=0,1"."""
-    # What cannot be parsed is a flag; or a mistake, of which Hydra tells.
+    # What cannot be parsed is a flag, or a mistake, which Hydra reports.
     return " ".join(each for each in arguments if (read := parsed(each)) is not None and read.is_sweep_override())
 
 
 def force_add_override(argument: str, own: list[str]) -> str:
     """An override that Hydra takes even if there is no such key: `a.b=1` becomes `++a.b=1`.
 
-    Hydra stops at the first unknown key and advises `+a.b=1`, which hides the typo. Let through, it is found with all
+    Hydra stops at the first unknown key and advises `+a.b=1`, which hides the typo. With `++` it is reported with all
     other mistakes, by `langevin.config.validate`. Choices of a group of the command stay as they are: Hydra lists the
-    options. Only `GROUP=null`, at which Hydra stops with a traceback, becomes what it takes for the same.
+    options. Only `GROUP=null`, at which Hydra stops with a traceback, is replaced by its equivalent.
 
     Args:
         argument: the override.
         own: the groups that the command has.
 
     Raises:
-        UserError: when it chooses of a group that the command does not have, which Hydra would advise to add; or a
-            launcher of ours while the package is missing that it is made of.
+        UserError: when it chooses from a group that the command does not have, which Hydra would advise to add; or a
+            launcher of ours whose package is missing.
     """
     key, equals, value = argument.partition("=")
     if key == LAUNCHER and (CONF / LAUNCHER / f"{value}.yaml").is_file() and find_spec("submitit") is None:
@@ -191,6 +191,6 @@ def force_add_override(argument: str, own: list[str]) -> str:
 
 
 def fail(message: str) -> NoReturn:
-    """Say what is wrong and end with status 1."""
+    """Print an error and exit with status 1."""
     print(visible_lines(f"error: {message}"), file=sys.stderr, flush=True)
     sys.exit(1)

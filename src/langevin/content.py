@@ -1,4 +1,4 @@
-"""Which images a run is trained on: by what they are, wherever they lie."""
+"""Which images a run is trained on: identified by their content, not by their path."""
 
 import hashlib
 import json
@@ -66,8 +66,8 @@ def differences(old: Content, new: Content, before: str = "in the run", after: s
     Args:
         old: what one was trained on.
         new: what the other is.
-        before: where the one is, in words.
-        after: where the other is.
+        before: how messages refer to the old one.
+        after: how messages refer to the new one.
     """
     lines: list[str] = []
     for name in dict.fromkeys([*old.splits, *new.splits]):

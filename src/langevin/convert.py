@@ -28,7 +28,7 @@ ACCEPTED = (
     "networks (.pt, .pth, .bin or .safetensors)"
 )
 SEVERAL = 3
-"""How many weights that do not fit are named."""
+"""How many mismatched weights are named in a message."""
 
 
 def run(cfg: DictConfig) -> None:
@@ -72,7 +72,7 @@ def run(cfg: DictConfig) -> None:
 def import_model(cfg: DictConfig, out: Path) -> None:
     """Write another library's model as a run that can be sampled from and evaluated, or a classifier to guide by.
 
-    How it is sampled, as far as nothing tells, is as a training config has it.
+    Sampling settings that the imported model does not specify are those of a training config.
     """
     from hydra import compose
 
@@ -87,19 +87,19 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     told = {override.partition("=")[0] for override in imported.overrides}
     classifies = "classifier" in told
     mistakes = [
-        Mistake(group, f"is not told by what is imported; choose it: {group}=NAME")
+        Mistake(group, f"is not specified by the imported model; choose it: {group}=NAME")
         for group in ("schedule", "parameterization")
         if group not in told and TARGET not in (cfg.get(group) or {})
     ]
     unused, kind = unused_groups(classifies), "a classifier" if classifies else "a model of images"
-    mistakes += [Mistake(group, f"means nothing to {kind}; leave it out") for group in unused if group in cfg]
+    mistakes += [Mistake(group, f"is not used by {kind}; leave it out") for group in unused if group in cfg]
     if mistakes:
         raise ConfigError(mistakes)
     groups = [group for group in (*MODEL, *SAMPLING) if group not in unused]
     told_of = compose("train", imported.overrides)
     OmegaConf.set_struct(told_of, False)  # an unknown field is found by the check
     whole = override(told_of, cfg, groups)
-    # No data, objective or optimizer of ours has had a part in it, so that none is told of.
+    # It was not trained with our data, objective or optimizer, so none is recorded.
     chosen = OmegaConf.masked_copy(whole, [group for group in groups if group in whole])
     check_model(chosen, SAMPLING)
 
@@ -142,7 +142,7 @@ def read(place: Path, flags: str | None) -> "Imported":
     if not openai and flags is not None:
         raise UserError(f"flags={flags}: goes with OpenAI's weights, which {place} are not; leave it out")
     if openai:
-        # A classifier has the way down alone.
+        # A classifier has the encoder only.
         up = any(name.startswith("output_blocks.") for name in weights)
         return (read_openai if up else read_openai_classifier)(weights, str(flags))
     if place.is_dir():
@@ -174,7 +174,7 @@ def load(network: "nn.Module", weights: "dict[str, Tensor]") -> None:
 
 
 def export_model(cfg: DictConfig, out: Path) -> None:
-    """Write a trained model's averaged weights for diffusers, or as they are."""
+    """Write a trained model's EMA weights for diffusers, or as they are."""
     from langevin.assembly.check import check_model
     from langevin.assembly.components import SAMPLING, make_sampler
     from langevin.assembly.saved import load_model, override
@@ -190,18 +190,18 @@ def export_model(cfg: DictConfig, out: Path) -> None:
     if out.suffix == SAFETENSORS:
         texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in record.items()}
         write_weights(out, model.denoiser.network.state_dict(), texts)
-        print(f"{out}: the averaged weights of step {model.step}")
+        print(f"{out}: the EMA weights of step {model.step}")
         return
     facts, conditional = model.facts, chosen.get("condition") is not None
     num_classes = facts.num_classes if conditional else None
     parts = model.denoiser, make_sampler(chosen), parameters_of(chosen)
     write_folder(out, *parts, facts.channels, facts.image_size, num_classes, record)
-    print(f"{out}: the averaged weights of step {model.step} as a pipeline of diffusers")
+    print(f"{out}: the EMA weights of step {model.step} as a diffusers pipeline")
     if chosen.get("thresholding") is not None and not chosen.thresholding.keep_eps:
         print("  its DDIM makes the same images with use_clipped_model_output=True: thresholding.keep_eps is false")
     if num_classes is not None:
         print(
-            "  diffusers' pipelines tell a network no labels; take it by UNet2DModel.from_pretrained"
+            "  diffusers' pipelines pass no labels to a network; load it with UNet2DModel.from_pretrained"
             f"({str(out)!r}, subfolder='unet') and give it class_labels, 0 to {num_classes - 1}, {num_classes} for none"
         )
 

@@ -1,4 +1,4 @@
-"""A name for weights, wherever they come from."""
+"""A content digest of weights, independent of their origin."""
 
 import hashlib
 

@@ -1,10 +1,10 @@
-"""The one exception for mistakes a user can mend."""
+"""The one exception for mistakes that a user can correct."""
 
 from collections.abc import Sequence
 
 
 class UserError(ValueError):
-    """A mistake in a command, a config or a file that its user can mend.
+    """A mistake in a command, a config or a file that the user can correct.
 
     The commands print its message alone, without a traceback, and exit with status 1. The message names the option
     (or file), its value, and what is allowed.
@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 class OptionError(UserError):
-    """What is wrong with the value of an option, as data: where in a config it stands, the caller knows.
+    """What is wrong with the value of an option, as data: its place in the config is known to the caller.
 
     Args:
         field: the option: a parameter of the constructor that raises this, or a path in the config ("sampler.steps").

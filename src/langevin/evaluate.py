@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> None:
 
     tasks = [name for name in ("samples", "checkpoint", "compare", "export") if cfg[name] is not None]
     of_model = tasks == ["checkpoint"]
-    # Of a model's own parts single fields may be changed, which by themselves are no component.
+    # Single fields of a model's own parts may be changed, which by themselves are not a component.
     checked = [str(name) for name in cfg if not (of_model and name in ("data", *SAMPLING))]
     mistakes = structure(OmegaConf.masked_copy(cfg, checked), OPTIONS, REQUIRED, (*OPTIONAL, *SAMPLING))
     if len(tasks) != 1:
@@ -63,7 +63,7 @@ def run(cfg: DictConfig) -> None:
     if mistakes:
         raise ConfigError(mistakes)
 
-    # Each knows Lightning or torch, which are slow to import and of no use to a mistaken command.
+    # Each imports Lightning or torch, which is slow and useless if the command has a mistake.
     if of_model and cfg.get("likelihoods"):
         from langevin.measure.likelihood import measure_likelihoods as task
     elif of_model:
@@ -83,7 +83,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def folder_filled(cfg: DictConfig, task: str) -> Path | None:
-    """The folder that no second command may fill meanwhile; None where files are written one by one, or nowhere.
+    """The folder to lock against other commands; None where files are written one by one, or nowhere.
 
     Args:
         cfg: the config.

@@ -12,7 +12,7 @@ class DataFacts:
     Attributes:
         channels: of an image.
         image_size: the side of an image in pixels.
-        num_classes: how many classes the labels tell apart; None without labels.
+        num_classes: how many classes the labels distinguish; None without labels.
         content: the digest of the images and labels, see `langevin.content`; None where that is not known, as of an
             imported model.
     """
@@ -29,7 +29,7 @@ class DataFacts:
 
     @classmethod
     def read(cls, values: Any) -> Self:
-        """Take up what `plain` gave, of a file that anybody may have written.
+        """Parse what `plain` gave, from an untrusted file.
 
         Raises:
             ValueError: when it is anything else.

@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Files that are complete or absent."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         OSError: when the disk is full or the folder cannot be written; `path` is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile's: its files are readable to their owner alone, whatever the umask.
+    # Not tempfile's: its files are readable to their owner only, whatever the umask.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:
@@ -34,7 +34,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def require_regular(path: Path) -> Path:
-    """Give a path back if it is none or an ordinary file: a pipe or a device could be read for ever.
+    """Return a path if it is absent or a regular file: reading a pipe or a device might never end.
 
     Raises:
         OSError: when it is anything else.

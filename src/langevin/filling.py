@@ -14,7 +14,7 @@ LOCK = ".out.lock"
 
 @contextmanager
 def filling(out: Path) -> Iterator[None]:
-    """Hold an output folder against a second command that would fill it; a killed process lets go of it.
+    """Lock an output folder against a second command that would fill it; the lock of a killed process is released.
 
     The folder is made where it is missing. The lock's file, and a folder that was made and in which nothing was put,
     are removed at the end.
@@ -35,7 +35,7 @@ def filling(out: Path) -> Iterator[None]:
             Path(out / LOCK).touch()
             before = os.stat(out / LOCK)
             lock.acquire(timeout=0)
-            # Who held it removes the file before letting go: a lock on a removed file holds nobody off.
+            # The holder removes the file before it releases the lock: a lock on a removed file excludes nobody.
             if os.path.samestat(before, os.stat(out / LOCK)):
                 break
         except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Signals by which a scheduler, or Ctrl-C, asks a process to stop: noted at once, heeded where nothing is lost.
+"""Signals by which a scheduler, or Ctrl-C, asks a process to stop: recorded at once, handled at a safe point.
 
-SLURM sends one before the time limit (``--signal``), and another when the job must make way. A handler that did the
-work itself would do it amid a step, on each process at another place; so here it only takes a note.
+SLURM sends one before the time limit (``--signal``), and another when the job is preempted. A handler that saved and
+stopped by itself would do so in the middle of a step, on each process at another place; so it only sets a flag.
 """
 
 import itertools
@@ -18,29 +18,29 @@ from typing import NoReturn, TypeVar
 from langevin.agreement import everywhere, is_distributed
 
 STATUS = 85
-"""What a process that was interrupted ends with: all it was to do may be gone on with by the same command."""
+"""The exit status of an interrupted process: the same command resumes its work."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 Item = TypeVar("Item")
 
 _received: str | None = None
 _listener: int | None = None
-_while: str | None = None  # what is under way that may be dropped at once, in words; None while nothing is
+_while: str | None = None  # a description of the current work if it may be dropped at once; else None
 
 
 class Interrupted(BaseException):
-    """The work has stopped at a place from which it can go on; its message says where.
+    """The work has stopped at a point from which it can be resumed; the message says where.
 
-    Like `KeyboardInterrupt` it is no `Exception`: code that deals with whatever may fail must not deal with it.
+    Like `KeyboardInterrupt` it is not an `Exception`: code that catches any failure must not catch it.
     """
 
 
 def listen() -> None:
-    """Take note of `SIGNALS` from now on, in this process; to be called again where a library has put its own handlers.
+    """Record `SIGNALS` from now on, in this process; to be called again where a library has set its own handlers.
 
     A second Ctrl-C, or one after another signal, is a `KeyboardInterrupt` at once.
 
-    Processes forked from this one, such as those that load data, pay no heed: who started them will end them.
+    Processes forked from this one, such as those that load data, ignore them: their parent will end them.
     """
     global _listener
     _listener = os.getpid()
@@ -49,30 +49,30 @@ def listen() -> None:
 
 
 def received() -> str | None:
-    """The name of the signal that has come, such as "SIGUSR1"; None while none has."""
+    """The name of the received signal, such as "SIGUSR1"; None if there is none."""
     return _received
 
 
 def agreed() -> bool:
-    """Whether a signal has come to any process of this command; every process must ask."""
+    """Whether any process of this command has received a signal; every process must call it."""
     return not everywhere(_received is None)
 
 
 def require_undisturbed(where: str = "") -> None:
-    """Go on unless a signal has come to any process of this command; every process must ask.
+    """Return unless a process of this command has received a signal; every process must call it.
 
     Args:
-        where: the place at which the work stands, for people, such as "at step 4".
+        where: the current point of the work, for the message, such as "at step 4".
 
     Raises:
-        Interrupted: on all of them, where one has come.
+        Interrupted: on all processes, where one has received a signal.
     """
     if agreed():
         raise Interrupted(f"by {_received or 'a signal'} {where}".rstrip())
 
 
 def stop_on_signal(items: Iterable[Item], rounds: int | None = None, where: str = "") -> Iterator[Item]:
-    """Give the items, and stop between two of them once a signal has come; all processes stop after the same round.
+    """Yield the items, and stop between two of them after a signal; all processes stop after the same round.
 
     Args:
         items: this process's, at most `rounds`.
@@ -80,7 +80,7 @@ def stop_on_signal(items: Iterable[Item], rounds: int | None = None, where: str 
         where: see `require_undisturbed`.
 
     Raises:
-        Interrupted: then, on all processes.
+        Interrupted: after a signal, on all processes.
     """
     left = iter(items)
     if rounds is None:
@@ -94,12 +94,13 @@ def stop_on_signal(items: Iterable[Item], rounds: int | None = None, where: str 
 
 
 def drop_at_once(doing: str) -> None:
-    """From now to `keep` a signal stops this process in the midst of its work, of which nothing is to be kept.
+    """Until `keep`, let a signal stop this process at once: nothing of the work under way need be kept.
 
-    Not one of several processes, which could not agree to; nor a thread, for Python hands signals to the main one.
+    Has no effect in one of several processes, which could not agree; nor in a thread: Python delivers signals to the
+    main thread.
 
     Args:
-        doing: the work, for people, such as "while the network was compiled".
+        doing: the work, for the message, such as "while the network was compiled".
 
     Raises:
         Interrupted: in the main thread, when a signal comes or has come.
@@ -113,7 +114,7 @@ def drop_at_once(doing: str) -> None:
 
 
 def keep() -> None:
-    """Such work is done: signals are only noted again."""
+    """End `drop_at_once`: signals are only recorded again."""
     global _while
     if threading.current_thread() is threading.main_thread():
         _while = None

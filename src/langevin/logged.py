@@ -1,7 +1,7 @@
 """What a run has logged in its `metrics.csv`: read without torch, from the end where that is enough.
 
 The file may be as long as training was: a million rows are read in about a second. A row is a line; a cut last line is
-no row. What cannot be read is left out, and said.
+no row. What cannot be read is left out and reported.
 """
 
 import csv
@@ -108,7 +108,7 @@ def read_logged(path: Path) -> Logged:
 
 
 def whole_rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], bool]:
-    """All rows for who goes on with the file, and would lose what is left out.
+    """All rows, for a caller that continues the file and would lose any row left out.
 
     Args:
         path: an ordinary file.
@@ -257,7 +257,7 @@ def _blocks(file: BinaryIO) -> Iterator[list[str]]:
 
 
 def _lines_backwards(file: BinaryIO, start: int) -> Iterator[str]:
-    """The whole lines from the end of a file to `start`, the last first."""
+    """The complete lines from the end of a file to `start`, the last first."""
     position, rest, cut = file.seek(0, 2), b"", True
     while position > start:
         size = min(BLOCK, position - start)

@@ -1,4 +1,4 @@
-"""The values that evaluate.py has written: read back, with how they came about."""
+"""Reads the values that evaluate.py has written, with their protocols."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from langevin.protocol import of_value
 
 FILE = "metrics.json"
 DERIVED = "samples.evaluations"
-"""Follows from the sampler: it may differ wherever that may, and is always shown then."""
+"""Follows from the sampler: it may differ wherever the sampler may, and is then always shown."""
 
 
 class Measured(NamedTuple):
@@ -54,6 +54,6 @@ def differing(protocols: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def may_vary(path: str, vary: Sequence[str]) -> bool:
-    """Whether values stay comparable that differ at a path of their protocols, where some parts are said to vary."""
+    """Whether values whose protocols differ at a path stay comparable, given the parts that may vary."""
     meant = any(path == part or path.startswith(f"{part}.") for part in vary)
     return meant or (path == DERIVED and any(part.startswith("samples") for part in vary))

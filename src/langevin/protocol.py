@@ -1,4 +1,4 @@
-"""How a value came about: what must be equal before two values may stand in one column.
+"""How a value was computed: what must be equal before two values may stand in one column.
 
 A protocol is a record of plain values. It holds what changes a value beside the model itself: the number of samples,
 the extractor (its weights by their hash, its preprocessing), the reference by its hash, how pixels are rounded, how the

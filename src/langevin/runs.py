@@ -1,6 +1,6 @@
 """`python -m langevin.runs [FOLDER]`: lists the runs in a folder, and what differs among those of a sweep.
 
-It reads what runs leave behind, writes nothing, holds up no run, and does without torch.
+It reads the files of runs, writes nothing, blocks no run, and does not import torch.
 """
 
 import argparse
@@ -31,7 +31,7 @@ STATES = ("running", "unfinished", "done", "failed")
 TRACES = ("checkpoints", "metrics.csv", "sessions.json", ".lock")
 """What training leaves in a folder beside config.yaml, by which it is known for a run's when that is damaged."""
 MOST_VALUES = 100_000
-"""Of a config: what has more values, its aliases written out, is none of ours."""
+"""Of a config: a file with more values, with its aliases expanded, is not ours."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
 
 
@@ -50,8 +50,8 @@ class Run:
         folder: where it lies beside others.
         name: its own folder's name.
         state: "running" while a process trains it, "done" when it stands at max_steps, "failed" when it diverged or its
-            files are damaged, else "unfinished": the same command goes on with it.
-        note: why it failed, or what of it cannot be read.
+            files are damaged, else "unfinished": the same command resumes it.
+        note: why it failed, or which part of it cannot be read.
         step: the last that was saved or logged.
         max_steps: of the whole run.
         images_per_second: the last speed.
@@ -99,13 +99,13 @@ def find_runs(place: Path) -> dict[Path, list[Run]]:
 
 
 def unreadable(run_dir: Path, error: Exception) -> tuple[Run, dict[str, Any]]:
-    """A run of which nothing can be read, and why."""
+    """An unreadable run, and why it cannot be read."""
     reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
     return Run(folder=str(run_dir.parent), name=run_dir.name, state="failed", note=f"cannot be read ({reason})"), {}
 
 
 def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[Run, dict[str, Any]] | None:
-    """A run and what tells it from others; None where the folder is not one of a run that is trained."""
+    """A run and the options that distinguish it; None where the folder is not that of a training run."""
     run = Run(folder=str(run_dir.parent), name=run_dir.resolve().name)
     config, fault = checked_config(run_dir / "config.yaml")
     if config is None:
@@ -135,7 +135,7 @@ def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[Run, dict[str, Any]]
 
 
 def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool) -> tuple[str, str]:
-    """The state of a run that nobody trains, and why it failed."""
+    """The state of a run that no process trains, and why it failed."""
     if saved is None and has_saved:
         return "failed", "its checkpoints are damaged"
     if saved is not None and saved >= max_steps:
@@ -224,7 +224,7 @@ def modified(path: Path) -> float:
 
 
 def held_locks() -> frozenset[str]:
-    """The files that a process of this machine has locked, as "MAJOR:MINOR:INODE", where the system tells (Linux)."""
+    """The files locked by processes of this machine, as "MAJOR:MINOR:INODE", where the system lists them (Linux)."""
     try:
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
@@ -233,7 +233,7 @@ def held_locks() -> frozenset[str]:
 
 
 def is_held(lock: Path, locks: frozenset[str]) -> bool:
-    """Whether a process holds a run's lock: found without taking it, which could turn away a run that just starts.
+    """Whether a process holds a run's lock: found without taking it, which could block a run that just starts.
 
     Over NFS the lock of another machine's process is one of the kind that `fcntl` asks about.
     """
@@ -323,7 +323,7 @@ def aligned(columns: dict[str, list[str]], last: list[str], width: int | None) -
 
 
 def short_names(paths: set[str]) -> dict[str, str]:
-    """The ends of paths, as long as it takes to tell them apart; of a component's class, the component."""
+    """The shortest suffixes of paths that distinguish them; for a component's class, the component."""
 
     def end(path: str, length: int) -> str:
         return ".".join(path.removesuffix(f".{TARGET}").split(".")[-length:])
@@ -356,7 +356,7 @@ def age(seconds: float) -> str:
 
 def main() -> None:
     """Read the command line and list."""
-    parser = argparse.ArgumentParser("python -m langevin.runs", description="Lists runs and what became of them.")
+    parser = argparse.ArgumentParser("python -m langevin.runs", description="Lists runs and their state.")
     parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="where the runs are (outputs)")
     parser.add_argument("--state", choices=STATES, help="only the runs in this state")
     parser.add_argument("--json", action="store_true", help="a JSON list, with all values and full names")

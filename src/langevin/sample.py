@@ -44,7 +44,7 @@ SEEN = 8
 
 
 def run(cfg: DictConfig) -> None:
-    """Sample what the config says; the model is rebuilt from the config stored with its weights."""
+    """Sample by the config; the model is rebuilt from the config stored with its weights."""
     from langevin.assembly.components import SAMPLING
     from langevin.config.validate import ConfigError, structure
 
@@ -115,7 +115,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     denoiser = model.denoiser.to(fabric.device)
     if fabric.global_rank == 0:
         store.remove_others()
-        if cfg.trajectory:  # is seen only where images are made
+        if cfg.trajectory:  # is recorded only while images are made
             store.remove()
     fabric.barrier()
     mine = share(number, cfg.batch_size, fabric.global_rank, fabric.world_size)
@@ -157,10 +157,10 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
 
 
 def refuse_others(out: Path, record: dict[str, Any]) -> None:
-    """See that a folder's samples.npz was made by the settings of a record.
+    """Check that a folder's samples.npz was made with the settings of a record.
 
     Raises:
-        UserError: when it was not, or does not say how it was made.
+        UserError: when it was not, or it has no record.
     """
     from langevin.config.identity import flatten
     from langevin.measured import differing
@@ -177,7 +177,7 @@ def refuse_others(out: Path, record: dict[str, Any]) -> None:
 
 
 def record_in(path: Path) -> dict[str, Any] | None:
-    """How the samples in a samples.npz were made, and how many there are; None where it does not say."""
+    """How the samples in a samples.npz were made, and how many there are; None where it has no record."""
     import numpy as np
 
     try:
@@ -195,14 +195,14 @@ def record_in(path: Path) -> dict[str, Any] | None:
 
 
 def is_whole(out: Path, number: int, png: bool, inverted: bool, trajectory: bool) -> bool:
-    """Whether all is there that a command writes beside samples.npz; a trajectory is always made again."""
+    """Whether everything exists that a command writes beside samples.npz; a trajectory is always recomputed."""
     names = ["grid.png", *(["noise.npz"] if inverted else [])]
     names += [f"png/{index:06d}.png" for index in range(number)] if png else []
     return not trajectory and all((out / name).is_file() for name in names)
 
 
 class Originals(NamedTuple):
-    """Images that are taken to noise and back.
+    """Images that are inverted to noise and reconstructed.
 
     Attributes:
         images: uint8 (N, H, W, C).
@@ -240,7 +240,7 @@ def open_originals(cfg: DictConfig, chosen: DictConfig, shape: tuple[int, int, i
 
     target = f"{DDIM.__module__}.{DDIM.__name__}"
     if chosen.sampler._target_ != target:
-        raise UserError(f"invert={cfg.invert}: needs a sampler that can be taken backwards: sampler=ddim")
+        raise UserError(f"invert={cfg.invert}: needs an invertible sampler: sampler=ddim")
     images, labels = read_images(cfg.invert, "invert")
     channels, height, width = shape
     if images.shape[1:] != (height, width, channels):

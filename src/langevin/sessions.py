@@ -1,4 +1,4 @@
-"""What has worked on a run: which command, on what machine, by which version of the code, for how long."""
+"""The sessions of a run: which command, on what machine, with which version of the code, for how long."""
 
 import json
 import time
@@ -29,11 +29,11 @@ def sessions_of(run_dir: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def session(run_dir: Path, step: Callable[[], int] | None = None, **session_info: str) -> Iterator[None]:
-    """Note a session when it begins, and how long it took and how far it came when it ends, by whatever cause.
+    """Record a session when it begins; when it ends, for any reason, record its duration and its last step.
 
     Args:
         run_dir: the run's folder, or an evaluation's.
-        step: tells the step that the run stands at; None for an evaluation.
+        step: returns the run's current step; None for an evaluation.
         **session_info: "command", "hardware", "code".
     """
     before, began = sessions_of(run_dir), time.monotonic()

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 class SumStateMetric(Metric):
     """A torchmetrics metric whose every state is a sum over processes: of float64 or of integers.
 
-    So the order of the images, the batches and the processes cannot matter, and a process without images counts as
+    So the result does not depend on the order of images, batches and processes, and a process without images adds
     zero.
     """
 

@@ -1,4 +1,4 @@
-"""`python train.py`: trains a model, or goes on training it."""
+"""`python train.py`: trains a model, or resumes its training."""
 
 import logging
 import platform
@@ -36,11 +36,11 @@ LOCK = ".lock"
 
 
 def run(cfg: DictConfig) -> None:
-    """Train what the config says, from the run's last checkpoint if it has one."""
+    """Train by the config, from the run's last checkpoint if it has one."""
     from langevin.assembly.check import mistakes_in
     from langevin.config.validate import ConfigError
 
-    # Most mistakes show without Lightning, which takes seconds to import, and are told first.
+    # Most mistakes show without Lightning, which takes seconds to import, and are reported first.
     if mistakes := mistakes_in(cfg):
         raise ConfigError(mistakes)
 
@@ -55,7 +55,7 @@ def run(cfg: DictConfig) -> None:
     from langevin.training.processes import is_first_process
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # of its tips and settings
-    warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # the averaged network, which never trains
+    warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # the EMA network, which never trains
     warnings.filterwarnings("ignore", ".*does not have many workers")  # a batch is an index into memory
     warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")  # data without a test split
     warnings.filterwarnings("ignore", r".*self\.log\('(step|val/.*)', \.\.\., sync_dist=True\)")  # are reduced by us
@@ -149,8 +149,8 @@ def lay_where(old: DictConfig, cfg: DictConfig) -> bool:
 def own_folder(cfg: DictConfig, content: Content) -> Path:
     """The folder of a run without a name.
 
-    Runs were named without their data once. Such a run goes on in its folder if it has recorded the same data since, or
-    none yet and its data lay where it lies now.
+    Old runs were named without their data. Such a run is resumed in its folder if it has recorded the same data since,
+    or has recorded none and its data path is the same.
     """
     output, choices = Path(cfg.output_dir), HydraConfig.get().runtime.choices
     run_dir, before = (output / automatic_name(cfg, choices, digest) for digest in (content.sha256, None))
@@ -161,11 +161,11 @@ def own_folder(cfg: DictConfig, content: Content) -> Path:
 
 
 def refuse_other_data(run_dir: Path, content: Content, accept: bool) -> None:
-    """See that a run is continued on the data that it was begun with, wherever that lies now.
+    """Check that a run is resumed on the data that it was started with, whatever its path.
 
     Args:
         run_dir: the run's folder.
-        content: the data of now.
+        content: the current data.
         accept: whether it is taken for the same if it has as many images of the same classes.
 
     Raises:
@@ -178,8 +178,8 @@ def refuse_other_data(run_dir: Path, content: Content, accept: bool) -> None:
             return
         lines = "\n".join(f"  {line}" for line in changed)
         other_decoder = (
-            "; or, if the files are the same and another version of the image decoder (Pillow) reads them a little "
-            "otherwise, as may be with JPEG, go on with accept_data=true"
+            "; or, if the files are the same and another version of the image decoder (Pillow) reads them "
+            "slightly differently, as can happen with JPEG, resume with accept_data=true"
         )
         raise UserError(
             f"name={run_dir.name}: that run was trained on other data; choose another name=, or leave name out and "
@@ -188,7 +188,7 @@ def refuse_other_data(run_dir: Path, content: Content, accept: bool) -> None:
 
 
 def refuse_another_run(run_dir: Path, cfg: DictConfig) -> None:
-    """See that the run's folder is new, or holds this very run and may be continued.
+    """Check that the run's folder is new, or holds this very run and may be resumed.
 
     Raises:
         UserError: when it may not.
@@ -199,7 +199,9 @@ def refuse_another_run(run_dir: Path, cfg: DictConfig) -> None:
         raise UserError(f"resume=false, but the run {run_dir} exists; choose another name=, or remove that folder")
     old = read_held(run_dir / CONFIG)
     if "data" not in old:
-        raise UserError(f"name={run_dir.name}: that run holds an imported model, of no training; choose another name=")
+        raise UserError(
+            f"name={run_dir.name}: that run holds an imported model, which cannot be resumed; choose another name="
+        )
     changed = differences(old, cfg)
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
@@ -210,7 +212,7 @@ def refuse_another_run(run_dir: Path, cfg: DictConfig) -> None:
 
 
 def step_of(checkpoint: Path, cfg: DictConfig, content: Content) -> int:
-    """The step that a checkpoint of this run stands at; says so if nothing tells which data it was trained on.
+    """The step of a checkpoint of this run; prints a notice if nothing records which data it was trained on.
 
     Raises:
         UserError: when it is another run's.
@@ -227,7 +229,7 @@ def step_of(checkpoint: Path, cfg: DictConfig, content: Content) -> int:
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(f"checkpoint {checkpoint} is of a run with another config; put it where it belongs:\n{lines}")
     if type(stored.get("global_step")) is not int:
-        raise UserError(f"checkpoint {checkpoint} cannot be resumed: it tells no step (global_step)")
+        raise UserError(f"checkpoint {checkpoint} cannot be resumed: it has no step (global_step)")
     trained_on = facts.content
     if trained_on not in (None, content.sha256) and not cfg.accept_data:
         raise UserError(
@@ -243,7 +245,7 @@ def step_of(checkpoint: Path, cfg: DictConfig, content: Content) -> int:
 
 
 def quarantine_corrupt(whole: Path) -> None:
-    """Rename the checkpoints that are newer than the one to resume from, which they would take the place of."""
+    """Rename the damaged checkpoints newer than the one to resume from, which would otherwise be used instead of it."""
     from langevin.checkpoint import last_checkpoints
 
     for path in last_checkpoints(whole.parent):
@@ -255,7 +257,7 @@ def quarantine_corrupt(whole: Path) -> None:
 def clear_unfinished(run_dir: Path) -> None:
     """Remove the files that a process of this run was writing when it was killed."""
     for directory in (run_dir, *(run_dir / name for name in ("checkpoints", "samples", "evaluations"))):
-        if directory.is_symlink():  # may lead to anybody's files
+        if directory.is_symlink():  # may point to files of others
             continue
         for path in directory.glob(".*"):
             if path.is_file() and path.name != LOCK:
@@ -264,7 +266,7 @@ def clear_unfinished(run_dir: Path) -> None:
 
 @contextmanager
 def run_lock(run_dir: Path) -> Iterator[None]:
-    """Hold the run's folder against a second process that trains the same run; a killed process lets go of it.
+    """Lock the run's folder against a second process that trains the run; the lock of a killed process is released.
 
     Raises:
         UserError: when another process holds it.
@@ -280,7 +282,7 @@ def run_lock(run_dir: Path) -> Iterator[None]:
 
 
 def device_name(device: "torch.device") -> str:
-    """What a device is called: a GPU by its own name, a CPU as far as the system tells."""
+    """What a device is called: a GPU by its own name, a CPU by its model name where known."""
     import torch
 
     if device.type == "cuda":

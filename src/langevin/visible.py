@@ -1,4 +1,4 @@
-"""Text that others wrote, such as the name of a run, printed so that it can do nothing to a terminal."""
+"""Prints untrusted text, such as the name of a run, without control characters that would affect a terminal."""
 
 
 def visible(text: str) -> str:

@@ -77,7 +77,7 @@ RANGES = [
     (["schedule.num_steps=0"], "schedule.num_steps", ["is 0; allowed: a whole number, at least 1"]),
     (["schedule.beta_end=1e-5"], "schedule.beta_end", ["is 1e-05; allowed: at least beta_start (0.0001)"]),
     (["schedule.num_steps=10", "sampler.steps=5"], "schedule", ["betas must lie strictly between 0 and 1"]),
-    (["ema.max_decay=1"], "ema.max_decay", ["is 1; allowed: 0 (no average) up to, not including, 1"]),
+    (["ema.max_decay=1"], "ema.max_decay", ["is 1; allowed: 0 (no EMA) up to, not including, 1"]),
     (["ema=images", "ema.half_life=0"], "ema.half_life", ["is 0; allowed: above 0 images"]),
     (
         ["optimizer.lr=-1"],
@@ -207,7 +207,7 @@ CONTRADICTIONS = [
     (
         ["guidance=classifier_free", "condition=class_label", "condition.dropout=0"],
         "guidance",
-        ["which it has not learnt; train with condition.dropout above 0"],
+        ["for which it was not trained; train with condition.dropout above 0"],
     ),
     (["guidance=classifier"], "guidance.classifier", ["must be given"]),
     (["guidance=classifier", "guidance.classifier=nowhere"], "guidance.classifier", ["nowhere", "does not exist"]),
@@ -215,9 +215,9 @@ CONTRADICTIONS = [
     (["model.cross_attention=true"], "model.cross_attention", ["no condition to attend to; add condition=class_label"]),
     (["classifier=half_unet"], "classifier", ["trained alone", "add task=classifier"]),
     (["objective=cross_entropy"], "objective", ["is for a classifier; add task=classifier"]),
-    (["task=classifier", "weighting=unit_eps"], "weighting", ["means nothing to a classifier"]),
+    (["task=classifier", "weighting=unit_eps"], "weighting", ["is not used by a classifier"]),
     (["task=classifier", "objective=l1"], "objective", ["is for a denoiser; take cross_entropy"]),
-    (["task=classifier", "sampler=ddim"], "sampler", ["means nothing to a classifier; leave it out"]),
+    (["task=classifier", "sampler=ddim"], "sampler", ["is not used by a classifier; leave it out"]),
     (["task=classifier", "callbacks=default"], "callbacks.samples", ["makes images, which a classifier cannot"]),
     (
         ["task=classifier", "classifier.channels=40"],

@@ -55,8 +55,8 @@ def test_a_classifier_of_openai_guides_a_model_of_openai(classifier_file, tmp_pa
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["sampler=ddim"], "sampler: means nothing to a classifier; leave it out"),
-        (["model.dropout=0.1", "condition=class_label"], "model: means nothing to a classifier; leave it out"),
+        (["sampler=ddim"], "sampler: is not used by a classifier; leave it out"),
+        (["model.dropout=0.1", "condition=class_label"], "model: is not used by a classifier; leave it out"),
         (["classifier=adm_64"], "classifier: is what is imported; leave it out, single fields may be set, such as"),
         (["classifier.dropuot=0.1"], "classifier.dropuot: no such option (did you mean dropout?)"),
         (

@@ -138,10 +138,10 @@ def test_a_network_alone_needs_to_be_told_what_it_predicts(folder, tmp_path):
     place = f"import={folder / 'unet'}"
     result = convert(place, f"out={tmp_path / 'run'}")
     assert result.status == 1
-    assert "schedule: is not told by what is imported; choose it: schedule=NAME" in result.err
-    assert "parameterization: is not told by what is imported" in result.err
+    assert "schedule: is not specified by the imported model; choose it: schedule=NAME" in result.err
+    assert "parameterization: is not specified by the imported model" in result.err
     result = convert(place, f"out={tmp_path / 'run'}", "schedule.num_steps=10", "parameterization=v")
-    assert "1 mistake in the config:\n  schedule: is not told" in result.err
+    assert "1 mistake in the config:\n  schedule: is not specified" in result.err
     assert not (tmp_path / "run").exists()
     result = convert(place, f"out={tmp_path / 'run'}", "schedule=cosine", "parameterization=v")
     assert result.status == 0, result.err
@@ -266,13 +266,13 @@ def test_a_bad_place(folder, name, words, tmp_path):
             ["model.channels=160"],
             "weights: do not fit the model of the config: 'first.weight' is (128, 1,",
         ),
-        (["condition=class_label"], "condition: the model is to be told labels, but the data has none"),
+        (["condition=class_label"], "condition: needs labels, but the data has none"),
         (
             ["variance=learned_range"],
             "weights: do not fit the model of the config: 'last.weight' is (1, 128, 3, 3), not",
         ),
         (["rescalings=[zero_terminal_snr]"], "parameterization: Eps cannot recover the image at the schedule's last"),
-        (["classifier.dropout=0.1"], "classifier: means nothing to a model of images; leave it out"),
+        (["classifier.dropout=0.1"], "classifier: is not used by a model of images; leave it out"),
         (["classifier=half_unet"], "classifier: is what is imported; leave it out, single fields may be set"),
         (["export=somewhere"], "import: give either import=FOLDER_OR_FILE or export=RUN_OR_CHECKPOINT, and not both"),
         (["overwrite=3"], "overwrite: is 3; allowed: true or false"),

@@ -115,5 +115,5 @@ def test_a_classifier_needs_labels(tmp_path):
     data = ("data=image_folder", f"data.path={tmp_path}", "data.image_size=8")
     result = call("train", *CLASSIFIER, *data, f"output_dir={tmp_path / 'runs'}", "name=run")
     assert result.status == 1
-    assert "classifier: is to tell labels, but the data has none; take data with labels" in result.err
+    assert "classifier: needs labels, but the data has none; use data with labels" in result.err
     assert not (tmp_path / "runs" / "run" / "checkpoints").exists()

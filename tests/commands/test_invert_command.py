@@ -61,7 +61,7 @@ def test_other_labels_make_other_images(labelled, made, tmp_path):
 def test_needs_a_sampler_that_can_go_back(labelled, made, tmp_path):
     result = invert(labelled, made, tmp_path / "out", "sampler=ancestral", "sampler.steps=5")
     assert result.status != 0
-    assert "needs a sampler that can be taken backwards: sampler=ddim" in result.err
+    assert "needs an invertible sampler: sampler=ddim" in result.err
     assert not (tmp_path / "out").exists()
 
 

@@ -171,7 +171,7 @@ def test_labels_where_the_model_is_told_them(labelled, tmp_path):
         Image.fromarray(image[..., 0]).save(folder / f"{index}.png")
     chosen = ("data=image_folder", f"data.path={folder}", "data.image_size=8", "data.channels=1", "split=train")
     result = evaluate(f"checkpoint={labelled}", *QUICK, *chosen, status=1)
-    assert "data: the model is told one of 10 classes, but the images have none" in result.err
+    assert "data: the model is conditioned on 10 classes, but the images have none" in result.err
 
 
 def test_a_schedule_without_steps(tmp_path):

@@ -231,7 +231,7 @@ def test_labels(tmp_path, caplog):
     convert(f"import={tmp_path / 'folder'}", f"out={tmp_path / 'run'}")
     said = convert(f"export={tmp_path / 'run'}", f"out={tmp_path / 'back'}")
     assert len(said.splitlines()) == 2
-    assert "pipelines tell a network no labels" in said
+    assert "pipelines pass no labels to a network" in said
     assert "UNet2DModel.from_pretrained" in said
     assert [read_folder(tmp_path / place).num_classes for place in ("folder", "back", "back/unet")] == [3, 3, 3]
     record = json.loads((tmp_path / "back" / "langevin.json").read_text())

@@ -125,7 +125,7 @@ def test_a_failed_save_leaves_the_ends_as_they_were(tmp_path):
     assert len(os.listdir(directory)) == 2
     content = run.last.read_bytes()
     run.last.write_bytes(content[: len(content) // 2])
-    with pytest.warns(UserWarning, match="is damaged; taking"):
+    with pytest.warns(UserWarning, match="is damaged; using"):
         assert "from step 2 to 6" in train(tmp_path, *OFTEN).out
 
 

@@ -44,7 +44,7 @@ def test_the_run_goes_on_from_the_one_before(run, whole, damage, tmp_path):
     assert damage_of(run.last) is not None
     with pytest.raises(UserError, match="damaged"):
         read_checkpoint(run.last)
-    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged; taking .*last-1\.ckpt, the one before"):
+    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged; using .*last-1\.ckpt, the one before"):
         resumed = train(tmp_path, *QUIET, "callbacks.checkpoint.every_minutes=1e-9")
     assert "from step 4 to 6" in resumed.out
     assert differing(trained(resumed), trained(whole)) == []
@@ -56,7 +56,7 @@ def test_the_run_goes_on_from_the_one_before(run, whole, damage, tmp_path):
 
 def test_sampling_takes_the_one_before_too(run):
     run.last.write_bytes(truncated(run.last.read_bytes()))
-    with pytest.warns(UserWarning, match="is damaged; taking"):
+    with pytest.warns(UserWarning, match="is damaged; using"):
         result = call("sample", f"checkpoint={run.directory}", "num_samples=2")
     assert result.status == 0, result.err
     assert "of step 4" in result.out
@@ -71,7 +71,7 @@ def test_when_all_are_damaged_nothing_is_touched(run, tmp_path):
         path.write_bytes(content)
     refused = train(tmp_path, *QUIET, status=1)
     assert "last.ckpt is damaged" in refused.err
-    assert "no whole one is kept before it" in refused.err
+    assert "no intact one is kept before it" in refused.err
     assert {path: path.read_bytes() for path in last_checkpoints(run.directory / "checkpoints")} == contents
 
 

@@ -114,7 +114,7 @@ def test_images_that_are_decoded_otherwise_go_on_where_told(tmp_path, first, mon
     before = content(tmp_path / "run")
     refused = train(tmp_path, *options, status=1).err
     assert "another version of the image decoder (Pillow)" in refused
-    assert "go on with accept_data=true" in refused
+    assert "resume with accept_data=true" in refused
     assert content(tmp_path / "run") == before
     resumed = train(tmp_path, *options, "accept_data=true")
     assert "run was trained on data of another digest, which accept_data=true takes to be the same" in resumed.out

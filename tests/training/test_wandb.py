@@ -185,7 +185,7 @@ def test_a_folder_that_cannot_be_written_does_not_hold_up_the_run(tmp_path, monk
 
     init = wandb.init
     monkeypatch.setattr(wandb, "init", fail)
-    with pytest.warns(UserWarning, match=r"W&B could not be started \(no room\): going on without it"):
+    with pytest.warns(UserWarning, match=r"W&B could not be started \(no room\): continuing without it"):
         run = train(tmp_path, *QUIET, "loggers=[wandb]", "loggers.wandb.mode=offline", "trainer.max_steps=2")
     assert [row["step"] for row in run.rows] == ["1", "2"]
 
@@ -275,7 +275,7 @@ def test_a_failure_in_mid_run_is_told_once(tmp_path, monkeypatch):
         warnings.simplefilter("always")
         run = train(tmp_path, *QUIET, "loggers=[wandb]", "loggers.wandb.mode=disabled", "trainer.max_steps=3")
     mine = [str(warning.message) for warning in told if "W&B" in str(warning.message)]
-    assert mine == ["W&B failed (gone); the run goes on, metrics.csv has the numbers"]
+    assert mine == ["W&B failed (gone); the run continues, metrics.csv has the numbers"]
     assert [row["step"] for row in run.rows] == ["1", "2", "3"]
 
 

@@ -1,4 +1,4 @@
-"""Finds what does not go together in a config, before data or a GPU is touched; imports no Lightning."""
+"""Finds contradictions in a config, before data or a GPU is touched; imports no Lightning."""
 
 import functools
 import math
@@ -22,7 +22,7 @@ from langevin.guidance.guidance import Guidance
 from langevin.samplers.sampler import Sampler
 
 OPTIONAL = ("condition", "thresholding", "guidance", *PLURAL)
-"""The groups of a run of which nothing need be chosen."""
+"""The optional groups of a run."""
 OF_IMAGES = (
     "model",
     "condition",
@@ -37,13 +37,13 @@ OF_IMAGES = (
     "evaluation",
     "likelihoods",
 )
-"""The groups that mean nothing to a classifier."""
+"""The groups that a classifier does not use."""
 SUPPLIED = frozenset({"label"})
-"""What a batch of data tells of its images."""
+"""What a batch of data supplies for its images."""
 
 
 def unused_groups(classifies: bool) -> tuple[str, ...]:
-    """The groups that mean nothing to a classifier, or to a model of images."""
+    """The groups that a classifier, or a model of images, does not use."""
     return OF_IMAGES if classifies else ("classifier",)
 
 
@@ -54,7 +54,7 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     unused = unused_groups(is_classifier(cfg))
     required = [group for group in groups() if group not in (*BUNDLES, *OPTIONAL, *unused)]
     mistakes = structure(cfg, RUN_OPTIONS, required, (*OPTIONAL, *unused))
-    mistakes += [Mistake(group, "means nothing to a classifier; leave it out") for group in unused if cfg.get(group)]
+    mistakes += [Mistake(group, "is not used by a classifier; leave it out") for group in unused if cfg.get(group)]
     broken = {path.partition(".")[0] for path, _ in mistakes}
     if is_classifier(cfg) and "callbacks" not in broken:
         makers = [
@@ -68,7 +68,7 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
 
 
 def check_model(cfg: DictConfig, also: Collection[str] = (), facts: DataFacts | None = None) -> None:
-    """Find every mistake in what a trained model is rebuilt from, and in the groups `also`.
+    """Find every mistake in the groups that a trained model is rebuilt from, and in the groups `also`.
 
     Args:
         cfg: its config.
@@ -85,7 +85,7 @@ def check_model(cfg: DictConfig, also: Collection[str] = (), facts: DataFacts | 
 
 
 def structure_of_model(cfg: DictConfig, also: Collection[str] = ()) -> tuple[DictConfig, list[Mistake]]:
-    """What a trained model is rebuilt from, with the groups `also`, and the mistakes that its shape shows."""
+    """The part of a config that a trained model is rebuilt from, with the groups `also`; and its structural errors."""
     part = OmegaConf.masked_copy(cfg, [group for group in (*MODEL, *also, TRUST) if group in cfg])
     unused = unused_groups(is_classifier(cfg))
     required = [group for group in (*MODEL, *also) if group not in (*OPTIONAL, *unused)]
@@ -93,7 +93,7 @@ def structure_of_model(cfg: DictConfig, also: Collection[str] = ()) -> tuple[Dic
 
 
 def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | None = None) -> list[Mistake]:
-    """The mistakes that show when parts are built and put together, without data.
+    """The mistakes found by building the parts and combining them, without data.
 
     Args:
         cfg: the composed config, or a part of it.
@@ -112,7 +112,7 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
         return component
 
     def check_compatible(group: str, part: Any, *others: Any) -> None:
-        """See that a part, if all these could be built, says that it suits the others."""
+        """Check that a part is compatible with the others, if all of them could be built."""
         if any(each is None for each in (part, *others)):
             return
         try:
@@ -120,12 +120,12 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
         except OptionError as error:
             mistakes.extend(mistakes_of(cfg, group, error))
         except UserError as error:
-            # A part speaks of itself without its name: "keeps a history for each discrete time, but ...".
+            # A part's message does not include its name: "keeps a history for each discrete time, but ...".
             mistakes.append(Mistake(group, f"{type(part).__name__} {error}"))
 
     schedule, parameterization, variance = build("schedule"), build("parameterization"), build("variance")
     for name in cfg.get("rescalings") or {}:
-        # Where it is unknown any size will do: what it does to the schedule's range is the same.
+        # Any size will do where it is unknown: the effect on the schedule's range is the same.
         schedule = build(f"rescalings.{name}", schedule=schedule, image_size=64 if size is None else size)
     build("thresholding")
     sampler = build("sampler", grid=build("grid"))
@@ -172,14 +172,14 @@ def check_guidance(
     condition: Any,
     sampler: Sampler | None,
 ) -> list[Mistake]:
-    """What the guidance says against the model that it is to guide, and the sampler; None is what is not known."""
+    """The mistakes of a guidance with the model to guide and the sampler; None stands for what is not known."""
     mistakes = []
     try:
         guidance.check(schedule, facts, is_conditional(cfg))
     except UserError as error:
         mistakes += mistakes_of(cfg, "guidance", error)
     if guidance.has_dropout and condition is not None and not condition.has_dropout:
-        text = "asks the model without labels too, which it has not learnt; train with condition.dropout above 0"
+        text = "also needs the model without labels, for which it was not trained; train with condition.dropout above 0"
         mistakes.append(Mistake("guidance", text))
     if guidance.moves_mean and sampler is not None and not sampler.supports_mean_guidance:
         mistakes.append(Mistake("guidance.form", "is mean; allowed: score with this sampler, or sampler=ancestral"))
@@ -187,7 +187,7 @@ def check_guidance(
 
 
 def check_network(cfg: DictConfig, broken: Collection[str], image_size: int | None, condition: Any) -> list[Mistake]:
-    """What the networks say against their own parameters, their condition and the size of the images.
+    """The mistakes of the networks' own parameters, their condition and the size of the images.
 
     They are built without memory for their weights. The numbers of channels and classes do not matter to them.
     """
@@ -205,7 +205,7 @@ def check_network(cfg: DictConfig, broken: Collection[str], image_size: int | No
 
 
 def shares(cfg: DictConfig) -> list[Mistake]:
-    """Whether a batch can be shared out among processes and micro-batches, where their number is known."""
+    """Check that a batch divides evenly into processes and micro-batches, where their number is known."""
     names = ("devices", "num_nodes", "accumulate_grad_batches")
     counts = [cfg.trainer.get(name) for name in names]
     counts = [int(count) if isinstance(count, str) and count.isdigit() else count for count in counts]

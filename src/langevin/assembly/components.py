@@ -23,11 +23,11 @@ from langevin.samplers.sampler import Sampler
 MODEL = ("model", "classifier", "condition", "schedule", "rescalings", "parameterization", "variance")
 """The groups that a trained model is rebuilt from."""
 SAMPLING = ("sampler", "grid", "thresholding", "guidance")
-"""The groups that may be chosen anew for a trained model."""
+"""The groups that may be replaced for a trained model."""
 
 
 def is_conditional(cfg: DictConfig) -> bool:
-    """Whether the model is told the labels."""
+    """Whether the model is class-conditional."""
     return cfg.get("condition") is not None
 
 
@@ -57,17 +57,17 @@ def make_network(cfg: DictConfig, facts: DataFacts) -> Any:
     """The network of a config's model or classifier, with fresh weights.
 
     Raises:
-        UserError: when it is to tell labels, or to be told them, that the data does not have, or it cannot be built.
+        UserError: when it needs labels that the data does not have, or it cannot be built.
     """
     if is_classifier(cfg):
         if facts.num_classes is None:
-            raise UserError("classifier: is to tell labels, but the data has none; take data with labels")
+            raise UserError("classifier: needs labels, but the data has none; use data with labels")
         offered = {"in_channels": facts.channels, "num_classes": facts.num_classes, "image_size": facts.image_size}
         return make(cfg, "classifier", **offered)
     condition: Callable[..., Any] | None = None
     if is_conditional(cfg):
         if facts.num_classes is None:
-            raise UserError("condition: the model is to be told labels, but the data has none; leave condition out")
+            raise UserError("condition: needs labels, but the data has none; leave condition out")
         condition = functools.partial(make, cfg, "condition", num_classes=facts.num_classes)
     return make(
         cfg,
@@ -80,7 +80,7 @@ def make_network(cfg: DictConfig, facts: DataFacts) -> Any:
 
 
 def make_schedule(cfg: DictConfig, image_size: int) -> Schedule:
-    """The config's noise schedule, rescaled as it says, in that order."""
+    """The config's noise schedule, with the config's rescalings applied in order."""
     schedule = make(cfg, "schedule")
     for name in cfg.get("rescalings") or {}:
         schedule = make(cfg, f"rescalings.{name}", schedule=schedule, image_size=image_size)
@@ -88,7 +88,7 @@ def make_schedule(cfg: DictConfig, image_size: int) -> Schedule:
 
 
 def make_objective(cfg: DictConfig) -> Objective:
-    """What the config minimises."""
+    """The objective that the config minimises."""
     offered = {} if cfg.get("weighting") is None else {"weighting": make(cfg, "weighting")}
     return make(cfg, "objective", **offered)
 
@@ -100,7 +100,7 @@ def make_sampler(cfg: DictConfig) -> Sampler:
 
 
 def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None = None) -> SamplePipeline:
-    """What makes images with the config's sampler and guidance.
+    """The sampling pipeline with the config's sampler and guidance.
 
     Raises:
         UserError: when the guidance or the labels do not suit the model.
@@ -122,10 +122,10 @@ def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None =
 
 
 def loaders(cfg: DictConfig) -> dict[str, Callable[..., Any]]:
-    """What guidance and features may ask for: other models, by the option that names a run and its value.
+    """The loaders of other models for guidance and features, called with the option that names a run and its value.
 
     Args:
-        cfg: says by `trust` what code the configs of these runs may name beside our own.
+        cfg: its `trust` lists the code that the configs of these runs may name besides our own.
     """
     # Not at the top: to load a model is to check its config, which is done here.
     from langevin.assembly.saved import classifier_for_features, classifier_for_guidance, denoiser_for_guidance

@@ -1,4 +1,4 @@
-"""Builds a component from its node, and says of a mistake where it stands; imports no Lightning."""
+"""Builds a component from its node, and reports a mistake with its config path; imports no Lightning."""
 
 import copy
 import inspect
@@ -22,7 +22,7 @@ def make(cfg: DictConfig, path: str, **offered: Any) -> Any:
     Args:
         cfg: the whole config.
         path: where the component's node is, such as "sampler" or "callbacks.samples".
-        **offered: what the program can hand on: each is given to a constructor that has a parameter of its name, and
+        **offered: what the program can pass on: each is given to a constructor that has a parameter of its name, and
             to those of the named components that a field of the node holds.
 
     Raises:
@@ -40,7 +40,7 @@ def make(cfg: DictConfig, path: str, **offered: Any) -> Any:
         for name, value in node.items()
         if holds_components(value)
     }
-    # Hydra is given the plain values only; what is handed on never passes through a config.
+    # Hydra is given the plain values only; the offered objects never pass through a config.
     construct = hydra.utils.instantiate(node, _partial_=True, _recursive_=not parts, _convert_="all")
     try:
         return construct(**accepted, **parts)
@@ -73,7 +73,7 @@ def target_of(cfg: DictConfig, path: str) -> Callable[..., Any]:
 def try_instantiate(cfg: DictConfig, path: str, **offered: Any) -> tuple[Any, list[Mistake]]:
     """Build the component at `path` as `make` does, to find all its mistakes.
 
-    A constructor stops at the first. So the value it refuses is then replaced by its default, until it is content.
+    A constructor stops at the first. So each rejected value is replaced by its default, until the constructor succeeds.
 
     Returns:
         the component, None when it had a mistake; and the mistakes.
@@ -114,22 +114,22 @@ def with_default(cfg: DictConfig, path: str, field: str) -> DictConfig | None:
 
 
 def is_foreign(error: BaseException) -> bool:
-    """Whether another library has said so, which knows nothing of a config and names no field of it."""
+    """Whether the error is another library's, which does not name a field of the config."""
     while error.__cause__ is not None:
         error = error.__cause__
     return not isinstance(error, UserError)
 
 
 def traced(cfg: DictConfig, path: str, message: str, offered: Mapping[str, Any]) -> Mistake:
-    """What a constructor of another library refuses, as a mistake of the field that it is about.
+    """The error of another library's constructor, as a mistake of the field that causes it.
 
-    It is not looked for in the words: a field is at fault if the constructor is content, or else says another thing,
-    once that field alone has its default.
+    The message is not parsed: a field is at fault if the constructor succeeds, or else reports another error, once that
+    field alone has its default.
 
     Args:
         cfg: the whole config.
         path: of the component's node.
-        message: what the constructor says.
+        message: the constructor's error message.
         offered: see `make`.
 
     Returns:
@@ -161,7 +161,7 @@ def traced(cfg: DictConfig, path: str, message: str, offered: Mapping[str, Any])
 
 
 def mistakes_of(cfg: DictConfig, path: str, error: UserError) -> list[Mistake]:
-    """What the component at `path` says is wrong, with the paths of the values that it is about."""
+    """The mistakes that the component at `path` reports, with the paths of the values that cause them."""
     if isinstance(error, ConfigError):
         return error.mistakes
     if not isinstance(error, OptionError):

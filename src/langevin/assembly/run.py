@@ -54,7 +54,7 @@ def facts_of(data: ImageDataModule) -> DataFacts:
 
 def make_module(cfg: DictConfig, facts: DataFacts) -> DiffusionModule:
     """The training module, its weights fresh from the run's seed."""
-    # In one pass over all weights; with 16-mixed it would take the gradient as scaled, after the clipping.
+    # One kernel over all weights; with 16-mixed it would use the scaled gradient, after the clipping.
     fused = cfg.trainer.precision != "16-mixed"
     module = DiffusionModule(
         make_model(cfg, facts),
@@ -81,7 +81,7 @@ def make_evaluation(cfg: DictConfig) -> Evaluation:
 
 
 def make_likelihoods(cfg: DictConfig, image_size: int) -> dict[str, Likelihood]:
-    """The config's likelihoods by their names, ready for models of its schedule."""
+    """The config's likelihoods by their names, prepared for models of its schedule."""
     likelihoods = {name: make(cfg, f"likelihoods.{name}") for name in cfg.get("likelihoods") or {}}
     if not likelihoods:
         return {}
@@ -92,12 +92,12 @@ def make_likelihoods(cfg: DictConfig, image_size: int) -> dict[str, Likelihood]:
 
 
 def dry_build(cfg: DictConfig) -> list[Mistake]:
-    """Build all that needs Lightning, with stand-ins for data and model, and find the mistakes that only that shows."""
+    """Build everything that needs Lightning, with placeholders for data and model, and return the mistakes found."""
     makers: dict[str, Any] = dict.fromkeys(("generator", "evaluation"))
     anything = {**makers, "record": {}, "run_dir": Path(), "run_name": "", "batch_size": cfg.batch_size}
     source = SimpleNamespace(channels=1, image_size=8)
     stand_ins: dict[str, dict[str, Any]] = {
-        # Not with the rest of the model: torch's optimizers take a second to make, for they import its compiler.
+        # Not with the rest of the model: the first optimizer takes a second, since torch then imports its compiler.
         "optimizer": {"params": [nn.Parameter(torch.zeros(1))]},
         "loader": {"source": source, "batch_size": cfg.batch_size, "seed": cfg.seed},
         "trainer": {"run_dir": Path(), "callbacks": [], "loggers": []},
@@ -154,10 +154,10 @@ def open_reference(cfg: DictConfig) -> Reference:
 
 
 def launch(accelerator: str, devices: int | str) -> Fabric:
-    """Start this command's other processes, if it is to have several; each goes on from here on its own device.
+    """Start this command's other processes, if it has several; each continues from here on its own device.
 
     Raises:
-        UserError: when the machine cannot give what is asked for.
+        UserError: when the machine does not have the requested devices.
     """
     try:
         fabric = Fabric(accelerator=accelerator, devices=devices)

@@ -24,14 +24,14 @@ from langevin.facts import DataFacts
 from langevin.samplers.generate import SamplePipeline
 
 AVERAGED = "ema.network."
-"""What the names of the averaged weights begin with."""
+"""The prefix of the names of the EMA weights."""
 
 
 class Model(NamedTuple):
     """A trained model, rebuilt from the config stored with its weights.
 
     Attributes:
-        denoiser: the model with the averaged weights.
+        denoiser: the model with the EMA weights.
         cfg: the config it was trained with.
         facts: what it knows of its data.
         step: the optimizer step it stands at.
@@ -43,7 +43,7 @@ class Model(NamedTuple):
     step: int
 
     def generator(self, cfg: DictConfig, labels: int | Sequence[int] | None) -> SamplePipeline:
-        """What makes its images; `cfg` is its config with other choices of sampler, grid and guidance."""
+        """Its sampling pipeline; `cfg` is its config with other choices of sampler, grid and guidance."""
         labels = [labels] if isinstance(labels, int) else None if labels is None else list(labels)
         return make_generator(cfg, self.facts, labels)
 
@@ -60,12 +60,12 @@ def checkpoint_of(network: nn.Module, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_model(path: Path, trust: Sequence[str] = ()) -> Model:
-    """Rebuild a model of images from a checkpoint, which may be a stranger's.
+    """Rebuild a model of images from a checkpoint, which need not be trusted.
 
     Args:
         path: the checkpoint.
-        trust: packages, modules or classes by their full names that its config may name beside those of our `conf`, as
-            may the runs that it names itself.
+        trust: packages, modules or classes by their full names that its config, and the configs of the runs that it
+            names, may use besides those of our `conf`.
 
     Raises:
         UserError: when the file is missing, damaged, not Langevin's, a classifier's, does not fit its own config, or
@@ -78,7 +78,7 @@ def load_model(path: Path, trust: Sequence[str] = ()) -> Model:
 
 
 def require_trusted(path: Path, cfg: DictConfig, choices: DictConfig, groups: Iterable[str]) -> None:
-    """See that further groups of a model's own config may be built, as far as `choices` do not replace them.
+    """Check that further groups of a model's own config may be built, unless `choices` replace them.
 
     Raises:
         UserError: when they name code that is not trusted.
@@ -102,10 +102,10 @@ def override(cfg: DictConfig, choices: DictConfig, groups: Iterable[str]) -> Dic
 
 
 def classifier_for_guidance(option: str, value: str, trust: Sequence[str] = ()) -> tuple[NoisyClassifier, DataFacts]:
-    """The classifier that an option's value, a run's folder or a checkpoint, holds; and what it knows of its data.
+    """The classifier that an option's value, a run's folder or a checkpoint, names; and its data facts.
 
     Raises:
-        UserError: as `load_model`, the other way round; it names the option.
+        UserError: as `load_model`, or when it is not a classifier; the message names the option.
     """
     classifier, _, facts = _classifier_for(option, value, trust)
     return classifier, facts
@@ -114,7 +114,7 @@ def classifier_for_guidance(option: str, value: str, trust: Sequence[str] = ()) 
 def classifier_for_features(
     option: str, value: str, trust: Sequence[str] = ()
 ) -> tuple[CleanClassifier, DataFacts, str]:
-    """The like for images without noise; and the name of the data that it was trained on.
+    """The same for images without noise; and the name of the data that it was trained on.
 
     Raises:
         UserError: as `classifier_for_guidance`.
@@ -127,10 +127,10 @@ def classifier_for_features(
 
 
 def denoiser_for_guidance(option: str, value: str, trust: Sequence[str] = ()) -> tuple[Denoiser, DataFacts, bool]:
-    """The model that an option's value holds, what it knows of its data, and whether it is told labels.
+    """The model that an option's value names, its data facts, and whether it is class-conditional.
 
     Raises:
-        UserError: as `load_model`; it names the option.
+        UserError: as `load_model`; the message names the option.
     """
     model, cfg, facts, _ = _rebuilt_for(option, value, trust)
     if not isinstance(model, Denoiser):
@@ -178,7 +178,7 @@ def _rebuilt(path: Path, trust: Sequence[str]) -> tuple[Denoiser | NoisyClassifi
         raise UserError(f"{misfit}: {error}") from error
     except UserError as error:
         raise UserError(f"checkpoint {path} cannot be rebuilt: {error}") from error
-    except (RuntimeError, MemoryError, TypeError, ValueError, OverflowError) as error:  # of sizes beyond all bounds
+    except (RuntimeError, MemoryError, TypeError, ValueError, OverflowError) as error:  # from absurd sizes
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(f"checkpoint {path} cannot be rebuilt ({type(error).__name__}: {reason})") from error
     try:
@@ -189,7 +189,7 @@ def _rebuilt(path: Path, trust: Sequence[str]) -> tuple[Denoiser | NoisyClassifi
 
 
 def _described(record: Any, path: Path, trust: Sequence[str]) -> tuple[DictConfig, DataFacts]:
-    """The config and the facts of a checkpoint's record, nothing of which is trusted but what may be built."""
+    """The config and the data facts of a checkpoint's record; the record is not trusted."""
     if not isinstance(record, Mapping):
         raise UserError(f"checkpoint {path} was not written by Langevin: its '{RECORD}' record is no mapping")
     try:
@@ -202,4 +202,4 @@ def _described(record: Any, path: Path, trust: Sequence[str]) -> tuple[DictConfi
     try:
         return cfg, DataFacts.read(record.get("facts"))
     except ValueError as error:
-        raise UserError(f"checkpoint {path}: what it says of its data {error}") from error
+        raise UserError(f"checkpoint {path}: its record of the data {error}") from error

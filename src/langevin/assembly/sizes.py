@@ -1,4 +1,4 @@
-"""Whether a network that a stored config describes is of the sizes of its stored weights: found without its memory."""
+"""Checks, without allocating it, that a network from a stored config has the sizes of its stored weights."""
 
 from collections.abc import Mapping
 
@@ -16,23 +16,23 @@ from langevin.facts import DataFacts
 TWICE = 2
 """How often a constructor may put a parameter into a module, for each that a checkpoint holds."""
 TABLES = 2**30
-"""Bytes of what a network computes for itself beside its weights, such as the positions of patches."""
+"""Bytes of what a network computes itself besides its weights, such as the positions of patches."""
 NAMED = 3
 """How many tensors are named in a message."""
 
 
 class MisfitError(UserError):
-    """A network is not that of some weights; the message says in what, without their place."""
+    """A network does not match some weights; the message names the differences, but not the file."""
 
 
 def require_sizes(cfg: DictConfig, facts: DataFacts, weights: Mapping[str, Tensor], size: int) -> None:
-    """See that a network has just the weights that were stored for it, before anything of it is allocated.
+    """Check that a network has exactly the weights that were stored for it, before allocating anything.
 
-    A network whose class is none of our conf is not looked at: it need not be buildable without memory, and whoever
-    named it in `trust` knows it.
+    A network whose class is not in our conf is not checked: it may not be buildable without memory, and the user has
+    named it in `trust`.
 
     Args:
-        cfg: the config of the network, of which the structure is right.
+        cfg: the config of the network, whose structure is valid.
         facts: what it knows of its data.
         weights: those stored, by their names.
         size: of the file that holds them, in bytes.

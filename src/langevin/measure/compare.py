@@ -1,4 +1,4 @@
-"""A table of values, which must have come about in the same way but for what is said to vary."""
+"""A table of values, whose protocols must be equal except for the parts declared to vary."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ def compare(cfg: DictConfig) -> None:
     """Print the values of some metrics.json files side by side; write the table to ``out``, a CSV file, where given.
 
     Raises:
-        UserError: when a file is missing or foreign, or the protocols of a value differ in what is not said to vary.
+        UserError: when a file is missing or foreign, or the protocols of a value differ in a part not declared to vary.
     """
     places = [cfg.compare] if isinstance(cfg.compare, str) else list(cfg.compare)
     vary = [cfg.vary] if isinstance(cfg.vary, str) else list(cfg.vary)
@@ -34,8 +34,8 @@ def compare(cfg: DictConfig) -> None:
                 unexplained.append(f"  {name}: {path}: {' and '.join(seen)}")
     if unexplained and not cfg.force:
         raise UserError(
-            "compare: these values came about in different ways and are no columns of one table; say which differences "
-            "are meant, as in vary=[samples.sampler], or force=true:\n" + "\n".join(unexplained)
+            "compare: these values were computed in different ways and do not belong in one table; name the intended "
+            "differences, as in vary=[samples.sampler], or set force=true:\n" + "\n".join(unexplained)
         )
     shown = list(dict.fromkeys(varied))
     rows = [["place", "step", *shown, *names]]

@@ -10,10 +10,10 @@ from langevin.metrics.reference import PUBLISHED, write_statistics
 
 
 def export(cfg: DictConfig) -> None:
-    """Write what the config's metrics ask of the reference's moments: mu and sigma, and ADM's mu_s and sigma_s.
+    """Write the reference moments that the config's metrics need: mu and sigma, and ADM's mu_s and sigma_s.
 
     Raises:
-        UserError: when no metric asks for any, or the reference cannot give them.
+        UserError: when no metric needs any, or the reference cannot provide them.
     """
     if not cfg.export.endswith(".npz"):
         raise UserError(f"export={cfg.export}: must end in .npz")

@@ -84,10 +84,10 @@ def measure_likelihoods(cfg: DictConfig) -> None:
 
 
 def open_images(cfg: DictConfig, model: Model, split: str) -> CachedImages:
-    """A split of a config's data, which must be of the kind that the model was trained on.
+    """A split of a config's data, which must have the model's image shape and, where it is conditional, its classes.
 
     Raises:
-        UserError: when there is no such split, or it does not suit the model.
+        UserError: when there is no such split, or it does not fit the model.
     """
     data = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
     data.prepare_data()
@@ -105,7 +105,7 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedImages:
     if is_conditional(model.cfg) and facts.num_classes != model.facts.num_classes:
         has = "none" if facts.num_classes is None else facts.num_classes
         raise UserError(
-            f"data: the model is told one of {model.facts.num_classes} classes, but the images have {has}; "
+            f"data: the model is conditioned on {model.facts.num_classes} classes, but the images have {has}; "
             "take data with the same classes"
         )
     return images

@@ -1,4 +1,4 @@
-"""Measures a trained model by the samples it makes: none of them is kept, all of them are found again after a kill."""
+"""Measures a trained model by its samples: none is kept in the end, but a run killed midway reuses those it made."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def measure_model(cfg: DictConfig) -> None:
     """Compute the metrics of a model's samples, print them, and write metrics.json into a folder of the run.
 
     Raises:
-        UserError: when the model, the reference and the metrics do not go together.
+        UserError: when the model, the reference and the metrics are incompatible.
     """
     path = find_checkpoint(Path(cfg.checkpoint))
     model = load_model(path, cfg.trust)

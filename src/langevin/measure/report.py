@@ -1,4 +1,4 @@
-"""What an evaluation leaves: a file with its values and how they came about, and a table on the screen."""
+"""The output of an evaluation: a file with its values and their protocol, and a printed table."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ def report(
         out: the folder.
         evaluation: what has just computed the values.
         values: each metric's, by their names.
-        protocol: how they came about, see `langevin.protocol`.
+        protocol: how they were computed, see `langevin.protocol`.
         **about: what was measured, and against what: plain values.
     """
     flat = {name: value for found in values.values() for name, value in found.items()}

@@ -1,4 +1,4 @@
-"""Measures images that are there, whoever made them."""
+"""Measures existing images, whatever their origin."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ def measure_samples(cfg: DictConfig) -> None:
     """Compute the metrics of images, print them, and write metrics.json.
 
     Raises:
-        UserError: when the images, the reference and the metrics do not go together.
+        UserError: when the images, the reference and the metrics are incompatible.
     """
     evaluation = make_evaluation(cfg)
     images, labels = read_images(cfg.samples, "samples", cfg.loader.cache_dir)
@@ -70,13 +70,13 @@ def measure_samples(cfg: DictConfig) -> None:
 
 
 def folder_of_values(cfg: DictConfig) -> Path:
-    """Where the values go: where the config says, else beside the images."""
+    """The folder for the values: the config's `out`, else beside the images."""
     place = Path(cfg.samples)
     return Path(cfg.out) if cfg.out else place if place.is_dir() else place.parent
 
 
 def refuse_others(samples: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    """See that the samples are of the reference's (height, width, channels).
+    """Check that the samples have the reference's (height, width, channels).
 
     Raises:
         UserError: when they are not.

@@ -1,4 +1,4 @@
-"""Checkpoints as Lightning writes them: whole or absent, and safe to open."""
+"""Lightning checkpoint I/O: a file is complete or absent, and safe to open."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The exponential moving average of the network's weights, from which samples are drawn."""
+"""The exponential moving average (EMA) of the network's weights, from which samples are drawn."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ from langevin.errors import OptionError
 
 
 class EMA(nn.Module, ABC):
-    """Holds the averaged copy of a network: ``average = decay * average + (1 - decay) * weights`` after every step.
+    """Holds the EMA copy of a network: ``ema = decay * ema + (1 - decay) * weights`` after every step.
 
     Lightning's `EMAWeightAveraging` and torch's `AveragedModel` are not used: they copy the whole module, know only a
     fixed decay, swap weights in place around validation, and read a counter back from the device at every step.
@@ -29,7 +29,7 @@ class EMA(nn.Module, ABC):
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int, batch_size: int) -> None:
-        """Move the average towards `network` by one step; its buffers (batch norm's) are copied as they are."""
+        """Update the EMA weights from `network` by one step; its buffers (batch norm's) are copied as they are."""
         averages: list[Tensor] = list(self.network.parameters())
         weights: list[Tensor] = list(network.parameters())
         torch._foreach_lerp_(averages, weights, 1 - self.decay(step, batch_size))
@@ -38,11 +38,11 @@ class EMA(nn.Module, ABC):
 
 
 class StepEMA(EMA):
-    """An average over optimizer steps, as DDPM and most codes keep it.
+    """An EMA over optimizer steps, as DDPM and most codes keep it.
 
     Args:
         network: the network to average.
-        max_decay: the decay in the end, in [0, 1); 0 keeps no average at all.
+        max_decay: the final decay, in [0, 1); 0 keeps no EMA at all.
         warm_up: start with a short memory, ``decay = min(max_decay, (1 + step) / (10 + step))``, so that the random
             initial weights are soon forgotten.
 
@@ -52,7 +52,7 @@ class StepEMA(EMA):
 
     def __init__(self, network: nn.Module, max_decay: float = 0.9999, warm_up: bool = True) -> None:
         if not 0 <= max_decay < 1:
-            raise OptionError("max_decay", f"is {max_decay}; allowed: 0 (no average) up to, not including, 1")
+            raise OptionError("max_decay", f"is {max_decay}; allowed: 0 (no EMA) up to, not including, 1")
         super().__init__(network)
         self.max_decay = max_decay
         self.warm_up = warm_up
@@ -63,12 +63,12 @@ class StepEMA(EMA):
 
 
 class ImageEMA(EMA):
-    """An average over images, which means the same at any batch size. Source: EDM (Karras et al. 2022), appendix F.
+    """An EMA over images, independent of the batch size. Source: EDM (Karras et al. 2022), appendix F.
 
     Args:
         network: the network to average.
-        half_life: after how many images a weight's share has halved; above 0.
-        ramp_up: the half-life is at most this share of the images seen so far, so that the start is soon forgotten;
+        half_life: after how many images the contribution of old weights has halved; above 0.
+        ramp_up: the half-life is at most this fraction of the images seen so far, so that the start is soon forgotten;
             0 for none.
 
     Raises:

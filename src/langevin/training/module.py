@@ -36,27 +36,27 @@ def step_seed(seed: int, rank: int | None, batch_index: int | None) -> int:
 
 
 class DiffusionModule(LightningModule):
-    """Trains a model under an objective and keeps the average of its weights. All that is periodic is a callback.
+    """Trains a model under an objective and keeps its EMA weights. Everything periodic is a callback.
 
     The random numbers of a training batch are a pure function of (seed, batch): nothing about them needs saving, and
-    evaluation in between does not disturb them. Times, noise and withheld conditions are drawn for the images of all
-    processes by each, which then takes its own: an image is given the same ones by any number of processes. Dropout
-    inside a network cannot be: every process draws its own.
+    evaluation in between does not disturb them. Each process draws times, noise and condition dropout for the images of
+    all processes, and then takes its own part: an image gets the same ones under any number of processes. Dropout
+    inside a network is different: every process draws its own.
 
     Args:
-        model: what is trained: a denoiser, or a classifier of noisy images.
+        model: the model to train: a denoiser, or a classifier of noisy images.
         objective: what is minimised.
         time_sampler: where the times of training come from.
-        ema: makes the averaged copy of a network.
+        ema: makes the EMA copy of a network.
         optimizer: makes the optimizer of some parameters.
         lr_schedule: the factor on the learning rate at each step.
         batch_size: images per optimizer step, over all ranks.
-        conditional: whether the model or its objective is told the labels.
+        conditional: whether the model or its objective is given the labels.
         seed: the run's seed.
 
     Attributes:
-        drawn: what this process's last training batch was given, for callbacks: "times" (B,), "noise" (B, C, H, W), and
-            the entries of the condition, as far as they were not withheld.
+        drawn: what was drawn for this process's last training batch, for callbacks: "times" (B,), "noise" (B, C, H, W),
+            and the entries of the condition that remain after condition dropout.
     """
 
     drawn: dict[str, Tensor]
@@ -88,23 +88,23 @@ class DiffusionModule(LightningModule):
 
     @property
     def ema_model(self) -> Any:
-        """The model with the averaged weights: what is sampled from and evaluated."""
+        """The model with the EMA weights, which is sampled from and evaluated."""
         return self.model.with_network(self.ema.network).eval()
 
     def condition(self, labels: Tensor) -> Condition | None:
-        """What labels (B,) say; None where nobody is told."""
+        """The condition for labels (B,); None for an unconditional model."""
         return {"label": labels} if self.conditional else None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what the time sampler has learnt."""
+        """Save the time sampler's state."""
         checkpoint["time_sampler"] = self.time_sampler.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up what the time sampler had learnt, and count micro-batches anew from the optimizer step.
+        """Restore the time sampler, and recompute the count of micro-batches from the optimizer step.
 
-        A step may now be made of more or fewer of them. Lightning is told that it stands where the last of them has
-        just been trained on; of a checkpoint saved anywhere else (after a validation, at the end) it would lose count
-        of the steps between two rows of the log.
+        A step may now consist of more or fewer of them. Lightning's counters are set as if the last of them had just
+        been trained on. From a checkpoint saved anywhere else (after a validation, at the end) it would otherwise lose
+        count of the steps between two rows of the log.
         """
         self.time_sampler.load_state_dict(checkpoint["time_sampler"])
         step, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
@@ -116,7 +116,7 @@ class DiffusionModule(LightningModule):
         loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step - 1
 
     def share(self, drawn: Tensor, n: int) -> Tensor:
-        """Of what was drawn for all processes' images, what belongs to the `n` of this one."""
+        """The part of what was drawn for all processes' images that belongs to the `n` images of this one."""
         return drawn[self.global_rank :: self.trainer.world_size][:n]
 
     def draw_times(self, time_sampler: TimeSampler) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ class DiffusionModule(LightningModule):
     def draw_noise(self, x: Tensor) -> Tensor:
         """The noise of this process's images."""
         batch, channels, *size = x.shape
-        # In memory an image's channels lie together, here as there.
+        # Channels last in memory, as the images are.
         noise = torch.randn(self.global_microbatch_size, *size, channels, device=x.device)
         return self.share(noise, batch).movedim(-1, 1)
 
@@ -166,7 +166,7 @@ class DiffusionModule(LightningModule):
         torch.manual_seed(step_seed(self.seed, None, None))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Measure the averaged weights' loss on this process's part of a batch of held-out images, which may be empty.
+        """Measure the EMA weights' loss on this process's part of a batch of held-out images, which may be empty.
 
         Nothing here waits for other processes.
         """
@@ -197,10 +197,10 @@ class DiffusionModule(LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient by its norm, where asked for, log the step, and show the norm to who judges it."""
+        """Clip the gradient by its norm, where configured, log the step, and pass the norm to callbacks."""
         weights = self.model.network.parameters()
         norm = full_tensor(nn.utils.clip_grad_norm_(weights, gradient_clip_val or float("inf")))
-        # Lightning counts the step under way from 0; "step" tells loggers how many are done, as all else here counts.
+        # Lightning counts the step under way from 0; "step" gives loggers the number of steps done, as everywhere here.
         step = self.global_step + 1
         means = torch.stack([torch.stack(list(terms.values())).float() for terms in self._terms]).mean(0)
         if step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -215,7 +215,7 @@ class DiffusionModule(LightningModule):
                 callback.on_gradient(self.trainer, self, norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, and let the average follow."""
+        """Step, and update the EMA weights."""
         super().optimizer_step(*args, **kwargs)
         self.ema.update(self.model.network, self.global_step + 1, self.batch_size)
 

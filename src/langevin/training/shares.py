@@ -1,4 +1,4 @@
-"""Weights in shares: each process keeps its own part of every one, and all of it only while it computes with it."""
+"""Sharded weights: a process keeps its shard of every weight, and the full weight only while it computes with it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ from langevin.networks.compiled import blocks_of
 
 
 def share_out(network: nn.Module, average: nn.Module, mesh: DeviceMesh) -> None:
-    """Have each process of `mesh` keep its shares alone of a network's weights and of their average.
+    """Shard a network's weights and its EMA weights over the processes of `mesh`.
 
-    The network gathers the weights of a block when it comes to it, forward and backward. The average does not do so: it
-    is for `summon_full_params`.
+    The network gathers the weights of a block when it reaches the block, forward and backward. The EMA network does
+    not: it needs `summon_full_params`.
     """
     for weight in network.parameters():
         weight.data = weight.data.contiguous()  # fully_shard takes no other memory format
@@ -34,14 +34,14 @@ def share_out(network: nn.Module, average: nn.Module, mesh: DeviceMesh) -> None:
 def summon_full_params(network: nn.Module) -> Iterator[None]:
     """Have all of a network's weights on each process for as long as this lasts; every process must enter it.
 
-    A network that is not in shares is left as it is.
+    A network that is not sharded is left as it is.
     """
     shares = {name: weight for name, weight in network.named_parameters() if isinstance(weight, DTensor)}
     if not shares:
         yield
         return
     for buffer in network.buffers():
-        broadcast(buffer, 0)  # of batch normalization, which each process has seen its own batches with
+        broadcast(buffer, 0)  # of batch normalization, where each process has seen its own batches
     gathered = {name: full_tensor(weight.detach()) for name, weight in shares.items()}
     network.load_state_dict(gathered, assign=True, strict=False)
     try:
@@ -51,14 +51,14 @@ def summon_full_params(network: nn.Module) -> Iterator[None]:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """All of a tensor, which every process must ask for where it is in shares."""
+    """The full tensor; if it is sharded, every process must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def like_own(value: Any, own: Any) -> Any:
-    """A tensor as the one of the same shape that it replaces: this process's share of it, or in its memory format.
+    """A tensor laid out as the one of the same shape that it replaces: this process's shard, or in its memory format.
 
-    Any other value is given back as it is.
+    Any other value is returned unchanged.
     """
     if not (isinstance(value, Tensor) and isinstance(own, Tensor) and value.shape == own.shape):
         return value
@@ -66,11 +66,11 @@ def like_own(value: Any, own: Any) -> Any:
         value = distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
     elif value.stride() == own.stride():
         return value
-    return torch.empty_like(own).copy_(value)  # a share is cut out of the whole, which a copy lets go of
+    return torch.empty_like(own).copy_(value)  # a shard is a view of the full tensor; the copy lets that be freed
 
 
 def like_weights(optimizer: Optimizer, content: dict[str, Any]) -> dict[str, Any]:
-    """The state that an optimizer is about to take up, each tensor as the weight that it belongs to.
+    """The state that an optimizer is about to load, each tensor laid out as the weight that it belongs to.
 
     A fused optimizer goes through the memory of both without looking at their formats, and a checkpoint may be of
     another strategy.

@@ -1,4 +1,4 @@
-"""Training in shares, by Lightning."""
+"""A Lightning strategy for sharded training (FSDP)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,37 +13,37 @@ from langevin.training.shares import full_tensor, like_own, share_out, summon_fu
 
 
 class Shares(DDPStrategy):
-    """Trains as DDP does, with weights, gradients, the optimizer's state and the average in shares (torch's FSDP2).
+    """Trains as DDP does, with sharded weights, gradients, optimizer state and EMA weights (torch's FSDP2).
 
-    Lightning's `ModelParallelStrategy` is not used: it reads checkpoints past our plugin, and cannot take one up in
-    mid-run, as `Divergence` does. A checkpoint is what any other strategy's is: it holds whole tensors, gathered one at
-    a time, and each process takes its shares of them.
+    Lightning's `ModelParallelStrategy` is not used: it reads checkpoints past our plugin, and cannot load one in
+    mid-run, as `Divergence` does. A checkpoint is the same as any other strategy's: it holds full tensors, gathered one
+    at a time, and each process takes its shards of them.
 
-    Every process makes the whole network and its average on the CPU first, 8 bytes a parameter: all from one seed, so
+    Every process first makes the full network and its EMA copy on the CPU, 8 bytes a parameter: all from one seed, so
     that nothing need be sent.
     """
 
     def model_to_device(self) -> None:
-        """Share out the networks, which have been on the CPU, and move what is left."""
+        """Shard the networks, which are on the CPU so far, and move the rest."""
         module = self._module
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         share_out(module.model.network, module.ema.network, mesh)
         super().model_to_device()
 
     def configure_ddp(self) -> None:
-        """Wrap nothing: the networks themselves see to their gradients."""
+        """Wrap nothing: the sharded networks reduce their own gradients."""
 
     def on_validation_start(self) -> None:
-        """Gather the average."""
+        """Gather the EMA weights."""
         self._validation = summon_full_params(self._module.ema.network)
         self._validation.__enter__()
 
     def on_validation_end(self) -> None:
-        """Drop it."""
+        """Free the gathered EMA weights."""
         self._validation.__exit__(None, None, None)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The module's state, on the first process with whole tensors; all take part."""
+        """The module's state, with full tensors on the first process; all processes must call it."""
         return self._gathered(super().lightning_module_state_dict())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Shares(DDPStrategy):
         return {**content, "state": {index: self._gathered(state) for index, state in content["state"].items()}}
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Take up the module's state, before or after it is shared out."""
+        """Load the module's state, before or after it is sharded."""
         own = self._module.state_dict()
         state = {name: like_own(value, own.get(name)) for name, value in checkpoint["state_dict"].items()}
         super().load_model_state_dict({"state_dict": state}, strict)

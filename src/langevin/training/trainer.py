@@ -52,16 +52,16 @@ def make_trainer(
         devices: processes on each node, or "auto".
         num_nodes: machines.
         strategy: "auto", "ddp", "ddp_find_unused_parameters_true" for a network that at times leaves some out, or
-            "fsdp", for models too large for one GPU (see `Shares`): each process holds a share of weights, gradients,
-            optimizer state and average, 20 bytes a parameter (Adam) over the number of processes. In the midst of a
-            step it has the weights of two blocks and of what lies outside all blocks besides (under bf16-mixed all of
-            them in bfloat16), and in validation, sampling and evaluation the whole average, 4 bytes a parameter.
-        precision: of the forward and backward pass; weights, averages and samples stay in float32.
+            "fsdp", for models too large for one GPU (see `Shares`): each process holds a shard of weights, gradients,
+            optimizer state and EMA weights, 20 bytes a parameter (Adam) over the number of processes. During a step it
+            also holds the weights of two blocks and of what lies outside all blocks (under bf16-mixed all of them in
+            bfloat16), and in validation, sampling and evaluation the full EMA weights, 4 bytes a parameter.
+        precision: of the forward and backward pass; weights, EMA weights and samples stay in float32.
         max_steps: the optimizer steps of the whole run.
         accumulate_grad_batches: micro-batches that make one optimizer step.
         gradient_clip_val: the gradient's largest norm; None for no clipping.
         val_check_interval: optimizer steps between validations; None for none.
-        limit_val_batches: validate on so many batches, or on such a share of them.
+        limit_val_batches: validate on so many batches (int), or on this fraction of them (float).
         log_every_n_steps: optimizer steps between rows of the log.
         deterministic: only deterministic algorithms.
         benchmark: let cuDNN choose its algorithms by timing them; None leaves that to Lightning.
@@ -69,7 +69,7 @@ def make_trainer(
         detect_anomaly: stop where a gradient becomes NaN.
 
     Raises:
-        UserError: when the machine cannot give what is asked for.
+        UserError: when the machine does not have the requested devices.
     """
     in_job = SLURMEnvironment.detect()
     # With another number of processes Lightning would train several times over, or on a part of the data.
@@ -130,8 +130,8 @@ def make_trainer(
         raise OptionError(
             "precision", "is 16-mixed; allowed on a CPU, where Lightning would take bf16: 32-true, bf16-mixed"
         )
-    # At every step Lightning has the ranks tell each other of SIGTERM, and waits for the device; `Interruption` sees to
-    # all signals.
+    # At every step Lightning exchanges SIGTERM between the ranks, and waits for the device; `Interruption` handles all
+    # signals.
     loop = trainer.fit_loop.epoch_loop
     if hasattr(loop, "_broadcast_sigterm_tensor"):
         loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
@@ -139,6 +139,6 @@ def make_trainer(
         raise OptionError(
             "strategy",
             f"is fsdp; allowed with several processes, and devices={devices}, num_nodes={num_nodes} is one, "
-            "which would hold all shares: set trainer.devices, or trainer.strategy=auto",
+            "which would hold all shards: set trainer.devices, or trainer.strategy=auto",
         )
     return trainer

@@ -20,11 +20,11 @@ from langevin.training.shares import full_tensor
 CONFIG = "config.yaml"
 """What train.py writes into a run's folder before it trains, and what makes it the folder of a run."""
 NEW = ".last.ckpt.new"
-"""A checkpoint of the run's end that is not yet named so."""
+"""The newest checkpoint, before it is renamed to last.ckpt."""
 
 
 class Checkpoint(Callback):
-    """Keeps `checkpoints/last.ckpt` current, and copies of it where asked for.
+    """Keeps `checkpoints/last.ckpt` current, and copies of it where configured.
 
     Lightning's `ModelCheckpoint` is not used: once a run is resumed it writes `last-v1.ckpt` and leaves `last.ckpt`
     behind.
@@ -32,10 +32,10 @@ class Checkpoint(Callback):
     Args:
         run_dir: the run's folder.
         record: what is stored with the weights so that the model can be rebuilt: plain values.
-        every_minutes: save at the first chance after so much time; above 0. None for a minute, or for as long as keeps
-            saving at a hundredth of the run's time, if that is longer.
-        keep_last: how many of the run's ends are kept: last.ckpt, and before it last-1.ckpt, ...: where a disk damages
-            the newest, the run resumes from the one before; at least 1.
+        every_minutes: save at the first chance after so much time; above 0. None for a minute, or longer where saving
+            would otherwise take more than a hundredth of the run's time.
+        keep_last: how many of the last checkpoints are kept: last.ckpt, and before it last-1.ckpt, ...: where a disk
+            damages the newest, the run resumes from the one before; at least 1.
         keep_every_n_steps: keep a copy `step_XXXXXXXX.ckpt` each time so many steps are done; null for none.
         monitor: the value whose lowest (see `mode`) is kept as `best.ckpt`: of the validation, such as "val/loss", or
             of the evaluation, such as "eval/fid@5000"; null for none.
@@ -45,10 +45,10 @@ class Checkpoint(Callback):
         UserError: when `monitor` is the name of no such value.
     """
 
-    # Of the time of a run, what saving may take where no interval is given.
+    # The fraction of a run's time that saving may take where no interval is given.
     SHARE = 0.01
 
-    # How often the clock is asked where several ranks must hear the answer.
+    # How often the clock is checked where the first rank must broadcast the result.
     CLOCK_STEPS = 10
 
     def __init__(
@@ -96,7 +96,7 @@ class Checkpoint(Callback):
             raise UserError(f"callbacks.checkpoint.monitor={self.monitor}: is never computed, since {remedy}")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Save the step before, where it is time: its row of the log, validation and evaluation are done by now."""
+        """Save the previous step, where it is time: its log row, validation and evaluation are done by now."""
         step = trainer.global_step
         if batch_idx % trainer.accumulate_grad_batches == 0 and step > 0:
             due = False
@@ -123,11 +123,11 @@ class Checkpoint(Callback):
             self.best, self._best_is_now = score, True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the end."""
+        """Save the last step."""
         self.save_end(trainer)
 
     def save_end(self, trainer: Trainer) -> None:
-        """Save where the run stands, if that is not yet saved; every rank must call it."""
+        """Save the current step, if it is not yet saved; every rank must call it."""
         self._save_where(trainer, due=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Checkpoint(Callback):
         return {"best": self.best, "kept": self._kept_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the best score and the last step of which a copy is kept."""
         self.best, self._kept_step = state_dict["best"], state_dict.get("kept", -1)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -158,8 +158,7 @@ class Checkpoint(Callback):
         """Save under some names: last.ckpt after the others, so that a run killed in between makes them again.
 
         Raises:
-            UserError: when the weights are not finite any more, and would take the place of good ones; or when the
-                run's folder is gone.
+            UserError: when the weights are not finite, and would replace good ones; or when the run's folder is gone.
         """
         began = time.monotonic()
         norms = torch.stack([full_tensor(weight.detach().norm()) for weight in trainer.lightning_module.parameters()])
@@ -174,7 +173,7 @@ class Checkpoint(Callback):
                 "Put it back and rerun the same command to resume from its last checkpoint, or start a new run"
             )
         *copies, _ = names
-        # A new end has a name of its own until it is whole: the ends before it make way only then.
+        # A new checkpoint has a name of its own until it is complete: only then is the older one replaced.
         whole = self.directory / (copies[0] if copies else NEW)
         trainer.save_checkpoint(whole)
         if trainer.is_global_zero:
@@ -189,10 +188,10 @@ class Checkpoint(Callback):
             self._pause = max(60.0, (self._saved_at - began) / self.SHARE)
 
     def _make_last(self) -> None:
-        """Make the new checkpoint last.ckpt, and what that was last-1.ckpt, ...: each name is of a file of its own.
+        """Rename the new checkpoint to last.ckpt, and the previous one to last-1.ckpt, ...: each name has its own file.
 
-        Wherever this is cut short, what was whole is there, last.ckpt among it; where the file system has no hard
-        links, there is for a moment no last.ckpt, but last-1.ckpt is.
+        If this is interrupted, all intact checkpoints still exist, last.ckpt among them; where the file system has no
+        hard links, last.ckpt is missing for a moment, but last-1.ckpt exists.
         """
         ends = last_checkpoints(self.directory)
         kept = [(old, self.directory / f"last-{number}.ckpt") for number, old in enumerate(ends, start=1)]
@@ -220,9 +219,9 @@ def second_name(path: Path, target: Path) -> Path:
 
 
 def share(source: Path, target: Path) -> None:
-    """Put a file under a second name, at no cost in space where the file system has hard links.
+    """Give a file a second name, without copying it where the file system has hard links.
 
-    No name's file is ever written into: whatever is saved later takes the place of one name alone.
+    Existing files are never written into: a later save replaces the file of one name only.
     """
     if target.exists() and target.samefile(source):  # renaming one name of a file to another of it does nothing at all
         return

@@ -1,4 +1,4 @@
-"""What becomes of a run whose loss or gradient is not finite, or explodes."""
+"""Handles a run whose loss or gradient is not finite, or explodes."""
 
 import math
 import warnings
@@ -22,29 +22,29 @@ from langevin.training.module import DiffusionModule, step_seed
 
 
 class Divergence(Callback):
-    """Judges every optimizer step by its loss and its gradient's norm, before it is made; a bad one never is.
+    """Checks the loss and the gradient norm of every optimizer step before it is made; a bad step is not made.
 
     A step is bad when its loss or the norm is not finite, or the norm is above `factor` times the median of those of
-    the last `window` good steps. All processes judge the same numbers, the means over all of them. Under `16-mixed` a
-    norm that is not finite while the loss is, is the gradient scaler's affair.
+    the last `window` good steps. All processes check the same numbers, the means over all of them. Under `16-mixed` a
+    non-finite norm with a finite loss is left to the gradient scaler.
 
-    What is done with a bad step, which counts as one of `trainer.max_steps` all the same:
+    What is done with a bad step, which still counts as one of `trainer.max_steps`:
 
     - stop: the run ends with a message and status 1. Nothing is saved, so that the last checkpoint is that of a good
-      step. The same command meets the same batch again: go on with another `action`.
-    - skip: weights and the optimizer's moments stay as they are; their average follows them, and the learning rate goes
-      on. A run that is killed and rerun skips the same steps.
-    - roll_back: weights, average, optimizer, learning rate schedule and time sampler become those of the last
-      checkpoint, and the run goes on with the batches that follow (where nothing is saved yet, as with skip). Since the
-      clock decides when a checkpoint is saved, such a run is not repeatable to the last bit.
+      step. The same command meets the same batch again: resume with another `action`.
+    - skip: weights and the optimizer's moments stay as they are; the EMA and the learning rate schedule still advance.
+      A run that is killed and rerun skips the same steps.
+    - roll_back: weights, EMA weights, optimizer, learning rate schedule and time sampler become those of the last
+      checkpoint, and the run continues with the batches that follow (where nothing is saved yet, as with skip). Since
+      the clock decides when a checkpoint is saved, such a run is not bit-exactly repeatable.
 
     The first `RECORDS` bad batches of a run are kept in `<run>/diverged`, a file a process: ``torch.load`` of
     `step_XXXXXXXX-RANK.pt` gives "step", "loss", "grad_norm" and "parts", a list of this process's micro-batches with
     "images" (B, C, H, W) in [-1, 1], "labels" (B,), what `DiffusionModule.drawn` has, and the "seed" that
-    ``torch.manual_seed`` was given before dropout was drawn. The weights are those that the last checkpoint comes to by
-    that step. `step_XXXXXXXX.json` says what was found and done.
+    ``torch.manual_seed`` was given before dropout was drawn. The weights are those that training from the last
+    checkpoint reaches by that step. `step_XXXXXXXX.json` records what was found and done.
 
-    The judgement costs a wait for the device at every step, and with several processes the sending of two numbers.
+    The check costs a device synchronization at every step, and with several processes an all-reduce of two numbers.
 
     Args:
         run_dir: the run's folder.
@@ -82,12 +82,12 @@ class Divergence(Callback):
         return {"norms": list(self._norms), "count": self._count, "origin": self._origin}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the norms and the counts."""
         self._norms.extend(state_dict["norms"])
         self._count, self._origin = state_dict["count"], state_dict["origin"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See that there will be checkpoints to roll back to.
+        """Check that there will be checkpoints to roll back to.
 
         Raises:
             UserError: when there will be none.
@@ -98,7 +98,7 @@ class Divergence(Callback):
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Take note of a micro-batch."""
+        """Record a micro-batch."""
         assert isinstance(pl_module, DiffusionModule)
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._parts, self._loss = [], 0.0
@@ -107,12 +107,12 @@ class Divergence(Callback):
         self._parts.append({"seed": seed, "images": images, "labels": labels})
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Take note of what was drawn for it, and of its share of the loss."""
+        """Record what was drawn for it, and add its part of the loss."""
         self._parts[-1] |= cast("DiffusionModule", pl_module).drawn
         self._loss = self._loss + loss.detach()
 
     def on_gradient(self, trainer: Trainer, pl_module: LightningModule, norm: Tensor) -> None:
-        """Judge the step that is about to be made.
+        """Check the step that is about to be made.
 
         Raises:
             UserError: on all ranks, when the run is to stop.
@@ -181,7 +181,7 @@ class Divergence(Callback):
         return None
 
     def _record(self, trainer: Trainer, fault: str, loss: float, norm: float, action: str) -> None:
-        """Keep what the step was made of; a disk that has no room for it is no reason to stop."""
+        """Save the batch of a bad step; a full disk does not stop the run."""
         step, rank = trainer.global_step + 1, trainer.global_rank
         found = {"step": step, "loss": loss, "grad_norm": norm}
         try:

@@ -1,4 +1,4 @@
-"""FID, Inception Score and their kin in the course of training."""
+"""FID, Inception Score and other sample metrics during training."""
 
 import json
 from pathlib import Path
@@ -23,12 +23,12 @@ from langevin.training.module import DiffusionModule
 
 
 class Evaluate(Periodic):
-    """Computes the metrics on fresh samples of the averaged weights, every rank making its share.
+    """Computes the metrics on fresh samples of the EMA weights; every rank makes its part of them.
 
     Sample i of a seed is the same for any number of ranks, so the values are too. They are logged as `eval/NAME`.
 
-    A run killed meanwhile finds the samples made so far when it comes to the same step again. How the values came about
-    is written to `evaluations/protocol-NAME.json`, and the NAME stands beside them.
+    A run killed meanwhile reuses the samples made so far when it reaches the same step again. The protocol of the
+    values is written to `evaluations/protocol-NAME.json`, and NAME is logged with them.
 
     Args:
         evaluation: the metrics, prepared with the reference images.

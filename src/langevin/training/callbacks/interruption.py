@@ -1,4 +1,4 @@
-"""Ends a run that it may go on later, when a scheduler asks for it."""
+"""Stops a run at a scheduler's signal, so that it can be resumed later."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ from langevin.training.callbacks.periodic import callbacks_of
 class Interruption(Callback):
     """Stops once any rank has received a signal (`langevin.interrupt`).
 
-    Between two steps it saves. Amid a validation it does not, so that the resumed run comes to that validation again.
-    All ranks stop at the same place: elsewhere they would wait for each other for ever.
+    Between two steps it saves. During a validation it does not, so that the resumed run repeats that validation.
+    All ranks stop at the same place: otherwise they would deadlock.
     """
 
     # How often the ranks ask each other, in steps or batches of validation.
     EVERY = 10
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen again: Lightning has put its own handlers in the place of ours."""
+        """Install our signal handlers again: Lightning has replaced them by its own."""
         interrupt.listen()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Stop before the step, where all that belongs to the one before is done.
+        """Stop before the step, when everything of the previous step is done.
 
         Raises:
             Interrupted: on all ranks, after saving.
@@ -46,7 +46,7 @@ class Interruption(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Stop after the batch; of the validation nothing is kept, nor is the step saved that it belongs to.
+        """Stop after the batch; nothing of the validation is kept, nor is its step saved.
 
         Raises:
             Interrupted: on all ranks.

@@ -1,4 +1,4 @@
-"""Bits per dimension of held-out images in the course of training."""
+"""Bits per dimension of held-out images during training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from langevin.training.module import DiffusionModule
 
 
 class MeasureLikelihoods(Callback):
-    """Measures the averaged weights at every validation, on its images.
+    """Measures the EMA weights at every validation, on its images.
 
     An image has the same noise in every validation and on any number of processes, and nothing is drawn from the
     random numbers of training. As in `evaluate.py`, the model computes in float32 whatever ``trainer.precision`` is.
@@ -29,7 +29,7 @@ class MeasureLikelihoods(Callback):
         self._seen = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See that there will be images.
+        """Check that there will be images.
 
         Raises:
             UserError: when there is no validation.
@@ -41,7 +41,7 @@ class MeasureLikelihoods(Callback):
             )
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
+        """Reset."""
         self._seen = 0
         for likelihood in self.likelihoods.values():
             likelihood.to(pl_module.device).reset()
@@ -55,7 +55,7 @@ class MeasureLikelihoods(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count in a batch."""
+        """Add a batch."""
         assert isinstance(pl_module, DiffusionModule)
         x, labels = batch
         if len(x) == 0:  # the last batch has fewer images than there are processes

@@ -1,4 +1,4 @@
-"""What is done every so many steps, on the averaged weights, without disturbing training."""
+"""Callbacks that run every so many steps, on the EMA weights, without disturbing training."""
 
 from abc import abstractmethod
 from contextlib import ExitStack

@@ -74,18 +74,18 @@ class Progress(ProgressBar):
 
     @contextmanager
     def interlude(self) -> Iterator[None]:
-        """Leave what goes on inside (sampling, evaluation) out of the speed of training."""
+        """Exclude the time spent inside (sampling, evaluation) from the training speed."""
         began = time.monotonic()
         yield
         self._mark = (self._mark[0], self._mark[1] + time.monotonic() - began)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave validation out of the speed of training."""
+        """Exclude validation from the training speed."""
         self._validation = self.interlude()
         self._validation.__enter__()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on measuring."""
+        """Continue measuring the training speed."""
         self._validation.__exit__(None, None, None)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

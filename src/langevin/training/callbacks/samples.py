@@ -42,7 +42,7 @@ class SampleGrid(Periodic):
         self.seed = seed
 
     def act(self, trainer: Trainer, module: DiffusionModule) -> None:
-        """Sample on the first rank; the others go on to wait for it at the next step."""
+        """Sample on the first rank; the others wait for it at the next step."""
         if not trainer.is_global_zero:
             return
         (batch,) = self.generator(module.ema_model, range(self.num_samples), self.seed, self.num_samples, module.device)
@@ -79,7 +79,7 @@ class SampleTrajectory(Periodic):
         self.seed = seed
 
     def act(self, trainer: Trainer, module: DiffusionModule) -> None:
-        """Sample on the first rank, looking on."""
+        """Sample on the first rank, recording the trajectory."""
         if not trainer.is_global_zero:
             return
         seen = Trajectory(module.model.schedule, self.num_samples)

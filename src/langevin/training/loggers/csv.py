@@ -21,7 +21,7 @@ class CSVFile(Logger):
     """Writes `metrics.csv`: one row a step, one column a value, empty where nothing was logged.
 
     Lightning's `CSVLogger` is not used: it deletes the file when a run is resumed. Here a resumed run drops the rows
-    after the checkpoint it goes on from and appends.
+    after the checkpoint it resumes from and appends.
 
     Args:
         path: the file.
@@ -58,7 +58,7 @@ class CSVFile(Logger):
         """Take over the rows of an earlier process up to `step`, the step its checkpoint stands at.
 
         Raises:
-            UserError: when the file is damaged: written anew it would lose what cannot be read. A last line that was
+            UserError: when the file is damaged: rewriting it would lose what cannot be read. A last line that was
                 cut short is dropped with a warning.
         """
         if not self.path.is_file():
@@ -67,7 +67,7 @@ class CSVFile(Logger):
             rows, is_cut = whole_rows(self.path)
         except LogError as error:
             raise UserError(
-                f"{self.path} is damaged: {error}; mend it, or move it away to go on without its rows"
+                f"{self.path} is damaged: {error}; repair it, or move it away to continue without its rows"
             ) from error
         if is_cut:
             warnings.warn(visible(f"the last line of {self.path} was cut short; it is dropped"), stacklevel=2)
@@ -79,14 +79,14 @@ class CSVFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float | str], step: int | None = None) -> None:
-        """Take note of values at a step; they are written at the next `save`."""
+        """Record values at a step; they are written at the next `save`."""
         texts = {name: value if isinstance(value, str) else repr(float(value)) for name, value in metrics.items()}
         self._add(step or 0, {name: text for name, text in texts.items() if name != "epoch"})
 
     def _add(self, step: int, values: Mapping[str, str]) -> None:
         new = [name for name in values if name not in self._fields]
         if new or next(reversed(self._rows), -1) >= step:
-            self._on_disk = 0  # a new column, or an earlier row changed: the file is written anew
+            self._on_disk = 0  # a new column, or an earlier row changed: the file is rewritten
         self._fields += new
         self._rows.setdefault(step, {"step": str(step)}).update(values)
 

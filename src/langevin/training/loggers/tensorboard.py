@@ -33,9 +33,9 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Tell the page HPARAMS the options; its measures are then all that the runs have logged.
+        """Log the options for the page HPARAMS; its metrics are then all that the runs have logged.
 
-        Lightning's own would announce a single measure, `hp_metric`, and TensorBoard show no other.
+        Lightning's own would announce a single metric, `hp_metric`, and TensorBoard would show no other.
         """
         from torch.utils.tensorboard.summary import hparams
 

@@ -1,4 +1,4 @@
-"""Weights & Biases, as a guest that never holds up the run."""
+"""Weights & Biases; its failures never stop the run."""
 
 import importlib.util
 import os
@@ -18,13 +18,13 @@ from langevin.training.processes import is_first_process
 
 
 class Wandb(WandbLogger):
-    """Logs to Weights & Biases; where that fails, the run goes on without it, and says so.
+    """Logs to Weights & Biases; where that fails, the run continues without it, with a warning.
 
     Without an account, or when the service cannot be reached at the start, the run is recorded offline in
     `<run>/wandb` and can be sent later with `wandb sync`. A failure in mid-run is reported once.
 
-    The run's id, made when it is first recorded, is kept in `<run>/wandb_id`: a resumed run goes on in the same place
-    of the dashboard, and one of the same name elsewhere, or made anew, gets its own.
+    The run's id, made when it is first recorded, is kept in `<run>/wandb_id`: a resumed run continues the same
+    W&B run, and a run of the same name elsewhere, or started from scratch, gets its own.
 
     Args:
         run_dir: the run's folder.
@@ -85,7 +85,7 @@ class Wandb(WandbLogger):
         """The W&B run; started here: online or, where that fails, offline, and where that fails too, not at all."""
         if self._experiment is None and is_first_process():
             self._wandb_init["id"] = self._kept_id()
-            for mode, instead in (("offline", "recording offline instead"), ("disabled", "going on without it")):
+            for mode, instead in (("offline", "recording offline instead"), ("disabled", "continuing without it")):
                 try:
                     return super().experiment
                 except Exception as error:  # whatever the service or the network came up with
@@ -106,7 +106,7 @@ class Wandb(WandbLogger):
             log(*args, **kwargs)
         except Exception as error:
             if not self._failed:
-                warnings.warn(f"W&B failed ({error}); the run goes on, metrics.csv has the numbers", stacklevel=2)
+                warnings.warn(f"W&B failed ({error}); the run continues, metrics.csv has the numbers", stacklevel=2)
             self._failed = True
 
     @rank_zero_only
