@@ -25,7 +25,7 @@ def measure(samples, reference, device):
     extractor.sizes = {**extractor.sizes, "features": D}
     metric.begin(NUMBER, extractor)
     metric.to(device)
-    metric.fit(KnownReference(reference))
+    metric.set_reference(KnownReference(reference))
     for part in torch.arange(NUMBER).split(300):
         metric.update({"features": samples[part].to(device)}, None, part)
     (value,) = metric.compute().values()

@@ -168,7 +168,7 @@ def test_half_precision_becomes_single():
         ),
         (
             "--diffusion_steps 4000 --rescale_timesteps True",
-            "--diffusion_steps is 4000; allowed: 1000, for our networks .* 0..3999, whatever --rescale_timesteps says",
+            "--diffusion_steps is 4000; allowed: 1000, for our networks .* 0..3999, whatever --rescale_timesteps is",
         ),
     ],
 )
