@@ -60,7 +60,7 @@ def test_an_array_runs_a_line_of_its_file_in_each_task(cluster, options, tmp_pat
     states = [cluster.wait(f"{array}_{task}")["JobState"] for task in (1, 2, 3)]
     out = (tmp_path / "array.out").read_text()
     assert states == ["COMPLETED", "FAILED", "FAILED"], out
-    assert "devices=1, num_nodes=1: SLURM started 2 tasks" in out, "Lightning would train on half of the data"
+    assert "is 1 and num_nodes=1, but SLURM started 2 tasks" in out, "Lightning would train on half of the data"
     assert f"error: {cells} has no line 3; allowed: --array=1-2" in out
     choices = ("schedule=linear", "seed=1", "trainer.max_steps=6")
     undisturbed = train_on_two(tmp_path / "undisturbed", *choices, options=QUIET)

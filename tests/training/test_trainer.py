@@ -37,7 +37,7 @@ def test_torchrun_must_start_as_many_as_the_config_has(tmp_path):
     """Else each would train alone, into one folder."""
     done = torchrun(tmp_path, 2, "trainer.devices=1")
     assert done.returncode != 0
-    assert "devices=1, num_nodes=1: torchrun started 2 processes; allowed: --nproc-per-node equal to" in done.stderr
+    assert "is 1 and num_nodes=1, but torchrun started 2 processes; allowed: --nproc-per-node equal to" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
