@@ -135,14 +135,14 @@ def done_without(source: "ImageSource", cfg: DictConfig) -> Path | None:
         held = read_content(run_dir) if (run_dir / CONFIG).is_file() else None
         if held is None or not (cfg.name or run_dir.name == automatic_name(cfg, choices, held.sha256)):
             continue
-        checkpoint = newest_of(run_dir) if lay_where(read_held(run_dir / CONFIG), cfg) else None
+        checkpoint = newest_of(run_dir) if have_same_paths(read_held(run_dir / CONFIG), cfg) else None
         if checkpoint is not None and step_of(checkpoint, cfg, held) >= cfg.trainer.max_steps:
             return run_dir
     return None
 
 
-def lay_where(old: DictConfig, cfg: DictConfig) -> bool:
-    """Whether the data of a stored config lay where that of another one lies."""
+def have_same_paths(old: DictConfig, cfg: DictConfig) -> bool:
+    """Whether two configs read their data from the same paths."""
     return all(OmegaConf.select(old, path) == OmegaConf.select(cfg, path) for path in PATHS)
 
 
@@ -157,7 +157,7 @@ def own_folder(cfg: DictConfig, content: Content) -> Path:
     if (run_dir / CONFIG).is_file() or not (before / CONFIG).is_file():
         return run_dir
     held, old = read_content(before), read_held(before / CONFIG)
-    return before if held == content or (held is None and lay_where(old, cfg)) else run_dir
+    return before if held == content or (held is None and have_same_paths(old, cfg)) else run_dir
 
 
 def refuse_other_data(run_dir: Path, content: Content, accept: bool) -> None:

@@ -405,3 +405,19 @@ def test_a_mistake_in_a_commands_own_options(command, tmp_path, monkeypatch):
     assert "  batchsize: no such option (did you mean batch_size?); allowed: " in result.err
     assert "Traceback" not in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_ones_own_is_not_built_by_the_check(tmp_path, monkeypatch):
+    """It may read its own weights, which the check's have no values, or want other numbers of channels."""
+    source = (
+        "import torch\n\n\nclass Net(torch.nn.Module):\n"
+        "    def __init__(self, in_channels, out_channels, image_size, condition):\n"
+        "        super().__init__()\n"
+        "        if in_channels != 1:\n            raise ValueError('grey images only')\n"
+        "        self.rates = [float(rate) for rate in torch.linspace(0, 1, 3)]\n"
+    )
+    (tmp_path / "net_of_ones_own.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg, _ = composed("train")
+    cfg.model = {"_target_": "net_of_ones_own.Net"}
+    assert mistakes_in(cfg) == []

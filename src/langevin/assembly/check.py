@@ -13,6 +13,7 @@ from langevin.assembly.components import MODEL, is_classifier, is_conditional, l
 from langevin.assembly.make import make, mistakes_of, target_of, try_instantiate
 from langevin.config.options import RUN_OPTIONS, TRUST
 from langevin.config.signature import signature
+from langevin.config.stored import targets
 from langevin.config.types import TARGET
 from langevin.config.validate import BUNDLES, PLURAL, ConfigError, Mistake, groups, structure
 from langevin.diffusion.schedules.schedule import Schedule
@@ -178,7 +179,7 @@ def check_guidance(
         guidance.check(schedule, facts, is_conditional(cfg))
     except UserError as error:
         mistakes += mistakes_of(cfg, "guidance", error)
-    if guidance.has_dropout and condition is not None and not condition.has_dropout:
+    if guidance.needs_unconditional and condition is not None and not condition.has_dropout:
         text = "also needs the model without labels, for which it was not trained; train with condition.dropout above 0"
         mistakes.append(Mistake("guidance", text))
     if guidance.moves_mean and sampler is not None and not sampler.supports_mean_guidance:
@@ -189,19 +190,26 @@ def check_guidance(
 def check_network(cfg: DictConfig, broken: Collection[str], image_size: int | None, condition: Any) -> list[Mistake]:
     """The mistakes of the networks' own parameters, their condition and the size of the images.
 
-    They are built without memory for their weights. The numbers of channels and classes do not matter to them.
+    They are built without memory for their weights; the numbers of channels and classes do not matter to them. A
+    network of a user's own need not bear either, so it is only imported here.
     """
     if image_size is None or {"data", "condition"}.intersection(broken) or (is_conditional(cfg) and condition is None):
         return []
     offered = {"in_channels": 3, "out_channels": 3, "num_classes": 2, "image_size": image_size}
     embed = functools.partial(make, cfg, "condition", num_classes=2) if is_conditional(cfg) else None
-    with torch.device("meta"):
-        return [
-            found
-            for group in ("model", "classifier")
-            if group not in broken and cfg.get(group) is not None
-            for found in try_instantiate(cfg, group, **offered, condition=embed)[1]
-        ]
+    mistakes: list[Mistake] = []
+    for group in ("model", "classifier"):
+        if group in broken or cfg.get(group) is None:
+            continue
+        if cfg[group][TARGET] in targets(group):
+            with torch.device("meta"):
+                mistakes += try_instantiate(cfg, group, **offered, condition=embed)[1]
+        else:
+            try:
+                target_of(cfg, group)
+            except ConfigError as error:
+                mistakes += error.mistakes
+    return mistakes
 
 
 def shares(cfg: DictConfig) -> list[Mistake]:

@@ -30,9 +30,14 @@ def make(cfg: DictConfig, path: str, **offered: Any) -> Any:
     """
     node = OmegaConf.select(cfg, path)
     target = target_of(cfg, path)
-    accepted = {name: offered[name] for name in inspect.signature(target).parameters if name in offered}
+    parameters = inspect.signature(target).parameters
+    accepted = {name: offered[name] for name in parameters if name in offered}
     wrong = [Mistake(f"{path}.{name}", DECIDED) for name in accepted if name in node]
-    wrong += [Mistake(f"{path}.{name}", "must be given") for name in needed(target) if name not in {*node, *accepted}]
+    wrong += [
+        Mistake(f"{path}.{name}", "must be given")
+        for name, parameter in parameters.items()
+        if is_needed(parameter) and name not in {*node, *accepted}
+    ]
     if wrong:
         raise ConfigError(wrong)
     parts = {
@@ -48,11 +53,10 @@ def make(cfg: DictConfig, path: str, **offered: Any) -> Any:
         raise ConfigError(mistakes_of(cfg, path, error)) from error
 
 
-def needed(target: Callable[..., Any]) -> list[str]:
-    """The names of the parameters without which it cannot be called."""
-    parameters = inspect.signature(target).parameters.values()
-    single = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [each.name for each in parameters if each.kind in single and each.default is each.empty]
+def is_needed(parameter: inspect.Parameter) -> bool:
+    """Whether a call must give the parameter."""
+    single = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    return single and parameter.default is parameter.empty
 
 
 def target_of(cfg: DictConfig, path: str) -> Callable[..., Any]:

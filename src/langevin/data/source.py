@@ -20,7 +20,7 @@ class ImageSet:
     """One split of a source, ready to be decoded.
 
     Attributes:
-        images: the N images.
+        lazy_images: the N images, each decoded when it is opened.
         labels: (N,) int64 in [0, len(class_names)), or None when the images are unlabelled.
         class_names: a name for each class, or None when the images are unlabelled.
         skip_broken: whether images that cannot be decoded are left out; None where the user has no such option.

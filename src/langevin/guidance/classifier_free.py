@@ -33,7 +33,7 @@ class ClassifierFree(Guidance):
         UserError: when the interval is empty.
     """
 
-    has_dropout = True
+    needs_unconditional = True
 
     def __init__(
         self,

@@ -17,12 +17,12 @@ class Guidance(nn.Module, ABC):
     Attributes:
         num_classes: the number of classes of the labels it needs itself; None where it only passes labels to the model.
         moves_mean: whether its predictions carry a `Prediction.mean_gradient`, which few samplers support.
-        has_dropout: whether it also evaluates the model without labels, which takes condition dropout in training.
+        needs_unconditional: whether it also evaluates the model without labels, learnt by condition dropout.
     """
 
     num_classes: int | None = None
     moves_mean: bool = False
-    has_dropout: bool = False
+    needs_unconditional: bool = False
 
     @abstractmethod
     def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:

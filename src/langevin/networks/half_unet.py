@@ -15,7 +15,7 @@ from langevin.networks.blocks.parts import BlockFactory
 from langevin.networks.classifier_network import ClassifierNetwork
 from langevin.networks.embeddings import TimeEmbedding
 from langevin.networks.initialization import fan_average
-from langevin.networks.unet import heads_mistakes, levels_mistakes
+from langevin.networks.unet import heads_mistakes, levels_mistakes, padding_mistakes
 
 
 class HalfUNet(ClassifierNetwork):
@@ -66,9 +66,7 @@ class HalfUNet(ClassifierNetwork):
         attends = [image_size // 2**level in attention_resolutions for level in range(len(widths))]
         wrong = levels_mistakes(image_size, channels, channel_multipliers)
         wrong += heads_mistakes(None, head_channels, widths, attends)
-        if symmetric_padding and residual_resampling:
-            text = "is true, but there is no convolution to pad; allowed: false with residual_resampling"
-            wrong.append(("symmetric_padding", text))
+        wrong += padding_mistakes(symmetric_padding, residual_resampling)
         refuse(wrong)
         parts = BlockFactory(
             embedding_channels=4 * channels,

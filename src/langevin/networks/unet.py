@@ -110,9 +110,7 @@ class UNet(Network):
         if resample_projection and not residual_resampling:
             text = "is true, but there is no block to act in; allowed: false, or residual_resampling=true"
             wrong.append(("resample_projection", text))
-        if symmetric_padding and residual_resampling:
-            text = "is true, but there is no convolution to pad; allowed: false with residual_resampling"
-            wrong.append(("symmetric_padding", text))
+        wrong += padding_mistakes(symmetric_padding, residual_resampling)
         refuse(wrong)
         self.map_condition = map_condition
         self.cross_attention = cross_attention
@@ -225,6 +223,14 @@ def heads_mistakes(
         for name, value in (("heads", heads), ("head_channels", head_channels))
         if value is not None and (value < 1 or any(width % value for width in split))
     ]
+
+
+def padding_mistakes(symmetric_padding: bool, residual_resampling: bool) -> list[tuple[str, str]]:
+    """The mistake of padding convolutions that are not there, see `OptionError`."""
+    if not (symmetric_padding and residual_resampling):
+        return []
+    text = "is true, but there is no convolution to pad; allowed: false with residual_resampling"
+    return [("symmetric_padding", text)]
 
 
 def _filter_mistakes(taps: list[float], used: bool) -> list[tuple[str, str]]:
