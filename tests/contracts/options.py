@@ -31,6 +31,7 @@ NEEDS = {
     ("guidance", "autoguidance"): ("guidance.weaker={model}",),
     ("guidance", "classifier"): ("guidance.classifier={classifier}",),
     ("guidance", "classifier_free"): ("condition=class_label",),
+    ("lr_schedule", "cosine"): ("lr_schedule.steps=1",),
     ("model", "tutorial_unet"): ("data.image_size=16",),
     ("objective", "cross_entropy"): ("task=classifier",),
     ("objective", "hybrid"): ("variance=learned_range",),

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from torch.optim.lr_scheduler import LinearLR
-from training_helpers import QUIET, column, train
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from training_helpers import QUIET, column, differing, train, trained
 
 from langevin.errors import UserError
-from langevin.training.lr_schedule import WarmUp
+from langevin.training.lr_schedule import CosineDecay, InverseSqrtDecay, WarmUp
 
 
 def test_warm_up_is_linear_then_constant():
@@ -28,6 +28,64 @@ def test_is_torchs_linear_schedule():
 def test_refuses_negative_steps():
     with pytest.raises(UserError, match="steps is -1; allowed: at least 0"):
         WarmUp(-1)
+
+
+def test_cosine_is_torchs_after_its_linear_one():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    linear = LinearLR(optimizer, start_factor=1 / 8, total_iters=7)
+    theirs = SequentialLR(optimizer, [linear, CosineAnnealingLR(optimizer, T_max=12, eta_min=0.1)], milestones=[8])
+    for step in range(20):
+        assert CosineDecay(8, 20, final=0.1)(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        theirs.step()
+
+
+def test_cosine_without_warm_up_halves_midway_and_stays_at_its_end():
+    schedule = CosineDecay(0, 100)
+    assert [schedule(step) for step in (0, 50, 100, 10**6)] == pytest.approx([1, 0.5, 0, 0], abs=1e-15)
+
+
+def test_inverse_square_root():
+    schedule = InverseSqrtDecay(4, decay_from=100)
+    assert [schedule(step) for step in (0, 3, 99, 399, 9999)] == [0.25, 1.0, 1.0, 0.5, 0.1]
+    transformer = [min((step + 1) / 50, (50 / (step + 1)) ** 0.5) for step in range(300)]  # over its largest value
+    assert [InverseSqrtDecay(50, decay_from=50)(step) for step in range(300)] == pytest.approx(transformer, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("option", "path", "message"),
+    [
+        ("inverse_sqrt", "steps=-1", "is -1; allowed: at least 0"),
+        ("cosine", "steps=6", "total_steps: is 6; allowed: above steps=6, which warm up"),
+        ("cosine", "final=1.5", "is 1.5; allowed: a number, at least 0, at most 1"),
+        ("inverse_sqrt", "decay_from=0", "is 0; allowed: a whole number, at least 1"),
+    ],
+)
+def test_refuses_what_is_out_of_range(tmp_path, option, path, message):
+    run = train(tmp_path, f"lr_schedule={option}", f"lr_schedule.{path}", status=1)
+    (line,) = [line for line in run.err.splitlines() if line.startswith("  lr_schedule.")]
+    assert message in line
+    assert "Traceback" not in run.err
+
+
+@pytest.mark.parametrize("options", [("lr_schedule=cosine",), ("lr_schedule=inverse_sqrt", "lr_schedule.decay_from=4")])
+def test_an_interrupted_run_has_the_same_rates(tmp_path, options):
+    """The decay of the cosine ends with the run: a shorter one has another schedule, unless it is told the end."""
+    end = ("lr_schedule.total_steps=6",) if "cosine" in options[0] else ()
+    options = (*QUIET, "lr_schedule.steps=2", *options, *end)
+    whole = train(tmp_path, *options, name="whole")
+    assert column(whole.rows, "train/learning_rate")[6] < 0.9e-3
+    train(tmp_path, *options, "trainer.max_steps=3")
+    resumed = train(tmp_path, *options)
+    assert "from step 3 to 6" in resumed.out
+    assert differing(trained(resumed), trained(whole)) == []
+    assert resumed.rows == whole.rows
+
+
+def test_a_cosine_run_of_another_length_is_another_run(tmp_path):
+    train(tmp_path, *QUIET, "lr_schedule=cosine", "trainer.max_steps=5")
+    refused = train(tmp_path, *QUIET, "lr_schedule=cosine", "trainer.max_steps=6", status=1)
+    assert "lr_schedule.total_steps: 5 in the run, 6 now" in refused.err
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
