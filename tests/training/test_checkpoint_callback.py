@@ -71,6 +71,26 @@ def test_it_saves_when_the_time_has_come(tmp_path, saves):
     assert saves == [4]
 
 
+def test_it_saves_by_steps(tmp_path, saves):
+    options = (*QUIET, "trainer.max_steps=5", "callbacks.checkpoint.every_n_steps=2")
+    train(tmp_path, *options, name="steps")
+    assert saves == [2, 4, 5]
+    saves.clear()
+    train(tmp_path, *options, "trainer.max_steps=6", name="steps")
+    assert saves == [6]
+    saves.clear()
+    train(tmp_path, *options, "callbacks.checkpoint.every_minutes=1e-9", name="both")
+    assert saves == [1, 2, 3, 4, 5]
+
+
+def test_by_steps_it_does_not_look_at_the_clock(tmp_path, saves, monkeypatch):
+    """By a clock that moves on by an hour at every look."""
+    now = iter(range(0, 10**7, 3600))
+    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(now)))
+    train(tmp_path, "callbacks=[checkpoint]", "callbacks.checkpoint.every_n_steps=4", "trainer.max_steps=6")
+    assert saves == [4, 6]
+
+
 @pytest.mark.parametrize("said", [True, False])
 def test_several_processes_do_what_the_first_one_says(tmp_path, monkeypatch, said):
     """Their clocks may differ, and a save needs them all; since asking costs time, it is done every tenth step."""

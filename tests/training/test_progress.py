@@ -5,6 +5,7 @@ from itertools import count
 import pytest
 from training_helpers import QUIET, VALIDATED, column, read_csv, train
 
+from langevin import bars as bar_module
 from langevin.training.callbacks import progress as module
 from langevin.training.callbacks.evaluation import Evaluate
 from langevin.training.callbacks.progress import Progress
@@ -78,7 +79,7 @@ def test_what_goes_on_in_between_is_left_out(tmp_path, monkeypatch, what):
 
 def test_the_bar_shows_steps_loss_and_speed(tmp_path):
     run = train(tmp_path, *QUIET)
-    last = run.err.splitlines()[-1].split("\r")[-1]
+    last = run.err.splitlines()[-1]
     assert re.search(r"^train: 100%.*6/6 .*loss \d\.\d{4}, \d+ images/s", last), run.err
     loss = float(re.search(r"loss ([\d.]+)", last)[1])
     assert loss == pytest.approx(column(run.rows, "train/loss")[6], abs=1e-4)
@@ -87,11 +88,20 @@ def test_the_bar_shows_steps_loss_and_speed(tmp_path):
     assert "0/8" not in resumed.err
 
 
+def test_a_log_file_has_lines(tmp_path):
+    run = train(tmp_path, *QUIET)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", run.err)
+    lines = run.err.splitlines()
+    assert all(re.match(r"train: +\d+%\|[#0-9 ]*\| \d/6 \[", line) for line in lines), run.err
+    assert "0/6" in lines[0]
+    assert "6/6" in lines[-1]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_the_bar_closes_on_an_error(tmp_path, monkeypatch, error):
     bars = []
 
-    class Bar(module.tqdm):
+    class Bar(bar_module.tqdm):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             self.closed = 0
@@ -104,7 +114,7 @@ def test_the_bar_closes_on_an_error(tmp_path, monkeypatch, error):
     def fail(self, trainer, batch):
         raise error("in the midst of sampling")
 
-    monkeypatch.setattr(module, "tqdm", Bar)
+    monkeypatch.setattr(bar_module, "tqdm", Bar)
     monkeypatch.setattr(SampleGrid, "act", fail)
     options = ("callbacks=[progress,samples]", "callbacks.samples.every_n_steps=2")
     run = train(tmp_path, *options, status=1)

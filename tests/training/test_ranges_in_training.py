@@ -9,6 +9,7 @@ WRONG = {
     "trainer.log_every_n_steps": 0,
     "trainer.precision": "64-true",  # images and noise are float32
     "callbacks.checkpoint.every_minutes": 0,
+    "callbacks.checkpoint.every_n_steps": 0,
     "callbacks.checkpoint.keep_every_n_steps": 0,
     "callbacks.progress.every_n_steps": 0,
     "callbacks.samples.every_n_steps": 0,

@@ -1,6 +1,7 @@
 """A Lightning strategy for sharded training (FSDP)."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch.strategies import DDPStrategy
@@ -35,12 +36,12 @@ class Shares(DDPStrategy):
 
     def on_validation_start(self) -> None:
         """Gather the EMA weights."""
-        self._validation = summon_full_params(self._module.ema.network)
-        self._validation.__enter__()
+        self._validation = ExitStack()
+        self._validation.enter_context(summon_full_params(self._module.ema.network))
 
     def on_validation_end(self) -> None:
         """Free the gathered EMA weights."""
-        self._validation.__exit__(None, None, None)
+        self._validation.close()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The module's state, with full tensors on the first process; all processes must call it."""

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.loggers import Logger
 
 from langevin.errors import OptionError, UserError
@@ -92,11 +92,11 @@ def make_trainer(
         raise OptionError("accelerator", text)
     if strategy == "fsdp" and precision == "16-mixed":
         raise OptionError("precision", f"is {precision}; allowed with strategy=fsdp: 32-true, bf16-mixed")
+    checkpoint = next((callback for callback in callbacks if isinstance(callback, Checkpoint)), None)
     try:
         trainer = Trainer(
             default_root_dir=run_dir,
-            # Saving comes last: what is saved is then done, whenever the run is killed.
-            callbacks=[*sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint)), Interruption()],
+            callbacks=[*callbacks, Interruption(checkpoint)],
             logger=list(loggers),
             accelerator=accelerator,
             devices=devices,
@@ -118,10 +118,10 @@ def make_trainer(
             detect_anomaly=detect_anomaly,
             # Lightning would save within the signal's handler, where its ranks wait for each other for ever.
             plugins=[AtomicCheckpointIO(), *([SLURMEnvironment(auto_requeue=False)] if in_job else [])],
-            enable_checkpointing=False,  # our own callback saves
+            # Lightning would else add its own where there is none.
+            enable_checkpointing=any(isinstance(each, lightning_callbacks.Checkpoint) for each in callbacks),
+            enable_progress_bar=any(isinstance(each, lightning_callbacks.ProgressBar) for each in callbacks),
             enable_model_summary=False,
-            # Lightning's own counts epochs.
-            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
             use_distributed_sampler=False,  # the stream of images knows its ranks
         )
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:

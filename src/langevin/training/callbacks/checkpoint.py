@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer, callbacks
 
 from langevin.checkpoint import LAST, RECORD, last_checkpoints
 from langevin.errors import OptionError, UserError
 from langevin.files import write_atomically
-from langevin.training.callbacks.periodic import callbacks_of
+from langevin.training.callbacks.periodic import Periodic, callbacks_of
+from langevin.training.callbacks.steps import StepCallback
 from langevin.training.shares import full_tensor
 
 CONFIG = "config.yaml"
@@ -23,17 +24,21 @@ NEW = ".last.ckpt.new"
 """The newest checkpoint, before it is renamed to last.ckpt."""
 
 
-class Checkpoint(Callback):
+class Checkpoint(StepCallback, callbacks.Checkpoint):
     """Keeps `checkpoints/last.ckpt` current, and copies of it where configured.
 
-    Lightning's `ModelCheckpoint` is not used: once a run is resumed it writes `last-v1.ckpt` and leaves `last.ckpt`
-    behind.
+    As one of Lightning's checkpoint callbacks it is called after all others, so that what is saved is done.
+
+    Lightning's `ModelCheckpoint` is not used. It saves a step before the step's validation, which a run killed in
+    between never makes. Where it saves by steps or time, it takes the value of an earlier validation for that of the
+    present weights. It keeps one last checkpoint.
 
     Args:
         run_dir: the run's folder.
         record: what is stored with the weights so that the model can be rebuilt: plain values.
-        every_minutes: save at the first chance after so much time; above 0. None for a minute, or longer where saving
-            would otherwise take more than a hundredth of the run's time.
+        every_minutes: save at the first chance after so much time; above 0. None, where `every_n_steps` is None too,
+            for a minute, or longer where saving would otherwise take more than a hundredth of the run's time.
+        every_n_steps: save after each multiple of so many steps; at least 1. None for by time alone.
         keep_last: how many of the last checkpoints are kept: last.ckpt, and before it last-1.ckpt, ...: where a disk
             damages the newest, the run resumes from the one before; at least 1.
         keep_every_n_steps: keep a copy `step_XXXXXXXX.ckpt` each time so many steps are done; null for none.
@@ -56,6 +61,7 @@ class Checkpoint(Callback):
         run_dir: Path,
         record: dict[str, Any],
         every_minutes: Annotated[float, Gt(0)] | None = None,
+        every_n_steps: Annotated[int, Ge(1)] | None = None,
         keep_last: Annotated[int, Ge(1)] = 2,
         keep_every_n_steps: Annotated[int, Ge(1)] | None = None,
         monitor: str | None = None,
@@ -65,8 +71,10 @@ class Checkpoint(Callback):
             raise OptionError("monitor", f"is {monitor}; allowed: a name that begins with val/ or eval/, or null")
         self.directory = run_dir / "checkpoints"
         self.record = record
-        self.every_minutes = every_minutes
-        self._pause = 60 * (1.0 if every_minutes is None else every_minutes)  # in seconds
+        self.every_n_steps = every_n_steps
+        self._limits_share = every_minutes is None and every_n_steps is None
+        # Seconds between two saves; None if steps alone decide.
+        self._pause = 60.0 if self._limits_share else None if every_minutes is None else 60 * every_minutes
         self.keep_last = keep_last
         self.keep_every_n_steps = keep_every_n_steps
         self.monitor = monitor
@@ -90,19 +98,25 @@ class Checkpoint(Callback):
         source, remedy = (self.monitor or "").partition("/")[0], None
         if source == "val" and not sum(trainer.num_val_batches):
             remedy = "there is no validation; set trainer.val_check_interval, with data that has a test split"
-        elif source == "eval" and not any(hasattr(callback, "evaluation") for callback in callbacks_of(trainer)):
+        elif source == "eval" and not any(
+            isinstance(callback, Periodic) and callback.evaluates for callback in callbacks_of(trainer)
+        ):
             remedy = "there is no evaluation; choose metrics=[...]"
         if remedy is not None:
             raise UserError(f"callbacks.checkpoint.monitor={self.monitor}: is never computed, since {remedy}")
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Save the previous step, where it is time: its log row, validation and evaluation are done by now."""
+    def before_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the previous step, where it is time."""
+        if trainer.global_step > 0:
+            self._save_where(trainer, self._is_due(trainer))
+
+    def _is_due(self, trainer: Trainer) -> bool:
         step = trainer.global_step
-        if batch_idx % trainer.accumulate_grad_batches == 0 and step > 0:
-            due = False
-            if trainer.world_size == 1 or step % self.CLOCK_STEPS == 0:
-                due = trainer.strategy.broadcast(time.monotonic() - self._saved_at > self._pause)
-            self._save_where(trainer, due)
+        if self.every_n_steps is not None and step % self.every_n_steps == 0:
+            return True
+        if self._pause is None or (trainer.world_size > 1 and step % self.CLOCK_STEPS):
+            return False
+        return trainer.strategy.broadcast(time.monotonic() - self._saved_at > self._pause)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the best by a value of the validation."""
@@ -184,7 +198,7 @@ class Checkpoint(Callback):
             self._make_last()
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
-        if self.every_minutes is None:
+        if self._limits_share:
             self._pause = max(60.0, (self._saved_at - began) / self.SHARE)
 
     def _make_last(self) -> None:
@@ -196,26 +210,30 @@ class Checkpoint(Callback):
         ends = last_checkpoints(self.directory)
         kept = [(old, self.directory / f"last-{number}.ckpt") for number, old in enumerate(ends, start=1)]
         kept = kept[: self.keep_last - 1]
-        moves = [(second_name(old, target), target) for old, target in reversed(kept) if old != target]
+        moves = []
+        for old, target in reversed(kept):
+            if old != target:
+                if (second := second_name(old, target)) is None:
+                    os.replace(old, target)
+                else:
+                    moves.append((second, target))
         os.replace(self.directory / NEW, self.directory / LAST)
-        for source, target in reversed(moves):
-            if source != target:
-                os.replace(source, target)
-                source.unlink(missing_ok=True)  # renaming one name of a file to another of it does nothing at all
+        for second, target in reversed(moves):
+            os.replace(second, target)
+            second.unlink(missing_ok=True)  # renaming one name of a file to another of it does nothing at all
         for old in set(ends) - {self.directory / LAST, *(target for _, target in kept)}:
             old.unlink(missing_ok=True)
 
 
-def second_name(path: Path, target: Path) -> Path:
-    """A hidden name beside `target` of the same file; where there are no hard links, `target` itself, renamed to."""
-    temporary = target.with_name(f".{target.name}")
-    temporary.unlink(missing_ok=True)
+def second_name(path: Path, target: Path) -> Path | None:
+    """Give a file a second, hidden name beside `target`; None where the file system has no hard links."""
+    hidden = target.with_name(f".{target.name}")
+    hidden.unlink(missing_ok=True)
     try:
-        os.link(path, temporary)
+        os.link(path, hidden)
     except OSError:
-        os.replace(path, target)
-        return target
-    return temporary
+        return None
+    return hidden
 
 
 def share(source: Path, target: Path) -> None:
@@ -225,12 +243,8 @@ def share(source: Path, target: Path) -> None:
     """
     if target.exists() and target.samefile(source):  # renaming one name of a file to another of it does nothing at all
         return
-    temporary = target.with_name(f".{target.name}")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        with source.open("rb") as content:
-            write_atomically(target, lambda file: shutil.copyfileobj(content, file))
-    else:
-        os.replace(temporary, target)
+    if (second := second_name(source, target)) is not None:
+        os.replace(second, target)
+        return
+    with source.open("rb") as content:
+        write_atomically(target, lambda file: shutil.copyfileobj(content, file))

@@ -9,19 +9,18 @@ from typing import Annotated, Any, Literal, cast
 
 import torch
 from annotated_types import Ge, Gt
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
 from langevin.checkpoint import newest_of, read_checkpoint
 from langevin.errors import UserError
 from langevin.files import write_atomically, write_json
-from langevin.training.callbacks.checkpoint import Checkpoint
-from langevin.training.callbacks.periodic import callbacks_of
+from langevin.training.callbacks.steps import StepCallback
 from langevin.training.module import DiffusionModule, step_seed
 
 
-class Divergence(Callback):
+class Divergence(StepCallback):
     """Checks the loss and the gradient norm of every optimizer step before it is made; a bad step is not made.
 
     A step is bad when its loss or the norm is not finite, or the norm is above `factor` times the median of those of
@@ -35,8 +34,9 @@ class Divergence(Callback):
     - skip: weights and the optimizer's moments stay as they are; the EMA and the learning rate schedule still advance.
       A run that is killed and rerun skips the same steps.
     - roll_back: weights, EMA weights, optimizer, learning rate schedule and time sampler become those of the last
-      checkpoint, and the run continues with the batches that follow (where nothing is saved yet, as with skip). Since
-      the clock decides when a checkpoint is saved, such a run is not bit-exactly repeatable.
+      checkpoint, and the run continues with the batches that follow (where nothing is saved yet, as with skip). Where
+      the clock decides when a checkpoint is saved, such a run is not bit-exactly repeatable; an uninterrupted one with
+      `callbacks.checkpoint.every_n_steps` is.
 
     The first `RECORDS` bad batches of a run are kept in `<run>/diverged`, a file a process: ``torch.load`` of
     `step_XXXXXXXX-RANK.pt` gives "step", "loss", "grad_norm" and "parts", a list of this process's micro-batches with
@@ -92,16 +92,19 @@ class Divergence(Callback):
         Raises:
             UserError: when there will be none.
         """
-        if self.action == "roll_back" and not any(isinstance(each, Checkpoint) for each in callbacks_of(trainer)):
+        if self.action == "roll_back" and trainer.checkpoint_callback is None:
             raise UserError(
                 "callbacks.divergence.action=roll_back: nothing is saved in this run; add checkpoint to callbacks"
             )
 
+    def before_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the previous step's micro-batches."""
+        self._parts, self._loss = [], 0.0
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Record a micro-batch."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         assert isinstance(pl_module, DiffusionModule)
-        if batch_idx % trainer.accumulate_grad_batches == 0:
-            self._parts, self._loss = [], 0.0
         images, labels = batch
         seed = step_seed(pl_module.seed, trainer.global_rank, batch_idx)
         self._parts.append({"seed": seed, "images": images, "labels": labels})
@@ -149,14 +152,7 @@ class Divergence(Callback):
             done = f"back to step {origin}" if self._back_to is not None else "skipped"
             tqdm.write(f"step {step}: {fault}: {done}; the batch is in {self.directory}")
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Roll back after a bad step, when all that counts steps has counted it."""
         if self._back_to is None:
             return

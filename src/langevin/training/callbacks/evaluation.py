@@ -40,6 +40,8 @@ class Evaluate(Periodic):
         seed: the noise's seed.
     """
 
+    evaluates = True
+
     def __init__(
         self,
         evaluation: Evaluation,

@@ -2,39 +2,42 @@
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from langevin import interrupt
 from langevin.training.callbacks.checkpoint import Checkpoint
-from langevin.training.callbacks.periodic import callbacks_of
+from langevin.training.callbacks.steps import StepCallback
 
 
-class Interruption(Callback):
+class Interruption(StepCallback):
     """Stops once any rank has received a signal (`langevin.interrupt`).
 
     Between two steps it saves. During a validation it does not, so that the resumed run repeats that validation.
     All ranks stop at the same place: otherwise they would deadlock.
+
+    Args:
+        checkpoint: what saves the run; None where nothing does.
     """
 
     # How often the ranks ask each other, in steps or batches of validation.
     EVERY = 10
 
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
+        self.checkpoint = checkpoint
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install our signal handlers again: Lightning has replaced them by its own."""
         interrupt.listen()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def before_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop before the step, when everything of the previous step is done.
 
         Raises:
             Interrupted: on all ranks, after saving.
         """
-        if batch_idx % trainer.accumulate_grad_batches:
-            return
         if self._is_due(trainer, trainer.global_step) and interrupt.agreed():
-            for callback in callbacks_of(trainer):
-                if isinstance(callback, Checkpoint):
-                    callback.save_end(trainer)
+            if self.checkpoint is not None:
+                self.checkpoint.save_end(trainer)
             interrupt.require_undisturbed(f"at step {trainer.global_step}")
 
     def on_validation_batch_end(

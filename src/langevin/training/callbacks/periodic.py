@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,11 +12,12 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from langevin.images import write_png
 from langevin.training.callbacks.progress import Progress
+from langevin.training.callbacks.steps import StepCallback
 from langevin.training.module import DiffusionModule
 from langevin.training.shares import summon_full_params
 
 
-class Periodic(Callback):
+class Periodic(StepCallback):
     """Runs `act` every so many optimizer steps and at the end of training.
 
     The random numbers of training are a function of the step alone (`DiffusionModule`), so nothing done here changes
@@ -26,6 +27,9 @@ class Periodic(Callback):
         every_n_steps: at least 1.
     """
 
+    evaluates: ClassVar[bool] = False
+    """Whether it computes values of samples, named `eval/NAME`."""
+
     def __init__(self, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps
         self._last_step = -1
@@ -34,17 +38,9 @@ class Periodic(Callback):
     def act(self, trainer: Trainer, module: DiffusionModule) -> None:
         """What is to be done; called on every rank, without gradients."""
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Act where it is time."""
-        step = trainer.global_step
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and step % self.every_n_steps == 0:
+        if trainer.global_step % self.every_n_steps == 0:
             self._act(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -57,9 +53,8 @@ class Periodic(Callback):
         assert isinstance(pl_module, DiffusionModule)
         self._last_step = trainer.global_step
         with ExitStack() as stack:
-            for callback in callbacks_of(trainer):
-                if isinstance(callback, Progress):
-                    stack.enter_context(callback.interlude())
+            if isinstance(bar := trainer.progress_bar_callback, Progress):
+                stack.enter_context(bar.interlude())
             stack.enter_context(summon_full_params(pl_module.ema.network))
             stack.enter_context(trainer.precision_plugin.forward_context())
             self.act(trainer, pl_module)

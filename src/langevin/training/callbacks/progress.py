@@ -1,19 +1,26 @@
 """Shows and logs how fast a run goes and when it will be done."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from langevin.bars import progress_bar
+from langevin.training.callbacks.steps import StepCallback
 
-class Progress(ProgressBar):
+
+class Progress(StepCallback, ProgressBar):
     """One bar over the whole run: steps, loss, images a second, time left. Logs `train/images_per_second`.
+
+    In a file, such as a SLURM log, it is a line now and then.
+
+    Lightning's `TQDMProgressBar` is not used: it counts the micro-batches of an epoch, of which a run has one without
+    end, and it redraws its line also in a file.
 
     Args:
         batch_size: images per optimizer step, over all ranks.
@@ -26,7 +33,8 @@ class Progress(ProgressBar):
         self.every_n_steps = every_n_steps
         self._enabled = True
         self._bar: tqdm | None = None
-        self._mark = (0, 0.0)
+        self._mark = (0, 0.0)  # the step at which the numbers were renewed, and when, pauses added
+        self._validation_began = 0.0
 
     def disable(self) -> None:
         """Show nothing (Lightning asks for it on every rank but the first)."""
@@ -40,24 +48,14 @@ class Progress(ProgressBar):
         """Open the bar where the run stands."""
         self._mark = (trainer.global_step, time.monotonic())
         if self._enabled:
-            terminal = sys.stderr.isatty()
-            self._bar = tqdm(
+            self._bar = progress_bar(
                 total=trainer.max_steps if trainer.max_steps > 0 else None,
                 initial=trainer.global_step,
                 desc="train",
                 unit="step",
-                dynamic_ncols=terminal,
-                mininterval=0.2 if terminal else 10,  # a log file wants a line now and then
             )
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the bar and renew the numbers."""
         step, (marked_step, marked_at) = trainer.global_step, self._mark
         if self._bar is not None:
@@ -77,16 +75,18 @@ class Progress(ProgressBar):
         """Exclude the time spent inside (sampling, evaluation) from the training speed."""
         began = time.monotonic()
         yield
-        self._mark = (self._mark[0], self._mark[1] + time.monotonic() - began)
+        self._exclude(began)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Exclude validation from the training speed."""
-        self._validation = self.interlude()
-        self._validation.__enter__()
+        self._validation_began = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue measuring the training speed."""
-        self._validation.__exit__(None, None, None)
+        self._exclude(self._validation_began)
+
+    def _exclude(self, began: float) -> None:
+        self._mark = (self._mark[0], self._mark[1] + time.monotonic() - began)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""

@@ -1,0 +1,39 @@
+"""Progress bars that can be read in a log file too."""
+
+import sys
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+
+def progress_bar(**options: Any) -> tqdm:
+    """A bar of tqdm's on stderr: redrawn on a terminal; in a file, such as a SLURM log, a line now and then.
+
+    Args:
+        options: tqdm's own.
+    """
+    if sys.stderr.isatty():
+        return tqdm(**{"file": sys.stderr, "dynamic_ncols": True, "mininterval": 0.2} | options)
+    return tqdm(**{"file": Lines(sys.stderr), "mininterval": 10} | options)
+
+
+class Lines:
+    """A file that takes what tqdm would draw on a terminal, and has each state of the bar as a line of its own.
+
+    Args:
+        file: where the lines go.
+    """
+
+    encoding = "ascii"  # has tqdm draw the bar with "#"
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, text: str) -> None:
+        """Write a line; nothing for what only clears a line of a terminal or moves between its lines."""
+        if line := text.replace("\x1b[A", "").strip():
+            self.file.write(f"{line}\n")
+
+    def flush(self) -> None:
+        """Flush the file."""
+        self.file.flush()
