@@ -178,9 +178,9 @@ def test_an_outage_does_not_hold_up_the_run(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_does_not_hold_up_the_run(tmp_path, monkeypatch):
     import wandb
 
-    def fail(*args, mode, **kwargs):
-        if mode == "disabled":
-            return init(*args, mode=mode, **kwargs)
+    def fail(*args, settings, **kwargs):
+        if settings.mode == "disabled":
+            return init(*args, settings=settings, **kwargs)
         raise OSError("no room")
 
     init = wandb.init

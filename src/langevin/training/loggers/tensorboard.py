@@ -24,12 +24,21 @@ class TensorBoard(TensorBoardLogger):
     def __init__(self, run_dir: Path) -> None:
         if importlib.util.find_spec("tensorboard") is None:
             raise UserError("loggers=tensorboard needs the package tensorboard: pip install 'langevin[tensorboard]'")
-        super().__init__(save_dir=run_dir, name="tensorboard", version="", default_hp_metric=False)
+        self._options: dict[str, Any] = {
+            "save_dir": run_dir,
+            "name": "tensorboard",
+            "version": "",
+            "default_hp_metric": False,
+        }
+        super().__init__(**self._options)
 
     @rank_zero_only
     def resume(self, step: int) -> None:
-        """Have what an earlier process logged after `step`, the step its checkpoint stands at, no longer shown."""
-        self._kwargs["purge_step"] = step + 1
+        """Have what an earlier process logged after `step`, the step its checkpoint stands at, no longer shown.
+
+        To be called before anything is logged: torch's writer takes the step when it is made, from the constructor.
+        """
+        super().__init__(**self._options, purge_step=step + 1)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:

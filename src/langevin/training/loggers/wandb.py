@@ -6,7 +6,7 @@ import secrets
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -39,6 +39,10 @@ class Wandb(WandbLogger):
         UserError: when the package wandb is missing.
     """
 
+    FALLBACKS: ClassVar[list[tuple[Literal["offline", "disabled"], str]]] = [
+        ("offline", "recording offline instead"),
+        ("disabled", "continuing without it"),
+    ]
     START_SECONDS = 30
     GROUP_LENGTH = 128  # what W&B takes
     END_SECONDS = 60  # for what is not yet sent at the end; `wandb sync` sends the rest
@@ -66,6 +70,8 @@ class Wandb(WandbLogger):
             mode = "offline"
         limits: dict[str, Any] = {"init_timeout": self.START_SECONDS, "finish_timeout": self.END_SECONDS}
         known = wandb.Settings.model_fields  # older versions cannot limit the end
+        limits = {name: seconds for name, seconds in limits.items() if name in known}
+        self._settings = wandb.Settings(mode=mode, **limits)  # read when the run is started, below
         super().__init__(
             name=run_name,
             save_dir=run_dir,
@@ -74,8 +80,7 @@ class Wandb(WandbLogger):
             group=group or os.environ.get(SWEEP, "")[: self.GROUP_LENGTH] or None,
             tags=list(tags or []),
             resume="allow",
-            mode=mode,
-            settings=wandb.Settings(**{name: seconds for name, seconds in limits.items() if name in known}),
+            settings=self._settings,
         )
         self._id_file = run_dir / "wandb_id"
         self._failed = False
@@ -84,8 +89,8 @@ class Wandb(WandbLogger):
     def experiment(self) -> Any:
         """The W&B run; started here: online or, where that fails, offline, and where that fails too, not at all."""
         if self._experiment is None and is_first_process():
-            self._wandb_init["id"] = self._kept_id()
-            for mode, instead in (("offline", "recording offline instead"), ("disabled", "continuing without it")):
+            self._settings.run_id = self._kept_id()
+            for mode, instead in self.FALLBACKS:
                 try:
                     return super().experiment
                 except Exception as error:  # whatever the service or the network came up with
@@ -93,7 +98,7 @@ class Wandb(WandbLogger):
 
                     warnings.warn(f"W&B could not be started ({error}): {instead}", stacklevel=2)
                     wandb.teardown()  # the run that failed would keep its name taken
-                    self._wandb_init["mode"] = mode
+                    self._settings.mode = mode
         return super().experiment
 
     def _kept_id(self) -> str:
