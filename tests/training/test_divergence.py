@@ -180,6 +180,17 @@ def test_roll_back_goes_to_the_last_checkpoint_and_past_the_batch(tmp_path, spoi
     )
 
 
+def test_by_steps_roll_back_does_not_depend_on_the_clock(tmp_path, spoil):
+    spoil(nan_loss, 5, 7)
+    by_steps = ("callbacks.divergence.action=roll_back", "callbacks.checkpoint.every_n_steps=2", "trainer.max_steps=10")
+    runs = [train(tmp_path, *GUARDED, *by_steps, name=name) for name in ("first", "second")]
+    for run in runs:
+        said = run.err + run.out
+        assert "step 6: the loss is nan: back to step 4" in said
+        assert "step 8: the loss is nan: back to step 6" in said
+    assert differing(trained(runs[0]), trained(runs[1])) == []
+
+
 def test_roll_back_has_its_patience(tmp_path, spoil):
     """With a good step in between, and nothing saved."""
     spoil(nan_loss, 3, 5, 7)
