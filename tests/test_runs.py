@@ -11,7 +11,8 @@ import sys
 import time
 
 import pytest
-from helpers.commands import ROOT, TINY, call
+from helpers.commands import TINY, call
+from helpers.processes import command
 
 from langevin import runs
 from langevin.checkpoint import read_checkpoint
@@ -180,10 +181,8 @@ def test_a_run_that_diverged(capsys, monkeypatch, tmp_path):
 
 def test_running_and_killed(capsys, monkeypatch, tmp_path):
     """In a process of its own, which the listing does not disturb."""
-    log = (tmp_path / "log").open("w")
     options = {option.partition("=")[0]: option for option in (*QUIET, "trainer.max_steps=100000")}
-    command = [sys.executable, ROOT / "train.py", *options.values(), f"output_dir={tmp_path}", "name=run"]
-    process = subprocess.Popen(command, stdout=log, stderr=log)
+    process = command("train", *options.values(), f"output_dir={tmp_path}", "name=run", log=tmp_path / "log")
     try:
         metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + 120
         while not metrics.exists() or metrics.read_text().count("\n") < 5:
@@ -199,7 +198,6 @@ def test_running_and_killed(capsys, monkeypatch, tmp_path):
     finally:
         process.kill()
         process.wait()
-        log.close()
     assert found(capsys, monkeypatch, tmp_path)["run"]["state"] == "unfinished"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers.commands import ROOT, call, wait_for
 from helpers.digits import digits
+from helpers.processes import command
 
 from langevin import interrupt
 from langevin.content import read_content
@@ -76,8 +77,14 @@ def test_it_measures_what_sample_would_have_made(measured, labelled, features, t
 def test_the_number_of_processes_does_not_matter(devices, measured, labelled, features, tmp_path):
     options = f"checkpoint={labelled}", *features, *MEASURE, *QUICK, f"devices={devices}", f"out={tmp_path}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LANGEVIN_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, str(ROOT / "evaluate.py"), *options]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "evaluate.py"), *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     again = report_of(tmp_path)
     assert again["metrics"] == pytest.approx(measured["metrics"], rel=1e-9)
@@ -134,14 +141,12 @@ def test_an_evaluation_that_was_ended_goes_on_to_the_same_number(
     steps = "sampler.steps=40"
     chosen = [f"checkpoint={labelled}", *features, *MEASURE, *QUICK, steps, "batch_size=2"]
     log = tmp_path / "log"
-    with log.open("w") as file:
-        command = [sys.executable, str(ROOT / "evaluate.py"), *chosen, f"out={tmp_path / 'killed'}"]
-        process = subprocess.Popen(command, stdout=file, stderr=file)
-        try:
-            wait_for(lambda: len(list(labelled.glob("evaluations/.model-*/*.npz"))) >= 5, process, log)
-        finally:
-            process.send_signal(number)
-            status = process.wait(60)
+    process = command("evaluate", *chosen, f"out={tmp_path / 'killed'}", log=log)
+    try:
+        wait_for(lambda: len(list(labelled.glob("evaluations/.model-*/*.npz"))) >= 5, process, log)
+    finally:
+        process.send_signal(number)
+        status = process.wait(60)
     assert status == (-number if number == signal.SIGKILL else interrupt.STATUS)
     # Who is killed removes nothing, and yet holds nobody off.
     left = [LOCK] if number == signal.SIGKILL else []

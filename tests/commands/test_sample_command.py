@@ -3,14 +3,13 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from helpers.commands import ROOT, call, wait_for
+from helpers.commands import call, wait_for
+from helpers.processes import command
 from PIL import Image
 
 from langevin.checkpoint import RECORD
@@ -357,14 +356,12 @@ def test_sampling_that_was_asked_to_stop_goes_on_to_the_same_images(labelled, tm
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     options = [f"checkpoint={labelled}", "num_samples=40", "batch_size=2", "sampler.steps=40", "accelerator=cpu"]
     log = tmp_path / "log"
-    with log.open("w") as file:
-        command = [sys.executable, str(ROOT / "sample.py"), *options, f"out={tmp_path / 'out'}"]
-        process = subprocess.Popen(command, stdout=file, stderr=file)
-        try:
-            wait_for(lambda: len(list(tmp_path.glob("out/.sample-*/*.npz"))) >= 5, process, log)
-        finally:
-            process.terminate()
-            status = process.wait(60)
+    process = command("sample", *options, f"out={tmp_path / 'out'}", log=log)
+    try:
+        wait_for(lambda: len(list(tmp_path.glob("out/.sample-*/*.npz"))) >= 5, process, log)
+    finally:
+        process.terminate()
+        status = process.wait(60)
     assert status == STATUS
     assert "interrupted by SIGTERM; rerun the same command to resume" in log.read_text()
     kept = 2 * len(list(tmp_path.glob("out/.sample-*/*.npz")))

@@ -8,13 +8,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
 from langevin.cli import force_add_override
 from langevin.config.validate import CONF, groups_of
+
+if TYPE_CHECKING:
+    from helpers.processes import Script
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +83,9 @@ def composed(command: str, *overrides: str) -> tuple[DictConfig, dict[str, str]]
     return cfg, choices
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, log: Path, seconds: float = 120) -> None:
+def wait_for(
+    condition: Callable[[], bool], process: "subprocess.Popen | Script", log: Path, seconds: float = 120
+) -> None:
     """Wait until it is true, while the process lives."""
     deadline = time.monotonic() + seconds
     while not condition():

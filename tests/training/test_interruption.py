@@ -2,11 +2,11 @@
 
 import os
 import signal
-import subprocess
 import sys
 
 import pytest
 from helpers.commands import call, wait_for
+from helpers.processes import Script
 from training_helpers import QUIET, TINY, VALIDATED, differing, read_csv, started, train, trained
 
 from langevin.checkpoint import read_checkpoint
@@ -90,17 +90,19 @@ def signalled(folder, *options):
     """What a run says that is sent a signal amid a validation."""
     (folder / "signalled.py").write_text(SIGNALLED)
     arguments = {argument.partition("=")[0]: argument for argument in (*TINY, *options)}
-    done = subprocess.run(
-        [sys.executable, folder / "signalled.py", *arguments.values(), f"output_dir={folder}", "name=run"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=200,
+    out, err = folder / "out", folder / "err"
+    process = Script(
+        folder / "signalled.py",
+        *(*arguments.values(), f"output_dir={folder}", "name=run"),
+        out=out,
+        err=err,
+        environment=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    said = done.stdout + done.stderr
-    assert done.returncode == STATUS, said
+    status = process.wait(200)
+    said = out.read_text() + err.read_text()
+    assert status == STATUS, said
     assert "Traceback" not in said
-    assert "interrupted by SIGUSR1 while step 4 was validated; rerun the same command to resume" in done.stderr
+    assert "interrupted by SIGUSR1 while step 4 was validated; rerun the same command to resume" in err.read_text()
     return said
 
 

@@ -1,13 +1,13 @@
 """A run that is killed again and again, wherever it happens to be."""
 
 import contextlib
-import multiprocessing
 import os
 import random
 import sys
 
 import pytest
 import torch
+from helpers.processes import context
 from training_helpers import BUSY, differing, train, trained
 
 pytestmark = pytest.mark.e2e
@@ -40,9 +40,6 @@ def attempt(folder, cache, name):
 @pytest.mark.slow
 def test_thirty_kills_at_random_moments_lose_nothing(tmp_path, capsys):
     whole = train(tmp_path, *OPTIONS, name="whole")
-    context = multiprocessing.get_context("forkserver")
-    # Without it, each attempt would import for seconds.
-    context.set_forkserver_preload(["training_helpers", "langevin.assembly.run"])
     chance, kills, runs, steps = random.Random(0), 0, 0, []
     while kills < KILLS:
         name, done = f"run{runs}", False

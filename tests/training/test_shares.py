@@ -116,7 +116,9 @@ def work(rank, folder, *names):
     distributed.destroy_process_group()
 
 if __name__ == "__main__":
-    multiprocessing.spawn(work, (str(Path(__file__).parent), *sys.argv[1:]), nprocs=2)
+    multiprocessing.start_processes(
+        work, (str(Path(__file__).parent), *sys.argv[1:]), nprocs=2, start_method="fork"
+    )
 """
 
 

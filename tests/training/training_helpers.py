@@ -2,15 +2,16 @@
 
 import csv
 import os
-import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from helpers.commands import ROOT, call
+from helpers.commands import call
+from helpers.processes import Script, command
 from torch.distributed.tensor import DTensor
 
 from langevin.checkpoint import read_checkpoint
@@ -182,15 +183,15 @@ def held(tensors: Iterable[DTensor]) -> int:
 def start(script: Path, *arguments: str) -> tuple[str, str]:
     """Run a script in a process of its own, which starts the others."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "PL_"))}
-    done = subprocess.run(
-        [sys.executable, script, *arguments],
-        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        process = Script(script, *arguments, out=out, err=err, environment=environment)
+        try:
+            assert process.wait(300) == 0, err.read_text()
+        finally:
+            process.kill()
+        return out.read_text(), err.read_text()
 
 
 def train_on_two(folder: Path, *overrides: str, name: str = "run", options: tuple[str, ...] = BUSY) -> Run:
@@ -203,15 +204,13 @@ def train_on_two(folder: Path, *overrides: str, name: str = "run", options: tupl
 
 
 @contextmanager
-def started(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen, Path]]:
+def started(folder: Path, *options: str) -> Iterator[tuple[Script, Path]]:
     """A run in a process of its own, and its log; the process is gone in the end."""
     log = folder / "log"
     arguments = {argument.partition("=")[0]: argument for argument in (*TINY, *options)}
-    command = [sys.executable, ROOT / "train.py", *arguments.values(), f"output_dir={folder}", "name=run"]
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file)
-        try:
-            yield process, log
-        finally:
-            process.kill()
-            process.wait()
+    process = command("train", *arguments.values(), f"output_dir={folder}", "name=run", log=log)
+    try:
+        yield process, log
+    finally:
+        process.kill()
+        process.wait()
