@@ -133,12 +133,12 @@ def test_comparing_nothing_is_told(tmp_path):
     assert "is no metrics.json of evaluate.py" in evaluate(f"compare={tmp_path}", status=1).err
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_evaluation_that_was_ended_goes_on_to_the_same_number(
     number, labelled, features, tmp_path, monkeypatch, made
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    steps = "sampler.steps=40"
+    steps = "sampler.steps=15"
     chosen = [f"checkpoint={labelled}", *features, *MEASURE, *QUICK, steps, "batch_size=2"]
     log = tmp_path / "log"
     process = command("evaluate", *chosen, f"out={tmp_path / 'killed'}", log=log)

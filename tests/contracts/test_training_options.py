@@ -32,6 +32,8 @@ GROUPS = (
     "condition",
     "formulation",
 )
+# At their own size they take seconds a step; narrow ones learn in networks/test_model_presets.py.
+LARGE = ("adm_64", "unet_large")
 
 
 @functools.cache
@@ -86,7 +88,14 @@ def test_the_rate_is_finite_at_every_step(option):
     assert max(factors) > 0
 
 
-@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "classifier"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        pytest.param(option, marks=[pytest.mark.slow] if option in LARGE else [])
+        for group, option in OPTIONS
+        if group == "classifier"
+    ],
+)
 def test_a_classifier_takes_a_step(option):
     cfg, _ = composed("train", *choice("classifier", option))
     torch.manual_seed(0)
@@ -99,7 +108,14 @@ def test_a_classifier_takes_a_step(option):
     assert 0 < gradient(terms["loss"].mean(), module.model.network) < float("inf")
 
 
-@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "model"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        pytest.param(option, marks=[pytest.mark.slow] if option in LARGE else [])
+        for group, option in OPTIONS
+        if group == "model"
+    ],
+)
 def test_a_model_takes_a_step(option):
     """At its own size, which may be large: so without optimizer and average."""
     cfg, _ = composed("train", *choice("model", option), "condition=class_label")

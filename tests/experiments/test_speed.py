@@ -143,6 +143,7 @@ def test_the_work_of_child_processes_counts():
     assert 0.4 < took.cpu < 1
 
 
+@pytest.mark.slow
 def test_the_fit_s_clock_stands_still_while_others_have_their_turns(tmp_path):
     work = tiny_work(tmp_path / "work")
     interleaved = Interleaved("fit", 2, {"slow": Turn(lambda: time.sleep(1.5))}, "cpu")

@@ -162,9 +162,9 @@ def test_silent_network_does_not_hang(empty_hub, monkeypatch):
 def test_an_image_has_the_same_bits_in_any_company(inception_weights):
     extractor = Inception(str(inception_weights))
     extractor.prepare()
-    images = example_images(19, seed=3)
+    images = example_images(8, seed=3)
     together = extractor(images)
-    for index in ([0], [5, 18], [18, 17, 5]):
+    for index in ([0], [3, 7], [7, 6, 3]):
         apart = extractor(images[index].contiguous(memory_format=torch.channels_last))
         for name, output in apart.items():
             assert torch.equal(output, together[name][index]), name

@@ -9,6 +9,7 @@ import torch.multiprocessing as mp
 from helpers.digits import digits
 from helpers.extractors import TinyExtractor
 from helpers.images import example_images
+from helpers.processes import context
 
 from langevin.errors import UserError
 from langevin.features.inception import Inception
@@ -175,7 +176,7 @@ def test_number_of_processes_does_not_matter(cuts, tmp_path, expected):
     order = np.random.default_rng(0).permutation(N)
     shares = [order[start:end].tolist() for start, end in pairwise(cuts)]
     world = len(shares)
-    mp.spawn(process, (world, tmp_path, shares), nprocs=world)
+    mp.start_processes(process, (world, tmp_path, shares), nprocs=world, start_method=context.get_start_method())
     seen = 0
     for rank in range(world):
         rounds, images_seen = json.loads((tmp_path / f"{rank}.json").read_text())

@@ -169,6 +169,7 @@ def pytorch_fids_distance(mean1, covariance1, mean2, covariance2):
     return np.square(mean1 - mean2).sum() + np.trace(covariance1) + np.trace(covariance2) - 2 * np.trace(root.real)
 
 
+@pytest.mark.slow
 def test_equals_pytorch_fids_formula_on_inceptions_features(inception_weights):
     extractor = Inception(str(inception_weights))
     extractor.prepare()

@@ -20,7 +20,9 @@ def test_lists_its_own_parameters_and_no_fact_of_the_dataset(name):
 
 
 def narrow(own):
-    """The same structure with narrow levels, where a network has such."""
+    """The same structure with narrow levels, or fewer equal blocks, where a network has such."""
+    if "depth" in own:
+        return own | {"depth": 2}
     if "channel_multipliers" not in own:
         return own
     return own | {"channels": 32, "head_channels": own["head_channels"] and 16}

@@ -185,6 +185,7 @@ def test_names_in_several_folders(capsys, monkeypatch, tmp_path, out):
     assert page.found["title"] == "2 runs"
 
 
+@pytest.mark.slow
 def test_eight_runs_with_many_images_stay_below_10_mb(capsys, monkeypatch, tmp_path, out):
     """Images that cannot be compressed: 64 of CIFAR-10's size a grid, at eight steps; and long curves."""
     generator = np.random.default_rng(0)

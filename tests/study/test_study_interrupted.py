@@ -21,12 +21,9 @@ def step(run):
     return read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "status", "saves_every"),
-    [
-        (signal.SIGKILL, -signal.SIGKILL, 0.001),
-        pytest.param(signal.SIGTERM, STATUS, 60, marks=pytest.mark.slow),
-    ],
+    ("number", "status", "saves_every"), [(signal.SIGKILL, -signal.SIGKILL, 0.001), (signal.SIGTERM, STATUS, 60)]
 )
 def test_a_study_that_is_stopped_midway_goes_on(tmp_path, monkeypatch, number, status, saves_every):
     """Amid its second run."""

@@ -121,11 +121,11 @@ def test_the_clock_starts_anew_at_each_save(tmp_path, saves, monkeypatch):
 
 
 def test_by_itself_it_saves_after_a_minute_and_for_a_hundredth_of_the_time(tmp_path, saves, monkeypatch):
-    """By a clock that moves on by 2 s at every look: a save takes 2 s, so that the next may come after 200 s."""
-    now = iter(range(0, 10_000, 2))
+    """By a clock that moves on by 10 s at every look: a save takes 10 s, so that the next may come after 1000 s."""
+    now = iter(range(0, 100_000, 10))
     monkeypatch.setattr(module.time, "monotonic", lambda: float(next(now)))
-    train(tmp_path, "callbacks=[checkpoint]", "trainer.max_steps=140", "trainer.log_every_n_steps=100")
-    assert saves == [31, 132, 140]
+    train(tmp_path, "callbacks=[checkpoint]", "trainer.max_steps=110", "trainer.log_every_n_steps=100")
+    assert saves == [7, 108, 110]
 
 
 def test_copies_stay_as_they_are(tmp_path, monkeypatch):

@@ -160,6 +160,7 @@ def test_without_an_account_it_is_recorded_offline(tmp_path):
     assert list(history(run.directory)["train/loss"]) == [1, 2]
 
 
+@pytest.mark.slow
 def test_an_outage_does_not_hold_up_the_run(tmp_path, monkeypatch):
     """An account, but nobody answers: the run is done nonetheless, and says what happened."""
     monkeypatch.setenv("WANDB_API_KEY", KEY)
