@@ -52,6 +52,7 @@ def results(tmp_path_factory):
     return found, folder
 
 
+@pytest.mark.slow
 def test_all_parts_are_there(results):
     found, folder = results
     assert set(found) == {"about", "training", "sampling", "overheads"}
@@ -66,6 +67,7 @@ def test_all_parts_are_there(results):
     assert (folder / "README.md").read_text() == f"before\n{BEGIN}\n{table}\n{END}after\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "calls"), [("training", 1), ("sampling", 2)])
 def test_all_do_the_same_work(results, part, calls):
     found = results[0][part]
@@ -82,6 +84,7 @@ def close(ratio, above, below):
     return ratio["median"] == pytest.approx(np.median(each)) and ratio["min"] == pytest.approx(each.min())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["training", "sampling"])
 def test_ratios_are_of_each_round(results, part):
     found = results[0][part]
@@ -94,6 +97,7 @@ def test_ratios_are_of_each_round(results, part):
         assert close(row["utilisation"], row["flops"] / np.array(row["cpu_seconds"]), found["peak_flops"])
 
 
+@pytest.mark.slow
 def test_overheads_are_shares_of_the_network_alone(results):
     parts, training = results[0]["overheads"], results[0]["training"]
     floor = parts["network alone"]

@@ -85,8 +85,14 @@ def assert_same(made, expected):
     assert expected.std() > 0.1
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
-@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize(
+    ("schedule", "prediction"),
+    [
+        pytest.param(schedule, prediction, marks=[] if i == j else [pytest.mark.slow])  # each of them once, every day
+        for i, schedule in enumerate(["linear", "scaled_linear", "squaredcos_cap_v2"])
+        for j, prediction in enumerate(["epsilon", "sample", "v_prediction"])
+    ],
+)
 def test_ddim(network, schedule, prediction, tmp_path, monkeypatch):
     fields = {"beta_schedule": schedule, "prediction_type": prediction}
     pipeline = ddim_folder(tmp_path / "folder", network, **DYNAMIC, **fields)
@@ -188,17 +194,18 @@ RESNET = {
 @pytest.mark.parametrize(
     ("make", "fields", "scheduler"),
     [
-        (ddpm_folder, {}, {}),
+        pytest.param(ddpm_folder, {}, {}, marks=pytest.mark.slow),
         (ddim_folder, TWO_LEVELS, {"beta_schedule": "scaled_linear", "beta_start": 8.5e-4, "beta_end": 0.012}),
         (
             ddpm_folder,
             TWO_LEVELS | {"downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6},
             {"beta_schedule": "squaredcos_cap_v2", "clip_sample": False, "timestep_spacing": "trailing"},
         ),
-        (
+        pytest.param(
             ddpm_folder,
             RESNET | {"out_channels": 2},
             {"trained_betas": BETAS, "variance_type": "learned_range", "prediction_type": "sample", **DYNAMIC},
+            marks=pytest.mark.slow,
         ),
         (
             ddim_folder,

@@ -40,7 +40,8 @@ def test_preset_unet():
     assert_equal(*networks(UNET, 32), 32, dtype=torch.float32)
 
 
-@pytest.mark.parametrize("size", [128, pytest.param(256, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [128, 256])
 def test_celebahq_256(size):
     """Narrow, so that the number of groups, which theirs has at every width, is set to ours."""
     own = CELEBAHQ_256 | {"attention_resolutions": [size // 16]}

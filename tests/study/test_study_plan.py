@@ -197,6 +197,7 @@ def test_cells_that_leave_factors_to_vary_together(tmp_path):
     assert confounds(grid) == {"schedule": ["train/loss, which is another quantity for another schedule"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted(ROOT.glob("experiments/*/study.yaml")), ids=lambda file: file.parent.name)
 def test_the_studies_here_compose_and_are_not_confounded(file):
     grid = lay_out(read_study(file.parent))
