@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
@@ -16,10 +15,11 @@ from langevin.assembly.run import make_data
 from langevin.assembly.saved import load_model, override
 from langevin.checkpoint import find_checkpoint
 from langevin.config.validate import CONF
+from langevin.evaluation.evaluation import Evaluation
 from langevin.features.inception import Inception
 from langevin.metrics.class_accuracy import ClassAccuracy
-from langevin.metrics.evaluation import Evaluation
 from langevin.metrics.reference import Reference
+from langevin.samplers.requests import Labels
 
 BATCH = 250
 Row = dict[str, str | int | float]
@@ -58,8 +58,8 @@ class Sampled:
         self.real_labels = torch.tensor(data.train_set.labels)
         # Which asks for no features, and so keeps nothing.
         self.evaluation = Evaluation(Inception(), {"class_accuracy": ClassAccuracy()}, Path())
-        labels = np.resize(np.arange(data.num_classes), number)
-        self.evaluation.prepare(number, Reference(data.train_set.images, data.train_set.labels), labels)
+        cond = Labels(data.num_classes).cond(range(number))
+        self.evaluation.prepare(number, Reference(data.train_set.images, data.train_set.labels), cond)
         self.evaluation.gather()
 
     def __call__(self, *choices: str, seed: int = 0) -> Samples:
@@ -77,9 +77,9 @@ class Sampled:
         generator = make_generator(cfg, self.model.facts)
         batches = list(generator(self.model.denoiser, range(self.number), seed, BATCH, "cpu", count))
         for batch in batches:
-            self.evaluation.add(batch.images, batch.labels, batch.indices)
+            self.evaluation.add(batch)
         images = torch.cat([batch.images.permute(0, 2, 3, 1) for batch in batches])
-        labels = torch.cat([batch.labels for batch in batches if batch.labels is not None])
+        labels = torch.cat([batch.cond["label"] for batch in batches])
         (accuracy,) = self.evaluation.compute()["class_accuracy"].values()
         return Samples(images, labels, accuracy, calls // len(batches))
 

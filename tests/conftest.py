@@ -19,6 +19,7 @@ KINDS = {
     "contracts": "integration",
     "data": "unit",
     "diffusion": "unit",
+    "evaluation": "unit",
     "experiments": "integration",
     "features": "unit",
     "goldens": "integration",

@@ -27,8 +27,8 @@ from langevin.data.module import ImageDataModule
 from langevin.errors import UserError
 from langevin.files import write_json
 from langevin.images import image_grid
-from langevin.measure.samples import Images as Batch
 from langevin.metrics.reference import Reference
+from langevin.samplers.generate import SampleBatch
 
 LEVELS = 5  # above 0, evenly up to the greatest
 SHOWN = 3  # images of each level
@@ -44,15 +44,15 @@ def main(contaminant: str, number: int, reference: int, choices: Sequence[str]) 
     if data.test_set is None:
         raise UserError("data: has no test images to disturb; give data.test_path")
     real, chosen = spread(len(data.train_set), reference), spread(len(data.test_set), number)
-    images, asked = data.test_set.images[chosen], data.test_set.labels[chosen]
-    labels = torch.from_numpy(asked)
+    images = data.test_set.images[chosen]
+    cond = {"label": torch.from_numpy(data.test_set.labels[chosen])}
 
     evaluation = make_evaluation(cfg)
-    evaluation.prepare(number, Reference(data.train_set.images[real], data.train_set.labels[real]), asked)
+    evaluation.prepare(number, Reference(data.train_set.images[real], data.train_set.labels[real]), cond)
     evaluation.to(launch(cfg.accelerator, cfg.devices).device).gather()
 
     def measure(made_images: Images) -> dict[str, dict[str, float]]:
-        return evaluation.measure(batches(made_images, labels, cfg.batch_size), number, show=False)
+        return evaluation.measure(batches(made_images, cond, cfg.batch_size))
 
     undisturbed = measure(images)
     rows: list[Row] = []
@@ -111,10 +111,11 @@ def spread(total: int, number: int) -> NDArray[np.int64]:
     return np.arange(number) * total // number
 
 
-def batches(images: Images, labels: torch.Tensor, size: int) -> Iterator[Batch]:
+def batches(images: Images, cond: Mapping[str, torch.Tensor], size: int) -> Iterator[SampleBatch]:
     """Images uint8 (N, H, W, C) as an evaluation takes them."""
     for index in torch.arange(len(images)).split(size):
-        yield Batch(index, torch.from_numpy(images[index.numpy()]).permute(0, 3, 1, 2), labels[index])
+        of_batch = {name: column[index] for name, column in cond.items()}
+        yield SampleBatch(index, torch.from_numpy(images[index.numpy()]).permute(0, 3, 1, 2), of_batch)
 
 
 def flat(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from langevin.features.extractor import FeatureExtractor
+from langevin.metrics.base import Plan
 from langevin.metrics.fid import FrechetDistance
+from langevin.metrics.gathered import gaussian_of
 from langevin.metrics.reference import Reference
 
 DIMENSIONS = 2048
@@ -68,24 +70,21 @@ def main() -> None:
     """Print the seconds of counting in and of the distance, and the memory of the sums."""
     size = int(sys.argv[1]) if len(sys.argv) > 1 else 250
     print(f"{torch.get_num_threads()} threads, {DIMENSIONS} features, batches of {size}")
-    gaussian = None
+    known = Known(None, published={"features": gaussian_of(torch.cat(list(batches(10_000, size))))}, sha256="")
     for number in (10_000, 50_000):
-        metric = FrechetDistance()
-        metric.begin(number, Features())
+        metric, plan = FrechetDistance(), Plan(number, known, Features())
+        _, fit_wall, fit_cpu = timed(lambda metric=metric, plan=plan: metric.begin(plan))
         made = list(batches(number, size)) if number == 10_000 else list(batches(10_000, size)) * 5
         for warm in made[:20]:
-            metric.update({"features": warm}, None, torch.empty(0))
+            metric.update({"features": warm}, {}, torch.empty(0))
         metric.reset()
 
         def count(metric: FrechetDistance = metric, made: list[Tensor] = made) -> None:
             for features in made:
-                metric.update({"features": features}, None, torch.empty(0))
+                metric.update({"features": features}, {}, torch.empty(0))
 
         _, wall, cpu = timed(count)
         memory = held(metric)
-        gaussian = gaussian or metric.samples.compute()
-        known = Known(None, published={"features": gaussian}, sha256="")
-        _, fit_wall, fit_cpu = timed(lambda metric=metric, known=known: metric.set_reference(known))
         value, root_wall, root_cpu = timed(metric.compute)
         print(
             f"{number:6d} samples: counting in {wall:.2f} s ({cpu:.2f} of CPU), distance {root_wall:.2f} s "

@@ -63,38 +63,29 @@ def run(cfg: DictConfig) -> None:
     if mistakes:
         raise ConfigError(mistakes)
 
-    # Each imports Lightning or torch, which is slow and useless if the command has a mistake.
-    if of_model and cfg.get("likelihoods"):
-        from langevin.measure.likelihood import measure_likelihoods as task
-    elif of_model:
-        from langevin.measure.model import measure_model as task
-    elif tasks == ["samples"]:
-        from langevin.measure.samples import measure_samples as task
-    elif tasks == ["export"]:
-        from langevin.measure.export import export as task
-    else:
-        from langevin.measure.compare import compare as task
+    # Imported here, because Lightning and torch are slow to import and useless if the command has a mistake.
+    if tasks == ["compare"]:
+        from langevin.evaluation.compare import compare
+
+        places, vary = ([each] if isinstance(each, str) else list(each) for each in (cfg.compare, cfg.vary))
+        compare(places, vary, cfg.force, cfg.out)
+        return
+
+    from langevin.assembly import evaluation
     from langevin.filling import filling
     from langevin.training.processes import is_first_process
 
-    out = folder_filled(cfg, tasks[0])
+    if tasks == ["samples"]:
+        # Where the samples are missing, no folder is made for them.
+        out = evaluation.folder_of_values(cfg) if cfg.out or Path(cfg.samples).exists() else None
+        task = evaluation.evaluate_samples
+    elif of_model:
+        out = Path(cfg.out) if cfg.out else None
+        task = evaluation.evaluate_likelihoods if cfg.get("likelihoods") else evaluation.evaluate_model
+    else:
+        out, task = None, evaluation.export
     with filling(out) if out is not None and is_first_process() else nullcontext():
         task(cfg)
-
-
-def folder_filled(cfg: DictConfig, task: str) -> Path | None:
-    """The folder to lock against other commands; None where files are written one by one, or nowhere.
-
-    Args:
-        cfg: the config.
-        task: "samples", "checkpoint", "compare" or "export".
-    """
-    if task == "samples":
-        from langevin.measure.samples import folder_of_values
-
-        # Where the samples are missing, no folder is made for them.
-        return folder_of_values(cfg) if cfg.out or Path(cfg.samples).exists() else None
-    return Path(cfg.out) if cfg.out and task == "checkpoint" else None
 
 
 main = command("evaluate", run, OPTIONS)

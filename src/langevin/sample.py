@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from langevin.diffusion.denoiser import Prediction
     from langevin.samplers.store import SampleStore
     from langevin.samplers.trajectory import Trajectory
 
@@ -86,12 +85,9 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
         labels = originals.labels.tolist()
     generator = model.generator(chosen, labels)
 
-    from tqdm import tqdm
-
+    from langevin.batches import Batches
     from langevin.digest import digest_of
     from langevin.images import write_npz
-    from langevin.interrupt import stop_on_signal
-    from langevin.samplers.generate import share
     from langevin.samplers.store import SampleStore
     from langevin.samplers.trajectory import Trajectory
     from langevin.training.processes import is_first_process
@@ -118,38 +114,24 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
         if cfg.trajectory:  # is recorded only while images are made
             store.remove()
     fabric.barrier()
-    mine = share(number, cfg.batch_size, fabric.global_rank, fabric.world_size)
-    steps = generator.sampler.times(denoiser.schedule)[:-1]
+    batches = Batches(number, cfg.batch_size, fabric.global_rank, fabric.world_size, "sample")
     seen = Trajectory(denoiser.schedule, SEEN) if cfg.trajectory and fabric.global_rank == 0 else None
-    with tqdm(total=len(mine), desc="sample", unit="image", disable=fabric.global_rank > 0) as bar:
-        done = 0
-
-        def look(x_t: "Tensor", t: "Tensor", prediction: "Prediction") -> None:
-            # Of the batch under way, as many images count as done as of its times have been gone through.
-            under_way = len(x_t) * int((steps > t).sum()) // len(steps)
-            bar.update(done + under_way - bar.n)
-            if seen is not None and not done:
-                seen(x_t, t, prediction)
-
-        original = None if originals is None else originals.batch
-        made = generator(denoiser, mine, cfg.seed, cfg.batch_size, fabric.device, look, original, store)
-        rounds = -(-number // (cfg.batch_size * fabric.world_size))
-        for batch in stop_on_signal(made, rounds):
-            if seen is not None and not done:
-                write_trajectory(out, seen, batch.images, cfg.trajectory)
-            done += len(batch.indices)
-        bar.update(len(mine) - bar.n)
+    original = None if originals is None else originals.batch
+    for batch in generator.stored(denoiser, batches, cfg.seed, fabric.device, store, seen, original):
+        if seen is not None and not seen.is_complete:
+            write_trajectory(out, seen, batch.images, cfg.trajectory)
+            seen.is_complete = True
     fabric.barrier()
     if fabric.global_rank == 0:
-        batches = [range(start, min(start + cfg.batch_size, number)) for start in range(0, number, cfg.batch_size)]
-        write(out, store, batches, generator.requested_labels(number), record)
+        labels = generator.requests.cond(range(number)).get("label")
+        write(out, store, batches.all, None if labels is None else labels.numpy(), record)
         if cfg.png:
-            write_pngs(out / "png", store, batches)
+            write_pngs(out / "png", store, batches.all)
         said = f"{out / 'samples.npz'}: {number} images of step {model.step}; look at {out / 'grid.png'}"
         print(visible(said))
         if originals is not None:
-            write_npz(out / "noise.npz", store.arrays("noise", batches), number)
-            difference = originals.difference(store, batches)
+            write_npz(out / "noise.npz", store.arrays("noise", batches.all), number)
+            difference = originals.difference(store, batches.all)
             said = f"{out / 'noise.npz'}: the noise they come from; {difference:.2f} of 255 levels off on average"
             print(visible(said))
         store.remove()
@@ -163,7 +145,7 @@ def refuse_others(out: Path, record: dict[str, Any]) -> None:
         UserError: when it was not, or it has no record.
     """
     from langevin.config.identity import flatten
-    from langevin.measured import differing
+    from langevin.evaluation.protocol import differing
 
     message = f"out={out}: holds a samples.npz already; choose another out=, or overwrite=true"
     held = record_in(out / "samples.npz")
@@ -212,12 +194,12 @@ class Originals(NamedTuple):
     images: "np.ndarray"
     labels: "np.ndarray | None"
 
-    def batch(self, indices: "Sequence[int]") -> "tuple[Tensor, Tensor | None]":
-        """Some of them, uint8 (B, C, H, W), and their labels (B,)."""
+    def batch(self, indices: "Sequence[int]") -> "tuple[Tensor, dict[str, Tensor]]":
+        """Some of them, uint8 (B, C, H, W), and the columns of their conditions (B,): "label" if they have any."""
         import torch
 
         images = torch.from_numpy(self.images[indices]).permute(0, 3, 1, 2)
-        return images, None if self.labels is None else torch.from_numpy(self.labels[indices])
+        return images, {} if self.labels is None else {"label": torch.from_numpy(self.labels[indices])}
 
     def difference(self, store: "SampleStore", batches: "Sequence[Sequence[int]]") -> float:
         """How far off the stored images are, in levels of 0..255, on average."""

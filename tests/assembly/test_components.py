@@ -100,7 +100,7 @@ def test_labels_must_suit_the_model():
     facts = DataFacts(channels=1, image_size=8, num_classes=3)
     with pytest.raises(UserError, match="allowed: whole numbers from 0 to 2"):
         make_generator(conditional, facts, [3])
-    assert list(make_generator(conditional, facts).labels) == [0, 1, 2]
+    assert make_generator(conditional, facts).requests.labels == [0, 1, 2]
 
 
 def test_override_replaces_components_and_merges_fields():

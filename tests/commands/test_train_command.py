@@ -155,7 +155,7 @@ def test_metrics_are_computed_in_training(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["metrics=[class_accuracy]"], "metrics.class_accuracy needs a class-conditional model"),
+        (["metrics=[class_accuracy]"], "metrics.class_accuracy needs the label of each sample"),
         (
             ["metrics=[fid]", "evaluation.num_samples=9"],
             "num_samples=9 is too few for metrics.fid, ",

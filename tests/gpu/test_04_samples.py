@@ -12,6 +12,7 @@ from langevin.features.extractor import _without_tf32
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.grid import Trailing
+from langevin.samplers.requests import Labels
 from langevin.samplers.thresholding import Static
 
 NUMBER = 7
@@ -23,7 +24,7 @@ def unguided(model, device):
 
 @torch.no_grad()
 def made(denoiser, size, batch_size, device):
-    generator = SamplePipeline(DDIM(Trailing(), Static(), 10), unguided, (3, size, size), None)
+    generator = SamplePipeline(DDIM(Trailing(), Static(), 10), unguided, (3, size, size), Labels(None))
     batches = list(generator(denoiser, range(NUMBER), 0, batch_size, device))
     assert all(batch.images.device.type == device for batch in batches)
     return torch.cat([batch.images.cpu() for batch in batches]).int()

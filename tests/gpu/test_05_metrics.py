@@ -6,6 +6,7 @@ from gpu_helpers import greatest
 from helpers.extractors import TinyExtractor
 from helpers.measured import KnownReference
 
+from langevin.metrics.base import Plan
 from langevin.metrics.fid import FrechetDistance
 
 D = 64
@@ -23,11 +24,10 @@ def measure(samples, reference, device):
     metric = FrechetDistance(min_samples=2)
     extractor = TinyExtractor()
     extractor.sizes = {**extractor.sizes, "features": D}
-    metric.begin(NUMBER, extractor)
+    metric.to(device).begin(Plan(NUMBER, KnownReference(reference), extractor))
     metric.to(device)
-    metric.set_reference(KnownReference(reference))
     for part in torch.arange(NUMBER).split(300):
-        metric.update({"features": samples[part].to(device)}, None, part)
+        metric.update({"features": samples[part].to(device)}, {}, part)
     (value,) = metric.compute().values()
     assert value.device.type == device
     gaussian = metric.samples.compute()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from langevin.metrics.base import SampleMetric
+from langevin.metrics.base import Plan, SampleMetric
 from langevin.metrics.gathered import Gaussian
 from langevin.metrics.reference import Reference
 
@@ -48,9 +48,9 @@ def measured(
     number = len(next(iter(outputs.values())))
     extractor = TinyExtractor(official)
     extractor.sizes = {**extractor.sizes, **{name: rows.shape[1] for name, rows in outputs.items() if rows.ndim == 2}}
-    metric.begin(number, extractor)
-    metric.set_reference(reference)
+    cond = {} if labels is None else {"label": labels}
+    metric.begin(Plan(number, reference, extractor, cond))
     for part in (torch.arange(number) if order is None else order).split(7):
         of_part = {name: rows[part] for name, rows in outputs.items()}
-        metric.update(of_part, None if labels is None else labels[part], part)
+        metric.update(of_part, {name: column[part] for name, column in cond.items()}, part)
     return metric.compute()

@@ -4,6 +4,7 @@ from helpers.digits import digits
 from helpers.extractors import TinyExtractor
 
 from langevin.errors import UserError
+from langevin.metrics.base import Plan
 from langevin.metrics.class_accuracy import ClassAccuracy
 from langevin.metrics.reference import Reference
 
@@ -12,8 +13,7 @@ from langevin.metrics.reference import Reference
 def metric():
     images, labels = digits()
     metric = ClassAccuracy()
-    metric.begin(397, TinyExtractor())
-    metric.set_reference(Reference(images[:1400], labels[:1400]))
+    metric.begin(Plan(397, Reference(images[:1400], labels[:1400]), TinyExtractor()))
     return metric
 
 
@@ -21,7 +21,7 @@ def accuracy(metric, labels):
     images = torch.from_numpy(digits()[0][1400:]).permute(0, 3, 1, 2)
     metric.reset()
     for part in torch.arange(397).split(64):
-        metric.update({"images": images[part]}, labels[part], part)
+        metric.update({"images": images[part]}, {"label": labels[part]}, part)
     return float(metric.compute()["class_accuracy"])
 
 
@@ -43,13 +43,12 @@ def test_colour_images_keep_their_channels_apart():
     labels = torch.arange(40) % 3
     images[torch.arange(40), labels] = 200
     metric = ClassAccuracy()
-    metric.begin(40, TinyExtractor())
-    metric.set_reference(Reference(images.permute(0, 2, 3, 1).numpy(), labels.numpy()))
-    metric.update({"images": images}, labels, torch.arange(40))
+    metric.begin(Plan(40, Reference(images.permute(0, 2, 3, 1).numpy(), labels.numpy()), TinyExtractor()))
+    metric.update({"images": images}, {"label": labels}, torch.arange(40))
     assert float(metric.compute()["class_accuracy"]) == 1
 
 
 def test_one_class_is_refused():
     images, labels = digits()
     with pytest.raises(UserError, match=r"metrics\.class_accuracy needs .* at least two classes"):
-        ClassAccuracy().check(397, Reference(images[:10], labels[:10] * 0), TinyExtractor())
+        ClassAccuracy().check(Plan(397, Reference(images[:10], labels[:10] * 0), TinyExtractor()))

@@ -10,6 +10,7 @@ from langevin.config.signature import signature
 from langevin.config.types import fits
 from langevin.errors import UserError
 from langevin.metrics import gathered
+from langevin.metrics.base import Plan
 from langevin.metrics.fid import FrechetDistance, frechet_distance, rooted, rooted_rows
 from langevin.metrics.gathered import Gaussian
 
@@ -152,13 +153,12 @@ def test_features_are_added_in_blocks_of_any_size(rows, monkeypatch):
     monkeypatch.setattr(gathered, "ROWS", rows)
     samples, reference = draw(300, 1, 1.3, 0.2), draw(200, 2)
     metric = FrechetDistance(min_samples=2)
-    metric.begin(300, TinyExtractor())
-    metric.set_reference(KnownReference(reference))
-    metric.update({"features": draw(100, 8)}, None, torch.arange(100))
+    metric.begin(Plan(300, KnownReference(reference), TinyExtractor()))
+    metric.update({"features": draw(100, 8)}, {}, torch.arange(100))
     for _ in range(2):
         metric.reset()
         for part in torch.arange(300).split(50):
-            metric.update({"features": samples[part]}, None, part)
+            metric.update({"features": samples[part]}, {}, part)
             assert sum(map(len, metric.samples.recent)) < rows
         for value in (*metric.compute().values(), *metric.compute().values()):
             assert float(value) == pytest.approx(by_singular_values(samples, reference), rel=1e-9)
@@ -191,14 +191,14 @@ def test_name_tells_the_weights_and_the_number(official, key):
 )
 def test_too_few_images_are_refused_before_any_work(samples, reference, named):
     with pytest.raises(UserError, match=rf"{named} is too few.* asks for 16.*metrics\.fid\.min_samples"):
-        FrechetDistance().check(samples, reference_of(reference), TinyExtractor())
-    FrechetDistance().check(16, reference_of(16), TinyExtractor())
-    FrechetDistance(min_samples=3).check(samples, reference_of(reference), TinyExtractor())
+        FrechetDistance().check(Plan(samples, reference_of(reference), TinyExtractor()))
+    FrechetDistance().check(Plan(16, reference_of(16), TinyExtractor()))
+    FrechetDistance(min_samples=3).check(Plan(samples, reference_of(reference), TinyExtractor()))
 
 
 def test_a_lowered_minimum_still_holds():
     with pytest.raises(UserError, match=r"num_samples=4 is too few.* asks for 5"):
-        FrechetDistance(min_samples=5).check(4, reference_of(100), TinyExtractor())
+        FrechetDistance(min_samples=5).check(Plan(4, reference_of(100), TinyExtractor()))
 
 
 @pytest.mark.parametrize("min_samples", [1, 0, -3])

@@ -5,6 +5,7 @@ from helpers.extractors import TinyExtractor
 from helpers.measured import KnownReference, measured, reference_of
 
 from langevin.errors import UserError
+from langevin.metrics.base import Plan
 from langevin.metrics.fid import FrechetDistance
 from langevin.metrics.fid_by_class import FrechetDistanceByClass
 
@@ -101,26 +102,28 @@ def test_name_tells_the_weights_and_the_number(official, each, keys):
     assert list(values(*draw(12, 1), *draw(12, 2), official=official, each=each)) == keys
 
 
+def plan(labels, of_reference):
+    reference = reference_of(len(of_reference), np.asarray(of_reference))
+    return Plan(len(labels), reference, TinyExtractor(), {"label": torch.as_tensor(labels)})
+
+
 def test_too_few_images_are_refused_before_any_work():
     metric = FrechetDistanceByClass()
-    labels = np.repeat([2, 5], [16, 15])
+    labels, enough = np.repeat([2, 5], [16, 15]), np.repeat([2, 5], 16)
     with pytest.raises(UserError, match=r"class 5 has 15 images, too few for metrics\.fid_by_class, .* asks for 16"):
-        metric.check(999, reference_of(31, labels), TinyExtractor())
-    enough = reference_of(32, np.repeat([2, 5], 16))
-    metric.check(32, enough, TinyExtractor())
-    metric.check_labels(enough.labels, enough, TinyExtractor())
+        metric.check(plan(enough, labels))
+    metric.check(plan(enough, enough))
     few = r"class 5 has 15 of 31 samples, too few .*fid_by_class\.min_samples lower"
     with pytest.raises(UserError, match=few):
-        metric.check_labels(labels, enough, TinyExtractor())
-    FrechetDistanceByClass(15).check(31, reference_of(31, labels), TinyExtractor())
-    FrechetDistanceByClass(15).check_labels(labels, enough, TinyExtractor())
+        metric.check(plan(labels, enough))
+    FrechetDistanceByClass(15).check(plan(labels, labels))
 
 
 def test_a_class_without_samples_and_one_without_a_reference_are_refused():
-    labels = draw(30, 1)[1].numpy()
-    metric, reference = FrechetDistanceByClass(min_samples=2), reference_of(30, labels)
-    metric.check_labels(labels, reference, TinyExtractor())
+    labels = draw(30, 1)[1]
+    metric = FrechetDistanceByClass(min_samples=2)
+    metric.check(plan(labels, labels))
     with pytest.raises(UserError, match=r"class 2 has 0 of 30 samples, too few"):
-        metric.check_labels(labels.clip(min=5), reference, TinyExtractor())
+        metric.check(plan(labels.clip(min=5), labels))
     with pytest.raises(UserError, match=r"no reference image is of class 9, but samples are"):
-        metric.check_labels(np.where(labels == 7, 9, labels), reference, TinyExtractor())
+        metric.check(plan(torch.where(labels == 7, 9, labels), labels))

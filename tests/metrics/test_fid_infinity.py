@@ -7,6 +7,7 @@ from helpers.measured import KnownReference, measured, reference_of
 from sklearn.linear_model import LinearRegression
 
 from langevin.errors import UserError
+from langevin.metrics.base import Plan
 from langevin.metrics.fid import FrechetDistance
 from langevin.metrics.fid_infinity import ExtrapolatedFrechetDistance
 from langevin.metrics.gathered import Gaussian
@@ -116,15 +117,14 @@ def test_name_tells_the_weights_and_the_number(official, key):
 )
 def test_too_few_images_are_refused(samples, reference, message):
     with pytest.raises(UserError, match=message):
-        ExtrapolatedFrechetDistance().check(samples, reference_of(reference), TinyExtractor())
-    ExtrapolatedFrechetDistance().check(5014, reference_of(5000), TinyExtractor())
-    ExtrapolatedFrechetDistance().check(5014, Reference(None, None, {}), TinyExtractor())
+        ExtrapolatedFrechetDistance().check(Plan(samples, reference_of(reference), TinyExtractor()))
+    ExtrapolatedFrechetDistance().check(Plan(5014, reference_of(5000), TinyExtractor()))
+    ExtrapolatedFrechetDistance().check(Plan(5014, Reference(None, None, {}), TinyExtractor()))
 
 
 def test_missing_samples_are_noticed():
     metric = ExtrapolatedFrechetDistance(2, 5)
-    metric.begin(9, TinyExtractor())
-    metric.set_reference(KnownReference(torch.randn(9, 16)))
-    metric.update({"features": torch.zeros(8, 16)}, None, torch.arange(8))
+    metric.begin(Plan(9, KnownReference(torch.randn(9, 16)), TinyExtractor()))
+    metric.update({"features": torch.zeros(8, 16)}, {}, torch.arange(8))
     with pytest.raises(RuntimeError, match="was given 8 of 9 samples"):
         metric.compute()

@@ -7,6 +7,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from langevin.config.signature import signature
 from langevin.config.types import fits
 from langevin.errors import UserError
+from langevin.metrics.base import Plan
 from langevin.metrics.inception_score import InceptionScore
 
 CLASSES = TinyExtractor.sizes["logits"]
@@ -60,8 +61,8 @@ def test_name_tells_the_weights_and_the_number(official, keys):
 
 def test_fewer_samples_than_splits_are_refused():
     with pytest.raises(UserError, match=r"num_samples=9 is too few for metrics\.inception_score\.splits=10"):
-        InceptionScore().check(9, reference_of(1), TinyExtractor())
-    InceptionScore().check(10, reference_of(1), TinyExtractor())
+        InceptionScore().check(Plan(9, reference_of(1), TinyExtractor()))
+    InceptionScore().check(Plan(10, reference_of(1), TinyExtractor()))
 
 
 def test_no_splits_are_refused():

@@ -11,10 +11,12 @@ from helpers.measured import KnownReference, measured, reference_of
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from langevin.errors import UserError
+from langevin.evaluation.evaluation import Evaluation
 from langevin.features.inception import Inception
-from langevin.metrics.evaluation import Evaluation
+from langevin.metrics.base import Plan
 from langevin.metrics.kid import KernelDistance, squared_mmd
 from langevin.metrics.reference import Reference
+from langevin.samplers.generate import SampleBatch
 
 D = TinyExtractor.sizes["features"]
 
@@ -55,10 +57,10 @@ def test_equals_torch_fidelity_through_the_network(inception_weights, tmp_path):
     evaluation = Evaluation(
         Inception(str(inception_weights)), {"kid": KernelDistance(subsets=5, subset_size=4)}, tmp_path
     )
-    evaluation.prepare(len(samples), Reference(reference.permute(0, 2, 3, 1).numpy()), None)
+    evaluation.prepare(len(samples), Reference(reference.permute(0, 2, 3, 1).numpy()), {})
     evaluation.gather()
     for part in torch.arange(len(samples)).split(5):
-        evaluation.add(samples[part], None, part)
+        evaluation.add(SampleBatch(part, samples[part], {}))
     expected = torch_fidelity.calculate_metrics(
         input1=ImageDataset(samples),
         input2=ImageDataset(reference),
@@ -139,8 +141,8 @@ def test_name_tells_the_weights_and_the_number(official, keys):
 )
 def test_sets_smaller_than_a_subset_are_refused(samples, reference, named):
     with pytest.raises(UserError, match=rf"{named} is too few for metrics\.kid\.subset_size=10"):
-        KernelDistance(subset_size=10).check(samples, reference_of(reference), TinyExtractor())
-    KernelDistance(subset_size=10).check(10, reference_of(10), TinyExtractor())
+        KernelDistance(subset_size=10).check(Plan(samples, reference_of(reference), TinyExtractor()))
+    KernelDistance(subset_size=10).check(Plan(10, reference_of(10), TinyExtractor()))
 
 
 @pytest.mark.parametrize(
@@ -150,9 +152,8 @@ def test_sets_smaller_than_a_subset_are_refused(samples, reference, named):
 def test_missing_and_doubled_images_are_noticed(samples, message):
     def begun(index):
         metric = KernelDistance(2, 2)
-        metric.begin(5, TinyExtractor())
-        metric.set_reference(KnownReference(draw(3, 2)))
-        metric.update({"features": draw(len(index), 1)}, None, torch.tensor(index))
+        metric.begin(Plan(5, KnownReference(draw(3, 2)), TinyExtractor()))
+        metric.update({"features": draw(len(index), 1)}, {}, torch.tensor(index))
         return metric
 
     begun([4, 3, 2, 1, 0]).compute()

@@ -8,6 +8,7 @@ from scipy.spatial.distance import cdist
 
 from langevin.errors import UserError
 from langevin.images import image_grid
+from langevin.metrics.base import Plan
 from langevin.metrics.memorisation import Memorisation
 
 D = TinyExtractor.sizes["features"]
@@ -136,7 +137,7 @@ def test_a_second_round_shows_its_own_samples():
     metric, _, _ = run(draw(9, 1), draw(30, 2))
     before = metric.figure()
     metric.reset()
-    metric.update({"features": draw(9, 3), "images": example_images(9, 8, seed=3)}, None, torch.arange(9))
+    metric.update({"features": draw(9, 3), "images": example_images(9, 8, seed=3)}, {}, torch.arange(9))
     metric.compute()
     assert not np.array_equal(metric.figure(), before)
     assert metric.figure().shape == before.shape
@@ -151,5 +152,5 @@ def test_name_tells_the_weights_and_the_number(official, key):
 def test_too_few_training_images_are_refused(number, neighbours, least):
     message = rf"reference images={number} is too few for metrics\.memorisation\.neighbours={neighbours}: .* {least} im"
     with pytest.raises(UserError, match=message):
-        Memorisation(neighbours=neighbours).check(9, reference_of(number), TinyExtractor())
-    Memorisation(neighbours=neighbours).check(1, reference_of(least), TinyExtractor())
+        Memorisation(neighbours=neighbours).check(Plan(9, reference_of(number), TinyExtractor()))
+    Memorisation(neighbours=neighbours).check(Plan(1, reference_of(least), TinyExtractor()))

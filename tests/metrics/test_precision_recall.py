@@ -8,6 +8,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from langevin.errors import UserError
 from langevin.metrics import neighbours
+from langevin.metrics.base import Plan
 from langevin.metrics.precision_recall import PrecisionRecall, by_neighbours
 
 D = TinyExtractor.sizes["features"]
@@ -131,5 +132,5 @@ def test_it_reports_the_four_values(official, suffix):
 )
 def test_too_few_images_for_neighbours_are_refused(samples, reference, named):
     with pytest.raises(UserError, match=named + ": an image needs"):
-        PrecisionRecall().check(samples, reference_of(reference), TinyExtractor())
-    PrecisionRecall().check(4, reference_of(6), TinyExtractor())
+        PrecisionRecall().check(Plan(samples, reference_of(reference), TinyExtractor()))
+    PrecisionRecall().check(Plan(4, reference_of(6), TinyExtractor()))

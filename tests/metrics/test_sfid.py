@@ -6,6 +6,7 @@ from helpers.extractors import TinyExtractor
 from helpers.measured import KnownReference, measured, reference_of
 
 from langevin.errors import UserError
+from langevin.metrics.base import Plan
 from langevin.metrics.sfid import SpatialFrechetDistance
 
 D = TinyExtractor.sizes["spatial"]
@@ -38,5 +39,5 @@ def test_name_tells_the_weights_and_the_number(official, key):
 
 def test_too_few_images_are_refused():
     with pytest.raises(UserError, match=r"num_samples=11 is too few for metrics\.sfid.* asks for 12.*sfid\.min_sampl"):
-        SpatialFrechetDistance().check(11, reference_of(99), TinyExtractor())
-    SpatialFrechetDistance().check(12, reference_of(12), TinyExtractor())
+        SpatialFrechetDistance().check(Plan(11, reference_of(99), TinyExtractor()))
+    SpatialFrechetDistance().check(Plan(12, reference_of(12), TinyExtractor()))

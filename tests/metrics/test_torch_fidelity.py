@@ -15,13 +15,14 @@ from helpers.measured import KnownReference, measured
 from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from langevin.evaluation.evaluation import Evaluation
 from langevin.features.inception import Inception
-from langevin.metrics.evaluation import Evaluation
 from langevin.metrics.fid import FrechetDistance
 from langevin.metrics.inception_score import InceptionScore
 from langevin.metrics.kid import KernelDistance
 from langevin.metrics.precision_recall import PrecisionRecall
 from langevin.metrics.reference import Reference
+from langevin.samplers.generate import SampleBatch
 
 MEAN_STD = ("mean", "std")
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -65,10 +66,10 @@ def assert_equal_to_torch_fidelity(samples, reference, weights, directory):
         "precision_recall": PrecisionRecall(k, k),
     }
     evaluation = Evaluation(Inception(str(weights)), metrics, directory)
-    evaluation.prepare(len(samples), Reference(reference.permute(0, 2, 3, 1).numpy()), None)
+    evaluation.prepare(len(samples), Reference(reference.permute(0, 2, 3, 1).numpy()), {})
     evaluation.gather()
     for part in torch.arange(len(samples)).split(24):
-        evaluation.add(samples[part], None, part)
+        evaluation.add(SampleBatch(part, samples[part], {}))
     values = {name: list(of_metric.values()) for name, of_metric in evaluation.compute().items()}
 
     expected = torch_fidelity.calculate_metrics(
@@ -107,9 +108,10 @@ def test_inception_score_equals_torch_fidelity(inception_weights, tmp_path):
     samples = example_images(9, seed=1)
     metrics = {"inception_score": InceptionScore(splits=3)}
     evaluation = Evaluation(Inception(str(inception_weights)), metrics, tmp_path)
-    evaluation.prepare(9, Reference(samples.permute(0, 2, 3, 1).numpy()), None)
+    evaluation.prepare(9, Reference(samples.permute(0, 2, 3, 1).numpy()), {})
+    evaluation.gather()
     for part in torch.arange(9).split(5):
-        evaluation.add(samples[part], None, part)
+        evaluation.add(SampleBatch(part, samples[part], {}))
     expected = torch_fidelity.calculate_metrics(
         input1=ImageDataset(samples),
         feature_extractor_weights_path=str(inception_weights),
@@ -151,10 +153,10 @@ def test_equals_the_closed_form_on_torch_fidelitys_features(inception_weights, t
     images = cifar(100)
     samples, reference = images[:60], images[40:]
     evaluation = Evaluation(Inception(str(inception_weights)), {"fid": FrechetDistance(min_samples=2)}, tmp_path)
-    evaluation.prepare(60, Reference(reference.permute(0, 2, 3, 1).numpy()), None)
+    evaluation.prepare(60, Reference(reference.permute(0, 2, 3, 1).numpy()), {})
     evaluation.gather()
     for part in torch.arange(60).split(24):
-        evaluation.add(samples[part], None, part)
+        evaluation.add(SampleBatch(part, samples[part], {}))
     (value,) = evaluation.compute()["fid"].values()
 
     theirs = FeatureExtractorInceptionV3("any", ["2048"], feature_extractor_weights_path=str(inception_weights))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from report_helpers import evaluated, make_protocol, make_run, protocol_in_training
 
-from langevin.protocol import digest
+from langevin.config.identity import digest
 from langevin.report.__main__ import report
 from langevin.sessions import session
 

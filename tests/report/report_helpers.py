@@ -8,7 +8,8 @@ import torch
 from helpers.commands import composed
 from omegaconf import OmegaConf
 
-from langevin import protocol
+from langevin.config.identity import digest
+from langevin.evaluation.protocol import protocol
 from langevin.images import write_png
 
 SPEED = 640.0
@@ -54,12 +55,12 @@ def make_protocol(name="fid@50", steps=20, sampler="ddim.DDIM", reference="0123"
     """How a value came about, as an evaluation tells it."""
     samples = {"sampler": {"_target_": f"langevin.samplers.{sampler}", "steps": steps}, "evaluations": steps, "seed": 0}
     measured = {"num_samples": 50, "features": None, "reference": {"sha256": reference, "number": 1500}}
-    return protocol.protocol(measured, samples, {"fid": {"scale": 1}}, {"fid": {name: 0.0}})
+    return protocol(measured, samples, {"fid": {"scale": 1}}, {"fid": {name: 0.0}})
 
 
 def protocol_in_training(run, record):
     """Keep a protocol as training does; its name for `metrics.csv`."""
-    name = protocol.digest(record)
+    name = digest(record)
     (run / "evaluations").mkdir(exist_ok=True)
     (run / "evaluations" / f"protocol-{name}.json").write_text(json.dumps(record))
     return name

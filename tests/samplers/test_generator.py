@@ -18,6 +18,7 @@ from langevin.samplers.grid import Trailing
 from langevin.samplers.heun import Heun
 from langevin.samplers.lms import LMS
 from langevin.samplers.predictor_corrector import PredictorCorrector
+from langevin.samplers.requests import Labels
 from langevin.samplers.thresholding import Dynamic, Static
 
 SHAPE = (3, 4, 4)
@@ -48,7 +49,7 @@ def unguided(model, device):
 
 def generate(indices, batch_size, num_classes=None, labels=None, seed=0, sampler=None, model=None):
     sampler = sampler or Ancestral(Trailing(), Static(), 10)
-    generator = SamplePipeline(sampler, unguided, SHAPE, num_classes, labels)
+    generator = SamplePipeline(sampler, unguided, SHAPE, Labels(num_classes, labels))
     return list(generator(model or denoiser(), indices, seed, batch_size, "cpu"))
 
 
@@ -78,7 +79,7 @@ def test_batch_size_changes_no_image(sampler):
         indices, images = joined(run)
         assert torch.equal(indices, expected_indices)
         assert torch.equal(images, expected)
-        assert torch.cat([b.labels for b in run]).tolist() == [0, 1, 2, 3, 0, 1, 2]
+        assert torch.cat([b.cond["label"] for b in run]).tolist() == [0, 1, 2, 3, 0, 1, 2]
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -87,7 +88,7 @@ def test_number_of_ranks_changes_no_image(world):
     for rank in range(world):
         for batch in generate(range(rank, 8, world), 2, num_classes=3):
             assert torch.equal(batch.images, whole[batch.indices])
-            assert batch.labels.tolist() == [int(i) % 3 for i in batch.indices]
+            assert batch.cond["label"].tolist() == [int(i) % 3 for i in batch.indices]
 
 
 def test_images_and_seeds_differ():
@@ -97,19 +98,19 @@ def test_images_and_seeds_differ():
 
 def test_images_are_the_samplers_as_uint8():
     model, sampler = gaussian(Linear(), 0.2, 0.3), DDIM(Trailing(), steps=5)
-    (batch,) = SamplePipeline(sampler, unguided, SHAPE, None)(model, [3, 8], 11, 2, "cpu")
+    (batch,) = SamplePipeline(sampler, unguided, SHAPE, Labels(None))(model, [3, 8], 11, 2, "cpu")
     x = sampler(model, ImageNoise(11, [3, 8], SHAPE))
     assert batch.images.dtype == torch.uint8
     assert torch.equal(batch.images, to_uint8(x))
-    assert batch.labels is None
+    assert batch.cond == {}
 
 
 def test_asked_labels_are_told_to_the_model_in_turn():
     model = denoiser()
     batches = generate([0, 1, 2, 5, 9], 3, num_classes=10, labels=[7, 0, 2], model=model)
-    assert [b.labels.tolist() for b in batches] == [[7, 0, 2], [2, 7]]
+    assert [b.cond["label"].tolist() for b in batches] == [[7, 0, 2], [2, 7]]
     assert model.network.labels == [[7, 0, 2]] * 10 + [[2, 7]] * 10
-    assert all(b.labels.dtype == b.indices.dtype == torch.int64 for b in batches)
+    assert all(b.cond["label"].dtype == b.indices.dtype == torch.int64 for b in batches)
 
 
 def test_labels_make_a_difference():
@@ -125,14 +126,14 @@ def test_guidance_is_put_around_the_model():
         return gaussian(Linear(), 0.0, 1e-6)
 
     model = denoiser()
-    (batch,) = SamplePipeline(DDIM(Trailing(), steps=5), guide, SHAPE, None)(model, [0, 1], 0, 2, "cpu")
+    (batch,) = SamplePipeline(DDIM(Trailing(), steps=5), guide, SHAPE, Labels(None))(model, [0, 1], 0, 2, "cpu")
     assert given == [model]
     assert ((batch.images == 127) | (batch.images == 128)).all()
 
 
 def test_watcher_is_called_at_every_step():
     times = []
-    generator = SamplePipeline(DDIM(Trailing(), steps=5), unguided, SHAPE, None)
+    generator = SamplePipeline(DDIM(Trailing(), steps=5), unguided, SHAPE, Labels(None))
     batches = generator(denoiser(), range(4), 0, 2, "cpu", lambda x_t, t, prediction: times.append(float(t)))
     assert times == []  # nothing is made before it is asked for
     assert len(list(batches)) == 2
@@ -144,4 +145,4 @@ def test_watcher_is_called_at_every_step():
 )
 def test_labels_that_do_not_suit_are_refused(num_classes, labels):
     with pytest.raises(UserError, match="labels"):
-        SamplePipeline(DDIM(Trailing(), steps=5), unguided, SHAPE, num_classes, labels)
+        Labels(num_classes, labels)

@@ -14,8 +14,8 @@ from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
 from langevin.content import read_content
 from langevin.errors import UserError
+from langevin.evaluation.evaluation import Evaluation
 from langevin.images import image_grid
-from langevin.metrics.evaluation import Evaluation
 from langevin.training.callbacks import checkpoint as module
 from langevin.training.callbacks.checkpoint import Checkpoint, share
 from langevin.training.module import DiffusionModule

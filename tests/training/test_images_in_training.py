@@ -9,8 +9,8 @@ from PIL import Image
 from training_helpers import BUSY, QUIET, column, train
 
 from langevin.assembly.saved import load_model
+from langevin.evaluation.evaluation import Evaluation
 from langevin.images import to_uint8
-from langevin.metrics.evaluation import Evaluation
 from langevin.metrics.reference import Reference
 from langevin.training.callbacks.samples import SampleGrid
 
@@ -115,10 +115,10 @@ def test_evaluation_values_are_those_of_the_samples(busy):
     data = make_data(model.cfg)
     data.prepare_data()
     evaluation = make_evaluation(model.cfg)
-    evaluation.prepare(8, Reference(data.train_set.images, data.train_set.labels), np.arange(8))
+    evaluation.prepare(8, Reference(data.train_set.images, data.train_set.labels), {"label": torch.arange(8)})
     evaluation.gather()
     for batch in model.generator(model.cfg, None)(model.denoiser, range(8), 0, 8, "cpu"):
-        evaluation.add(batch.images, batch.labels, batch.indices)
+        evaluation.add(batch)
     values = column(busy.rows, "eval/class_accuracy")
     assert list(values) == [2, 4, 5]
     assert {"class_accuracy": values[5]} == evaluation.compute()["class_accuracy"]
@@ -131,7 +131,7 @@ def test_evaluation_starts_anew_each_time(still, monkeypatch, tmp_path):
     assert values[2] == values[4]
     rounds, references = [], []
     add, gather = Evaluation.add, Evaluation.gather
-    monkeypatch.setattr(Evaluation, "add", lambda self, *a: (rounds.append(a[2].tolist()), add(self, *a))[1])
+    monkeypatch.setattr(Evaluation, "add", lambda self, *a: (rounds.append(a[0].indices.tolist()), add(self, *a))[1])
     monkeypatch.setattr(Evaluation, "gather", lambda self, *a: (references.append(a), gather(self, *a))[1])
     train(
         tmp_path,

@@ -18,6 +18,7 @@ from langevin.errors import UserError
 from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance, Guided
 from langevin.samplers.generate import SamplePipeline
+from langevin.samplers.requests import Labels
 from langevin.samplers.sampler import Sampler
 
 MODEL = ("model", "classifier", "condition", "schedule", "rescalings", "parameterization", "variance")
@@ -118,7 +119,7 @@ def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None =
         return denoiser if guidance is None else Guided(denoiser, guidance.to(device))
 
     settings = {group: None if cfg.get(group) is None else plain(cfg[group]) for group in ("ema", *SAMPLING)}
-    return SamplePipeline(make_sampler(cfg), guide, facts.shape, num_classes, labels, settings)
+    return SamplePipeline(make_sampler(cfg), guide, facts.shape, Labels(num_classes, labels), settings)
 
 
 def loaders(cfg: DictConfig) -> dict[str, Callable[..., Any]]:

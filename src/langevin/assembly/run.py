@@ -30,9 +30,9 @@ from langevin.data.cache import resolve_cache_dir
 from langevin.data.module import ImageDataModule
 from langevin.data.read_images import read_images
 from langevin.errors import UserError
+from langevin.evaluation.evaluation import Evaluation
 from langevin.facts import DataFacts
 from langevin.likelihood.base import Likelihood
-from langevin.metrics.evaluation import Evaluation
 from langevin.metrics.reference import Reference, read_statistics
 from langevin.networks.compiled import compile_blocks
 from langevin.training.callbacks.likelihood import MeasureLikelihoods
@@ -129,7 +129,8 @@ def make_trainer(cfg: DictConfig, run_dir: Path, facts: DataFacts, data: ImageDa
         images = data.train_set
         reference = Reference(images.images, images.labels if data.num_classes is not None else None)
         number = cfg.evaluation.num_samples
-        evaluation.prepare(number, reference, None if generator is None else generator.requested_labels(number))
+        cond = {} if generator is None else generator.requests.cond(range(number))
+        evaluation.prepare(number, reference, cond)
         callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator, run_dir=run_dir))
     if likelihoods := make_likelihoods(cfg, facts.image_size):
         callbacks.append(MeasureLikelihoods(likelihoods))

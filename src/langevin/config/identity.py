@@ -75,6 +75,11 @@ def flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     return walk(values, "")
 
 
+def digest(record: Mapping[str, Any], digits: int = 8) -> str:
+    """A short name of plain values; their order does not matter."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:digits]
+
+
 def automatic_name(cfg: DictConfig, choices: Mapping[str, Any], content: str | None = None) -> str:
     """A run's name: its main choices, and a digest that differs whenever what is trained differs.
 
@@ -86,9 +91,8 @@ def automatic_name(cfg: DictConfig, choices: Mapping[str, Any], content: str | N
         content: the digest of the data; None gives the name of before the data was a part of it.
     """
     meaning = identity(cfg) | ({} if content is None else {"data.content": content})
-    digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:8]
     chosen = [choices.get(group) for group in ("experiment", "data", "model", "classifier", "schedule")]
-    return "-".join([*dict.fromkeys(str(choice) for choice in chosen if choice), digest])
+    return "-".join([*dict.fromkeys(str(choice) for choice in chosen if choice), digest(meaning)])
 
 
 def differences(old: DictConfig, new: DictConfig) -> list[str]:

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +16,42 @@ from langevin.metrics.reference import Reference
 from langevin.sums import SumStateMetric
 
 
+class Plan(NamedTuple):
+    """What is known of an evaluation before its first sample.
+
+    Attributes:
+        num_samples: how many samples each round has, at least 1, over all processes.
+        reference: what they are compared with.
+        features: the extractor.
+        cond: the columns of the samples' conditions, (num_samples, ...) each; none where they have no condition.
+    """
+
+    num_samples: int
+    reference: Reference
+    features: FeatureExtractor
+    cond: Mapping[str, Tensor] = MappingProxyType({})
+
+    def key(self, official: str, otherwise: str) -> str:
+        """The name under which a value is reported, see `FeatureExtractor.metric_name`, with the number of samples."""
+        return f"{self.features.metric_name(official, otherwise)}@{self.num_samples}"
+
+    def counts(self) -> tuple[tuple[str, int], tuple[str, int | None]]:
+        """The two numbers of images, each with what a user calls it."""
+        return ("num_samples", self.num_samples), ("the number of reference images", self.reference.number)
+
+
 class SampleMetric(SumStateMetric, ABC):
     """A metric of generated images, exact under any number of processes and any batch size.
 
-    `Evaluation` calls, in this order: `check`; `begin`; `set_reference`; then for each round `update` on this process's
-    part of the samples, `compute`, `reset`. What `update` gathers is added in `begin`: sums over the images, or
-    children that are metrics themselves (`Moments`, `Rows`), which `compute` gets from all processes.
+    `Evaluation` calls, in this order: `check`; `begin`; then for each round `update` on this process's part of the
+    samples, `compute`, `reset`. What `update` gathers is added in `begin`: sums over the images, or children that are
+    metrics themselves (`Moments`, `Rows`), which `compute` gets from all processes.
 
     Attributes:
         reads: the extractor's outputs that `update` reads.
-        moments_of: the outputs of whose Gaussian in the reference `set_reference` asks.
-        rows_of: the outputs of which `set_reference` asks for every reference image.
-        needs_images: whether `set_reference` asks for the reference's images themselves.
-        needs_labels: whether the samples and the reference must come with class labels.
+        moments_of: the outputs of whose Gaussian in the reference `begin` asks.
+        rows_of: the outputs of which `begin` asks for every reference image.
+        needs: what `update` reads beside the samples: columns of their condition, such as "label", and "target".
         non_protocol_params: its parameters that change no value: those that only refuse an evaluation, or choose what
             is shown.
     """
@@ -35,51 +59,40 @@ class SampleMetric(SumStateMetric, ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     moments_of: ClassVar[tuple[str, ...]] = ()
     rows_of: ClassVar[tuple[str, ...]] = ()
-    needs_images: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
     non_protocol_params: ClassVar[tuple[str, ...]] = ()
 
     num_samples: int
 
-    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
+    def check(self, plan: Plan) -> None:
         """Find a user's mistake before any work.
 
         Args:
-            num_samples: how many images will be generated, at least 1, over all processes.
-            reference: what they are compared with, not yet gathered.
-            features: the extractor, of which perhaps only `sizes` is known yet.
+            plan: its reference is not yet gathered, and of its extractor perhaps only `sizes` is known.
 
         Raises:
             UserError: when the metric cannot be computed so.
         """
 
-    def check_labels(self, labels: NDArray[np.int64], reference: Reference, features: FeatureExtractor) -> None:
-        """As `check`, for the classes; called where `needs_labels`.
+    def begin(self, plan: Plan) -> None:
+        """Add the states, and keep of the reference what `compute` needs; an override calls this first.
 
         Args:
-            labels: the requested class of each sample, (num_samples,).
-            reference: as in `check`.
-            features: as in `check`.
-
-        Raises:
-            UserError: when the metric cannot be computed so.
+            plan: its reference is gathered, the same on every process.
         """
-
-    def begin(self, num_samples: int, features: FeatureExtractor) -> None:
-        """Add the states for an evaluation of `num_samples` images; an override calls this first."""
-        self.num_samples = num_samples
-
-    def set_reference(self, reference: Reference) -> None:
-        """See the reference, gathered, the same on every process; an override keeps of it what `compute` needs."""
+        self.num_samples = plan.num_samples
 
     @abstractmethod
-    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
+    def update(
+        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
+    ) -> None:
         """Count in some samples.
 
         Args:
-            outputs: ``images``, uint8 (B, C, H, W), and the extractor's outputs, `reads` among them.
-            labels: the requested class of each image, integers (B,), or None.
-            index: which of the ``num_samples`` images each one is, integers (B,).
+            samples: ``images``, uint8 (B, C, H, W), and the extractor's outputs, `reads` among them.
+            cond: the columns of their conditions, (B, ...) each: ``label``, the requested class, is integers (B,).
+            index: which of the ``num_samples`` each one is, integers (B,).
+            target: what each should have been, uint8 (B, C, H, W); None where that is not known.
         """
 
     @abstractmethod
@@ -118,14 +131,16 @@ class SampleSetMetric(SampleMetric):
 
     samples: Rows
 
-    def begin(self, num_samples: int, features: FeatureExtractor) -> None:
+    def begin(self, plan: Plan) -> None:
         """Allocate the rows, see the base class."""
-        super().begin(num_samples, features)
-        self.samples = Rows(features.sizes["features"])
+        super().begin(plan)
+        self.samples = Rows(plan.features.sizes["features"])
 
-    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
+    def update(
+        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
+    ) -> None:
         """Keep ``features`` (B, D) and the number of each image, see the base class."""
-        self.samples.update(outputs["features"], index)
+        self.samples.update(samples["features"], index)
 
     def _samples(self) -> Tensor:
         """The features of the samples (`num_samples`, D), by the number of the image.
@@ -145,16 +160,12 @@ class FeatureSetMetric(SampleSetMetric):
 
     reference: Tensor
 
-    def set_reference(self, reference: Reference) -> None:
-        """Keep the reference's features, see the base class."""
-        self.reference = reference.rows("features")
+    def begin(self, plan: Plan) -> None:
+        """Keep the reference's features too, see the base class."""
+        super().begin(plan)
+        self.reference = plan.reference.rows("features")
 
     def _sets(self) -> tuple[Tensor, Tensor]:
         """The features of the samples, see `_samples`, and of the reference (M, D), in the images' order."""
         samples = self._samples()
         return samples, self.reference.to(samples.device)
-
-
-def counts(num_samples: int, reference: Reference) -> tuple[tuple[str, int], tuple[str, int | None]]:
-    """The two numbers of images that `SampleMetric.check` is given, each with what a user calls it."""
-    return ("num_samples", num_samples), ("the number of reference images", reference.number)

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.features.extractor import FeatureExtractor
-from langevin.metrics.base import SampleMetric
-from langevin.metrics.reference import Reference
+from langevin.metrics.base import Plan, SampleMetric
 
 
 class ClassAccuracy(SampleMetric):
@@ -22,41 +20,39 @@ class ClassAccuracy(SampleMetric):
     ``class_accuracy``; read it beside the classifier's own accuracy on real images, which bounds it.
     """
 
-    needs_images = True
-    needs_labels = True
+    needs = ("label",)
     higher_is_better = True
 
     count: Tensor
     correct: Tensor
 
-    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
+    def check(self, plan: Plan) -> None:
         """Refuse a reference without different classes, see the base class.
 
         Raises:
-            UserError: when the reference holds fewer than two classes.
+            UserError: when the reference has no images, or they are of fewer than two classes.
         """
-        assert reference.labels is not None, "Evaluation.prepare() ensures labels"
-        if len(np.unique(reference.labels)) < 2:
+        plan.reference.require_images("class_accuracy")
+        if len(np.unique(plan.reference.require_labels("class_accuracy"))) < 2:
             raise UserError("metrics.class_accuracy needs reference images of at least two classes, the data has one")
 
-    def begin(self, num_samples: int, features: FeatureExtractor) -> None:
-        """Add the counts, see the base class."""
-        super().begin(num_samples, features)
-        self._add_sum("count", dtype=torch.int64)
-        self._add_sum("correct", dtype=torch.int64)
-
-    def set_reference(self, reference: Reference) -> None:
-        """Fit the classifier, see the base class."""
+    def begin(self, plan: Plan) -> None:
+        """Add the counts and fit the classifier, see the base class."""
         from sklearn.svm import SVC
 
-        assert reference.images is not None
-        self.classifier = SVC(C=10.0, kernel="rbf", gamma="scale").fit(_pixels(reference.images), reference.labels)
+        super().begin(plan)
+        self._add_sum("count", dtype=torch.int64)
+        self._add_sum("correct", dtype=torch.int64)
+        images = plan.reference.require_images("class_accuracy")
+        labels = plan.reference.require_labels("class_accuracy")
+        self.classifier = SVC(C=10.0, kernel="rbf", gamma="scale").fit(_pixels(images), labels)
 
-    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
+    def update(
+        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
+    ) -> None:
         """Count the images whose predicted class is their label, see the base class."""
-        assert labels is not None, "Evaluation.add() ensures labels"
-        named = self.classifier.predict(_pixels(outputs["images"].permute(0, 2, 3, 1).cpu().numpy()))
-        self._accumulate(count=len(named), correct=int((named == labels.cpu().numpy()).sum()))
+        named = self.classifier.predict(_pixels(samples["images"].permute(0, 2, 3, 1).cpu().numpy()))
+        self._accumulate(count=len(named), correct=int((named == cond["label"].cpu().numpy()).sum()))
 
     def compute(self) -> dict[str, Tensor]:
         """Return the share, see the base class."""

@@ -8,10 +8,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.features.extractor import FeatureExtractor
-from langevin.metrics.base import SampleMetric, counts
+from langevin.metrics.base import Plan, SampleMetric
 from langevin.metrics.gathered import Gaussian, Moments, gaussian_of
-from langevin.metrics.reference import Reference
 
 TOLERANCE = 1e-11
 """Error allowed in the distance, relative to the sum of the traces."""
@@ -42,17 +40,17 @@ class FrechetDistance(SampleMetric):
         super().__init__()
         self.min_samples = min_samples
 
-    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
+    def check(self, plan: Plan) -> None:
         """Refuse too few images, see the base class.
 
         Raises:
             UserError: when there are fewer samples or reference images than `min_samples`.
         """
         (output,) = self.reads
-        dimensions = features.sizes[output]
+        dimensions = plan.features.sizes[output]
         least = dimensions if self.min_samples is None else self.min_samples
         name = self.names[0]
-        for what, number in counts(num_samples, reference):
+        for what, number in plan.counts():
             if number is not None and number < least:
                 raise UserError(
                     f"{what}={number} is too few for metrics.{name}, which asks for {least}: with fewer images than "
@@ -61,22 +59,20 @@ class FrechetDistance(SampleMetric):
                     "number"
                 )
 
-    def begin(self, num_samples: int, features: FeatureExtractor) -> None:
-        """Allocate the sums, see the base class."""
-        super().begin(num_samples, features)
+    def begin(self, plan: Plan) -> None:
+        """Allocate the sums and keep the reference's Gaussian, see the base class."""
+        super().begin(plan)
         (output,) = self.reads
-        self.key = f"{features.metric_name(*self.names)}@{num_samples}"
-        self.samples = Moments(features.sizes[output])
+        self.key = plan.key(*self.names)
+        self.samples = Moments(plan.features.sizes[output])
+        self.reference = rooted(plan.reference.moments(output), self.device)
 
-    def set_reference(self, reference: Reference) -> None:
-        """Keep the reference's Gaussian, see the base class."""
-        (output,) = self.moments_of
-        self.reference = rooted(reference.moments(output), self.device)
-
-    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
+    def update(
+        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
+    ) -> None:
         """Count in the features, see the base class."""
         (output,) = self.reads
-        self.samples.update(outputs[output])
+        self.samples.update(samples[output])
 
     def compute(self) -> dict[str, Tensor]:
         """Return the distance, in [0, inf) up to rounding, see the base class."""

@@ -6,16 +6,13 @@ from typing import Annotated
 import numpy as np
 import torch
 from annotated_types import Ge
-from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.features.extractor import FeatureExtractor
 from langevin.interrupt import stop_on_signal
-from langevin.metrics.base import FeatureSetMetric
+from langevin.metrics.base import FeatureSetMetric, Plan
 from langevin.metrics.fid import frechet_distance, rooted_rows
 from langevin.metrics.gathered import Rows
-from langevin.metrics.reference import Reference
 
 
 class FrechetDistanceByClass(FeatureSetMetric):
@@ -33,7 +30,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
         each: whether to report each class too, as ``fid_class_<label>@N``, else ``fd_class_<label>_<extractor>@N``.
     """
 
-    needs_labels = True
+    needs = ("label",)
     non_protocol_params = ("min_samples", "each")
     higher_is_better = False
 
@@ -44,53 +41,41 @@ class FrechetDistanceByClass(FeatureSetMetric):
         self.min_samples = min_samples
         self.each = each
 
-    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
-        """Refuse too few images, see the base class.
-
-        Raises:
-            UserError: when a class of the reference has too few images.
-        """
-        assert reference.labels is not None, "Evaluation.prepare() ensures labels"
-        classes, numbers = np.unique(reference.labels, return_counts=True)
-        least = self._least(features)
-        if numbers.min() < least:
-            rarest = numbers.argmin()
-            raise UserError(_too_few(f"reference: class {classes[rarest]} has {numbers[rarest]} images", least))
-
-    def check_labels(self, labels: NDArray[np.int64], reference: Reference, features: FeatureExtractor) -> None:
-        """Refuse too few samples of a class, and classes that the reference does not have, see the base class.
+    def check(self, plan: Plan) -> None:
+        """Refuse too few images of a class, and samples of classes that the reference does not have.
 
         Raises:
             UserError: when there are any.
         """
-        assert reference.labels is not None, "Evaluation.prepare() ensures labels"
-        least = self._least(features)
-        numbers = dict(zip(*np.unique(labels, return_counts=True), strict=True))
-        classes = np.unique(reference.labels).tolist()
-        if foreign := set(numbers).difference(classes):
+        least = plan.features.sizes["features"] if self.min_samples is None else self.min_samples
+        of_reference, of_samples = (
+            dict(zip(*np.unique(labels, return_counts=True), strict=True))
+            for labels in (plan.reference.require_labels("fid_by_class"), plan.cond["label"].numpy())
+        )
+        rarest = min(of_reference, key=lambda label: of_reference[label])
+        if (number := of_reference[rarest]) < least:
+            raise UserError(_too_few(f"reference: class {rarest} has {number} images", least))
+        if foreign := of_samples.keys() - of_reference.keys():
             raise UserError(f"metrics.fid_by_class: no reference image is of class {min(foreign)}, but samples are")
-        rarest = min(classes, key=lambda label: numbers.get(label, 0))
-        if (number := numbers.get(rarest, 0)) < least:
-            raise UserError(_too_few(f"class {rarest} has {number} of {len(labels)} samples", least))
+        rarest = min(of_reference, key=lambda label: of_samples.get(label, 0))
+        if (number := of_samples.get(rarest, 0)) < least:
+            raise UserError(_too_few(f"class {rarest} has {number} of {plan.num_samples} samples", least))
 
-    def begin(self, num_samples: int, features: FeatureExtractor) -> None:
-        """Allocate the labels, see the base class."""
-        super().begin(num_samples, features)
-        self.key = f"{features.metric_name('fid_by_class', 'fd_by_class')}@{num_samples}"
-        self.key_of_each = f"{features.metric_name('fid_class_LABEL', 'fd_class_LABEL')}@{num_samples}"
+    def begin(self, plan: Plan) -> None:
+        """Allocate the labels and keep the reference's, see the base class."""
+        super().begin(plan)
+        self.key = plan.key("fid_by_class", "fd_by_class")
+        self.key_of_each = plan.key("fid_class_LABEL", "fd_class_LABEL")
         self.labels = Rows(dtype=torch.int64)
+        labels = plan.reference.require_labels("fid_by_class")
+        self.reference_labels = torch.from_numpy(labels.astype(np.int64))
 
-    def set_reference(self, reference: Reference) -> None:
-        """Keep the reference's features and labels, see the base class."""
-        super().set_reference(reference)
-        assert reference.labels is not None
-        self.reference_labels = torch.from_numpy(reference.labels.astype(np.int64))
-
-    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
+    def update(
+        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
+    ) -> None:
         """Keep the features, the labels and the number of each image, see the base class."""
-        assert labels is not None, "Evaluation.add() ensures labels"
-        super().update(outputs, labels, index)
-        self.labels.update(labels, index)
+        super().update(samples, cond, index)
+        self.labels.update(cond["label"], index)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the mean over the classes, and each class if asked to, see the base class."""
@@ -104,9 +89,6 @@ class FrechetDistanceByClass(FeatureSetMetric):
         mean = torch.stack(list(values.values())).mean()
         each = {self.key_of_each.replace("LABEL", str(label)): value for label, value in values.items()}
         return {self.key: mean, **(each if self.each else {})}
-
-    def _least(self, features: FeatureExtractor) -> int:
-        return features.sizes["features"] if self.min_samples is None else self.min_samples
 
 
 def _too_few(what: str, least: int) -> str:

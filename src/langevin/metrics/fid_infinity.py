@@ -8,11 +8,9 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.features.extractor import FeatureExtractor
 from langevin.interrupt import stop_on_signal
-from langevin.metrics.base import SampleSetMetric, counts
+from langevin.metrics.base import Plan, SampleSetMetric
 from langevin.metrics.fid import Rooted, frechet_distance, rooted, rooted_rows
-from langevin.metrics.reference import Reference
 
 
 class ExtrapolatedFrechetDistance(SampleSetMetric):
@@ -51,7 +49,7 @@ class ExtrapolatedFrechetDistance(SampleSetMetric):
         self.min_size = min_size
         self.seed = seed
 
-    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
+    def check(self, plan: Plan) -> None:
         """Refuse too few images, see the base class.
 
         Raises:
@@ -59,7 +57,7 @@ class ExtrapolatedFrechetDistance(SampleSetMetric):
                 subsets of different sizes.
         """
         least = self.min_size + self.num_sizes - 1
-        (_, samples), (of_reference, number) = counts(num_samples, reference)
+        (_, samples), (of_reference, number) = plan.counts()
         if samples < least:
             raise UserError(
                 f"num_samples={samples} is too few for metrics.fid_infinity of num_sizes={self.num_sizes} different "
@@ -72,14 +70,11 @@ class ExtrapolatedFrechetDistance(SampleSetMetric):
                 "images, or a smaller min_size (at least 2, better not below the number of features)"
             )
 
-    def begin(self, num_samples: int, features: FeatureExtractor) -> None:
-        """Name the value, see the base class."""
-        super().begin(num_samples, features)
-        self.key = f"{features.metric_name('fid_infinity', 'fd_infinity')}@{num_samples}"
-
-    def set_reference(self, reference: Reference) -> None:
+    def begin(self, plan: Plan) -> None:
         """Keep the reference's Gaussian, see the base class."""
-        self.reference = rooted(reference.moments("features"), self.device)
+        super().begin(plan)
+        self.key = plan.key("fid_infinity", "fd_infinity")
+        self.reference = rooted(plan.reference.moments("features"), self.device)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the intercept, see the base class."""

@@ -9,9 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.features.extractor import FeatureExtractor
-from langevin.metrics.base import SampleMetric
-from langevin.metrics.reference import Reference
+from langevin.metrics.base import Plan, SampleMetric
 
 SHUFFLE_SEED = 2020
 """The seed by which torch-fidelity deals the samples out to the splits."""
@@ -41,43 +39,40 @@ class InceptionScore(SampleMetric):
         super().__init__()
         self.splits = splits
 
-    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
+    def check(self, plan: Plan) -> None:
         """Refuse empty splits, see the base class.
 
         Raises:
             UserError: when there are fewer samples than splits.
         """
-        if num_samples < self.splits:
+        if plan.num_samples < self.splits:
             raise UserError(
-                f"num_samples={num_samples} is too few for metrics.inception_score.splits={self.splits}: each split "
-                "needs a sample: use more samples or fewer splits"
+                f"num_samples={plan.num_samples} is too few for metrics.inception_score.splits={self.splits}: each "
+                "split needs a sample: use more samples or fewer splits"
             )
 
-    def begin(self, num_samples: int, features: FeatureExtractor) -> None:
+    def begin(self, plan: Plan) -> None:
         """Deal the samples out to the splits and add the sums, see the base class."""
-        super().begin(num_samples, features)
-        self.keys = [
-            f"{features.metric_name(official, otherwise)}@{num_samples}"
-            for official, otherwise in (
-                ("inception_score", "classifier_score"),
-                ("inception_score_std", "classifier_score_std"),
-            )
-        ]
+        super().begin(plan)
+        names = (("inception_score", "classifier_score"), ("inception_score_std", "classifier_score_std"))
+        self.keys = [plan.key(*name) for name in names]
         # Sample order[j] comes j-th after the shuffle, and split k holds the j in [k N // splits, (k + 1) N // splits).
-        order = np.random.RandomState(SHUFFLE_SEED).permutation(num_samples)
-        sizes = np.diff([k * num_samples // self.splits for k in range(self.splits + 1)])
-        split_of = torch.empty(num_samples, dtype=torch.int64)
+        order = np.random.RandomState(SHUFFLE_SEED).permutation(plan.num_samples)
+        sizes = np.diff([k * plan.num_samples // self.splits for k in range(self.splits + 1)])
+        split_of = torch.empty(plan.num_samples, dtype=torch.int64)
         split_of[torch.from_numpy(order)] = torch.from_numpy(np.repeat(np.arange(self.splits), sizes))
         self.register_buffer("split_of", split_of, persistent=False)
 
-        classes = features.sizes["logits"]
+        classes = plan.features.sizes["logits"]
         self._add_sum("count", self.splits, dtype=torch.int64)
         self._add_sum("probabilities", self.splits, classes)
         self._add_sum("negative_entropy", self.splits)
 
-    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
+    def update(
+        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
+    ) -> None:
         """Add the class probabilities of ``logits`` (B, classes) to their splits, see the base class."""
-        log_p = outputs["logits"].double().log_softmax(1)
+        log_p = samples["logits"].double().log_softmax(1)
         p = log_p.exp()
         # A matrix product, because index_add_ on a GPU adds in no fixed order.
         member = torch.nn.functional.one_hot(self.split_of[index], self.splits).T

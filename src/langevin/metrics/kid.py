@@ -8,10 +8,8 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.features.extractor import FeatureExtractor
 from langevin.interrupt import stop_on_signal
-from langevin.metrics.base import FeatureSetMetric, counts
-from langevin.metrics.reference import Reference
+from langevin.metrics.base import FeatureSetMetric, Plan
 
 
 class KernelDistance(FeatureSetMetric):
@@ -43,24 +41,23 @@ class KernelDistance(FeatureSetMetric):
         self.subset_size = subset_size
         self.seed = seed
 
-    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
+    def check(self, plan: Plan) -> None:
         """Refuse too few images, see the base class.
 
         Raises:
             UserError: when a subset is larger than either set.
         """
-        for name, number in counts(num_samples, reference):
+        for name, number in plan.counts():
             if number is not None and number < self.subset_size:
                 raise UserError(
                     f"{name}={number} is too few for metrics.kid.subset_size={self.subset_size}, drawn without "
                     "replacement: use more images or a smaller subset_size (at least 2)"
                 )
 
-    def begin(self, num_samples: int, features: FeatureExtractor) -> None:
+    def begin(self, plan: Plan) -> None:
         """Name the values, see the base class."""
-        super().begin(num_samples, features)
-        names = (("kid", "kd"), ("kid_std", "kd_std"))
-        self.keys = [f"{features.metric_name(official, otherwise)}@{num_samples}" for official, otherwise in names]
+        super().begin(plan)
+        self.keys = [plan.key("kid", "kd"), plan.key("kid_std", "kd_std")]
 
     def compute(self) -> dict[str, Tensor]:
         """Return the mean over the subsets and the standard deviation, see the base class."""

@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.features.extractor import FeatureExtractor
 from langevin.images import image_grid
-from langevin.metrics.base import FeatureSetMetric
+from langevin.metrics.base import FeatureSetMetric, Plan
 from langevin.metrics.gathered import Rows
 from langevin.metrics.neighbours import Points
-from langevin.metrics.reference import Reference
 
 
 class Memorisation(FeatureSetMetric):
@@ -36,7 +34,6 @@ class Memorisation(FeatureSetMetric):
         neighbours: how many training images to show beside each, twice; at least 1 and at most as many as there are.
     """
 
-    needs_images = True
     non_protocol_params = ("shown", "neighbours")
     higher_is_better = True
 
@@ -49,38 +46,34 @@ class Memorisation(FeatureSetMetric):
         self._details: dict[str, Any] | None = None
         self._image: NDArray[np.uint8] | None = None
 
-    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
+    def check(self, plan: Plan) -> None:
         """Refuse too few training images, see the base class.
 
         Raises:
             UserError: when there are fewer than `neighbours`, or than two.
         """
-        assert reference.images is not None, "Evaluation.prepare() ensures images"
-        number, least = len(reference.images), max(2, self.neighbours)
+        number, least = len(plan.reference.require_images("memorisation")), max(2, self.neighbours)
         if number < least:
             raise UserError(
                 f"the number of reference images={number} is too few for metrics.memorisation.neighbours="
                 f"{self.neighbours}: use at least {least} images, or fewer neighbours (at least 1)"
             )
 
-    def begin(self, num_samples: int, features: FeatureExtractor) -> None:
-        """Name the value, see the base class."""
-        super().begin(num_samples, features)
-        self.key = f"{features.metric_name('authenticity', 'authenticity')}@{num_samples}"
-
-    def set_reference(self, reference: Reference) -> None:
+    def begin(self, plan: Plan) -> None:
         """Keep the reference's features and images, and make room for the samples', see the base class."""
-        super().set_reference(reference)
-        assert reference.images is not None
-        self.reference_images = reference.images
+        super().begin(plan)
+        self.key = plan.key("authenticity", "authenticity")
+        self.reference_images = plan.reference.require_images("memorisation")
         height, width, channels = self.reference_images.shape[1:]
-        self.shown_images = Rows(channels, height, width, dtype=torch.uint8).to(self.device)
+        self.shown_images = Rows(channels, height, width, dtype=torch.uint8)
 
-    def update(self, outputs: Mapping[str, Tensor], labels: Tensor | None, index: Tensor) -> None:
+    def update(
+        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
+    ) -> None:
         """Keep the features and the number of each image, and the images to show, see the base class."""
-        super().update(outputs, labels, index)
+        super().update(samples, cond, index)
         is_shown = index < self.shown
-        self.shown_images.update(outputs["images"][is_shown], index[is_shown])
+        self.shown_images.update(samples["images"][is_shown], index[is_shown])
 
     def compute(self) -> dict[str, Tensor]:
         """Return the share of authentic samples, see the base class."""

@@ -7,11 +7,9 @@ from annotated_types import Ge
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.features.extractor import FeatureExtractor
 from langevin.interrupt import stop_on_signal
-from langevin.metrics.base import FeatureSetMetric, counts
+from langevin.metrics.base import FeatureSetMetric, Plan
 from langevin.metrics.neighbours import Points
-from langevin.metrics.reference import Reference
 
 
 class PrecisionRecall(FeatureSetMetric):
@@ -47,13 +45,13 @@ class PrecisionRecall(FeatureSetMetric):
         self.precision_recall_k = precision_recall_k
         self.density_coverage_k = density_coverage_k
 
-    def check(self, num_samples: int, reference: Reference, features: FeatureExtractor) -> None:
+    def check(self, plan: Plan) -> None:
         """Refuse too few images, see the base class.
 
         Raises:
             UserError: when either set has no k-th neighbour.
         """
-        of_samples, of_reference = counts(num_samples, reference)
+        of_samples, of_reference = plan.counts()
         for (name, number), option in (
             (of_samples, "precision_recall_k"),
             (of_reference, "precision_recall_k"),
@@ -66,11 +64,10 @@ class PrecisionRecall(FeatureSetMetric):
                     f"others as neighbours: use at least {k + 1} images or a smaller k (at least 1)"
                 )
 
-    def begin(self, num_samples: int, features: FeatureExtractor) -> None:
+    def begin(self, plan: Plan) -> None:
         """Name the values, see the base class."""
-        super().begin(num_samples, features)
-        names = ("precision", "recall", "density", "coverage")
-        self.keys = [f"{features.metric_name(name, name)}@{num_samples}" for name in names]
+        super().begin(plan)
+        self.keys = [plan.key(name, name) for name in ("precision", "recall", "density", "coverage")]
 
     def compute(self) -> dict[str, Tensor]:
         """Return the four values, see the base class."""

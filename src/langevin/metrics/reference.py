@@ -15,13 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch import distributed as dist
-from tqdm import tqdm
 
 from langevin.agreement import everywhere, is_distributed
+from langevin.batches import Batches
 from langevin.errors import UserError
 from langevin.features.extractor import BATCH, FeatureExtractor
 from langevin.files import write_atomically
-from langevin.interrupt import stop_on_signal
 from langevin.metrics.gathered import Gaussian, Moments, Rows
 
 FORMAT = 1
@@ -86,6 +85,26 @@ class Reference:
     def record(self) -> dict[str, Any]:
         """Its entry in a protocol."""
         return {"sha256": self.sha256, "number": self.number}
+
+    def require_images(self, metric: str) -> NDArray[np.uint8]:
+        """Its images, for a metric that needs them.
+
+        Raises:
+            UserError: when there are statistics alone.
+        """
+        if self.images is None:
+            raise UserError(f"metrics.{metric} needs the reference's images, not statistics alone: drop it")
+        return self.images
+
+    def require_labels(self, metric: str) -> NDArray[np.int64]:
+        """The classes of its images, for a metric that needs them.
+
+        Raises:
+            UserError: when there are none.
+        """
+        if self.labels is None:
+            raise UserError(f"metrics.{metric} needs class labels, the data has none: drop it or use labelled data")
+        return self.labels
 
     def check(self, features: FeatureExtractor, moments_of: Collection[str], rows_of: Collection[str]) -> None:
         """Check that all this can be obtained from it.
@@ -173,13 +192,11 @@ class Reference:
     ) -> None:
         assert self.images is not None
         rank, world = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
-        starts = range(rank * CHUNK, len(self.images), world * CHUNK)
-        rounds = -(-len(self.images) // (world * CHUNK))
-        for start in stop_on_signal(tqdm(starts, desc="reference", unit="batch", disable=rank > 0), rounds):
+        for indices in Batches(len(self.images), CHUNK, rank, world, "reference"):
             # Copied, because torch must not share memory with a read-only memory map.
-            batch = torch.from_numpy(np.array(self.images[start : start + CHUNK])).permute(0, 3, 1, 2)
+            batch = torch.from_numpy(np.array(self.images[indices.start : indices.stop])).permute(0, 3, 1, 2)
             outputs = features(batch.to(device))
-            index = torch.arange(start, start + len(batch))
+            index = torch.tensor(indices)
             for name, gathered in moments.items():
                 gathered.update(outputs[name])
             for name, ordered in rows.items():

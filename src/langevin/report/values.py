@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from langevin.config.identity import digest
 from langevin.config.stored import GREATEST
 from langevin.errors import UserError
+from langevin.evaluation.protocol import differing, may_vary, of_value
+from langevin.evaluation.values import FILE, read_measured
 from langevin.logged import Logged
-from langevin.measured import FILE, differing, may_vary, read_measured
-from langevin.protocol import digest, of_value
 from langevin.report.curves import EVALUATED, is_evaluated
 from langevin.runs import kinds, named, short_names
 

@@ -3,46 +3,39 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from langevin.diffusion.denoiser import Condition, Denoise, Denoiser
+from langevin.batches import Batches
+from langevin.diffusion.denoiser import Condition, Denoise, Denoiser, Prediction
 from langevin.diffusion.noise import ImageNoise, NoiseSource
 from langevin.diffusion.schedules.schedule import Schedule
-from langevin.errors import UserError
 from langevin.images import from_uint8, to_uint8
 from langevin.samplers.ddim import DDIM
+from langevin.samplers.requests import Requests
 from langevin.samplers.sampler import OnPrediction, Sampler
 from langevin.samplers.store import SampleStore
 
+Original = Callable[[Sequence[int]], tuple[Tensor, Condition]]
 
-class Generated(NamedTuple):
-    """A batch of finished images.
+
+class SampleBatch(NamedTuple):
+    """A batch of finished samples.
 
     Attributes:
-        indices: which images these are, int64 (B,), on the CPU.
+        indices: which ones these are, int64 (B,), on the CPU.
         images: uint8 (B, C, H, W).
-        labels: int64 (B,) on the CPU; None for an unconditional model.
+        cond: the columns of their conditions, (B, ...) each; none where they have no condition.
         noise: where they were made from inverted originals, what that inversion gave: float32 (B, C, H, W), of unit
             variance, on the CPU; else None.
+        target: what each should have been, uint8 (B, C, H, W), where that is known; else None.
     """
 
     indices: Tensor
     images: Tensor
-    labels: Tensor | None
-    noise: Tensor | None
-
-
-def share(number: int, batch_size: int, rank: int, world_size: int) -> list[int]:
-    """The numbers below `number` that fall to one process: whole batches, dealt out in turn.
-
-    Cut into batches of `batch_size` again, they give the same batches for any number of processes, and so the same
-    results bit for bit: in floating point, a network's output for an image depends a little on the rest of the batch.
-    """
-    starts = range(rank * batch_size, number, world_size * batch_size)
-    return [index for start in starts for index in range(start, min(start + batch_size, number))]
+    cond: Condition
+    noise: Tensor | None = None
+    target: Tensor | None = None
 
 
 def beginning_with(first: Tensor, rest: NoiseSource) -> NoiseSource:
@@ -52,18 +45,14 @@ def beginning_with(first: Tensor, rest: NoiseSource) -> NoiseSource:
 
 
 class SamplePipeline:
-    """Makes images with a denoiser: a sampler, its guidance, and the requested labels.
+    """Makes images with a denoiser: a sampler, its guidance, and what is requested.
 
     Args:
         sampler: takes noise to images.
         guide: puts guidance around a denoiser on some device, or hands it back.
         shape: the shape (C, H, W) of an image.
-        num_classes: the model's classes; None for an unconditional model.
-        labels: image i is of class ``labels[i % len(labels)]``; None for every class in turn.
+        requests: the condition of each image.
         settings: what `record` reports of the sampler and its guidance, as plain values.
-
-    Raises:
-        UserError: when labels are given to an unconditional model, or lie outside its classes.
     """
 
     def __init__(
@@ -71,21 +60,13 @@ class SamplePipeline:
         sampler: Sampler,
         guide: Callable[[Denoiser, torch.device | str], Denoise],
         shape: tuple[int, int, int],
-        num_classes: int | None,
-        labels: Sequence[int] | None = None,
+        requests: Requests,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        if num_classes is None and labels is not None:
-            raise UserError(f"labels is {list(labels)}; the model is unconditional, so leave labels out")
-        if num_classes is not None:
-            labels = range(num_classes) if labels is None else labels
-            wrong = [label for label in labels if not 0 <= label < num_classes]
-            if wrong or not labels:
-                raise UserError(f"labels is {list(labels)}; allowed: whole numbers from 0 to {num_classes - 1}")
         self.sampler = sampler
         self.guide = guide
         self.shape = shape
-        self.labels = labels
+        self.requests = requests
         self.settings = dict(settings or {})
 
     def __call__(
@@ -96,9 +77,7 @@ class SamplePipeline:
         batch_size: int,
         device: torch.device | str,
         on_prediction: OnPrediction | None = None,
-        original: Callable[[Sequence[int]], tuple[Tensor, Tensor | None]] | None = None,
-        store: SampleStore | None = None,
-    ) -> Iterator[Generated]:
+    ) -> Iterator[SampleBatch]:
         """Make the images `indices` of `seed`, `batch_size` at a time.
 
         Args:
@@ -108,26 +87,53 @@ class SamplePipeline:
             batch_size: how many at once.
             device: where.
             on_prediction: is called after each evaluation of the model while sampling.
-            original: gives the images uint8 (B, C, H, W) of some indices, and their labels (B,) or None; then image
-                i is made from the noise that inverting them gives. The sampler must be able to invert.
-            store: where finished batches are kept, and taken from; None: nowhere.
         """
         denoise = self.guide(denoiser, device)
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
-            labels = None if self.labels is None else torch.tensor([self.labels[i % len(self.labels)] for i in batch])
-            kept = None if store is None else store.get(batch)
+            yield self._batch(batch, self._make(denoise, batch, seed, device, on_prediction))
+
+    def stored(
+        self,
+        denoiser: Denoiser,
+        batches: Batches,
+        seed: int,
+        device: torch.device | str,
+        store: SampleStore,
+        on_prediction: OnPrediction | None = None,
+        original: Original | None = None,
+    ) -> Iterator[SampleBatch]:
+        """Make this process's share of the images of `seed`, but for those that are in a store already.
+
+        Args:
+            denoiser: as for a call, like `seed` and `device`.
+            batches: which images; its progress bar shows how far a batch is too.
+            seed: see above.
+            device: see above.
+            store: keeps finished batches.
+            on_prediction: is called after each evaluation of the model while sampling.
+            original: gives some images, uint8 (B, C, H, W), and the columns of their own conditions; then image i is
+                made from the noise that inverting them gives. The sampler must be able to invert.
+        """
+        denoise = self.guide(denoiser, device)
+        steps = self.sampler.times(denoiser.schedule)[:-1]
+
+        def look(x_t: Tensor, t: Tensor, prediction: Prediction) -> None:
+            batches.progress(float((steps > t).float().mean()))
+            if on_prediction is not None:
+                on_prediction(x_t, t, prediction)
+
+        for batch in batches:
+            kept = store.get(batch)
             if kept is None:
-                made = self._make(denoise, batch, labels, seed, device, on_prediction, original)
-                if store is not None:
-                    store.put(batch, {name: tensor.cpu().numpy() for name, tensor in made.items()})
+                made = self._make(denoise, batch, seed, device, look, original)
+                store.put(batch, {name: tensor.cpu().numpy() for name, tensor in made.items()})
             else:
                 made = {name: torch.from_numpy(array) for name, array in kept.items()}
-            yield Generated(torch.tensor(batch), made["images"], labels, made.get("noise"))
+            yield self._batch(batch, made)
 
-    def requested_labels(self, number: int) -> NDArray[np.int64] | None:
-        """The requested class of each of the first images, (number,); None of an unconditional model."""
-        return None if self.labels is None else np.resize(np.array(self.labels, np.int64), number)
+    def _batch(self, indices: Sequence[int], made: Mapping[str, Tensor]) -> SampleBatch:
+        return SampleBatch(torch.tensor(indices), made["images"], self.requests.cond(indices), made.get("noise"))
 
     def _chosen_grid(self, schedule: Schedule) -> dict[str, Any]:
         """The grid that the sampler chose where that was left to it, as a config would name it."""
@@ -148,7 +154,7 @@ class SamplePipeline:
         return {
             **self.settings,
             **self._chosen_grid(denoiser.schedule),
-            "labels": None if self.labels is None else list(self.labels),
+            **self.requests.record(),
             "evaluations": self.nfe(denoiser),
             "seed": seed,
             "precision": precision,
@@ -170,18 +176,17 @@ class SamplePipeline:
         self,
         denoise: Denoise,
         indices: Sequence[int],
-        labels: Tensor | None,
         seed: int,
         device: torch.device | str,
         on_prediction: OnPrediction | None,
-        original: Callable[[Sequence[int]], tuple[Tensor, Tensor | None]] | None,
+        original: Original | None = None,
     ) -> dict[str, Tensor]:
-        cond = None if labels is None else {"label": labels.to(device)}
+        cond = self.requests.cond(indices, device) or None
         fresh = ImageNoise(seed, indices, self.shape, device)
         if original is None:
             return {"images": to_uint8(self.sampler(denoise, fresh, cond, on_prediction))}
         images, own = original(indices)
-        as_it_was = cond if cond is None or own is None else {"label": own.to(device)}
+        as_it_was = None if cond is None else {name: own.get(name, column).to(device) for name, column in cond.items()}
         assert isinstance(self.sampler, DDIM)
         noise = self.sampler.invert(denoise, from_uint8(images.to(device)), as_it_was)
         made = self.sampler(denoise, beginning_with(noise, fresh), cond, on_prediction)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from langevin.config.identity import digest
 from langevin.files import write_atomically
-from langevin.protocol import digest
 
 
 class SampleStore:

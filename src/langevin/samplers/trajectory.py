@@ -20,6 +20,7 @@ class Trajectory:
         times: of each evaluation of the model, in turn.
         x_t: the noisy images there, uint8 (count, C, H, W), brought to unit variance so that they can be seen.
         x: the predicted ones, uint8 (count, C, H, W).
+        is_complete: set to stop recording: what comes then is another batch.
     """
 
     def __init__(self, schedule: Schedule, count: int) -> None:
@@ -28,9 +29,12 @@ class Trajectory:
         self.times: list[float] = []
         self.x_t: list[Tensor] = []
         self.x: list[Tensor] = []
+        self.is_complete = False
 
     def __call__(self, x_t: Tensor, t: Tensor, prediction: Prediction) -> None:
         """Record an evaluation."""
+        if self.is_complete:
+            return
         alpha, sigma = self.schedule(t)
         self.times.append(float(t))
         self.x_t.append(to_uint8(x_t[: self.count] / broadcast_to(torch.hypot(alpha, sigma), x_t)).cpu())

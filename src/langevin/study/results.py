@@ -11,15 +11,15 @@ from omegaconf import OmegaConf
 
 from langevin.assembly.components import SAMPLING
 from langevin.checkpoint import last_checkpoints
-from langevin.config.identity import PATHS
+from langevin.config.identity import PATHS, digest
 from langevin.config.stored import read_held
 from langevin.config.types import plain
 from langevin.content import differences, read_content
 from langevin.errors import UserError
+from langevin.evaluation.protocol import DERIVED, differing, of_value
+from langevin.evaluation.values import FILE as METRICS
+from langevin.evaluation.values import read_measured
 from langevin.logged import PROTOCOL, as_number, texts_at
-from langevin.measured import DERIVED, differing, read_measured
-from langevin.measured import FILE as METRICS
-from langevin.protocol import digest, of_value
 from langevin.runs import held_locks, read_run, read_step
 from langevin.sessions import sessions_of
 from langevin.study.cells import Cell, Grid, trained_values
@@ -47,7 +47,7 @@ class Result:
         seed: of training.
         place: its folder.
         values: of the measures.
-        protocols: of those that have one, flat, see `langevin.protocol`.
+        protocols: of those that have one, flat, see `langevin.evaluation.protocol`.
         protocol: its short name; empty where there is none.
         code: the versions of the code that made it.
     """

@@ -9,13 +9,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from tqdm import tqdm
 
-from langevin.digest import digest_of
+from langevin.batches import Batches
+from langevin.config.identity import digest
+from langevin.evaluation.evaluation import Evaluation
+from langevin.evaluation.model import measure_model
 from langevin.files import write_json
-from langevin.interrupt import stop_on_signal
-from langevin.metrics.evaluation import Evaluation
-from langevin.protocol import digest
-from langevin.samplers.generate import SamplePipeline, share
-from langevin.samplers.store import SampleStore
+from langevin.samplers.generate import SamplePipeline
 from langevin.training.callbacks.checkpoint import Checkpoint
 from langevin.training.callbacks.periodic import Periodic, callbacks_of, publish_image
 from langevin.training.loggers.csv import CSVFile
@@ -59,41 +58,29 @@ class Evaluate(Periodic):
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed = seed
-        self._has_reference = False
 
     def act(self, trainer: Trainer, module: DiffusionModule) -> None:
         """Sample, evaluate, log."""
-        self.evaluation.to(module.device)
-        if not self._has_reference:
-            self.evaluation.gather()
-            self._has_reference = True
-        record = self.generator.record(module.ema_model, self.seed, str(trainer.precision))
-        store = self._store(trainer, module, record)
-        mine = share(self.num_samples, self.batch_size, trainer.global_rank, trainer.world_size)
-        batches = self.generator(module.ema_model, mine, self.seed, self.batch_size, module.device, store=store)
-        rounds = -(-self.num_samples // (self.batch_size * trainer.world_size))
-        stops = stop_on_signal(batches, rounds, f"while step {trainer.global_step} was evaluated")
-        measured = self.evaluation.measure(stops, len(mine), trainer.is_global_zero)
+        where = f"while step {trainer.global_step} was evaluated"
+        rank, world = trainer.global_rank, trainer.world_size
+        batches = Batches(self.num_samples, self.batch_size, rank, world, "evaluate", where)
+        evaluation, model, precision = self.evaluation.to(module.device), module.ema_model, str(trainer.precision)
+        found = measure_model(
+            evaluation, self.generator, model, batches, self.seed, self.directory, "training", precision
+        )
         if trainer.is_global_zero:  # every rank has computed, and so needs no image any more
-            store.remove()
-        values = {f"eval/{name}": value for found in measured.values() for name, value in found.items()}
-        self._publish(trainer, values, self.evaluation.protocol(record, measured))
+            found.store.remove()
+            found.store.remove_others()
+        values = {f"eval/{name}": value for of_metric in found.values.values() for name, value in of_metric.items()}
+        self._publish(trainer, values, found.protocol)
         if trainer.is_global_zero:
-            for metric, figure in self.evaluation.figures().items():
-                publish_image(trainer, self.directory, metric, figure, self.evaluation.scale)
-            for metric, details in self.evaluation.details().items():
+            for metric, figure in evaluation.figures().items():
+                publish_image(trainer, self.directory, metric, figure, evaluation.scale)
+            for metric, details in evaluation.details().items():
                 write_json(self.directory / f"{metric}_{trainer.global_step:08d}.json", details)
         for callback in callbacks_of(trainer):
             if isinstance(callback, Checkpoint):
                 callback.on_evaluation(trainer, values)
-
-    def _store(self, trainer: Trainer, module: DiffusionModule, record: dict[str, Any]) -> SampleStore:
-        """Where the samples of these very weights are kept meanwhile; those of others are removed."""
-        meaning = {"weights": digest_of(module.ema_model.network), "samples": record, "batch_size": self.batch_size}
-        store = SampleStore(self.directory, "training", meaning)
-        if trainer.is_global_zero:
-            store.remove_others()
-        return store
 
     def _publish(self, trainer: Trainer, values: dict[str, float], protocol: dict[str, Any]) -> None:
         name = digest(protocol)

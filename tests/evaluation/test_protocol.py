@@ -1,6 +1,7 @@
 import pytest
 
-from langevin.protocol import digest, of_value, protocol
+from langevin.config.identity import digest
+from langevin.evaluation.protocol import of_value, protocol
 
 MEASURED = {"num_samples": 5, "features": {"extractor": "tiny"}, "reference": {"sha256": "a", "number": 7}}
 SETTINGS = {"fid": {"_target_": "F"}, "kid": {"_target_": "K", "subsets": 3}}

@@ -12,9 +12,9 @@ from helpers.images import example_images
 from helpers.processes import context
 
 from langevin.errors import UserError
+from langevin.evaluation.evaluation import Evaluation
 from langevin.features.inception import Inception
 from langevin.metrics.class_accuracy import ClassAccuracy
-from langevin.metrics.evaluation import Evaluation
 from langevin.metrics.fid import FrechetDistance
 from langevin.metrics.fid_by_class import FrechetDistanceByClass
 from langevin.metrics.fid_infinity import ExtrapolatedFrechetDistance
@@ -25,6 +25,7 @@ from langevin.metrics.memorisation import Memorisation
 from langevin.metrics.precision_recall import PrecisionRecall
 from langevin.metrics.reference import Reference
 from langevin.metrics.sfid import SpatialFrechetDistance
+from langevin.samplers.generate import SampleBatch
 
 N = 103
 
@@ -44,7 +45,7 @@ def make(directory, **metrics):
     return Evaluation(TinyExtractor(), metrics, directory)
 
 
-ASKED = digits()[1][300 : 300 + N]
+ASKED = {"label": torch.from_numpy(digits()[1][300 : 300 + N])}
 
 
 def reference():
@@ -69,7 +70,7 @@ def add(evaluation, index, offset=300, batch_size=10):
     images = torch.from_numpy(images).permute(0, 3, 1, 2)[offset:]
     labels = (torch.from_numpy(labels)[offset:] + (torch.arange(len(images)) % 5 == 0)) % 10
     for part in index.split(batch_size):
-        evaluation.add(images[part], labels[part], part)
+        evaluation.add(SampleBatch(part, images[part], {"label": labels[part]}))
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +211,7 @@ def test_no_weights_are_looked_for_where_no_metric_needs_them(expected, tmp_path
 
 def test_reference_is_not_passed_through_for_metrics_that_do_not_look_at_it(tmp_path):
     evaluation = make(tmp_path, inception_score=InceptionScore())
-    evaluation.prepare(N, Reference(digits()[0]), None)
+    evaluation.prepare(N, Reference(digits()[0]), {})
     evaluation.gather()
     assert evaluation.features.images_seen == 0
 
@@ -236,6 +237,8 @@ def test_it_moves_before_and_after_prepare(tmp_path):
     evaluation = make(tmp_path).to("meta")
     evaluation.prepare(N, reference(), ASKED)
     assert evaluation.features.weight.device.type == "meta"
+    evaluation = prepared(tmp_path).to("meta")
+    assert evaluation.features.weight.device.type == "meta"
     assert evaluation.metrics["fid"].samples.outer.device.type == "meta"
     assert evaluation.metrics["inception_score"].split_of.device.type == "meta"
 
@@ -250,8 +253,8 @@ class Other(FrechetDistance):
         ({"class_accuracy": ClassAccuracy}, {"labels": None}, r"metrics\.class_accuracy needs class labels"),
         (
             {"class_accuracy": ClassAccuracy},
-            {"asked": None},
-            r"metrics\.class_accuracy needs a class-conditional",
+            {"asked": {}},
+            r"metrics\.class_accuracy needs the label of each sample",
         ),
         ({"fid": FrechetDistance}, {"num_samples": 15}, r"num_samples=15 is too few for metrics.fid"),
         ({"fid": partial(FrechetDistance, 2)}, {"num_samples": 1}, r"num_samples=1 is too few for metrics.fid"),
@@ -284,9 +287,4 @@ def test_mistakes_are_found_in_prepare(metrics, arguments, message, tmp_path):
 
 def test_samples_of_another_size_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"= \(3, 16, 16\) cannot be compared with reference images of \(1, 8, 8\)"):
-        prepared(tmp_path).add(example_images(2, size=16), torch.zeros(2), torch.arange(2))
-
-
-def test_samples_without_labels_are_refused(tmp_path):
-    with pytest.raises(UserError, match="metrics class_accuracy, fid_by_class: the samples have no class labels"):
-        prepared(tmp_path).add(example_images(2, size=8, channels=1), None, torch.arange(2))
+        prepared(tmp_path).add(SampleBatch(torch.arange(2), example_images(2, size=16), {"label": torch.zeros(2)}))

@@ -5,9 +5,7 @@ the extractor (its weights by their hash, its preprocessing), the reference by i
 samples were made (which weights, sampler, times, guidance, labels, seed, evaluations of the model).
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langevin.config.identity import flatten
@@ -16,6 +14,8 @@ VERSION = "langevin-1"
 """Of what the values of a record mean."""
 PIXELS = "uint8: [-1, 1] to the nearest of 0..255"
 """How a sample becomes an image."""
+DERIVED = "samples.evaluations"
+"""Follows from the sampler: it may differ wherever the sampler may, and is then always shown."""
 
 
 def protocol(
@@ -42,11 +42,6 @@ def protocol(
     }
 
 
-def digest(record: Mapping[str, Any], digits: int = 8) -> str:
-    """A short name of a record."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:digits]
-
-
 def of_value(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What of a protocol concerns one value, flat: by paths such as "samples.sampler.steps".
 
@@ -58,3 +53,16 @@ def of_value(record: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise KeyError(name)
     rest = {key: value for key, value in record.items() if key != "metrics"}
     return dict(flatten({**rest, "metric": owner["settings"]}))
+
+
+def differing(protocols: Sequence[dict[str, Any]]) -> list[str]:
+    """The paths at which flat protocols differ."""
+    paths = dict.fromkeys(path for protocol in protocols for path in protocol)
+    absent = object()
+    return [path for path in paths if any(p.get(path, absent) != protocols[0].get(path, absent) for p in protocols)]
+
+
+def may_vary(path: str, vary: Sequence[str]) -> bool:
+    """Whether values whose protocols differ at a path stay comparable, given the parts that may vary."""
+    meant = any(path == part or path.startswith(f"{part}.") for part in vary)
+    return meant or (path == DERIVED and any(part.startswith("samples") for part in vary))

@@ -3,23 +3,27 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from langevin.errors import UserError
+from langevin.evaluation.protocol import differing, may_vary
+from langevin.evaluation.values import FILE, read_measured
 from langevin.files import write_atomically
-from langevin.measured import FILE, differing, may_vary, read_measured
 
 
-def compare(cfg: DictConfig) -> None:
-    """Print the values of some metrics.json files side by side; write the table to ``out``, a CSV file, where given.
+def compare(places: Sequence[str], vary: Sequence[str], force: bool, out: str | None) -> None:
+    """Print the values of some metrics.json files side by side; write the table to `out`, a CSV file, where given.
+
+    Args:
+        places: the files, or folders with such files in them.
+        vary: the parts of the protocols that may differ.
+        force: whether values of different protocols are put side by side all the same.
+        out: see above.
 
     Raises:
         UserError: when a file is missing or foreign, or the protocols of a value differ in a part not declared to vary.
     """
-    places = [cfg.compare] if isinstance(cfg.compare, str) else list(cfg.compare)
-    vary = [cfg.vary] if isinstance(cfg.vary, str) else list(cfg.vary)
     found = [read_measured(file) for place in places for file in files_at(place)]
     names = list(dict.fromkeys(name for measured in found for name in measured.values))
     varied: list[str] = []
@@ -32,7 +36,7 @@ def compare(cfg: DictConfig) -> None:
             else:
                 seen = dict.fromkeys(json.dumps(protocol.get(path)) for protocol in protocols)
                 unexplained.append(f"  {name}: {path}: {' and '.join(seen)}")
-    if unexplained and not cfg.force:
+    if unexplained and not force:
         raise UserError(
             "compare: these values were computed in different ways and do not belong in one table; name the intended "
             "differences, as in vary=[samples.sampler], or set force=true:\n" + "\n".join(unexplained)
@@ -51,10 +55,10 @@ def compare(cfg: DictConfig) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if unexplained:
         print("not comparable, shown because of force=true:\n" + "\n".join(unexplained))
-    if cfg.out:
+    if out:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
-        write_atomically(Path(cfg.out), lambda file: file.write(text.getvalue().encode()))
+        write_atomically(Path(out), lambda file: file.write(text.getvalue().encode()))
 
 
 def files_at(place: str) -> list[Path]:

@@ -1,45 +1,29 @@
 """The one evaluation: used by the training callback and by evaluate.py alike."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from langevin.errors import UserError
+from langevin.evaluation.protocol import protocol
 from langevin.features.extractor import BATCH, FeatureExtractor
 from langevin.images import enlargement
-from langevin.metrics.base import SampleMetric
+from langevin.metrics.base import Plan, SampleMetric
 from langevin.metrics.reference import Reference
-from langevin.protocol import protocol
-
-
-class Batch(Protocol):
-    """Some samples, see `Evaluation.add`."""
-
-    @property
-    def indices(self) -> Tensor:
-        """Which ones, integers (B,)."""
-
-    @property
-    def images(self) -> Tensor:
-        """Their images, uint8 (B, C, H, W)."""
-
-    @property
-    def labels(self) -> Tensor | None:
-        """Their requested classes, integers (B,)."""
+from langevin.samplers.generate import SampleBatch
 
 
 class Evaluation:
     """Some metrics over one extractor: each image passes through it once, for all of them.
 
-    In this order: `prepare` and `gather` once, then any number of rounds of `add` (each process with its part of the
-    samples, possibly none), `compute` and `reset`. The values are the same for any number of processes and any batch
-    size. It is not an `nn.Module`, so that its 95 MB of weights enter no checkpoint of a LightningModule that holds it.
+    In this order: `prepare` and `gather` once, then any number of rounds of `measure` (each process with its part of
+    the samples, possibly none). The values are the same for any number of processes and any batch size. It is not an
+    `nn.Module`, so that its 95 MB of weights enter no checkpoint of a LightningModule that holds it.
 
     Args:
         features: the extractor; its weights are looked for only if a metric needs them.
@@ -67,56 +51,57 @@ class Evaluation:
             for name, metric in self.metrics.items()
         }
         self.device = torch.device("cpu")
-        self._waiting: list[tuple[Tensor, Tensor | None, Tensor]] = []
+        self._waiting: list[SampleBatch] = []
+        self._is_ready = False
         of_samples = {output for metric in self.metrics.values() for output in metric.reads}
         self.moments_of = sorted({output for metric in self.metrics.values() for output in metric.moments_of})
         self.rows_of = sorted({output for metric in self.metrics.values() for output in metric.rows_of})
         self.outputs = sorted({*of_samples, *self.moments_of, *self.rows_of})
 
-    def prepare(self, num_samples: int, reference: Reference, labels: NDArray[np.int64] | None) -> None:
+    def prepare(
+        self, num_samples: int, reference: Reference, cond: Mapping[str, Tensor], target: Reference | None = None
+    ) -> None:
         """Load the weights and find every mistake: before anything is trained or sampled.
 
         Args:
             num_samples: how many images each round generates, over all processes.
             reference: what they are compared with.
-            labels: the requested class of each sample, (num_samples,); None where no class is requested.
+            cond: the columns of the samples' conditions, (num_samples, ...) each; none where they have no condition.
+            target: what each sample should be, where that is known.
 
         Raises:
             UserError: when a metric cannot be computed so, or there are no weights.
         """
         if num_samples < 1:
             raise UserError(f"num_samples={num_samples}: must be at least 1")
+        self.plan = Plan(num_samples, reference, self.features, cond)
+        self.target = target
         # Before the weights are loaded, where mistakes can be found without them.
         known = hasattr(self.features, "sizes")
         if known:
-            self._check(num_samples, reference, labels)
+            self._check()
         self.prepare_reference(reference)
         if not known:
-            self._check(num_samples, reference, labels)
-        for metric in self.metrics.values():
-            metric.begin(num_samples, self.features)
-        self.num_samples = num_samples
+            self._check()
         self.to(self.device)
 
-    def _check(self, num_samples: int, reference: Reference, labels: NDArray[np.int64] | None) -> None:
+    def _check(self) -> None:
+        given = {*self.plan.cond, *(() if self.target is None else ("target",))}
         for name, metric in self.metrics.items():
+            if missing := [each for each in metric.needs if each not in given]:
+                raise UserError(
+                    f"metrics.{name} needs the {missing[0]} of each sample, but these have none: drop it, or measure "
+                    f"samples that have one"
+                )
             lacking = {*metric.reads, *metric.moments_of, *metric.rows_of} - set(
                 self.features.sizes if self.outputs else ()
             )
-            if metric.needs_labels and reference.labels is None:
-                raise UserError(f"metrics.{name} needs class labels, the data has none: drop it or use labelled data")
-            if metric.needs_labels and labels is None:
-                raise UserError(f"metrics.{name} needs a class-conditional model, this one is not: drop it")
-            if metric.needs_images and reference.images is None:
-                raise UserError(f"metrics.{name} needs the reference's images, not statistics alone: drop it")
             if lacking:
                 raise UserError(
                     f"metrics.{name} needs the extractor's {' and '.join(sorted(lacking))}, but {self.features.name} "
                     f"gives {', '.join(self.features.sizes)}: drop it, or choose other features"
                 )
-            metric.check(num_samples, reference, self.features)
-            if metric.needs_labels and labels is not None:
-                metric.check_labels(labels, reference, self.features)
+            metric.check(self.plan)
 
     def prepare_reference(self, reference: Reference) -> None:
         """Load the weights, and check that they are compatible with the reference.
@@ -150,16 +135,17 @@ class Evaluation:
             )
 
     def protocol(self, samples: Mapping[str, Any] | None, values: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-        """The record that accompanies its values, see `langevin.protocol`.
+        """The record that accompanies its values, see `langevin.evaluation.protocol`.
 
         Args:
             samples: how the samples were made; None where that is not known.
-            values: what `compute` returned.
+            values: what `measure` returned.
         """
         measured = {
-            "num_samples": self.num_samples,
+            "num_samples": self.plan.num_samples,
             "features": self.features.record() if self.outputs else None,
             "reference": self.reference.record(),
+            **({} if self.target is None else {"target": self.target.record()}),
         }
         return protocol(measured, samples, self.settings, values)
 
@@ -172,68 +158,54 @@ class Evaluation:
         return self
 
     def gather(self) -> None:
-        """Compute what the metrics need of the reference; every process must call it, a second call does little."""
+        """Compute what the metrics need of the reference; every process must call it, a second call does nothing."""
+        if self._is_ready:
+            return
         self.reference.gather(self.features, self.moments_of, self.rows_of, self.device, self.directory)
         for metric in self.metrics.values():
-            metric.set_reference(self.reference)
+            metric.begin(self.plan)
+            metric.to(self.device)
+        self._is_ready = True
 
-    def measure(self, batches: Iterable[Batch], number: int, show: bool) -> dict[str, dict[str, float]]:
+    def measure(self, batches: Iterable[SampleBatch]) -> dict[str, dict[str, float]]:
         """One round: count in this process's samples as they come, and compute; every process must call it.
 
         Args:
-            batches: this process's part.
-            number: how many samples they are.
-            show: whether to show a progress bar.
-        """
-        self.reset()
-        with tqdm(total=number, desc="evaluate", unit="image", disable=not show) as bar:
-            for batch in batches:
-                self.add(batch.images, batch.labels, batch.indices)
-                bar.update(len(batch.indices))
-        return self.compute()
+            batches: this process's part, over all processes each of the `num_samples` once.
 
-    def add(self, images: Tensor, labels: Tensor | None, index: Tensor) -> None:
-        """Count in samples.
-
-        Args:
-            images: uint8 (B, C, H, W), of the reference's shape.
-            labels: the requested class of each, integers (B,), or None for an unconditional model.
-            index: which of the `num_samples` each one is, integers (B,): each in [0, num_samples) once over all
-                batches and processes of a round.
+        Returns:
+            the values of each metric by their names, the same on every process.
 
         Raises:
-            UserError: when the samples and the reference differ in shape, or a metric needs labels and there are none.
+            UserError: when the samples and the reference differ in shape.
+            RuntimeError: when the samples, over all processes, are not `num_samples`.
         """
-        self.require_shape(tuple(images.shape[1:]))
-        if labels is None and any(metric.needs_labels for metric in self.metrics.values()):
-            needing = ", ".join(name for name, metric in self.metrics.items() if metric.needs_labels)
-            raise UserError(f"metrics {needing}: the samples have no class labels: drop them or condition the samples")
-        self._waiting.append((images.to(self.device), labels, index.to(self.device)))
-        waiting = sum(len(index) for _, _, index in self._waiting)
+        self.reset()
+        for batch in batches:
+            self.add(batch)
+        return self.compute()
+
+    def add(self, batch: SampleBatch) -> None:
+        """Count in samples, see `measure`."""
+        self.require_shape(tuple(batch.images.shape[1:]))
+        self._waiting.append(batch)
+        waiting = sum(len(batch.indices) for batch in self._waiting)
         self._count_in(waiting - waiting % BATCH)
 
     def _count_in(self, number: int) -> None:
         """Pass the first `number` waiting images through the extractor, which is most efficient on whole batches."""
         if number == 0:
             return
-        images = torch.cat([images for images, _, _ in self._waiting])
-        index = torch.cat([index for _, _, index in self._waiting])
-        given = [labels for _, labels, _ in self._waiting if labels is not None]
-        labels = torch.cat(given) if given else None
-        self._waiting = [(images[number:], None if labels is None else labels[number:], index[number:])]
-        outputs = {"images": images[:number]}
-        if self.outputs:
-            outputs |= self.features(images[:number])
+        waiting = _joined(self._waiting, self.device)
+        now, later = _rows(waiting, slice(number)), _rows(waiting, slice(number, None))
+        self._waiting = [later]
+        outputs = self.features(now.images) if self.outputs else {}
         for metric in self.metrics.values():
-            metric.update(outputs, None if labels is None else labels[:number], index[:number])
+            metric.update({"images": now.images, **outputs}, now.cond, now.indices, now.target)
 
     def compute(self) -> dict[str, dict[str, float]]:
-        """Return the values of each metric by their names, the same on every process; every process must call it.
-
-        Raises:
-            RuntimeError: when the samples added since the last `reset`, over all processes, are not `num_samples`.
-        """
-        self._count_in(sum(len(index) for _, _, index in self._waiting))
+        """The values of the samples added since the last `reset`, see `measure`."""
+        self._count_in(sum(len(batch.indices) for batch in self._waiting))
         return {
             name: {key: float(value) for key, value in metric.compute().items()}
             for name, metric in self.metrics.items()
@@ -260,3 +232,22 @@ class Evaluation:
         self._waiting.clear()
         for metric in self.metrics.values():
             metric.reset()
+
+
+def _joined(batches: Sequence[SampleBatch], device: torch.device) -> SampleBatch:
+    def cat(parts: Iterable[Tensor]) -> Tensor:
+        return torch.cat([part.to(device) for part in parts])
+
+    targets = [batch.target for batch in batches if batch.target is not None]
+    return SampleBatch(
+        cat(batch.indices for batch in batches),
+        cat(batch.images for batch in batches),
+        {name: cat(batch.cond[name] for batch in batches) for name in batches[0].cond},
+        target=cat(targets) if targets else None,
+    )
+
+
+def _rows(batch: SampleBatch, rows: slice) -> SampleBatch:
+    cond = {name: column[rows] for name, column in batch.cond.items()}
+    target = None if batch.target is None else batch.target[rows]
+    return SampleBatch(batch.indices[rows], batch.images[rows], cond, target=target)

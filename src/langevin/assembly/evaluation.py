@@ -1,0 +1,274 @@
+"""What `evaluate.py` measures, built from its config: images, a model by its samples, or a model by likelihoods."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from omegaconf import DictConfig
+from torch import Tensor
+
+import langevin
+from langevin.assembly.check import check_model
+from langevin.assembly.components import SAMPLING, is_conditional
+from langevin.assembly.make import make
+from langevin.assembly.run import facts_of, launch, make_evaluation, make_likelihoods, open_reference
+from langevin.assembly.saved import Model, load_model, override, require_trusted
+from langevin.batches import Batches
+from langevin.checkpoint import find_checkpoint, folder_of
+from langevin.config.identity import digest
+from langevin.config.types import plain
+from langevin.data.cache import CachedImages
+from langevin.data.read_images import left_out, read_images, read_record
+from langevin.diffusion.denoiser import Condition
+from langevin.diffusion.noise import ImageNoise
+from langevin.errors import UserError
+from langevin.evaluation.evaluation import Evaluation
+from langevin.evaluation.model import measure_model
+from langevin.evaluation.values import FILE, write_values
+from langevin.files import write_json
+from langevin.images import from_uint8, write_png
+from langevin.metrics.reference import PUBLISHED, write_statistics
+from langevin.samplers.generate import SampleBatch
+
+
+def evaluate_samples(cfg: DictConfig) -> None:
+    """Compute the metrics of existing images, whatever their origin, print them, and write metrics.json.
+
+    Raises:
+        UserError: when the images, the reference and the metrics are incompatible.
+    """
+    evaluation = make_evaluation(cfg)
+    images, labels = read_images(cfg.samples, "samples", cfg.loader.cache_dir)
+    reference = open_reference(cfg)
+    if reference.images is not None:
+        refuse_others(cfg.samples, images.shape[1:], reference.images.shape[1:])
+    cond: Condition = {} if labels is None else {"label": torch.from_numpy(labels)}
+    evaluation.prepare(len(images), reference, cond)
+
+    fabric = launch(cfg.accelerator, cfg.devices)
+    evaluation.to(fabric.device).gather()
+
+    def batches() -> Iterator[SampleBatch]:
+        for indices in batches_of(cfg, fabric, len(images), "evaluate"):
+            index = torch.tensor(indices)
+            of_batch = {name: column[index] for name, column in cond.items()}
+            yield SampleBatch(index, torch.from_numpy(images[indices]).permute(0, 3, 1, 2), of_batch)
+
+    values = evaluation.measure(batches())
+    if fabric.global_rank == 0:
+        if unread := left_out(cfg.samples):
+            print(f"samples={cfg.samples}: left out {unread}")
+        out = folder_of_values(cfg)
+        made = read_record(cfg.samples)
+        protocol = evaluation.protocol(None if made is None else made["samples"], values)
+        about = {"samples": {"path": cfg.samples, "number": len(images)}}
+        about |= {} if made is None else {"model": made["model"]}
+        write(out, cfg, evaluation, values, protocol, **about)
+        print(f"{out / FILE}: {len(images)} samples against {reference.number or 'published'} images")
+    fabric.barrier()
+
+
+def evaluate_model(cfg: DictConfig) -> None:
+    """Compute the metrics of a model's samples, print them, and write metrics.json into a folder of the run.
+
+    Raises:
+        UserError: when the model, the reference and the metrics are incompatible.
+    """
+    path = find_checkpoint(Path(cfg.checkpoint))
+    model = load_model(path, cfg.trust)
+    chosen = override(model.cfg, cfg, (*SAMPLING, "data", "loader"))
+    for name in ("features", "metrics", "reference"):
+        chosen[name] = cfg[name]
+    if chosen.get("data") is None and chosen.reference is None:
+        raise UserError("reference: it is not known what the model was trained on; give reference=PLACE or data=NAME")
+    source = () if chosen.reference else ("data",)
+    require_trusted(path, model.cfg, cfg, (*source, "loader"))
+    check_model(chosen, (*SAMPLING, *source, "loader", "features", "metrics"), model.facts)
+    generator = model.generator(chosen, cfg.labels)
+    evaluation = make_evaluation(chosen)
+    evaluation.prepare(cfg.num_samples, open_reference(chosen), generator.requests.cond(range(cfg.num_samples)))
+    evaluation.require_shape(model.facts.shape)
+
+    fabric = launch(cfg.accelerator, cfg.devices)
+    evaluation.to(fabric.device)
+    denoiser = model.denoiser.to(fabric.device)
+    directory = folder_of(path) / "evaluations"
+    batches = batches_of(cfg, fabric, cfg.num_samples, "evaluate")
+    found = measure_model(evaluation, generator, denoiser, batches, cfg.seed, directory, "model")
+    if fabric.global_rank == 0:
+        out = Path(cfg.out) if cfg.out else directory / f"step_{model.step:08d}-{digest(found.protocol)}"
+        about = {"checkpoint": str(path), "step": model.step, "weights": found.weights, "data": model.facts.content}
+        write(out, chosen, evaluation, found.values, found.protocol, model=about)
+        found.store.remove()
+        print(f"{out / FILE}: {cfg.num_samples} samples of step {model.step}")
+    fabric.barrier()
+
+
+def evaluate_likelihoods(cfg: DictConfig) -> None:
+    """Compute the likelihoods of images under a model, print them, and write likelihood.json.
+
+    Raises:
+        UserError: when the model and the images are incompatible.
+    """
+    path = find_checkpoint(Path(cfg.checkpoint))
+    model = load_model(path, cfg.trust)
+    require_trusted(path, model.cfg, cfg, ("data", "loader"))
+    chosen = override(model.cfg, cfg, ("data", "loader"))
+    chosen.likelihoods = cfg.likelihoods
+    check_model(chosen, ("data", "loader", "likelihoods"))
+    images = open_images(chosen, model, cfg.split)
+    number = len(images) if cfg.num_images is None else cfg.num_images
+    if number > len(images):
+        raise UserError(f"num_images is {number}; allowed: at most {len(images)}, all of split={cfg.split}, or null")
+    likelihoods = make_likelihoods(chosen, model.facts.image_size)
+
+    fabric = launch(cfg.accelerator, cfg.devices)
+    device, denoiser = fabric.device, model.denoiser.to(fabric.device)
+    for likelihood in likelihoods.values():
+        likelihood.to(device)
+    batches = batches_of(cfg, fabric, number, "likelihood")
+    for indices in batches:
+        x = from_uint8(torch.from_numpy(images.images[indices]).permute(0, 3, 1, 2).to(device))
+        labels = torch.from_numpy(images.labels[indices]).to(device)
+        cond = {"label": labels} if is_conditional(model.cfg) else None
+        for done, likelihood in enumerate(likelihoods.values(), start=1):
+            likelihood.update(denoiser, x, cond, ImageNoise(cfg.seed, indices, x.shape[1:], device))
+            batches.progress(done / len(likelihoods))
+    values = {name: likelihood.compute() for name, likelihood in likelihoods.items()}
+    if fabric.global_rank == 0:
+        report = {
+            "likelihoods": {name: numbers(value) for name, value in values.items()},
+            "settings": plain(cfg.likelihoods),
+            "pictures": {
+                "data": plain(chosen.data),
+                "split": cfg.split,
+                "number": number,
+                "sha256": images.digest,
+            },
+            "seed": cfg.seed,
+            "checkpoint": str(path),
+            "trained_on": model.facts.content,
+            "step": model.step,
+            "version": langevin.__version__,
+        }
+        out = Path(cfg.out) if cfg.out else folder_of(path)
+        write_json(out / "likelihood.json", report)
+        width = max(map(len, values))
+        for name, value in values.items():
+            parts = ", ".join(f"{part} {float(value[part]):.4f}" for part in likelihoods[name].parts)
+            print(f"{name:{width}}  {float(value['bits_per_dim']):.4f} bits/dim: {parts}")
+        print(f"{out / 'likelihood.json'}: {number} images of split={cfg.split} at step {model.step}")
+    fabric.barrier()
+
+
+def export(cfg: DictConfig) -> None:
+    """Write the reference moments that the config's metrics need: mu and sigma, and ADM's mu_s and sigma_s.
+
+    Raises:
+        UserError: when no metric needs any, or the reference cannot provide them.
+    """
+    if not cfg.export.endswith(".npz"):
+        raise UserError(f"export={cfg.export}: must end in .npz")
+    evaluation = make_evaluation(cfg)
+    if not evaluation.moments_of:
+        raise UserError("metrics: none of these has statistics to export; allowed: fid and sfid")
+    reference = open_reference(cfg)
+    evaluation.prepare_reference(reference)
+    fabric = launch(cfg.accelerator, cfg.devices)
+    evaluation.to(fabric.device)
+    outputs = evaluation.moments_of
+    reference.gather(evaluation.features, outputs, (), fabric.device, evaluation.directory)
+    if fabric.global_rank == 0:
+        write_statistics(Path(cfg.export), reference, evaluation.features, outputs)
+        names = ", ".join(name for output in outputs for name in PUBLISHED[output])
+        print(f"{cfg.export}: {names} of {reference.moments(outputs[0]).number} images, {evaluation.features.name}")
+    fabric.barrier()
+
+
+def batches_of(cfg: DictConfig, fabric: Fabric, number: int, doing: str) -> Batches:
+    """This process's part of a command's images."""
+    return Batches(number, cfg.batch_size, fabric.global_rank, fabric.world_size, doing)
+
+
+def write(
+    out: Path,
+    cfg: DictConfig,
+    evaluation: Evaluation,
+    values: Mapping[str, Mapping[str, float]],
+    protocol: Mapping[str, Any],
+    **about: Mapping[str, Any],
+) -> None:
+    """Write what an evaluation has found into a folder, its images too; see `write_values`."""
+    for name, figure in evaluation.figures().items():
+        write_png(out / f"{name}.png", figure, evaluation.scale)
+    place = str(cfg.reference or cfg.data.get("path") or cfg.data._target_)
+    reference = {"path": place, "number": evaluation.reference.number}
+    write_values(out, values, protocol, evaluation.details(), **about, reference=reference)
+
+
+def folder_of_values(cfg: DictConfig) -> Path:
+    """The folder for the values: the config's `out`, else beside the images."""
+    place = Path(cfg.samples)
+    return Path(cfg.out) if cfg.out else place if place.is_dir() else place.parent
+
+
+def refuse_others(samples: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Check that the samples have the reference's (height, width, channels).
+
+    Raises:
+        UserError: when they are not.
+    """
+    if shape[:2] != wanted[:2]:
+        raise UserError(
+            f"samples={samples}: images of (height, width) {shape[:2]}, but the reference's are of {wanted[:2]}; both "
+            "must be of one size"
+        )
+    if shape[2] != wanted[2]:
+        colors = {1: "grey", 3: "in colour"}
+        raise UserError(
+            f"samples={samples}: images {colors[shape[2]]}, but the reference's are {colors[wanted[2]]}; store both "
+            "grey, or both in colour (RGB)"
+        )
+
+
+def open_images(cfg: DictConfig, model: Model, split: str) -> CachedImages:
+    """A split of a config's data, which must have the model's image shape and, where it is conditional, its classes.
+
+    Raises:
+        UserError: when there is no such split, or it does not fit the model.
+    """
+    data = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
+    data.prepare_data()
+    images: CachedImages | None = data.train_set if split == "train" else data.test_set
+    if images is None:
+        raise UserError(
+            f"split={split}: the data has no test images; allowed: split=train, or data=NAME with a test split"
+        )
+    facts = facts_of(data)
+    if facts.shape != model.facts.shape:
+        raise UserError(
+            f"data: images of (channels, height, width) {facts.shape}, but the model was trained on "
+            f"{model.facts.shape}; take data of that size"
+        )
+    if is_conditional(model.cfg) and facts.num_classes != model.facts.num_classes:
+        has = "none" if facts.num_classes is None else facts.num_classes
+        raise UserError(
+            f"data: the model is conditioned on {model.facts.num_classes} classes, but the images have {has}; "
+            "take data with the same classes"
+        )
+    return images
+
+
+def numbers(values: dict[str, Tensor]) -> dict[str, Any]:
+    """Tensors as plain numbers and lists; nan, which JSON does not know, becomes None."""
+
+    def known(number: float) -> float | None:
+        return None if math.isnan(number) else number
+
+    return {
+        name: [known(number) for number in value.tolist()] if value.ndim else known(float(value))
+        for name, value in values.items()
+    }

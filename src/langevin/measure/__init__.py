@@ -1,1 +1,0 @@
-"""What `evaluate.py` does: one file for each thing that can be measured."""

@@ -1,0 +1,54 @@
+"""What is to be sampled: the condition of each image, by its number."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from langevin.diffusion.denoiser import Condition
+from langevin.errors import UserError
+
+
+class Requests(ABC):
+    """The conditions of any number of images, the same on every process."""
+
+    @abstractmethod
+    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
+        """The columns of some images' conditions, (B, ...) each; none for an unconditional model."""
+
+    @abstractmethod
+    def record(self) -> dict[str, Any]:
+        """What decides the conditions, as plain values for a protocol."""
+
+
+class Labels(Requests):
+    """Classes in turn: image i is of class ``labels[i % len(labels)]``, the column "label", int64.
+
+    Args:
+        num_classes: the model's classes; None for an unconditional model.
+        labels: the requested classes; None for every class in turn.
+
+    Raises:
+        UserError: when labels are given to an unconditional model, or lie outside its classes.
+    """
+
+    def __init__(self, num_classes: int | None, labels: Sequence[int] | None = None) -> None:
+        if num_classes is None:
+            if labels is not None:
+                raise UserError(f"labels is {list(labels)}; the model is unconditional, so leave labels out")
+        else:
+            labels = range(num_classes) if labels is None else labels
+            if not labels or min(labels) < 0 or max(labels) >= num_classes:
+                raise UserError(f"labels is {list(labels)}; allowed: whole numbers from 0 to {num_classes - 1}")
+        self.labels = None if labels is None else list(labels)
+
+    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
+        """See `Requests`."""
+        if self.labels is None:
+            return {}
+        return {"label": torch.tensor([self.labels[index % len(self.labels)] for index in indices], device=device)}
+
+    def record(self) -> dict[str, Any]:
+        """See `Requests`."""
+        return {"labels": self.labels}
