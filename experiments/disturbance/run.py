@@ -1,7 +1,7 @@
 """Every metric against the level of every disturbance: see the README for its arguments."""
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +25,7 @@ from langevin.cli import fail
 from langevin.config.validate import CONF
 from langevin.data.module import ImageDataModule
 from langevin.errors import UserError
+from langevin.evaluation.values import Result
 from langevin.files import write_json
 from langevin.images import image_grid
 from langevin.metrics.reference import Reference
@@ -51,8 +52,8 @@ def main(contaminant: str, number: int, reference: int, choices: Sequence[str]) 
     evaluation.prepare(number, Reference(data.train_set.images[real], data.train_set.labels[real]), cond)
     evaluation.to(launch(cfg.accelerator, cfg.devices).device).gather()
 
-    def measure(made_images: Images) -> dict[str, dict[str, float]]:
-        return evaluation.measure(batches(made_images, cond, cfg.batch_size))
+    def measure(made_images: Images) -> Result:
+        return evaluation.measure(batches(made_images, cond, cfg.batch_size), {"images": "test", "seed": SEED})
 
     undisturbed = measure(images)
     rows: list[Row] = []
@@ -61,14 +62,18 @@ def main(contaminant: str, number: int, reference: int, choices: Sequence[str]) 
         shown = []
         for level in tqdm(np.linspace(0, greatest, LEVELS + 1), name):
             disturbed = disturb(images, level, np.random.default_rng(SEED))
-            values = flat(measure(disturbed) if level else undisturbed)
+            values = without_spreads((measure(disturbed) if level else undisturbed).values)
             rows.append({"disturbance": name, "level": round(level, 4)} | values)
             shown.append(disturbed[spread(number, SHOWN)])
         examples[name] = np.stack(shown, axis=1)
     write_rows(HERE / "results.csv", rows)
-    write_json(HERE / "protocol.json", evaluation.protocol({"images": "test", "seed": SEED}, undisturbed))
-    metrics = evaluation.metrics
-    distances = flat({name: found for name, found in undisturbed.items() if not metrics[name].higher_is_better})
+    write_json(HERE / "protocol.json", undisturbed.protocol)
+    distances = {
+        value
+        for name, metric in evaluation.metrics.items()
+        if not metric.higher_is_better
+        for value in undisturbed.protocol["metrics"][name]["values"]
+    }
     correlations = correlate(rows, evaluation.features.name)
     write_rows(HERE / "correlations.csv", correlations)
     print(markdown(correlations))
@@ -118,11 +123,9 @@ def batches(images: Images, cond: Mapping[str, torch.Tensor], size: int) -> Iter
         yield SampleBatch(index, torch.from_numpy(images[index.numpy()]).permute(0, 3, 1, 2), of_batch)
 
 
-def flat(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Each value by its reported name, without their spreads over subsets."""
-    return {
-        name: float(f"{value:.6g}") for found in values.values() for name, value in found.items() if "_std" not in name
-    }
+def without_spreads(values: Mapping[str, float]) -> dict[str, float]:
+    """The values, without their spreads over subsets."""
+    return {name: float(f"{value:.6g}") for name, value in values.items() if "_std" not in name}
 
 
 def correlate(rows: Sequence[Row], extractor: str) -> list[Row]:
@@ -151,7 +154,7 @@ def by_disturbance(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {str(name): list(own) for name, own in groupby(rows, lambda row: row["disturbance"])}
 
 
-def draw(rows: Sequence[Row], examples: Mapping[str, Images], distances: Mapping[str, float], extractor: str) -> None:
+def draw(rows: Sequence[Row], examples: Mapping[str, Images], distances: Set[str], extractor: str) -> None:
     """A block for each disturbance: images of each level, and below them the metrics."""
     figure = plt.figure(figsize=(15, 13), layout="constrained")
     blocks = figure.subfigures(2, 3, hspace=0.03, wspace=0.03).flat
@@ -161,7 +164,7 @@ def draw(rows: Sequence[Row], examples: Mapping[str, Images], distances: Mapping
 
 
 def draw_block(
-    block: SubFigure, name: str, rows: list[Row], examples: Images, distances: Mapping[str, float], extractor: str
+    block: SubFigure, name: str, rows: list[Row], examples: Images, distances: Set[str], extractor: str
 ) -> None:
     """One disturbance; `examples` are (images, levels, H, W, C)."""
     levels = [float(row["level"]) for row in rows]

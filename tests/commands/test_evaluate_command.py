@@ -169,10 +169,10 @@ def test_samples_and_reference_must_be_of_one_size_and_colour(real, tmp_path):
     large = write(tmp_path / "large.npz", images[:20].repeat(2, 1).repeat(2, 2), labels[:20])
     colour = write(tmp_path / "colour.npz", images[:20].repeat(3, 3), labels[:20])
     for samples, reference, words in (
-        (real, large, "of (height, width) (8, 8), but the reference's are of (16, 16); both must be of one size"),
+        (real, large, "(1, 8, 8), but the reference's are of (1, 16, 16); both must be of one size"),
         (large, real, "both must be of one size"),
-        (real, colour, "images grey, but the reference's are in colour"),
-        (colour, real, "images in colour, but the reference's are grey"),
+        (real, colour, "(1, 8, 8), but the reference's are of (3, 8, 8); both must be of one size, and both grey"),
+        (colour, real, "(3, 8, 8), but the reference's are of (1, 8, 8)"),
     ):
         result = evaluate(f"samples={samples}", f"reference={reference}", "metrics=[class_accuracy]")
         assert result.status == 1

@@ -1,14 +1,13 @@
 """What `evaluate.py` measures, built from its config: images, a model by its samples, or a model by likelihoods."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from omegaconf import DictConfig
-from torch import Tensor
 
 import langevin
 from langevin.assembly.check import check_model
@@ -25,12 +24,11 @@ from langevin.data.read_images import left_out, read_images, read_record
 from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.noise import ImageNoise
 from langevin.errors import UserError
-from langevin.evaluation.evaluation import Evaluation
 from langevin.evaluation.model import measure_model
-from langevin.evaluation.values import FILE, write_values
+from langevin.evaluation.values import FILE
 from langevin.files import write_json
-from langevin.images import from_uint8, write_png
-from langevin.metrics.reference import PUBLISHED, write_statistics
+from langevin.images import from_uint8
+from langevin.metrics.reference import PUBLISHED, Reference, write_statistics
 from langevin.samplers.generate import SampleBatch
 
 
@@ -43,10 +41,10 @@ def evaluate_samples(cfg: DictConfig) -> None:
     evaluation = make_evaluation(cfg)
     images, labels = read_images(cfg.samples, "samples", cfg.loader.cache_dir)
     reference = open_reference(cfg)
-    if reference.images is not None:
-        refuse_others(cfg.samples, images.shape[1:], reference.images.shape[1:])
     cond: Condition = {} if labels is None else {"label": torch.from_numpy(labels)}
     evaluation.prepare(len(images), reference, cond)
+    height, width, channels = images.shape[1:]
+    evaluation.require_shape((channels, height, width), f"samples={cfg.samples}")
 
     fabric = launch(cfg.accelerator, cfg.devices)
     evaluation.to(fabric.device).gather()
@@ -57,16 +55,14 @@ def evaluate_samples(cfg: DictConfig) -> None:
             of_batch = {name: column[index] for name, column in cond.items()}
             yield SampleBatch(index, torch.from_numpy(images[indices]).permute(0, 3, 1, 2), of_batch)
 
-    values = evaluation.measure(batches())
+    made = read_record(cfg.samples)
+    result = evaluation.measure(batches(), None if made is None else made["samples"])
     if fabric.global_rank == 0:
         if unread := left_out(cfg.samples):
             print(f"samples={cfg.samples}: left out {unread}")
         out = folder_of_values(cfg)
-        made = read_record(cfg.samples)
-        protocol = evaluation.protocol(None if made is None else made["samples"], values)
-        about = {"samples": {"path": cfg.samples, "number": len(images)}}
-        about |= {} if made is None else {"model": made["model"]}
-        write(out, cfg, evaluation, values, protocol, **about)
+        about = {"samples": {"path": cfg.samples, "number": len(images)}, "reference": described(cfg, reference)}
+        result.write(out, **about, **({} if made is None else {"model": made["model"]}))
         print(f"{out / FILE}: {len(images)} samples against {reference.number or 'published'} images")
     fabric.barrier()
 
@@ -89,7 +85,8 @@ def evaluate_model(cfg: DictConfig) -> None:
     check_model(chosen, (*SAMPLING, *source, "loader", "features", "metrics"), model.facts)
     generator = model.generator(chosen, cfg.labels)
     evaluation = make_evaluation(chosen)
-    evaluation.prepare(cfg.num_samples, open_reference(chosen), generator.requests.cond(range(cfg.num_samples)))
+    reference = open_reference(chosen)
+    evaluation.prepare(cfg.num_samples, reference, generator.requests.cond(range(cfg.num_samples)))
     evaluation.require_shape(model.facts.shape)
 
     fabric = launch(cfg.accelerator, cfg.devices)
@@ -97,12 +94,12 @@ def evaluate_model(cfg: DictConfig) -> None:
     denoiser = model.denoiser.to(fabric.device)
     directory = folder_of(path) / "evaluations"
     batches = batches_of(cfg, fabric, cfg.num_samples, "evaluate")
-    found = measure_model(evaluation, generator, denoiser, batches, cfg.seed, directory, "model")
+    result, weights, store = measure_model(evaluation, generator, denoiser, batches, cfg.seed, directory, "model")
     if fabric.global_rank == 0:
-        out = Path(cfg.out) if cfg.out else directory / f"step_{model.step:08d}-{digest(found.protocol)}"
-        about = {"checkpoint": str(path), "step": model.step, "weights": found.weights, "data": model.facts.content}
-        write(out, chosen, evaluation, found.values, found.protocol, model=about)
-        found.store.remove()
+        out = Path(cfg.out) if cfg.out else directory / f"step_{model.step:08d}-{digest(result.protocol)}"
+        about = {"checkpoint": str(path), "step": model.step, "weights": weights, "data": model.facts.content}
+        result.write(out, model=about, reference=described(chosen, reference))
+        store.remove()
         print(f"{out / FILE}: {cfg.num_samples} samples of step {model.step}")
     fabric.barrier()
 
@@ -140,7 +137,9 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     values = {name: likelihood.compute() for name, likelihood in likelihoods.items()}
     if fabric.global_rank == 0:
         report = {
-            "likelihoods": {name: numbers(value) for name, value in values.items()},
+            "likelihoods": {
+                name: {part: known(value.tolist()) for part, value in parts.items()} for name, parts in values.items()
+            },
             "settings": plain(cfg.likelihoods),
             "pictures": {
                 "data": plain(chosen.data),
@@ -193,45 +192,16 @@ def batches_of(cfg: DictConfig, fabric: Fabric, number: int, doing: str) -> Batc
     return Batches(number, cfg.batch_size, fabric.global_rank, fabric.world_size, doing)
 
 
-def write(
-    out: Path,
-    cfg: DictConfig,
-    evaluation: Evaluation,
-    values: Mapping[str, Mapping[str, float]],
-    protocol: Mapping[str, Any],
-    **about: Mapping[str, Any],
-) -> None:
-    """Write what an evaluation has found into a folder, its images too; see `write_values`."""
-    for name, figure in evaluation.figures().items():
-        write_png(out / f"{name}.png", figure, evaluation.scale)
+def described(cfg: DictConfig, reference: Reference) -> dict[str, Any]:
+    """Where the reference of a config comes from, and how many images it has."""
     place = str(cfg.reference or cfg.data.get("path") or cfg.data._target_)
-    reference = {"path": place, "number": evaluation.reference.number}
-    write_values(out, values, protocol, evaluation.details(), **about, reference=reference)
+    return {"path": place, "number": reference.number}
 
 
 def folder_of_values(cfg: DictConfig) -> Path:
     """The folder for the values: the config's `out`, else beside the images."""
     place = Path(cfg.samples)
     return Path(cfg.out) if cfg.out else place if place.is_dir() else place.parent
-
-
-def refuse_others(samples: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    """Check that the samples have the reference's (height, width, channels).
-
-    Raises:
-        UserError: when they are not.
-    """
-    if shape[:2] != wanted[:2]:
-        raise UserError(
-            f"samples={samples}: images of (height, width) {shape[:2]}, but the reference's are of {wanted[:2]}; both "
-            "must be of one size"
-        )
-    if shape[2] != wanted[2]:
-        colors = {1: "grey", 3: "in colour"}
-        raise UserError(
-            f"samples={samples}: images {colors[shape[2]]}, but the reference's are {colors[wanted[2]]}; store both "
-            "grey, or both in colour (RGB)"
-        )
 
 
 def open_images(cfg: DictConfig, model: Model, split: str) -> CachedImages:
@@ -262,13 +232,8 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedImages:
     return images
 
 
-def numbers(values: dict[str, Tensor]) -> dict[str, Any]:
-    """Tensors as plain numbers and lists; nan, which JSON does not know, becomes None."""
-
-    def known(number: float) -> float | None:
-        return None if math.isnan(number) else number
-
-    return {
-        name: [known(number) for number in value.tolist()] if value.ndim else known(float(value))
-        for name, value in values.items()
-    }
+def known(values: Any) -> Any:
+    """Numbers, or lists of them, with None in place of nan, which JSON does not know."""
+    if isinstance(values, list):
+        return [known(value) for value in values]
+    return None if math.isnan(values) else values

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.evaluation.protocol import protocol
+from langevin.evaluation.values import Result
 from langevin.features.extractor import BATCH, FeatureExtractor
 from langevin.images import enlargement
 from langevin.metrics.base import Plan, SampleMetric
@@ -119,8 +118,12 @@ class Evaluation:
         offered = set(self.features.sizes)
         reference.check(self.features, offered.intersection(self.moments_of), offered.intersection(self.rows_of))
 
-    def require_shape(self, shape: tuple[int, ...]) -> None:
+    def require_shape(self, shape: tuple[int, ...], option: str = "the model") -> None:
         """Check that samples (channels, height, width) can be compared with the reference.
+
+        Args:
+            shape: theirs.
+            option: what they come from, for the message.
 
         Raises:
             UserError: when they cannot.
@@ -130,24 +133,9 @@ class Evaluation:
         height, width, channels = self.reference.images.shape[1:]
         if shape != (channels, height, width):
             raise UserError(
-                f"samples of (channels, height, width) = {shape} cannot be compared with reference images of "
-                f"{(channels, height, width)}: use the data that the model was trained on"
+                f"{option}: images of (channels, height, width) {shape}, but the reference's are of "
+                f"{(channels, height, width)}; both must be of one size, and both grey or both in colour"
             )
-
-    def protocol(self, samples: Mapping[str, Any] | None, values: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-        """The record that accompanies its values, see `langevin.evaluation.protocol`.
-
-        Args:
-            samples: how the samples were made; None where that is not known.
-            values: what `measure` returned.
-        """
-        measured = {
-            "num_samples": self.plan.num_samples,
-            "features": self.features.record() if self.outputs else None,
-            "reference": self.reference.record(),
-            **({} if self.target is None else {"target": self.target.record()}),
-        }
-        return protocol(measured, samples, self.settings, values)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the extractor and the metrics, at any time; `device` must support float64."""
@@ -167,14 +155,12 @@ class Evaluation:
             metric.to(self.device)
         self._is_ready = True
 
-    def measure(self, batches: Iterable[SampleBatch]) -> dict[str, dict[str, float]]:
+    def measure(self, batches: Iterable[SampleBatch], samples: Mapping[str, Any] | None) -> Result:
         """One round: count in this process's samples as they come, and compute; every process must call it.
 
         Args:
             batches: this process's part, over all processes each of the `num_samples` once.
-
-        Returns:
-            the values of each metric by their names, the same on every process.
+            samples: how they are made, for the protocol: plain values; None where that is not known.
 
         Raises:
             UserError: when the samples and the reference differ in shape.
@@ -183,7 +169,22 @@ class Evaluation:
         self.reset()
         for batch in batches:
             self.add(batch)
-        return self.compute()
+        values = self.compute()
+        measured = {
+            "num_samples": self.plan.num_samples,
+            "features": self.features.record() if self.outputs else None,
+            "reference": self.reference.record(),
+            **({} if self.target is None else {"target": self.target.record()}),
+        }
+        details = {name: metric.details() for name, metric in self.metrics.items()}
+        figures = {name: metric.figure() for name, metric in self.metrics.items()}
+        return Result(
+            {name: value for of_metric in values.values() for name, value in of_metric.items()},
+            protocol(measured, samples, self.settings, values),
+            {name: found for name, found in details.items() if found is not None},
+            {name: found for name, found in figures.items() if found is not None},
+            1 if self.reference.images is None else enlargement(self.reference.images.shape[1]),
+        )
 
     def add(self, batch: SampleBatch) -> None:
         """Count in samples, see `measure`."""
@@ -204,28 +205,12 @@ class Evaluation:
             metric.update({"images": now.images, **outputs}, now.cond, now.indices, now.target)
 
     def compute(self) -> dict[str, dict[str, float]]:
-        """The values of the samples added since the last `reset`, see `measure`."""
+        """The values of each metric by their names, of the samples added since the last `reset`; see `measure`."""
         self._count_in(sum(len(batch.indices) for batch in self._waiting))
         return {
             name: {key: float(value) for key, value in metric.compute().items()}
             for name, metric in self.metrics.items()
         }
-
-    def figures(self) -> dict[str, NDArray[np.uint8]]:
-        """What metrics show beside their values, after `compute`: uint8 (H, W, 3), the same on every process."""
-        shown = {name: metric.figure() for name, metric in self.metrics.items()}
-        return {name: image for name, image in shown.items() if image is not None}
-
-    @property
-    def scale(self) -> int:
-        """How many times its images are to be enlarged in a PNG."""
-        images = self.reference.images
-        return 1 if images is None else enlargement(images.shape[1])
-
-    def details(self) -> dict[str, dict[str, Any]]:
-        """What metrics report beside their values, after `compute`: plain values, the same on every process."""
-        said = {name: metric.details() for name, metric in self.metrics.items()}
-        return {name: details for name, details in said.items() if details is not None}
 
     def reset(self) -> None:
         """Forget the samples, keep the reference."""

@@ -1,14 +1,17 @@
 """The files of values that evaluate.py writes, with their protocols."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 import langevin
 from langevin.errors import UserError
 from langevin.evaluation.protocol import of_value
 from langevin.files import require_regular, write_json
+from langevin.images import write_png
 
 FILE = "metrics.json"
 
@@ -45,24 +48,33 @@ def read_measured(path: Path) -> Measured:
     return Measured(path, step, values, protocols)
 
 
-def write_values(
-    out: Path,
-    values: Mapping[str, Mapping[str, float]],
-    protocol: Mapping[str, Any],
-    details: Mapping[str, Any],
-    **about: Any,
-) -> None:
-    """Write ``metrics.json`` into a folder, and print the values.
+class Result(NamedTuple):
+    """What an evaluation has found, the same on every process.
 
-    Args:
-        out: the folder.
-        values: each metric's, by their names.
+    Attributes:
+        values: by their names.
         protocol: how they were computed, see `langevin.evaluation.protocol`.
-        details: what the metrics report beside them.
-        **about: what was measured, and against what: plain values.
+        details: what metrics report beside their values, by the metrics' names: plain values.
+        figures: what metrics show beside their values, by the metrics' names: uint8 (H, W, 3).
+        scale: how many times the figures are to be enlarged in a PNG.
     """
-    flat = {name: value for found in values.values() for name, value in found.items()}
-    content = {"metrics": flat, **about, "protocol": protocol, "version": langevin.__version__}
-    write_json(out / FILE, content | ({"details": details} if details else {}))
-    width = max(map(len, flat))
-    print("\n".join(f"{name:{width}}  {value:.6g}" for name, value in flat.items()))
+
+    values: dict[str, float]
+    protocol: dict[str, Any]
+    details: dict[str, dict[str, Any]]
+    figures: dict[str, NDArray[np.uint8]]
+    scale: int
+
+    def write(self, out: Path, **about: Any) -> None:
+        """Write ``metrics.json`` and the figures into a folder, and print the values.
+
+        Args:
+            out: the folder.
+            **about: what was measured, and against what: plain values.
+        """
+        for name, figure in self.figures.items():
+            write_png(out / f"{name}.png", figure, self.scale)
+        content = {"metrics": self.values, **about, "protocol": self.protocol, "version": langevin.__version__}
+        write_json(out / FILE, content | ({"details": self.details} if self.details else {}))
+        width = max(map(len, self.values))
+        print("\n".join(f"{name:{width}}  {value:.6g}" for name, value in self.values.items()))

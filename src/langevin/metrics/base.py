@@ -15,6 +15,9 @@ from langevin.metrics.gathered import Rows
 from langevin.metrics.reference import Reference
 from langevin.sums import SumStateMetric
 
+Columns = Mapping[str, Tensor]
+"""What is known of each of some samples, by names: (B, ...) each."""
+
 
 class Plan(NamedTuple):
     """What is known of an evaluation before its first sample.
@@ -29,7 +32,7 @@ class Plan(NamedTuple):
     num_samples: int
     reference: Reference
     features: FeatureExtractor
-    cond: Mapping[str, Tensor] = MappingProxyType({})
+    cond: Columns = MappingProxyType({})
 
     def key(self, official: str, otherwise: str) -> str:
         """The name under which a value is reported, see `FeatureExtractor.metric_name`, with the number of samples."""
@@ -83,9 +86,7 @@ class SampleMetric(SumStateMetric, ABC):
         self.num_samples = plan.num_samples
 
     @abstractmethod
-    def update(
-        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
-    ) -> None:
+    def update(self, samples: Columns, cond: Columns, index: Tensor, target: Tensor | None = None) -> None:
         """Count in some samples.
 
         Args:
@@ -136,9 +137,7 @@ class SampleSetMetric(SampleMetric):
         super().begin(plan)
         self.samples = Rows(plan.features.sizes["features"])
 
-    def update(
-        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
-    ) -> None:
+    def update(self, samples: Columns, cond: Columns, index: Tensor, target: Tensor | None = None) -> None:
         """Keep ``features`` (B, D) and the number of each image, see the base class."""
         self.samples.update(samples["features"], index)
 

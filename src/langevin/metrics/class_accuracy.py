@@ -1,13 +1,11 @@
 """Whether class-conditional samples show the requested class."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.metrics.base import Plan, SampleMetric
+from langevin.metrics.base import Columns, Plan, SampleMetric
 
 
 class ClassAccuracy(SampleMetric):
@@ -47,9 +45,7 @@ class ClassAccuracy(SampleMetric):
         labels = plan.reference.require_labels("class_accuracy")
         self.classifier = SVC(C=10.0, kernel="rbf", gamma="scale").fit(_pixels(images), labels)
 
-    def update(
-        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
-    ) -> None:
+    def update(self, samples: Columns, cond: Columns, index: Tensor, target: Tensor | None = None) -> None:
         """Count the images whose predicted class is their label, see the base class."""
         named = self.classifier.predict(_pixels(samples["images"].permute(0, 2, 3, 1).cpu().numpy()))
         self._accumulate(count=len(named), correct=int((named == cond["label"].cpu().numpy()).sum()))

@@ -1,6 +1,5 @@
 """The Frechet Inception Distance."""
 
-from collections.abc import Mapping
 from typing import Annotated, ClassVar, NamedTuple
 
 import torch
@@ -8,7 +7,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.metrics.base import Plan, SampleMetric
+from langevin.metrics.base import Columns, Plan, SampleMetric
 from langevin.metrics.gathered import Gaussian, Moments, gaussian_of
 
 TOLERANCE = 1e-11
@@ -67,9 +66,7 @@ class FrechetDistance(SampleMetric):
         self.samples = Moments(plan.features.sizes[output])
         self.reference = rooted(plan.reference.moments(output), self.device)
 
-    def update(
-        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
-    ) -> None:
+    def update(self, samples: Columns, cond: Columns, index: Tensor, target: Tensor | None = None) -> None:
         """Count in the features, see the base class."""
         (output,) = self.reads
         self.samples.update(samples[output])

@@ -1,6 +1,5 @@
 """The Frechet distance within each class."""
 
-from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.interrupt import stop_on_signal
-from langevin.metrics.base import FeatureSetMetric, Plan
+from langevin.metrics.base import Columns, FeatureSetMetric, Plan
 from langevin.metrics.fid import frechet_distance, rooted_rows
 from langevin.metrics.gathered import Rows
 
@@ -70,9 +69,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
         labels = plan.reference.require_labels("fid_by_class")
         self.reference_labels = torch.from_numpy(labels.astype(np.int64))
 
-    def update(
-        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
-    ) -> None:
+    def update(self, samples: Columns, cond: Columns, index: Tensor, target: Tensor | None = None) -> None:
         """Keep the features, the labels and the number of each image, see the base class."""
         super().update(samples, cond, index)
         self.labels.update(cond["label"], index)

@@ -1,6 +1,5 @@
 """The Inception Score."""
 
-from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
@@ -9,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.metrics.base import Plan, SampleMetric
+from langevin.metrics.base import Columns, Plan, SampleMetric
 
 SHUFFLE_SEED = 2020
 """The seed by which torch-fidelity deals the samples out to the splits."""
@@ -68,9 +67,7 @@ class InceptionScore(SampleMetric):
         self._add_sum("probabilities", self.splits, classes)
         self._add_sum("negative_entropy", self.splits)
 
-    def update(
-        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
-    ) -> None:
+    def update(self, samples: Columns, cond: Columns, index: Tensor, target: Tensor | None = None) -> None:
         """Add the class probabilities of ``logits`` (B, classes) to their splits, see the base class."""
         log_p = samples["logits"].double().log_softmax(1)
         p = log_p.exp()

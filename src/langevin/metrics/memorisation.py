@@ -1,6 +1,5 @@
 """Whether the samples are copies of training images."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.images import image_grid
-from langevin.metrics.base import FeatureSetMetric, Plan
+from langevin.metrics.base import Columns, FeatureSetMetric, Plan
 from langevin.metrics.gathered import Rows
 from langevin.metrics.neighbours import Points
 
@@ -67,9 +66,7 @@ class Memorisation(FeatureSetMetric):
         height, width, channels = self.reference_images.shape[1:]
         self.shown_images = Rows(channels, height, width, dtype=torch.uint8)
 
-    def update(
-        self, samples: Mapping[str, Tensor], cond: Mapping[str, Tensor], index: Tensor, target: Tensor | None = None
-    ) -> None:
+    def update(self, samples: Columns, cond: Columns, index: Tensor, target: Tensor | None = None) -> None:
         """Keep the features and the number of each image, and the images to show, see the base class."""
         super().update(samples, cond, index)
         is_shown = index < self.shown

@@ -65,18 +65,17 @@ class Evaluate(Periodic):
         rank, world = trainer.global_rank, trainer.world_size
         batches = Batches(self.num_samples, self.batch_size, rank, world, "evaluate", where)
         evaluation, model, precision = self.evaluation.to(module.device), module.ema_model, str(trainer.precision)
-        found = measure_model(
+        result, _, store = measure_model(
             evaluation, self.generator, model, batches, self.seed, self.directory, "training", precision
         )
+        values = {f"eval/{name}": value for name, value in result.values.items()}
+        self._publish(trainer, values, result.protocol)
         if trainer.is_global_zero:  # every rank has computed, and so needs no image any more
-            found.store.remove()
-            found.store.remove_others()
-        values = {f"eval/{name}": value for of_metric in found.values.values() for name, value in of_metric.items()}
-        self._publish(trainer, values, found.protocol)
-        if trainer.is_global_zero:
-            for metric, figure in evaluation.figures().items():
-                publish_image(trainer, self.directory, metric, figure, evaluation.scale)
-            for metric, details in evaluation.details().items():
+            store.remove()
+            store.remove_others()
+            for metric, figure in result.figures.items():
+                publish_image(trainer, self.directory, metric, figure, result.scale)
+            for metric, details in result.details.items():
                 write_json(self.directory / f"{metric}_{trainer.global_step:08d}.json", details)
         for callback in callbacks_of(trainer):
             if isinstance(callback, Checkpoint):
