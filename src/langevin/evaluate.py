@@ -11,6 +11,7 @@ OPTIONS = {
     "samples": "str | None",
     "checkpoint": "str | None",
     "reference": "str | None",
+    "target": "str | None",
     "num_samples": "Annotated[int, Ge(1)]",
     "labels": "int | list[int] | None",
     "split": "Literal['train', 'test']",
@@ -45,6 +46,8 @@ def run(cfg: DictConfig) -> None:
         mistakes.append(
             Mistake("samples", "give one of samples=FILE_OR_DIR, checkpoint=RUN_OR_FILE, compare=PLACE or export=FILE")
         )
+    if cfg.target is not None and tasks != ["samples"]:
+        mistakes.append(Mistake("target", "goes with samples=FILE_OR_DIR; leave it out"))
     if not of_model:
         mistakes += [
             Mistake(group, "goes with checkpoint=RUN_OR_FILE; leave it out") for group in SAMPLING if group in cfg

@@ -1,25 +1,11 @@
 """`python sample.py checkpoint=RUN_OR_FILE`: makes images with a trained model."""
 
-import hashlib
-import json
-import zipfile
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
 from langevin.cli import command
-from langevin.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-    from torch import Tensor
-
-    from langevin.samplers.store import SampleStore
-    from langevin.samplers.trajectory import Trajectory
 
 OPTIONS = {
     "checkpoint": "str",
@@ -37,9 +23,6 @@ OPTIONS = {
     "devices": "int | str",
     "output_dir": "str",
 }
-COLUMNS = 10
-# How many images a trajectory shows.
-SEEN = 8
 
 
 def run(cfg: DictConfig) -> None:
@@ -56,238 +39,13 @@ def run(cfg: DictConfig) -> None:
 
     path = find_checkpoint(Path(cfg.checkpoint))
 
+    from langevin.assembly.sampling import fill
     from langevin.filling import filling
     from langevin.training.processes import is_first_process
 
     out = Path(cfg.out) if cfg.out else folder_of(path) / "generated"
     with filling(out) if is_first_process() else nullcontext():
         fill(out, path, cfg)
-
-
-def fill(out: Path, path: Path, cfg: DictConfig) -> None:
-    """Sample from a checkpoint into a folder that no other process fills.
-
-    Raises:
-        UserError: when the folder holds the samples of other settings, or the config asks for what the model cannot do.
-    """
-    from langevin.assembly.check import check_model
-    from langevin.assembly.components import SAMPLING, is_conditional
-    from langevin.assembly.run import launch
-    from langevin.assembly.saved import load_model, override
-
-    model = load_model(path, cfg.trust)
-    chosen = override(model.cfg, cfg, SAMPLING)
-    check_model(chosen, SAMPLING, model.facts)
-    originals = None if cfg.invert is None else open_originals(cfg, chosen, model.facts.shape)
-    number = cfg.num_samples if originals is None else min(cfg.num_samples, len(originals.images))
-    labels = cfg.labels
-    if labels is None and originals is not None and originals.labels is not None and is_conditional(chosen):
-        labels = originals.labels.tolist()
-    generator = model.generator(chosen, labels)
-
-    from langevin.batches import Batches
-    from langevin.digest import digest_of
-    from langevin.images import write_npz
-    from langevin.samplers.store import SampleStore
-    from langevin.samplers.trajectory import Trajectory
-    from langevin.training.processes import is_first_process
-    from langevin.visible import visible
-
-    about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
-    record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
-    inverted = None if originals is None else hashlib.sha256(originals.images.tobytes()).hexdigest()
-    store = SampleStore(out, "sample", {**record, "batch_size": cfg.batch_size, "inverted": inverted})
-    if inverted is not None:
-        record["inverted"] = inverted
-    if (out / "samples.npz").exists() and not cfg.overwrite:
-        refuse_others(out, {"num_samples": number, **record})
-        if is_whole(out, number, cfg.png, cfg.invert is not None, cfg.trajectory is not None):
-            if is_first_process():
-                store.remove()
-                said = f"{out / 'samples.npz'} is done: {number} images of step {model.step}, of the same settings"
-                print(visible(said))
-            return
-    fabric = launch(cfg.accelerator, cfg.devices)
-    denoiser = model.denoiser.to(fabric.device)
-    if fabric.global_rank == 0:
-        store.remove_others()
-        if cfg.trajectory:  # is recorded only while images are made
-            store.remove()
-    fabric.barrier()
-    batches = Batches(number, cfg.batch_size, fabric.global_rank, fabric.world_size, "sample")
-    seen = Trajectory(denoiser.schedule, SEEN) if cfg.trajectory and fabric.global_rank == 0 else None
-    original = None if originals is None else originals.batch
-    for batch in generator.stored(denoiser, batches, cfg.seed, fabric.device, store, seen, original):
-        if seen is not None and not seen.is_complete:
-            write_trajectory(out, seen, batch.images, cfg.trajectory)
-            seen.is_complete = True
-    fabric.barrier()
-    if fabric.global_rank == 0:
-        labels = generator.requests.cond(range(number)).get("label")
-        write(out, store, batches.all, None if labels is None else labels.numpy(), record)
-        if cfg.png:
-            write_pngs(out / "png", store, batches.all)
-        said = f"{out / 'samples.npz'}: {number} images of step {model.step}; look at {out / 'grid.png'}"
-        print(visible(said))
-        if originals is not None:
-            write_npz(out / "noise.npz", store.arrays("noise", batches.all), number)
-            difference = originals.difference(store, batches.all)
-            said = f"{out / 'noise.npz'}: the noise they come from; {difference:.2f} of 255 levels off on average"
-            print(visible(said))
-        store.remove()
-    fabric.barrier()
-
-
-def refuse_others(out: Path, record: dict[str, Any]) -> None:
-    """Check that a folder's samples.npz was made with the settings of a record.
-
-    Raises:
-        UserError: when it was not, or it has no record.
-    """
-    from langevin.config.identity import flatten
-    from langevin.evaluation.protocol import differing
-
-    message = f"out={out}: holds a samples.npz already; choose another out=, or overwrite=true"
-    held = record_in(out / "samples.npz")
-    if held is None:
-        raise UserError(f"{message}. How that was made is not recorded in it")
-    there, now = (dict(flatten(each)) for each in (held, json.loads(json.dumps(record))))
-    # Where the checkpoint lies does not matter: its weights have a digest.
-    if paths := [path for path in differing([there, now]) if path != "model.checkpoint"]:
-        lines = [f"  {path}: {there.get(path, 'absent')} there, {now.get(path, 'absent')} now" for path in paths]
-        raise UserError("\n".join([f"{message}. That was made with other settings:", *lines]))
-
-
-def record_in(path: Path) -> dict[str, Any] | None:
-    """How the samples in a samples.npz were made, and how many there are; None where it has no record."""
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as arrays, zipfile.ZipFile(path) as archive:
-            record = json.loads(str(arrays["record"]))
-            with archive.open("arr_0.npy") as member:  # its shape alone: there may be many
-                np.lib.format.read_magic(member)
-                shape, _, _ = np.lib.format.read_array_header_1_0(member)
-        return {"num_samples": shape[0], **record}
-    except (
-        *(OSError, ValueError, KeyError, IndexError, TypeError, EOFError),
-        *(RecursionError, MemoryError, zipfile.BadZipFile),
-    ):
-        return None
-
-
-def is_whole(out: Path, number: int, png: bool, inverted: bool, trajectory: bool) -> bool:
-    """Whether everything exists that a command writes beside samples.npz; a trajectory is always recomputed."""
-    names = ["grid.png", *(["noise.npz"] if inverted else [])]
-    names += [f"png/{index:06d}.png" for index in range(number)] if png else []
-    return not trajectory and all((out / name).is_file() for name in names)
-
-
-class Originals(NamedTuple):
-    """Images that are inverted to noise and reconstructed.
-
-    Attributes:
-        images: uint8 (N, H, W, C).
-        labels: int64 (N,), or None.
-    """
-
-    images: "np.ndarray"
-    labels: "np.ndarray | None"
-
-    def batch(self, indices: "Sequence[int]") -> "tuple[Tensor, dict[str, Tensor]]":
-        """Some of them, uint8 (B, C, H, W), and the columns of their conditions (B,): "label" if they have any."""
-        import torch
-
-        images = torch.from_numpy(self.images[indices]).permute(0, 3, 1, 2)
-        return images, {} if self.labels is None else {"label": torch.from_numpy(self.labels[indices])}
-
-    def difference(self, store: "SampleStore", batches: "Sequence[Sequence[int]]") -> float:
-        """How far off the stored images are, in levels of 0..255, on average."""
-        import numpy as np
-
-        off = 0.0
-        for indices, made in zip(batches, store.arrays("images", batches), strict=True):
-            off += np.abs(made.astype(float) - self.images[indices].transpose(0, 3, 1, 2)).sum()
-        return off / (sum(map(len, batches)) * self.images[0].size)
-
-
-def open_originals(cfg: DictConfig, chosen: DictConfig, shape: tuple[int, int, int]) -> Originals:
-    """The images to be inverted.
-
-    Raises:
-        UserError: when they are missing, of another shape than the model's, or the sampler cannot invert.
-    """
-    from langevin.data.read_images import read_images
-    from langevin.samplers.ddim import DDIM
-
-    target = f"{DDIM.__module__}.{DDIM.__name__}"
-    if chosen.sampler._target_ != target:
-        raise UserError(f"invert={cfg.invert}: needs an invertible sampler: sampler=ddim")
-    images, labels = read_images(cfg.invert, "invert")
-    channels, height, width = shape
-    if images.shape[1:] != (height, width, channels):
-        raise UserError(
-            f"invert={cfg.invert}: images of (height, width, channels) {images.shape[1:]}; the model's are "
-            f"{(height, width, channels)}"
-        )
-    return Originals(images, labels)
-
-
-def write_trajectory(out: Path, seen: "Trajectory", images: "Tensor", num_times: int) -> None:
-    """Write trajectory.png and, with every evaluation of the model, trajectory.npz: "t", and of it "x_t" and "x"."""
-    import numpy as np
-
-    from langevin.files import write_atomically
-    from langevin.images import enlargement, image_grid, write_png
-
-    grid = image_grid(seen.rows(images, num_times), seen.columns(num_times))
-    write_png(out / "trajectory.png", grid, scale=enlargement(images.shape[-1]))
-    arrays = {"t": np.array(seen.times)}
-    for name, frames in (("x_t", seen.x_t), ("x", seen.x)):
-        arrays[name] = np.stack([frame.permute(0, 2, 3, 1).numpy() for frame in frames])
-    write_atomically(out / "trajectory.npz", lambda file: np.savez(file, allow_pickle=False, **arrays))
-
-
-def write(
-    out: Path,
-    store: "SampleStore",
-    batches: "Sequence[Sequence[int]]",
-    labels: "np.ndarray | None",
-    record: dict[str, Any],
-) -> None:
-    """Write samples.npz (ADM's layout, and how they were made) and grid.png, never all images in memory at once.
-
-    Args:
-        out: the folder.
-        store: holds the images.
-        batches: which images, batch by batch.
-        labels: int64 (N,), or None.
-        record: how they were made.
-    """
-    import numpy as np
-    import torch
-
-    from langevin.images import enlargement, image_grid, write_npz, write_png
-
-    shown: list[np.ndarray] = []
-    for part in store.arrays("images", batches):
-        shown += list(part[: COLUMNS**2 - len(shown)])
-        if len(shown) == COLUMNS**2:
-            break
-    first = torch.from_numpy(np.stack(shown))
-    write_png(out / "grid.png", image_grid(first, COLUMNS), scale=enlargement(first.shape[2]))
-    arrays = {"record": np.array(json.dumps(record))} | ({} if labels is None else {"arr_1": labels})
-    parts = (part.transpose(0, 2, 3, 1) for part in store.arrays("images", batches))
-    write_npz(out / "samples.npz", parts, sum(map(len, batches)), **arrays)
-
-
-def write_pngs(folder: Path, store: "SampleStore", batches: "Sequence[Sequence[int]]") -> None:
-    """Write each image as one PNG."""
-    from langevin.images import write_png
-
-    for indices, part in zip(batches, store.arrays("images", batches), strict=True):
-        for index, image in zip(indices, part.transpose(0, 2, 3, 1), strict=True):
-            write_png(folder / f"{index:06d}.png", image.repeat(3 // image.shape[-1], axis=-1))
 
 
 main = command("sample", run, OPTIONS)

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
+from numpy.typing import NDArray
 from omegaconf import DictConfig
+from torch import Tensor
 
 import langevin
 from langevin.assembly.check import check_model
@@ -42,7 +45,13 @@ def evaluate_samples(cfg: DictConfig) -> None:
     images, labels = read_images(cfg.samples, "samples", cfg.loader.cache_dir)
     reference = open_reference(cfg)
     cond: Condition = {} if labels is None else {"label": torch.from_numpy(labels)}
-    evaluation.prepare(len(images), reference, cond)
+    targets = None if cfg.target is None else read_images(cfg.target, "target", cfg.loader.cache_dir)[0]
+    if targets is not None and targets.shape != images.shape:
+        raise UserError(
+            f"target={cfg.target}: {len(targets)} images of (height, width, channels) {targets.shape[1:]}, but the "
+            f"samples are {len(images)} of {images.shape[1:]}; give one such image for each sample, in their order"
+        )
+    evaluation.prepare(len(images), reference, cond, None if targets is None else Reference(targets))
     height, width, channels = images.shape[1:]
     evaluation.require_shape((channels, height, width), f"samples={cfg.samples}")
 
@@ -53,7 +62,8 @@ def evaluate_samples(cfg: DictConfig) -> None:
         for indices in batches_of(cfg, fabric, len(images), "evaluate"):
             index = torch.tensor(indices)
             of_batch = {name: column[index] for name, column in cond.items()}
-            yield SampleBatch(index, torch.from_numpy(images[indices]).permute(0, 3, 1, 2), of_batch)
+            target = None if targets is None else at(targets, indices)
+            yield SampleBatch(index, at(images, indices), of_batch, target=target)
 
     made = read_record(cfg.samples)
     result = evaluation.measure(batches(), None if made is None else made["samples"])
@@ -128,7 +138,7 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
         likelihood.to(device)
     batches = batches_of(cfg, fabric, number, "likelihood")
     for indices in batches:
-        x = from_uint8(torch.from_numpy(images.images[indices]).permute(0, 3, 1, 2).to(device))
+        x = from_uint8(at(images.images, indices).to(device))
         labels = torch.from_numpy(images.labels[indices]).to(device)
         cond = {"label": labels} if is_conditional(model.cfg) else None
         for done, likelihood in enumerate(likelihoods.values(), start=1):
@@ -185,6 +195,11 @@ def export(cfg: DictConfig) -> None:
         names = ", ".join(name for output in outputs for name in PUBLISHED[output])
         print(f"{cfg.export}: {names} of {reference.moments(outputs[0]).number} images, {evaluation.features.name}")
     fabric.barrier()
+
+
+def at(images: NDArray[np.uint8], indices: range) -> Tensor:
+    """Some of the images (N, H, W, C), which may be a read-only memory map: uint8 (B, C, H, W)."""
+    return torch.from_numpy(images[indices]).permute(0, 3, 1, 2)
 
 
 def batches_of(cfg: DictConfig, fabric: Fabric, number: int, doing: str) -> Batches:
