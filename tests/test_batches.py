@@ -15,11 +15,15 @@ def test_every_image_falls_to_one_process_in_the_same_batches(world):
 
 def test_after_a_signal_no_further_batch_is_begun(monkeypatch):
     begun = []
-    with pytest.raises(interrupt.Interrupted, match="by SIGUSR1 at step 4"):
+
+    def work():
         for batch in Batches(12, 4, where="at step 4"):
             begun.append(batch.start)
             if batch.start == 4:
                 monkeypatch.setattr(interrupt, "_received", "SIGUSR1")
+
+    with pytest.raises(interrupt.Interrupted, match="by SIGUSR1 at step 4"):
+        work()
     assert begun == [0, 4], "the batch under way is finished"
 
 
