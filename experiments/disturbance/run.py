@@ -19,11 +19,9 @@ from omegaconf import DictConfig
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from langevin.assembly.make import make
-from langevin.assembly.run import launch, make_evaluation
+from langevin.assembly.run import launch, make_evaluation, open_data
 from langevin.cli import fail
 from langevin.config.validate import CONF
-from langevin.data.module import ImageDataModule
 from langevin.errors import UserError
 from langevin.evaluation.values import Result
 from langevin.files import write_json
@@ -40,8 +38,8 @@ HERE = Path(__file__).parent
 def main(contaminant: str, number: int, reference: int, choices: Sequence[str]) -> None:
     """Disturb `number` test images and measure them against `reference` training images; write what was found."""
     cfg = composed(choices)
-    data = opened(cfg)
-    cars = opened(composed(["data=stanford_cars", f"data.path={contaminant}", f"data.image_size={data.image_size}"]))
+    data = open_data(cfg)
+    cars = open_data(composed(["data=stanford_cars", f"data.path={contaminant}", f"data.image_size={data.image_size}"]))
     if data.test_set is None:
         raise UserError("data: has no test images to disturb; give data.test_path")
     real, chosen = spread(len(data.train_set), reference), spread(len(data.test_set), number)
@@ -96,13 +94,6 @@ def composed(choices: Sequence[str]) -> DictConfig:
     """The config of evaluate.py with these choices."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("evaluate", list(choices))
-
-
-def opened(cfg: DictConfig) -> ImageDataModule:
-    """The config's images, decoded."""
-    data: ImageDataModule = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
-    data.prepare_data()
-    return data
 
 
 def spread(total: int, number: int) -> NDArray[np.int64]:

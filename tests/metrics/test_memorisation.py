@@ -95,8 +95,8 @@ def test_order_of_arrival_does_not_matter():
     order = torch.randperm(50, generator=torch.Generator().manual_seed(5))
     (first, *value), (second, *again) = run(samples, training), run(samples, training, order=order)
     assert value == again
-    assert first.details() == second.details()
-    assert np.array_equal(first.figure(), second.figure())
+    assert first.details == second.details
+    assert np.array_equal(first.figure, second.figure)
 
 
 def test_image_shows_samples_beside_their_nearest_training_images():
@@ -107,7 +107,7 @@ def test_image_shows_samples_beside_their_nearest_training_images():
     by_pixels = cdist(images[:4].flatten(1) / 255.0, training_images.flatten(1) / 255.0)
     for space, distances in (("features", by_features), ("pixels", by_pixels)):
         order = distances.argsort(1)[:, :3]
-        found = metric.details()[space]
+        found = metric.details[space]
         assert [row["images"] for row in found] == order.tolist()
         expected = np.take_along_axis(distances, order, 1)
         np.testing.assert_allclose([row["distances"] for row in found], expected, rtol=1e-6)
@@ -115,32 +115,32 @@ def test_image_shows_samples_beside_their_nearest_training_images():
     for i in range(4):
         rows += [images[i], *training_images[by_features.argsort(1)[i, :3]]]
         rows += [*training_images[by_pixels.argsort(1)[i, :3]]]
-    assert np.array_equal(metric.figure(), image_grid(torch.stack(rows), columns=7))
+    assert np.array_equal(metric.figure, image_grid(torch.stack(rows), columns=7))
 
 
 def test_a_copy_is_shown_beside_its_original():
     training, training_images = draw(30, 2), example_images(30, 8, seed=2)
     metric, _, _ = run(training[10:14], training, None, None, False, training_images[10:14], training_images)
     for space in ("features", "pixels"):
-        assert [row["images"][0] for row in metric.details()[space]] == [10, 11, 12]
-        assert [row["distances"][0] for row in metric.details()[space]] == [0, 0, 0]
+        assert [row["images"][0] for row in metric.details[space]] == [10, 11, 12]
+        assert [row["distances"][0] for row in metric.details[space]] == [0, 0, 0]
 
 
 def test_grey_images_and_fewer_samples_than_are_shown():
     images, training_images = example_images(2, 8, 1, seed=1), example_images(5, 8, 1, seed=2)
     metric, _, _ = run(draw(2, 1), draw(5, 2), Memorisation(), None, False, images, training_images)
-    assert [len(metric.details()[space]) for space in ("features", "pixels")] == [2, 2]
-    assert metric.figure().shape == (2 * 8 + 3, 11 * 8 + 12, 3)
+    assert [len(metric.details[space]) for space in ("features", "pixels")] == [2, 2]
+    assert metric.figure.shape == (2 * 8 + 3, 11 * 8 + 12, 3)
 
 
 def test_a_second_round_shows_its_own_samples():
     metric, _, _ = run(draw(9, 1), draw(30, 2))
-    before = metric.figure()
+    before = metric.figure
     metric.reset()
     metric.update({"features": draw(9, 3), "images": example_images(9, 8, seed=3)}, {}, torch.arange(9))
     metric.compute()
-    assert not np.array_equal(metric.figure(), before)
-    assert metric.figure().shape == before.shape
+    assert not np.array_equal(metric.figure, before)
+    assert metric.figure.shape == before.shape
 
 
 @pytest.mark.parametrize(("official", "key"), [(True, "authenticity@12"), (False, "authenticity_tiny-00000000@12")])

@@ -15,8 +15,7 @@ from torch import Tensor
 import langevin
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, is_conditional
-from langevin.assembly.make import make
-from langevin.assembly.run import facts_of, launch, make_evaluation, make_likelihoods, open_reference
+from langevin.assembly.run import facts_of, launch, make_evaluation, make_likelihoods, open_data, open_reference
 from langevin.assembly.saved import Model, load_model, override, require_trusted
 from langevin.batches import Batches
 from langevin.checkpoint import find_checkpoint, folder_of
@@ -225,8 +224,7 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedImages:
     Raises:
         UserError: when there is no such split, or it does not fit the model.
     """
-    data = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
-    data.prepare_data()
+    data = open_data(cfg)
     images: CachedImages | None = data.train_set if split == "train" else data.test_set
     if images is None:
         raise UserError(

@@ -139,6 +139,13 @@ def make_trainer(cfg: DictConfig, run_dir: Path, facts: DataFacts, data: ImageDa
     return make(cfg, "trainer", run_dir=run_dir, callbacks=callbacks, loggers=loggers)
 
 
+def open_data(cfg: DictConfig) -> ImageDataModule:
+    """The config's images, decoded."""
+    data: ImageDataModule = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
+    data.prepare_data()
+    return data
+
+
 def open_reference(cfg: DictConfig) -> Reference:
     """The reference of an evaluation: a file's, or the training set of `data`.
 
@@ -149,8 +156,7 @@ def open_reference(cfg: DictConfig) -> Reference:
         if cfg.reference.endswith(".npz") and (statistics := read_statistics(cfg.reference)) is not None:
             return statistics
         return Reference(*read_images(cfg.reference, "reference", cfg.loader.cache_dir))
-    data = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
-    data.prepare_data()
+    data = open_data(cfg)
     return Reference(data.train_set.images, None if data.num_classes is None else data.train_set.labels)
 
 

@@ -176,13 +176,11 @@ class Evaluation:
             "reference": self.reference.record(),
             **({} if self.target is None else {"target": self.target.record()}),
         }
-        details = {name: metric.details() for name, metric in self.metrics.items()}
-        figures = {name: metric.figure() for name, metric in self.metrics.items()}
         return Result(
             {name: value for of_metric in values.values() for name, value in of_metric.items()},
             protocol(measured, samples, self.settings, values),
-            {name: found for name, found in details.items() if found is not None},
-            {name: found for name, found in figures.items() if found is not None},
+            {name: metric.details for name, metric in self.metrics.items() if metric.details is not None},
+            {name: metric.figure for name, metric in self.metrics.items() if metric.figure is not None},
             1 if self.reference.images is None else enlargement(self.reference.images.shape[1]),
         )
 

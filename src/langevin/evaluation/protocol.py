@@ -27,7 +27,7 @@ def protocol(
     """The record that travels with some values.
 
     Args:
-        measured: `Evaluation.record()`.
+        measured: how many samples, which features and which reference, see `Evaluation.measure`.
         samples: how the samples were made; None where that is not known.
         settings: each metric's own.
         values: each metric's, by their names.

@@ -68,6 +68,11 @@ class Probed(FeatureExtractor):
         """Ask the network."""
         return network(images)
 
+    def _outputs(self, images: Tensor) -> Mapping[str, Any]:
+        assert self.network is not None, "prepare() comes first"
+        outputs = self.call(self.network, images)
+        return outputs if isinstance(outputs, Mapping) else {"features": outputs}
+
     def check(self, shape: tuple[int, int, int], option: str) -> None:
         """Try the network with images of this shape, see the base class."""
         super().check(shape, option)
@@ -80,10 +85,7 @@ class Probed(FeatureExtractor):
 
     def extract(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the outputs of uint8 images (B, 3, H, W), see the base class."""
-        assert self.network is not None, "prepare() comes first"
-        outputs = self.call(self.network, images)
-        if not isinstance(outputs, Mapping):
-            outputs = {"features": outputs}
+        outputs = self._outputs(images)
         return {key: outputs[key].float() for key in OUTPUTS if key in outputs}
 
     def _try(self, shape: tuple[int, int, int]) -> dict[str, int]:
@@ -96,14 +98,12 @@ class Probed(FeatureExtractor):
         device = next((tensor.device for tensor in weights), None)
         levels = torch.linspace(0, 255, 2 * math.prod(shape), device=device).byte().reshape(2, *shape)
         given = f"{self.option}: given uint8 images {tuple(levels.shape)}, the network"
-        assert self.network is not None, "prepare() comes first"
         try:
             with torch.no_grad():
-                outputs = self.call(self.network, levels)
+                outputs = self._outputs(levels)
         except Exception as error:  # whatever its code raises
             reason = f"{type(error).__name__}: {textwrap.shorten(str(error), 200)}"
             raise UserError(f"{given} fails ({reason}); allowed: one that takes such images of any size") from error
-        outputs = outputs if isinstance(outputs, Mapping) else {"features": outputs}
         if "features" not in outputs:
             raise UserError(f"{given} gives {sorted(map(str, outputs))}; allowed: features, and logits if it has them")
         for key in OUTPUTS:

@@ -57,6 +57,8 @@ class SampleMetric(SumStateMetric, ABC):
         needs: what `update` reads beside the samples: columns of their condition, such as "label", and "target".
         non_protocol_params: its parameters that change no value: those that only refuse an evaluation, or choose what
             is shown.
+        figure: what of the last `compute` is to be looked at, (H, W, 3), the same on every process; None if nothing is.
+        details: what else it found, as plain values, the same on every process; None if nothing.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
@@ -66,6 +68,8 @@ class SampleMetric(SumStateMetric, ABC):
     non_protocol_params: ClassVar[tuple[str, ...]] = ()
 
     num_samples: int
+    figure: NDArray[np.uint8] | None = None
+    details: dict[str, Any] | None = None
 
     def check(self, plan: Plan) -> None:
         """Find a user's mistake before any work.
@@ -103,14 +107,6 @@ class SampleMetric(SumStateMetric, ABC):
         Raises:
             RuntimeError: when other than `num_samples` images were counted in.
         """
-
-    def figure(self) -> NDArray[np.uint8] | None:
-        """What of the last `compute` is to be looked at: (H, W, 3), the same on every process; None if nothing is."""
-        return None
-
-    def details(self) -> dict[str, Any] | None:
-        """What else the last `compute` found, as plain values, the same on every process; None if nothing."""
-        return None
 
     def reset(self) -> None:
         """Forget the samples, keep the reference."""

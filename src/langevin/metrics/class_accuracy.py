@@ -25,11 +25,7 @@ class ClassAccuracy(SampleMetric):
     correct: Tensor
 
     def check(self, plan: Plan) -> None:
-        """Refuse a reference without different classes, see the base class.
-
-        Raises:
-            UserError: when the reference has no images, or they are of fewer than two classes.
-        """
+        """Refuse a reference without images, or with fewer than two classes, see the base class."""
         plan.reference.require_images("class_accuracy")
         if len(np.unique(plan.reference.require_labels("class_accuracy"))) < 2:
             raise UserError("metrics.class_accuracy needs reference images of at least two classes, the data has one")

@@ -40,11 +40,7 @@ class FrechetDistance(SampleMetric):
         self.min_samples = min_samples
 
     def check(self, plan: Plan) -> None:
-        """Refuse too few images, see the base class.
-
-        Raises:
-            UserError: when there are fewer samples or reference images than `min_samples`.
-        """
+        """Refuse fewer samples or reference images than `min_samples`, see the base class."""
         (output,) = self.reads
         dimensions = plan.features.sizes[output]
         least = dimensions if self.min_samples is None else self.min_samples

@@ -41,11 +41,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
         self.each = each
 
     def check(self, plan: Plan) -> None:
-        """Refuse too few images of a class, and samples of classes that the reference does not have.
-
-        Raises:
-            UserError: when there are any.
-        """
+        """Refuse too few images of a class, and samples of classes that the reference lacks, see the base class."""
         least = plan.features.sizes["features"] if self.min_samples is None else self.min_samples
         of_reference, of_samples = (
             dict(zip(*np.unique(labels, return_counts=True), strict=True))

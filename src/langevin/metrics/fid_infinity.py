@@ -50,12 +50,7 @@ class ExtrapolatedFrechetDistance(SampleSetMetric):
         self.seed = seed
 
     def check(self, plan: Plan) -> None:
-        """Refuse too few images, see the base class.
-
-        Raises:
-            UserError: when there are fewer reference images than in the smallest subset, or not samples enough for
-                subsets of different sizes.
-        """
+        """Refuse too few images for subsets of different sizes, see the base class."""
         least = self.min_size + self.num_sizes - 1
         (_, samples), (of_reference, number) = plan.counts()
         if samples < least:

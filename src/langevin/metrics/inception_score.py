@@ -39,11 +39,7 @@ class InceptionScore(SampleMetric):
         self.splits = splits
 
     def check(self, plan: Plan) -> None:
-        """Refuse empty splits, see the base class.
-
-        Raises:
-            UserError: when there are fewer samples than splits.
-        """
+        """Refuse fewer samples than splits, see the base class."""
         if plan.num_samples < self.splits:
             raise UserError(
                 f"num_samples={plan.num_samples} is too few for metrics.inception_score.splits={self.splits}: each "

@@ -42,11 +42,7 @@ class KernelDistance(FeatureSetMetric):
         self.seed = seed
 
     def check(self, plan: Plan) -> None:
-        """Refuse too few images, see the base class.
-
-        Raises:
-            UserError: when a subset is larger than either set.
-        """
+        """Refuse a subset larger than either set, see the base class."""
         for name, number in plan.counts():
             if number is not None and number < self.subset_size:
                 raise UserError(

@@ -1,11 +1,9 @@
 """Whether the samples are copies of training images."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import torch
 from annotated_types import Ge
-from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin.errors import UserError
@@ -25,8 +23,9 @@ class Memorisation(FeatureSetMetric):
     data: measure held-out images as samples to know it. The reference must be exactly the images that the model was
     trained on.
 
-    `image` shows in each row a sample, the images nearest to it in feature space, then those nearest in pixel
-    space; `details` gives which they are, and how far.
+    `figure` shows in each row a sample, the images nearest to it in feature space, then those nearest in pixel
+    space. `details` gives by ``features`` and by ``pixels`` (in [0, 1]) a list for each sample shown: the ``images``,
+    by their place in the reference, and their Euclidean ``distances``.
 
     Args:
         shown: how many samples to show, at least 1; all, where there are fewer.
@@ -42,15 +41,9 @@ class Memorisation(FeatureSetMetric):
         super().__init__()
         self.shown = shown
         self.neighbours = neighbours
-        self._details: dict[str, Any] | None = None
-        self._image: NDArray[np.uint8] | None = None
 
     def check(self, plan: Plan) -> None:
-        """Refuse too few training images, see the base class.
-
-        Raises:
-            UserError: when there are fewer than `neighbours`, or than two.
-        """
+        """Refuse fewer training images than `neighbours`, or than two, see the base class."""
         number, least = len(plan.reference.require_images("memorisation")), max(2, self.neighbours)
         if number < least:
             raise UserError(
@@ -85,18 +78,6 @@ class Memorisation(FeatureSetMetric):
         self._show(shown_images, Points(samples[: self.shown], centre), training)
         return {self.key: (distances > to_others[of_sample]).double().mean()}
 
-    def figure(self) -> NDArray[np.uint8] | None:
-        """Rows of a sample and its nearest training images, see the base class."""
-        return self._image
-
-    def details(self) -> dict[str, Any] | None:
-        """Which training images `image` shows, see the base class.
-
-        By ``features`` and by ``pixels`` (in [0, 1]), a list for each sample shown: the ``images``, by their place
-        in the reference, and their Euclidean ``distances``.
-        """
-        return self._details
-
     def _show(self, shown_images: Tensor, samples: Points, training: Points) -> None:
         shape = shown_images.shape[1:]
         origin = torch.zeros(shape.numel(), dtype=torch.float64, device=shown_images.device)
@@ -106,7 +87,7 @@ class Memorisation(FeatureSetMetric):
             "pixels": Points(shown_images.permute(0, 2, 3, 1), origin).nearest(images, self.neighbours),
         }
         scales = {"features": 1.0, "pixels": 255.0}
-        self._details = {
+        self.details = {
             space: [
                 {"images": indices, "distances": distances}
                 for distances, indices in zip((found[space][0] / scale).tolist(), found[space][1].tolist(), strict=True)
@@ -116,4 +97,4 @@ class Memorisation(FeatureSetMetric):
         nearest = torch.cat([indices for _, indices in found.values()], dim=1).cpu()
         beside = torch.from_numpy(self.reference_images[nearest.numpy()]).permute(0, 1, 4, 2, 3)
         rows = torch.cat([shown_images.cpu()[:, None], beside], dim=1)
-        self._image = image_grid(rows.flatten(0, 1), columns=rows.shape[1])
+        self.figure = image_grid(rows.flatten(0, 1), columns=rows.shape[1])

@@ -46,11 +46,7 @@ class PrecisionRecall(FeatureSetMetric):
         self.density_coverage_k = density_coverage_k
 
     def check(self, plan: Plan) -> None:
-        """Refuse too few images, see the base class.
-
-        Raises:
-            UserError: when either set has no k-th neighbour.
-        """
+        """Refuse a set in which an image has no k-th neighbour, see the base class."""
         of_samples, of_reference = plan.counts()
         for (name, number), option in (
             (of_samples, "precision_recall_k"),

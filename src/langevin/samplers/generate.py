@@ -26,15 +26,12 @@ class SampleBatch(NamedTuple):
         indices: which ones these are, int64 (B,), on the CPU.
         images: uint8 (B, C, H, W).
         cond: the columns of their conditions, (B, ...) each; none where they have no condition.
-        noise: where they were made from inverted originals, what that inversion gave: float32 (B, C, H, W), of unit
-            variance, on the CPU; else None.
         target: what each should have been, uint8 (B, C, H, W), where that is known; else None.
     """
 
     indices: Tensor
     images: Tensor
     cond: Condition
-    noise: Tensor | None = None
     target: Tensor | None = None
 
 
@@ -91,7 +88,8 @@ class SamplePipeline:
         denoise = self.guide(denoiser, device)
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
-            yield self._batch(batch, self._make(denoise, batch, seed, device, on_prediction))
+            made = self._make(denoise, batch, seed, device, on_prediction)
+            yield SampleBatch(torch.tensor(batch), made["images"], self.requests.cond(batch))
 
     def stored(
         self,
@@ -113,7 +111,8 @@ class SamplePipeline:
             store: keeps finished batches.
             on_prediction: is called after each evaluation of the model while sampling.
             original: gives some images, uint8 (B, C, H, W), and the columns of their own conditions; then image i is
-                made from the noise that inverting them gives. The sampler must be able to invert.
+                made from the noise, of unit variance, that inverting them gives, and that is stored as ``noise``. The
+                sampler must be able to invert.
         """
         denoise = self.guide(denoiser, device)
         steps = self.sampler.times(denoiser.schedule)[:-1]
@@ -130,10 +129,7 @@ class SamplePipeline:
                 store.put(batch, {name: tensor.cpu().numpy() for name, tensor in made.items()})
             else:
                 made = {name: torch.from_numpy(array) for name, array in kept.items()}
-            yield self._batch(batch, made)
-
-    def _batch(self, indices: Sequence[int], made: Mapping[str, Tensor]) -> SampleBatch:
-        return SampleBatch(torch.tensor(indices), made["images"], self.requests.cond(indices), made.get("noise"))
+            yield SampleBatch(torch.tensor(batch), made["images"], self.requests.cond(batch))
 
     def _chosen_grid(self, schedule: Schedule) -> dict[str, Any]:
         """The grid that the sampler chose where that was left to it, as a config would name it."""
