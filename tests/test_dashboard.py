@@ -1,4 +1,4 @@
-"""What W&B is asked to show, as far as it can be told without W&B: by the specification its own library makes."""
+"""What W&B is asked to show, as far as that can be checked without W&B: by the specification its own library makes."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from report.report_helpers import make_run
 
 from langevin import dashboard
-from langevin.dashboard import STEP, TRAINING, Content, content_of, main, report, sections, workspace
+from langevin.dashboard import STEP, TRAINING, DashboardContent, content_of, main, report, sections, workspace
 
 ws = pytest.importorskip("wandb_workspaces.workspaces", reason="pip install 'langevin[dashboard]'")
 METRICS = ("eval/fid@50", "eval/inception_score_mean@50", "val/bits_per_dim")
@@ -68,7 +68,7 @@ def test_a_sweep_has_an_axis_for_each_option_and_metric(spec):
 
 
 def test_what_there_is_not_has_no_panel():
-    assert list(sections(Content((), {}, ()))) == ["Training", "Speed"]
+    assert list(sections(DashboardContent((), {}, ()))) == ["Training", "Speed"]
 
 
 def test_their_library_reads_it_back(folder):
@@ -85,7 +85,7 @@ def test_the_report_has_the_same_panels(folder):
 
 
 @pytest.fixture
-def said(monkeypatch, tmp_path, capsys):
+def printed(monkeypatch, tmp_path, capsys):
     """What the command says to mistakes; W&B knows nobody here."""
     for name in ("WANDB_API_KEY", "NETRC"):
         monkeypatch.delenv(name, raising=False)
@@ -101,13 +101,13 @@ def said(monkeypatch, tmp_path, capsys):
     return say
 
 
-def test_mistakes(said, folder, tmp_path):
-    assert f"error: {tmp_path / 'none'} is no folder" in said(tmp_path / "none")
-    assert "holds no runs; train some first, with loggers=wandb" in said(tmp_path)
-    assert "error: W&B did not take the dashboard of project digits: " in said(folder, "--entity", "team")
+def test_mistakes(printed, folder, tmp_path):
+    assert f"error: {tmp_path / 'none'} is no folder" in printed(tmp_path / "none")
+    assert "holds no runs; train some first, with loggers=wandb" in printed(tmp_path)
+    assert "error: W&B did not take the dashboard of project digits: " in printed(folder, "--entity", "team")
 
 
-def test_it_is_saved_and_its_address_told(monkeypatch, folder, capsys):
+def test_it_is_saved_and_its_address_printed(monkeypatch, folder, capsys):
     class Saved:
         url = "https://wandb.example/team/digits"
 
@@ -115,12 +115,12 @@ def test_it_is_saved_and_its_address_told(monkeypatch, folder, capsys):
             self.given = given
 
         def save(self):
-            asked.append(self.given)
+            requested.append(self.given)
             return self
 
-    asked = []
+    requested = []
     monkeypatch.setattr(dashboard, "workspace", Saved)
     monkeypatch.setattr(dashboard, "report", Saved)
     main([str(folder), "--project", "digits", "--entity", "team"])
     assert capsys.readouterr().out.splitlines() == [Saved.url] * 2
-    assert [given[1:] for given in asked] == [("team", "digits", "Langevin")] * 2
+    assert [given[1:] for given in requested] == [("team", "digits", "Langevin")] * 2

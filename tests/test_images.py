@@ -65,7 +65,7 @@ def test_grid_lays_images_out_in_rows():
     assert (grid[~covered] == 255).all()
 
 
-def test_grid_keeps_the_pixels_of_a_image_in_place():
+def test_grid_keeps_the_pixels_of_an_image_in_place():
     images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
     grid = image_grid(images, columns=2)
     np.testing.assert_array_equal(grid[1:5, 6:10], images[1].permute(1, 2, 0).numpy())

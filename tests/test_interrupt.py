@@ -46,7 +46,7 @@ def test_work_stops_between_two_items():
     assert list(stop_on_signal("abc")) == ["a", "b", "c"]
 
 
-def test_a_forked_process_pays_no_heed():
+def test_a_forked_process_ignores_the_signals():
     listen()
     child = os.fork()
     if child == 0:

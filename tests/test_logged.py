@@ -97,7 +97,7 @@ def test_no_more_is_read_than_it_takes(tmp_path, monkeypatch):
     ],
     ids=range(11),
 )
-def test_what_is_wrong_is_left_out_and_said(tmp_path, rest, reason):
+def test_what_is_wrong_is_left_out_and_reported(tmp_path, rest, reason):
     path, damage = tmp_path / "metrics.csv", []
     path.write_bytes(HEAD.encode() + b"1,0.5,,,\n2,0.25,0.75,,\n" + rest)
     found = read_logged(path)
@@ -106,9 +106,9 @@ def test_what_is_wrong_is_left_out_and_said(tmp_path, rest, reason):
     last = last_values(path, damage)
     if reason != "a row is too long":  # from the back there is no way past it
         assert last["train/loss"] == points[-1][::-1]
-    for said in (found.damage, "".join(damage)):
-        assert (reason or "") in said
-        assert bool(said) == bool(reason)
+    for report in (found.damage, "".join(damage)):
+        assert (reason or "") in report
+        assert bool(report) == bool(reason)
 
 
 @pytest.mark.parametrize("content", [b"", b"step,train/loss", b"a,b\n1,2\n", b"x" * 2_000_000, bytes(range(256))])

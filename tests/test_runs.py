@@ -318,10 +318,10 @@ def test_names_and_values_do_nothing_to_a_terminal(capsys, monkeypatch, tmp_path
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(CONFIG + f'value: "\\e[2J{number}"\n')
         (tmp_path / name / "metrics.csv").write_text("step,val/\x1b[31m\n1,0.5\n")
-    said = listed(capsys, monkeypatch, tmp_path)
-    assert all(line.isprintable() for line in said.splitlines())
+    output = listed(capsys, monkeypatch, tmp_path)
+    assert all(line.isprintable() for line in output.splitlines())
     for shown in (r"\x1b]0;title\x07", r"\u202eevil", r"\x9b31m", r"value=\x1b[2J0", r"val \x1b[31m"):
-        assert shown in said, said
+        assert shown in output, output
 
 
 def test_what_differs():
@@ -337,7 +337,7 @@ def test_what_differs():
     ]
 
 
-def test_names_are_as_short_as_tells_them_apart():
+def test_names_are_as_short_as_distinguishes_them():
     paths = {"optimizer.lr", "schedule._target_", "data.image_size", "model.first.size", "model.second.size"}
     assert runs.short_names(paths) == {
         "optimizer.lr": "lr",

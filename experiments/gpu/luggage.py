@@ -33,7 +33,7 @@ PEERS = {"edm": ("training/__init__.py", "training/networks.py", "torch_utils/*.
 
 
 class LuggageError(Exception):
-    """Something that the user is told, without a traceback."""
+    """Something that is reported to the user, without a traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -42,8 +42,8 @@ def _check(check: Results) -> Iterator[str]:
     rows = []
     for test in check["tests"]:
         figures = ", ".join(f"{name} {_shown(value)}" for name, value in test["figures"].items())
-        said = figures or (test["message"] if test["outcome"] != "passed" else "")
-        rows.append([test["test"].partition("::")[2], test["outcome"], f"{test['seconds']:.1f}", _cell(said)])
+        outcome = figures or (test["message"] if test["outcome"] != "passed" else "")
+        rows.append([test["test"].partition("::")[2], test["outcome"], f"{test['seconds']:.1f}", _cell(outcome)])
     yield markdown(["test", "outcome", "s", "figures"], rows)
 
 

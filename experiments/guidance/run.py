@@ -16,7 +16,7 @@ from langevin.images import image_grid, write_png
 
 SEEDS = (0, 1, 2)
 NUMBER = 300
-CHOICES = ("sampler=ddim", "sampler.steps=25", "grid=trailing", "thresholding=static")
+CHOICES = ("sampler=ddim", "sampler.steps=25", "timestep_spacing=trailing", "thresholding=static")
 NEIGHBOURS = 3
 MEASURES = {
     "class_accuracy": "share of the digits named right",
@@ -28,13 +28,13 @@ HERE = Path(__file__).parent
 
 def main(conditional: str, unconditional: str, classifier: str, weaker: str) -> None:
     """Sample at every scale; write results.csv, results.png and samples.png."""
-    told, untold = (Sampled(Path(run), NUMBER) for run in (conditional, unconditional))
+    conditional_model, unconditional_model = (Sampled(Path(run), NUMBER) for run in (conditional, unconditional))
     by_classifier = ("guidance=classifier", f"guidance.classifier={classifier}")
     arms = {
-        "classifier_free": (told, (1, 1.5, 2, 4, 8), ("guidance=classifier_free",)),
-        "classifier, of an unconditional model": (untold, (0, 1, 2, 4, 8, 16), by_classifier),
-        "classifier, of a conditional model": (told, (0, 2, 8), by_classifier),
-        "autoguidance": (told, (1, 1.5, 2, 4), ("guidance=autoguidance", f"guidance.weaker={weaker}")),
+        "classifier_free": (conditional_model, (1, 1.5, 2, 4, 8), ("guidance=classifier_free",)),
+        "classifier, of an unconditional model": (unconditional_model, (0, 1, 2, 4, 8, 16), by_classifier),
+        "classifier, of a conditional model": (conditional_model, (0, 2, 8), by_classifier),
+        "autoguidance": (conditional_model, (1, 1.5, 2, 4), ("guidance=autoguidance", f"guidance.weaker={weaker}")),
     }
     rows: list[Row] = []
     made_images = []

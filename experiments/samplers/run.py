@@ -12,7 +12,7 @@ from langevin.config.validate import options
 from langevin.metrics.fid import frechet_distance, rooted_rows
 
 STEPS = (5, 10, 20, 40)
-CHOICES = ("grid=karras", "thresholding=none", "guidance=none")
+CHOICES = ("timestep_spacing=karras", "thresholding=none", "guidance=none")
 HERE = Path(__file__).parent
 
 

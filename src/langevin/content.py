@@ -74,16 +74,16 @@ def differences(old: Content, new: Content, before: str = "in the run", after: s
         a, b = old.splits.get(name), new.splits.get(name)
         if a == b:
             continue
-        told = []
+        changes = []
         if a is None or b is None or a.number != b.number:
             has, have = ("none" if split is None else f"{split.number:,}" for split in (a, b))
-            told.append(f"{name} images: {has} {before}, {have} {after}")
+            changes.append(f"{name} images: {has} {before}, {have} {after}")
         if a is not None and b is not None and a.class_names != b.class_names:
-            told.append(_of_classes(a.class_names, b.class_names, before, after))
-        if a is not None and b is not None and not told:
+            changes.append(_of_classes(a.class_names, b.class_names, before, after))
+        if a is not None and b is not None and not changes:
             digests = f"sha256 {a.sha256[:8]} {before}, {b.sha256[:8]} {after}"
-            told.append(f"{name} images: as many of the same classes, but other images or labels ({digests})")
-        lines += told
+            changes.append(f"{name} images: as many of the same classes, but other images or labels ({digests})")
+        lines += changes
     return list(dict.fromkeys(lines))
 
 

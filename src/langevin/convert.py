@@ -84,21 +84,21 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     from langevin.facts import DataFacts
 
     imported = read(Path(cfg["import"]), cfg.flags)
-    told = {override.partition("=")[0] for override in imported.overrides}
-    classifies = "classifier" in told
+    specified = {override.partition("=")[0] for override in imported.overrides}
+    classifies = "classifier" in specified
     mistakes = [
         Mistake(group, f"is not specified by the imported model; choose it: {group}=NAME")
         for group in ("schedule", "parameterization")
-        if group not in told and TARGET not in (cfg.get(group) or {})
+        if group not in specified and TARGET not in (cfg.get(group) or {})
     ]
     unused, kind = unused_groups(classifies), "a classifier" if classifies else "a model of images"
     mistakes += [Mistake(group, f"is not used by {kind}; leave it out") for group in unused if group in cfg]
     if mistakes:
         raise ConfigError(mistakes)
     groups = [group for group in (*MODEL, *SAMPLING) if group not in unused]
-    told_of = compose("train", imported.overrides)
-    OmegaConf.set_struct(told_of, False)  # an unknown field is found by the check
-    whole = override(told_of, cfg, groups)
+    imported_cfg = compose("train", imported.overrides)
+    OmegaConf.set_struct(imported_cfg, False)  # an unknown field is found by the check
+    whole = override(imported_cfg, cfg, groups)
     # It was not trained with our data, objective or optimizer, so none is recorded.
     chosen = OmegaConf.masked_copy(whole, [group for group in groups if group in whole])
     check_model(chosen, SAMPLING)

@@ -22,7 +22,7 @@ SPEED = "train/images_per_second"
 
 
 @dataclass(frozen=True)
-class Content:
+class DashboardContent:
     """What a dashboard is about.
 
     Attributes:
@@ -36,7 +36,7 @@ class Content:
     images: tuple[str, ...]
 
 
-def content_of(folder: Path) -> Content:
+def content_of(folder: Path) -> DashboardContent:
     """What the runs in a folder have logged, and where they differ.
 
     Raises:
@@ -53,10 +53,12 @@ def content_of(folder: Path) -> Content:
     metrics = sorted(name for name in names - own if name.startswith(("eval/", "val/")))
     short = short_names({path for run in runs for path in run.differs})
     drawn = {path.name.rpartition("_")[0] for run in runs for path in Path(run.folder, run.name).glob("samples/*.png")}
-    return Content(tuple(metrics), dict(sorted(short.items())), tuple(name for name in IMAGES if name in drawn))
+    return DashboardContent(
+        tuple(metrics), dict(sorted(short.items())), tuple(name for name in IMAGES if name in drawn)
+    )
 
 
-def sections(content: Content) -> dict[str, list[Any]]:
+def sections(content: DashboardContent) -> dict[str, list[Any]]:
     """The panels, by the titles of what they are about."""
     import wandb_workspaces.reports.v2 as wr
 
@@ -85,7 +87,7 @@ def lines(names: Iterable[str], smoothing: float = 0.0) -> list[Any]:
     ]
 
 
-def workspace(content: Content, entity: str, project: str, name: str) -> Any:
+def workspace(content: DashboardContent, entity: str, project: str, name: str) -> Any:
     """The workspace, not yet saved."""
     import wandb_workspaces.workspaces as ws
 
@@ -94,7 +96,7 @@ def workspace(content: Content, entity: str, project: str, name: str) -> Any:
     return ws.Workspace(entity=entity, project=project, name=name, sections=parts, settings=settings)
 
 
-def report(content: Content, entity: str, project: str, name: str) -> Any:
+def report(content: DashboardContent, entity: str, project: str, name: str) -> Any:
     """The report, not yet saved: the same panels with room for what they show."""
     import wandb_workspaces.reports.v2 as wr
 
@@ -105,7 +107,7 @@ def report(content: Content, entity: str, project: str, name: str) -> Any:
     return wr.Report(entity=entity, project=project, title=name, blocks=blocks, width="fluid")
 
 
-def save(content: Content, entity: str | None, project: str, name: str) -> list[str]:
+def save(content: DashboardContent, entity: str | None, project: str, name: str) -> list[str]:
     """Make both in W&B.
 
     Returns:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from langevin.checkpoint import last_checkpoints
-from langevin.config.identity import telling
+from langevin.config.identity import distinguishing
 from langevin.config.stored import DEEPEST, GREATEST
 from langevin.config.types import TARGET
 from langevin.files import require_regular
@@ -131,7 +131,7 @@ def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[Run, dict[str, Any]]
         run.state, run.note = judged(run_dir, saved, run.max_steps or 0, bool(ends))
     if damage and not run.note:
         run.note = f"metrics.csv is damaged: {damage[0]}"
-    return run, telling(config or {})
+    return run, distinguishing(config or {})
 
 
 def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool) -> tuple[str, str]:
@@ -247,8 +247,8 @@ def is_held(lock: Path, locks: frozenset[str]) -> bool:
         import struct
 
         with lock.open("rb") as file:
-            asked = struct.pack("hhqqi0q", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
-            return struct.unpack("hhqqi0q", fcntl.fcntl(file, fcntl.F_GETLK, asked))[0] != fcntl.F_UNLCK
+            request = struct.pack("hhqqi0q", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+            return struct.unpack("hhqqi0q", fcntl.fcntl(file, fcntl.F_GETLK, request))[0] != fcntl.F_UNLCK
     except OSError:
         return False
 

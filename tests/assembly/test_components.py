@@ -30,9 +30,11 @@ def test_make_hands_on_what_the_constructor_has_a_name_for(tmp_path, monkeypatch
 
 
 def test_make_refuses_what_the_program_decides():
-    cfg = OmegaConf.create({"sampler": {"_target_": "langevin.samplers.ddim.DDIM", "grid": 3}})
-    with pytest.raises(UserError, match=r"sampler\.grid: is decided by the rest of the config; leave it out$"):
-        make(cfg, "sampler", grid=None)
+    cfg = OmegaConf.create({"sampler": {"_target_": "langevin.samplers.ddim.DDIM", "timestep_spacing": 3}})
+    with pytest.raises(
+        UserError, match=r"sampler\.timestep_spacing: is decided by the rest of the config; leave it out$"
+    ):
+        make(cfg, "sampler", timestep_spacing=None)
 
 
 def test_make_names_the_path_of_the_value():
@@ -50,7 +52,7 @@ def test_attempt_leaves_the_config_alone():
     assert schedule is None
     assert [path for path, _ in mistakes] == ["schedule.end", "schedule.log_snr_max"]
     assert OmegaConf.to_yaml(cfg) == before
-    sampler, mistakes = try_instantiate(composed("train", "sampler.steps=7")[0], "sampler", grid=None)
+    sampler, mistakes = try_instantiate(composed("train", "sampler.steps=7")[0], "sampler", timestep_spacing=None)
     assert (sampler.steps, mistakes) == (7, [])
 
 
@@ -107,9 +109,9 @@ def test_override_replaces_components_and_merges_fields():
     run, _ = composed("train", "sampler=ddim", "sampler.eta=0.5", "condition=class_label", "guidance=classifier_free")
     before = OmegaConf.to_yaml(run)
     choices = OmegaConf.create({"sampler": {"steps": 7}, "guidance": None})
-    chosen = override(run, choices, ("sampler", "grid", "guidance"))
+    chosen = override(run, choices, ("sampler", "timestep_spacing", "guidance"))
     assert dict(chosen.sampler) == {**run.sampler, "steps": 7}
-    assert chosen.grid == run.grid
+    assert chosen.timestep_spacing == run.timestep_spacing
     assert chosen.guidance is None
     assert OmegaConf.to_yaml(run) == before
     other = OmegaConf.create({"sampler": {"_target_": "langevin.samplers.ancestral.Ancestral", "steps": 3}})
@@ -120,9 +122,9 @@ def test_a_model_is_checked_without_what_trained_it():
     """A colleague's logger or data need not be installed to sample from his model."""
     run, _ = composed("train")
     run.trainer._target_ = run.optimizer._target_ = run.data._target_ = "not.installed.here"
-    check_model(run, ("sampler", "grid"))
+    check_model(run, ("sampler", "timestep_spacing"))
     run.schedule._target_ = "not.installed.here"
     run.sampler.steps = 0
     with pytest.raises(ConfigError) as caught:
-        check_model(run, ("sampler", "grid"))
+        check_model(run, ("sampler", "timestep_spacing"))
     assert [path for path, _ in caught.value.mistakes] == ["schedule._target_", "sampler.steps"]

@@ -1,4 +1,4 @@
-"""Every kind of mistake in a training command: where it is said to be, and what is said of it."""
+"""Every kind of mistake in a training command: its path, and the message."""
 
 import textwrap
 
@@ -201,7 +201,11 @@ CONTRADICTIONS = [
         "rescalings.zero_terminal_snr",
         ["needs a schedule that preserves variance, alpha^2 + sigma^2 = 1"],
     ),
-    (["schedule=vp", "grid=leading"], "grid", ["needs a schedule with discrete steps; take grid=trailing"]),
+    (
+        ["schedule=vp", "timestep_spacing=leading"],
+        "timestep_spacing",
+        ["needs a schedule with discrete steps; take timestep_spacing=trailing"],
+    ),
     (["schedule=vp", "sampler=ancestral"], "sampler.steps", ["is null; a schedule in continuous time needs a number"]),
     (["guidance=classifier_free"], "guidance", ["needs a class-conditional model", "condition=class_label"]),
     (
@@ -330,7 +334,7 @@ def test_what_another_library_refuses_is_found_by_trying(monkeypatch):
     assert "optimizer.low=1.5, optimizer.high=1.2" in text
 
 
-def test_two_values_of_one_constructor_are_both_told():
+def test_two_values_of_one_constructor_are_both_reported():
     """It stops at the first by itself."""
     found = mistakes("schedule=sigmoid_log_snr", "schedule.end=-4", "schedule.log_snr_max=-20")
     assert set(found) == {"schedule.end", "schedule.log_snr_max"}
@@ -362,7 +366,7 @@ TOGETHER = {
 }
 
 
-def test_all_are_told_at_once_and_nothing_is_touched(tmp_path, monkeypatch):
+def test_all_are_reported_at_once_and_nothing_is_touched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path / "cache"))
     result = call("train", *TOGETHER)

@@ -85,7 +85,16 @@ def test_sampling(imported, tmp_path):
 
 def test_the_run_says_what_is_known_and_no_more(imported):
     config = config_of(imported)
-    parts = {"model", "condition", "schedule", "parameterization", "variance", "sampler", "grid", "thresholding"}
+    parts = {
+        "model",
+        "condition",
+        "schedule",
+        "parameterization",
+        "variance",
+        "sampler",
+        "timestep_spacing",
+        "thresholding",
+    }
     assert set(config) == parts | {"guidance"}
     assert config["sampler"] == {"_target_": "langevin.samplers.ancestral.Ancestral", "steps": None}
     checkpoint = torch.load(imported / "checkpoints" / "last.ckpt", weights_only=True)
@@ -95,11 +104,11 @@ def test_the_run_says_what_is_known_and_no_more(imported):
 
 
 def test_parts_and_fields_chosen_otherwise(folder, tmp_path):
-    chosen = ("sampler=ddim", "sampler.steps=7", "grid=trailing", "guidance=none", "model.dropout=0.2")
+    chosen = ("sampler=ddim", "sampler.steps=7", "timestep_spacing=trailing", "guidance=none", "model.dropout=0.2")
     assert convert(f"import={folder}", f"out={tmp_path / 'run'}", *chosen).status == 0
     config = config_of(tmp_path / "run")
     assert config["sampler"] == {"_target_": "langevin.samplers.ddim.DDIM", "steps": 7, "eta": 0.0}
-    assert config["grid"] == {"_target_": "langevin.samplers.grid.Trailing"}
+    assert config["timestep_spacing"] == {"_target_": "langevin.samplers.timestep_spacing.Trailing"}
     assert config["model"]["dropout"] == 0.2
 
 
@@ -134,7 +143,7 @@ def test_another_sampler_has_its_own_fields(tmp_path):
     assert config_of(tmp_path / "run")["sampler"]["steps"] is None
 
 
-def test_a_network_alone_needs_to_be_told_what_it_predicts(folder, tmp_path):
+def test_a_network_alone_needs_to_be_given_what_it_predicts(folder, tmp_path):
     place = f"import={folder / 'unet'}"
     result = convert(place, f"out={tmp_path / 'run'}")
     assert result.status == 1
@@ -158,9 +167,9 @@ def test_evaluation(imported):
     assert json.loads((imported / "likelihood.json").read_text())["step"] == 0
 
 
-def test_the_averaged_weights_of_a_run(wide, tmp_path):
+def test_the_ema_weights_of_a_run(wide, tmp_path):
     """In diffusers' own network they say what they say in ours, to every label and to none."""
-    result = convert(f"export={wide}", f"out={tmp_path / 'folder'}", "grid=leading")
+    result = convert(f"export={wide}", f"out={tmp_path / 'folder'}", "timestep_spacing=leading")
     assert result.status == 0, result.err
     model = load_model(wide / "checkpoints" / "last.ckpt")
     theirs = UNet2DModel.from_pretrained(tmp_path / "folder" / "unet", low_cpu_mem_usage=False).eval()
@@ -189,7 +198,7 @@ def test_weights_under_our_own_names(wide, tmp_path):
     assert json.loads(metadata["facts"]) == record["facts"]
 
 
-def test_what_is_there_stays_unless_told_otherwise(folder, tmp_path):
+def test_what_is_there_stays_unless_overwrite_is_set(folder, tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path, tmp_path / "file"):
         result = convert(f"import={folder}", f"out={out}")
@@ -292,7 +301,11 @@ def test_a_mistake_in_an_import(folder, overrides, words, tmp_path):
         ("imported", ["schedule=cosine"], "schedule: goes with import=; an exported model is as it is"),
         ("imported", ["model.dropout=0.5"], "model: goes with import=; an exported model is as it is"),
         ("imported", ["flags=--image_size 8"], "flags: goes with import=; leave it out"),
-        ("imported", ["grid=karras"], "grid is Karras; allowed: trailing, uniform, leading in diffusers"),
+        (
+            "imported",
+            ["timestep_spacing=karras"],
+            "timestep_spacing is Karras; allowed: trailing, uniform, leading in diffusers",
+        ),
         ("imported", ["sampler.steps=2000"], "sampler.steps: is 2000; allowed: at least 1 and at most"),
         ("imported", ["sampler.eta=1"], "sampler.eta: no such option; allowed: steps"),
     ],

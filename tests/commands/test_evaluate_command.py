@@ -44,7 +44,7 @@ def test_from_training_to_a_number(labelled, tmp_path):
     assert report["model"]["step"] == 6
     protocol = report["protocol"]
     assert (protocol["num_samples"], protocol["features"]) == (20, None), "no features were needed"
-    assert protocol["samples"]["sampler"]["_target_"] == "langevin.samplers.ddim.DDIM", "sample.py has told"
+    assert protocol["samples"]["sampler"]["_target_"] == "langevin.samplers.ddim.DDIM", "sample.py has recorded"
     assert "class_accuracy" in result.out
     assert str(out / "metrics.json") in result.out
 
@@ -156,7 +156,7 @@ def test_a_mistake(overrides, words, real):
     assert [path.name for path in real.parent.iterdir()] == ["samples.npz"]
 
 
-def test_mistakes_are_told_together():
+def test_mistakes_are_reported_together():
     result = evaluate("metrics=[]", "devices=1.5", "batchsize=3", "reference=a", "data=digits")
     assert result.status == 1
     assert result.err.splitlines()[0] == "error: 5 mistakes in the config:"

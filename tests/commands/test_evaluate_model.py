@@ -112,7 +112,9 @@ def test_into_the_run_and_one_folder_for_each_way(labelled, features, tmp_path):
     refused = evaluate(f"compare={folder}", status=1)
     assert "samples.sampler.steps: 1 and 3 and 2" in refused.err or "samples.sampler.steps: " in refused.err
     assert "vary=[samples.sampler]" in refused.err
-    table = evaluate(f"compare={folder}", "vary=[samples.sampler,samples.grid]", f"out={tmp_path / 'table.csv'}").out
+    table = evaluate(
+        f"compare={folder}", "vary=[samples.sampler,samples.timestep_spacing]", f"out={tmp_path / 'table.csv'}"
+    ).out
     assert len(table.splitlines()) == 4
     assert "samples.evaluations" in table.splitlines()[0]
     assert (tmp_path / "table.csv").read_text().splitlines()[0].startswith("place,step,samples.sampler.")
@@ -127,14 +129,14 @@ def test_a_comparison_of_other_numbers_of_samples_is_refused(measured, labelled,
     assert "class_accuracy: num_samples: 20 and 40" in refused.err
 
 
-def test_comparing_nothing_is_told(tmp_path):
+def test_comparing_nothing_is_reported(tmp_path):
     assert "there is no metrics.json" in evaluate(f"compare={tmp_path}", status=1).err
     (tmp_path / "metrics.json").write_text('{"metrics": {"fid@3": 1}}')
     assert "is no metrics.json of evaluate.py" in evaluate(f"compare={tmp_path}", status=1).err
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_an_evaluation_that_was_ended_goes_on_to_the_same_number(
+def test_an_evaluation_that_was_ended_resumes_to_the_same_number(
     number, labelled, features, tmp_path, monkeypatch, made
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -166,8 +168,8 @@ def test_an_evaluation_that_was_ended_goes_on_to_the_same_number(
 
 def test_statistics_go_out_and_come_back(labelled, features, tmp_path):
     file = tmp_path / "digits.npz"
-    said = evaluate(f"export={file}", "data=digits", *features, *FID).out
-    assert "mu, sigma of 1500 images" in said
+    output = evaluate(f"export={file}", "data=digits", *features, *FID).out
+    assert "mu, sigma of 1500 images" in output
     with np.load(file, allow_pickle=False) as arrays:
         assert arrays["mu"].shape == arrays["sigma"].shape[:1] == arrays["sigma"].shape[1:]
     for name, reference in (("a", f"reference={file}"), ("b", "data=digits")):

@@ -128,8 +128,8 @@ def refused(plain, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_sampling_refuses(payload, evil, refused):
-    told = refused("sample", evil(PAYLOADS[payload]))
-    assert "its config" in told
+    result = refused("sample", evil(PAYLOADS[payload]))
+    assert "its config" in result
 
 
 @pytest.mark.parametrize("payload", TEXTS)
@@ -140,9 +140,9 @@ def test_sampling_refuses_what_is_no_config(payload, evil, refused):
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "sample"])
 def test_every_command_refuses(command, evil, refused):
-    told = refused(command, evil(PAYLOADS["a component"]))
-    assert "names 'torch.utils.collect_env.run' at schedule._target_" in told
-    assert "add trust=[torch]" in told
+    result = refused(command, evil(PAYLOADS["a component"]))
+    assert "names 'torch.utils.collect_env.run' at schedule._target_" in result
+    assert "add trust=[torch]" in result
 
 
 @pytest.mark.slow
@@ -179,10 +179,10 @@ def test_code_of_one_s_own_needs_trust(evil, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     path = evil(put("schedule._target_", lambda mark: "trusted_package.Own"))
     command = "sample", f"checkpoint={path}", "num_samples=2", "accelerator=cpu", f"out={tmp_path / 'out'}"
-    told = call(*command)
-    assert told.status == 1
-    assert "'trusted_package.Own' at schedule._target_" in told.err
-    assert "add trust=[trusted_package]" in told.err
+    result = call(*command)
+    assert result.status == 1
+    assert "'trusted_package.Own' at schedule._target_" in result.err
+    assert "add trust=[trusted_package]" in result.err
     assert call(*command, "trust=[trusted]").status == 1
     trusted = call(*command, "trust=[trusted_package]")
     assert trusted.status == 0, trusted.err

@@ -34,7 +34,7 @@ def test_it_guides(run, classifier, tmp_path, request):
     unguided, _ = sampled(run, tmp_path / "unguided", *by(classifier, "guidance.scale=0"))
     assert np.array_equal(unguided, sampled(run, tmp_path / "none")[0])
     assert not np.array_equal(images, unguided)
-    ancestral = "sampler=ancestral", "sampler.steps=4", "grid=leading"
+    ancestral = "sampler=ancestral", "sampler.steps=4", "timestep_spacing=leading"
     mean, _ = sampled(run, tmp_path / "mean", *by(classifier, "guidance.scale=30", "guidance.form=mean"), *ancestral)
     assert not np.array_equal(mean, sampled(run, tmp_path / "ancestral", *ancestral)[0])
 

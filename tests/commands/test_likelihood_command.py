@@ -40,12 +40,12 @@ def report_of(folder):
 def test_from_training_to_a_number(labelled):
     result = evaluate(f"checkpoint={labelled}", *QUICK, "num_images=20", "seed=5")
     report = report_of(labelled)
-    assert set(report) == {"likelihoods", "settings", "pictures", "seed", "checkpoint", "trained_on", "step", "version"}
+    assert set(report) == {"likelihoods", "settings", "images", "seed", "checkpoint", "trained_on", "step", "version"}
     held = read_content(labelled)
-    assert (report["trained_on"], report["pictures"]["sha256"]) == (held.sha256, held.splits["test"].sha256)
-    assert report["pictures"]["number"] == 20
-    assert report["pictures"]["split"] == "test"
-    assert report["pictures"]["data"]["_target_"] == "langevin.data.digits.Digits"
+    assert (report["trained_on"], report["images"]["sha256"]) == (held.sha256, held.splits["test"].sha256)
+    assert report["images"]["number"] == 20
+    assert report["images"]["split"] == "test"
+    assert report["images"]["data"]["_target_"] == "langevin.data.digits.Digits"
     assert (report["seed"], report["step"]) == (5, 6)
     assert report["checkpoint"] == str(labelled / "checkpoints" / "last.ckpt")
     assert report["settings"]["discrete_vlb"]["num_times"] == 3
@@ -61,7 +61,7 @@ def test_from_training_to_a_number(labelled):
     assert "NaN" not in (labelled / "likelihood.json").read_text()
 
 
-def test_it_is_the_bound_of_the_averaged_weights_on_the_test_digits(labelled, tmp_path):
+def test_it_is_the_bound_of_the_ema_weights_on_the_test_digits(labelled, tmp_path):
     """Computed here from the checkpoint, without the command."""
     evaluate(f"checkpoint={labelled}", *QUICK, "num_images=30", f"out={tmp_path}", "batch_size=7")
     images, labels = digits()
@@ -116,8 +116,8 @@ def test_other_data_and_the_training_split(labelled, folder_of_images, tmp_path)
     chosen = ("data=image_folder", f"data.path={folder_of_images}", "data.image_size=8", "data.channels=1")
     evaluate(f"checkpoint={labelled}", *QUICK, *chosen, "split=train", f"out={tmp_path / 'other'}")
     reports = [report_of(tmp_path / name) for name in ("own", "other")]
-    assert [report["pictures"]["number"] for report in reports] == [60, 60]
-    assert reports[1]["pictures"]["data"]["path"] == str(folder_of_images)
+    assert [report["images"]["number"] for report in reports] == [60, 60]
+    assert reports[1]["images"]["data"]["path"] == str(folder_of_images)
     bits = [report["likelihoods"]["discrete_vlb"]["bits_per_dim"] for report in reports]
     assert bits[0] != pytest.approx(bits[1], rel=1e-6)
     missing = evaluate(f"checkpoint={labelled}", *QUICK, *chosen, status=1)
@@ -164,7 +164,7 @@ def test_a_checkpoint_that_is_none(tmp_path):
     assert f"checkpoint={tmp_path / 'nowhere'} does not exist" in result.err
 
 
-def test_labels_where_the_model_is_told_them(labelled, tmp_path):
+def test_labels_where_the_model_is_given_them(labelled, tmp_path):
     folder = tmp_path / "flat"
     folder.mkdir()
     for index, image in enumerate(digits()[0][:4]):

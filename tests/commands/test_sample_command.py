@@ -148,7 +148,7 @@ def test_the_runs_own_sampler_but_for_the_fields_that_are_set(plain, tmp_path):
     assert not np.array_equal(own, one)
     assert np.array_equal(one, sampled(plain, tmp_path / "ddim", "sampler=ddim", "sampler.steps=1"))
     assert np.array_equal(own, sampled(plain, tmp_path / "two", "sampler=ddim", "sampler.steps=2"))
-    assert not np.array_equal(own, sampled(plain, tmp_path / "grid", "grid=leading"))
+    assert not np.array_equal(own, sampled(plain, tmp_path / "grid", "timestep_spacing=leading"))
     ancestral = sampled(plain, tmp_path / "ancestral", "sampler=ancestral", "sampler.steps=2")
     assert not np.array_equal(own, ancestral)
 
@@ -179,7 +179,7 @@ def test_guidance_can_be_chosen_and_taken_back(labelled, train, tmp_path):
     ],
     ids=str,
 )
-def test_an_earlier_samples_file_is_kept_unless_told_otherwise(labelled, tmp_path, overrides, line):
+def test_an_earlier_samples_file_is_kept_unless_overwrite_is_set(labelled, tmp_path, overrides, line):
     first = sampled(labelled, tmp_path)
     before = (tmp_path / "samples.npz").read_bytes()
     result = sample(labelled, tmp_path, *overrides)
@@ -352,7 +352,7 @@ def test_the_evil_checkpoint_is_one(tmp_path):
     assert (tmp_path / "executed").is_dir()
 
 
-def test_sampling_that_was_asked_to_stop_goes_on_to_the_same_images(labelled, tmp_path, monkeypatch, made):
+def test_sampling_that_was_asked_to_stop_resumes_to_the_same_images(labelled, tmp_path, monkeypatch, made):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     options = [f"checkpoint={labelled}", "num_samples=40", "batch_size=2", "sampler.steps=15", "accelerator=cpu"]
     log = tmp_path / "log"

@@ -59,7 +59,7 @@ def test_a_run_leaves_what_is_promised(tmp_path):
     assert width > 3 * height  # four images beside each other
 
 
-def test_a_run_that_is_done_says_so_and_touches_nothing(tmp_path):
+def test_a_run_that_is_done_reports_it_and_touches_nothing(tmp_path):
     assert train(tmp_path, "name=mine").status == 0
     before = content(tmp_path)
     result = train(tmp_path, "name=mine")
@@ -164,7 +164,7 @@ def test_metrics_are_computed_in_training(tmp_path):
         (["data=image_folder", "data.path=nowhere"], "data.path=nowhere: there is no such file or folder"),
     ],
 )
-def test_what_only_the_data_can_tell_is_told_before_training(overrides, words, tmp_path):
+def test_what_only_the_data_can_tell_is_reported_before_training(overrides, words, tmp_path):
     result = train(tmp_path, "name=mine", *overrides)
     assert result.status == 1
     assert words in result.err
@@ -172,7 +172,7 @@ def test_what_only_the_data_can_tell_is_told_before_training(overrides, words, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_read_and_what_is_left_out_is_said_in_a_line(tmp_path):
+def test_what_is_read_and_what_is_left_out_is_reported_in_a_line(tmp_path):
     for name in ("cat/1.png", "cat/2.png", "dog/3.gif"):
         path = tmp_path / "data" / name
         path.parent.mkdir(parents=True, exist_ok=True)

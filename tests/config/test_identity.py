@@ -15,7 +15,7 @@ SAME = [
     ("callbacks.samples.every_n_steps=10",),
     ("metrics=[fid]", "evaluation.num_samples=100"),
     ("features.weights=there",),
-    ("sampler=ancestral", "grid=leading"),
+    ("sampler=ancestral", "timestep_spacing=leading"),
     ("thresholding=dynamic",),
     ("output_dir=elsewhere",),
     ("resume=false",),
@@ -101,7 +101,7 @@ def test_all_cells_of_a_sweep_differ():
     assert len(cells) == 8
 
 
-def test_differences_are_told_one_a_line():
+def test_differences_are_reported_one_a_line():
     old, _ = composed("train", "schedule.s=0.01", "schedule=cosine")
     new, _ = composed("train", "seed=3", "trainer.max_steps=5")
     assert differences(old, new) == [

@@ -41,7 +41,7 @@ def test_a_missing_value_says_what_is_allowed():
     }
 
 
-def test_broken_interpolations_are_told_with_all_else():
+def test_broken_interpolations_are_reported_with_all_else():
     found = mistakes(
         {"seed": "${nowhere}", "name": 1, "sampler": {**DDIM, "steps": "${oc.env:NO_SUCH_VARIABLE}", "eta": "${name}"}}
     )
@@ -58,8 +58,10 @@ def test_good_interpolations_count_as_their_value():
 
 
 def test_a_nested_component_is_looked_into():
-    inner = {"_target_": "langevin.samplers.grid.Uniform", "step": 3}
-    assert mistakes({"sampler": {**DDIM, "grid": inner}}) == {"sampler.grid.step": "no such option; allowed: none"}
+    inner = {"_target_": "langevin.samplers.timestep_spacing.UniformSpacing", "step": 3}
+    assert mistakes({"sampler": {**DDIM, "timestep_spacing": inner}}) == {
+        "sampler.timestep_spacing.step": "no such option; allowed: none"
+    }
 
 
 def test_a_plural_group_holds_named_components():

@@ -12,7 +12,7 @@ def annotation(text):
     return None if text is None else ast.parse(text, mode="eval").body
 
 
-# What fits, what does not, and what is said of it.
+# What fits, what does not, and the message.
 TABLE = {
     "int": ([0, -3, 10**20], [True, 1.0, "1", None, [1], {}], "a whole number"),
     "float": ([0, -3, 1.5, math.inf], [math.nan, True, "1.5", None, [1.0]], "a number"),

@@ -22,7 +22,7 @@ OPTIONS = [(group, option) for group in groups() for option in options(group)]
 BETAS = [0.01 * step for step in range(1, 41)]
 # What an option cannot do without, beside the defaults.
 NEEDS = {
-    ("grid", "explicit"): ("grid.times=[3,2,1]", "sampler.steps=null"),
+    ("timestep_spacing", "explicit"): ("timestep_spacing.times=[3,2,1]", "sampler.steps=null"),
     ("classifier", "adm_64"): ("task=classifier", "data.image_size=64"),
     ("classifier", "half_unet"): ("task=classifier",),
     ("features", "classifier"): ("features.checkpoint={classifier}",),

@@ -22,7 +22,7 @@ HANDED = {
     "condition": {"num_classes", "dim"},
     "rescalings": {"schedule", "image_size"},
     "objective": {"weighting"},
-    "sampler": {"grid", "thresholding"},
+    "sampler": {"timestep_spacing", "thresholding"},
     "classifier": {"in_channels", "num_classes", "image_size"},
     "guidance": {"load_classifier", "load_denoiser"},
     "features": {"load_clean_classifier"},

@@ -18,8 +18,8 @@ from langevin.config.types import TARGET, fits
 from langevin.config.validate import options
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.objective import Simple
-from langevin.diffusion.schedules.flow import Flow
-from langevin.diffusion.time_sampler import Uniform
+from langevin.diffusion.schedules.flow import FlowSchedule
+from langevin.diffusion.time_sampler import UniformTimes
 from langevin.diffusion.variance import FixedLarge
 from langevin.errors import UserError
 from langevin.images import from_uint8
@@ -28,7 +28,7 @@ FEW = 25  # the fewest steps, about, that any schedule allows
 
 
 class Small(nn.Module):
-    """A network of a few hundred weights that is told the noise level."""
+    """A network of a few hundred weights that gets the noise level."""
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def untrainable(schedule, parameterization, weightings):
     return [
         weighting
         for weighting in weightings
-        if not takes_a_step(*parts, Simple(part("weighting", weighting)), Uniform())
+        if not takes_a_step(*parts, Simple(part("weighting", weighting)), UniformTimes())
     ]
 
 
@@ -123,7 +123,7 @@ def last(schedule):
 
 
 def unsuited(parameterization, schedule):
-    """Whether a parameterization cannot go with a schedule; said here by names, as the check must not."""
+    """Whether a parameterization cannot go with a schedule; by names here, as the check must not."""
     level, rate = last(schedule)
     return (
         (parameterization in ("posterior_mean", "posterior_shift") and schedule.num_steps is None)
@@ -231,4 +231,4 @@ def test_schedule_and_time_sampler(form, time_sampler):
 
 def test_a_standstill_is_no_step():
     """At the one time that this schedule has, no signal is left, and what counts nothing teaches nothing."""
-    assert untrainable(Flow(1), "x", ["unit_eps", "unit_x"]) == ["unit_eps"]
+    assert untrainable(FlowSchedule(1), "x", ["unit_eps", "unit_x"]) == ["unit_eps"]

@@ -1,4 +1,4 @@
-"""Every sampler, grid, thresholding and guidance makes images."""
+"""Every sampler, timestep_spacing, thresholding and guidance makes images."""
 
 import functools
 
@@ -44,8 +44,8 @@ def denoiser(beta_end=0.02):
 def chosen(beta_end=0.02, **choices):
     cfg = swapped(base(beta_end), **choices)
     cfg.sampler.steps = STEPS
-    if OmegaConf.is_missing(cfg.grid, "times"):
-        cfg.grid.times = [100, 60, 20, 5]
+    if OmegaConf.is_missing(cfg.timestep_spacing, "times"):
+        cfg.timestep_spacing.times = [100, 60, 20, 5]
     for need in NEEDS.get(("guidance", choices.get("guidance")), ()):
         path, _, value = with_files(need, *process(beta_end)).partition("=")
         if path.startswith("guidance."):
@@ -60,9 +60,11 @@ def sampled(cfg, model):
     return make_sampler(cfg)(guided, noise, {"label": torch.arange(6)})
 
 
-@pytest.mark.parametrize(("sampler", "grid", "guidance"), in_turn("sampler", "grid", "guidance", rounds=2))
-def test_makes_finite_images(sampler, grid, guidance):
-    cfg = chosen(sampler=sampler, grid=grid, guidance=guidance, thresholding="static")
+@pytest.mark.parametrize(
+    ("sampler", "timestep_spacing", "guidance"), in_turn("sampler", "timestep_spacing", "guidance", rounds=2)
+)
+def test_makes_finite_images(sampler, timestep_spacing, guidance):
+    cfg = chosen(sampler=sampler, timestep_spacing=timestep_spacing, guidance=guidance, thresholding="static")
     assert mistakes_in(cfg) == []
     images = sampled(cfg, denoiser())
     assert images.shape == (6, 1, 8, 8)
@@ -96,5 +98,5 @@ def test_its_own_number_of_steps_suits_the_schedule(option):
     cfg = swapped(base(), sampler=option)
     cfg.schedule.num_steps = 250
     sampler = make_sampler(cfg)
-    times = sampler.grid(make(cfg, "schedule"), sampler.steps)
+    times = sampler.timestep_spacing(make(cfg, "schedule"), sampler.steps)
     assert times[0] > times[-1] == 0

@@ -254,7 +254,7 @@ def test_an_interrupted_build_is_continued_with_the_same_digest(tmp_path, monkey
     assert sorted(path.name for path in cache.folder.iterdir()) == ["images.npy", "labels.npy", "meta.json"]
 
 
-def test_who_waits_for_another_process_heeds_a_signal(tmp_path, monkeypatch):
+def test_who_waits_for_another_process_stops_on_a_signal(tmp_path, monkeypatch):
     build(tmp_path)
     (folder,) = caches(tmp_path)
     (folder / "meta.json").unlink()

@@ -62,7 +62,7 @@ def built(form: str, rescalings: Iterable[str] = ()) -> Schedule:
 @functools.cache
 def every_combination() -> tuple[dict[str, Schedule], dict[str, str]]:
     """All forms under none, any one and any ordered two of conf/rescalings, by names such as "linear-1000
-    zero_terminal_snr"; and what is said of those that cannot be.
+    zero_terminal_snr"; and the message for those that cannot be.
 
     A second or so: for a test that looks at all of them at once.
     """
@@ -118,7 +118,7 @@ def everywhere(schedule: Schedule) -> Tensor:
 
 
 def go_together(parameterization: Parameterization, schedule: Schedule) -> bool:
-    """Whether nothing is said against the two."""
+    """Whether the two can go together."""
     try:
         parameterization.check(schedule)
     except UserError:

@@ -12,8 +12,8 @@ from torch.distributions import Normal, kl_divergence
 from langevin.diffusion.bound import HALF_BIN, decoder_nll, gaussian_kl, prior_term, step_term
 from langevin.diffusion.denoiser import Prediction, eps_from_x
 from langevin.diffusion.schedules.beta import BetaSchedule
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedLarge, FixedSmall, LearnedRange
 
@@ -97,8 +97,8 @@ def test_the_priors_term_is_the_divergence_at_the_last_time():
     theirs = kl_divergence(q, Normal(torch.zeros_like(x), 1.0)).flatten()
     torch.testing.assert_close(prior_term(BetaSchedule(torch.from_numpy(BETAS)), x), theirs, rtol=1e-12, atol=0)
     # alpha = 1: the sampler starts from N(0, sigma_max^2), which does not know where the image lies.
-    torch.testing.assert_close(prior_term(EDM(sigma_max=5.0), x), x.square().flatten() / 50, rtol=1e-12, atol=0)
-    assert prior_term(Flow(), x).tolist() == [0, 0]
+    torch.testing.assert_close(prior_term(EDMSchedule(sigma_max=5.0), x), x.square().flatten() / 50, rtol=1e-12, atol=0)
+    assert prior_term(FlowSchedule(), x).tolist() == [0, 0]
 
 
 def test_the_priors_term_keeps_its_digits_in_float32():

@@ -7,14 +7,14 @@ from torch import nn
 from langevin.diffusion.denoiser import Denoiser, eps_from_x
 from langevin.diffusion.parameterization import Eps, Parameterization, V, X
 from langevin.diffusion.schedules.cosine import Cosine
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 
 
 class Lookup(nn.Module):
-    """Puts out what it was told to, and keeps what it was asked."""
+    """Puts out what it was given, and keeps its inputs."""
 
     def __init__(self, output=None) -> None:
         super().__init__()
@@ -41,8 +41,8 @@ class Odd(Parameterization):
     [
         (Linear(), times(1.0, 2.0, 400.0, 1000.0)),
         (Cosine(), times(1.0, 100.0, 777.0, 990.0)),
-        (Flow(), times(0.01, 0.3, 0.7, 0.95)),
-        (EDM(), times(0.002, 0.5, 3.0, 80.0)),
+        (FlowSchedule(), times(0.01, 0.3, 0.7, 0.95)),
+        (EDMSchedule(), times(0.002, 0.5, 3.0, 80.0)),
     ],
     ids=["linear", "cosine", "flow", "edm"],
 )
@@ -72,7 +72,7 @@ def test_predicted_image_equals_diffusers(parameterization, name):
         torch.testing.assert_close(ours, expected, rtol=2e-4, atol=1e-4)
 
 
-def test_network_is_told_ddpms_index():
+def test_network_gets_ddpms_index():
     network = Lookup()
     denoiser = Denoiser(network, Linear(1000), Eps(), FixedSmall())
     x_t = normal(3, 1, 2, 2, dtype=torch.float32)
@@ -136,4 +136,4 @@ def test_half_precision_output_is_taken_up():
 def test_eps_from_x():
     x, eps, t = normal(3, 1, 2, 2, seed=1), normal(3, 1, 2, 2, seed=2), times(0.1, 0.5, 0.9)
     x_t = wide(1 - t) * x + wide(t) * eps
-    torch.testing.assert_close(eps_from_x(x, x_t, Flow()(t)), eps, rtol=0, atol=1e-13)
+    torch.testing.assert_close(eps_from_x(x, x_t, FlowSchedule()(t)), eps, rtol=0, atol=1e-13)

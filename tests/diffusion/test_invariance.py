@@ -16,19 +16,19 @@ from torch import Tensor, nn
 
 from langevin.config.validate import options
 from langevin.diffusion.denoiser import Denoiser
-from langevin.diffusion.parameterization import EDM, V
+from langevin.diffusion.parameterization import EDMParameterization, V
 from langevin.diffusion.rescalings.input_scaling import InputScaling
 from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
 from langevin.diffusion.schedules import edm
-from langevin.diffusion.schedules.flow import Flow
-from langevin.diffusion.schedules.sigmoid import Sigmoid
+from langevin.diffusion.schedules.flow import FlowSchedule
+from langevin.diffusion.schedules.sigmoid import SigmoidSchedule
 from langevin.diffusion.schedules.vp import VP
 from langevin.diffusion.variance import FixedSmall
 from langevin.samplers.ddim import DDIM, no_noise
-from langevin.samplers.grid import Trailing
 from langevin.samplers.sampler import Predictor
+from langevin.samplers.timestep_spacing import Trailing
 
-EXPLODING = edm.EDM(1e-6, 1e6)
+EXPLODING = edm.EDMSchedule(1e-6, 1e6)
 """x_t is x + t eps: the schedule that D itself is told on."""
 RATIOS = times(40.0, 20.0, 10.0, 5.0, 2.5, 1.2, 0.6, 0.3, 0.1, 0.05)
 """The levels sigma / alpha that a path visits, where the schedule has them."""
@@ -131,11 +131,13 @@ class Told(nn.Module):
 
 def model(schedule) -> Denoiser:
     """One network for all: EDM's preconditioning shows it x_t / alpha, scaled, and tells it sigma / alpha."""
-    return Denoiser(Told(), schedule, EDM(), FixedSmall())
+    return Denoiser(Told(), schedule, EDMParameterization(), FixedSmall())
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, s in SCHEDULES.items() if go_together(EDM(), s)], ids=lambda name: name.replace(" ", "+")
+    "name",
+    [n for n, s in SCHEDULES.items() if go_together(EDMParameterization(), s)],
+    ids=lambda name: name.replace(" ", "+"),
 )
 def test_one_network_is_one_model_on_every_schedule(name):
     schedule = SCHEDULES[name]
@@ -151,12 +153,12 @@ def test_one_network_is_one_model_on_every_schedule(name):
     [
         # T steps against continuous time.
         (VP(1000), VP(), lambda t: t / 1000),
-        (Sigmoid(40), Sigmoid(), lambda t: t / 40),
+        (SigmoidSchedule(40), SigmoidSchedule(), lambda t: t / 40),
         # A larger image is one with less noise.
-        (ResolutionShift(edm.EDM(), 160, 64), edm.EDM(), lambda t: 2.5 * t),
+        (ResolutionShift(edm.EDMSchedule(), 160, 64), edm.EDMSchedule(), lambda t: 2.5 * t),
         (ResolutionShift(VP(), 160, 64), VP(), lambda t: VP().time_of(2.5 * VP()(t).ratio)),
         # Less signal is more noise.
-        (InputScaling(edm.EDM(), 0.5), edm.EDM(), lambda t: 2 * t),
+        (InputScaling(edm.EDMSchedule(), 0.5), edm.EDMSchedule(), lambda t: 2 * t),
         (InputScaling(VP(), 0.5), VP(), lambda t: VP().time_of(2 * VP()(t).ratio)),
     ],
 )
@@ -171,9 +173,9 @@ def test_a_change_of_clock_shift_or_scale_is_a_change_of_time(changed, plain, re
 def test_stable_diffusion_3s_shift_is_another_time_of_the_same_flow(shift):
     t = times(0.9, 0.6, 0.3, 0.1)
     later = shift * t / (1 + (shift - 1) * t)
-    shifted = ResolutionShift(Flow(), round(64 * shift), 64)
+    shifted = ResolutionShift(FlowSchedule(), round(64 * shift), 64)
     z = normal(4, 1, 2, 2, seed=4)
     ours = emulated(shifted, V(), t)(wide(shifted(t).alpha) * z, t)
-    expected = emulated(Flow(), V(), later)(wide(1 - later) * z, later)
+    expected = emulated(FlowSchedule(), V(), later)(wide(1 - later) * z, later)
     torch.testing.assert_close(ours.x, expected.x, rtol=1e-10, atol=1e-11)
     torch.testing.assert_close(ours.eps, expected.eps, rtol=1e-10, atol=1e-11)

@@ -8,7 +8,7 @@ from langevin.diffusion import parameterization
 from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.objective import CrossEntropy
 from langevin.diffusion.parameterization import Eps
-from langevin.diffusion.schedules.edm import EDM
+from langevin.diffusion.schedules.edm import EDMSchedule
 from langevin.diffusion.schedules.linear import Linear
 
 X = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -28,7 +28,7 @@ class Seen(nn.Module):
 
 def test_it_is_shown_what_a_denoisers_network_would_be():
     network, sigma = Seen([0.0, 1.0]), torch.tensor([0.1, 0.5, 2.0, 70.0], dtype=torch.float64)
-    NoisyClassifier(network, EDM(), parameterization.EDM(sigma_data=0.5))(X, sigma)
+    NoisyClassifier(network, EDMSchedule(), parameterization.EDMParameterization(sigma_data=0.5))(X, sigma)
     expected = X / torch.sqrt(0.25 + sigma**2).reshape(-1, 1, 1, 1)  # Karras et al. 2022, table 1
     torch.testing.assert_close(network.x, expected)
     torch.testing.assert_close(network.c_noise, torch.log(sigma) / 4)

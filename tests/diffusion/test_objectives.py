@@ -12,11 +12,11 @@ from torch import nn
 from langevin.diffusion.bound import step_term
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.level import combine
-from langevin.diffusion.objective import L1, VLB, Huber, Hybrid, Simple
+from langevin.diffusion.objective import L1, Huber, Hybrid, Simple, VLBObjective
 from langevin.diffusion.parameterization import Eps, V, X
 from langevin.diffusion.schedules import edm
 from langevin.diffusion.schedules.cosine import Cosine
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.sigmoid_log_snr import SigmoidLogSNR
 from langevin.diffusion.variance import FixedLarge, FixedSmall, LearnedRange
@@ -73,7 +73,7 @@ def test_the_mean_over_all_times_is_the_bound(large):
     x = (levels * 2 / 255 - 1).reshape(1, 2, 2, 3)
     model = Denoiser(Constant([value, value]), Linear(T, rescale=False), X(), FixedLarge() if large else FixedSmall())
     t = torch.arange(1, T + 1, dtype=torch.float64)
-    loss = evaluate(VLB(), model, x.expand(T, -1, -1, -1), t)["loss"].mean()
+    loss = evaluate(VLBObjective(), model, x.expand(T, -1, -1, -1), t)["loss"].mean()
 
     betas = np.linspace(1e-4, 0.02, T)
     bar = np.concatenate([[1], np.cumprod(1 - betas)])
@@ -89,13 +89,15 @@ def test_the_mean_over_all_times_is_the_bound(large):
     assert loss.item() == pytest.approx(bound / math.log(2), rel=1e-9)
 
 
-@pytest.mark.parametrize("schedule", [Linear(T, rescale=False), Cosine(T), Flow(T)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "schedule", [Linear(T, rescale=False), Cosine(T), FlowSchedule(T)], ids=lambda s: type(s).__name__
+)
 def test_a_loss_is_t_terms_in_bits(schedule):
     model, x, t = two_headed(V(), schedule), images(4), times(1.0, 2.0, 11.0, T)
     x_t = combine(*[part for pair in zip(schedule(t), (x, noise(x)), strict=True) for part in pair])
     expected = T * step_term(model, model(x_t, t), x, t - 1, t) / math.log(2)
     assert (expected > 0).all()
-    torch.testing.assert_close(evaluate(VLB(), model, x, t)["loss"], expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(evaluate(VLBObjective(), model, x, t)["loss"], expected, rtol=1e-12, atol=0)
 
 
 def gradients(objective, t):
@@ -111,7 +113,7 @@ def gradients(objective, t):
 def test_the_mean_learns_from_simple_and_the_variance_from_the_bound(weighting, vlb_weight):
     t = times(1.0, 2.0, 7.0, 20.0)
     simple, of_simple = gradients(Simple(weighting), t)
-    bound, of_bound = gradients(VLB(), t)
+    bound, of_bound = gradients(VLBObjective(), t)
     hybrid, of_hybrid = gradients(Hybrid(weighting, vlb_weight), t)
     assert of_simple["variance"].abs().max() == 0
     assert of_bound["mean"].abs().max() > 0.1  # it would teach the mean, if it were let
@@ -128,10 +130,18 @@ def test_the_mean_learns_from_simple_and_the_variance_from_the_bound(weighting, 
 @pytest.mark.parametrize("value", [0.0, 3.0, -300.0])
 @pytest.mark.parametrize(
     "schedule",
-    [Linear(1000), Cosine(4000), Flow(1000), SigmoidLogSNR(1000), Linear(T, rescale=False), Cosine(1), Flow(1)],
+    [
+        Linear(1000),
+        Cosine(4000),
+        FlowSchedule(1000),
+        SigmoidLogSNR(1000),
+        Linear(T, rescale=False),
+        Cosine(1),
+        FlowSchedule(1),
+    ],
     ids=lambda s: f"{type(s).__name__}-{s.num_steps}",
 )
-@pytest.mark.parametrize("objective", [VLB(), Hybrid(UnitX())], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("objective", [VLBObjective(), Hybrid(UnitX())], ids=lambda o: type(o).__name__)
 def test_gradients_are_finite_in_float32_at_every_time(objective, schedule, value):
     """Of a network that says anything: nothing, as at first, or something absurd."""
     steps = schedule.num_steps
@@ -152,20 +162,30 @@ def test_gradients_are_finite_in_float32_at_every_time(objective, schedule, valu
 
 SUITS = [
     (Simple(WEIGHTS), Linear(), FixedSmall()),
-    (L1(WEIGHTS), edm.EDM(), FixedLarge()),
-    (Huber(WEIGHTS), Flow(), FixedLarge()),
-    (VLB(), Linear(), FixedLarge()),
-    (VLB(), Flow(10), LearnedRange()),
+    (L1(WEIGHTS), edm.EDMSchedule(), FixedLarge()),
+    (Huber(WEIGHTS), FlowSchedule(), FixedLarge()),
+    (VLBObjective(), Linear(), FixedLarge()),
+    (VLBObjective(), FlowSchedule(10), LearnedRange()),
     (Hybrid(WEIGHTS), Cosine(), LearnedRange()),
 ]
 REFUSED = [
     (Simple(WEIGHTS), Linear(), LearnedRange(), "does not train a learned variance; take objective=hybrid or "),
     (L1(WEIGHTS), Linear(), LearnedRange(), "does not train a learned variance"),
-    (Huber(WEIGHTS), edm.EDM(), LearnedRange(), "does not train a learned variance"),
+    (Huber(WEIGHTS), edm.EDMSchedule(), LearnedRange(), "does not train a learned variance"),
     (Hybrid(WEIGHTS), Cosine(), FixedSmall(), "the variance is fixed; take variance=learned_range, or objective="),
-    (Hybrid(WEIGHTS), Flow(), LearnedRange(), "a sum over discrete steps, but the schedule is continuous; set "),
-    (VLB(), Flow(), LearnedRange(), "the schedule is continuous; set schedule.num_steps, or take objective=simple"),
-    (VLB(), edm.EDM(), FixedSmall(), "the schedule is continuous"),
+    (
+        Hybrid(WEIGHTS),
+        FlowSchedule(),
+        LearnedRange(),
+        "a sum over discrete steps, but the schedule is continuous; set ",
+    ),
+    (
+        VLBObjective(),
+        FlowSchedule(),
+        LearnedRange(),
+        "the schedule is continuous; set schedule.num_steps, or take objective=simple",
+    ),
+    (VLBObjective(), edm.EDMSchedule(), FixedSmall(), "the schedule is continuous"),
 ]
 
 

@@ -11,7 +11,7 @@ from diffusion_helpers import linear_betas, normal, times, wide
 from torch import nn
 
 from langevin.diffusion.denoiser import Denoiser
-from langevin.diffusion.parameterization import EDM, Flow, PosteriorMean, Score, V, X
+from langevin.diffusion.parameterization import EDMParameterization, FlowParameterization, PosteriorMean, Score, V, X
 from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
 from langevin.diffusion.schedules import edm, flow
 from langevin.diffusion.schedules.cosine import Cosine
@@ -45,7 +45,7 @@ def predicted(parameterization, schedule, output, x_t, t):
 @pytest.mark.parametrize("sigma_data", [0.5, 1.0])
 def test_edms_preconditioning(sigma_data):
     sigma, x_t, output = times(0.002, 0.3, 2.0, 80.0), normal(*PIXELS, seed=1), normal(*PIXELS, seed=2)
-    prediction, network = predicted(EDM(sigma_data), edm.EDM(), output, x_t, sigma)
+    prediction, network = predicted(EDMParameterization(sigma_data), edm.EDMSchedule(), output, x_t, sigma)
     # Karras et al. 2022, table 1, "Ours".
     c_skip = sigma_data**2 / (sigma**2 + sigma_data**2)
     c_out = sigma * sigma_data / (sigma_data**2 + sigma**2).sqrt()
@@ -59,7 +59,7 @@ def test_edms_preconditioning(sigma_data):
 def test_edms_preconditioning_in_diffusers():
     sigma, x_t, output = times(0.002, 0.3, 2.0, 80.0), normal(*PIXELS, seed=1), normal(*PIXELS, seed=2)
     theirs = EDMEulerScheduler(sigma_data=0.5)
-    prediction, network = predicted(EDM(0.5), edm.EDM(), output, x_t, sigma)
+    prediction, network = predicted(EDMParameterization(0.5), edm.EDMSchedule(), output, x_t, sigma)
     expected = theirs.precondition_outputs(x_t, output, wide(sigma))
     torch.testing.assert_close(prediction.x, expected, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(network.x, theirs.precondition_inputs(x_t, wide(sigma)), rtol=1e-10, atol=0)
@@ -69,20 +69,22 @@ def test_edms_preconditioning_in_diffusers():
 @pytest.mark.parametrize(("schedule", "t"), [(Linear(), (1.0, 300.0, 1000.0)), (VP(), (0.01, 0.5, 1.0))])
 def test_edms_preconditioning_with_alpha_is_that_of_x_t_over_alpha(schedule, t):
     t, x_t, output = times(*t), normal(3, 1, 2, 2, seed=1), normal(3, 1, 2, 2, seed=2)
-    prediction, network = predicted(EDM(), schedule, output, x_t, t)
+    prediction, network = predicted(EDMParameterization(), schedule, output, x_t, t)
     level = schedule(t)
-    exploded, other = predicted(EDM(), edm.EDM(1e-6, 1e6), output, x_t / wide(level.alpha), level.ratio)
+    exploded, other = predicted(
+        EDMParameterization(), edm.EDMSchedule(1e-6, 1e6), output, x_t / wide(level.alpha), level.ratio
+    )
     torch.testing.assert_close(prediction.x, exploded.x, rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(network.x, other.x, rtol=1e-12, atol=0)
     torch.testing.assert_close(network.c_noise, other.c_noise, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("sigma_data", [0.5, 1.0])
-@pytest.mark.parametrize("schedule", [edm.EDM(), Linear(), VP(), VE()])
+@pytest.mark.parametrize("schedule", [edm.EDMSchedule(), Linear(), VP(), VE()])
 def test_edms_input_and_target_have_unit_variance(schedule, sigma_data):
     # For x of variance sigma_data^2 that is independent of eps, at every level (equations 7 and following).
     t = torch.linspace(schedule.t_min, schedule.t_max, 20, dtype=torch.float64)
-    parameterization = EDM(sigma_data)
+    parameterization = EDMParameterization(sigma_data)
     (alpha, sigma), (a, b) = schedule(t), parameterization.mix(schedule, t)
     target = (a * sigma_data) ** 2 + b**2
     shown = parameterization.c_in(schedule(t)) ** 2 * ((alpha * sigma_data) ** 2 + sigma**2)
@@ -112,7 +114,7 @@ def test_v_in_diffusers():
     torch.testing.assert_close(wide(a) * x + wide(b) * eps, theirs.get_velocity(x, eps, index), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("schedule", [Linear(), VE(), VP(), edm.EDM()])
+@pytest.mark.parametrize("schedule", [Linear(), VE(), VP(), edm.EDMSchedule()])
 def test_score_is_the_gradient_of_the_density(schedule):
     t = times(0.2, 0.6, 1.0) * schedule.t_max
     x, eps = normal(3, 1, 2, 2, seed=1), normal(3, 1, 2, 2, seed=2)
@@ -124,7 +126,9 @@ def test_score_is_the_gradient_of_the_density(schedule):
     torch.testing.assert_close(wide(a) * x + wide(b) * eps, score, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("schedule", [flow.Flow(), flow.Flow(100), VP(), edm.EDM(), ResolutionShift(VP(), 160)])
+@pytest.mark.parametrize(
+    "schedule", [flow.FlowSchedule(), flow.FlowSchedule(100), VP(), edm.EDMSchedule(), ResolutionShift(VP(), 160)]
+)
 def test_flow_is_the_velocity_of_x_t(schedule):
     t = times(0.2, 0.6, 0.95) * schedule.t_max
     x, eps = normal(3, 1, 2, 2, seed=1), normal(3, 1, 2, 2, seed=2)
@@ -134,12 +138,12 @@ def test_flow_is_the_velocity_of_x_t(schedule):
         return wide(alpha) * x + wide(sigma) * eps
 
     _, velocity = torch.func.jvp(path, (t,), (torch.full_like(t, schedule.num_steps or 1),))
-    a, b = Flow().mix(schedule, t)
+    a, b = FlowParameterization().mix(schedule, t)
     torch.testing.assert_close(wide(a) * x + wide(b) * eps, velocity, rtol=1e-11, atol=1e-13)
 
 
 def test_flow_on_straight_lines_is_the_noise_less_the_image():
-    a, b = Flow().mix(flow.Flow(), times(0.01, 0.5, 1.0))
+    a, b = FlowParameterization().mix(flow.FlowSchedule(), times(0.01, 0.5, 1.0))
     assert (a.tolist(), b.tolist()) == ([-1] * 3, [1] * 3)
 
 
@@ -203,8 +207,8 @@ def test_posterior_shift_follows_the_score(schedule):
     torch.testing.assert_close(b, -scale * alpha**2 / sigma, rtol=1e-9, atol=0)
 
 
-def test_noise_level_as_the_network_is_told_it():
+def test_noise_level_as_the_network_gets_it():
     t = times(1.0, 250.0, 1000.0)
     assert X().c_noise(Linear(), t).tolist() == [0, 249, 999]
     assert X().c_noise(VP(), times(0.25, 1.0)).tolist() == [250, 1000]
-    assert EDM().c_noise(VE(), times(1.0)).item() == pytest.approx(math.log(50) / 4, rel=1e-13)
+    assert EDMParameterization().c_noise(VE(), times(1.0)).item() == pytest.approx(math.log(50) / 4, rel=1e-13)

@@ -1,4 +1,4 @@
-"""Every parameterization of conf/ on every schedule of conf/: what is told, and what is refused."""
+"""Every parameterization of conf/ on every schedule of conf/: what it predicts, and what is refused."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 
 from langevin.config.validate import options
 from langevin.diffusion.denoiser import Denoiser
-from langevin.diffusion.parameterization import EDM, Flow, V
+from langevin.diffusion.parameterization import EDMParameterization, FlowParameterization, V
 from langevin.diffusion.schedules.cosine_chen import CosineChen
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.diffusion.variance import FixedSmall
@@ -20,7 +20,7 @@ NEEDS_STEPS = {"posterior_mean", "posterior_shift"}
 
 
 def refusal(parameterization, schedule) -> str | None:
-    """What is said against the two together."""
+    """Why the two cannot go together."""
     try:
         parameterization.check(schedule)
     except UserError as error:
@@ -49,16 +49,16 @@ TOGETHER = {
 }
 
 
-def test_what_cannot_be_told_is_refused_and_nothing_else():
+def test_what_cannot_be_predicted_is_refused_and_nothing_else():
     for name, schedule in every_combination()[0].items():
         for option, parameterization in PARAMETERIZATIONS.items():
-            expected, said = expected_refusal(option, name, schedule), refusal(parameterization, schedule)
-            assert (said is None) == (expected is None), (name, option, said)
-            assert expected is None or expected in said, (name, option, said)
+            expected, message = expected_refusal(option, name, schedule), refusal(parameterization, schedule)
+            assert (message is None) == (expected is None), (name, option, message)
+            assert expected is None or expected in message, (name, option, message)
 
 
 class Output(nn.Module):
-    """Puts out what it was told to."""
+    """Puts out what it was given."""
 
     def __init__(self, output) -> None:
         super().__init__()
@@ -95,14 +95,14 @@ def test_image_and_noise_come_back_from_their_mixture(name):
 def test_a_velocity_that_is_not_finite_is_refused():
     # Without a trace of signal, alpha falls to 0 as the root of gamma does, infinitely fast where gamma has a slope.
     schedule = CosineChen(gamma_min=0.0, tau=0.4)
-    assert not Flow().mix(schedule, torch.ones((), dtype=torch.float64))[0].isfinite()
-    assert "cannot recover the image" in refusal(Flow(), schedule)
+    assert not FlowParameterization().mix(schedule, torch.ones((), dtype=torch.float64))[0].isfinite()
+    assert "cannot recover the image" in refusal(FlowParameterization(), schedule)
     assert refusal(V(), schedule) is None
 
 
 def test_a_denoiser_is_not_made_of_parts_that_do_not_go_together():
     with pytest.raises(UserError, match="infinite"):
-        Denoiser(Output(None), schedule_of("flow"), EDM(), FixedSmall())
+        Denoiser(Output(None), schedule_of("flow"), EDMParameterization(), FixedSmall())
 
 
 @pytest.mark.parametrize("name", PLAIN)

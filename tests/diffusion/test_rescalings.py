@@ -14,10 +14,10 @@ from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
 from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
 from langevin.diffusion.schedules.cosine_chen import CosineChen
 from langevin.diffusion.schedules.cosine_log_snr import CosineLogSNR
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
-from langevin.diffusion.schedules.quadratic import Quadratic
+from langevin.diffusion.schedules.quadratic import QuadraticSchedule
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.schedules.vp import VP
 from langevin.errors import UserError
@@ -54,8 +54,8 @@ def test_resolution_shift_keeps_what_the_schedule_keeps():
     t = times(0.2, 0.5, 0.8)
     for schedule, kept in (
         (VP(), lambda alpha, sigma: alpha**2 + sigma**2),
-        (Flow(), lambda alpha, sigma: alpha + sigma),
-        (EDM(), lambda alpha, sigma: alpha),
+        (FlowSchedule(), lambda alpha, sigma: alpha + sigma),
+        (EDMSchedule(), lambda alpha, sigma: alpha),
         (VE(), lambda alpha, sigma: alpha),
     ):
         torch.testing.assert_close(kept(*ResolutionShift(schedule, 160)(t)), torch.ones_like(t), rtol=1e-14, atol=0)
@@ -72,7 +72,7 @@ def test_resolution_shift_is_simple_diffusions():
 @pytest.mark.parametrize(("size", "reference"), [(192, 64), (1024, 256), (32, 64)])
 def test_resolution_shift_on_the_flow_is_stable_diffusion_3s(size, reference):
     shift = size / reference
-    schedule = ResolutionShift(Flow(1000), size, reference)
+    schedule = ResolutionShift(FlowSchedule(1000), size, reference)
     t = torch.arange(1, 1001, dtype=torch.float64)
     u = t / 1000
     sigma = shift * u / (1 + (shift - 1) * u)  # Esser et al. 2024, equation 23
@@ -83,18 +83,18 @@ def test_resolution_shift_on_the_flow_is_stable_diffusion_3s(size, reference):
 
 
 def test_resolution_shift_without_a_bound_to_noise_starts_from_more():
-    assert ResolutionShift(EDM(), 128).prior_std == pytest.approx(160)
+    assert ResolutionShift(EDMSchedule(), 128).prior_std == pytest.approx(160)
     assert ResolutionShift(VE(), 128).prior_std == pytest.approx(100)
-    assert ResolutionShift(VP(), 128).prior_std == ResolutionShift(Flow(), 128).prior_std == 1
+    assert ResolutionShift(VP(), 128).prior_std == ResolutionShift(FlowSchedule(), 128).prior_std == 1
 
 
 def test_resolution_shift_undoes_input_scaling_where_alpha_is_kept():
-    t = trained(EDM())
-    both = InputScaling(ResolutionShift(EDM(), 32, 64), 0.5)(t)
-    torch.testing.assert_close(both.ratio, EDM()(t).ratio, rtol=1e-15, atol=0)
+    t = trained(EDMSchedule())
+    both = InputScaling(ResolutionShift(EDMSchedule(), 32, 64), 0.5)(t)
+    torch.testing.assert_close(both.ratio, EDMSchedule()(t).ratio, rtol=1e-15, atol=0)
 
 
-@pytest.mark.parametrize("schedule", [Linear(), Linear(40), Quadratic(1000, 8.5e-4, 0.012), VP(1000)])
+@pytest.mark.parametrize("schedule", [Linear(), Linear(40), QuadraticSchedule(1000, 8.5e-4, 0.012), VP(1000)])
 def test_zero_terminal_snr_equals_diffusers(schedule):
     t = torch.arange(1, schedule.num_steps + 1, dtype=torch.float64)
     bar = schedule(t).alpha.square()
@@ -132,7 +132,9 @@ def test_zero_terminal_snr_needs_two_steps():
         ZeroTerminalSNR(Linear(1, rescale=False))
 
 
-@pytest.mark.parametrize("schedule", [EDM(), VE(), VE(40), Flow(), Flow(2), InputScaling(Linear(), 0.5)])
+@pytest.mark.parametrize(
+    "schedule", [EDMSchedule(), VE(), VE(40), FlowSchedule(), FlowSchedule(2), InputScaling(Linear(), 0.5)]
+)
 def test_zero_terminal_snr_needs_a_schedule_that_preserves_variance(schedule):
     with pytest.raises(UserError, match="preserves variance"):
         ZeroTerminalSNR(schedule)

@@ -5,8 +5,8 @@ from diffusion_helpers import linear_betas, times
 
 from langevin.diffusion.reverse import posterior_mean, transition
 from langevin.diffusion.schedules.cosine import Cosine
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 
 
@@ -71,10 +71,10 @@ CASES = [
     (Cosine(), 10.0, 500.0),
     (Cosine(), 900.0, 998.0),
     (Cosine(20), 5.0, 19.0),
-    (Flow(), 0.1, 0.7),
-    (Flow(), 0.5, 0.999),
-    (EDM(), 0.5, 80.0),
-    (EDM(), 3.0, 3.5),
+    (FlowSchedule(), 0.1, 0.7),
+    (FlowSchedule(), 0.5, 0.999),
+    (EDMSchedule(), 0.5, 80.0),
+    (EDMSchedule(), 3.0, 3.5),
 ]
 
 
@@ -99,7 +99,8 @@ def test_marginals_follow_from_the_transition(schedule, s, t):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "r", "s", "t"), [(Linear(), 3.0, 400.0, 900.0), (Cosine(), 0.0, 1.0, 999.0), (Flow(), 0.2, 0.3, 0.9)]
+    ("schedule", "r", "s", "t"),
+    [(Linear(), 3.0, 400.0, 900.0), (Cosine(), 0.0, 1.0, 999.0), (FlowSchedule(), 0.2, 0.3, 0.9)],
 )
 def test_two_transitions_compose_to_one(schedule, r, s, t):
     r, s, t = times(r), times(s), times(t)
@@ -120,5 +121,5 @@ def test_stepping_to_the_data_leaves_no_doubt():
 
 def test_stepping_from_pure_noise_keeps_only_the_image():
     s, t = times(0.6), times(1.0)  # Flow has no signal at 1
-    assert posterior_mean(times(0.3), times(1.2), Flow(), s, t).item() == pytest.approx(0.4 * 0.3)
-    assert transition(Flow(), s, t).posterior_variance.item() == pytest.approx(0.36)
+    assert posterior_mean(times(0.3), times(1.2), FlowSchedule(), s, t).item() == pytest.approx(0.4 * 0.3)
+    assert transition(FlowSchedule(), s, t).posterior_variance.item() == pytest.approx(0.36)

@@ -7,11 +7,11 @@ from diffusion_helpers import times
 
 from langevin.diffusion.schedules.cosine_chen import CosineChen
 from langevin.diffusion.schedules.cosine_log_snr import CosineLogSNR
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
-from langevin.diffusion.schedules.quadratic import Quadratic
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
+from langevin.diffusion.schedules.quadratic import QuadraticSchedule
 from langevin.diffusion.schedules.reciprocal import Reciprocal
-from langevin.diffusion.schedules.sigmoid import Sigmoid
+from langevin.diffusion.schedules.sigmoid import SigmoidSchedule
 from langevin.diffusion.schedules.sigmoid_log_snr import SigmoidLogSNR
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.schedules.vp import VP
@@ -52,11 +52,11 @@ def test_cosine_of_chen(num_steps, start, end, tau):
 @pytest.mark.parametrize(("start", "end", "tau"), [(-3, 3, 1.0), (-3, 3, 0.3), (0, 3, 1.1), (-1, 2, 0.7)])
 def test_sigmoid_of_chen(num_steps, start, end, tau):
     first, f, last = (logistic((start + u * (end - start)) / tau) for u in (0 * U, U, 0 * U + 1))
-    schedule = Sigmoid(num_steps, start, end, tau, gamma_min=0.0)
+    schedule = SigmoidSchedule(num_steps, start, end, tau, gamma_min=0.0)
     assert_preserves(schedule, np.maximum((last - f) / (last - first), 0))
 
 
-@pytest.mark.parametrize("schedule", [CosineChen(), Sigmoid()])
+@pytest.mark.parametrize("schedule", [CosineChen(), SigmoidSchedule()])
 def test_a_trace_of_signal_is_left_in_the_end(schedule):
     assert float(schedule(times(1.0)).alpha.square()) == pytest.approx(1e-9, rel=1e-12)
 
@@ -109,26 +109,26 @@ def test_variance_exploding_sde():
     np.testing.assert_allclose(sigma, [0, *np.geomspace(0.02, 7.0, 30)], rtol=1e-13)
 
 
-@pytest.mark.parametrize("schedule", [VE(None, 0.02, 7.0), VE(30, 0.02, 7.0), EDM(0.02, 7.0)])
+@pytest.mark.parametrize("schedule", [VE(None, 0.02, 7.0), VE(30, 0.02, 7.0), EDMSchedule(0.02, 7.0)])
 def test_sampling_starts_from_sigma_max(schedule):
     assert schedule.prior_std == pytest.approx(7.0, rel=1e-13)
     assert schedule(times(schedule.t_min)).sigma.item() == pytest.approx(0.02, rel=1e-4)
 
 
 def test_edms_time_is_sigma():
-    schedule = EDM()
+    schedule = EDMSchedule()
     assert (schedule.t_min, schedule.t_max, schedule.num_steps) == (0.002, 80.0, None)
     assert_follows(schedule, 1 + 0 * U, 80 * U, precision=1e-14)
 
 
 @pytest.mark.parametrize("num_steps", STEPS)
 def test_flow_is_a_straight_line(num_steps):
-    assert_follows(Flow(num_steps), 1 - U, U, precision=1e-15)
+    assert_follows(FlowSchedule(num_steps), 1 - U, U, precision=1e-15)
 
 
 @pytest.mark.parametrize(("num_steps", "rescale"), [(1000, True), (40, True), (300, False)])
 def test_the_root_of_quadratics_beta_rises_evenly(num_steps, rescale):
-    betas = Quadratic(num_steps, 8.5e-4, 0.012, rescale).betas.numpy() * (num_steps / 1000 if rescale else 1)
+    betas = QuadraticSchedule(num_steps, 8.5e-4, 0.012, rescale).betas.numpy() * (num_steps / 1000 if rescale else 1)
     np.testing.assert_allclose(np.diff(np.sqrt(betas)), (0.012**0.5 - 8.5e-4**0.5) / (num_steps - 1), rtol=1e-9)
     assert betas[[0, -1]] == pytest.approx([8.5e-4, 0.012], rel=1e-13)
 
@@ -146,17 +146,17 @@ def test_reciprocal_destroys_as_much_of_the_signal_at_every_step():
     ("make", "field"),
     [
         (lambda: CosineChen(start=0.5, end=0.5), "end is 0.5; allowed: above start"),
-        (lambda: Sigmoid(start=1.0, end=-1.0), "end is -1.0; allowed: above start"),
+        (lambda: SigmoidSchedule(start=1.0, end=-1.0), "end is -1.0; allowed: above start"),
         (lambda: SigmoidLogSNR(start=1.0, end=1.0), "end is 1.0; allowed: above start"),
         (lambda: SigmoidLogSNR(log_snr_max=-3.0, log_snr_min=3.0), "log_snr_max is -3.0; allowed: above log_snr_min"),
         (lambda: CosineLogSNR(log_snr_max=2.0, log_snr_min=2.0), "log_snr_max is 2.0; allowed: above log_snr_min"),
         (lambda: VP(beta_min=3.0, beta_max=2.0), "beta_max is 2.0; allowed: at least beta_min"),
         (lambda: VE(sigma_min=2.0, sigma_max=2.0), "sigma_max is 2.0; allowed: above sigma_min"),
-        (lambda: EDM(sigma_min=2.0, sigma_max=1.0), "sigma_max is 1.0; allowed: above sigma_min"),
-        (lambda: Quadratic(beta_start=0.02, beta_end=0.01), "beta_end is 0.01; allowed: at least beta_start"),
-        (lambda: Quadratic(20), "betas must lie strictly between 0 and 1"),
+        (lambda: EDMSchedule(sigma_min=2.0, sigma_max=1.0), "sigma_max is 1.0; allowed: above sigma_min"),
+        (lambda: QuadraticSchedule(beta_start=0.02, beta_end=0.01), "beta_end is 0.01; allowed: at least beta_start"),
+        (lambda: QuadraticSchedule(20), "betas must lie strictly between 0 and 1"),
     ],
 )
-def test_ends_in_the_wrong_order_are_told(make, field):
+def test_ends_in_the_wrong_order_are_reported(make, field):
     with pytest.raises(UserError, match=field):
         make()

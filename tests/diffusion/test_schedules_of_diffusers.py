@@ -7,10 +7,10 @@ from diffusers import DDPMScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteSc
 from diffusion_helpers import normal, times, wide
 
 from langevin.diffusion.schedules.cosine import Cosine
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
-from langevin.diffusion.schedules.quadratic import Quadratic
+from langevin.diffusion.schedules.quadratic import QuadraticSchedule
 from langevin.diffusion.schedules.ve import VE
 
 
@@ -37,9 +37,9 @@ def in_float64(name: str, steps: int, start: float, end: float) -> np.ndarray:
         (Linear(), "linear", 1e-4, 0.02),
         (Linear(300, rescale=False), "linear", 1e-4, 0.02),
         (Linear(300), "linear", 1e-4 / 0.3, 0.02 / 0.3),
-        (Quadratic(), "scaled_linear", 1e-4, 0.02),
-        (Quadratic(1000, 8.5e-4, 0.012), "scaled_linear", 8.5e-4, 0.012),
-        (Quadratic(250), "scaled_linear", 4e-4, 0.08),
+        (QuadraticSchedule(), "scaled_linear", 1e-4, 0.02),
+        (QuadraticSchedule(1000, 8.5e-4, 0.012), "scaled_linear", 8.5e-4, 0.012),
+        (QuadraticSchedule(250), "scaled_linear", 4e-4, 0.08),
         (Cosine(), "squaredcos_cap_v2", 1e-4, 0.02),
         (Cosine(50), "squaredcos_cap_v2", 1e-4, 0.02),
     ],
@@ -79,7 +79,7 @@ def test_score_sdes_variance_exploding_sigmas(steps, most):
 
 
 def test_edms_range_and_noise():
-    theirs, schedule = EDMEulerScheduler(), EDM()
+    theirs, schedule = EDMEulerScheduler(), EDMSchedule()
     sigmas = theirs.sigmas[:-1].double()
     assert float(sigmas[0]) == pytest.approx(schedule.t_max, rel=1e-6)
     assert float(sigmas[-1]) == pytest.approx(schedule.t_min, rel=1e-6)
@@ -94,7 +94,7 @@ def test_edms_range_and_noise():
 
 def test_flow_matchings_path():
     theirs = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000)
-    schedule = Flow(1000)
+    schedule = FlowSchedule(1000)
     t = torch.arange(1000, 0, -1, dtype=torch.float64)
     torch.testing.assert_close(schedule(t).sigma, theirs.sigmas.double(), rtol=0, atol=1e-7)
     x, eps = normal(3, 1, 2, 2, seed=1), normal(3, 1, 2, 2, seed=2)

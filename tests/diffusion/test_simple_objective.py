@@ -12,17 +12,17 @@ from langevin.diffusion.parameterization import Eps, PosteriorMean, V, X
 from langevin.diffusion.schedules import edm, flow
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
-from langevin.diffusion.weighting import VLB, MinSNR, UnitEps, UnitFlow, UnitV, UnitX, Weighting
+from langevin.diffusion.weighting import MinSNR, UnitEps, UnitFlow, UnitV, UnitX, VLBWeighting, Weighting
 
 T_OF_BATCH = times(1.0, 20.0, 400.0, 999.0, 1000.0)
 # Times from next to the data to next to pure noise.
 SCHEDULES = {
     "linear": (Linear(), T_OF_BATCH),
-    "flow": (flow.Flow(), times(0.01, 0.2, 0.5, 0.8, 0.999)),
-    "edm": (edm.EDM(), times(0.002, 0.1, 0.5, 3.0, 80.0)),
+    "flow": (flow.FlowSchedule(), times(0.01, 0.2, 0.5, 0.8, 0.999)),
+    "edm": (edm.EDMSchedule(), times(0.002, 0.1, 0.5, 3.0, 80.0)),
 }
-ALWAYS = [V(), says.Flow()]
-WITH_SIGNAL_LEFT = [Eps(), says.Score(), says.EDM(0.4)]
+ALWAYS = [V(), says.FlowParameterization()]
+WITH_SIGNAL_LEFT = [Eps(), says.Score(), says.EDMParameterization(0.4)]
 PARAMETERIZATIONS = {
     "linear": [*ALWAYS, *WITH_SIGNAL_LEFT, PosteriorMean(), PosteriorMean(relative=True)],
     "flow": ALWAYS,
@@ -108,7 +108,7 @@ def test_equals_diffusers_training_step():
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
-@pytest.mark.parametrize("weighting", [UnitEps(), UnitX(), MinSNR(), VLB()], ids=lambda w: type(w).__name__)
+@pytest.mark.parametrize("weighting", [UnitEps(), UnitX(), MinSNR(), VLBWeighting()], ids=lambda w: type(w).__name__)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_parameterization_does_not_change_the_loss(name, weighting, kind):
     schedule, t = SCHEDULES[name]
@@ -116,13 +116,13 @@ def test_the_parameterization_does_not_change_the_loss(name, weighting, kind):
     as_x = terms(denoiser(Otherwise(X(), schedule, t), X(), schedule), objective=objective, t=t)["loss"]
     assert (as_x > 0).all()
     for parameterization in PARAMETERIZATIONS[name]:
-        told = denoiser(Otherwise(parameterization, schedule, t), parameterization, schedule)
-        found = terms(told, objective=objective, t=t)["loss"]
+        predicted = denoiser(Otherwise(parameterization, schedule, t), parameterization, schedule)
+        found = terms(predicted, objective=objective, t=t)["loss"]
         torch.testing.assert_close(found, as_x, rtol=1e-6, atol=0, msg=lambda text, p=parameterization: f"{p} {text}")
 
 
 class Watching(Denoiser):
-    """Keeps what it said."""
+    """Keeps its outputs."""
 
     def forward(self, x_t, t, cond=None) -> Prediction:
         self.x_t, self.prediction = x_t, super().forward(x_t, t, cond)
@@ -151,11 +151,13 @@ def test_edms_is_its_own_loss():
     """EDM's equation 8, lambda(sigma) |D - y|^2, with the preconditioned network of its equation 7."""
     schedule, t = SCHEDULES["edm"]
     x, network, sigma, data = images(), TinyNetwork(), t.reshape(-1, 1, 1, 1), 0.4
-    found = terms(denoiser(network, says.EDM(data), schedule), objective=Simple(weigh.EDM(data)), t=t)
+    found = terms(
+        denoiser(network, says.EDMParameterization(data), schedule), objective=Simple(weigh.EDMWeighting(data)), t=t
+    )
     x_t = x + sigma * noise()
     norm = (sigma**2 + data**2).sqrt()
-    told = network(x_t / norm, torch.log(t) / 4)
-    error = data**2 / norm**2 * x_t + sigma * data / norm * told - x
+    predicted = network(x_t / norm, torch.log(t) / 4)
+    error = data**2 / norm**2 * x_t + sigma * data / norm * predicted - x
     expected = ((sigma**2 + data**2) / (sigma * data) ** 2 * error**2).mean((1, 2, 3))
     torch.testing.assert_close(found["loss"], expected, rtol=1e-9, atol=0)
     torch.testing.assert_close(found["loss"], found["mse"], rtol=1e-9, atol=0)
@@ -164,7 +166,7 @@ def test_edms_is_its_own_loss():
 def test_on_a_schedule_that_keeps_no_variance():
     t = times(0.1, 0.3, 0.5, 0.7, 1.0)
     x, network = images(), TinyNetwork()
-    found = terms(denoiser(network, says.Flow(), flow.Flow()), objective=Simple(UnitX()), t=t)
+    found = terms(denoiser(network, says.FlowParameterization(), flow.FlowSchedule()), objective=Simple(UnitX()), t=t)
     eps, wide = noise(), t.reshape(-1, 1, 1, 1)
     x_t = (1 - wide) * x + wide * eps
     output = network(x_t / ((1 - wide) ** 2 + wide**2).sqrt(), 1000 * t)

@@ -11,15 +11,15 @@ from scipy import stats
 from langevin.config.validate import CONF, options
 from langevin.diffusion.schedules import edm
 from langevin.diffusion.schedules.cosine import Cosine
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.schedules.vp import VP
-from langevin.diffusion.time_sampler import LogitNormal, LogNormal, LossAware, Stratified, Uniform
+from langevin.diffusion.time_sampler import LogitNormal, LogNormal, LossAware, Stratified, UniformTimes
 from langevin.errors import UserError
 
-CONTINUOUS = [Flow(), edm.EDM(), VP(), VE()]
-DISCRETE = [Linear(1000), Cosine(10), Flow(7), VE(3)]
+CONTINUOUS = [FlowSchedule(), edm.EDMSchedule(), VP(), VE()]
+DISCRETE = [Linear(1000), Cosine(10), FlowSchedule(7), VE(3)]
 
 
 def name(part):
@@ -67,14 +67,14 @@ def test_any_sampler_draws_times_of_the_schedule(option, schedule):
     assert not torch.equal(draw(sampler, 5000, schedule, seed=1)[0], t)
 
 
-@pytest.mark.parametrize("sampler", [Uniform(), Stratified()], ids=name)
+@pytest.mark.parametrize("sampler", [UniformTimes(), Stratified()], ids=name)
 @pytest.mark.parametrize("schedule", DISCRETE, ids=name)
 def test_discrete_times_are_one_to_t_equally_often(sampler, schedule):
     drawn = generator()
     t = torch.cat([sampler.sample(25, schedule, drawn)[0] for _ in range(800)])
     values, counts = np.unique(t.numpy(), return_counts=True)
     assert values.tolist() == list(range(1, schedule.num_steps + 1))
-    if isinstance(sampler, Uniform):
+    if isinstance(sampler, UniformTimes):
         assert stats.chisquare(counts).pvalue > 0.001
     else:  # the counts vary less than by chance
         assert stats.chisquare(counts).statistic < schedule.num_steps
@@ -82,7 +82,7 @@ def test_discrete_times_are_one_to_t_equally_often(sampler, schedule):
 
 @pytest.mark.parametrize("schedule", CONTINUOUS, ids=name)
 def test_uniform_is_so_on_the_clock(schedule):
-    t, importance = draw(Uniform(), 20_000, schedule)
+    t, importance = draw(UniformTimes(), 20_000, schedule)
     assert uniform_p(t, schedule) > 0.001
     assert torch.equal(importance, torch.ones_like(t))
 
@@ -90,9 +90,9 @@ def test_uniform_is_so_on_the_clock(schedule):
 @pytest.mark.parametrize(("u", "first", "last"), [(0.0, 1e-5, 1), (1 - 2**-53, 1, 10)])
 def test_the_ends_are_in_range(monkeypatch, u, first, last):
     monkeypatch.setattr(torch, "rand", lambda *size, dtype, generator: torch.tensor(u, dtype=dtype).expand(*size))
-    assert Uniform().sample(2, Flow(), generator())[0].tolist() == pytest.approx([first] * 2, rel=1e-9)
-    assert Uniform().sample(2, Flow(10), generator())[0].tolist() == [last] * 2
-    t = Stratified().sample(10, Flow(10), generator())[0]
+    assert UniformTimes().sample(2, FlowSchedule(), generator())[0].tolist() == pytest.approx([first] * 2, rel=1e-9)
+    assert UniformTimes().sample(2, FlowSchedule(10), generator())[0].tolist() == [last] * 2
+    t = Stratified().sample(10, FlowSchedule(10), generator())[0]
     assert (t.min(), t.max()) == (1, 10)
 
 
@@ -112,13 +112,13 @@ def test_each_stratum_has_one_time(schedule, n):
 def test_strata_are_shuffled():
     """So that no rank has the noisy half, and no class of an ordered batch its own times."""
     drawn = generator()
-    batches = torch.stack([Stratified().sample(8, Flow(), drawn)[0] for _ in range(2000)])
+    batches = torch.stack([Stratified().sample(8, FlowSchedule(), drawn)[0] for _ in range(2000)])
     assert torch.corrcoef(batches.T)[0, 1:].abs().max() < 0.25  # -1 / 7 without replacement
     assert (batches[:, :4].mean(1) > 0.5).double().mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize("mean_and_std", [(-1.2, 1.2), (0.5, 0.7)])
-@pytest.mark.parametrize("schedule", [edm.EDM(), VP(), VE(), Flow()], ids=name)
+@pytest.mark.parametrize("schedule", [edm.EDMSchedule(), VP(), VE(), FlowSchedule()], ids=name)
 def test_the_log_of_the_noise_to_signal_ratio_is_normal(schedule, mean_and_std):
     t, importance = draw(LogNormal(*mean_and_std), 20_000, schedule)
     alpha, sigma = schedule(t)
@@ -150,7 +150,7 @@ def test_the_logit_of_time_is_normal(schedule, mean_and_std):
 
 
 def test_logit_normal_on_discrete_times():
-    t, _ = draw(LogitNormal(0.5, 1.0), 20_000, Flow(20))
+    t, _ = draw(LogitNormal(0.5, 1.0), 20_000, FlowSchedule(20))
     ends = torch.logit(torch.arange(21, dtype=torch.float64) / 20).numpy()
     counts = np.bincount(t.long().numpy(), minlength=21)[1:]
     assert stats.chisquare(counts, np.diff(stats.norm(0.5, 1).cdf(ends)) * len(t)).pvalue > 0.001
@@ -217,7 +217,7 @@ def test_it_lowers_the_variance_of_the_bound():
     typical = ALL**2
     sampler, _ = warm(losses=typical.expand(3, T))
     t, importance = draw(sampler, 20_000, SCHEDULE)
-    u, _ = draw(Uniform(), 20_000, SCHEDULE)
+    u, _ = draw(UniformTimes(), 20_000, SCHEDULE)
     assert (importance * typical[t.long() - 1]).std() < 0.1 * typical[u.long() - 1].std()
 
 
@@ -276,5 +276,5 @@ def test_its_state_goes_into_a_file_and_back(met, tmp_path):
 
 def test_loss_aware_needs_steps():
     with pytest.raises(UserError, match=r"the schedule is continuous; set schedule\.num_steps, or take another"):
-        LossAware().check(edm.EDM())
+        LossAware().check(edm.EDMSchedule())
     LossAware().check(Linear())

@@ -120,7 +120,7 @@ def test_a_single_step_has_its_own_variance():
 
 
 @pytest.mark.parametrize("variance", [FixedSmall(), FixedLarge()])
-def test_the_decoder_is_told_by_its_time_not_by_its_noise(variance):
+def test_the_decoder_is_known_by_its_time_not_by_its_noise(variance):
     # With logSNR schedules a little noise is left at the data, but s = 0 is still the decoder.
     schedule = CosineLogSNR(100)
     second = FixedSmall().log_variance(None, schedule, times(1.0), times(2.0))

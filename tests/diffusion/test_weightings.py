@@ -14,20 +14,20 @@ from langevin.diffusion import parameterization
 from langevin.diffusion.schedules import edm
 from langevin.diffusion.schedules.cosine import Cosine
 from langevin.diffusion.schedules.cosine_log_snr import CosineLogSNR
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.vp import VP
 from langevin.diffusion.weighting import (
-    EDM,
     P2,
-    VLB,
+    EDMWeighting,
     MinSNR,
-    Sigmoid,
+    SigmoidWeighting,
     TruncatedSNR,
     UnitEps,
     UnitFlow,
     UnitV,
     UnitX,
+    VLBWeighting,
 )
 
 X_ERROR = 0.37
@@ -89,9 +89,9 @@ def test_unit_flow(schedule):
 
 
 def test_unit_flow_on_straight_lines_is_the_error_of_the_velocity():
-    t = trained(Flow())
-    a, b = parameterization.Flow().mix(Flow(), t)
-    assert_loss(UnitFlow(), Flow(), lambda t: (a * X_ERROR + b * eps_error(Flow(), t)) ** 2)
+    t = trained(FlowSchedule())
+    a, b = parameterization.FlowParameterization().mix(FlowSchedule(), t)
+    assert_loss(UnitFlow(), FlowSchedule(), lambda t: (a * X_ERROR + b * eps_error(FlowSchedule(), t)) ** 2)
 
 
 def test_truncated_snr_is_the_larger_of_the_two_errors(schedule):
@@ -130,9 +130,9 @@ def test_p2_without_gamma_is_l_simple(schedule):
 
 @pytest.mark.parametrize("sigma_data", [0.5, 1.3])
 def test_edm_is_its_tables(sigma_data):
-    sigma = trained(edm.EDM())
+    sigma = trained(edm.EDMSchedule())
     expected = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
-    torch.testing.assert_close(EDM(sigma_data)(edm.EDM(), sigma), expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(EDMWeighting(sigma_data)(edm.EDMSchedule(), sigma), expected, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("sigma_data", [0.5, 1.3])
@@ -141,16 +141,16 @@ def test_edm_makes_the_networks_output_count_alike(schedule, sigma_data):
     t = trained(schedule)
     alpha, sigma = schedule(t)
     c_out = sigma * sigma_data / torch.sqrt(sigma**2 + (alpha * sigma_data) ** 2)
-    torch.testing.assert_close(EDM(sigma_data)(schedule, t) * c_out**2, torch.ones_like(t), rtol=1e-11, atol=0)
-    a, b = parameterization.EDM(sigma_data).mix(schedule, t)
+    torch.testing.assert_close(EDMWeighting(sigma_data)(schedule, t) * c_out**2, torch.ones_like(t), rtol=1e-11, atol=0)
+    a, b = parameterization.EDMParameterization(sigma_data).mix(schedule, t)
     output_error = a * X_ERROR + b * eps_error(schedule, t)
-    assert_loss(EDM(sigma_data), schedule, lambda t: output_error**2)
+    assert_loss(EDMWeighting(sigma_data), schedule, lambda t: output_error**2)
 
 
 @pytest.mark.parametrize(
     ("around", "sigma_data"),
     [
-        ({"_target_": "langevin.diffusion.parameterization.EDM", "sigma_data": 0.7}, 0.7),
+        ({"_target_": "langevin.diffusion.parameterization.EDMParameterization", "sigma_data": 0.7}, 0.7),
         ({"_target_": "langevin.diffusion.parameterization.Eps"}, 0.5),
     ],
 )
@@ -174,7 +174,7 @@ def test_vlb_with_steps_is_t_times_the_divergence_of_each(schedule):
     tilde = less / noise * beta
     tilde[0] = tilde[1]  # clipped
     expected = schedule.num_steps * (np.sqrt(before) * beta / noise) ** 2 / (2 * tilde)
-    np.testing.assert_allclose(VLB()(schedule, t).numpy(), expected.astype(np.float64), rtol=1e-9)
+    np.testing.assert_allclose(VLBWeighting()(schedule, t).numpy(), expected.astype(np.float64), rtol=1e-9)
 
 
 @pytest.mark.parametrize("schedule", DISCRETE.values(), ids=DISCRETE.keys())
@@ -182,7 +182,7 @@ def test_vlb_with_steps_telescopes(schedule):
     steps = schedule.num_steps
     t = torch.arange(2, steps + 1, dtype=torch.float64)
     first, last = schedule(times(1.0, steps)).snr
-    total = VLB()(schedule, t).sum() / steps
+    total = VLBWeighting()(schedule, t).sum() / steps
     torch.testing.assert_close(total, (first - last) / 2, rtol=1e-12, atol=0)
 
 
@@ -191,7 +191,7 @@ def test_vlb_in_continuous_time_telescopes(schedule):
     # The mean over uniform times in units of the whole, taken in log t, where the weight is smooth.
     def integrand(log_t: float) -> float:
         t = times(np.exp(log_t))
-        return float(VLB()(schedule, t) * t) / schedule.t_max
+        return float(VLBWeighting()(schedule, t) * t) / schedule.t_max
 
     low, high = 0.02 * schedule.t_max, 0.9 * schedule.t_max
     total, _ = quad(integrand, np.log(low), np.log(high), epsrel=1e-10, limit=200)
@@ -205,12 +205,12 @@ def test_vlb_in_continuous_time_is_the_slope_of_the_snr(schedule):
     h = 1e-4 * schedule.t_max
     steps = [schedule(t + k * h).snr for k in (-2, -1, 1, 2)]
     slope = (steps[0] - 8 * steps[1] + 8 * steps[2] - steps[3]) / (12 * h)
-    torch.testing.assert_close(VLB()(schedule, t), -schedule.t_max * slope / 2, rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(VLBWeighting()(schedule, t), -schedule.t_max * slope / 2, rtol=1e-7, atol=1e-8)
 
 
 def test_vlb_of_many_steps_is_that_of_continuous_time():
     t = torch.arange(100, 1001, dtype=torch.float64)
-    torch.testing.assert_close(VLB()(VP(1000), t), VLB()(VP(), (t - 0.5) / 1000), rtol=1e-4, atol=0)
+    torch.testing.assert_close(VLBWeighting()(VP(1000), t), VLBWeighting()(VP(), (t - 0.5) / 1000), rtol=1e-4, atol=0)
 
 
 def test_vlbs_first_step_is_the_decoders_wherever_the_schedule_begins():
@@ -218,7 +218,7 @@ def test_vlbs_first_step_is_the_decoders_wherever_the_schedule_begins():
     for schedule in (Linear(40), CosineLogSNR(40)):
         s, t = schedule(times(1.0)), schedule(times(2.0))
         posterior = (1 - t.snr / s.snr) * s.sigma**2  # VDM, appendix A: sigma^2_{t|s} sigma_s^2 / sigma_t^2
-        torch.testing.assert_close(VLB()(schedule, times(1.0)), 20 / posterior, rtol=1e-12, atol=0)
+        torch.testing.assert_close(VLBWeighting()(schedule, times(1.0)), 20 / posterior, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("bias", [2.0, -1.0])
@@ -227,7 +227,9 @@ def test_sigmoid_is_the_bound_with_less_weight_where_little_noise_is(schedule, b
     alpha, sigma = schedule(t)
     # The logistic function of bias - log SNR is 1 / (1 + exp(-bias) SNR).
     share = sigma**2 / (sigma**2 + alpha**2 * np.exp(-bias))
-    torch.testing.assert_close(Sigmoid(bias)(schedule, t), VLB()(schedule, t) * share, rtol=1e-11, atol=0)
+    torch.testing.assert_close(
+        SigmoidWeighting(bias)(schedule, t), VLBWeighting()(schedule, t) * share, rtol=1e-11, atol=0
+    )
 
 
 @pytest.mark.parametrize("schedule", CONTINUOUS.values(), ids=CONTINUOUS.keys())
@@ -238,4 +240,4 @@ def test_sigmoid_is_kingma_and_gaos(schedule):
     steps = [schedule(t + k * h).log_snr for k in (-2, -1, 1, 2)]
     slope = (steps[0] - 8 * steps[1] + 8 * steps[2] - steps[3]) / (12 * h)
     expected = -schedule.t_max * slope / 2 * torch.sigmoid(2.0 - schedule(t).log_snr) * eps_error(schedule, t) ** 2
-    torch.testing.assert_close(Sigmoid(2.0)(schedule, t) * X_ERROR**2, expected, rtol=1e-7, atol=0)
+    torch.testing.assert_close(SigmoidWeighting(2.0)(schedule, t) * X_ERROR**2, expected, rtol=1e-7, atol=0)

@@ -84,18 +84,18 @@ def test_a_table_says_what_was_not_done():
         (["check", "--out=o", "--cifar10=none.zip", "--device=cpu"], ["--cifar10", "none.zip", "does not exist"]),
     ],
 )
-def test_mistakes_are_told(arguments, words, capsys, monkeypatch, tmp_path):
+def test_mistakes_are_reported(arguments, words, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
         gpu.main(arguments)
     assert end.value.code not in (0, None)
-    told = capsys.readouterr().err
-    assert all(word in told for word in words)
+    output = capsys.readouterr().err
+    assert all(word in output for word in words)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_a_day_killed_in_its_middle_leaves_what_was_done_and_goes_on(tmp_path):
+def test_a_day_killed_in_its_middle_leaves_what_was_done_and_resumes(tmp_path):
     out, log = tmp_path / "out", tmp_path / "log"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     with log.open("w") as file:

@@ -118,19 +118,19 @@ def test_a_folder_that_git_does_not_ignore_is_refused(tree, tmp_path):
         ("--peers=none", "--peers: there is no none/edm/training/__init__.py"),
     ],
 )
-def test_a_missing_file_is_told_before_anything_is_downloaded(tree, monkeypatch, option, message):
+def test_a_missing_file_is_reported_before_anything_is_downloaded(tree, monkeypatch, option, message):
     monkeypatch.setattr(luggage, "download", lambda *_: pytest.fail("downloaded"))
     with pytest.raises(SystemExit, match=message):
         luggage.main(["--out=luggage", option])
     assert not (tree / "luggage").exists()
 
 
-def test_a_package_that_is_not_installed_is_told():
+def test_a_package_that_is_not_installed_is_reported():
     with pytest.raises(luggage.LuggageError, match="no-such-package is not installed here"):
         luggage.version_of("no-such-package")
 
 
-def test_a_failure_of_pip_is_told():
+def test_a_failure_of_pip_is_reported():
     with pytest.raises(luggage.LuggageError, match=r"pip failed: .*no-such-command(.|\n)*unknown command"):
         luggage.pip("no-such-command")
 
@@ -145,7 +145,7 @@ def test_wheels_that_cannot_be_unpacked_are_refused(tmp_path, name, message):
         luggage.check(tmp_path, 1)
 
 
-def test_a_missing_wheel_is_told(tmp_path):
+def test_a_missing_wheel_is_reported(tmp_path):
     make_zip(tmp_path / "package-1.0-py3-none-any.whl", **{"package-1.0.data/scripts/tool": b""})
     luggage.check(tmp_path, 1)
     with pytest.raises(luggage.LuggageError, match=r"1 wheel\(s\) instead of 2"):
@@ -170,7 +170,7 @@ def test_unpacked_packages_can_be_imported(tree):
     assert found.stdout.split() == ["1.0", str(tree / "site" / "diffusers" / "__init__.py")]
 
 
-def test_nothing_to_unpack_is_told(tree):
+def test_nothing_to_unpack_is_reported(tree):
     with pytest.raises(SystemExit, match="there are no wheels in none/wheels"):
         luggage.main(["--unpack=none", "--into=site"])
     (tree / "luggage" / "wheels").mkdir(parents=True)

@@ -218,12 +218,12 @@ def test_the_peak_of_memory_grows_and_stays():
         (["model.channels=64"], ["model.channels", "64", "128"]),
     ],
 )
-def test_mistakes_are_told(arguments, words, tmp_path, capsys):
+def test_mistakes_are_reported(arguments, words, tmp_path, capsys):
     with pytest.raises(SystemExit):
         benchmark.main([*arguments, "--images=1", "--device=cpu", f"--out={tmp_path}"])
-    told = capsys.readouterr().err
-    assert all(word in told for word in words)
-    assert "Traceback" not in told
+    output = capsys.readouterr().err
+    assert all(word in output for word in words)
+    assert "Traceback" not in output
     assert not list(tmp_path.iterdir())
 
 

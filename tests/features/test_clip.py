@@ -87,7 +87,7 @@ def test_outputs_are_its_embedding_of_resized_and_normalized_images(small, file)
         "extractor": f"clip-{sha256[:8]}",
         "sha256": sha256,
         "preprocessing": "RGB, bilinear as TensorFlow 1 does (corners at the origin, no antialiasing) to 16 x 16, "
-        "normalized as CLIP's pictures",
+        "normalized as CLIP's images",
         "official": False,
         "outputs": {"features": 12},
     }

@@ -65,7 +65,7 @@ def test_outputs_are_the_networks_of_normalized_images(cached):
     assert extractor.name == f"dinov2-vit-s-14-{extractor.sha256[:8]}"
     record = extractor.record()
     assert (record["outputs"], record["official"]) == ({"features": 5}, False)
-    assert record["preprocessing"].endswith("to 224 x 224, normalized as ImageNet's pictures")
+    assert record["preprocessing"].endswith("to 224 x 224, normalized as ImageNet's images")
 
 
 def test_is_named_by_its_weights(cached, hub):
@@ -86,7 +86,7 @@ def test_offline_says_what_to_put_where(hub, offline):
     assert len(message.splitlines()) == 1
 
 
-def test_without_its_weights_in_the_cache_it_says_so_too(cached, hub):
+def test_without_its_weights_in_the_cache_it_reports_it_too(cached, hub):
     (hub / "checkpoints" / "dinov2_vits14_pretrain.pth").unlink()
     with pytest.raises(UserError, match=r"torch hub does not give it \(.*no internet here.*dinov2_vits14_pretrain"):
         DINOv2("dinov2-vit-s-14").prepare()

@@ -110,7 +110,7 @@ def record(name: str, checkout: Path = ROOT) -> Curve:
     """Train in this process by the `langevin` that it imports; with DDP in two others, by `train.py` of a checkout.
 
     Raises:
-        RuntimeError: with what it said, when it does not train.
+        RuntimeError: with what it printed, when it does not train.
     """
     from helpers.commands import call
 
@@ -120,11 +120,11 @@ def record(name: str, checkout: Path = ROOT) -> Curve:
             environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
             command = [sys.executable, checkout / "train.py", *options]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-            status, said = done.returncode, done.stderr
+            status, output = done.returncode, done.stderr
         else:
-            status, _, said = call("train", *options)
+            status, _, output = call("train", *options)
         if status:
-            raise RuntimeError(f"{name}: {said}")
+            raise RuntimeError(f"{name}: {output}")
         return read_curve(Path(folder) / "run" / "metrics.csv")
 
 
@@ -157,12 +157,12 @@ def main() -> None:
     curves, equal = {}, True
     for name in arguments.only or CASES:
         curves[name] = record(name, checkout)
-        told = [] if before is None else ["no curve to compare with"]
+        lines = [] if before is None else ["no curve to compare with"]
         if before is not None and name in before:
-            told = differences(curves[name], before[name])
-        equal = equal and not told
-        print(f"{name}: {'recorded' if before is None else 'equal'}" if not told else f"{name}: differs", flush=True)
-        for line in told:
+            lines = differences(curves[name], before[name])
+        equal = equal and not lines
+        print(f"{name}: {'recorded' if before is None else 'equal'}" if not lines else f"{name}: differs", flush=True)
+        for line in lines:
             print(f"  {line}", flush=True)
     if arguments.out is not None:
         kept = json.loads(arguments.out.read_text()) if arguments.only and arguments.out.exists() else {}

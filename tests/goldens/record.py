@@ -79,9 +79,9 @@ def outputs_of(run: Path) -> np.ndarray:
     else:
         network = load_model(run / "checkpoints" / "last.ckpt").denoiser.network
     x = torch.sin(1.3 * torch.arange(4 * 8 * 8, dtype=torch.float64)).float().reshape(4, 1, 8, 8)
-    told = () if run.name == "classifier" else ({"label": torch.tensor([0, 3, 9, -1])},)
+    condition = () if run.name == "classifier" else ({"label": torch.tensor([0, 3, 9, -1])},)
     with torch.no_grad():
-        return network(x, torch.tensor([-2.0, 0.5, 30.0, 700.0]), *told).numpy()
+        return network(x, torch.tensor([-2.0, 0.5, 30.0, 700.0]), *condition).numpy()
 
 
 def save_pipeline(folder: Path) -> None:

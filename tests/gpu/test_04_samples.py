@@ -11,9 +11,9 @@ from langevin.diffusion.variance import FixedSmall
 from langevin.features.extractor import _without_tf32
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.generate import SamplePipeline
-from langevin.samplers.grid import Trailing
 from langevin.samplers.requests import Labels
 from langevin.samplers.thresholding import Static
+from langevin.samplers.timestep_spacing import Trailing
 
 NUMBER = 7
 

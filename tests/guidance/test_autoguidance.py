@@ -12,7 +12,7 @@ from langevin.facts import DataFacts
 from langevin.guidance.autoguidance import Autoguidance
 from langevin.guidance.guidance import Guided
 from langevin.samplers.ddim import DDIM
-from langevin.samplers.grid import Trailing
+from langevin.samplers.timestep_spacing import Trailing
 
 FACTS = DataFacts(channels=1, image_size=4, num_classes=3)
 X_T = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -58,7 +58,7 @@ def test_scale_one_is_the_model_itself_and_asks_no_other():
         assert torch.equal(ours, theirs)
 
 
-def test_leads_away_from_too_wide_a_distribution():
+def test_extrapolates_from_too_wide_a_distribution():
     """The model believes in N(0.3, 0.4^2), the weaker one in a wider one: the samples become narrower than either's."""
     noise = torch.randn(2000, 1, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     spread = []

@@ -11,8 +11,8 @@ from langevin.guidance.classifier_free import ClassifierFree
 from langevin.guidance.guidance import Guided
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
-from langevin.samplers.grid import Leading
 from langevin.samplers.thresholding import Static
+from langevin.samplers.timestep_spacing import Leading
 
 
 class Labelled(nn.Module):
@@ -27,8 +27,8 @@ class Labelled(nn.Module):
     def forward(self, x, c_noise, cond=None):
         self.batches.append(len(x))
         label = torch.full((len(x),), -1) if cond is None else cond["label"]
-        told = torch.sin(c_noise / 150) + torch.cos(1.7 * label.double())
-        return torch.tanh(nn.functional.conv2d(x, self.weight, padding=1) + told.reshape(-1, 1, 1, 1))
+        conditioning = torch.sin(c_noise / 150) + torch.cos(1.7 * label.double())
+        return torch.tanh(nn.functional.conv2d(x, self.weight, padding=1) + conditioning.reshape(-1, 1, 1, 1))
 
     def null_condition(self, cond):
         return {**cond, "label": torch.full_like(cond["label"], -1)}

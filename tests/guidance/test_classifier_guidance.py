@@ -7,18 +7,18 @@ from torch import nn
 
 from langevin.diffusion.denoiser import Prediction
 from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.vp import VP
 from langevin.diffusion.variance import FixedLarge, FixedSmall
 from langevin.errors import UserError
 from langevin.facts import DataFacts
-from langevin.guidance.classifier import Classifier
+from langevin.guidance.classifier import ClassifierGuidance
 from langevin.guidance.guidance import Guided
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
-from langevin.samplers.grid import Trailing
+from langevin.samplers.timestep_spacing import Trailing
 
 MEANS, STDS, WEIGHTS = (-0.6, 0.5), (0.2, 0.3), (0.4, 0.6)
 FACTS = DataFacts(channels=1, image_size=1, num_classes=2)
@@ -43,7 +43,7 @@ class Bayes(nn.Module):
 
 
 def by(schedule, scale=1.0, form="score", facts=FACTS):
-    return Classifier(lambda option, value: (Bayes(schedule), facts), "runs/classifier", scale, form)
+    return ClassifierGuidance(lambda option, value: (Bayes(schedule), facts), "runs/classifier", scale, form)
 
 
 def guided(schedule, scale=1.0, form="score", variance=None):
@@ -52,7 +52,7 @@ def guided(schedule, scale=1.0, form="score", variance=None):
 
 @pytest.mark.parametrize(
     ("schedule", "t"),
-    [(Linear(), 3), (Linear(), 400), (VP(), 0.3), (EDM(), 0.4), (EDM(), 30), (Flow(), 0.7)],
+    [(Linear(), 3), (Linear(), 400), (VP(), 0.3), (EDMSchedule(), 0.4), (EDMSchedule(), 30), (FlowSchedule(), 0.7)],
     ids=lambda value: type(value).__name__ if not isinstance(value, int | float) else str(value),
 )
 @pytest.mark.parametrize("each", [False, True], ids=["one time", "a time per image"])
@@ -87,7 +87,7 @@ def test_a_greater_scale_leads_further_from_the_other_class():
 @pytest.mark.parametrize("form", ["score", "mean"])
 def test_scale_zero_is_the_model_itself_and_asks_no_classifier(form):
     t = torch.tensor(500.0, dtype=torch.float64)
-    guidance = Classifier(lambda option, value: (nn.Identity(), FACTS), "runs/classifier", 0.0, form)
+    guidance = ClassifierGuidance(lambda option, value: (nn.Identity(), FACTS), "runs/classifier", 0.0, form)
     plain, steered = (model(X_T, t, COND) for model in (Mixture(Linear()), Guided(Mixture(Linear()), guidance)))
     assert torch.equal(plain.x, steered.x)
     assert torch.equal(plain.eps, steered.eps)
@@ -128,7 +128,7 @@ def test_the_gradient_is_there_in_inference_mode_and_leaves_no_graph():
 
 
 class Told(nn.Module):
-    """A model that keeps what it was told."""
+    """A model that keeps what it was given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Told(nn.Module):
         return Prediction(x_t, x_t, x_t, None)
 
 
-def test_the_model_is_told_the_labels_too():
+def test_the_model_is_given_the_labels_too():
     model = Told()
     Guided(model, by(Linear()))(X_T, torch.tensor(5.0, dtype=torch.float64), COND)
     assert model.cond is COND

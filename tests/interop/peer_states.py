@@ -34,14 +34,14 @@ class OpenAIStates(States):
 
     def __init__(self, channels, scale_shift):
         super().__init__()
-        self.told, self.parts = 4 * channels, 1 + scale_shift
-        self.layer("time_embed.0", self.told, channels)
-        self.layer("time_embed.2", self.told, self.told)
+        self.embedding, self.parts = 4 * channels, 1 + scale_shift
+        self.layer("time_embed.0", self.embedding, channels)
+        self.layer("time_embed.2", self.embedding, self.embedding)
 
     def residual(self, name, width_in, width_out):
         self.layer(f"{name}.in_layers.0", width_in)
         self.layer(f"{name}.in_layers.2", width_out, width_in, 3, 3)
-        self.layer(f"{name}.emb_layers.1", self.parts * width_out, self.told)
+        self.layer(f"{name}.emb_layers.1", self.parts * width_out, self.embedding)
         self.layer(f"{name}.out_layers.0", width_out)
         self.layer(f"{name}.out_layers.3", width_out, width_out, 3, 3)
         if width_in != width_out:
@@ -93,7 +93,7 @@ def openai_state(flags, in_channels=3, **changes):
     widths = [int(channels * multiplier) for multiplier in multipliers]
     state = OpenAIStates(channels, given.get("use_scale_shift_norm", "True") == "True")
     if given.get("class_cond") == "True":
-        state.layer("label_emb", 1000, state.told, bias=False)
+        state.layer("label_emb", 1000, state.embedding, bias=False)
     skips = state.down(in_channels, widths, blocks, scales, updown)
 
     step, width = 0, widths[-1]
@@ -159,7 +159,7 @@ def edm_state(
     """Of a "SongUNet" or "DhariwalUNet" in `EDMPrecond`."""
     song = network == "SongUNet"
     widths = [channels * multiplier for multiplier in multipliers]
-    features, told = channels * (2 if fourier else 1), 4 * channels
+    features, embedding = channels * (2 if fourier else 1), 4 * channels
     row = torch.tensor(taps, dtype=torch.float32) / sum(taps)
     kernel = torch.outer(row, row)[None, None]
     state = States()
@@ -167,7 +167,7 @@ def edm_state(
     def step(name, width_in, width_out, resample=False, attend=False):
         state.layer(f"{name}.norm0", width_in)
         state.layer(f"{name}.conv0", width_out, width_in, 3, 3)
-        state.layer(f"{name}.affine", width_out * (1 if song else 2), told)
+        state.layer(f"{name}.affine", width_out * (1 if song else 2), embedding)
         state.layer(f"{name}.norm1", width_out)
         state.layer(f"{name}.conv1", width_out, width_out, 3, 3)
         if width_in != width_out or (resample and song):
@@ -181,10 +181,10 @@ def edm_state(
 
     if fourier:
         state.tensor("map_noise.freqs", channels)
-    state.layer("map_layer0", told, features)
-    state.layer("map_layer1", told, told)
+    state.layer("map_layer0", embedding, features)
+    state.layer("map_layer1", embedding, embedding)
     if classes:
-        state.layer("map_label", features if song else told, classes, bias=song)
+        state.layer("map_label", features if song else embedding, classes, bias=song)
     if augment:
         state.layer("map_augment", features, augment, bias=False)
 

@@ -51,7 +51,7 @@ def test_networks(name):
     made, preset, differs = NETWORKS[name]
     imported = read_edm(edm_state(**made))
     cfg, choices = composed("train", *imported.overrides)
-    check_model(cfg, ("objective", "weighting", "time_sampler", "sampler", "grid"))
+    check_model(cfg, ("objective", "weighting", "time_sampler", "sampler", "timestep_spacing"))
     assert imported[1:4] == (3, made.get("size", 32), made.get("classes"))
     assert (choices["formulation"], choices["parameterization"], choices["schedule"]) == ("edm", "edm", "edm")
     assert cfg.parameterization.sigma_data == 0.5

@@ -129,7 +129,7 @@ def test_others(flags, fields):
     assert_fills(cfg, imported)
 
 
-def test_what_weights_tell_need_not_be_said():
+def test_what_weights_show_need_not_be_given():
     flags = PUBLISHED["128x128_classifier"][0]
     state = openai_classifier_state(flags)
     assert read_openai_classifier(state, "").overrides == read_openai_classifier(state, flags).overrides

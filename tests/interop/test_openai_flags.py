@@ -136,7 +136,7 @@ def read(flags, **changes):
 
 def config(imported):
     cfg, choices = composed("train", *imported.overrides)
-    check_model(cfg, ("objective", "weighting", "time_sampler", "sampler", "grid"))
+    check_model(cfg, ("objective", "weighting", "time_sampler", "sampler", "timestep_spacing"))
     return cfg, choices
 
 
@@ -192,7 +192,7 @@ def test_weight_of_the_bound(flags, weight):
     assert cfg.objective.vlb_weight == pytest.approx(weight, rel=1e-12)
 
 
-def test_what_weights_tell_need_not_be_said():
+def test_what_weights_show_need_not_be_given():
     full, short = f"{ADM_64} --use_checkpoint True", "--num_head_channels 64 --noise_schedule cosine --dropout 0.1"
     short += " --use_new_attention_order=True --use_checkpoint=y --timestep_respacing ddim25"
     assert read_openai(openai_state(full), short).overrides == read(full).overrides

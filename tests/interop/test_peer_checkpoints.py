@@ -19,14 +19,14 @@ from torch.nn.functional import one_hot
 from langevin.assembly.check import check_model
 from langevin.assembly.components import make_model, make_objective
 from langevin.facts import DataFacts
-from langevin.guidance.classifier import Classifier
+from langevin.guidance.classifier import ClassifierGuidance
 from langevin.guidance.guidance import Guided
 from langevin.interop.edm import read_edm
 from langevin.interop.openai import read_openai
 from langevin.interop.openai_classifier import read_openai_classifier
 from langevin.samplers.ancestral import Ancestral
-from langevin.samplers.grid import Trailing
 from langevin.samplers.sampler import Predictor
+from langevin.samplers.timestep_spacing import Trailing
 
 BATCH = 4
 
@@ -234,7 +234,7 @@ def test_guidance(peer, name, class_cond):
     denoiser, _ = filled(read_openai(model.state_dict(), model_flags))
     x_t, labels = noise(64)[:2], torch.tensor([3, 999])
 
-    def told(x, t, y):
+    def with_labels(x, t, y):
         return model(x, t, y if class_cond else None)
 
     def gradient(form):
@@ -249,7 +249,7 @@ def test_guidance(peer, name, class_cond):
         return scaled
 
     def guided(form):
-        guidance = Classifier(lambda option, value: loaded, "imported", SCALES[form], form)
+        guidance = ClassifierGuidance(lambda option, value: loaded, "imported", SCALES[form], form)
         guidance.check(denoiser.schedule, DataFacts(3, 64, 1000), class_cond)
         return Guided(denoiser, guidance)
 
@@ -257,7 +257,7 @@ def test_guidance(peer, name, class_cond):
         index, t = torch.full((len(x_t),), step - 1), torch.tensor(float(step), dtype=torch.float64)
         given = x_t, index, {"y": labels}
         with torch.no_grad():
-            plain = diffusion.p_mean_variance(told, x_t, index, clip_denoised=False, model_kwargs=given[2])
+            plain = diffusion.p_mean_variance(with_labels, x_t, index, clip_denoised=False, model_kwargs=given[2])
             by_score = diffusion.condition_score(gradient("score"), plain, *given)
             by_mean = diffusion.condition_mean(gradient("mean"), plain, *given)
             ours = guided("score")(x_t, t, {"label": labels})

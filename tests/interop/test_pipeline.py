@@ -137,7 +137,7 @@ def test_times(network, spacing, tmp_path):
     model = model_of(tmp_path / "folder")
     for steps in (3, 7, 50, 300):
         scheduler.set_timesteps(steps)
-        times = make_sampler(model.cfg).grid(model.denoiser.schedule, steps)
+        times = make_sampler(model.cfg).timestep_spacing(model.denoiser.schedule, steps)
         difference = (times[:-1] - 1 - scheduler.timesteps).abs()
         # A time halfway between two is rounded to even, which our count from 1 makes the other.
         assert difference.max() <= (spacing == "linspace")
@@ -236,10 +236,10 @@ def test_labels(tmp_path, caplog):
     ddpm_folder(tmp_path / "folder", network)
     assert "condition.dropout=0.0" in read_folder(tmp_path / "folder").overrides
     convert(f"import={tmp_path / 'folder'}", f"out={tmp_path / 'run'}")
-    said = convert(f"export={tmp_path / 'run'}", f"out={tmp_path / 'back'}")
-    assert len(said.splitlines()) == 2
-    assert "pipelines pass no labels to a network" in said
-    assert "UNet2DModel.from_pretrained" in said
+    output = convert(f"export={tmp_path / 'run'}", f"out={tmp_path / 'back'}")
+    assert len(output.splitlines()) == 2
+    assert "pipelines pass no labels to a network" in output
+    assert "UNet2DModel.from_pretrained" in output
     assert [read_folder(tmp_path / place).num_classes for place in ("folder", "back", "back/unet")] == [3, 3, 3]
     record = json.loads((tmp_path / "back" / "langevin.json").read_text())
     assert record["facts"] == {"channels": 1, "image_size": 8, "num_classes": 3}
@@ -250,10 +250,10 @@ def test_labels(tmp_path, caplog):
     with torch.no_grad():
         labels = torch.tensor([0, 1, 2])
         assert torch.equal(back(x, t, labels).sample, network(x, t, labels).sample)
-        untold = back(x, t, torch.tensor([3, 3, 3])).sample
-        torch.testing.assert_close(again(x, t, {"label": -torch.ones(3).long()}), untold, rtol=0, atol=1e-5)
+        unconditional = back(x, t, torch.tensor([3, 3, 3])).sample
+        torch.testing.assert_close(again(x, t, {"label": -torch.ones(3).long()}), unconditional, rtol=0, atol=1e-5)
         torch.testing.assert_close(again(x, t, {"label": labels}), network(x, t, labels).sample, rtol=0, atol=1e-5)
-        assert not torch.allclose(untold, network(x, t, labels).sample, atol=1e-3)
+        assert not torch.allclose(unconditional, network(x, t, labels).sample, atol=1e-3)
 
 
 OLD = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}

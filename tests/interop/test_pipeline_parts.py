@@ -11,16 +11,16 @@ from helpers.pipelines import BETAS, TWO_LEVELS, ddpm_folder, unet
 
 from langevin.assembly.components import make_schedule
 from langevin.diffusion.denoiser import Denoiser
-from langevin.diffusion.parameterization import EDM, Eps, Flow, V
+from langevin.diffusion.parameterization import EDMParameterization, Eps, FlowParameterization, V
 from langevin.diffusion.rescalings.input_scaling import InputScaling
 from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
 from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
 from langevin.diffusion.schedules.cosine import Cosine
-from langevin.diffusion.schedules.explicit import Explicit
-from langevin.diffusion.schedules.flow import Flow as FlowSchedule
+from langevin.diffusion.schedules.explicit import ExplicitSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
-from langevin.diffusion.schedules.quadratic import Quadratic
-from langevin.diffusion.schedules.sigmoid import Sigmoid
+from langevin.diffusion.schedules.quadratic import QuadraticSchedule
+from langevin.diffusion.schedules.sigmoid import SigmoidSchedule
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.variance import FixedLarge, FixedSmall, LearnedRange
 from langevin.errors import UserError
@@ -28,8 +28,8 @@ from langevin.interop.pipeline import read_folder, scheduler_config, scheduler_o
 from langevin.networks.dit import DiT
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
-from langevin.samplers.grid import Karras, Leading, Trailing
 from langevin.samplers.thresholding import Static
+from langevin.samplers.timestep_spacing import Karras, Leading, Trailing
 
 UNET, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
 
@@ -154,14 +154,14 @@ def betas_of(**parts):
     [
         (Linear(1000), "linear"),
         (Linear(1000, 2e-4, 0.01, rescale=False), "linear"),
-        (Quadratic(1000, 8.5e-4, 0.012), "scaled_linear"),
+        (QuadraticSchedule(1000, 8.5e-4, 0.012), "scaled_linear"),
         (Cosine(1000), "squaredcos_cap_v2"),
         (Cosine(1000, s=0.01), None),
         (Cosine(1000, beta_max=0.9), None),
-        (Sigmoid(1000), None),
-        (Explicit(BETAS), None),
+        (SigmoidSchedule(1000), None),
+        (ExplicitSchedule(BETAS), None),
         (ZeroTerminalSNR(Linear(1000)), "linear"),
-        (ZeroTerminalSNR(Sigmoid(1000)), None),
+        (ZeroTerminalSNR(SigmoidSchedule(1000)), None),
         (ResolutionShift(Linear(1000), 256), None),
         (ZeroTerminalSNR(ResolutionShift(Cosine(1000), 256)), None),
     ],
@@ -191,9 +191,9 @@ def test_schedule(schedule, kind):
             "rescalings.input_scaling.b is 1.0; allowed: no input scaling",
         ),
         ({"schedule": VE()}, "schedule is VE in continuous time"),
-        ({"parameterization": Flow()}, "parameterization is Flow; allowed: eps, x, v in diffusers"),
-        ({"parameterization": EDM()}, "parameterization is EDM; allowed: eps, x, v"),
-        ({"sampler": Ancestral(Karras())}, "grid is Karras; allowed: trailing, uniform, leading"),
+        ({"parameterization": FlowParameterization()}, "parameterization is Flow; allowed: eps, x, v in diffusers"),
+        ({"parameterization": EDMParameterization()}, "parameterization is EDM; allowed: eps, x, v"),
+        ({"sampler": Ancestral(Karras())}, "timestep_spacing is Karras; allowed: trailing, uniform, leading"),
         (
             {"sampler": DDIM(Trailing()), "variance": LearnedRange()},
             "variance is learned_range with sampler=ddim; allowed: sampler=ancestral",

@@ -7,15 +7,15 @@ from helpers.exact import gaussian
 from likelihood_helpers import Bytes, GaussianVariance, Nodes, gaussian_bytes
 from scipy.stats import norm
 
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.vp import VP
 from langevin.likelihood.continuous_vlb import ContinuousVLB
 from langevin.likelihood.discrete_vlb import DiscreteVLB
 from langevin.likelihood.probability_flow import ProbabilityFlow
 
-SCHEDULES = {"vp": VP(), "edm": EDM(sigma_min=1e-3), "flow": Flow(), "linear": Linear(1000)}
+SCHEDULES = {"vp": VP(), "edm": EDMSchedule(sigma_min=1e-3), "flow": FlowSchedule(), "linear": Linear(1000)}
 CONTINUOUS = {"continuous_vlb": (ContinuousVLB(128), True), "probability_flow": (ProbabilityFlow(80), False)}
 
 

@@ -9,8 +9,8 @@ from scipy.special import logsumexp
 
 from langevin.diffusion.level import Level
 from langevin.diffusion.schedules.cosine import Cosine
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.schedules.vp import VP
@@ -39,7 +39,7 @@ def test_it_is_the_limit_of_the_discrete_bound():
 def test_it_does_not_depend_on_the_path_of_the_noise():
     """Schedules with the same ends, one of them discrete: the same bound."""
     bound = []
-    for schedule in (VP(), Cosine(num_steps=None), Linear(1000), Flow()):
+    for schedule in (VP(), Cosine(num_steps=None), Linear(1000), FlowSchedule()):
         likelihood = ContinuousVLB(100, log_snr_max=8.0, log_snr_min=-9.0)
         bound.append(Nodes(BYTES, places=True).bits(likelihood, Mixture(schedule))[0])
     np.testing.assert_allclose(bound, np.broadcast_to(bound[0], (4, 3)), atol=2e-4)
@@ -62,9 +62,9 @@ def test_random_times_leave_it_unbiased():
     ("schedule", "ends"),
     [
         (VP(), (13.3, float(VP()(torch.tensor(1.0, dtype=torch.float64)).log_snr))),
-        (EDM(), (-2 * math.log(0.002), -2 * math.log(80))),
+        (EDMSchedule(), (-2 * math.log(0.002), -2 * math.log(80))),
         (VE(), (-2 * math.log(0.01), -2 * math.log(50))),
-        (Flow(), (13.3, -15.0)),  # of themselves 23 and minus infinity
+        (FlowSchedule(), (13.3, -15.0)),  # of themselves 23 and minus infinity
     ],
 )
 def test_its_ends(schedule, ends):
@@ -77,7 +77,9 @@ def test_its_ends(schedule, ends):
 def test_what_is_left_out_at_the_noisy_end_is_nothing():
     """Flow has no signal in the end: a further five of logSNR change less than a float32 can tell."""
     bound = [
-        Nodes(BYTES, places=True).bits(ContinuousVLB(round(8 * (13.3 - end)), log_snr_min=end), Mixture(Flow()))[0]
+        Nodes(BYTES, places=True).bits(
+            ContinuousVLB(round(8 * (13.3 - end)), log_snr_min=end), Mixture(FlowSchedule())
+        )[0]
         for end in (-15.0, -20.0)
     ]
     np.testing.assert_allclose(bound[0], bound[1], atol=1e-5)
@@ -98,6 +100,6 @@ def test_bounds_that_cross():
     with pytest.raises(UserError, match=r"log_snr_max is -20.0; allowed: above log_snr_min \(-15.0\)"):
         ContinuousVLB(log_snr_max=-20.0)
     with pytest.raises(UserError, match=r"log_snr_max is -12.0; allowed: above the schedule's last, -8.76"):
-        ContinuousVLB(log_snr_max=-12.0).check(EDM())
+        ContinuousVLB(log_snr_max=-12.0).check(EDMSchedule())
     with pytest.raises(UserError, match=r"log_snr_min is 13.0; allowed: below the schedule's first, 12.43"):
-        ContinuousVLB(log_snr_min=13.0).check(EDM())
+        ContinuousVLB(log_snr_min=13.0).check(EDMSchedule())

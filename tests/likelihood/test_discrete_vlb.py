@@ -182,6 +182,6 @@ def test_a_single_step():
     assert float(values["bits_per_dim"]) == pytest.approx(float(values["prior"] + values["decoder"]))
 
 
-def test_it_says_so_of_continuous_time():
+def test_it_reports_it_of_continuous_time():
     with pytest.raises(UserError, match=r"the schedule is continuous; allowed: likelihoods=\[continuous_vlb\]"):
         DiscreteVLB().begin(VP())

@@ -9,8 +9,8 @@ from likelihood_helpers import LEVELS, Nodes, normal
 from scipy.stats import multivariate_normal
 
 from langevin.diffusion.denoiser import Prediction
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.schedules.vp import VP
@@ -19,7 +19,7 @@ from langevin.likelihood.continuous_vlb import ContinuousVLB
 from langevin.likelihood.interval import Interval, time_at
 from langevin.likelihood.probability_flow import ProbabilityFlow, velocity
 
-SCHEDULES = {"vp": VP(), "edm": EDM(), "ve": VE(), "flow": Flow(), "linear": Linear(1000)}
+SCHEDULES = {"vp": VP(), "edm": EDMSchedule(), "ve": VE(), "flow": FlowSchedule(), "linear": Linear(1000)}
 
 
 def start(schedule, interval):
@@ -122,7 +122,7 @@ def test_the_mean_over_all_signs_is_the_exact_divergence():
 
 def test_it_is_the_density_of_correlated_pixels():
     """On the average over the signs: one image, over and over; and four probes have half the spread of one."""
-    denoise = Correlated(EDM())
+    denoise = Correlated(EDMSchedule())
     y = torch.tensor([0.5, -0.6, 0.3, 0.2], dtype=torch.float64)
     alpha, sigma = start(denoise.schedule, ProbabilityFlow().interval)
     law = multivariate_normal(alpha * denoise.mean.numpy(), denoise.marginal(alpha, sigma).numpy())
@@ -154,7 +154,7 @@ def test_its_parts_are_those_of_a_gaussian():
 def test_it_agrees_with_the_variational_bound():
     """For a model that is exact both are minus the data's log-density plus the same cost of the bytes, on average."""
     values = LEVELS[::4]
-    denoise = Mixture(Flow())
+    denoise = Mixture(FlowSchedule())
     weights = np.exp(of_mixture(denoise, torch.from_numpy(values).reshape(-1, 1, 1, 1), Interval(60.0, -15.0)).numpy())
     weights /= weights.sum()
     options = {"log_snr_max": 9.0, "log_snr_min": -12.0}

@@ -182,7 +182,7 @@ def test_diagonal_gaussians_have_the_textbook_distance():
 
 
 @pytest.mark.parametrize(("official", "key"), [(True, "fid@12"), (False, "fd_tiny-00000000@12")])
-def test_name_tells_the_weights_and_the_number(official, key):
+def test_name_contains_the_weights_and_the_number(official, key):
     assert list(distance(draw(12, 1), draw(12, 2), official)) == [key]
 
 

@@ -98,7 +98,7 @@ def test_order_of_arrival_does_not_matter():
         ),
     ],
 )
-def test_name_tells_the_weights_and_the_number(official, each, keys):
+def test_name_contains_the_weights_and_the_number(official, each, keys):
     assert list(values(*draw(12, 1), *draw(12, 2), official=official, each=each)) == keys
 
 

@@ -103,7 +103,7 @@ def by_singular_values(samples, reference):
 
 
 @pytest.mark.parametrize(("official", "key"), [(True, "fid_infinity@12"), (False, "fd_infinity_tiny-00000000@12")])
-def test_name_tells_the_weights_and_the_number(official, key):
+def test_name_contains_the_weights_and_the_number(official, key):
     outputs, reference = {"features": draw(12, 1)}, KnownReference(draw(12, 2))
     assert list(measured(ExtrapolatedFrechetDistance(2, 5), outputs, reference, official=official)) == [key]
 

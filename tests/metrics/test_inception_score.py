@@ -55,7 +55,7 @@ def test_equal_images_score_one():
         (False, ["classifier_score_tiny-00000000@20", "classifier_score_std_tiny-00000000@20"]),
     ],
 )
-def test_name_tells_the_weights_and_the_number(official, keys):
+def test_name_contains_the_weights_and_the_number(official, keys):
     assert list(score(logits(20), official=official)) == keys
 
 

@@ -132,7 +132,7 @@ def test_constant_sets():
     ("official", "keys"),
     [(True, ["kid@12", "kid_std@12"]), (False, ["kd_tiny-00000000@12", "kd_std_tiny-00000000@12"])],
 )
-def test_name_tells_the_weights_and_the_number(official, keys):
+def test_name_contains_the_weights_and_the_number(official, keys):
     assert list(distance(draw(12, 1), draw(12, 2), KernelDistance(2, 5), official=official)) == keys
 
 

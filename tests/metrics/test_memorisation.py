@@ -144,7 +144,7 @@ def test_a_second_round_shows_its_own_samples():
 
 
 @pytest.mark.parametrize(("official", "key"), [(True, "authenticity@12"), (False, "authenticity_tiny-00000000@12")])
-def test_name_tells_the_weights_and_the_number(official, key):
+def test_name_contains_the_weights_and_the_number(official, key):
     assert run(draw(12, 1), draw(12, 2), official=official)[1] == key
 
 

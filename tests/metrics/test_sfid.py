@@ -32,7 +32,7 @@ def test_it_asks_for_the_spatial_features_alone():
 
 
 @pytest.mark.parametrize(("official", "key"), [(True, "sfid@12"), (False, "sfd_tiny-00000000@12")])
-def test_name_tells_the_weights_and_the_number(official, key):
+def test_name_contains_the_weights_and_the_number(official, key):
     outputs = {"spatial": draw(12, 1)}
     assert list(measured(SpatialFrechetDistance(2), outputs, KnownReference(draw(12, 2)), official=official)) == [key]
 

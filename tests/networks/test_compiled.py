@@ -66,10 +66,10 @@ def test_a_signal_stops_the_compiler_at_once(monkeypatch, before):
     network = nn.Sequential(nn.Linear(3, 2), nn.SiLU())
     compile_blocks(network)
     try:
-        told = "by SIGTERM" if before else "by SIGUSR1"
+        signal_name = "by SIGTERM" if before else "by SIGUSR1"
         with (
             warnings.catch_warnings(),
-            pytest.raises(interrupt.Interrupted, match=f"{told} while the network was comp"),
+            pytest.raises(interrupt.Interrupted, match=f"{signal_name} while the network was comp"),
         ):
             network(torch.ones(1, 3))
         assert begun == ([] if before else [True])

@@ -197,7 +197,7 @@ def test_what_the_data_does_not_supply_is_refused_before_it_is_read(option):
         (["condition=label_and_vector", "condition.parts.vector=3"], "condition.parts", ["each value a component"]),
     ],
 )
-def test_mistakes_are_told_with_their_paths(overrides, path, words):
+def test_mistakes_are_reported_with_their_paths(overrides, path, words):
     found = dict(mistakes_in(composed("train", *overrides)[0]))
     assert path in found
     assert all(word in found[path] for word in words)

@@ -65,12 +65,12 @@ def test_attention_equals_torchs_over_pixels_and_tokens(heads, length):
     context = torch.cat((nn.functional.pad(seen[0], (0, 7)), nn.functional.pad(seen[1], (33, 0))), dim=1)
     theirs = nn.MultiheadAttention(32, heads, kdim=40, vdim=40, batch_first=True, dtype=torch.float64)
     weights = [torch.cat((layer.weight, layer.bias[:, None]), dim=1) for layer in (ours.qkv, ours.kv)]
-    (query, *own), told = weights[0].chunk(3), weights[1].chunk(2)
+    (query, *own), conditional = weights[0].chunk(3), weights[1].chunk(2)
     with torch.no_grad():
         theirs.q_proj_weight.copy_(query[:, :-1])
         theirs.in_proj_bias.copy_(nn.functional.pad(query[:, -1], (0, 64)))
-        theirs.k_proj_weight.copy_(torch.cat((own[0], told[0]), dim=1))
-        theirs.v_proj_weight.copy_(torch.cat((own[1], told[1]), dim=1))
+        theirs.k_proj_weight.copy_(torch.cat((own[0], conditional[0]), dim=1))
+        theirs.v_proj_weight.copy_(torch.cat((own[1], conditional[1]), dim=1))
         theirs.out_proj.load_state_dict(ours.project.state_dict())
     expected = x + theirs(pixels, context, context)[0].transpose(1, 2).unflatten(2, (3, 5))
     torch.testing.assert_close(ours(x, torch.empty(0), tokens), expected, rtol=0, atol=1e-10)
@@ -152,14 +152,14 @@ def test_the_middle_attends_in_any_case():
 
 def test_a_condition_enters_through_the_attention_alone():
     network = attending()
-    told = []
+    conditional = []
     for module in network.modules():
         if isinstance(module, ResidualBlock):
-            module.register_forward_hook(lambda module, inputs, output: told.append(inputs[1]))
+            module.register_forward_hook(lambda module, inputs, output: conditional.append(inputs[1]))
     other = {"label": torch.tensor([4, 1, 8, 0])}
     assert (network(X, TIMES, LABELS) - network(X, TIMES, other)).flatten(1).abs().amax(dim=1).min() > 1e-3
-    assert len(told) == 2 * 8
-    assert all(torch.equal(embedding, network.time(TIMES)) for embedding in told)
+    assert len(conditional) == 2 * 8
+    assert all(torch.equal(embedding, network.time(TIMES)) for embedding in conditional)
     for attention in attentions(network):
         nn.init.zeros_(attention.kv.weight)
     assert torch.equal(network(X, TIMES, LABELS), network(X, TIMES, other))
@@ -202,11 +202,11 @@ class TestTokens:
         label, vector = condition.parts
         nn.init.normal_(vector.none)
         cond = {"label": torch.ones(10_000, dtype=torch.int64), "vector": self.vectors[:1].expand(10_000, -1)}
-        told = condition.drop(cond, lambda: torch.rand(10_000, generator=drawing))
+        conditional = condition.drop(cond, lambda: torch.rand(10_000, generator=drawing))
         absent = [
             (token == nothing).all(dim=1)
             for token, nothing in zip(
-                condition.tokens(told, 10_000).unbind(1), (label.table.weight[10], vector.none), strict=True
+                condition.tokens(conditional, 10_000).unbind(1), (label.table.weight[10], vector.none), strict=True
             )
         ]
         for share, expected in ((absent[0], 0.3), (absent[1], 0.3), (absent[0] & absent[1], 0.09)):
@@ -232,20 +232,20 @@ def test_dropped_labels_are_the_null_class():
     ids=["label", "several", "sequence"],
 )
 def test_guidance(condition, cond):
-    """Both halves are one batch; a scale of 1 is the model itself, of 0 the model that is told nothing."""
+    """Both halves are one batch; a scale of 1 is the model itself, of 0 the unconditional model."""
     network = attending(condition).double()
     cond = {name: value if name == "label" else value.double() for name, value in cond.items()}
     model = Denoiser(network, Linear(), Eps(), FixedSmall())
     x, t = X.double(), torch.tensor([1.0, 20.0, 500.0, 1000.0], dtype=torch.float64)
-    told, untold = model(x, t, cond), model(x, t, network.null_condition(cond))
-    assert (told.eps - untold.eps).abs().max() > 1e-3
-    assert torch.equal(Guided(model, ClassifierFree(1.0))(x, t, cond).eps, told.eps)
+    conditional, unconditional = model(x, t, cond), model(x, t, network.null_condition(cond))
+    assert (conditional.eps - unconditional.eps).abs().max() > 1e-3
+    assert torch.equal(Guided(model, ClassifierFree(1.0))(x, t, cond).eps, conditional.eps)
     for scale in (0.0, 3.0):
         guided = Guided(model, ClassifierFree(scale))(x, t, cond).eps
-        expected = untold.eps + scale * (told.eps - untold.eps)
+        expected = unconditional.eps + scale * (conditional.eps - unconditional.eps)
         torch.testing.assert_close(guided, expected, rtol=0, atol=1e-10)
     if condition is not Sequence:
-        assert torch.equal(untold.eps, model(x, t, None).eps)
+        assert torch.equal(unconditional.eps, model(x, t, None).eps)
 
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])

@@ -68,8 +68,8 @@ def test_a_run_that_was_trained(capsys, monkeypatch, tmp_path, out):
     assert report(capsys, monkeypatch, tmp_path / "run", "--out", out).startswith(f"{out}: 1 run, ")
     page = Content(out)
     assert page.found["title"] == "run"
-    (told,) = page.data["runs"]
-    assert (told["state"], told["step"], told["max_steps"], told["batch_size"]) == ("done", 2, 2, 8)
+    (shown_run,) = page.data["runs"]
+    assert (shown_run["state"], shown_run["step"], shown_run["max_steps"], shown_run["batch_size"]) == ("done", 2, 2, 8)
     assert {"train/loss", "val/loss", "train/grad_norm", "train/learning_rate", "train/images_per_second"} <= {
         curve["name"] for curve in page.data["curves"]
     }
@@ -93,9 +93,9 @@ def test_mistakes(capsys, monkeypatch, tmp_path, run, out):
         (run, "--grids", "0"): "--grids 0: allowed: a whole number, at least 1",
     }
     for arguments, message in mistakes.items():
-        said = report(capsys, monkeypatch, *arguments, *([] if "--out" in arguments else ["--out", out]), status=1)
-        assert message in said
-        assert said.count("\n") == 1
+        output = report(capsys, monkeypatch, *arguments, *([] if "--out" in arguments else ["--out", out]), status=1)
+        assert message in output
+        assert output.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "runs"]
     monkeypatch.setattr(command, "find_spec", lambda name: None)
     assert "pip install -e '.[report]'" in report(capsys, monkeypatch, run, "--out", out, status=1)
@@ -145,7 +145,7 @@ def test_runs_of_which_little_is_there(capsys, monkeypatch, tmp_path, out):
     assert data["runs"][2]["batch_size"] is None
 
 
-def test_a_spoilt_run_is_told_and_the_others_are_shown(capsys, monkeypatch, tmp_path, out):
+def test_a_spoilt_run_is_reported_and_the_others_are_shown(capsys, monkeypatch, tmp_path, out):
     folder, rows = tmp_path / "runs", [{"step": 1, "train/loss": 0.5}]
     runs = {name: make_run(folder, name, rows=rows) for name in ("cyclic", "good", "great", "list", "long", "zeros")}
     (runs["cyclic"] / "config.yaml").write_text("trainer: {max_steps: 2}\na: &a [*a]\n")
@@ -196,9 +196,9 @@ def test_eight_runs_with_many_images_stay_below_10_mb(capsys, monkeypatch, tmp_p
             for step in range(1, 1501)
         ]
         make_run(tmp_path / "runs", f"run{seed}", change={"seed": seed}, rows=rows, images=images)
-    said = report(capsys, monkeypatch, tmp_path / "runs", "--out", out)
+    output = report(capsys, monkeypatch, tmp_path / "runs", "--out", out)
     assert 8_000_000 < out.stat().st_size < 10_000_000
-    assert said == f"{out}: 8 runs, {out.stat().st_size / 1e6:.1f} MB\n"
+    assert output == f"{out}: 8 runs, {out.stat().st_size / 1e6:.1f} MB\n"
     (samples,) = Content(out).data["images"]
     assert 1 < len(samples["steps"]) < samples["of"] == 8
     report(capsys, monkeypatch, tmp_path / "runs", "--out", out, "--grids", 1)

@@ -307,7 +307,7 @@ def test_nothing_is_wider_than_a_small_screen(visit, page_of_sweep):
 
 
 def test_names_are_texts(visit, tmp_path):
-    """Markup in a run's name, in a config's value and key, in a metric's name and in a file that is told of."""
+    """Markup in a run's name, in a config's value and key, in a metric's name and in a file that is reported."""
     name = NASTY.replace("/", "|")
     rows = [{"step": step, "train/loss": 1.0, f"eval/{NASTY}": step, "eval/protocol": NASTY} for step in (1, 2)]
     for seed in range(4):
@@ -341,7 +341,7 @@ def test_names_are_texts(visit, tmp_path):
     assert name in page.locator("#curves .hovertext").first.text_content()
 
 
-def test_what_is_missing_is_told(visit, tmp_path):
+def test_what_is_missing_is_reported(visit, tmp_path):
     bare = make_run(tmp_path, "bare")
     report([bare], tmp_path / "bare.html", None, [])
     page = visit(tmp_path / "bare.html")
@@ -398,7 +398,7 @@ def test_the_policy_lets_no_other_script_run_and_nothing_be_loaded(browser, page
     context.close()
 
 
-def test_a_browser_without_what_it_takes_says_so(browser, page_of_sweep):
+def test_a_browser_without_what_it_takes_reports_it(browser, page_of_sweep):
     context = browser.new_context(offline=True)
     page = context.new_page()
     page.add_init_script("delete window.DecompressionStream")

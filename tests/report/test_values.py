@@ -35,7 +35,7 @@ def test_values_are_kept_apart_where_compare_refuses(tmp_path, change, vary):
     assert found == [(0, [(100, 3.0, "x/metrics.json")]), (1, [(100, 4.0, "x/metrics.json")])]
 
 
-def test_it_is_told_what_keeps_values_apart(tmp_path):
+def test_it_is_reported_what_keeps_values_apart(tmp_path):
     evaluated(tmp_path / "a", 3.0, make_protocol())
     evaluated(tmp_path / "b", 4.0, make_protocol(steps=50))
     evaluated(tmp_path / "c", 5.0, make_protocol(steps=50, name="fid@60"), name="fid@60")
@@ -88,7 +88,7 @@ def test_values_whose_protocol_is_lost_stand_alone(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"metrics": {"fid@50": 1}}', '{"metrics": 3, "protocol": {}}'])
-def test_a_foreign_file_is_told(tmp_path, content):
+def test_a_foreign_file_is_reported(tmp_path, content):
     evaluated(tmp_path / "good", float("nan"), make_protocol())
     (tmp_path / "metrics.json").write_text(content)
     points, (fault,) = points_of(tmp_path, Logged({}, {}))

@@ -6,12 +6,12 @@ from helpers.exact import Mixture, slope
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.vp import VP
 from langevin.samplers.sampler import Predictor, Sampler
 
-SCHEDULES = {"vp": VP(), "edm": EDM(), "flow": Flow()}
+SCHEDULES = {"vp": VP(), "edm": EDMSchedule(), "flow": FlowSchedule()}
 MOST, LEAST = 20.0, 0.05
 """The walks go from one noise-to-signal ratio to the other."""
 

@@ -11,8 +11,8 @@ from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedLarge, FixedSmall, LearnedRange
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
-from langevin.samplers.grid import Leading, Quadratic, Trailing
 from langevin.samplers.thresholding import Static
+from langevin.samplers.timestep_spacing import Leading, QuadraticSpacing, Trailing
 
 VARIANCES = {"fixed_small": FixedSmall(), "fixed_large": FixedLarge()}
 
@@ -72,12 +72,14 @@ def test_learned_variance_is_diffusers(monkeypatch, clip):
     assert_same_path(ours, theirs)
 
 
-@pytest.mark.parametrize("grid", [Leading(), Trailing(), Quadratic()], ids=lambda g: type(g).__name__)
-def test_small_variance_is_ddim_with_eta_one(grid):
+@pytest.mark.parametrize(
+    "timestep_spacing", [Leading(), Trailing(), QuadraticSpacing()], ids=lambda g: type(g).__name__
+)
+def test_small_variance_is_ddim_with_eta_one(timestep_spacing):
     """DDIM (Song et al. 2021), section 4.1."""
     model = denoiser(Linear())
-    ancestral = our_path(Ancestral(grid, Static(), 30), model, Written())
-    assert_same_path(ancestral, our_path(DDIM(grid, Static(), 30, eta=1.0), model, Written()))
+    ancestral = our_path(Ancestral(timestep_spacing, Static(), 30), model, Written())
+    assert_same_path(ancestral, our_path(DDIM(timestep_spacing, Static(), 30, eta=1.0), model, Written()))
 
 
 def propagated(betas: np.ndarray, mean: float, std: float, large: bool) -> tuple[float, float]:
@@ -111,7 +113,7 @@ def test_gaussian_data_come_out_with_their_mean_and_variance(variance):
 
 
 def test_a_coarse_path_of_gaussians_is_the_propagated_one():
-    """With few steps the two variances come out differently, by an amount that can be told."""
+    """With few steps the two variances come out differently, by an amount that can be measured."""
     bar = np.cos((np.arange(11) / 10 + 0.008) / 1.008 * np.pi / 2) ** 2
     betas = np.minimum(1 - bar[1:] / bar[:-1], 0.999)
     results = {}

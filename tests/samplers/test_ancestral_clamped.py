@@ -9,7 +9,7 @@ from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ancestral_clamped import ClampedAncestral
-from langevin.samplers.grid import Trailing
+from langevin.samplers.timestep_spacing import Trailing
 
 T = 30
 SHAPE = (2, 3, 4, 4)

@@ -9,27 +9,27 @@ import torch
 from helpers.exact import gaussian
 from sampler_helpers import Written, denoiser
 
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.vp import VP
 from langevin.errors import UserError
 from langevin.samplers.euler import Euler
-from langevin.samplers.grid import Karras, Trailing
 from langevin.samplers.heun import Heun
 from langevin.samplers.sampler import Predictor
+from langevin.samplers.timestep_spacing import Karras, Trailing
 
 
 def raised(schedule, fraction, steps=10, **parameters):
     """What churn makes of ones at a fraction of all time, with noise of ones: the time before, images, time after."""
     sampler = Heun(Trailing(), steps=steps, **parameters)
-    times = sampler.grid(schedule, steps)
+    times = sampler.timestep_spacing(schedule, steps)
     t = torch.tensor(fraction * schedule.t_max, dtype=torch.float64)
     ones = torch.ones(2, 1, 2, 2, dtype=torch.float64)
     return t, *sampler.churn(Predictor(gaussian(schedule), times), ones, t, lambda: ones)
 
 
-@pytest.mark.parametrize("schedule", [VP(), Linear(), EDM(), Flow()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("schedule", [VP(), Linear(), EDMSchedule(), FlowSchedule()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("s_noise", [1.0, 1.007])
 def test_raises_the_noise_by_the_forward_process(schedule, s_noise):
     t, x, t_hat = raised(schedule, 0.4, s_churn=2.0, s_noise=s_noise)
@@ -49,15 +49,15 @@ def test_discrete_schedules_are_asked_between_their_times():
 
 @pytest.mark.parametrize("s_churn", [5.0, 1000.0])
 def test_gamma_has_a_limit(s_churn):
-    t, _, t_hat = raised(EDM(), 0.1, s_churn=s_churn)
+    t, _, t_hat = raised(EDMSchedule(), 0.1, s_churn=s_churn)
     assert float(t_hat / t) == pytest.approx(math.sqrt(2), rel=1e-12)
 
 
 def test_never_goes_beyond_the_schedule():
-    t, x, t_hat = raised(EDM(), 0.9, s_churn=4.0)
+    t, x, t_hat = raised(EDMSchedule(), 0.9, s_churn=4.0)
     assert t_hat == 80
     assert float(x[0, 0, 0, 0]) == pytest.approx(1 + math.sqrt(80**2 - 72**2), rel=1e-12)
-    for schedule in (EDM(), VP(), Linear(), Flow()):
+    for schedule in (EDMSchedule(), VP(), Linear(), FlowSchedule()):
         t, x, t_hat = raised(schedule, 1.0, s_churn=4.0)
         assert t_hat == t
         assert (x == 1).all()
@@ -75,7 +75,7 @@ def test_never_goes_beyond_the_schedule():
     ],
 )
 def test_limits_are_of_sigma_over_alpha_and_included(limits, churned):
-    t, x, t_hat = raised(EDM(), 0.1, s_churn=1.0, **limits)
+    t, x, t_hat = raised(EDMSchedule(), 0.1, s_churn=1.0, **limits)
     assert (t_hat > t) == churned
     assert (x > 1).all() == churned
 
@@ -113,5 +113,5 @@ def test_is_edms_algorithm_2(second_order):
         if s > 0 and second_order:
             x = x_hat + (s - t_hat) * (d / 2 + (x - denoised(x, s)) / s / 2)
     sampler = (Heun if second_order else Euler)(Karras(), None, steps, s_churn, s_min, s_max, s_noise)
-    ours = sampler(gaussian(EDM()), Written((3, 1, 2, 2)))
+    ours = sampler(gaussian(EDMSchedule()), Written((3, 1, 2, 2)))
     np.testing.assert_allclose(ours, x, rtol=0, atol=1e-11)

@@ -7,24 +7,24 @@ from helpers.exact import Mixture, gaussian, gaussian_flow, slope
 from scipy.integrate import solve_ivp
 
 from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.schedules.vp import VP
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.euler import Euler
-from langevin.samplers.grid import Karras, LogSNR, Trailing
 from langevin.samplers.heun import Heun
 from langevin.samplers.lms import LMS
 from langevin.samplers.sampler import Predictor
+from langevin.samplers.timestep_spacing import Karras, LogSNR, Trailing
 
 SCHEDULES = {
     "vp": VP(),
     "linear": Linear(),
     "ve": VE(sigma_min=1e-3),
-    "edm": EDM(),
-    "flow": Flow(),
+    "edm": EDMSchedule(),
+    "flow": FlowSchedule(),
     "zero_terminal_snr": ZeroTerminalSNR(VP()),
 }
 SAMPLERS = {
@@ -99,7 +99,9 @@ def reference(mixture, x_t, level):
     return torch.from_numpy(path.y[:, -1]).reshape(x_t.shape)
 
 
-@pytest.mark.parametrize("schedule", [VP(), SCHEDULES["ve"], EDM(), Flow()], ids=["vp", "ve", "edm", "flow"])
+@pytest.mark.parametrize(
+    "schedule", [VP(), SCHEDULES["ve"], EDMSchedule(), FlowSchedule()], ids=["vp", "ve", "edm", "flow"]
+)
 @pytest.mark.parametrize("name", ["ddim", "heun", "lms2", "lms3", "lms4"])
 def test_order_on_a_mixture(name, schedule):
     (sampler, order), model = SAMPLERS[name], Mixture(schedule)
@@ -123,18 +125,18 @@ def test_first_order_methods_are_one(schedule):
 
 
 FULL = {
-    "euler, edm": (Euler(Karras(), steps=None), EDM(), 1, (20, 30, 40, 60)),
-    "heun, edm": (Heun(Karras(), steps=None), EDM(), 2, (20, 30, 40, 60)),
+    "euler, edm": (Euler(Karras(), steps=None), EDMSchedule(), 1, (20, 30, 40, 60)),
+    "heun, edm": (Heun(Karras(), steps=None), EDMSchedule(), 2, (20, 30, 40, 60)),
     "heun, vp": (Heun(Karras(), steps=None), VP(), 2, (20, 30, 40, 60)),
     "heun, ve": (Heun(LogSNR(), steps=None), VE(), 2, (20, 30, 40, 60)),
-    "heun, flow": (Heun(Trailing(), steps=None), Flow(), 2, (20, 30, 40, 60)),
-    "lms, edm": (LMS(Karras(), steps=None), EDM(), 3, (40, 60, 80)),
-    "lms, flow": (LMS(Trailing(), steps=None), Flow(), 2, (60, 90, 120, 180)),
+    "heun, flow": (Heun(Trailing(), steps=None), FlowSchedule(), 2, (20, 30, 40, 60)),
+    "lms, edm": (LMS(Karras(), steps=None), EDMSchedule(), 3, (40, 60, 80)),
+    "lms, flow": (LMS(Trailing(), steps=None), FlowSchedule(), 2, (60, 90, 120, 180)),
 }
 
 
 @pytest.mark.parametrize(("sampler", "schedule", "order", "all_steps"), FULL.values(), ids=FULL)
-def test_whole_runs_on_the_packages_own_grids(sampler, schedule, order, all_steps):
+def test_whole_runs_on_the_packages_own_spacings(sampler, schedule, order, all_steps):
     first, last = torch.tensor([schedule.t_max, 0.0], dtype=torch.float64)
     exact = gaussian_flow(schedule, schedule.prior_std * QUANTILES, first, last)
     found = {}

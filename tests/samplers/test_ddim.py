@@ -9,11 +9,11 @@ from sampler_helpers import Written, assert_same_path, denoiser, in_float64, our
 
 from langevin.diffusion.parameterization import Eps, V
 from langevin.diffusion.schedules.cosine import Cosine
-from langevin.diffusion.schedules.edm import EDM
+from langevin.diffusion.schedules.edm import EDMSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.samplers.ddim import DDIM
-from langevin.samplers.grid import Leading, Trailing
 from langevin.samplers.thresholding import Static
+from langevin.samplers.timestep_spacing import Leading, Trailing
 
 
 def their_path(scheduler, network, steps, eta, noise):
@@ -38,11 +38,11 @@ def their_path(scheduler, network, steps, eta, noise):
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("clip", [True, False])
-@pytest.mark.parametrize(("grid", "spacing"), [(Leading(), "leading"), (Trailing(), "trailing")])
+@pytest.mark.parametrize(("timestep_spacing", "spacing"), [(Leading(), "leading"), (Trailing(), "trailing")])
 @pytest.mark.parametrize("steps", [10, 50])
-def test_path_is_diffusers(eta, clip, grid, spacing, steps):
+def test_path_is_diffusers(eta, clip, timestep_spacing, spacing, steps):
     model = denoiser(Linear())
-    ours = our_path(DDIM(grid, Static() if clip else None, steps, eta), model, Written())
+    ours = our_path(DDIM(timestep_spacing, Static() if clip else None, steps, eta), model, Written())
     scheduler = DDIMScheduler(clip_sample=clip, timestep_spacing=spacing, set_alpha_to_one=True, steps_offset=0)
     assert_same_path(ours, their_path(scheduler, model.network, steps, eta, Written()))
 
@@ -88,7 +88,7 @@ def test_with_exploding_noise():
     for t, s in pairwise(times):
         image = (std**2 * x + t**2 * mean) / (std**2 + t**2)
         x = x + (s - t) * (x - image) / t
-    ours = DDIM(Trailing(), steps=4)(gaussian(EDM(), mean, std), lambda: start)
+    ours = DDIM(Trailing(), steps=4)(gaussian(EDMSchedule(), mean, std), lambda: start)
     torch.testing.assert_close(ours, x, rtol=1e-12, atol=1e-12)
 
 

@@ -7,8 +7,8 @@ from sampler_helpers import Written, assert_same_path, denoiser
 from langevin.diffusion.schedules.linear import Linear
 from langevin.samplers.dpm_solver_multistep import DPMSolver2M, DPMSolver3M
 from langevin.samplers.dpm_solver_singlestep import DPMSolver1S, DPMSolver2S
-from langevin.samplers.grid import Leading, LogSNR, Trailing
 from langevin.samplers.thresholding import Dynamic
+from langevin.samplers.timestep_spacing import Leading, LogSNR, Trailing
 
 SINGLE = 1e-6
 """diffusers' multistep DPM-Solver computes in float32 whatever it is given."""
@@ -32,7 +32,7 @@ def test_order(sampler, declared, schedule):
     assert order(sampler, schedule, (60, 120, 240)) == pytest.approx(declared, abs=0.15)
 
 
-@pytest.mark.parametrize("grid", [Trailing(), Leading(), LogSNR()], ids=["trailing", "leading", "log_snr"])
+@pytest.mark.parametrize("timestep_spacing", [Trailing(), Leading(), LogSNR()], ids=["trailing", "leading", "log_snr"])
 @pytest.mark.parametrize("steps", [2, 10, 14, 15, 25])
 @pytest.mark.parametrize(
     ("kind", "options", "theirs"),
@@ -44,9 +44,9 @@ def test_order(sampler, declared, schedule):
     ],
     ids=["1s", "2m", "3m", "3m_not_lowered"],
 )
-def test_path_is_diffusers(kind, options, theirs, steps, grid):
-    model, times = denoiser(Linear()), grid(Linear(), steps)
-    ours = our_path(kind(grid, None, steps, **options), model, Written())
+def test_path_is_diffusers(kind, options, theirs, steps, timestep_spacing):
+    model, times = denoiser(Linear()), timestep_spacing(Linear(), steps)
+    ours = our_path(kind(timestep_spacing, None, steps, **options), model, Written())
     assert_same_path(ours, their_path(DPMSolverMultistepScheduler(**theirs), model, times, Written()), SINGLE)
 
 
@@ -72,12 +72,12 @@ def test_released_third_order_is_another():
 @pytest.mark.parametrize("r", [0.5, 0.25])
 @pytest.mark.parametrize("steps", [2, 5, 12])
 def test_second_order_path_is_diffusers(r, steps):
-    """There a step is two of the grid's, so that the times between are told as well."""
+    """There a step is two of the timestep spacing's, so that the times between are given as well."""
     schedule = Linear()
-    model, grid = denoiser(schedule), Trailing()(schedule, steps)
-    half_log_snr = schedule(grid).log_snr / 2
+    model, timestep_spacing = denoiser(schedule), Trailing()(schedule, steps)
+    half_log_snr = schedule(timestep_spacing).log_snr / 2
     between = schedule.time_of(torch.exp(-torch.lerp(half_log_snr[:-2], half_log_snr[1:-1], r)))
-    times = torch.cat([torch.stack([grid[:-2], between], 1).flatten(), grid[-2:]])
+    times = torch.cat([torch.stack([timestep_spacing[:-2], between], 1).flatten(), timestep_spacing[-2:]])
     ours = our_path(DPMSolver2S(Trailing(), None, steps, r), model, Written())
     scheduler = DPMSolverSinglestepScheduler(solver_order=2, lower_order_final=True)
     assert_same_path(ours, their_path(scheduler, model, times, Written()))

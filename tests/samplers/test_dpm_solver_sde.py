@@ -11,8 +11,8 @@ from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.vp import VP
 from langevin.samplers.dpm_solver_multistep import DPMSolver2M
 from langevin.samplers.dpm_solver_sde import DPMSolver2MSDE
-from langevin.samplers.grid import Leading, LogSNR, Trailing
 from langevin.samplers.sampler import Predictor
+from langevin.samplers.timestep_spacing import Leading, LogSNR, Trailing
 
 
 class OneAtATime:
@@ -88,11 +88,11 @@ def test_noise_is_drawn_once_a_step_but_the_last(eta):
     assert noise.calls == 10
 
 
-@pytest.mark.parametrize("grid", [Trailing(), Leading()], ids=["trailing", "leading"])
+@pytest.mark.parametrize("timestep_spacing", [Trailing(), Leading()], ids=["trailing", "leading"])
 @pytest.mark.parametrize("steps", [2, 10, 25])
-def test_path_is_diffusers(steps, grid):
-    model, times = denoiser(Linear()), grid(Linear(), steps)
-    ours = our_path(DPMSolver2MSDE(grid, None, steps), model, Written())
+def test_path_is_diffusers(steps, timestep_spacing):
+    model, times = denoiser(Linear()), timestep_spacing(Linear(), steps)
+    ours = our_path(DPMSolver2MSDE(timestep_spacing, None, steps), model, Written())
     scheduler = DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", solver_order=2)
     theirs = their_path(scheduler, model, times, Written(), variance_noise=None)
     assert_same_path(ours, theirs, 1e-6)  # which are computed in float32

@@ -14,17 +14,25 @@ from langevin.diffusion.level import Level
 from langevin.diffusion.rescalings.input_scaling import InputScaling
 from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
 from langevin.diffusion.schedules.cosine_log_snr import CosineLogSNR
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.vp import VP
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.dpm_solver_multistep import DPMSolver2M, DPMSolver3M
 from langevin.samplers.dpm_solver_sde import DPMSolver2MSDE
 from langevin.samplers.dpm_solver_singlestep import DPMSolver1S, DPMSolver2S
-from langevin.samplers.exponential import Evaluation, first_order, moments, multistep, order_at
-from langevin.samplers.grid import Explicit, Karras, Leading, LogSNR, Quadratic, Trailing, Uniform
+from langevin.samplers.exponential import ModelEvaluation, first_order, moments, multistep, order_at
 from langevin.samplers.sampler import Predictor
 from langevin.samplers.thresholding import Static
+from langevin.samplers.timestep_spacing import (
+    ExplicitSpacing,
+    Karras,
+    Leading,
+    LogSNR,
+    QuadraticSpacing,
+    Trailing,
+    UniformSpacing,
+)
 from langevin.samplers.unipc import UniPC
 
 SAMPLERS = {
@@ -37,8 +45,16 @@ SAMPLERS = {
     "unipc_bh1": lambda *args: UniPC(*args, order=2, variant="bh1"),
 }
 NOISELESS = [name for name in SAMPLERS if name != "2m_sde"]
-GRIDS = [Uniform(), Trailing(), Leading(), Quadratic(), Karras(), LogSNR(), Explicit([900.0, 500.0, 250.0, 60.0, 7.0])]
-FROM_PURE_NOISE = [Uniform(), Trailing(), Quadratic(), Explicit([1.0, 0.7, 0.4, 0.2, 0.02])]
+SPACINGS = [
+    UniformSpacing(),
+    Trailing(),
+    Leading(),
+    QuadraticSpacing(),
+    Karras(),
+    LogSNR(),
+    ExplicitSpacing([900.0, 500.0, 250.0, 60.0, 7.0]),
+]
+FROM_PURE_NOISE = [UniformSpacing(), Trailing(), QuadraticSpacing(), ExplicitSpacing([1.0, 0.7, 0.4, 0.2, 0.02])]
 
 
 def tensor(*values: float) -> torch.Tensor:
@@ -76,7 +92,7 @@ def test_multistep_is_exact_for_polynomials(number):
 
     t, s = 0.9, 0.2
     nodes = [t, s, 1.3, 2.1][:number]
-    points = [Evaluation(level(node), tensor(x(node)).reshape(1, 1, 1, 1)) for node in nodes]
+    points = [ModelEvaluation(level(node), tensor(x(node)).reshape(1, 1, 1, 1)) for node in nodes]
     end = multistep(torch.ones(1, 1, 1, 1, dtype=torch.float64), points, level(s), tensor(float("nan"))[0])
     integral = quad(lambda log_ratio: math.exp(s - log_ratio) * x(log_ratio), s, t, epsabs=0, epsrel=1e-13)[0]
     assert float(end) == pytest.approx(math.exp(s - t) + 0.4 * integral, rel=1e-12)
@@ -96,19 +112,21 @@ def test_evaluations(name, calls):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: type(grid).__name__)
-def test_every_grid_on_discrete_steps(name, grid):
-    x = SAMPLERS[name](grid, Static(), 5)(Mixture(Linear()), Written())
+@pytest.mark.parametrize("timestep_spacing", SPACINGS, ids=lambda timestep_spacing: type(timestep_spacing).__name__)
+def test_every_spacing_on_discrete_steps(name, timestep_spacing):
+    x = SAMPLERS[name](timestep_spacing, Static(), 5)(Mixture(Linear()), Written())
     assert x.dtype == torch.float64
     assert 0.1 < x.std() < 1
     assert x.abs().max() <= 1, "the last step is to the predicted image, which is thresholded"
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("grid", FROM_PURE_NOISE, ids=lambda grid: type(grid).__name__)
-def test_every_grid_from_pure_noise(name, grid):
-    model = Mixture(Flow())
-    x = SAMPLERS[name](grid, Static(), 5)(model, Written())
+@pytest.mark.parametrize(
+    "timestep_spacing", FROM_PURE_NOISE, ids=lambda timestep_spacing: type(timestep_spacing).__name__
+)
+def test_every_spacing_from_pure_noise(name, timestep_spacing):
+    model = Mixture(FlowSchedule())
+    x = SAMPLERS[name](timestep_spacing, Static(), 5)(model, Written())
     assert x.std() > 0.1
     assert x.abs().max() <= 1
     assert model.calls == (8 if name == "2s" else 5), "a step from pure noise is of first order"
@@ -126,17 +144,17 @@ def test_zero_terminal_snr(name, steps):
 def test_all_the_way_from_pure_noise_to_the_data(name, order):
     """However many steps there are, those at both ends are long in logSNR, which leaves second order at most."""
     start = torch.linspace(-3, 3, 7, dtype=torch.float64).reshape(-1, 1, 1, 1)
-    exact = gaussian_flow(Flow(), start, *tensor(1, 0))
+    exact = gaussian_flow(FlowSchedule(), start, *tensor(1, 0))
     errors = {}
     for steps in (40, 80, 160):
-        x = SAMPLERS[name](Quadratic(), None, steps)(gaussian(Flow()), lambda: start)
+        x = SAMPLERS[name](QuadraticSpacing(), None, steps)(gaussian(FlowSchedule()), lambda: start)
         errors[steps] = float((x - exact).abs().max())
     assert errors[160] < (0.02 if order == 1 else 2e-4)
     assert slope(errors) > order - 0.15, errors
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("schedule", [Linear(), Flow()], ids=["linear", "flow"])
+@pytest.mark.parametrize("schedule", [Linear(), FlowSchedule()], ids=["linear", "flow"])
 def test_float32_stays(name, schedule):
     single, double = Mixture(schedule), Mixture(schedule)
     for field in ("means", "stds", "weights"):
@@ -150,9 +168,11 @@ def test_float32_stays(name, schedule):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_image_does_not_depend_on_its_company(name):
     noises = [Written((1, 1, 3, 3), seed) for seed in range(4)]
-    alone = [SAMPLERS[name](Trailing(), None, 9)(Mixture(Flow()), noise) for noise in noises]
+    alone = [SAMPLERS[name](Trailing(), None, 9)(Mixture(FlowSchedule()), noise) for noise in noises]
     noises = [Written((1, 1, 3, 3), seed) for seed in range(4)]
-    batch = SAMPLERS[name](Trailing(), None, 9)(Mixture(Flow()), lambda: torch.cat([noise() for noise in noises]))
+    batch = SAMPLERS[name](Trailing(), None, 9)(
+        Mixture(FlowSchedule()), lambda: torch.cat([noise() for noise in noises])
+    )
     torch.testing.assert_close(batch, torch.cat(alone), rtol=1e-13, atol=1e-13)
 
 
@@ -169,7 +189,7 @@ def test_does_the_same_on_every_schedule(name):
         torch.testing.assert_close(end, ends[0], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("schedule", [Linear(), Flow(), InputScaling(Linear(), 0.5), CosineLogSNR()])
+@pytest.mark.parametrize("schedule", [Linear(), FlowSchedule(), InputScaling(Linear(), 0.5), CosineLogSNR()])
 def test_first_order_is_ddim(schedule):
     ours, ddim = (kind(Trailing(), None, 7)(Mixture(schedule), Written()) for kind in (DPMSolver1S, DDIM))
     torch.testing.assert_close(ours, ddim, rtol=1e-11, atol=1e-11)

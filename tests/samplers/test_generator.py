@@ -14,18 +14,18 @@ from langevin.images import to_uint8
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.generate import SamplePipeline
-from langevin.samplers.grid import Trailing
 from langevin.samplers.heun import Heun
 from langevin.samplers.lms import LMS
 from langevin.samplers.predictor_corrector import PredictorCorrector
 from langevin.samplers.requests import Labels
 from langevin.samplers.thresholding import Dynamic, Static
+from langevin.samplers.timestep_spacing import Trailing
 
 SHAPE = (3, 4, 4)
 
 
 class Labelled(nn.Module):
-    """Arithmetic that is the same at any batch size; keeps the labels it was told."""
+    """Arithmetic that is the same at any batch size; keeps the labels it was given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def test_images_are_the_samplers_as_uint8():
     assert batch.cond == {}
 
 
-def test_asked_labels_are_told_to_the_model_in_turn():
+def test_requested_labels_are_given_to_the_model_in_turn():
     model = denoiser()
     batches = generate([0, 1, 2, 5, 9], 3, num_classes=10, labels=[7, 0, 2], model=model)
     assert [b.cond["label"].tolist() for b in batches] == [[7, 0, 2], [2, 7]]

@@ -3,22 +3,22 @@ from diffusers import FlowMatchHeunDiscreteScheduler, HeunDiscreteScheduler
 from sampler_helpers import Written, assert_same_path, denoiser, our_path, our_path_over_alpha, sigma_path
 
 from langevin.diffusion import parameterization as predicted
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
-from langevin.samplers.grid import Explicit, Leading, Trailing, Uniform
 from langevin.samplers.heun import Heun
 from langevin.samplers.thresholding import Static
+from langevin.samplers.timestep_spacing import ExplicitSpacing, Leading, Trailing, UniformSpacing
 
 
 @pytest.mark.parametrize(
-    ("grid", "spacing", "steps"),
-    [(Uniform(), "linspace", 38), (Leading(), "leading", 50), (Trailing(), "trailing", 40)],
+    ("timestep_spacing", "spacing", "steps"),
+    [(UniformSpacing(), "linspace", 38), (Leading(), "leading", 50), (Trailing(), "trailing", 40)],
 )
 @pytest.mark.parametrize(("parameterization", "name"), [(predicted.Eps(), "epsilon"), (predicted.V(), "v_prediction")])
 @pytest.mark.parametrize("clip", [True, False])
-def test_path_is_diffusers(grid, spacing, steps, parameterization, name, clip):
+def test_path_is_diffusers(timestep_spacing, spacing, steps, parameterization, name, clip):
     model = denoiser(Linear(), parameterization)
-    ours = our_path_over_alpha(Heun(grid, Static() if clip else None, steps), model, Written())
+    ours = our_path_over_alpha(Heun(timestep_spacing, Static() if clip else None, steps), model, Written())
     scheduler = HeunDiscreteScheduler(
         beta_start=1e-4, beta_end=0.02, timestep_spacing=spacing, prediction_type=name, clip_sample=clip
     )
@@ -26,11 +26,11 @@ def test_path_is_diffusers(grid, spacing, steps, parameterization, name, clip):
 
 
 def test_path_on_the_flow_schedule_is_diffusers():
-    model = denoiser(Flow(), predicted.Flow())
+    model = denoiser(FlowSchedule(), predicted.FlowParameterization())
     scheduler = FlowMatchHeunDiscreteScheduler()
     scheduler.set_timesteps(25)
-    grid = Explicit([*scheduler.sigmas[:1].tolist(), *scheduler.sigmas[1:-1:2].tolist()])
-    ours = our_path(Heun(grid, steps=25), model, Written())
+    timestep_spacing = ExplicitSpacing([*scheduler.sigmas[:1].tolist(), *scheduler.sigmas[1:-1:2].tolist()])
+    ours = our_path(Heun(timestep_spacing, steps=25), model, Written())
     x = ours[0]
     theirs = [x]
     for t in scheduler.timesteps:

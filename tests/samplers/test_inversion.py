@@ -7,44 +7,44 @@ from helpers.exact import Mixture, gaussian, gaussian_flow, slope
 from sampler_helpers import Written, assert_same_path, denoiser, in_float64
 
 from langevin.diffusion.rescalings.input_scaling import InputScaling
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.schedules.vp import VP
 from langevin.samplers.ddim import DDIM
-from langevin.samplers.grid import Explicit, Karras, Leading, LogSNR, Trailing
 from langevin.samplers.thresholding import Static
+from langevin.samplers.timestep_spacing import ExplicitSpacing, Karras, Leading, LogSNR, Trailing
 
 SCHEDULES = {
     "vp": (VP(), Trailing()),
     "linear": (Linear(), Trailing()),
-    "flow": (Flow(), Trailing()),
-    "edm": (EDM(), Karras()),
+    "flow": (FlowSchedule(), Trailing()),
+    "edm": (EDMSchedule(), Karras()),
     "ve": (VE(sigma_min=1e-3), LogSNR()),
     "input_scaling": (InputScaling(Linear()), Trailing()),
 }
 IMAGES = torch.linspace(-0.9, 0.9, 8, dtype=torch.float64).reshape(2, 1, 2, 2)
 
 
-@pytest.mark.parametrize(("schedule", "grid"), SCHEDULES.values(), ids=SCHEDULES)
-def test_inverting_and_sampling_give_the_images_back(schedule, grid):
+@pytest.mark.parametrize(("schedule", "timestep_spacing"), SCHEDULES.values(), ids=SCHEDULES)
+def test_inverting_and_sampling_give_the_images_back(schedule, timestep_spacing):
     model, errors = Mixture(schedule), {}
     for steps in (100, 200, 400):
-        sampler = DDIM(grid, steps=steps)
+        sampler = DDIM(timestep_spacing, steps=steps)
         noise = sampler.invert(model, IMAGES)
         errors[steps] = float((sampler(model, lambda noise=noise: noise) - IMAGES).abs().max())
     assert slope(errors) == pytest.approx(1, abs=0.25), errors
     assert errors[400] < 0.05
 
 
-@pytest.mark.parametrize(("schedule", "grid"), SCHEDULES.values(), ids=SCHEDULES)
-def test_the_noise_of_a_gaussian_is_that_of_the_exact_flow(schedule, grid):
+@pytest.mark.parametrize(("schedule", "timestep_spacing"), SCHEDULES.values(), ids=SCHEDULES)
+def test_the_noise_of_a_gaussian_is_that_of_the_exact_flow(schedule, timestep_spacing):
     first, last = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
     exact = gaussian_flow(schedule, schedule(first).alpha * IMAGES, first, last) / schedule.prior_std
     errors = {}
     for steps in (100, 200, 400):
-        noise = DDIM(grid, steps=steps).invert(gaussian(schedule), IMAGES)
+        noise = DDIM(timestep_spacing, steps=steps).invert(gaussian(schedule), IMAGES)
         errors[steps] = float((noise - exact).abs().max())
     assert slope(errors) == pytest.approx(1, abs=0.25), errors
     assert errors[400] < 0.05
@@ -90,6 +90,6 @@ def test_walks_up_from_the_first_time_with_the_condition():
             return super().__call__(x_t, t, cond)
 
     cond = {"label": torch.tensor([1, 2])}
-    DDIM(Explicit([900.0, 500.0, 1.0]), steps=None).invert(Listening(Linear()), IMAGES, cond)
+    DDIM(ExplicitSpacing([900.0, 500.0, 1.0]), steps=None).invert(Listening(Linear()), IMAGES, cond)
     assert [t for t, _ in asked] == [1.0, 500.0]
     assert all(given is cond for _, given in asked)

@@ -7,18 +7,18 @@ from sampler_helpers import Written, assert_same_path, denoiser, our_path_over_a
 
 from langevin.diffusion.parameterization import Eps, V
 from langevin.diffusion.schedules.linear import Linear
-from langevin.samplers.grid import Leading, Trailing, Uniform
 from langevin.samplers.lms import LMS, mean_weights
+from langevin.samplers.timestep_spacing import Leading, Trailing, UniformSpacing
 
 
 @pytest.mark.parametrize(
-    ("grid", "spacing", "steps"),
-    [(Uniform(), "linspace", 38), (Leading(), "leading", 50), (Trailing(), "trailing", 40)],
+    ("timestep_spacing", "spacing", "steps"),
+    [(UniformSpacing(), "linspace", 38), (Leading(), "leading", 50), (Trailing(), "trailing", 40)],
 )
 @pytest.mark.parametrize(("parameterization", "name"), [(Eps(), "epsilon"), (V(), "v_prediction")])
-def test_path_is_diffusers(grid, spacing, steps, parameterization, name):
+def test_path_is_diffusers(timestep_spacing, spacing, steps, parameterization, name):
     model = denoiser(Linear(), parameterization)
-    ours = our_path_over_alpha(LMS(grid, steps=steps), model, Written())
+    ours = our_path_over_alpha(LMS(timestep_spacing, steps=steps), model, Written())
     scheduler = LMSDiscreteScheduler(timestep_spacing=spacing, prediction_type=name)
     assert_same_path(ours, sigma_path(scheduler, model.network, steps, ours[0]))
 

@@ -10,16 +10,16 @@ from sampler_helpers import Written, assert_same_path, denoiser, our_path
 
 from langevin.diffusion.denoiser import Prediction
 from langevin.diffusion.noise import ImageNoise
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.schedules.vp import VP
 from langevin.diffusion.variance import FixedLarge, FixedSmall
 from langevin.samplers.ancestral import Ancestral
-from langevin.samplers.grid import Karras, LogSNR, Trailing
 from langevin.samplers.predictor_corrector import PredictorCorrector
 from langevin.samplers.sampler import Predictor
+from langevin.samplers.timestep_spacing import Karras, LogSNR, Trailing
 
 
 @pytest.mark.parametrize("corrector_steps", [1, 2])
@@ -108,22 +108,22 @@ RUNS = {
     "vp small": (VP(), Trailing(), FixedSmall()),
     "linear": (Linear(), Trailing(), FixedSmall()),
     "ve": (VE(), LogSNR(), FixedSmall()),
-    "edm": (EDM(), Karras(), FixedLarge()),
-    "flow": (Flow(), Trailing(), FixedSmall()),
+    "edm": (EDMSchedule(), Karras(), FixedLarge()),
+    "flow": (FlowSchedule(), Trailing(), FixedSmall()),
 }
 
 
-@pytest.mark.parametrize(("schedule", "grid", "variance"), RUNS.values(), ids=RUNS)
-def test_gaussian_data_come_out_with_their_mean_and_variance(schedule, grid, variance):
+@pytest.mark.parametrize(("schedule", "timestep_spacing", "variance"), RUNS.values(), ids=RUNS)
+def test_gaussian_data_come_out_with_their_mean_and_variance(schedule, timestep_spacing, variance):
     large, number, pixels = isinstance(variance, FixedLarge), 16, 64 * 64
-    few, many = (propagated(schedule, grid(schedule, steps), 0.16, large) for steps in (60, 960))
+    few, many = (propagated(schedule, timestep_spacing(schedule, steps), 0.16, large) for steps in (60, 960))
     assert abs(few[0] - MEAN) < 0.01
     assert abs(many[0] - MEAN) < 0.002
     # Langevin steps of this length have a variance larger by 1 / (1 - snr^2); the rest is the predictor's and shrinks.
     assert many[1] == pytest.approx(STD**2 / (1 - 0.16**2), rel=0.006)
-    assert propagated(schedule, grid(schedule, 960), 0.03, large)[1] == pytest.approx(STD**2, rel=0.02)
+    assert propagated(schedule, timestep_spacing(schedule, 960), 0.03, large)[1] == pytest.approx(STD**2, rel=0.02)
 
-    sampler = PredictorCorrector(grid, steps=60)
+    sampler = PredictorCorrector(timestep_spacing, steps=60)
     x = sampler(gaussian(schedule, MEAN, STD, variance), ImageNoise(0, range(number), (1, 64, 64)))
     n = number * pixels
     assert float(x.mean()) == pytest.approx(few[0], abs=4 * few[1] ** 0.5 / n**0.5 + 1e-3)

@@ -10,8 +10,8 @@ from sampler_helpers import Written, denoiser
 from langevin.diffusion.rescalings.input_scaling import InputScaling
 from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
 from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.schedules.vp import VP
@@ -19,19 +19,19 @@ from langevin.errors import UserError
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.euler import Euler
-from langevin.samplers.grid import Explicit, Karras, Leading, Trailing
 from langevin.samplers.heun import Heun
 from langevin.samplers.lms import LMS
 from langevin.samplers.predictor_corrector import PredictorCorrector
 from langevin.samplers.sampler import Predictor, Sampler, prior_std
 from langevin.samplers.thresholding import Dynamic, Static
+from langevin.samplers.timestep_spacing import ExplicitSpacing, Karras, Leading, Trailing
 
 
 class Counting(Sampler[int]):
     """Does nothing but keep a record."""
 
-    def __init__(self, grid, steps=None) -> None:
-        super().__init__(grid, None, steps)
+    def __init__(self, timestep_spacing, steps=None) -> None:
+        super().__init__(timestep_spacing, None, steps)
         self.record = []
 
     def step(self, denoise, x_t, t, s, state, noise):
@@ -39,7 +39,7 @@ class Counting(Sampler[int]):
         return x_t + 1, (state or 0) + 10
 
 
-def test_walks_the_grid_and_hands_the_state_on():
+def test_walks_the_spacing_and_hands_the_state_on():
     sampler = Counting(Trailing(), 4)
     x = sampler(gaussian(Linear(), 0.0, 1.0), lambda: torch.zeros(1, 1, 2, 2))
     assert [(t, s, state) for t, s, state, *_ in sampler.record] == [
@@ -62,7 +62,7 @@ def test_starts_from_the_schedules_prior():
     seen = []
     noise = torch.tensor([[[[0.5, -1.0]]]], dtype=torch.float64)
     DDIM(Trailing(), steps=2)(
-        gaussian(EDM(), 0.0, 1.0), lambda: noise, on_prediction=lambda x_t, t, prediction: seen.append((x_t, t))
+        gaussian(EDMSchedule(), 0.0, 1.0), lambda: noise, on_prediction=lambda x_t, t, prediction: seen.append((x_t, t))
     )
     assert torch.equal(seen[0][0], 80 * noise)
     assert [float(t) for _, t in seen] == [80.0, 40.0]
@@ -146,7 +146,7 @@ def test_thresholded_images_are_in_range(name, how):
 
 
 @all_samplers
-@pytest.mark.parametrize("schedule", [Flow(), ZeroTerminalSNR(Linear())], ids=["flow", "zero_terminal_snr"])
+@pytest.mark.parametrize("schedule", [FlowSchedule(), ZeroTerminalSNR(Linear())], ids=["flow", "zero_terminal_snr"])
 def test_begins_without_any_signal(sampler, parameters, evaluations, schedule):
     x = sampler(Trailing(), steps=20, **parameters)(gaussian(schedule), Written((50, 2, 4, 4)))
     assert float(x.mean()) == pytest.approx(0.3, abs=0.05)
@@ -162,22 +162,22 @@ def test_images_that_the_schedule_scales_come_out_as_they_were(sampler, paramete
 
 
 @pytest.mark.parametrize(
-    ("schedule", "grid", "std"),
+    ("schedule", "timestep_spacing", "std"),
     [
-        (EDM(), Karras(sigma_max=20.0), 20.0),
-        (VE(), Explicit([0.5, 0.1]), math.sqrt(0.01 * 50)),
-        (ResolutionShift(EDM(), 128), Karras(), 160.0),
-        (ResolutionShift(EDM(), 128), Explicit([30.0, 1.0]), 60.0),
-        (VP(), Explicit([0.9, 0.1]), 1.0),
-        (Flow(10), Leading(), 1.0),
+        (EDMSchedule(), Karras(sigma_max=20.0), 20.0),
+        (VE(), ExplicitSpacing([0.5, 0.1]), math.sqrt(0.01 * 50)),
+        (ResolutionShift(EDMSchedule(), 128), Karras(), 160.0),
+        (ResolutionShift(EDMSchedule(), 128), ExplicitSpacing([30.0, 1.0]), 60.0),
+        (VP(), ExplicitSpacing([0.9, 0.1]), 1.0),
+        (FlowSchedule(10), Leading(), 1.0),
     ],
 )
-def test_noise_at_the_grids_beginning_is_as_large_as_the_schedules_there(schedule, grid, std):
-    first = grid(schedule, 2)[0]
+def test_noise_at_the_spacings_beginning_is_as_large_as_the_schedules_there(schedule, timestep_spacing, std):
+    first = timestep_spacing(schedule, 2)[0]
     assert prior_std(schedule, first) == pytest.approx(std, rel=1e-9)
     seen = []
     noise = torch.ones(1, 1, 2, 2, dtype=torch.float64)
-    sampler = DDIM(grid, steps=2)
+    sampler = DDIM(timestep_spacing, steps=2)
     sampler(gaussian(schedule), lambda: noise, on_prediction=lambda x_t, t, prediction: seen.append(x_t))
     torch.testing.assert_close(seen[0], std * noise)
 

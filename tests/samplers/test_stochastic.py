@@ -10,8 +10,8 @@ import torch
 from helpers.exact import slope
 
 from langevin.diffusion.denoiser import Prediction
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.schedules.vp import VP
@@ -19,8 +19,8 @@ from langevin.diffusion.variance import FixedLarge, FixedSmall
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.euler import Euler
-from langevin.samplers.grid import Karras, LogSNR, Trailing
 from langevin.samplers.heun import Heun
+from langevin.samplers.timestep_spacing import Karras, LogSNR, Trailing
 
 MEAN = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
 COVARIANCE = torch.tensor([[0.16, 0.08, -0.03], [0.08, 0.09, 0.02], [-0.03, 0.02, 0.25]], dtype=torch.float64)
@@ -59,19 +59,19 @@ def moments(sampler, model):
 SAMPLERS = {
     "ancestral, vp": (Ancestral(Trailing()), VP(), FixedSmall(), 1),
     "ancestral large, vp": (Ancestral(Trailing()), VP(), FixedLarge(), 1),
-    "ancestral, edm": (Ancestral(Karras()), EDM(), FixedSmall(), 1),
-    "ancestral, flow": (Ancestral(Trailing()), Flow(), FixedSmall(), 1),
-    "ancestral large, flow": (Ancestral(Trailing()), Flow(), FixedLarge(), 1),
+    "ancestral, edm": (Ancestral(Karras()), EDMSchedule(), FixedSmall(), 1),
+    "ancestral, flow": (Ancestral(Trailing()), FlowSchedule(), FixedSmall(), 1),
+    "ancestral large, flow": (Ancestral(Trailing()), FlowSchedule(), FixedLarge(), 1),
     "ddim 1, linear": (DDIM(Trailing(), eta=1.0), Linear(), FixedSmall(), 1),
     "ddim 0.5, vp": (DDIM(Trailing(), eta=0.5), VP(), FixedSmall(), 1),
     "ddim 1, ve": (DDIM(LogSNR(), eta=1.0), VE(sigma_min=1e-3), FixedSmall(), 1),
-    "ddim 1, flow": (DDIM(Trailing(), eta=1.0), Flow(), FixedSmall(), 1),
-    "euler, edm": (Euler(Karras(), s_churn=8.0), EDM(), FixedSmall(), 1),
+    "ddim 1, flow": (DDIM(Trailing(), eta=1.0), FlowSchedule(), FixedSmall(), 1),
+    "euler, edm": (Euler(Karras(), s_churn=8.0), EDMSchedule(), FixedSmall(), 1),
     "euler, vp": (Euler(Karras(), s_churn=8.0), VP(), FixedSmall(), 1),
-    "euler, flow": (Euler(Trailing(), s_churn=8.0), Flow(), FixedSmall(), 1),
-    "heun, edm": (Heun(Karras(), s_churn=8.0), EDM(), FixedSmall(), 2),
+    "euler, flow": (Euler(Trailing(), s_churn=8.0), FlowSchedule(), FixedSmall(), 1),
+    "heun, edm": (Heun(Karras(), s_churn=8.0), EDMSchedule(), FixedSmall(), 2),
     "heun, linear": (Heun(Karras(), s_churn=8.0), Linear(), FixedSmall(), 1),
-    "heun, flow": (Heun(Trailing(), s_churn=8.0), Flow(), FixedSmall(), 2),
+    "heun, flow": (Heun(Trailing(), s_churn=8.0), FlowSchedule(), FixedSmall(), 2),
 }
 
 

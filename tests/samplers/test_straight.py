@@ -8,20 +8,20 @@ from langevin.diffusion.rescalings.input_scaling import InputScaling
 from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
 from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
 from langevin.diffusion.schedules.cosine_chen import CosineChen
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.vp import VP
 from langevin.samplers.straight import StraightLines
 
-WITH_SIGNAL = [VP(), Linear(), EDM(), CosineChen(), InputScaling(VP())]
+WITH_SIGNAL = [VP(), Linear(), EDMSchedule(), CosineChen(), InputScaling(VP())]
 WITHOUT = [
-    Flow(),
-    Flow(10),
+    FlowSchedule(),
+    FlowSchedule(10),
     ZeroTerminalSNR(Linear()),
     ZeroTerminalSNR(VP()),
     CosineChen(gamma_min=0.0),
-    ResolutionShift(Flow(), 128),
+    ResolutionShift(FlowSchedule(), 128),
     InputScaling(ZeroTerminalSNR(Linear())),
 ]
 
@@ -44,7 +44,7 @@ def test_finite_coordinates_where_none_is_left(schedule):
 
 def test_on_the_flow_schedule_they_are_flow_matchings_own():
     t = torch.linspace(0, 1, 7, dtype=torch.float64)
-    lines = StraightLines(Flow())
+    lines = StraightLines(FlowSchedule())
     torch.testing.assert_close(lines.tau(t), t, rtol=0, atol=1e-15)
     torch.testing.assert_close(lines.scale(t), torch.ones_like(t), rtol=0, atol=1e-15)
     x, eps = torch.randn(2, 3, 1, 2, 2, dtype=torch.float64)

@@ -4,8 +4,8 @@ from exponential_helpers import SCHEDULES, order, our_path, their_path
 from sampler_helpers import Written, assert_same_path, denoiser
 
 from langevin.diffusion.schedules.linear import Linear
-from langevin.samplers.grid import Leading, LogSNR, Trailing
 from langevin.samplers.thresholding import Dynamic
+from langevin.samplers.timestep_spacing import Leading, LogSNR, Trailing
 from langevin.samplers.unipc import UniPC
 
 
@@ -17,13 +17,13 @@ def test_order_is_one_above_the_predictors(predictor, variant, schedule):
     assert order(sampler, schedule, (80, 160, 320)) == pytest.approx(predictor + 1, abs=0.25)
 
 
-@pytest.mark.parametrize("grid", [Trailing(), Leading(), LogSNR()], ids=["trailing", "leading", "log_snr"])
+@pytest.mark.parametrize("timestep_spacing", [Trailing(), Leading(), LogSNR()], ids=["trailing", "leading", "log_snr"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 25])
 @pytest.mark.parametrize("variant", ["bh1", "bh2"])
 @pytest.mark.parametrize("predictor", [1, 2, 3])
-def test_path_is_diffusers(predictor, variant, steps, grid):
-    model, times = denoiser(Linear()), grid(Linear(), steps)
-    ours = our_path(UniPC(grid, None, steps, predictor, variant), model, Written())
+def test_path_is_diffusers(predictor, variant, steps, timestep_spacing):
+    model, times = denoiser(Linear()), timestep_spacing(Linear(), steps)
+    ours = our_path(UniPC(timestep_spacing, None, steps, predictor, variant), model, Written())
     scheduler = UniPCMultistepScheduler(solver_order=predictor, solver_type=variant, predict_x0=True)
     theirs = their_path(scheduler, model, times, Written())
     if variant == "bh1":

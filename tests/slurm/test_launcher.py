@@ -81,7 +81,7 @@ def logs_in(folder):
 
 @pytest.mark.slow
 @needs_launcher
-def test_a_sweep_loses_nothing_and_said_again_trains_only_what_is_missing(cluster, sweep, tmp_path):
+def test_a_sweep_loses_nothing_and_rerun_trains_only_what_is_missing(cluster, sweep, tmp_path):
     launched = sweep()
     wait_for(lambda: [under_way(run) for run in runs_in(tmp_path).values()] == [True] * 4, 120, "four runs")
     job = cluster.run("squeue", "-hr", "-o%i").split()[0]

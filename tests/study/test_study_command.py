@@ -29,11 +29,11 @@ def copied(first, tmp_path):
 
 
 def test_what_a_study_leaves(first):
-    folder, said = first
+    folder, result = first
     names = {path.name.rpartition("-")[0]: path for path in folder.glob("runs/*-*")}
     assert sorted(names) == ["fast-seed0", "fast-seed1", "slow-seed0", "slow-seed1"]
-    assert f"{folder}: 4 runs in {folder / 'runs'}, 4 of them to train" in said.out
-    assert "confounded" not in said.out
+    assert f"{folder}: 4 runs in {folder / 'runs'}, 4 of them to train" in result.out
+    assert "confounded" not in result.out
 
     table = rows(folder / "table.csv")
     assert [(row["rate"], row["seed"]) for row in table] == [
@@ -68,7 +68,7 @@ def test_the_numbers_of_the_table(first):
         assert row in lines
     difference = stats.ttest_rel(values["fast"], values["slow"])
     low, high = difference.confidence_interval(0.95)
-    reading = "no difference can be told" if low <= 0 <= high else f"{'fast' if high < 0 else 'slow'} is better"
+    reading = "no difference detected" if low <= 0 <= high else f"{'fast' if high < 0 else 'slow'} is better"
     mean = sum(values["fast"]) / 2 - sum(values["slow"]) / 2
     assert f"| rate | their mean | fast - slow | {mean:+.4g} | {low:+.4g} to {high:+.4g} | 2 | {reading} |" in lines
     assert "- Budget of each run: 3 steps of 8 images." in lines
@@ -76,7 +76,7 @@ def test_the_numbers_of_the_table(first):
     assert (folder / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_said_again_it_trains_nothing_and_makes_the_same_table(first):
+def test_rerun_it_trains_nothing_and_makes_the_same_table(first):
     folder, _ = first
     before = saved(folder)
     tables = {name: (folder / name).read_bytes() for name in (*FILES, "results.png")}
@@ -105,25 +105,25 @@ def test_what_is_measured_decides_too(copied):
     """A run does not say of another sampler than the one that the study names."""
     fewer = [text for text in (*QUIET, *MEASURED) if not text.startswith("sampler.steps")]
     folder = write(copied, base=[*fewer, "trainer.max_steps=3", "lr_schedule.steps=0", f"output_dir={copied / 'runs'}"])
-    said = study(folder, "table", status=1)
-    assert "nothing of the study is done yet; run it first:" in said.err
-    assert said.err.count(": missing") == 4
+    result = study(folder, "table", status=1)
+    assert "nothing of the study is done yet; run it first:" in result.err
+    assert result.err.count(": missing") == 4
 
 
 def test_more_steps_go_on_from_there_and_fewer_are_refused(copied):
-    said = study(copied, "run", "--", "trainer.max_steps=4")
-    assert said.out.count("from step 3 to 4") == 4
-    said = study(copied, "table", status=1)
-    assert "stands at step 4, beyond the study's trainer.max_steps=3; set that to 4, or remove the folder" in said.err
+    result = study(copied, "run", "--", "trainer.max_steps=4")
+    assert result.out.count("from step 3 to 4") == 4
+    result = study(copied, "table", status=1)
+    assert "stands at step 4, beyond the study's trainer.max_steps=3; set that to 4, or remove the folder" in result.err
     study(copied, "table", "--out", str(copied / "longer"), "--", "trainer.max_steps=4")
     assert "4 steps of 8 images" in (copied / "longer" / "table.md").read_text()
 
 
-def test_what_is_missing_is_said_and_the_rest_makes_a_table(copied):
+def test_what_is_missing_is_reported_and_the_rest_makes_a_table(copied):
     gone = next(copied.glob("runs/fast-seed1-*"))
     shutil.rmtree(gone)
-    said = study(copied, "table")
-    assert f"missing: {gone.name}: missing" in said.out
+    result = study(copied, "table")
+    assert f"missing: {gone.name}: missing" in result.out
     text = (copied / "table.md").read_text()
     assert "- **Missing: 1.**" in text
     assert f"  - {gone.name}: missing" in text
@@ -141,11 +141,11 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path):
     }
     base = [*QUIET, "trainer.max_steps=1", f"output_dir={tmp_path / 'runs'}"]
     folder = write(tmp_path, factors={"data": arms}, base=base, seeds=[0], measures={"train/loss": "down"})
-    said = study(folder, status=1)
-    assert "not done: " in said.err
-    assert "bad-seed0-" in said.err.partition("not done: ")[2]
-    assert "a.png" in said.err.partition("not done: ")[2]
-    assert "Traceback" not in said.err
+    result = study(folder, status=1)
+    assert "not done: " in result.err
+    assert "bad-seed0-" in result.err.partition("not done: ")[2]
+    assert "a.png" in result.err.partition("not done: ")[2]
+    assert "Traceback" not in result.err
     assert [row["data"] for row in rows(folder / "table.csv")] == ["good"]
 
 
@@ -159,10 +159,10 @@ def test_values_of_different_protocols_are_no_columns_of_one_table(copied):
     (protocol,) = run.glob("evaluations/protocol-*.json")
     before = (copied / "table.md").read_bytes()
     change(protocol, num_samples=50)
-    said = study(copied, "table", status=1)
-    assert "these values were computed in different ways" in said.err
-    assert "eval/class_accuracy: num_samples: 20 in " in said.err
-    assert f"and 50 in {run}" in said.err
+    result = study(copied, "table", status=1)
+    assert "these values were computed in different ways" in result.err
+    assert "eval/class_accuracy: num_samples: 20 in " in result.err
+    assert f"and 50 in {run}" in result.err
     assert (copied / "table.md").read_bytes() == before
     write(copied, measures={"train/loss": "down"})
     study(copied, "table")
@@ -185,9 +185,9 @@ def test_a_folder_that_holds_another_run_is_refused(copied):
     text = config.read_text()
     config.write_text(text.replace("lr: 0.03", "lr: 0.05"))
     for task in ("run", "table"):
-        said = study(copied, task, status=1)
-        assert f"{config.parent} holds a different run from the study's; remove the folder:" in said.err
-        assert "optimizer.lr: 0.05 in the run, 0.03 in the study" in said.err
+        result = study(copied, task, status=1)
+        assert f"{config.parent} holds a different run from the study's; remove the folder:" in result.err
+        assert "optimizer.lr: 0.05 in the run, 0.03 in the study" in result.err
     config.write_text(text.replace("seed: 1", "seed: 7"))
     assert "seed: 7 in the run, 1 in the study" in study(copied, "table", status=1).err
 
@@ -197,10 +197,10 @@ def test_a_damaged_run_is_missing_and_the_others_make_a_table(copied, content):
     before = saved(copied)
     config = next(copied.glob("runs/fast-seed1-*")) / "config.yaml"
     config.write_text(content)
-    said = study(copied, status=1)
-    assert f"{config} cannot be read (" in said.err.partition("not done: ")[2]
-    assert f"missing: {config.parent.name}: {config} cannot be read (" in said.out
-    assert "0 of them to train" in said.out
+    result = study(copied, status=1)
+    assert f"{config} cannot be read (" in result.err.partition("not done: ")[2]
+    assert f"missing: {config.parent.name}: {config} cannot be read (" in result.out
+    assert "0 of them to train" in result.out
     assert saved(copied) == before
     assert config.read_text() == content
     assert len(rows(copied / "table.csv")) == 3
@@ -208,9 +208,9 @@ def test_a_damaged_run_is_missing_and_the_others_make_a_table(copied, content):
 
 def test_a_measure_that_no_run_has(copied):
     write(copied, measures={"eval/fid_*": "down"})
-    said = study(copied, "table", status=1).err
-    assert "measures.eval/fid_*: is not measured in " in said
-    assert "allowed: one of eval/class_accuracy, train/" in said
+    result = study(copied, "table", status=1).err
+    assert "measures.eval/fid_*: is not measured in " in result
+    assert "allowed: one of eval/class_accuracy, train/" in result
     write(copied, measures={"eval/cl*": "up"})
     study(copied, "table")
     assert "## eval/class_accuracy (higher is better)" in (copied / "table.md").read_text()

@@ -50,29 +50,29 @@ def test_ninety_five_of_a_hundred_intervals_hold_the_mean():
         ([1.0, math.inf], "not finite"),
     ],
 )
-def test_where_no_interval_can_be_told(values, why):
+def test_where_no_interval_can_be_computed(values, why):
     found = estimate(values)
     assert (found.low, found.high, found.number, found.why_none) == (None, None, len(values), why)
     assert why in verdict(found, "a", "b", "up")
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "better", "said"),
+    ("low", "high", "better", "text"),
     [
         (0.1, 0.3, "up", "b is better"),
         (0.1, 0.3, "down", "a is better"),
         (-0.3, -0.1, "up", "a is better"),
         (-0.3, -0.1, "down", "b is better"),
-        (-0.1, 0.3, "up", "no difference can be told"),
-        (0.0, 0.3, "up", "no difference can be told"),
+        (-0.1, 0.3, "up", "no difference detected"),
+        (0.0, 0.3, "up", "no difference detected"),
     ],
 )
-def test_what_a_difference_tells(low, high, better, said):
-    assert verdict(Estimate(3, (low + high) / 2, 0.1, low, high), "a", "b", better) == said
+def test_what_a_difference_means(low, high, better, text):
+    assert verdict(Estimate(3, (low + high) / 2, 0.1, low, high), "a", "b", better) == text
 
 
 def test_arms_that_are_the_same_do_not_differ():
-    assert verdict(estimate([0.0, 0.0]), "a", "b", "up") == "no difference can be told"
+    assert verdict(estimate([0.0, 0.0]), "a", "b", "up") == "no difference detected"
 
 
 FACTORS = {"schedule": ("linear", "cosine"), "width": ("narrow", "wide")}

@@ -38,9 +38,9 @@ def measured(folder):
 
 
 def test_each_run_is_trained_once_and_evaluated_in_every_way(first):
-    folder, said = first
-    assert "2 runs in" in said.out
-    assert "4 evaluations to make" in said.out
+    folder, result = first
+    assert "2 runs in" in result.out
+    assert "4 evaluations to make" in result.out
     assert len(saved(folder)) == 2
     assert len(measured(folder)) == 4
     table = rows(folder / "table.csv")
@@ -54,7 +54,7 @@ def test_each_run_is_trained_once_and_evaluated_in_every_way(first):
     assert "more - few" in (folder / "table.md").read_text()
 
 
-def test_said_again_nothing_is_evaluated_again(first):
+def test_rerun_nothing_is_evaluated_again(first):
     folder, _ = first
     before = saved(folder), measured(folder)
     assert "0 evaluations to make" in study(folder).out
@@ -65,9 +65,9 @@ def test_another_way_of_evaluating_trains_nothing(copied):
     before, trained = measured(copied), saved(copied)
     arms = {"few": "sampler.steps=1", "most": "sampler.steps=5"}
     written(copied, evaluate=EVALUATE | {"factors": {"steps": arms}})
-    said = study(copied)
-    assert "0 of them to train" in said.out
-    assert "2 evaluations to make" in said.out
+    result = study(copied)
+    assert "0 of them to train" in result.out
+    assert "2 evaluations to make" in result.out
     assert saved(copied) == trained
     assert {place: time for place, time in measured(copied).items() if place in before} == before
 
@@ -75,12 +75,12 @@ def test_another_way_of_evaluating_trains_nothing(copied):
 def test_what_differs_but_is_not_varied_is_refused(copied):
     place = next(place for place in measured(copied) if "more" in place.name)
     content = json.loads((place / "metrics.json").read_text())
-    content["protocol"]["samples"]["grid"]["_target_"] = "another.Grid"
+    content["protocol"]["samples"]["timestep_spacing"]["_target_"] = "another.Grid"
     (place / "metrics.json").write_text(json.dumps(content))
-    said = study(copied, "table", status=1).err
-    assert "class_accuracy: samples.grid._target_: " in said
-    assert f'"another.Grid" in {place}' in said
-    assert "samples.sampler.steps" not in said, "which the study varies"
+    result = study(copied, "table", status=1).err
+    assert "class_accuracy: samples.timestep_spacing._target_: " in result
+    assert f'"another.Grid" in {place}' in result
+    assert "samples.sampler.steps" not in result, "which the study varies"
 
 
 def test_an_evaluation_that_is_damaged_or_of_an_earlier_step(copied):

@@ -10,7 +10,7 @@ Figure = pytest.importorskip("matplotlib.figure").Figure
     ("others", "scale"),
     [((3.0, 5.0), "linear"), ((300.0, 290.0), "log"), ((-300.0, 290.0), "linear"), ((0.0, 290.0), "linear")],
 )
-def test_values_of_several_decades_are_told_apart(others, scale):
+def test_values_of_several_decades_are_distinguished(others, scale):
     from langevin.study.figure import panel
 
     arms = {"fast": (1.0, 1.1), "slow": others}

@@ -25,7 +25,7 @@ def step(run):
 @pytest.mark.parametrize(
     ("number", "status", "saves_every"), [(signal.SIGKILL, -signal.SIGKILL, 0.001), (signal.SIGTERM, STATUS, 60)]
 )
-def test_a_study_that_is_stopped_midway_goes_on(tmp_path, monkeypatch, number, status, saves_every):
+def test_a_study_that_is_stopped_midway_resumes(tmp_path, monkeypatch, number, status, saves_every):
     """Amid its second run."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     often = f"callbacks.checkpoint.every_minutes={saves_every}"
@@ -51,9 +51,9 @@ def test_a_study_that_is_stopped_midway_goes_on(tmp_path, monkeypatch, number, s
     reached = step(run)
     assert 1 <= reached < 60
     if number is signal.SIGTERM:
-        said = (tmp_path / "log").read_text()
-        assert f"interrupted by SIGTERM at step {reached}; rerun the same command to resume" in said
-        assert "Traceback" not in said
+        output = (tmp_path / "log").read_text()
+        assert f"interrupted by SIGTERM at step {reached}; rerun the same command to resume" in output
+        assert "Traceback" not in output
     again = study(folder).out
     assert "1 of them to train" in again
     assert f"from step {reached} to 60" in again
@@ -69,8 +69,8 @@ def test_another_launcher(tmp_path, monkeypatch):
     arms = {"good": [], "bad": ["data=image_folder", f"data.path={tmp_path / 'nowhere'}", "data.image_size=8"]}
     base = [*QUIET, "trainer.max_steps=2", f"output_dir={tmp_path / 'runs'}"]
     folder = write(tmp_path, base=base, factors={"data": arms}, seeds=[0], measures=LOSS)
-    said = study(folder, "--", "hydra/launcher=submitit_local", status=1)
-    assert "nowhere" in said.err.partition("not done: ")[2]
+    output = study(folder, "--", "hydra/launcher=submitit_local", status=1)
+    assert "nowhere" in output.err.partition("not done: ")[2]
     assert [row["data"] for row in rows(folder / "table.csv")] == ["good"]
     assert len(list(tmp_path.glob("runs/.sweeps/.submitit/*/*_log.out"))) == 2
     unknown = study(folder, "--", "hydra/launcher=no_such", status=1)

@@ -1,4 +1,4 @@
-"""The mistakes in a study.yaml, and in the configs that it means: all told before anything runs."""
+"""The mistakes in a study.yaml, and in the configs that it means: all reported before anything runs."""
 
 import pytest
 from helpers.commands import ROOT
@@ -16,7 +16,7 @@ SCALING = {"full": [], "half": "rescalings=[input_scaling]"}
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"question": None}, "question: must be given: a text"),
         ({"seeds": []}, "seeds: must be given: a list, each item a whole number, at least 0"),
@@ -45,14 +45,14 @@ SCALING = {"full": [], "half": "rescalings=[input_scaling]"}
         ({"evaluate": {"seeds": [0]}}, "evaluate.seeds: no such option; allowed: base, factors"),
     ],
 )
-def test_mistakes_in_the_file(tmp_path, changes, told):
+def test_mistakes_in_the_file(tmp_path, changes, message):
     with pytest.raises(StudyError) as caught:
         read_study(write(tmp_path / "mine", **changes))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert str(tmp_path / "mine" / "study.yaml") in str(caught.value)
 
 
-def test_all_of_them_are_told_at_once(tmp_path):
+def test_all_of_them_are_reported_at_once(tmp_path):
     folder = write(tmp_path, seeds=["a"], question=3, bass="x")
     with pytest.raises(StudyError, match="3 mistakes:") as caught:
         read_study(folder)
@@ -80,22 +80,22 @@ def test_the_command_line_beats_the_base_and_leaves_the_factors_alone(tmp_path):
         read_study(folder, ["optimizer.lr=1"])
 
 
-def test_mistakes_in_the_configs_are_told_once_with_their_cells_and_nothing_is_written(tmp_path):
+def test_mistakes_in_the_configs_are_reported_once_with_their_cells_and_nothing_is_written(tmp_path):
     arms = {"slow": "batch_size=0", "fast": ["optimizer.lr=1", "sampler.eta=2"]}
     folder = write(tmp_path, factors={"rate": arms}, base=[*QUIET, *MEASURED, f"output_dir={tmp_path}", "modell=unet"])
     before = sorted(tmp_path.rglob("*"))
-    said = study(folder, status=1).err
-    assert f"error: {folder / 'study.yaml'}: 3 mistakes:" in said
-    assert "  batch_size: is 0; allowed: a whole number, at least 1 (in slow)\n" in said
-    assert "  sampler.eta: is 2; allowed: a number, at least 0, at most 1 (in fast)\n" in said
-    (line,) = (line for line in said.splitlines() if "modell" in line)
+    output = study(folder, status=1).err
+    assert f"error: {folder / 'study.yaml'}: 3 mistakes:" in output
+    assert "  batch_size: is 0; allowed: a whole number, at least 1 (in slow)\n" in output
+    assert "  sampler.eta: is 2; allowed: a number, at least 0, at most 1 (in fast)\n" in output
+    (line,) = (line for line in output.splitlines() if "modell" in line)
     assert line.startswith("  modell: no such option (did you mean model?)")
     assert "(in" not in line.partition("?)")[2]
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (
             {"factors": {"schedule": {"a": "schedule=lineer", "b": []}}},
@@ -122,10 +122,10 @@ def test_mistakes_in_the_configs_are_told_once_with_their_cells_and_nothing_is_w
         ),
     ],
 )
-def test_mistakes_that_show_when_the_cells_are_composed(tmp_path, changes, told):
-    said = study(write(tmp_path, **changes), status=1)
-    assert told in said.err
-    assert "Traceback" not in said.err
+def test_mistakes_that_show_when_the_cells_are_composed(tmp_path, changes, message):
+    output = study(write(tmp_path, **changes), status=1)
+    assert message in output.err
+    assert "Traceback" not in output.err
     assert not (tmp_path / "runs").exists()
 
 

@@ -91,25 +91,25 @@ def test_by_steps_it_does_not_look_at_the_clock(tmp_path, saves, monkeypatch):
     assert saves == [4, 6]
 
 
-@pytest.mark.parametrize("said", [True, False])
-def test_several_processes_do_what_the_first_one_says(tmp_path, monkeypatch, said):
+@pytest.mark.parametrize("decision", [True, False])
+def test_several_processes_do_what_the_first_one_says(tmp_path, monkeypatch, decision):
     """Their clocks may differ, and a save needs them all; since asking costs time, it is done every tenth step."""
-    asked, due = [], {}
+    clocks, due = [], {}
 
     def broadcast(mine):
-        asked.append(mine)
-        return said
+        clocks.append(mine)
+        return decision
 
     monkeypatch.setattr(
         Checkpoint, "_save_where", lambda self, trainer, is_due: due.update({trainer.global_step: is_due})
     )
-    callback = Checkpoint(tmp_path, {}, every_minutes=1e-9 if said is False else 60)
+    callback = Checkpoint(tmp_path, {}, every_minutes=1e-9 if decision is False else 60)
     strategy = SimpleNamespace(broadcast=broadcast)
     for step in range(25):
         trainer = SimpleNamespace(global_step=step, world_size=2, accumulate_grad_batches=1, strategy=strategy)
         callback.on_train_batch_start(trainer, None, None, step)
-    assert asked == [not said] * 2
-    assert due == {step: said and step in (10, 20) for step in range(1, 25)}
+    assert clocks == [not decision] * 2
+    assert due == {step: decision and step in (10, 20) for step in range(1, 25)}
 
 
 def test_the_clock_starts_anew_at_each_save(tmp_path, saves, monkeypatch):
@@ -176,7 +176,7 @@ def test_sharing_replaces_and_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["before the first copy", "before last.ckpt"])
-def test_a_copy_that_a_kill_prevented_is_made_when_the_run_goes_on(tmp_path, monkeypatch, scripted, moment):
+def test_a_copy_that_a_kill_prevented_is_made_when_the_run_is_resumed(tmp_path, monkeypatch, scripted, moment):
     """The copies are written before last.ckpt: a run killed in between comes by there again."""
     options = (*BY["val/loss"], "callbacks.checkpoint.keep_every_n_steps=2", "trainer.max_steps=3")
 
@@ -294,7 +294,7 @@ def test_what_is_no_number_is_never_the_best(tmp_path, scripted):
         ),
     ],
 )
-def test_a_value_that_is_not_computed_is_told(tmp_path, options, message):
+def test_a_value_that_is_not_computed_is_reported(tmp_path, options, message):
     run = train(tmp_path, *QUIET, *options, status=1)
     assert re.search(message, run.err, re.MULTILINE), run.err
     assert "Traceback" not in run.err
@@ -305,7 +305,7 @@ def finished(tmp_path_factory):
     return train(tmp_path_factory.mktemp("finished"), *BUSY)
 
 
-def test_the_model_is_rebuilt_with_its_averaged_weights(finished):
+def test_the_model_is_rebuilt_with_its_ema_weights(finished):
     model = load_model(finished.last)
     assert model.step == 6
     assert model.cfg == OmegaConf.load(finished.directory / "config.yaml")
@@ -327,7 +327,7 @@ def test_the_rebuilt_model_makes_the_images_that_training_showed(finished):
     assert shown.resize(expected.size, Image.Resampling.NEAREST).tobytes() == expected.tobytes()
 
 
-def test_a_checkpoint_that_does_not_fit_its_config_is_told(tmp_path, finished):
+def test_a_checkpoint_that_does_not_fit_its_config_is_reported(tmp_path, finished):
     content = read_checkpoint(finished.last)
     content["langevin"]["config"] = content["langevin"]["config"].replace("channels: 32", "channels: 64")
     torch.save(content, tmp_path / "other.ckpt")

@@ -208,7 +208,7 @@ def test_a_foreign_checkpoint_is_refused(tmp_path, foreign):
         read_checkpoint(tmp_path / "foreign.ckpt")
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"nothing.ckpt does not exist; give a run's folder or a .ckpt file"):
         read_checkpoint(tmp_path / "nothing.ckpt")
     with pytest.raises(UserError, match=f"checkpoint {tmp_path} does not exist"):

@@ -38,7 +38,7 @@ def run(whole, tmp_path):
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_the_run_goes_on_from_the_one_before(run, whole, damage, tmp_path):
+def test_the_run_resumes_from_the_one_before(run, whole, damage, tmp_path):
     damaged = damage(run.last.read_bytes())
     run.last.write_bytes(damaged)
     assert damage_of(run.last) is not None

@@ -106,7 +106,7 @@ def decoded_otherwise(monkeypatch):
     monkeypatch.setattr(ImageFiles, "open", lambda self, index: opened(self, index).point(lambda level: level ^ 1))
 
 
-def test_images_that_are_decoded_otherwise_go_on_where_told(tmp_path, first, monkeypatch):
+def test_images_that_are_decoded_otherwise_resume_where_accepted(tmp_path, first, monkeypatch):
     shutil.copytree(first.directory.parent, tmp_path, dirs_exist_ok=True)
     decoded_otherwise(monkeypatch)
     monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path / "cache"))

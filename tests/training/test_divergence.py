@@ -82,13 +82,15 @@ def found(run, step):
 def test_stop_leaves_the_last_good_step(tmp_path, spoil, undisturbed, monkeypatch, how):
     spoil(how, 3)
     run = train(tmp_path, *GUARDED, SAVING, status=1)
-    told = {nan_loss: "the loss is nan", infinite_loss: "the loss is inf", nan_gradient: "the gradient's norm is nan"}[
-        how
-    ]
-    assert f"error: training diverged at step 4: {told}. The last checkpoint is of a good step" in run.err
+    reason = {
+        nan_loss: "the loss is nan",
+        infinite_loss: "the loss is inf",
+        nan_gradient: "the gradient's norm is nan",
+    }[how]
+    assert f"error: training diverged at step 4: {reason}. The last checkpoint is of a good step" in run.err
     assert differing(trained(run), trained(undisturbed[3])) == []
     assert found(run, 4)["action"] == "stop"
-    assert found(run, 4)["fault"] == told
+    assert found(run, 4)["fault"] == reason
 
     monkeypatch.undo()  # it was the weather
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -193,7 +193,7 @@ def test_a_resumed_run_is_the_undisturbed_run(undisturbed, tmp_path):
     assert resumed.rows == undisturbed.rows
 
 
-def test_a_run_goes_on_under_any_other_strategy(undisturbed, tmp_path):
+def test_a_run_resumes_under_any_other_strategy(undisturbed, tmp_path):
     for steps, world in ((10, ("fsdp", 2)), (20, ("auto", 1)), (30, ("fsdp", 2)), (STEPS, ("ddp", 2))):
         run = run_by(*world, tmp_path, *UNET, *CURVES, f"trainer.max_steps={steps}")
         assert f"from step {steps - 10} to {steps};" in run.out

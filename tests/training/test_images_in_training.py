@@ -66,7 +66,7 @@ def test_the_noise_is_the_same_every_time(busy, still, name):
     assert not np.array_equal(shown(busy, 2), shown(busy, 4))
 
 
-def test_samples_are_those_of_the_averaged_weights(busy):
+def test_samples_are_those_of_the_ema_weights(busy):
     model = load_model(busy.last)
     (batch,) = model.generator(model.cfg, None)(model.denoiser, range(4), 0, 4, "cpu")
     shown = cells(pixels(busy.directory / "samples" / "samples_00000005.png"))

@@ -30,16 +30,16 @@ def steps_of(directory):
     "number",
     [signal.SIGTERM, *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGUSR1, signal.SIGINT))],
 )
-def test_a_run_saves_where_it_is_asked_to_stop_and_goes_on_from_there(tmp_path, number):
+def test_a_run_saves_where_it_is_asked_to_stop_and_resumes_from_there(tmp_path, number):
     options = (*QUIET, SELDOM, "loader.num_workers=1")
     with started(tmp_path, *options, "trainer.max_steps=100000") as (process, log):
         wait_for(lambda: steps_of(tmp_path / "run") >= 5, process, log)
         process.send_signal(number)
         assert process.wait(60) == STATUS, log.read_text()
-    said = log.read_text()
+    output = log.read_text()
     step = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
-    assert f"interrupted by {number.name} at step {step}; rerun the same command to resume" in said
-    assert "Traceback" not in said
+    assert f"interrupted by {number.name} at step {step}; rerun the same command to resume" in output
+    assert "Traceback" not in output
     assert step == steps_of(tmp_path / "run") >= 5
     resumed = train(tmp_path, *options, f"trainer.max_steps={step + 3}")
     assert f"from step {step} to {step + 3}" in resumed.out
@@ -99,18 +99,18 @@ def signalled(folder, *options):
         environment=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     status = process.wait(200)
-    said = out.read_text() + err.read_text()
-    assert status == STATUS, said
-    assert "Traceback" not in said
+    output = out.read_text() + err.read_text()
+    assert status == STATUS, output
+    assert "Traceback" not in output
     assert "interrupted by SIGUSR1 while step 4 was validated; rerun the same command to resume" in err.read_text()
-    return said
+    return output
 
 
 def test_a_run_is_asked_to_stop_while_it_is_validated(tmp_path):
     options = (*QUIET, *VALIDATED, "trainer.limit_val_batches=6", "callbacks.checkpoint.keep_every_n_steps=3")
-    said = signalled(tmp_path, *options, SELDOM)
-    assert "validates batch 3 of step 4" in said
-    assert "validates batch 4 of step 4" not in said
+    output = signalled(tmp_path, *options, SELDOM)
+    assert "validates batch 3 of step 4" in output
+    assert "validates batch 4 of step 4" not in output
     assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 3
     resumed = train(tmp_path, *options)
     assert "from step 3 to 6" in resumed.out
@@ -123,10 +123,10 @@ def test_a_run_is_asked_to_stop_while_it_is_validated(tmp_path):
 @pytest.mark.slow
 def test_of_two_processes_one_is_asked_to_stop_while_they_validate(tmp_path):
     options = (*QUIET, SELDOM, *VALIDATED, "batch_size=4", "trainer.limit_val_batches=40", "trainer=ddp_cpu")
-    said = signalled(tmp_path, *options)
+    output = signalled(tmp_path, *options)
     for rank in range(2):
-        assert f"rank {rank} validates batch 10 of step 4" in said
-        assert f"rank {rank} validates batch 11 of step 4" not in said
+        assert f"rank {rank} validates batch 10 of step 4" in output
+        assert f"rank {rank} validates batch 11 of step 4" not in output
 
 
 @pytest.mark.slow

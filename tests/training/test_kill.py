@@ -24,7 +24,7 @@ def killed_at(directory, process, log):
 @pytest.mark.parametrize(
     "extra", [pytest.param((), id="plain"), pytest.param(LOSS_AWARE, id="loss_aware", marks=pytest.mark.slow)]
 )
-def test_a_killed_run_goes_on_to_the_same_end(tmp_path, monkeypatch, extra):
+def test_a_killed_run_resumes_to_the_same_end(tmp_path, monkeypatch, extra):
     options = (*QUIET, *extra, "callbacks.checkpoint.every_minutes=0.0005")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with started(tmp_path, *options, "trainer.max_steps=100000") as (process, log):
@@ -45,7 +45,7 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path, monkeypatch, extra):
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_it_is_evaluated_goes_on_to_the_same_values(tmp_path, monkeypatch, made):
+def test_a_run_killed_while_it_is_evaluated_resumes_to_the_same_values(tmp_path, monkeypatch, made):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     evaluated = "metrics=[class_accuracy]", "evaluation.every_n_steps=2", "evaluation.num_samples=40"
     options = (*QUIET, *evaluated, "evaluation.batch_size=2", "sampler.steps=30", "trainer.max_steps=4")

@@ -50,7 +50,7 @@ def test_it_is_what_evaluate_says_of_the_checkpoint(run):
     assert result.status == 0, result.err
     report = json.loads((run.directory / "likelihood.json").read_text())
     assert report["step"] == 6
-    assert report["pictures"]["number"] == 297
+    assert report["images"]["number"] == 297
     for name, parts in PARTS.items():
         values = report["likelihoods"][name]
         assert column(run.rows, f"val/{name}")[6] == pytest.approx(values["bits_per_dim"], rel=1e-5)
@@ -105,7 +105,7 @@ def test_the_best_checkpoint_can_be_that_of_the_likelihood(tmp_path):
     assert (run.directory / "checkpoints" / "best.ckpt").is_file()
 
 
-def test_it_says_so_where_there_is_no_validation(tmp_path):
+def test_it_reports_it_where_there_is_no_validation(tmp_path):
     run = train(tmp_path, *QUIET, "likelihoods=[discrete_vlb]", status=1)
     assert (
         "likelihoods=[discrete_vlb]: are measured at each validation, and there is none; set trainer.val_check_interval"

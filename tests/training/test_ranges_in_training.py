@@ -27,13 +27,13 @@ WRONG = {
 }
 
 
-def test_what_is_out_of_range_is_told_all_at_once(tmp_path):
+def test_what_is_out_of_range_is_reported_all_at_once(tmp_path):
     run = train(tmp_path, *BUSY, *(f"{path}={value}" for path, value in WRONG.items()), status=1)
     assert not run.directory.exists()
-    told = {line.strip().partition(": ")[0]: line for line in run.err.splitlines()}
+    reported = {line.strip().partition(": ")[0]: line for line in run.err.splitlines()}
     for path, value in WRONG.items():
-        assert f"is {value}" in told[path] or f"is '{value}'" in told[path]
-        assert "allowed: " in told[path]
+        assert f"is {value}" in reported[path] or f"is '{value}'" in reported[path]
+        assert "allowed: " in reported[path]
     assert "Traceback" not in run.err
 
 

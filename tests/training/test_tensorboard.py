@@ -68,8 +68,8 @@ def test_the_page_of_options_shows_what_differs_and_all_measures(run, tmp_path):
     runs.Reload()
     page = Context(TBContext(data_provider=MultiplexerDataProvider(runs, str(tmp_path))))
     request = context.RequestContext()
-    told = page.hparams_metadata(request, "")
-    found = page.experiment_from_metadata(request, "", True, told, None)
+    metadata = page.hparams_metadata(request, "")
+    found = page.experiment_from_metadata(request, "", True, metadata, None)
     options = {info.name: info for info in found.hparam_infos}
     assert options["schedule._target_"].differs
     assert options["optimizer.lr"].differs
@@ -95,7 +95,7 @@ def test_what_a_killed_process_logged_after_its_checkpoint_is_not_shown_twice(tm
     assert shown == [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2), (7, 2)]
 
 
-def test_its_absence_is_told(tmp_path, monkeypatch):
+def test_its_absence_is_reported(tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "tensorboard" else find(name, *a))
     with pytest.raises(

@@ -19,8 +19,8 @@ from training_helpers import (
 
 from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
-from langevin.diffusion.objective import VLB
-from langevin.diffusion.time_sampler import LossAware, Uniform
+from langevin.diffusion.objective import VLBObjective
+from langevin.diffusion.time_sampler import LossAware, UniformTimes
 from langevin.training.module import DiffusionModule
 
 OPTIONS = (*QUIET, *LOSS_AWARE)
@@ -68,7 +68,7 @@ def test_it_is_warm_within_a_few_batches(whole):
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
-def test_a_stopped_run_goes_on_to_the_same_end(tmp_path, whole, step):
+def test_a_stopped_run_resumes_to_the_same_end(tmp_path, whole, step):
     train(tmp_path, *OPTIONS, f"trainer.max_steps={step}")
     resumed = train(tmp_path, *OPTIONS, "trainer.max_steps=8")
     assert f"from step {step} to 8" in resumed.out
@@ -119,7 +119,7 @@ def test_a_sampler_that_learns_nothing_saves_nothing(tmp_path):
 def test_losses_are_weighed_and_learnt_from_unweighed(tmp_path, monkeypatch):
     """The logged loss is the weighted mean; the history is of the losses as they are."""
     met, weights = [], []
-    bound, sample = VLB.__call__, LossAware.sample
+    bound, sample = VLBObjective.__call__, LossAware.sample
 
     def watch(self, denoiser, x, cond, t, eps):
         terms = bound(self, denoiser, x, cond, t, eps)
@@ -131,7 +131,7 @@ def test_losses_are_weighed_and_learnt_from_unweighed(tmp_path, monkeypatch):
         weights.append(drawn[1])
         return drawn
 
-    monkeypatch.setattr(VLB, "__call__", watch)
+    monkeypatch.setattr(VLBObjective, "__call__", watch)
     monkeypatch.setattr(LossAware, "sample", draw)
     run = train(tmp_path, *OPTIONS, "trainer.max_steps=8")
     means = [(weight * loss).mean().item() for weight, (_, loss) in zip(weights, met, strict=True)]
@@ -157,7 +157,7 @@ def test_validations_compare_whatever_has_been_learnt(tmp_path, monkeypatch):
     assert list(losses) == [2, 4, 6]
     assert len(set(losses.values())) == 1
     assert learnt(still.last)["counts"].min() >= HISTORY
-    assert {kind for kind, _ in drawn} == {Uniform}
+    assert {kind for kind, _ in drawn} == {UniformTimes}
     assert all((importance == 1).all() for _, importance in drawn)
 
 

@@ -12,7 +12,7 @@ from langevin.assembly.run import facts_of, make_data, make_module
 from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
 from langevin.data.digits import Digits
-from langevin.diffusion.time_sampler import Uniform
+from langevin.diffusion.time_sampler import UniformTimes
 from langevin.images import from_uint8
 from langevin.training.module import DiffusionModule, step_seed
 
@@ -56,13 +56,13 @@ def loss_on_test_set(run, weights):
     objective = make_objective(model.cfg)
     losses = []
     for part in torch.arange(len(x)).split(BATCH):
-        t, _ = Uniform().sample(BATCH, model.denoiser.schedule, drawn)
+        t, _ = UniformTimes().sample(BATCH, model.denoiser.schedule, drawn)
         t, eps = t[: len(part)], noise(BATCH, x, drawn)[: len(part)]
         losses.append(objective(model.denoiser, x[part], {"label": labels[part]}, t, eps)["loss"])
     return torch.cat(losses).double().mean().item()
 
 
-def test_the_validation_loss_is_that_of_the_averaged_weights(validated):
+def test_the_validation_loss_is_that_of_the_ema_weights(validated):
     assert list(column(validated.rows, "val/loss")) == [2, 4, 6]
     logged = column(validated.rows, "val/loss")[6]
     assert logged == pytest.approx(loss_on_test_set(validated, "ema.network."), rel=1e-6)
@@ -142,7 +142,7 @@ def test_the_gradient_is_the_mean_over_all_images_of_the_step(tmp_path):
         x, labels = data.on_after_batch_transfer(batch, 0)
         assert len(x) == BATCH // 2
         drawn = torch.Generator().manual_seed(step_seed(cfg.seed, None, index))
-        t, _ = Uniform().sample(len(x), module.model.schedule, drawn)
+        t, _ = UniformTimes().sample(len(x), module.model.schedule, drawn)
         eps = noise(len(x), x, drawn)
         label = labels.masked_fill(torch.rand(len(x), generator=drawn) < cfg.condition.dropout, -1)
         torch.manual_seed(step_seed(cfg.seed, 0, index))

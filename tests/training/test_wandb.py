@@ -150,10 +150,10 @@ def test_a_resumed_run_keeps_its_id_and_a_new_one_does_not(tmp_path):
 
 def test_without_an_account_it_is_recorded_offline(tmp_path):
     began = time.monotonic()
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run = train(tmp_path, *QUIET, "loggers=[wandb]", "trainer.max_steps=2")
-    (warning,) = [str(warning.message) for warning in told if "W&B" in str(warning.message)]
+    (warning,) = [str(warning.message) for warning in caught if "W&B" in str(warning.message)]
     assert "no account on this machine" in warning
     assert f"recording offline in {run.directory / 'wandb'}" in warning
     assert time.monotonic() - began < 20
@@ -265,17 +265,17 @@ def test_an_outage_in_mid_run_does_not_hold_up_its_end(tmp_path, monkeypatch, se
     assert run.last.exists()
 
 
-def test_a_failure_in_mid_run_is_told_once(tmp_path, monkeypatch):
+def test_a_failure_in_mid_run_is_reported_once(tmp_path, monkeypatch):
     from lightning.pytorch.loggers import WandbLogger
 
     def fail(self, *args, **kwargs):
         raise ConnectionError("gone")
 
     monkeypatch.setattr(WandbLogger, "log_metrics", fail)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run = train(tmp_path, *QUIET, "loggers=[wandb]", "loggers.wandb.mode=disabled", "trainer.max_steps=3")
-    mine = [str(warning.message) for warning in told if "W&B" in str(warning.message)]
+    mine = [str(warning.message) for warning in caught if "W&B" in str(warning.message)]
     assert mine == ["W&B failed (gone); the run continues, metrics.csv has the numbers"]
     assert [row["step"] for row in run.rows] == ["1", "2", "3"]
 
@@ -288,7 +288,7 @@ def test_disabled_writes_nothing(tmp_path):
     assert not (run.directory / "wandb").exists()
 
 
-def test_its_absence_is_told(tmp_path, monkeypatch):
+def test_its_absence_is_reported(tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "wandb" else find(name, *a))
     with pytest.raises(UserError, match=r"loggers=wandb needs the package wandb: pip install 'langevin\[wandb\]'"):

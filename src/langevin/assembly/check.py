@@ -30,7 +30,7 @@ OF_IMAGES = (
     "variance",
     "weighting",
     "sampler",
-    "grid",
+    "timestep_spacing",
     "thresholding",
     "guidance",
     "metrics",
@@ -129,7 +129,7 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
         # Any size will do where it is unknown: the effect on the schedule's range is the same.
         schedule = build(f"rescalings.{name}", schedule=schedule, image_size=64 if size is None else size)
     build("thresholding")
-    sampler = build("sampler", grid=build("grid"))
+    sampler = build("sampler", timestep_spacing=build("timestep_spacing"))
     objective, time_sampler = None, build("time_sampler")
     if cfg.get("objective") is not None and "objective" not in broken:
         if getattr(target_of(cfg, "objective"), "classifies", False) != is_classifier(cfg):
@@ -148,7 +148,7 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
         try:
             sampler.times(schedule)
         except UserError as error:
-            mistakes += mistakes_of(cfg, "grid", error)
+            mistakes += mistakes_of(cfg, "timestep_spacing", error)
     check_compatible("time_sampler", time_sampler, schedule)
     check_compatible("objective", objective, schedule, variance)
     check_compatible("parameterization", parameterization, schedule)

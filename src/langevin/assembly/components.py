@@ -23,7 +23,7 @@ from langevin.samplers.sampler import Sampler
 
 MODEL = ("model", "classifier", "condition", "schedule", "rescalings", "parameterization", "variance")
 """The groups that a trained model is rebuilt from."""
-SAMPLING = ("sampler", "grid", "thresholding", "guidance")
+SAMPLING = ("sampler", "timestep_spacing", "thresholding", "guidance")
 """The groups that may be replaced for a trained model."""
 
 
@@ -95,9 +95,9 @@ def make_objective(cfg: DictConfig) -> Objective:
 
 
 def make_sampler(cfg: DictConfig) -> Sampler:
-    """The config's sampler, with its grid of times."""
+    """The config's sampler, with its timestep spacing."""
     thresholding = None if cfg.get("thresholding") is None else make(cfg, "thresholding")
-    return make(cfg, "sampler", grid=make(cfg, "grid"), thresholding=thresholding)
+    return make(cfg, "sampler", timestep_spacing=make(cfg, "timestep_spacing"), thresholding=thresholding)
 
 
 def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None = None) -> SamplePipeline:

@@ -182,8 +182,8 @@ def open_originals(cfg: DictConfig, chosen: DictConfig, shape: tuple[int, int, i
 
 def write_trajectory(out: Path, seen: Trajectory, images: Tensor, num_times: int) -> None:
     """Write trajectory.png and, with every evaluation of the model, trajectory.npz: "t", and of it "x_t" and "x"."""
-    grid = image_grid(seen.rows(images, num_times), seen.columns(num_times))
-    write_png(out / "trajectory.png", grid, scale=enlargement(images.shape[-1]))
+    timestep_spacing = image_grid(seen.rows(images, num_times), seen.columns(num_times))
+    write_png(out / "trajectory.png", timestep_spacing, scale=enlargement(images.shape[-1]))
     arrays = {"t": np.array(seen.times)}
     for name, frames in (("x_t", seen.x_t), ("x", seen.x)):
         arrays[name] = np.stack([frame.permute(0, 2, 3, 1).numpy() for frame in frames])

@@ -43,7 +43,7 @@ class Model(NamedTuple):
     step: int
 
     def generator(self, cfg: DictConfig, labels: int | Sequence[int] | None) -> SamplePipeline:
-        """Its sampling pipeline; `cfg` is its config with other choices of sampler, grid and guidance."""
+        """Its sampling pipeline; `cfg` is its config with other choices of sampler, timestep spacing and guidance."""
         labels = [labels] if isinstance(labels, int) else None if labels is None else list(labels)
         return make_generator(cfg, self.facts, labels)
 

@@ -27,7 +27,7 @@ NOT_IDENTITY = (
     "evaluation",
     "likelihoods",
     "sampler",
-    "grid",
+    "timestep_spacing",
     "thresholding",
     "guidance",
     "data.path",
@@ -57,7 +57,7 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
     return {path: value for path, value in flatten(values) if decides(path)}
 
 
-def telling(values: Mapping[str, Any]) -> dict[str, Any]:
+def distinguishing(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same, and where the data lies: what distinguishes runs for a reader."""
     return deciding(values) | {path: value for path, value in flatten(values) if path in PATHS}
 

@@ -122,7 +122,7 @@ class Huber(Simple):
         return 2 * huber.flatten(1).mean(1)
 
 
-class VLB(Objective[Denoiser]):
+class VLBObjective(Objective[Denoiser]):
     """The true variational bound, in bits a dimension: T times the term of a random step.
 
     Its mean over uniform times is the bound but for L_T, which has no parameters. It fixes the weight of each noise

@@ -91,7 +91,7 @@ class Score(Parameterization):
         return torch.zeros_like(t), -1 / schedule(t).sigma
 
 
-class Flow(Parameterization):
+class FlowParameterization(Parameterization):
     """The network predicts the velocity dx_t/dt: (a, b) = (alpha', sigma'), with T steps taken as one unit of time.
 
     Source: flow matching (Lipman et al. 2023), equation 9, on any schedule.
@@ -140,7 +140,7 @@ class PosteriorMean(Parameterization):
         super().check(schedule)
 
 
-class EDM(Parameterization):
+class EDMParameterization(Parameterization):
     """EDM's preconditioning: ``x = c_skip x_t + c_out F``, for unit variance of input and target at every level.
 
     With ``n^2 = sigma^2 + alpha^2 sigma_data^2``: c_in = 1 / n, c_skip = alpha sigma_data^2 / n^2,

@@ -52,7 +52,7 @@ class TimeSampler(ABC):
         """Restore what `state_dict` gave."""
 
 
-class Uniform(TimeSampler):
+class UniformTimes(TimeSampler):
     """Every time equally often: {1, ..., T}, or [t_min, t_max] in continuous time."""
 
     def sample(self, n: int, schedule: Schedule, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -114,7 +114,7 @@ class P2(Weighting):
         return snr / (self.k + snr) ** self.gamma
 
 
-class EDM(Weighting):
+class EDMWeighting(Weighting):
     """``SNR + 1 / sigma_data^2``: EDM's preconditioned network output has equal weight at every level.
 
     It is ``(sigma^2 + sigma_data^2) / (sigma sigma_data)^2`` for alpha = 1. Source: EDM (Karras et al. 2022), table 1.
@@ -131,7 +131,7 @@ class EDM(Weighting):
         return schedule(t).snr + self.sigma_data**-2
 
 
-class VLB(Weighting):
+class VLBWeighting(Weighting):
     """The variational bound's: ``-SNR' / 2`` in continuous time, ``T (SNR(t - 1) - SNR(t)) / 2`` with T steps.
 
     So the mean of the loss over uniform times is the bound in nats a dimension, up to the prior's term and, with
@@ -152,7 +152,7 @@ class VLB(Weighting):
         return schedule.num_steps / 2 * difference
 
 
-class Sigmoid(VLB):
+class SigmoidWeighting(VLBWeighting):
     """The variational bound's with ``S(bias - logSNR)`` on top, S the logistic function: little noise counts less.
 
     Source: Kingma and Gao 2023 (arXiv 2303.00848), section 4; simpler diffusion (Hoogeboom et al. 2024).

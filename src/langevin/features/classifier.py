@@ -12,7 +12,7 @@ from langevin.features.extractor import FeatureExtractor
 from langevin.images import from_uint8
 
 
-class Classifier(FeatureExtractor):
+class ClassifierFeatures(FeatureExtractor):
     """A classifier of noisy images, applied to clean ones: for machines without the weights of Inception.
 
     Outputs ``features``, the vector before the last linear map, and ``logits``, those of the classes. Its values
@@ -25,7 +25,7 @@ class Classifier(FeatureExtractor):
         checkpoint: that run's folder, or a .ckpt file: of ``python train.py task=classifier``.
     """
 
-    preprocessing = "none but x / 127.5 - 1, taken for a picture at the classifier's time of least noise"
+    preprocessing = "none but x / 127.5 - 1, taken for an image at the classifier's time of least noise"
     takes_rgb = False
 
     def __init__(

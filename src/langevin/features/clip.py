@@ -68,6 +68,6 @@ class CLIP(FromFile):
                 self.model, list(self.outputs.values()), feature_extractor_weights_path=io.BytesIO(data)
             )
         self.sizes = {"features": network.model.visual.output_dim}
-        self.preprocessing = f"{RESIZED.format(side=network.resolution)}, normalized as CLIP's pictures"
+        self.preprocessing = f"{RESIZED.format(side=network.resolution)}, normalized as CLIP's images"
         self.name = f"{model or 'clip'}-{self.sha256[:8]}"
         return network

@@ -29,7 +29,7 @@ class DINOv2(TorchFidelity):
     """
 
     name = "dinov2"
-    preprocessing = f"{RESIZED.format(side=224)}, normalized as ImageNet's pictures"
+    preprocessing = f"{RESIZED.format(side=224)}, normalized as ImageNet's images"
     outputs: ClassVar[Mapping[str, str]] = {"features": "dinov2"}
 
     def __init__(

@@ -17,7 +17,7 @@ from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance, require_same_images, require_same_process
 
 
-class Classifier(Guidance):
+class ClassifierGuidance(Guidance):
     """Moves predictions towards the requested class by the gradient of a classifier of noisy images.
 
     The model may be unconditional, or conditional on the same classes. ``g`` is the gradient of ``log p(y | x_t)``

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.interop.imported import Imported
-from langevin.interop.renaming import Renaming, StateDict, linear, settings, told_classes
+from langevin.interop.renaming import Renaming, StateDict, class_overrides, linear, settings
 from langevin.networks.blocks.block import NORM_GROUPS
 
 ORIGIN = "EDM's SongUNet or DhariwalUNet"
@@ -201,7 +201,7 @@ def read_edm(state_dict: StateDict) -> Imported:
             "parameterization=edm",
             f"model={('ncsnpp' if progressive else 'ddpmpp') if song else 'adm_64'}",
             *settings("model", model),
-            *told_classes(labels),
+            *class_overrides(labels),
         ],
         channels=in_channels,
         image_size=image_size,

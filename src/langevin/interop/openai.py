@@ -10,7 +10,7 @@ from torch import Tensor
 from langevin.errors import UserError
 from langevin.interop.imported import Imported
 from langevin.interop.openai_flags import parse_flags
-from langevin.interop.renaming import Model, Renaming, StateDict, linear, settings, told_classes
+from langevin.interop.renaming import Model, Renaming, StateDict, class_overrides, linear, settings
 from langevin.networks.blocks.attention import number_of_heads
 from langevin.networks.blocks.block import NORM_GROUPS
 
@@ -115,7 +115,7 @@ def _query_key_value(parts: Tensor, model: Model, attention_order: str) -> Tenso
     return parts.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
 
 
-class Architecture(NamedTuple):
+class UNetArchitecture(NamedTuple):
     """What the weights of a `UNetModel` show of its architecture.
 
     Attributes:
@@ -161,28 +161,28 @@ def read_openai(state_dict: StateDict, flags: str) -> Imported:
             0..T-1 that are not rescaled to 0..1000.
     """
     given = parse_flags(flags)
-    told = _architecture(state_dict)
-    image_size = _image_size(given, told)
+    architecture = _architecture(state_dict)
+    image_size = _image_size(given, architecture)
     true = {
-        "num_channels": told.channels,
-        "channel_mult": told.multipliers,
-        "num_res_blocks": told.blocks_per_level,
-        "learn_sigma": told.learn_sigma,
-        "class_cond": told.num_classes is not None,
-        "use_scale_shift_norm": told.scale_shift,
-        "resblock_updown": told.residual_resampling,
+        "num_channels": architecture.channels,
+        "channel_mult": architecture.multipliers,
+        "num_res_blocks": architecture.blocks_per_level,
+        "learn_sigma": architecture.learn_sigma,
+        "class_cond": architecture.num_classes is not None,
+        "use_scale_shift_norm": architecture.scale_shift,
+        "resblock_updown": architecture.residual_resampling,
     }
     require_agreement(given, true)
-    require_attention(given, "attention_resolutions", told.attends, image_size)
+    require_attention(given, "attention_resolutions", architecture.attends, image_size)
     model = {
-        "channels": told.channels,
-        "channel_multipliers": told.multipliers,
-        "blocks_per_level": told.blocks_per_level,
-        "attention_resolutions": heights(told.attends, image_size),
-        **_heads(given, told),
-        "scale_shift": told.scale_shift,
-        "residual_resampling": told.residual_resampling,
-        "symmetric_padding": not told.residual_resampling,
+        "channels": architecture.channels,
+        "channel_multipliers": architecture.multipliers,
+        "blocks_per_level": architecture.blocks_per_level,
+        "attention_resolutions": heights(architecture.attends, image_size),
+        **_heads(given, architecture),
+        "scale_shift": architecture.scale_shift,
+        "residual_resampling": architecture.residual_resampling,
+        "symmetric_padding": not architecture.residual_resampling,
         "dropout": given.get("dropout", 0.0),
         "checkpointing": given.get("use_checkpoint", False),
     }
@@ -193,19 +193,19 @@ def read_openai(state_dict: StateDict, flags: str) -> Imported:
 
     return Imported(
         overrides=[
-            *_diffusion(given, told.learn_sigma, _library(given, image_size)),
+            *_diffusion(given, architecture.learn_sigma, _library(given, image_size)),
             "model=adm_64",
             *settings("model", model),
-            *told_classes(told.num_classes),
+            *class_overrides(architecture.num_classes),
         ],
-        channels=told.in_channels,
+        channels=architecture.in_channels,
         image_size=image_size,
-        num_classes=told.num_classes,
+        num_classes=architecture.num_classes,
         weights=weights,
     )
 
 
-def _architecture(state_dict: StateDict) -> Architecture:
+def _architecture(state_dict: StateDict) -> UNetArchitecture:
     """Read it off the names and shapes.
 
     Raises:
@@ -237,7 +237,7 @@ def _architecture(state_dict: StateDict) -> Architecture:
             f"weights: num_channels is {channels}; allowed: {4 * NORM_GROUPS} or more, for in narrower networks "
             "OpenAI's GroupNorm has more groups than ours"
         )
-    return Architecture(
+    return UNetArchitecture(
         in_channels,
         num_classes=len(names.take("label_emb.weight")) if names.has("label_emb") else None,
         learn_sigma=out_channels != in_channels,
@@ -250,13 +250,13 @@ def _architecture(state_dict: StateDict) -> Architecture:
     )
 
 
-def _image_size(given: Mapping[str, Any], told: Architecture) -> int:
+def _image_size(given: Mapping[str, Any], architecture: UNetArchitecture) -> int:
     """The size of the images, which the weights show only through the multipliers that go with it."""
     size = given.get("image_size", 64)
-    fitting = [str(each) for each, multipliers in MULTIPLIERS.items() if multipliers == told.multipliers]
-    if "channel_mult" not in given and MULTIPLIERS.get(size) != told.multipliers:
+    fitting = [str(each) for each, multipliers in MULTIPLIERS.items() if multipliers == architecture.multipliers]
+    if "channel_mult" not in given and MULTIPLIERS.get(size) != architecture.multipliers:
         allowed = " or ".join([*fitting, "another with its --channel_mult"])
-        multipliers = _shown(told.multipliers)
+        multipliers = _shown(architecture.multipliers)
         raise UserError(
             f"flags: --image_size is {size}; allowed: {allowed}, for the weights' multipliers {multipliers}"
         )
@@ -295,15 +295,15 @@ def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _heads(given: Mapping[str, Any], told: Architecture) -> dict[str, int | None]:
+def _heads(given: Mapping[str, Any], architecture: UNetArchitecture) -> dict[str, int | None]:
     """How attention is split into heads, which the weights do not show."""
     name = "num_heads" if given.get("num_head_channels") is None else "num_head_channels"
     value = given.get(name, 4)
     upsample = given.get("num_heads_upsample")
     if name == "num_heads" and upsample not in (None, value):
         raise UserError(f"flags: --num_heads_upsample is {upsample}; allowed: -1 or {value}, as many as in the encoder")
-    attending = zip(told.multipliers, (*told.attends[:-1], True), strict=True)
-    widths = [told.channels * multiplier for multiplier, attends in attending if attends]
+    attending = zip(architecture.multipliers, (*architecture.attends[:-1], True), strict=True)
+    widths = [architecture.channels * multiplier for multiplier, attends in attending if attends]
     if any(width % value for width in widths):
         raise UserError(f"flags: --{name} is {value}; allowed: a divisor of the widths that attend, {_shown(widths)}")
     return {"heads": None, "head_channels": None, name.removeprefix("num_"): value}

@@ -53,7 +53,7 @@ def from_openai_classifier(state_dict: StateDict, network: Model) -> dict[str, T
     return with_blocks(names, network, "legacy")
 
 
-class Architecture(NamedTuple):
+class ClassifierArchitecture(NamedTuple):
     """What the weights of an `EncoderUNetModel` show of its architecture.
 
     Attributes:
@@ -96,26 +96,26 @@ def read_openai_classifier(state_dict: StateDict, flags: str) -> Imported:
             pixels, for fewer than 128 channels, where our GroupNorm has fewer groups, and for other than 1000 steps.
     """
     given = parse_flags(flags, FLAGS | CLASSIFIER_FLAGS)
-    told = _architecture(state_dict)
+    architecture = _architecture(state_dict)
     true = {
-        "image_size": told.image_size,
-        "classifier_width": told.channels,
-        "classifier_depth": told.blocks_per_level,
-        "classifier_use_scale_shift_norm": told.scale_shift,
-        "classifier_resblock_updown": told.residual_resampling,
+        "image_size": architecture.image_size,
+        "classifier_width": architecture.channels,
+        "classifier_depth": architecture.blocks_per_level,
+        "classifier_use_scale_shift_norm": architecture.scale_shift,
+        "classifier_resblock_updown": architecture.residual_resampling,
     }
     require_agreement(given, true)
-    require_attention(given, "classifier_attention_resolutions", told.attends, told.image_size)
+    require_attention(given, "classifier_attention_resolutions", architecture.attends, architecture.image_size)
     _require_steps(given)
     network = {
-        "channels": told.channels,
-        "channel_multipliers": MULTIPLIERS[told.image_size],
-        "blocks_per_level": told.blocks_per_level,
-        "attention_resolutions": heights(told.attends, told.image_size),
+        "channels": architecture.channels,
+        "channel_multipliers": MULTIPLIERS[architecture.image_size],
+        "blocks_per_level": architecture.blocks_per_level,
+        "attention_resolutions": heights(architecture.attends, architecture.image_size),
         "head_channels": HEAD_CHANNELS,
-        "scale_shift": told.scale_shift,
-        "residual_resampling": told.residual_resampling,
-        "symmetric_padding": not told.residual_resampling,
+        "scale_shift": architecture.scale_shift,
+        "residual_resampling": architecture.residual_resampling,
+        "symmetric_padding": not architecture.residual_resampling,
         "dropout": 0.0,
     }
 
@@ -130,14 +130,14 @@ def read_openai_classifier(state_dict: StateDict, flags: str) -> Imported:
             *noise_process(given),
             "parameterization=eps",
         ],
-        channels=told.in_channels,
-        image_size=told.image_size,
-        num_classes=told.num_classes,
+        channels=architecture.in_channels,
+        image_size=architecture.image_size,
+        num_classes=architecture.num_classes,
         weights=weights,
     )
 
 
-def _architecture(state_dict: StateDict) -> Architecture:
+def _architecture(state_dict: StateDict) -> ClassifierArchitecture:
     """Read it off the names and shapes.
 
     Raises:
@@ -160,7 +160,7 @@ def _architecture(state_dict: StateDict) -> Architecture:
         widths.append(len(names.take(f"input_blocks.{len(widths)}.0.{convolutions[0]}")))
     image_size, blocks = _size_and_depth(channels, widths)
     starts = [f"input_blocks.{1 + level * (blocks + 1)}" for level in range(len(MULTIPLIERS[image_size]))]
-    return Architecture(
+    return ClassifierArchitecture(
         in_channels,
         image_size,
         num_classes=len(names.take("out.2.c_proj.weight")),

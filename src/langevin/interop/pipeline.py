@@ -16,7 +16,7 @@ from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
 from langevin.diffusion.schedules.beta import BetaSchedule
 from langevin.diffusion.schedules.cosine import Cosine
 from langevin.diffusion.schedules.linear import Linear
-from langevin.diffusion.schedules.quadratic import Quadratic
+from langevin.diffusion.schedules.quadratic import QuadraticSchedule
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.diffusion.schedules.wrapped import Wrapped
 from langevin.diffusion.variance import FixedLarge, FixedSmall, LearnedRange, Variance
@@ -24,12 +24,12 @@ from langevin.errors import UserError
 from langevin.files import write_atomically
 from langevin.interop.diffusers import Known, completed, from_diffusers, to_diffusers, unet_2d_config, unet_of
 from langevin.interop.imported import SAFETENSORS, Imported, read_weights
-from langevin.interop.renaming import Model, StateDict, settings, told_classes
+from langevin.interop.renaming import Model, StateDict, class_overrides, settings
 from langevin.networks.unet import UNet
 from langevin.samplers.ddim import DDIM
-from langevin.samplers.grid import Leading, Trailing, Uniform
 from langevin.samplers.sampler import Sampler
 from langevin.samplers.thresholding import Dynamic, Static, Thresholding
+from langevin.samplers.timestep_spacing import Leading, Trailing, UniformSpacing
 
 VERSION = "0.32.0"
 """The version of diffusers whose format is written."""
@@ -68,7 +68,11 @@ SCHEDULER: Known = {
     "set_alpha_to_one": (True, "Literal[True]"),
 }
 SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic", "squaredcos_cap_v2": "cosine"}
-GRIDS = {"trailing": ("trailing", Trailing), "linspace": ("uniform", Uniform), "leading": ("leading", Leading)}
+SPACINGS = {
+    "trailing": ("trailing", Trailing),
+    "linspace": ("uniform", UniformSpacing),
+    "leading": ("leading", Leading),
+}
 PREDICTIONS = {"epsilon": ("eps", Eps), "sample": ("x", X), "v_prediction": ("v", V)}
 VARIANCES = {
     "fixed_small": ("fixed_small", FixedSmall),
@@ -101,10 +105,10 @@ def read_folder(folder: Path) -> Imported:
     model, image_size = unet_of(where, config)
     channels, out_channels = config.get("in_channels", 3), config.get("out_channels", 3)
     num_classes = config.get("num_class_embeds")
-    told = told_classes(num_classes)
+    classes = class_overrides(num_classes)
     if num_classes is not None and any((place / RECORD_FILE).is_file() for place in (inner, inner.parent)):
-        num_classes, told = num_classes - 1, ["condition=class_label"]
-    overrides = ["model=unet", *settings("model", model), *told]
+        num_classes, classes = num_classes - 1, ["condition=class_label"]
+    overrides = ["model=unet", *settings("model", model), *classes]
 
     schedulers = [folder / "scheduler" / SCHEDULER_FILE, folder / SCHEDULER_FILE]
     found = next((file for file in schedulers if file.is_file()), None)
@@ -185,7 +189,7 @@ def scheduler_of(where: str, config: Mapping[str, Any]) -> list[str]:
         f"parameterization={PREDICTIONS[own['prediction_type']][0]}",
         f"variance={own['variance_type'].removesuffix('_log')}",
         *sampler,
-        f"grid={GRIDS[own['timestep_spacing']][0]}",
+        f"timestep_spacing={SPACINGS[own['timestep_spacing']][0]}",
         *thresholding,
     ]
 
@@ -205,7 +209,7 @@ def write_folder(
     Args:
         out: the folder; what it holds already is replaced file by file.
         denoiser: the model.
-        sampler: whose grid and thresholding the pipeline gets.
+        sampler: whose timestep spacing and thresholding the pipeline gets.
         model: the parameters of its network, see `renaming.Model`.
         channels: of an image.
         image_size: the side of an image in pixels.
@@ -263,7 +267,7 @@ def scheduler_config(
         **_betas(schedule),
         "prediction_type": _named("parameterization", parameterization, PREDICTIONS),
         "variance_type": _named("variance", variance, VARIANCES),
-        "timestep_spacing": _named("grid", sampler.grid_on(schedule), GRIDS),
+        "timestep_spacing": _named("timestep_spacing", sampler.spacing_on(schedule), SPACINGS),
         "steps_offset": 0,
         **_thresholding(sampler.thresholding),
         **({"set_alpha_to_one": True} if ddim else {}),
@@ -314,7 +318,7 @@ def _betas(schedule: Schedule) -> dict[str, Any]:
     if isinstance(inner, BetaSchedule):
         betas = inner.betas
     rescaled = {"rescale_betas_zero_snr": terminal}
-    if isinstance(inner, Linear | Quadratic):
+    if isinstance(inner, Linear | QuadraticSchedule):
         name = "linear" if isinstance(inner, Linear) else "scaled_linear"
         # The roots' squares are not the very numbers they were taken of.
         first, last = (float(f"{float(beta):.15g}") for beta in (betas[0], betas[-1]))

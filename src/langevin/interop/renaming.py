@@ -77,7 +77,7 @@ def settings(group: str, fields: Mapping[str, Any]) -> list[str]:
     return [f"{group}.{name}={value}" for name, value in written]
 
 
-def told_classes(num_classes: int | None) -> list[str]:
+def class_overrides(num_classes: int | None) -> list[str]:
     """The overrides of a model conditioned on this many classes, without dropout; None: of an unconditional one."""
     if num_classes is None:
         return ["condition=none"]

@@ -133,8 +133,8 @@ class UNet(Network):
         )
 
         self.time = TimeEmbedding(channels, embedding_channels, time_embedding)
-        told = self.time.features.channels if map_condition else embedding_channels
-        self.condition = None if condition is None else condition(dim=told)
+        condition_dim = self.time.features.channels if map_condition else embedding_channels
+        self.condition = None if condition is None else condition(dim=condition_dim)
         self.first = fan_average(nn.Conv2d(in_channels, channels, 3, padding=1))
 
         self.down, skips = parts.make_encoder(channels, widths, attends, blocks_per_level)

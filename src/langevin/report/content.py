@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from langevin import __version__
-from langevin.config.identity import deciding, flatten, telling
+from langevin.config.identity import deciding, distinguishing, flatten
 from langevin.errors import UserError
 from langevin.logged import Series, read_logged
 from langevin.report.curves import SPEED, Curve, is_evaluated, seconds_of, thinned
@@ -54,11 +54,11 @@ def content_of(runs: Sequence[tuple[Path, Run]], vary: Sequence[str], now: datet
         now: the time shown on the page.
     """
     configs = [read_config(run_dir / "config.yaml") or {} for run_dir, _ in runs]
-    differs = list(differing([telling(config) for config in configs]))
+    differs = list(differing([distinguishing(config) for config in configs]))
     short = short_names({path for each in differs for path in each})
     names = labels([run_dir for run_dir, _ in runs])
     most = max(FEWEST_POINTS, min(POINTS, 8 * POINTS // len(runs)))
-    told: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     columns, points, faults = [], [], []  # each run's; only thinned curves are kept
     for (run_dir, run), config, own, name in zip(runs, configs, differs, names, strict=True):
         logged = read_logged(run_dir / "metrics.csv")
@@ -71,7 +71,7 @@ def content_of(runs: Sequence[tuple[Path, Run]], vary: Sequence[str], now: datet
         batch_size = config.get("batch_size")
         speed = logged.columns.get(SPEED, Series())
         seconds = seconds_of(speed, batch_size) if isinstance(batch_size, int) else None
-        told.append(
+        entries.append(
             {
                 "name": name,
                 "label": name,
@@ -83,20 +83,20 @@ def content_of(runs: Sequence[tuple[Path, Run]], vary: Sequence[str], now: datet
                 "batch_size": batch_size if isinstance(batch_size, int) else None,
                 "speed": run.images_per_second,
                 "time": duration(seconds),
-                "sessions": sessions_told(run_dir),
+                "sessions": sessions_summary(run_dir),
                 "updated": date(run.updated) if run.updated else None,
                 "differs": {
                     short[path]: {"text": named(path, value), "number": number(value)} for path, value in own.items()
                 },
             }
         )
-    distinguish(told)
+    distinguish(entries)
     groups, reasons = grouped(points, vary)
     return {
         "title": title([run_dir for run_dir, _ in runs]),
         "made": now.strftime(TIME),
         "version": __version__,
-        "runs": told,
+        "runs": entries,
         "varied": [short[path] for path in dict.fromkeys(path for each in differs for path in each)],
         "points": most,
         "curves": curves(columns),
@@ -112,15 +112,15 @@ def curves(columns: Sequence[Mapping[str, Curve]]) -> list[dict[str, Any]]:
     names = {name for column in columns for name in column}
     first = ["train/loss", "val/loss"]
     order = [name for name in first if name in names] + sorted(names.difference(first), key=significance)
-    told: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     for name in order:
         drawn = [asdict(column[name]) if name in column else None for column in columns]
-        twin = next((one for one in told if one["runs"] == drawn), None)
+        twin = next((one for one in entries if one["runs"] == drawn), None)
         if twin is None:
-            told.append({"name": name, "same": [], "runs": drawn})
+            entries.append({"name": name, "same": [], "runs": drawn})
         else:  # such as the only term of the loss
             twin["same"].append(name)
-    return told
+    return entries
 
 
 def significance(column: str) -> tuple[int, str]:
@@ -167,7 +167,7 @@ def date(seconds: float) -> str | None:
         return None
 
 
-def sessions_told(run_dir: Path) -> dict[str, Any]:
+def sessions_summary(run_dir: Path) -> dict[str, Any]:
     """What has worked on a run: its last command, every machine and version of the code, the time of all sessions."""
     sessions = sessions_of(run_dir)
     known = [seconds for each in sessions if (seconds := finite(each.get("seconds"))) is not None]

@@ -107,12 +107,12 @@ def grouped(
             groups.setdefault(point.name, {}).setdefault(key, []).append((run, point))
     listed, reasons = [], []
     for name, parts in groups.items():
-        told = [part[0][1].protocol for part in parts.values()]
-        known = [compared(flat, vary) for flat in told if flat is not None]
+        first_protocols = [part[0][1].protocol for part in parts.values()]
+        known = [compared(flat, vary) for flat in first_protocols if flat is not None]
         paths = explaining(known)
         if len(parts) > 1:
             reasons.append({"name": name, "ways": len(parts), "why": why(known, paths, len(known) < len(parts))})
-        for flat, part in zip(told, parts.values(), strict=True):
+        for flat, part in zip(first_protocols, parts.values(), strict=True):
             protocol = settings(flat, paths[:3]) if flat is not None else "protocol not recorded"
             varied = explaining([point.protocol or {} for _, point in part])
             listed.append({"name": name, "protocol": protocol, "varied": varied, "series": series_of(part, vary)})

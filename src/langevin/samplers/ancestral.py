@@ -9,9 +9,9 @@ from torch import Tensor
 from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import posterior_mean
-from langevin.samplers.grid import TimeGrid
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
+from langevin.samplers.timestep_spacing import TimestepSpacing
 
 
 class Ancestral(Sampler[None]):
@@ -20,7 +20,7 @@ class Ancestral(Sampler[None]):
     Source: DDPM (Ho et al. 2020), algorithm 2; with fewer steps, Improved DDPM, section 4.
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
     """
@@ -28,9 +28,12 @@ class Ancestral(Sampler[None]):
     supports_mean_guidance = True
 
     def __init__(
-        self, grid: TimeGrid, thresholding: Thresholding | None = None, steps: Annotated[int, Ge(1)] | None = None
+        self,
+        timestep_spacing: TimestepSpacing,
+        thresholding: Thresholding | None = None,
+        steps: Annotated[int, Ge(1)] | None = None,
     ) -> None:
-        super().__init__(grid, thresholding, steps)
+        super().__init__(timestep_spacing, thresholding, steps)
 
     def step(
         self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource

@@ -15,7 +15,7 @@ class ClampedAncestral(Ancestral):
     reproduce together with `thresholding=none`.
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
     """

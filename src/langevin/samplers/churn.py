@@ -8,9 +8,9 @@ from langevin.diffusion.level import combine
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import transition
 from langevin.errors import OptionError
-from langevin.samplers.grid import TimeGrid
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
+from langevin.samplers.timestep_spacing import TimestepSpacing
 
 
 class Churned(Sampler[None]):
@@ -21,7 +21,7 @@ class Churned(Sampler[None]):
     Source: EDM (Karras et al. 2022), algorithm 2, for any schedule.
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         s_churn: how much noise is added over all steps; 0: none, and the sampler is deterministic.
@@ -35,7 +35,7 @@ class Churned(Sampler[None]):
 
     def __init__(
         self,
-        grid: TimeGrid,
+        timestep_spacing: TimestepSpacing,
         thresholding: Thresholding | None,
         steps: int | None,
         s_churn: float,
@@ -45,7 +45,7 @@ class Churned(Sampler[None]):
     ) -> None:
         if s_max is not None and s_max < s_min:
             raise OptionError("s_max", f"is {s_max}; allowed: at least s_min ({s_min}), or null: no limit")
-        super().__init__(grid, thresholding, steps)
+        super().__init__(timestep_spacing, thresholding, steps)
         self.s_churn = s_churn
         self.s_min = s_min
         self.s_max = math.inf if s_max is None else s_max

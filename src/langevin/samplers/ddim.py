@@ -10,16 +10,16 @@ from langevin.diffusion.denoiser import Condition, Denoise
 from langevin.diffusion.level import broadcast_to, combine
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import transition
-from langevin.samplers.grid import TimeGrid
 from langevin.samplers.sampler import OnPrediction, Predictor, Sampler, prior_std
 from langevin.samplers.thresholding import Thresholding
+from langevin.samplers.timestep_spacing import TimestepSpacing
 
 
 class DDIM(Sampler[None]):
     """Steps along the predicted noise, renewing a part of it. Source: DDIM (Song et al. 2021), equations 12 and 16.
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         eta: 0 renews no noise (deterministic); 1 renews as much as ancestral sampling with the small variance.
@@ -27,12 +27,12 @@ class DDIM(Sampler[None]):
 
     def __init__(
         self,
-        grid: TimeGrid,
+        timestep_spacing: TimestepSpacing,
         thresholding: Thresholding | None = None,
         steps: Annotated[int, Ge(1)] | None = 50,
         eta: Annotated[float, Ge(0), Le(1)] = 0.0,
     ) -> None:
-        super().__init__(grid, thresholding, steps)
+        super().__init__(timestep_spacing, thresholding, steps)
         self.eta = eta
 
     def step(
@@ -72,7 +72,7 @@ class DDIM(Sampler[None]):
         times = torch.cat([times.new_tensor([schedule.t_min]), times[times > schedule.t_min]])
         start = broadcast_to(schedule(times[0]).alpha, x) * x
         predictor = Predictor(denoise, times, cond, None, on_prediction)
-        end = DDIM(self.grid, None, self.steps, eta=0).walk(predictor, start, no_noise)
+        end = DDIM(self.timestep_spacing, None, self.steps, eta=0).walk(predictor, start, no_noise)
         return end / prior_std(schedule, times[-1])
 
 

@@ -7,10 +7,10 @@ from annotated_types import Ge
 from torch import Tensor
 
 from langevin.diffusion.noise import NoiseSource
-from langevin.samplers.exponential import Evaluation, History, distance, multistep, order_at, remembered
-from langevin.samplers.grid import TimeGrid
+from langevin.samplers.exponential import History, ModelEvaluation, distance, multistep, order_at, remembered
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
+from langevin.samplers.timestep_spacing import TimestepSpacing
 
 FEW_STEPS = 15
 """In fewer steps than this, the order is lowered towards the end, if it is to be. Source: diffusers."""
@@ -22,7 +22,7 @@ class DPMSolver2M(Sampler[History]):
     The first step and the one to the data are of first order. Source: Lu et al. 2022 (arXiv 2211.01095), algorithm 2.
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
     """
@@ -33,16 +33,19 @@ class DPMSolver2M(Sampler[History]):
     released = False
 
     def __init__(
-        self, grid: TimeGrid, thresholding: Thresholding | None = None, steps: Annotated[int, Ge(1)] | None = 20
+        self,
+        timestep_spacing: TimestepSpacing,
+        thresholding: Thresholding | None = None,
+        steps: Annotated[int, Ge(1)] | None = 20,
     ) -> None:
-        super().__init__(grid, thresholding, steps)
+        super().__init__(timestep_spacing, thresholding, steps)
 
     def step(
         self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: History | None, noise: NoiseSource
     ) -> tuple[Tensor, History]:
         """See `Sampler`."""
         at_t, at_s = denoise.schedule(t), denoise.schedule(s)
-        evaluations = (Evaluation(at_t, denoise(x_t, t).x), *(state or ()))
+        evaluations = (ModelEvaluation(at_t, denoise(x_t, t).x), *(state or ()))
         lowered = self.lower_order_final and len(denoise.times) - 1 < FEW_STEPS
         order = order_at(self.order, denoise.times, t, s, lowered)
         midpoint = -torch.expm1(-distance(at_t, at_s))
@@ -57,7 +60,7 @@ class DPMSolver3M(DPMSolver2M):
     expansion of section 4, its derivatives taken from the polynomial through three evaluations.
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         lower_order_final: in fewer than 15 steps, the last but one is of second order.
@@ -69,12 +72,12 @@ class DPMSolver3M(DPMSolver2M):
 
     def __init__(
         self,
-        grid: TimeGrid,
+        timestep_spacing: TimestepSpacing,
         thresholding: Thresholding | None = None,
         steps: Annotated[int, Ge(1)] | None = 20,
         lower_order_final: bool = True,
         released: bool = False,
     ) -> None:
-        super().__init__(grid, thresholding, steps)
+        super().__init__(timestep_spacing, thresholding, steps)
         self.lower_order_final = lower_order_final
         self.released = released

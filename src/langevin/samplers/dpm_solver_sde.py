@@ -8,10 +8,10 @@ from torch import Tensor
 
 from langevin.diffusion.level import broadcast_to, combine
 from langevin.diffusion.noise import NoiseSource
-from langevin.samplers.exponential import Evaluation, History, distance, remembered
-from langevin.samplers.grid import TimeGrid
+from langevin.samplers.exponential import History, ModelEvaluation, distance, remembered
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
+from langevin.samplers.timestep_spacing import TimestepSpacing
 
 
 class DPMSolver2MSDE(Sampler[History]):
@@ -21,7 +21,7 @@ class DPMSolver2MSDE(Sampler[History]):
     "DPM-Solver++(2M) SDE" of type midpoint.
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         eta: how much noise is renewed: 0, none, is DPM-Solver++(2M); 1 is the reverse SDE.
@@ -31,12 +31,12 @@ class DPMSolver2MSDE(Sampler[History]):
 
     def __init__(
         self,
-        grid: TimeGrid,
+        timestep_spacing: TimestepSpacing,
         thresholding: Thresholding | None = None,
         steps: Annotated[int, Ge(1)] | None = 50,
         eta: Annotated[float, Ge(0)] = 1.0,
     ) -> None:
-        super().__init__(grid, thresholding, steps)
+        super().__init__(timestep_spacing, thresholding, steps)
         self.eta = eta
 
     def step(
@@ -44,7 +44,7 @@ class DPMSolver2MSDE(Sampler[History]):
     ) -> tuple[Tensor, History]:
         """See `Sampler`."""
         at_t, at_s = denoise.schedule(t), denoise.schedule(s)
-        now, *before = evaluations = (Evaluation(at_t, denoise(x_t, t).x), *(state or ()))
+        now, *before = evaluations = (ModelEvaluation(at_t, denoise(x_t, t).x), *(state or ()))
         x = now.x
         if before and s > 0:
             x = x + broadcast_to(distance(at_t, at_s) / distance(before[0].level, at_t) / 2, x) * (x - before[0].x)

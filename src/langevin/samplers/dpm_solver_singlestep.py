@@ -8,24 +8,27 @@ from torch import Tensor
 
 from langevin.diffusion.noise import NoiseSource
 from langevin.samplers.exponential import distance, first_order
-from langevin.samplers.grid import TimeGrid
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
+from langevin.samplers.timestep_spacing import TimestepSpacing
 
 
 class DPMSolver1S(Sampler[None]):
     """DPM-Solver++ of first order, which is DDIM with eta = 0. Source: Lu et al. 2022 (arXiv 2211.01095).
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
     """
 
     def __init__(
-        self, grid: TimeGrid, thresholding: Thresholding | None = None, steps: Annotated[int, Ge(1)] | None = 50
+        self,
+        timestep_spacing: TimestepSpacing,
+        thresholding: Thresholding | None = None,
+        steps: Annotated[int, Ge(1)] | None = 50,
     ) -> None:
-        super().__init__(grid, thresholding, steps)
+        super().__init__(timestep_spacing, thresholding, steps)
 
     def step(
         self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource
@@ -42,7 +45,7 @@ class DPMSolver2S(Sampler[None]):
     Source: Lu et al. 2022 (arXiv 2211.01095), algorithm 1.
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         r: where the second evaluation is, in logSNR: 0.5 is halfway, 1 at the step's end.
@@ -52,12 +55,12 @@ class DPMSolver2S(Sampler[None]):
 
     def __init__(
         self,
-        grid: TimeGrid,
+        timestep_spacing: TimestepSpacing,
         thresholding: Thresholding | None = None,
         steps: Annotated[int, Ge(1)] | None = 10,
         r: Annotated[float, Gt(0), Le(1)] = 0.5,
     ) -> None:
-        super().__init__(grid, thresholding, steps)
+        super().__init__(timestep_spacing, thresholding, steps)
         self.r = r
 
     def step(

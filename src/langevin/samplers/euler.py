@@ -7,10 +7,10 @@ from torch import Tensor
 
 from langevin.diffusion.noise import NoiseSource
 from langevin.samplers.churn import Churned
-from langevin.samplers.grid import TimeGrid
 from langevin.samplers.sampler import Predictor
 from langevin.samplers.straight import StraightLines
 from langevin.samplers.thresholding import Thresholding
+from langevin.samplers.timestep_spacing import TimestepSpacing
 
 
 class Euler(Churned):
@@ -20,7 +20,7 @@ class Euler(Churned):
     "Euler".
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         s_churn: how much noise is added over all steps; 0: none, and the sampler is deterministic.
@@ -34,7 +34,7 @@ class Euler(Churned):
 
     def __init__(
         self,
-        grid: TimeGrid,
+        timestep_spacing: TimestepSpacing,
         thresholding: Thresholding | None = None,
         steps: Annotated[int, Ge(1)] | None = 50,
         s_churn: Annotated[float, Ge(0)] = 0.0,
@@ -42,7 +42,7 @@ class Euler(Churned):
         s_max: Annotated[float, Ge(0)] | None = None,
         s_noise: Annotated[float, Ge(0)] = 1.0,
     ) -> None:
-        super().__init__(grid, thresholding, steps, s_churn, s_min, s_max, s_noise)
+        super().__init__(timestep_spacing, thresholding, steps, s_churn, s_min, s_max, s_noise)
 
     def step(
         self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource

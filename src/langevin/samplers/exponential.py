@@ -16,7 +16,7 @@ from torch import Tensor
 from langevin.diffusion.level import Level, broadcast_to, combine
 
 
-class Evaluation(NamedTuple):
+class ModelEvaluation(NamedTuple):
     """The model's prediction at one time.
 
     Attributes:
@@ -28,7 +28,7 @@ class Evaluation(NamedTuple):
     x: Tensor
 
 
-History = tuple[Evaluation, ...]
+History = tuple[ModelEvaluation, ...]
 """The latest evaluations, the newest first."""
 
 
@@ -69,7 +69,9 @@ def first_order(x_t: Tensor, x: Tensor, at_t: Level, at_s: Level) -> Tensor:
     return combine(kept, x_t, at_s.alpha - kept * at_t.alpha, x)
 
 
-def multistep(x_t: Tensor, evaluations: Sequence[Evaluation], at_s: Level, b: Tensor, released: bool = False) -> Tensor:
+def multistep(
+    x_t: Tensor, evaluations: Sequence[ModelEvaluation], at_s: Level, b: Tensor, released: bool = False
+) -> Tensor:
     """x_s if the predicted images are the polynomial in lambda through the evaluations.
 
     The error of a step is one order above the number of evaluations. Source: UniPC (Zhao et al. 2023, arXiv

@@ -131,13 +131,13 @@ class SamplePipeline:
                 made = {name: torch.from_numpy(array) for name, array in kept.items()}
             yield SampleBatch(torch.tensor(batch), made["images"], self.requests.cond(batch))
 
-    def _chosen_grid(self, schedule: Schedule) -> dict[str, Any]:
-        """The grid that the sampler chose where that was left to it, as a config would name it."""
-        grid = self.sampler.grid_on(schedule)
-        if grid is self.sampler.grid:
+    def _chosen_spacing(self, schedule: Schedule) -> dict[str, Any]:
+        """The timestep spacing that the sampler chose where that was left to it, as a config would name it."""
+        timestep_spacing = self.sampler.spacing_on(schedule)
+        if timestep_spacing is self.sampler.timestep_spacing:
             return {}
-        kind = type(grid)
-        return {"grid": {"_target_": f"{kind.__module__}.{kind.__qualname__}", **vars(grid)}}
+        kind = type(timestep_spacing)
+        return {"timestep_spacing": {"_target_": f"{kind.__module__}.{kind.__qualname__}", **vars(timestep_spacing)}}
 
     def record(self, denoiser: Denoiser, seed: int, precision: str = "32-true") -> dict[str, Any]:
         """How its images are made, for a protocol: plain values.
@@ -149,7 +149,7 @@ class SamplePipeline:
         """
         return {
             **self.settings,
-            **self._chosen_grid(denoiser.schedule),
+            **self._chosen_spacing(denoiser.schedule),
             **self.requests.record(),
             "evaluations": self.nfe(denoiser),
             "seed": seed,

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from langevin.diffusion.noise import NoiseSource
 from langevin.samplers.churn import Churned
-from langevin.samplers.grid import TimeGrid
 from langevin.samplers.sampler import Predictor
 from langevin.samplers.straight import StraightLines
 from langevin.samplers.thresholding import Thresholding
+from langevin.samplers.timestep_spacing import TimestepSpacing
 
 
 class Heun(Churned):
@@ -21,7 +21,7 @@ class Heun(Churned):
     Source: EDM (Karras et al. 2022), algorithms 1 and 2, for any schedule.
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         s_churn: how much noise is added over all steps; 0: none, and the sampler is deterministic.
@@ -39,7 +39,7 @@ class Heun(Churned):
 
     def __init__(
         self,
-        grid: TimeGrid,
+        timestep_spacing: TimestepSpacing,
         thresholding: Thresholding | None = None,
         steps: Annotated[int, Ge(1)] | None = 18,
         s_churn: Annotated[float, Ge(0)] = 0.0,
@@ -49,7 +49,7 @@ class Heun(Churned):
         max_ratio: Annotated[float, Gt(1)] | None = None,
     ) -> None:
         self.max_ratio = math.inf if max_ratio is None else max_ratio
-        super().__init__(grid, thresholding, steps, s_churn, s_min, s_max, s_noise)
+        super().__init__(timestep_spacing, thresholding, steps, s_churn, s_min, s_max, s_noise)
 
     def step(
         self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource

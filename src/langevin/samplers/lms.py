@@ -9,10 +9,10 @@ from torch import Tensor
 
 from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.noise import NoiseSource
-from langevin.samplers.grid import TimeGrid
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.straight import StraightLines
 from langevin.samplers.thresholding import Thresholding
+from langevin.samplers.timestep_spacing import TimestepSpacing
 
 History = list[tuple[Tensor, Tensor]]
 """The latest steps, oldest first: each its tau () and the slope (B, C, H, W) there."""
@@ -26,7 +26,7 @@ class LMS(Sampler[History]):
     of any length.
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         order: of how many slopes it makes use; 1 is Euler's method.
@@ -36,12 +36,12 @@ class LMS(Sampler[History]):
 
     def __init__(
         self,
-        grid: TimeGrid,
+        timestep_spacing: TimestepSpacing,
         thresholding: Thresholding | None = None,
         steps: Annotated[int, Ge(1)] | None = 50,
         order: Annotated[int, Ge(1), Le(4)] = 4,
     ) -> None:
-        super().__init__(grid, thresholding, steps)
+        super().__init__(timestep_spacing, thresholding, steps)
         self.order = order
 
     def step(

@@ -11,9 +11,9 @@ from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import transition
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.samplers.ancestral import Ancestral
-from langevin.samplers.grid import TimeGrid, Uniform
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
+from langevin.samplers.timestep_spacing import TimestepSpacing, UniformSpacing
 
 
 class PredictorCorrector(Sampler[None]):
@@ -29,7 +29,7 @@ class PredictorCorrector(Sampler[None]):
     a predictor's step, so that no noise is left.
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule. The source takes 1000.
         corrector_steps: how many Langevin steps are taken at each time, each of one evaluation.
@@ -38,20 +38,20 @@ class PredictorCorrector(Sampler[None]):
 
     def __init__(
         self,
-        grid: TimeGrid,
+        timestep_spacing: TimestepSpacing,
         thresholding: Thresholding | None = None,
         steps: Annotated[int, Ge(1)] | None = 200,
         corrector_steps: Annotated[int, Ge(0)] = 1,
         snr: Annotated[float, Gt(0)] = 0.16,
     ) -> None:
-        super().__init__(grid, thresholding, steps)
-        self.predictor = Ancestral(grid, thresholding, steps)
+        super().__init__(timestep_spacing, thresholding, steps)
+        self.predictor = Ancestral(timestep_spacing, thresholding, steps)
         self.corrector_steps = corrector_steps
         self.snr = snr
 
-    def own_grid(self, schedule: Schedule) -> TimeGrid:
+    def own_spacing(self, schedule: Schedule) -> TimestepSpacing:
         """See `Sampler`; the source's."""
-        return Uniform()
+        return UniformSpacing()
 
     def step(
         self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource

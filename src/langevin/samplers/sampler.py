@@ -14,8 +14,8 @@ from langevin.diffusion.level import Level, broadcast_to
 from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.diffusion.variance import Variance
-from langevin.samplers.grid import InnerLogSNR, TimeGrid, even
 from langevin.samplers.thresholding import Thresholding
+from langevin.samplers.timestep_spacing import InnerLogSNR, TimestepSpacing, even
 
 State = TypeVar("State")
 OnPrediction = Callable[[Tensor, Tensor, Prediction], None]
@@ -65,7 +65,7 @@ class Sampler(ABC, Generic[State]):
     """Takes noise to images, step by step; a sampler is what it does in one step.
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
 
@@ -77,26 +77,26 @@ class Sampler(ABC, Generic[State]):
     supports_mean_guidance: ClassVar[bool] = False
     higher_order: ClassVar[bool] = False
 
-    def __init__(self, grid: TimeGrid, thresholding: Thresholding | None, steps: int | None) -> None:
-        self.grid = grid
+    def __init__(self, timestep_spacing: TimestepSpacing, thresholding: Thresholding | None, steps: int | None) -> None:
+        self.timestep_spacing = timestep_spacing
         self.thresholding = thresholding
         self.steps = steps
 
-    def own_grid(self, schedule: Schedule) -> TimeGrid:
-        """The grid that suits it, which `grid=auto` takes."""
+    def own_spacing(self, schedule: Schedule) -> TimestepSpacing:
+        """The timestep spacing that suits it, which `timestep_spacing=auto` takes."""
         return InnerLogSNR() if self.higher_order else even(schedule)
 
-    def grid_on(self, schedule: Schedule) -> TimeGrid:
-        """The grid that it uses on a schedule."""
-        return self.grid.chosen(self.own_grid(schedule))
+    def spacing_on(self, schedule: Schedule) -> TimestepSpacing:
+        """The timestep spacing that it uses on a schedule."""
+        return self.timestep_spacing.chosen(self.own_spacing(schedule))
 
     def times(self, schedule: Schedule) -> Tensor:
         """The times that it visits, float64 (steps + 1,), falling, the last 0.
 
         Raises:
-            UserError: when the schedule has none such, see `TimeGrid`.
+            UserError: when the schedule has none such, see `TimestepSpacing`.
         """
-        return self.grid_on(schedule)(schedule, self.steps)
+        return self.spacing_on(schedule)(schedule, self.steps)
 
     @torch.no_grad()
     def __call__(
@@ -150,9 +150,9 @@ class Sampler(ABC, Generic[State]):
 
 
 def prior_std(schedule: Schedule, t: Tensor) -> float:
-    """The standard deviation of the noise that replaces images at the time `t` (), at which a grid begins.
+    """The standard deviation of the noise that replaces images at the time `t` (), at which a timestep spacing begins.
 
-    It is the schedule's own, but where noise grows without bound and the grid begins below the schedule's last time.
+    It is the schedule's own, but where noise grows without bound and sampling begins below the schedule's last time.
     """
     noise, last = (torch.tensor(value, dtype=torch.float64) for value in (1.0, schedule.t_max))
     if schedule.norm(Level(0 * noise, noise)) > 0:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from langevin.diffusion.level import Level
 from langevin.diffusion.noise import NoiseSource
-from langevin.samplers.exponential import Evaluation, History, distance, multistep, order_at, remembered
-from langevin.samplers.grid import TimeGrid
+from langevin.samplers.exponential import History, ModelEvaluation, distance, multistep, order_at, remembered
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
+from langevin.samplers.timestep_spacing import TimestepSpacing
 
 
 class Correctable(NamedTuple):
@@ -35,7 +35,7 @@ class UniPC(Sampler[Correctable]):
     unconditional models and 2 with guidance.
 
     Args:
-        grid: the times it visits.
+        timestep_spacing: the times it visits.
         thresholding: keeps each predicted image in range; None: as it is predicted.
         steps: how many steps it takes; None for all of a discrete schedule.
         order: the predictor's.
@@ -49,14 +49,14 @@ class UniPC(Sampler[Correctable]):
 
     def __init__(
         self,
-        grid: TimeGrid,
+        timestep_spacing: TimestepSpacing,
         thresholding: Thresholding | None = None,
         steps: Annotated[int, Ge(1)] | None = 20,
         order: Annotated[int, Ge(1), Le(3)] = 3,
         variant: Literal["bh1", "bh2"] = "bh2",
         lower_order_final: bool = True,
     ) -> None:
-        super().__init__(grid, thresholding, steps)
+        super().__init__(timestep_spacing, thresholding, steps)
         self.order = order
         self.variant = variant
         self.lower_order_final = lower_order_final
@@ -66,7 +66,7 @@ class UniPC(Sampler[Correctable]):
     ) -> tuple[Tensor, Correctable | None]:
         """See `Sampler`."""
         at_t, at_s = denoise.schedule(t), denoise.schedule(s)
-        now = Evaluation(at_t, denoise(x_t, t).x)
+        now = ModelEvaluation(at_t, denoise(x_t, t).x)
         before: History = ()
         if state is not None:
             before = state.evaluations

@@ -75,7 +75,7 @@ def verdict(difference: Estimate, first: str, second: str, better: str) -> str:
         better: "up" or "down".
     """
     if difference.low is None or difference.high is None:
-        return "no difference can be told" if difference.mean == 0 else difference.why_none
+        return "no difference detected" if difference.mean == 0 else difference.why_none
     if difference.low <= 0 <= difference.high:
-        return "no difference can be told"
+        return "no difference detected"
     return f"{second if (difference.low > 0) == (better == 'up') else first} is better"

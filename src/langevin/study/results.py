@@ -113,10 +113,10 @@ def refuse_another(run_dir: Path, cell: Cell, seed: int) -> None:
         values = {**trained_values(plain(held)), "seed": held.get("seed")}
     except Exception as error:  # the loader's of damaged files may be anything
         raise DamagedError(f"{run_dir / CONFIG} cannot be read ({type(error).__name__}); remove the folder") from error
-    asked = {**cell.decides, "seed": seed}
-    if paths := differing([values, asked]):
+    expected = {**cell.decides, "seed": seed}
+    if paths := differing([values, expected]):
         lines = "\n".join(
-            f"  {path}: {values.get(path, 'absent')} in the run, {asked.get(path, 'absent')} in the study"
+            f"  {path}: {values.get(path, 'absent')} in the run, {expected.get(path, 'absent')} in the study"
             for path in paths
         )
         raise UserError(f"{run_dir} holds a different run from the study's; remove the folder:\n{lines}")

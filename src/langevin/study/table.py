@@ -53,7 +53,7 @@ def markdown(grid: Grid, results: Results, found: Mapping[str, Sequence[str]]) -
             for factor, texts in unacknowledged(study, found).items()
             if any(concerns(text, study, measure) for text in texts)
         ]
-        lines += grid_of(head, [told(each, better, doubtful) for each in differences_of(rows, study.arms)])
+        lines += grid_of(head, [difference_row(each, better, doubtful) for each in differences_of(rows, study.arms)])
     return "\n".join(lines) + "\n"
 
 
@@ -64,7 +64,7 @@ def about(grid: Grid, results: Results, found: Mapping[str, Sequence[str]]) -> I
     for steps, batch in sorted(budgets):
         yield f"- Budget of {'each run' if len(budgets) == 1 else 'some runs'}: {steps:,} steps of {batch:,} images."
     yield f"- Seeds: {', '.join(map(str, study.seeds))}. Intervals: {PERCENT}, Student's t over the seeds,"
-    yield "  not corrected for their number: of twenty differences that are none, one is expected to be told."
+    yield "  not corrected for their number: of twenty differences that are none, one is expected to be detected."
     if study.extra:
         yield f"- With {' '.join(study.extra)}"
     versions = sorted({"not noted" if not result.code else " and ".join(result.code) for result in results.found})
@@ -81,7 +81,7 @@ def about(grid: Grid, results: Results, found: Mapping[str, Sequence[str]]) -> I
         yield from (f"  - {line}" for line in results.missing)
 
 
-def told(difference: Difference, better: str, doubtful: Collection[str]) -> list[str]:
+def difference_row(difference: Difference, better: str, doubtful: Collection[str]) -> list[str]:
     """A difference and its verdict; `doubtful` are the factors that are confounded."""
     first, second, estimate = difference.first, difference.second, difference.estimate
     reading = verdict(estimate, first, second, better) + (" (confounded)" if difference.factor in doubtful else "")

@@ -15,7 +15,7 @@ from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.objective import Objective
-from langevin.diffusion.time_sampler import TimeSampler, Uniform
+from langevin.diffusion.time_sampler import TimeSampler, UniformTimes
 from langevin.training.ema import EMA
 from langevin.training.lr_schedule import LRSchedule
 from langevin.training.means import ImageMeans
@@ -174,7 +174,7 @@ class DiffusionModule(LightningModule):
         if len(x) == 0:  # the last batch, since it has fewer images than there are processes
             return
         # Times that follow the losses would be others every time; the mean they estimate is that over uniform ones.
-        all_times, importance = self.draw_times(Uniform() if self.time_sampler.loss_aware else self.time_sampler)
+        all_times, importance = self.draw_times(UniformTimes() if self.time_sampler.loss_aware else self.time_sampler)
         t = self.share(all_times, len(x))
         terms = self.objective(self.ema_model, x, self.condition(labels), t, self.draw_noise(x))
         terms["loss"] = broadcast_to(self.share(importance, len(x)), x).flatten() * terms["loss"]

@@ -12,7 +12,7 @@ from langevin.diffusion.schedules.schedule import VarianceExploding
 from langevin.errors import OptionError
 
 
-class EDM(VarianceExploding):
+class EDMSchedule(VarianceExploding):
     """alpha is 1 and the time is sigma itself. Source: EDM (Karras et al. 2022), table 1.
 
     Args:

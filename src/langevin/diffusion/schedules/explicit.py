@@ -6,7 +6,7 @@ from langevin.diffusion.schedules.beta import BetaSchedule
 from langevin.errors import OptionError
 
 
-class Explicit(BetaSchedule):
+class ExplicitSchedule(BetaSchedule):
     """beta_t is the t-th of a list: "trained_betas" in diffusers.
 
     Args:

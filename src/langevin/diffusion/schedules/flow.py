@@ -10,7 +10,7 @@ from langevin.diffusion.level import Level
 from langevin.diffusion.schedules.curve import CurveSchedule
 
 
-class Flow(CurveSchedule):
+class FlowSchedule(CurveSchedule):
     """Straight lines from data to noise: ``alpha = 1 - u``, ``sigma = u``.
 
     Time runs as everywhere here, from data at 0 to noise at 1; the flow matching papers run the other way.

@@ -8,7 +8,7 @@ from langevin.diffusion.schedules.beta import BetaSchedule
 from langevin.diffusion.schedules.linear import rising
 
 
-class Quadratic(BetaSchedule):
+class QuadraticSchedule(BetaSchedule):
     """The square root of beta_t rises linearly.
 
     It is "quad" in DDPM's code, "scaled_linear" in diffusers, and "linear" in latent diffusion, whose betas run from

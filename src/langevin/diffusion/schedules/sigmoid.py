@@ -10,7 +10,7 @@ from langevin.diffusion.schedules.curve import GammaSchedule
 from langevin.errors import OptionError
 
 
-class Sigmoid(GammaSchedule):
+class SigmoidSchedule(GammaSchedule):
     """``f(u) = S((start + u (end - start)) / tau)`` in `GammaSchedule`, S the logistic function.
 
     It is not diffusers' "sigmoid", whose betas follow a sigmoid. Source: Chen 2023 (arXiv 2301.10972), algorithm 1;

@@ -46,8 +46,8 @@ class SelfAttention(Block):
         query, key, value = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if self.kv is not None:
             assert tokens is not None
-            told_key, told_value = self.kv(tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-            key, value = torch.cat((key, told_key), dim=2), torch.cat((value, told_value), dim=2)
+            token_key, token_value = self.kv(tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            key, value = torch.cat((key, token_key), dim=2), torch.cat((value, token_value), dim=2)
         attended = functional.scaled_dot_product_attention(query, key, value)
         pixels = self.project(attended.transpose(1, 2).flatten(2))
         return join(x, pixels.transpose(1, 2).unflatten(2, x.shape[2:]), self.skip_rescale)

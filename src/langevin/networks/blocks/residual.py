@@ -58,11 +58,11 @@ class ResidualBlock(Block):
     def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Map features (B, C, H, W) under an embedding (B, D) to (B, C', H', W'); the tokens are not used."""
         h = self.conv1(self.resample(functional.silu(self.norm1(x))))
-        told = self.embed(functional.silu(embedding))[:, :, None, None]
+        embedded = self.embed(functional.silu(embedding))[:, :, None, None]
         if self.scale_shift:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = embedded.chunk(2, dim=1)
             h = self.norm2(h) * (1 + scale) + shift
         else:
-            h = self.norm2(h.add_(told))
+            h = self.norm2(h.add_(embedded))
         h = self.conv2(self.dropout(functional.silu(h)))
         return join(self.shortcut(self.resample(x)), h, self.skip_rescale)

@@ -12,7 +12,7 @@ from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
 
 
-class TimeGrid(ABC):
+class TimestepSpacing(ABC):
     """Chooses the times at which the denoiser is called."""
 
     def __call__(self, schedule: Schedule, steps: int | None) -> Tensor:
@@ -40,8 +40,8 @@ class TimeGrid(ABC):
             times = apart(torch.round(times), schedule.num_steps)
         return torch.cat([times, times.new_zeros(1)])
 
-    def chosen(self, own: "TimeGrid") -> "TimeGrid":
-        """This grid, or where it leaves the choice to the sampler, the sampler's `own`."""
+    def chosen(self, own: "TimestepSpacing") -> "TimestepSpacing":
+        """This timestep spacing, or where it leaves the choice to the sampler, the sampler's `own`."""
         return self
 
     @abstractmethod
@@ -52,52 +52,52 @@ class TimeGrid(ABC):
         """
 
 
-class Uniform(TimeGrid):
+class UniformSpacing(TimestepSpacing):
     """Equal steps from the very last time to the first that a model is trained on, both included ("linspace")."""
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
-        """See `TimeGrid`."""
+        """See `TimestepSpacing`."""
         return torch.linspace(schedule.t_max, schedule.t_min, steps, dtype=torch.float64)
 
 
-class Trailing(TimeGrid):
+class Trailing(TimestepSpacing):
     """Equal steps from the very last time to the data. Source: Lin et al. 2023 (arXiv 2305.08891), table 2."""
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
-        """See `TimeGrid`."""
+        """See `TimestepSpacing`."""
         return schedule.t_max * torch.arange(steps, 0, -1, dtype=torch.float64) / steps
 
 
-class Leading(TimeGrid):
+class Leading(TimestepSpacing):
     """Every (T // steps)-th time of a discrete schedule, from 1 up. Source: DDIM (Song et al. 2021), appendix D.2.
 
     The noisiest times are left out: of T = 1000 in 50 steps, those above 981. It is diffusers' default.
     """
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
-        """See `TimeGrid`.
+        """See `TimestepSpacing`.
 
         Raises:
             UserError: for a schedule in continuous time.
         """
         if schedule.num_steps is None:
-            raise UserError("needs a schedule with discrete steps; take grid=trailing")
+            raise UserError("needs a schedule with discrete steps; take timestep_spacing=trailing")
         return torch.arange(steps - 1, -1, -1, dtype=torch.float64) * (schedule.num_steps // steps) + 1
 
 
-class Quadratic(TimeGrid):
+class QuadraticSpacing(TimestepSpacing):
     """Steps that shrink towards the data: times grow as a square and end at the last.
 
     Source: DDIM (Song et al. 2021), appendix D.2, which used it for CIFAR-10.
     """
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
-        """See `TimeGrid`."""
+        """See `TimestepSpacing`."""
         fraction = torch.arange(steps, 0, -1, dtype=torch.float64) / steps
         return schedule.t_max * fraction.square()
 
 
-class Karras(TimeGrid):
+class Karras(TimestepSpacing):
     """``(sigma / alpha)^(1 / rho)`` falls in equal steps, from the last level to the first, both included.
 
     Source: EDM (Karras et al. 2022), equation 5.
@@ -119,7 +119,7 @@ class Karras(TimeGrid):
         self.rho, self.sigma_min, self.sigma_max = rho, sigma_min, sigma_max
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
-        """See `TimeGrid`.
+        """See `TimestepSpacing`.
 
         Raises:
             UserError: when `sigma_min` or `sigma_max` lies beyond the schedule's levels, or those have no end.
@@ -135,20 +135,20 @@ class Karras(TimeGrid):
         return schedule.time_of(torch.lerp(*roots, fraction) ** self.rho).clamp(schedule.t_min, schedule.t_max)
 
 
-class LogSNR(TimeGrid):
+class LogSNR(TimestepSpacing):
     """logSNR rises in equal steps, from the last level to the first, both included.
 
     Source: DPM-Solver (Lu et al. 2022), section 3.4.
     """
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
-        """See `TimeGrid`."""
+        """See `TimestepSpacing`."""
         first, last = (float(torch.log(ratio)) for ratio in ends(schedule))
         ratios = torch.exp(torch.linspace(last, first, steps, dtype=torch.float64))
         return schedule.time_of(ratios).clamp(schedule.t_min, schedule.t_max)
 
 
-class InnerLogSNR(TimeGrid):
+class InnerLogSNR(TimestepSpacing):
     """One long step through the noise, equal steps in logSNR where the image takes shape, one step to the data.
 
     Where ``sigma / alpha`` is far above the data's own scale, the denoiser's prediction hardly changes; far below, the
@@ -175,7 +175,7 @@ class InnerLogSNR(TimeGrid):
         self.sigma_max, self.sigma_min = sigma_max, sigma_min
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
-        """See `TimeGrid`."""
+        """See `TimestepSpacing`."""
         first, last = (schedule(torch.tensor(t, dtype=torch.float64)).ratio for t in (schedule.t_min, schedule.t_max))
         most = last.clamp(max=self.sigma_max or max(4.0, steps / 4))
         least = torch.minimum(first.clamp(min=self.sigma_min or 0.24 / steps), most)
@@ -185,19 +185,19 @@ class InnerLogSNR(TimeGrid):
         return torch.cat([inner.new_tensor(jump), inner])
 
 
-class Auto(TimeGrid):
-    """The grid that suits the sampler and the schedule: the sampler's own, see `Sampler.own_grid`."""
+class Auto(TimestepSpacing):
+    """The timestep spacing that suits the sampler and the schedule: the sampler's own, see `Sampler.own_spacing`."""
 
-    def chosen(self, own: TimeGrid) -> TimeGrid:
-        """See `TimeGrid`."""
+    def chosen(self, own: TimestepSpacing) -> TimestepSpacing:
+        """See `TimestepSpacing`."""
         return own
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
-        """See `TimeGrid`; without a sampler, `even`."""
+        """See `TimestepSpacing`; without a sampler, `even`."""
         return even(schedule).times(schedule, steps)
 
 
-class Explicit(TimeGrid):
+class ExplicitSpacing(TimestepSpacing):
     """A list of times, on the schedule's own clock.
 
     Args:
@@ -213,25 +213,25 @@ class Explicit(TimeGrid):
         self.list = times
 
     def __call__(self, schedule: Schedule, steps: int | None) -> Tensor:
-        """See `TimeGrid`.
+        """See `TimestepSpacing`.
 
         Raises:
             UserError: when `steps` is another number than that of the list.
         """
         if steps not in (None, len(self.list)):
-            text = f"is {steps}; allowed: {len(self.list)}, as grid.times has, or null"
+            text = f"is {steps}; allowed: {len(self.list)}, as timestep_spacing.times has, or null"
             raise OptionError("sampler.steps", text)
         return super().__call__(schedule, len(self.list))
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
-        """See `TimeGrid`."""
+        """See `TimestepSpacing`."""
         if self.list[0] > schedule.t_max:
             raise OptionError("times", f"is {self.list}; allowed: at most the schedule's {schedule.t_max:g}")
         return torch.tensor(self.list, dtype=torch.float64)
 
 
-def even(schedule: Schedule) -> TimeGrid:
-    """The grid of samplers of first order: equal steps in time, or EDM's where noise is the clock."""
+def even(schedule: Schedule) -> TimestepSpacing:
+    """The timestep spacing of samplers of first order: equal steps in time, or EDM's where noise is the clock."""
     alpha = schedule(torch.tensor(schedule.t_max, dtype=torch.float64)).alpha
     return Karras() if alpha == 1 else Trailing()
 
@@ -244,7 +244,7 @@ def ends(schedule: Schedule) -> tuple[Tensor, Tensor]:
     """
     first, last = (schedule(torch.tensor(t, dtype=torch.float64)).ratio for t in (schedule.t_min, schedule.t_max))
     if last.isinf():
-        raise UserError("needs a trace of signal at the schedule's last time; take grid=trailing")
+        raise UserError("needs a trace of signal at the schedule's last time; take timestep_spacing=trailing")
     return first, last
 
 

@@ -1,4 +1,4 @@
-"""The grid that a sampler takes by itself: a solver of higher order is never worse than DDIM at equal cost."""
+"""The timestep spacing a sampler takes by itself: a solver of higher order is never worse than DDIM at equal cost."""
 
 import functools
 import math
@@ -15,15 +15,15 @@ from langevin.assembly.components import make_sampler, make_schedule
 from langevin.config.types import TARGET
 from langevin.config.validate import CONF, options
 from langevin.diffusion.denoiser import Prediction, eps_from_x
-from langevin.diffusion.schedules.edm import EDM
-from langevin.diffusion.schedules.flow import Flow
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.vp import VP
 from langevin.diffusion.variance import FixedSmall
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.dpm_solver_multistep import DPMSolver2M
-from langevin.samplers.grid import Auto, InnerLogSNR, Karras, Trailing, Uniform
 from langevin.samplers.heun import Heun
 from langevin.samplers.predictor_corrector import PredictorCorrector
+from langevin.samplers.timestep_spacing import Auto, InnerLogSNR, Karras, Trailing, UniformSpacing
 
 RING = [[0.7 * math.cos(k * math.pi / 4), 0.7 * math.sin(k * math.pi / 4)] for k in range(8)]
 DATA = {
@@ -77,7 +77,7 @@ class Clusters:
 
 @functools.cache
 def base(formulation):
-    return composed("train", *TINY, f"formulation={formulation}", "grid=auto", "thresholding=none")[0]
+    return composed("train", *TINY, f"formulation={formulation}", "timestep_spacing=auto", "thresholding=none")[0]
 
 
 @functools.cache
@@ -120,15 +120,15 @@ def test_no_solver_is_worse_than_ddim(sampler, formulation):
 
 def test_what_each_sampler_takes():
     chosen = {
-        DDIM: {VP: Trailing, Flow: Trailing, EDM: Karras},
-        DPMSolver2M: {VP: InnerLogSNR, Flow: InnerLogSNR, EDM: InnerLogSNR},
-        PredictorCorrector: {VP: Uniform, EDM: Uniform},
+        DDIM: {VP: Trailing, FlowSchedule: Trailing, EDMSchedule: Karras},
+        DPMSolver2M: {VP: InnerLogSNR, FlowSchedule: InnerLogSNR, EDMSchedule: InnerLogSNR},
+        PredictorCorrector: {VP: UniformSpacing, EDMSchedule: UniformSpacing},
     }
-    for sampler, grids in chosen.items():
-        for schedule, grid in grids.items():
-            assert type(sampler(Auto()).grid_on(schedule())) is grid
+    for sampler, spacings in chosen.items():
+        for schedule, timestep_spacing in spacings.items():
+            assert type(sampler(Auto()).spacing_on(schedule())) is timestep_spacing
     given = Trailing()
-    assert DPMSolver2M(given).grid_on(VP()) is given
+    assert DPMSolver2M(given).spacing_on(VP()) is given
 
 
 def test_the_steps_between_the_ends_are_equal_in_log_snr():
@@ -141,7 +141,7 @@ def test_the_steps_between_the_ends_are_equal_in_log_snr():
     assert by_steps[-1].item() == pytest.approx(max(0.24 / 64, float(VP()(torch.tensor(VP().t_min)).ratio)), rel=1e-5)
 
 
-@pytest.mark.parametrize("schedule", [VP(), EDM(), Flow()], ids=["vp", "edm", "flow"])
+@pytest.mark.parametrize("schedule", [VP(), EDMSchedule(), FlowSchedule()], ids=["vp", "edm", "flow"])
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_few_steps_are_steps_too(schedule, steps):
     times = InnerLogSNR()(schedule, steps)
@@ -151,7 +151,7 @@ def test_few_steps_are_steps_too(schedule, steps):
 
 
 def test_a_step_that_is_too_long_for_two_slopes_is_eulers():
-    def made(sampler, grid):
+    def made(sampler, timestep_spacing):
         model = Clusters(VP(), *DATA["three"])
         return sampler(model, lambda: NOISE), model.calls
 
