@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from langevin.config.migration import current
 from langevin.config.overrides import literal, parsed, require_consistent, settle
 from langevin.config.validate import CONF, PLURAL, groups, groups_of, options, unknown
 from langevin.errors import UserError
@@ -86,8 +87,9 @@ def command(
         if sweeps:
             os.environ[SWEEP] = swept(arguments)
         try:
+            forced = [force_add_override(argument, own) for argument in arguments]
             require_consistent(arguments, own)
-            sys.argv[1:] = [force_add_override(argument, own) for argument in arguments]
+            sys.argv[1:] = forced
         except UserError as error:
             fail(str(error))
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
@@ -172,10 +174,13 @@ def force_add_override(argument: str, own: list[str]) -> str:
         own: the groups that the command has.
 
     Raises:
-        UserError: when it chooses from a group that the command does not have, which Hydra would advise to add; or a
-            launcher of ours whose package is missing.
+        UserError: when it chooses from a group that the command does not have, which Hydra would advise to add; sets
+            an option by a name of before; or chooses a launcher of ours whose package is missing.
     """
     key, equals, value = argument.partition("=")
+    name = key.lstrip("+~")
+    if current(name) != name:
+        raise UserError(f"{argument}: {name} is called {current(name)} now")
     if key == LAUNCHER and (CONF / LAUNCHER / f"{value}.yaml").is_file() and find_spec("submitit") is None:
         raise UserError(f"{argument} needs the package hydra-submitit-launcher: pip install -e '.[slurm]'")
     if not equals or key.startswith(("-", "+", "~", "hydra")) or "/" in key:

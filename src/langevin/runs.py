@@ -21,6 +21,7 @@ import yaml
 
 from langevin.checkpoint import last_checkpoints
 from langevin.config.identity import distinguishing
+from langevin.config.migration import migrated
 from langevin.config.stored import DEEPEST, GREATEST
 from langevin.config.types import TARGET
 from langevin.files import require_regular
@@ -156,7 +157,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
 
 
 def checked_config(path: Path) -> tuple[dict[str, Any] | None, str]:
-    """A config's plain values, or why it has none."""
+    """A config's plain values under today's names, or why it has none."""
     try:
         config = yaml.load(require_regular(path).read_text(), LOADER)
     except OSError as error:
@@ -166,7 +167,7 @@ def checked_config(path: Path) -> tuple[dict[str, Any] | None, str]:
     if not isinstance(config, dict):
         return None, f"{path.name} is damaged: it holds no options"
     fault = fault_of(config)
-    return (config, "") if fault is None else (None, f"{path.name} is damaged: {fault}")
+    return (migrated(config), "") if fault is None else (None, f"{path.name} is damaged: {fault}")
 
 
 def fault_of(config: dict[Any, Any]) -> str | None:

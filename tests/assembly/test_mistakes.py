@@ -165,12 +165,15 @@ CONTRADICTIONS = [
     (
         ["schedule=flow", "parameterization=edm"],
         "parameterization",
-        ["EDM gives the network log(sigma / alpha), which is infinite", "take x, v or flow"],
+        ["EDMParameterization gives the network log(sigma / alpha), which is infinite", "take x, v or flow"],
     ),
     (
         ["schedule=vp", "objective=vlb"],
         "objective",
-        ["VLB is a sum over discrete steps, but the schedule is continuous", "set schedule.num_steps, or take "],
+        [
+            "VLBObjective is a sum over discrete steps, but the schedule is continuous",
+            "set schedule.num_steps, or take ",
+        ],
     ),
     (
         ["objective=hybrid", "variance=fixed_small"],

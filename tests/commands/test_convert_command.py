@@ -132,7 +132,7 @@ def test_weights_of_edm(tmp_path):
     torch.save(filled(edm_state("SongUNet", size=8, attends=())), tmp_path / "model.pt")
     result = convert(f"import={tmp_path / 'model.pt'}", f"out={tmp_path / 'run'}")
     assert result.status == 0, result.err
-    assert config_of(tmp_path / "run")["parameterization"]["_target_"].endswith("EDM")
+    assert config_of(tmp_path / "run")["parameterization"]["_target_"].endswith("EDMParameterization")
     load_model(tmp_path / "run" / "checkpoints" / "last.ckpt")
 
 

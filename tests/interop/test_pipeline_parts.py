@@ -184,15 +184,18 @@ def test_schedule(schedule, kind):
     [
         ({"schedule": Cosine(None)}, "schedule is Cosine in continuous time; allowed: 1000 steps"),
         ({"schedule": Linear(200)}, "schedule.num_steps is 200; allowed: 1000, for diffusers gives the network the"),
-        ({"schedule": FlowSchedule(1000)}, "schedule is Flow; allowed: one that preserves variance"),
+        ({"schedule": FlowSchedule(1000)}, "schedule is FlowSchedule; allowed: one that preserves variance"),
         ({"schedule": InputScaling(SCHEDULE, 0.5)}, "rescalings.input_scaling.b is 0.5; allowed: no input scaling"),
         (
             {"schedule": ZeroTerminalSNR(InputScaling(SCHEDULE, 1.0))},
             "rescalings.input_scaling.b is 1.0; allowed: no input scaling",
         ),
         ({"schedule": VE()}, "schedule is VE in continuous time"),
-        ({"parameterization": FlowParameterization()}, "parameterization is Flow; allowed: eps, x, v in diffusers"),
-        ({"parameterization": EDMParameterization()}, "parameterization is EDM; allowed: eps, x, v"),
+        (
+            {"parameterization": FlowParameterization()},
+            "parameterization is FlowParameterization; allowed: eps, x, v in diffusers",
+        ),
+        ({"parameterization": EDMParameterization()}, "parameterization is EDMParameterization; allowed: eps, x, v"),
         ({"sampler": Ancestral(Karras())}, "timestep_spacing is Karras; allowed: trailing, uniform, leading"),
         (
             {"sampler": DDIM(Trailing()), "variance": LearnedRange()},

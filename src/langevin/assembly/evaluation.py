@@ -150,7 +150,7 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
                 name: {part: known(value.tolist()) for part, value in parts.items()} for name, parts in values.items()
             },
             "settings": plain(cfg.likelihoods),
-            "pictures": {
+            "images": {
                 "data": plain(chosen.data),
                 "split": cfg.split,
                 "number": number,

@@ -19,6 +19,7 @@ from langevin.assembly.run import launch
 from langevin.assembly.saved import load_model, override
 from langevin.batches import Batches
 from langevin.config.identity import flatten
+from langevin.config.migration import migrated
 from langevin.data.read_images import read_images
 from langevin.digest import digest_of
 from langevin.errors import UserError
@@ -118,7 +119,7 @@ def record_in(path: Path) -> dict[str, Any] | None:
     """How the samples in a samples.npz were made, and how many there are; None where it has no record."""
     try:
         with np.load(path, allow_pickle=False) as arrays, zipfile.ZipFile(path) as archive:
-            record = json.loads(str(arrays["record"]))
+            record = migrated(json.loads(str(arrays["record"])))
             with archive.open("arr_0.npy") as member:  # its shape alone: there may be many
                 np.lib.format.read_magic(member)
                 shape, _, _ = np.lib.format.read_array_header_1_0(member)

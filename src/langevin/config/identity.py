@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from langevin.config.migration import former
 from langevin.config.types import plain
 
 # How a run is logged, stored or sped up. All else determines what is trained, and makes another run when changed.
@@ -76,14 +77,15 @@ def flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def digest(record: Mapping[str, Any], digits: int = 8) -> str:
-    """A short name of plain values; their order does not matter."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:digits]
+    """A short name of plain values; neither their order matters, nor what their parts are called now."""
+    return hashlib.sha256(json.dumps(former(record), sort_keys=True).encode()).hexdigest()[:digits]
 
 
 def automatic_name(cfg: DictConfig, choices: Mapping[str, Any], content: str | None = None) -> str:
     """A run's name: its main choices, and a digest that differs whenever what is trained differs.
 
-    So the same command resumes its run, and no two cells of a sweep share a folder.
+    So the same command resumes its run, and no two cells of a sweep share a folder. The digest is of the first names of
+    options and classes: a rename changes no run's name.
 
     Args:
         cfg: the config.

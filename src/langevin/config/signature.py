@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from langevin.config.migration import CLASSES
+
 # Packages whose `__init__` is slow to run are imported only when there is no other way to a signature.
 SLOW_PACKAGES = ("lightning", "torchmetrics", "torchvision")
 
@@ -42,6 +44,8 @@ def signature(target: str) -> dict[str, Field] | None:
     Raises:
         TargetError: when there is no such class or function, or importing its module fails, with the cause.
     """
+    if target in CLASSES:
+        raise TargetError(f"'{target}' is called {CLASSES[target]} now")
     module_name, _, name = target.rpartition(".")
     if not module_name:
         raise TargetError(f"'{target}' is not the full path of a class, such as langevin.samplers.ddim.DDIM")

@@ -12,6 +12,7 @@ from typing import Any, cast
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from langevin.config.migration import migrated
 from langevin.config.types import TARGET
 from langevin.config.validate import CONF
 from langevin.errors import UserError
@@ -29,7 +30,7 @@ class StoredError(ValueError):
 
 
 def read_stored(text: Any) -> DictConfig:
-    """Read a stored config as plain values.
+    """Read a stored config as plain values, under today's names.
 
     Args:
         text: YAML, as `OmegaConf.to_yaml` wrote it, resolved.
@@ -64,7 +65,7 @@ def read_stored(text: Any) -> DictConfig:
             raise StoredError(f"has a value at {path} that no config of Langevin's has")
         if any(isinstance(each, str) and "${" in each for each in (path, value)):
             raise StoredError(f"has an interpolation at {path}; a stored config holds only values")
-    return cfg
+    return OmegaConf.create(migrated(values))
 
 
 def read_held(path: Path) -> DictConfig:

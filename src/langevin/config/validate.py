@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from langevin.config.migration import current
 from langevin.config.signature import Field, TargetError, signature
 from langevin.config.types import TARGET, describe, fits, hides_component, holds_components, takes_components
 from langevin.errors import UserError
@@ -167,6 +168,8 @@ def shown(value: Any) -> str:
 
 def unknown(key: str, known: list[str]) -> str:
     """The message for an unknown key."""
+    if current(key) in known:
+        return f"is called {current(key)} now"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"no such option{hint}; allowed: {', '.join(dict.fromkeys(known)) or 'none'}"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from langevin.config.migration import migrated
 from langevin.data.archive import counted
 from langevin.data.cache import CachedImages, open_or_build, resolve_cache_dir
 from langevin.data.image_folder import LabelledFiles
@@ -82,7 +83,7 @@ def read_record(path: str) -> dict[str, Any] | None:
         if "record" not in arrays:
             return None
         try:
-            record = json.loads(str(_array(arrays, "record")))
+            record = migrated(json.loads(str(_array(arrays, "record"))))
         except _UNREADABLE as error:
             raise UserError(
                 f"samples={npz}: its record of how the samples were made cannot be read ({error})"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langevin.config.identity import flatten
+from langevin.config.migration import migrated
 
 VERSION = "langevin-1"
 """Of what the values of a record mean."""
@@ -43,7 +44,7 @@ def protocol(
 
 
 def of_value(record: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What of a protocol concerns one value, flat: by paths such as "samples.sampler.steps".
+    """What of a protocol concerns one value, flat: by paths such as "samples.sampler.steps", under today's names.
 
     Raises:
         KeyError: when it is no protocol of such a value.
@@ -52,7 +53,7 @@ def of_value(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     if owner is None:
         raise KeyError(name)
     rest = {key: value for key, value in record.items() if key != "metrics"}
-    return dict(flatten({**rest, "metric": owner["settings"]}))
+    return dict(flatten(migrated({**rest, "metric": owner["settings"]})))
 
 
 def differing(protocols: Sequence[dict[str, Any]]) -> list[str]:
