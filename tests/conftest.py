@@ -33,6 +33,7 @@ KINDS = {
     "samplers": "unit",
     "slurm": "e2e",
     "study": "integration",
+    "tenants": "integration",
     "training": "integration",
 }
 """The marker of a folder's tests: `unit`, `integration` or `e2e`. A file or a test that has one itself keeps it."""

@@ -23,7 +23,7 @@ from langevin.assembly.run import launch, make_evaluation, open_data
 from langevin.cli import fail
 from langevin.config.validate import CONF
 from langevin.errors import UserError
-from langevin.evaluation.values import Result
+from langevin.evaluation.result import EvaluationResult
 from langevin.files import write_json
 from langevin.images import image_grid
 from langevin.metrics.reference import Reference
@@ -50,7 +50,7 @@ def main(contaminant: str, number: int, reference: int, choices: Sequence[str]) 
     evaluation.prepare(number, Reference(data.train_set.images[real], data.train_set.labels[real]), cond)
     evaluation.to(launch(cfg.accelerator, cfg.devices).device).gather()
 
-    def measure(made_images: Images) -> Result:
+    def measure(made_images: Images) -> EvaluationResult:
         return evaluation.measure(batches(made_images, cond, cfg.batch_size), {"images": "test", "seed": SEED})
 
     undisturbed = measure(images)

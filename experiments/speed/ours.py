@@ -22,7 +22,7 @@ from langevin.assembly.make import make
 from langevin.assembly.run import facts_of, make_data, make_module, make_trainer
 from langevin.cli import force_add_override
 from langevin.config.validate import CONF, ConfigError, groups_of
-from langevin.data.module import ImageDataModule
+from langevin.data.module import Batch, ImageDataModule
 from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import UserError
 from langevin.networks.network import Network
@@ -288,11 +288,11 @@ def overheads(work: Work, run_dir: Path, warm_up: int, rounds: int, steps: int, 
     return times
 
 
-def _batches(data: ImageDataModule, device: str) -> Callable[[], tuple[Tensor, Tensor]]:
+def _batches(data: ImageDataModule, device: str) -> Callable[[], Batch]:
     """Gives batch after batch, as the training module is given them."""
     batches = iter(data.train_dataloader())
 
-    def following() -> tuple[Tensor, Tensor]:
+    def following() -> Batch:
         batch = data.transfer_batch_to_device(next(batches), torch.device(device), 0)
         return data.on_after_batch_transfer(batch, 0)
 

@@ -176,7 +176,7 @@ def load(network: "nn.Module", weights: "dict[str, Tensor]") -> None:
 def export_model(cfg: DictConfig, out: Path) -> None:
     """Write a trained model's EMA weights for diffusers, or as they are."""
     from langevin.assembly.check import check_model
-    from langevin.assembly.components import SAMPLING, make_sampler
+    from langevin.assembly.components import SAMPLING, is_class_conditional, make_sampler
     from langevin.assembly.saved import load_model, override
     from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
     from langevin.interop.imported import SAFETENSORS
@@ -192,8 +192,8 @@ def export_model(cfg: DictConfig, out: Path) -> None:
         write_weights(out, model.denoiser.network.state_dict(), texts)
         print(f"{out}: the EMA weights of step {model.step}")
         return
-    facts, conditional = model.facts, chosen.get("condition") is not None
-    num_classes = facts.num_classes if conditional else None
+    facts = model.facts
+    num_classes = facts.num_classes if is_class_conditional(chosen) else None
     parts = model.denoiser, make_sampler(chosen), parameters_of(chosen)
     write_folder(out, *parts, facts.channels, facts.image_size, num_classes, record)
     print(f"{out}: the EMA weights of step {model.step} as a diffusers pipeline")

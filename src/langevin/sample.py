@@ -16,6 +16,8 @@ OPTIONS = {
     "out": "str | None",
     "png": "bool",
     "trajectory": "Annotated[int, Ge(2)] | None",
+    "edit.images": "str | None",
+    "edit.strength": "Annotated[float, Gt(0), Le(1)]",
     "invert": "str | None",
     "overwrite": "bool",
     "trust": "list[str]",
@@ -28,10 +30,12 @@ OPTIONS = {
 def run(cfg: DictConfig) -> None:
     """Sample by the config; the model is rebuilt from the config stored with its weights."""
     from langevin.assembly.components import SAMPLING
-    from langevin.config.validate import ConfigError, structure
+    from langevin.config.validate import ConfigError, Mistake, structure
 
     options = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in SAMPLING])
     mistakes = structure(options, OPTIONS, optional=SAMPLING)
+    if not mistakes and None not in (cfg.edit.images, cfg.invert):
+        mistakes.append(Mistake("invert", "is given beside edit.images; allowed: one of them"))
     if mistakes:
         raise ConfigError(mistakes)
 

@@ -89,16 +89,16 @@ def test_what_a_constructor_raises_gets_the_path_of_the_value(raised, mistakes, 
 
 
 def test_a_condition_needs_labels():
-    cfg, _ = composed("train", "condition=class_label")
-    with pytest.raises(UserError, match="the data has none; leave condition out"):
+    cfg, _ = composed("train", "conditions=[class_label]")
+    with pytest.raises(UserError, match=r"conditions\.class_label: needs labels, but the data has none; leave it out"):
         make_denoiser(cfg, FACTS)
 
 
 def test_labels_must_suit_the_model():
     unconditional, _ = composed("train")
-    with pytest.raises(UserError, match="the model is unconditional, so leave labels out"):
+    with pytest.raises(UserError, match="the model is not conditioned on labels, so leave labels out"):
         make_generator(unconditional, FACTS, [3])
-    conditional, _ = composed("train", "condition=class_label")
+    conditional, _ = composed("train", "conditions=[class_label]")
     facts = DataFacts(channels=1, image_size=8, num_classes=3)
     with pytest.raises(UserError, match="allowed: whole numbers from 0 to 2"):
         make_generator(conditional, facts, [3])
@@ -106,7 +106,9 @@ def test_labels_must_suit_the_model():
 
 
 def test_override_replaces_components_and_merges_fields():
-    run, _ = composed("train", "sampler=ddim", "sampler.eta=0.5", "condition=class_label", "guidance=classifier_free")
+    run, _ = composed(
+        "train", "sampler=ddim", "sampler.eta=0.5", "conditions=[class_label]", "guidance=classifier_free"
+    )
     before = OmegaConf.to_yaml(run)
     choices = OmegaConf.create({"sampler": {"steps": 7}, "guidance": None})
     chosen = override(run, choices, ("sampler", "timestep_spacing", "guidance"))

@@ -31,7 +31,7 @@ def train(tmp_path_factory):
 @pytest.fixture(scope="package")
 def labelled(train):
     """The folder of a class-conditional run, whose network is not the default one."""
-    return train("labelled", "condition=class_label")
+    return train("labelled", "conditions=[class_label]")
 
 
 @pytest.fixture(scope="package")

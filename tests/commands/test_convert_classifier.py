@@ -31,7 +31,7 @@ def test_a_classifier_of_openai_guides_a_model_of_openai(classifier_file, tmp_pa
     assert result.status == 0, result.err
     assert f"sample.py checkpoint=RUN guidance=classifier guidance.classifier={classifier}\n" in result.out
     config = config_of(classifier)
-    assert set(config) == {"classifier", "schedule", "parameterization"}
+    assert set(config) == {"classifier", "process", "schedule", "parameterization"}
     assert config["classifier"]["dropout"] == 0.1
     saved = torch.load(classifier / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["langevin"]["facts"] == {"channels": 3, "image_size": 64, "num_classes": 1000}
@@ -56,7 +56,7 @@ def test_a_classifier_of_openai_guides_a_model_of_openai(classifier_file, tmp_pa
     ("overrides", "words"),
     [
         (["sampler=ddim"], "sampler: is not used by a classifier; leave it out"),
-        (["model.dropout=0.1", "condition=class_label"], "model: is not used by a classifier; leave it out"),
+        (["model.dropout=0.1", "conditions=[class_label]"], "model: is not used by a classifier; leave it out"),
         (["classifier=adm_64"], "classifier: is what is imported; leave it out, single fields may be set, such as"),
         (["classifier.dropuot=0.1"], "classifier.dropuot: no such option (did you mean dropout?)"),
         (

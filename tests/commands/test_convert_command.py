@@ -39,7 +39,7 @@ def imported(folder, tmp_path_factory):
 @pytest.fixture(scope="package")
 def wide(train):
     """A class-conditional run that diffusers can hold: its GroupNorm has 32 groups everywhere."""
-    return train("wide", "model.channels=128", "model.channel_multipliers=[1]", "condition=class_label")
+    return train("wide", "model.channels=128", "model.channel_multipliers=[1]", "conditions=[class_label]")
 
 
 def convert(*overrides):
@@ -85,17 +85,8 @@ def test_sampling(imported, tmp_path):
 
 def test_the_run_says_what_is_known_and_no_more(imported):
     config = config_of(imported)
-    parts = {
-        "model",
-        "condition",
-        "schedule",
-        "parameterization",
-        "variance",
-        "sampler",
-        "timestep_spacing",
-        "thresholding",
-    }
-    assert set(config) == parts | {"guidance"}
+    parts = {"model", "process", "schedule", "parameterization", "variance"}
+    assert set(config) == parts | {"sampler", "timestep_spacing", "thresholding", "guidance"}
     assert config["sampler"] == {"_target_": "langevin.samplers.ancestral.Ancestral", "steps": None}
     checkpoint = torch.load(imported / "checkpoints" / "last.ckpt", weights_only=True)
     assert yaml.safe_load(checkpoint["langevin"]["config"]) == config
@@ -268,14 +259,14 @@ def test_a_bad_place(folder, name, words, tmp_path):
         (["sampler.steps=0"], "sampler.steps: is 0; allowed: a whole number, at least 1"),
         (["smapler=ddim"], "smapler: no such option (did you mean sampler?)"),
         (["sampler=eulr"], "Available options in 'sampler'"),
-        (["optimizer=adam"], "optimizer: no such option; allowed: model, classifier, condition"),
+        (["optimizer=adam"], "optimizer: no such option; allowed: model, classifier, conditions"),
         (["optimizer.lr=1"], "optimizer: no such option; allowed: import, flags, export, out"),
         (["model=dit_s"], "model: is what is imported; leave it out, single fields may be set"),
         (
             ["model.channels=160"],
             "weights: do not fit the model of the config: 'first.weight' is (128, 1,",
         ),
-        (["condition=class_label"], "condition: needs labels, but the data has none"),
+        (["conditions=[class_label]"], "conditions.class_label: needs labels, but the data has none"),
         (
             ["variance=learned_range"],
             "weights: do not fit the model of the config: 'last.weight' is (1, 128, 3, 3), not",

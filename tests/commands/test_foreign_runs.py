@@ -43,7 +43,7 @@ def put(path, node):
 PAYLOADS = {
     "a component": put("schedule", touch),
     "a sampler": put("sampler", touch),
-    "inside a component": put("condition.parts", lambda mark: {"a": touch(mark)}),
+    "inside a component": put("conditions", lambda mark: {"a": touch(mark)}),
     "a plain field": put("model.channels", touch),
     "in a list": put("model.channel_multipliers", lambda mark: [touch(mark)]),
     "by a walk over attributes": put(

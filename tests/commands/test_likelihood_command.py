@@ -14,7 +14,7 @@ from PIL import Image
 from langevin.assembly.saved import load_model
 from langevin.checkpoint import find_checkpoint
 from langevin.content import read_content
-from langevin.diffusion.noise import ImageNoise
+from langevin.diffusion.draws import SampleDraws
 from langevin.images import from_uint8
 from langevin.likelihood.discrete_vlb import DiscreteVLB
 
@@ -70,9 +70,9 @@ def test_it_is_the_bound_of_the_ema_weights_on_the_test_digits(labelled, tmp_pat
     cond = {"label": torch.from_numpy(labels[1500:1530]).long()}
     likelihood = DiscreteVLB(3)
     with torch.no_grad():
-        parts = likelihood.measure(model.denoiser, x, cond, ImageNoise(0, range(30), (1, 8, 8)))
+        parts = likelihood.measure(model.denoiser, x, cond, SampleDraws(0, range(30), (1, 8, 8)))
         others = likelihood.measure(
-            model.denoiser, x, {"label": (cond["label"] + 1) % 10}, ImageNoise(0, range(30), (1, 8, 8))
+            model.denoiser, x, {"label": (cond["label"] + 1) % 10}, SampleDraws(0, range(30), (1, 8, 8))
         )
     expected = {name: float(value.mean()) / math.log(2) for name, value in parts.items()}
     found = report_of(tmp_path)["likelihoods"]["discrete_vlb"]

@@ -110,7 +110,7 @@ def test_labels(labelled, tmp_path):
         ("labelled", ["labels=[1,-1]"], "labels is [1, -1]; allowed: whole numbers from 0 to 9"),
         ("labelled", ["labels=[]"], "labels is []; allowed: whole numbers from 0 to 9"),
         ("labelled", ["labels=three"], "labels: is 'three'; allowed: a whole number or a list"),
-        ("plain", ["labels=3"], "labels is [3]; the model is unconditional, so leave labels out"),
+        ("plain", ["labels=3"], "labels is [3]; the model is not conditioned on labels, so leave labels out"),
         ("plain", ["guidance=classifier_free"], "guidance: needs a class-conditional model"),
         ("plain", ["num_samples=0"], "num_samples: is 0; allowed: a whole number, at least 1"),
         ("plain", ["seed=-1", "batch_size=0"], "  seed: is -1; allowed: a whole number, at least 0"),
@@ -156,7 +156,7 @@ def test_the_runs_own_sampler_but_for_the_fields_that_are_set(plain, tmp_path):
 def test_guidance_can_be_chosen_and_taken_back(labelled, train, tmp_path):
     guided = train(
         "guided",
-        "condition=class_label",
+        "conditions=[class_label]",
         "guidance=classifier_free",
         "guidance.scale=4",
     )

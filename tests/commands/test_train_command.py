@@ -35,7 +35,7 @@ def runs(folder):
 
 
 def test_a_run_leaves_what_is_promised(tmp_path):
-    result = train(tmp_path, "name=mine", "condition=class_label")
+    result = train(tmp_path, "name=mine", "conditions=[class_label]")
     assert result.status == 0
     run = tmp_path / "mine"
     assert runs(tmp_path) == ["mine"]
@@ -46,7 +46,7 @@ def test_a_run_leaves_what_is_promised(tmp_path):
     config = yaml.safe_load(text)
     assert "${" not in text
     assert (config["name"], config["model"]["channels"], config["trainer"]["max_steps"]) == ("mine", 32, 2)
-    assert config["condition"]["_target_"] == "langevin.networks.condition.ClassLabel"
+    assert config["conditions"]["class_label"]["_target_"] == "langevin.conditions.class_label.ClassLabel"
     assert "hydra" not in config
 
     assert step(run) == 2
@@ -132,22 +132,22 @@ def test_a_sweep_trains_each_cell_in_its_own_folder(tmp_path, place):
 
 
 def test_a_sweep_over_nothing_and_something(tmp_path):
-    assert train(tmp_path, "condition=none,class_label", "-m").status == 0
+    assert train(tmp_path, "conditions=[],class_label", "-m").status == 0
     assert len(runs(tmp_path)) == 2
 
 
 def test_null_takes_a_choice_back(tmp_path):
     quick = ["trainer.val_check_interval=null"]
-    result = train(tmp_path, "experiment=digits", "condition=null", "metrics=null", "name=mine", *quick)
+    result = train(tmp_path, "experiment=digits", "conditions=null", "metrics=null", "name=mine", *quick)
     assert result.status == 0, result.err
     config = yaml.safe_load((tmp_path / "mine" / "config.yaml").read_text())
-    assert config["condition"] is None
+    assert not config.get("conditions")
     assert not config.get("metrics")
 
 
 def test_metrics_are_computed_in_training(tmp_path):
     evaluation = ["metrics=[class_accuracy]", "evaluation.num_samples=6", "evaluation.batch_size=4"]
-    result = train(tmp_path, "name=mine", "condition=class_label", *evaluation)
+    result = train(tmp_path, "name=mine", "conditions=[class_label]", *evaluation)
     assert result.status == 0, result.err
     assert 0 <= float(rows(tmp_path / "mine")[-1]["eval/class_accuracy"]) <= 1
 

@@ -22,7 +22,7 @@ SAME = [
     ("name=mine",),
     ("loader.cache_dir=elsewhere", "loader.num_workers=2"),
     ("guidance=none",),
-    ("condition=null",),
+    ("conditions=null",),
 ]
 # What is trained.
 OTHER = [
@@ -36,7 +36,7 @@ OTHER = [
     ("lr_schedule.steps=10",),
     ("ema.max_decay=0.99",),
     ("ema=images",),
-    ("condition=class_label",),
+    ("conditions=[class_label]",),
     ("variance=fixed_small",),
     ("rescalings=[zero_terminal_snr]",),
     ("rescalings=[input_scaling,resolution_shift]",),

@@ -5,6 +5,7 @@ import importlib
 import pytest
 import yaml
 from helpers.commands import composed
+from omegaconf import OmegaConf
 
 from langevin.config.identity import automatic_name, differences, digest, identity
 from langevin.config.migration import CLASSES, KEYS, TEXTS, current, former, migrated
@@ -17,17 +18,24 @@ OLD = {
     "grid": {"_target_": "langevin.samplers.grid.Karras", "rho": 7.0},
     "schedule": {"_target_": "langevin.diffusion.schedules.edm.EDM"},
     "callbacks": {"samples": {"grid": "langevin.samplers.ddim.DDIM"}},
+    "condition": {"_target_": "langevin.networks.condition.ClassLabel", "dropout": 0.2},
     "mine": [{"grid": 1}, "langevin.diffusion.weighting.EDM"],
 }
 NEW = {
     "timestep_spacing": {"_target_": "langevin.samplers.timestep_spacing.Karras", "rho": 7.0},
     "schedule": {"_target_": "langevin.diffusion.schedules.edm.EDMSchedule"},
     "callbacks": {"samples": {"grid": "langevin.samplers.ddim.DDIM"}},
+    "conditions": {"class_label": {"_target_": "langevin.conditions.class_label.ClassLabel", "dropout": 0.2}},
+    "process": {"_target_": "langevin.diffusion.process.GaussianProcess"},
     "mine": [{"grid": 1}, "langevin.diffusion.weighting.EDMWeighting"],
 }
 # The names that commit 702d778, before the first rename, gave to the runs of these commands.
 NAMED = {
     (): "digits-unet_small-linear-8e33553b",
+    ("conditions=[class_label]",): "digits-unet_small-linear-895519e3",
+    ("experiment=digits",): "digits-unet_small-linear-77c4e191",
+    ("task=classifier",): "digits-half_unet-linear-1329d7c8",
+    ("conditions=[class_label,vector]", "conditions.vector.size=3"): "digits-unet_small-linear-bb79485f",
     ("formulation=edm",): "digits-unet_small-edm-6f0ce512",
     ("formulation=flow",): "digits-unet_small-flow-a9d6a923",
     ("schedule=sigmoid", "weighting=vlb"): "digits-unet_small-sigmoid-7c02e07d",
@@ -89,14 +97,19 @@ def test_a_run_keeps_its_name(overrides, name):
 
 
 def test_a_digest_of_a_record_stays_what_it_was():
-    old = {"features": {"preprocessing": "normalized as CLIP's pictures"}, "samples": OLD, "seed": 0}
+    samples = {name: node for name, node in OLD.items() if name != "condition"}
+    old = {"features": {"preprocessing": "normalized as CLIP's pictures"}, "samples": samples, "seed": 0}
     new = migrated(old)
     assert new["samples"]["timestep_spacing"] == NEW["timestep_spacing"]
     assert digest(new) == digest(old) == "d607d0f8"
 
 
-def test_a_rename_is_no_difference():
-    cfg, _ = composed("train", "formulation=edm")
+@pytest.mark.parametrize("conditions", ["[]", "[class_label]", "[class_label,vector]"])
+def test_a_rename_is_no_difference(conditions):
+    cfg, _ = composed("train", "formulation=edm", f"conditions={conditions}")
+    held = read_stored(yaml.safe_dump(former(OmegaConf.to_container(cfg, resolve=True))))
+    assert "condition" not in held
+    assert differences(held, cfg) == []
     old = read_stored(yaml.safe_dump(former(identity(cfg))))
     assert identity(old) == identity(cfg)
     assert differences(old, cfg) == []

@@ -12,7 +12,7 @@ from langevin.config.validate import CONF, groups
 def test_the_list_is_that_of_conf():
     assert "langevin.diffusion.schedules.linear.Linear" in targets("schedule")
     assert "langevin.samplers.ddim.DDIM" not in targets("schedule")
-    assert "langevin.networks.condition.Vector" in targets("condition"), "at any depth"
+    assert "langevin.conditions.vector.Vector" in targets("conditions"), "at any depth"
     assert targets("no_such_group") == frozenset()
     assert all(target.startswith("langevin.") for path in CONF.iterdir() for target in targets(path.name) - TORCH)
 
@@ -21,7 +21,8 @@ TORCH = {"torch.optim.Adam", "torch.optim.AdamW"}
 
 
 def test_a_resolved_config_is_read_as_it_was_written():
-    cfg = OmegaConf.create({"a": 1.0e-4, "b": "${c}", "c": [1, None, "2"], "d": {"e": "1e-3"}})
+    process = {"_target_": "langevin.diffusion.process.GaussianProcess"}
+    cfg = OmegaConf.create({"a": 1.0e-4, "b": "${c}", "c": [1, None, "2"], "d": {"e": "1e-3"}, "process": process})
     OmegaConf.resolve(cfg)
     assert read_stored(OmegaConf.to_yaml(cfg)) == cfg
 

@@ -30,7 +30,7 @@ NEEDS = {
     ("features", "torchscript"): ("features.path=network.pt",),
     ("guidance", "autoguidance"): ("guidance.weaker={model}",),
     ("guidance", "classifier"): ("guidance.classifier={classifier}",),
-    ("guidance", "classifier_free"): ("condition=class_label",),
+    ("guidance", "classifier_free"): ("conditions=[class_label]",),
     ("lr_schedule", "cosine"): ("lr_schedule.steps=1",),
     ("model", "tutorial_unet"): ("data.image_size=16",),
     ("objective", "cross_entropy"): ("task=classifier",),
@@ -42,7 +42,7 @@ NEEDS = {
 }
 
 # Refused as long as no data set supplies what they need.
-REFUSED = {("condition", "label_and_vector"), ("condition", "vector")}
+REFUSED = {("conditions", "vector")}
 
 
 def load(file: Path) -> dict[str, Any]:

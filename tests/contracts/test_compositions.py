@@ -51,7 +51,7 @@ def test_hydra_composes_every_option_as_its_file_stands():
 def test_in_training(group, option):
     cfg = chosen_in(base(), (), group, option)
     mistakes = mistakes_in(cfg)
-    refused = [group] if (group, option) in REFUSED else []
+    refused = [f"{group}.{option}" if group in PLURAL else group] if (group, option) in REFUSED else []
     if group == "trainer" and cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         refused = ["trainer.accelerator"]
     if group == "trainer" and cfg.trainer.strategy == "fsdp" and torch.cuda.device_count() < 2:
@@ -91,7 +91,7 @@ def test_all_options_of_the_plural_groups_at_once():
     # Rescalings act one after the other, so that their order must make sense.
     chosen = [f"{group}=[{','.join(options(group))}]" for group in PLURAL if group != "rescalings"]
     chosen += ["rescalings=[zero_terminal_snr,resolution_shift,input_scaling]", "parameterization=v"]
-    cfg, _ = composed("train", *chosen, "condition=class_label")
+    cfg, _ = composed("train", *chosen, "conditions=[class_label]")
     mistakes = mistakes_in(cfg)
     assert mistakes + dry_build(cfg) == []
     assert set(cfg.metrics) == set(options("metrics"))

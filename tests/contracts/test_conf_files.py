@@ -19,9 +19,10 @@ from langevin.config.validate import BUNDLES, CONF, PLURAL, groups, groups_of, o
 # What the program hands to a component of each group (`langevin.assembly`); all else is a user's, in the YAML.
 HANDED = {
     "model": {"in_channels", "out_channels", "image_size", "condition"},
-    "condition": {"num_classes", "dim"},
+    "conditions": {"num_classes", "dim"},
+    "process": {"schedule", "parameterization", "variance"},
     "rescalings": {"schedule", "image_size"},
-    "objective": {"weighting"},
+    "objective": {"time_sampler", "weighting"},
     "sampler": {"timestep_spacing", "thresholding"},
     "classifier": {"in_channels", "num_classes", "image_size"},
     "guidance": {"load_classifier", "load_denoiser"},

@@ -13,7 +13,7 @@ from langevin.assembly.check import mistakes_in
 from langevin.assembly.components import loaders, make_denoiser, make_generator, make_sampler
 from langevin.assembly.make import make
 from langevin.config.validate import options
-from langevin.diffusion.noise import ImageNoise
+from langevin.diffusion.draws import SampleDraws
 from langevin.guidance.guidance import Guided
 
 STEPS = 4
@@ -22,7 +22,7 @@ STEPS = 4
 @functools.cache
 def base(beta_end=0.02):
     # Wider than TINY: with a channel a group, GroupNorm would make the network blind to time and label.
-    wide = ("model.channel_multipliers=[2]", "condition=class_label")
+    wide = ("model.channel_multipliers=[2]", "conditions=[class_label]")
     return composed("train", *TINY, *wide, *process(beta_end))[0]
 
 
@@ -56,7 +56,7 @@ def chosen(beta_end=0.02, **choices):
 def sampled(cfg, model):
     """Images (6, 1, 8, 8), before rounding."""
     guided = model if cfg.guidance is None else Guided(model, make(cfg, "guidance", **loaders(cfg)))
-    noise = ImageNoise(0, range(6), FACTS.shape)
+    noise = SampleDraws(0, range(6), FACTS.shape)
     return make_sampler(cfg)(guided, noise, {"label": torch.arange(6)})
 
 
@@ -75,7 +75,7 @@ def test_makes_finite_images(sampler, timestep_spacing, guidance):
 
     (batch,) = make_generator(cfg, FACTS)(denoiser(), range(6), 0, 6, "cpu")
     torch.testing.assert_close(batch.images.float(), (images.clamp(-1, 1) + 1) * 127.5, rtol=0, atol=0.51)
-    assert batch.labels.tolist() == list(range(6))
+    assert batch.cond["label"].tolist() == list(range(6))
 
 
 @pytest.mark.parametrize("thresholding", options("thresholding"))

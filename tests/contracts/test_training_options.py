@@ -14,6 +14,7 @@ from contracts.options import OPTIONS, REFUSED, choice, chosen_in
 from langevin.assembly.components import make_denoiser, make_objective
 from langevin.assembly.make import make
 from langevin.assembly.run import make_module
+from langevin.diffusion.draws import BatchDraws, Streams
 from langevin.facts import DataFacts
 from langevin.images import from_uint8
 
@@ -29,7 +30,7 @@ GROUPS = (
     "ema",
     "optimizer",
     "lr_schedule",
-    "condition",
+    "conditions",
     "formulation",
 )
 # At their own size they take seconds a step; narrow ones learn in networks/test_model_presets.py.
@@ -63,10 +64,9 @@ def test_takes_a_step(group, option):
     module = make_module(cfg, FACTS)
     network, ema_model = module.model.network, module.ema.network
     x, labels = batch()
-    t, importance = module.time_sampler.sample(len(x), module.model.schedule, torch.Generator())
-    terms = module.objective(module.model, x, module.condition(labels), t, torch.randn_like(x))
+    terms = module.objective(module.model, {"x": x, "label": labels}, BatchDraws(Streams(0), x, len(x)))
     assert all(term.shape == (len(x),) for term in terms.values())
-    loss = (importance * terms["loss"]).mean()
+    loss = terms["loss"].mean()
     assert 0 < loss < float("inf")
     assert 0 < gradient(loss, network) < float("inf")
 
@@ -102,8 +102,7 @@ def test_a_classifier_takes_a_step(option):
     size = cfg.data.get("image_size") or FACTS.image_size
     module = make_module(cfg, dataclasses.replace(FACTS, image_size=size))
     x, labels = batch(2, size)
-    t = torch.tensor([3.0, 700.0], dtype=torch.float64)
-    terms = module.objective(module.model, x, module.condition(labels), t, torch.randn_like(x))
+    terms = module.objective(module.model, {"x": x, "label": labels}, BatchDraws(Streams(0), x, len(x)))
     torch.testing.assert_close(terms["loss"], torch.full((2,), math.log(10)), rtol=1e-4, atol=0)  # of ten classes
     assert 0 < gradient(terms["loss"].mean(), module.model.network) < float("inf")
 
@@ -118,11 +117,11 @@ def test_a_classifier_takes_a_step(option):
 )
 def test_a_model_takes_a_step(option):
     """At its own size, which may be large: so without optimizer and average."""
-    cfg, _ = composed("train", *choice("model", option), "condition=class_label")
+    cfg, _ = composed("train", *choice("model", option), "conditions=[class_label]")
     torch.manual_seed(0)
     denoiser = make_denoiser(cfg, dataclasses.replace(FACTS, image_size=cfg.data.image_size))
     x, labels = batch(2, cfg.data.image_size)
-    t = torch.tensor([3.0, 700.0], dtype=torch.float64)
-    loss = make_objective(cfg)(denoiser, x, {"label": labels}, t, torch.randn_like(x))["loss"].mean()
+    draws = BatchDraws(Streams(0), x, len(x))
+    loss = make_objective(cfg)(denoiser, {"x": x, "label": labels}, draws)["loss"].mean()
     assert 0 < loss < float("inf")
     assert 0 < gradient(loss, denoiser.network) < float("inf")

@@ -53,9 +53,10 @@ def test_batches_follow_the_stream(digits, num_workers):
     module = digits(flip=True, seed=5, num_workers=num_workers)
     stream = ImageStream(1500, 32, seed=5, flip=True)
     for batch, (indices, flips) in itertools.islice(zip(module.train_dataloader(), stream, strict=True), 60):
-        np.testing.assert_array_equal(batch["image"].permute(0, 2, 3, 1).numpy(), module.train_set.images[indices])
+        np.testing.assert_array_equal(batch["x"].permute(0, 2, 3, 1).numpy(), module.train_set.images[indices])
         np.testing.assert_array_equal(batch["label"].numpy(), module.train_set.labels[indices])
         np.testing.assert_array_equal(batch["flip"].numpy(), flips)
+        np.testing.assert_array_equal(batch["index"].numpy(), indices)
 
 
 def test_shapes_types_and_strides(write, pixels, cache_dir):
@@ -63,22 +64,24 @@ def test_shapes_types_and_strides(write, pixels, cache_dir):
     module.prepare_data()
     batch = next(iter(module.train_dataloader()))
     assert {name: (value.shape, value.dtype) for name, value in batch.items()} == {
-        "image": ((6, 3, 10, 10), torch.uint8),
+        "x": ((6, 3, 10, 10), torch.uint8),
         "label": ((6,), torch.int64),
+        "index": ((6,), torch.int64),
         "flip": ((6,), torch.bool),
     }
-    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
-    x, _ = preprocess(batch)
-    assert x.is_contiguous(memory_format=torch.channels_last)
+    assert batch["x"].is_contiguous(memory_format=torch.channels_last)
+    assert preprocess(batch)["x"].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_preprocess_scales_and_mirrors():
     image = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4) * 2
-    x, labels = preprocess({"image": image, "label": torch.tensor([1, 2]), "flip": torch.tensor([False, True])})
+    labels = torch.tensor([1, 2])
+    batch = preprocess({"x": image, "label": labels, "other": labels + 1, "flip": torch.tensor([False, True])})
+    x = batch.pop("x")
     np.testing.assert_allclose(x[0].numpy(), image[0].numpy() / 127.5 - 1, atol=1e-6)
     np.testing.assert_allclose(x[1].numpy(), image[1].numpy()[..., ::-1] / 127.5 - 1, atol=1e-6)
     assert x.dtype == torch.float32
-    assert labels.tolist() == [1, 2]
+    assert {name: values.tolist() for name, values in batch.items()} == {"label": [1, 2], "other": [2, 3]}
 
 
 @pytest.mark.parametrize("num_images", [1, 2, 5, 33, 297])
@@ -95,8 +98,8 @@ def test_validation_has_each_test_image_once(digits, monkeypatch, world_size, nu
         loader = module.val_dataloader()
         assert len(loader) == len(whole)
         batches = [preprocess(batch) for batch in loader]
-        assert [labels.tolist() for _, labels in batches] == [batch[rank::world_size] for batch in whole]
-        assert all(x.shape == (len(labels), 1, 8, 8) for x, labels in batches)
+        assert [batch["label"].tolist() for batch in batches] == [batch[rank::world_size] for batch in whole]
+        assert all(batch["x"].shape == (len(batch["label"]), 1, 8, 8) for batch in batches)
 
 
 def test_workers_load_empty_batches(digits, monkeypatch):
@@ -104,7 +107,7 @@ def test_workers_load_empty_batches(digits, monkeypatch):
     module.trainer = FakeTrainer(3, 4)
     monkeypatch.setattr(module, "test_set", module.train_set)
     monkeypatch.setattr(type(module.train_set), "__len__", lambda self: 35)
-    assert [len(preprocess(batch)[1]) for batch in module.val_dataloader()] == [8, 0]
+    assert [len(preprocess(batch)["label"]) for batch in module.val_dataloader()] == [8, 0]
 
 
 @pytest.mark.parametrize(("batch_size", "world_size", "accumulate"), [(10, 4, 1), (10, 1, 3), (12, 4, 2)])
@@ -146,7 +149,7 @@ class Recorder(lightning.LightningModule):
         self.seen = []
 
     def training_step(self, batch, batch_idx):
-        x, _ = batch
+        x = batch["x"]
         self.seen.append((self.global_step, x.sum(dim=(1, 2, 3)).tolist()))
         return self.weight * x.mean()
 

@@ -10,7 +10,8 @@ from diffusion_helpers import times
 from torch.distributions import Normal, kl_divergence
 
 from langevin.diffusion.bound import HALF_BIN, decoder_nll, gaussian_kl, prior_term, step_term
-from langevin.diffusion.denoiser import Prediction, eps_from_x
+from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess, Prediction, eps_from_x
 from langevin.diffusion.schedules.beta import BetaSchedule
 from langevin.diffusion.schedules.edm import EDMSchedule
 from langevin.diffusion.schedules.flow import FlowSchedule
@@ -116,7 +117,7 @@ class Model:
 
     def __init__(self, variance) -> None:
         self.schedule = BetaSchedule(torch.from_numpy(BETAS))
-        self.variance = variance
+        self.process = GaussianProcess(self.schedule, Eps(), variance)
 
     @staticmethod
     def image(x_t, t):
@@ -130,14 +131,14 @@ class Model:
     def __call__(self, x_t, t, cond=None):
         x = torch.from_numpy(self.image(x_t.numpy(), t.reshape(-1, 1, 1, 1).numpy()))
         output = 2 * torch.from_numpy(self.fraction(x_t.numpy(), t.reshape(-1, 1, 1, 1).numpy())) - 1
-        return Prediction(x, eps_from_x(x, x_t, self.schedule(t)), x, output if self.variance.learned else None)
+        return Prediction(x, eps_from_x(x, x_t, self.schedule(t)), x, output if self.process.variance.learned else None)
 
     def log_variance(self, x_t, t):
         """Of p(x_{t-1} | x_t), from DDPM's betas; the first step's beta-tilde is the second's (released code)."""
         large, small = BETAS[t - 1], (BETAS * (1 - BAR[:-1]) / (1 - BAR[1:]))[max(t - 1, 1)]
-        if isinstance(self.variance, FixedLarge):
+        if isinstance(self.process.variance, FixedLarge):
             return np.log(large if t > 1 else small) + 0 * x_t
-        if not self.variance.learned:
+        if not self.process.variance.learned:
             return np.log(small) + 0 * x_t
         f = self.fraction(x_t, t)
         return f * np.log(large) + (1 - f) * np.log(small)

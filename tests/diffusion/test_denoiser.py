@@ -4,8 +4,9 @@ from diffusers import DDPMScheduler
 from diffusion_helpers import TinyNetwork, normal, times, wide
 from torch import nn
 
-from langevin.diffusion.denoiser import Denoiser, eps_from_x
+from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import Eps, Parameterization, V, X
+from langevin.diffusion.process import GaussianProcess, eps_from_x
 from langevin.diffusion.schedules.cosine import Cosine
 from langevin.diffusion.schedules.edm import EDMSchedule
 from langevin.diffusion.schedules.flow import FlowSchedule
@@ -52,7 +53,7 @@ def test_image_and_noise_come_back_from_any_mixture(schedule, t):
     level, (a, b) = schedule(t), parameterization.mix(schedule, t)
     x_t = wide(level.alpha) * x + wide(level.sigma) * eps
     raw = wide(a) * x + wide(b) * eps
-    prediction = Denoiser(Lookup(raw), schedule, parameterization, FixedSmall())(x_t, t)
+    prediction = Denoiser(Lookup(raw), GaussianProcess(schedule, parameterization, FixedSmall()))(x_t, t)
     # Conditioning: an error in F grows by sigma / det in x and alpha / det in eps.
     growth = wide((level.alpha.abs() + level.sigma + a.abs() + b.abs()) / (level.alpha * b - level.sigma * a).abs())
     assert ((prediction.x - x).abs() <= 1e-14 * growth * 100).all()
@@ -67,14 +68,14 @@ def test_predicted_image_equals_diffusers(parameterization, name):
     x_t, output = normal(2, 3, 4, 4, seed=1, dtype=torch.float32), normal(2, 3, 4, 4, seed=2, dtype=torch.float32)
     for index in (0, 10, 500, 999):
         t = torch.tensor(index + 1.0, dtype=torch.float64)
-        ours = Denoiser(Lookup(output), Linear(), parameterization, FixedSmall())(x_t, t).x
+        ours = Denoiser(Lookup(output), GaussianProcess(Linear(), parameterization, FixedSmall()))(x_t, t).x
         expected = theirs.step(output, index, x_t, generator=torch.Generator()).pred_original_sample
         torch.testing.assert_close(ours, expected, rtol=2e-4, atol=1e-4)
 
 
 def test_network_gets_ddpms_index():
     network = Lookup()
-    denoiser = Denoiser(network, Linear(1000), Eps(), FixedSmall())
+    denoiser = Denoiser(network, GaussianProcess(Linear(1000), Eps(), FixedSmall()))
     x_t = normal(3, 1, 2, 2, dtype=torch.float32)
     denoiser(x_t, times(1.0, 500.0, 1000.0))
     denoiser(x_t, torch.tensor(38.0, dtype=torch.float64))
@@ -84,7 +85,7 @@ def test_network_gets_ddpms_index():
 
 
 def test_one_time_for_all_equals_a_time_a_image():
-    denoiser = Denoiser(TinyNetwork(), Linear(), Eps(), FixedSmall())
+    denoiser = Denoiser(TinyNetwork(), GaussianProcess(Linear(), Eps(), FixedSmall()))
     x_t = normal(3, 2, 4, 4)
     one, each = denoiser(x_t, torch.tensor(70.0, dtype=torch.float64)), denoiser(x_t, times(70.0, 70.0, 70.0))
     torch.testing.assert_close(one.x, each.x, rtol=1e-14, atol=0)
@@ -93,7 +94,7 @@ def test_one_time_for_all_equals_a_time_a_image():
 
 def test_condition_reaches_the_network():
     network = Lookup()
-    denoiser = Denoiser(network, Linear(), Eps(), FixedSmall())
+    denoiser = Denoiser(network, GaussianProcess(Linear(), Eps(), FixedSmall()))
     cond = {"label": torch.tensor([3, 4])}
     denoiser(normal(2, 1, 2, 2), times(1.0, 2.0), cond)
     assert network.asked[0][2] is cond
@@ -104,8 +105,8 @@ def test_condition_reaches_the_network():
 def test_further_channels_are_the_variances(parameterization):
     x_t, output = normal(2, 3, 4, 4, seed=1), normal(2, 6, 4, 4, seed=2)
     t = times(5.0, 600.0)
-    prediction = Denoiser(Lookup(output), Linear(), parameterization, FixedSmall())(x_t, t)
-    alone = Denoiser(Lookup(output[:, :3]), Linear(), parameterization, FixedSmall())(x_t, t)
+    prediction = Denoiser(Lookup(output), GaussianProcess(Linear(), parameterization, FixedSmall()))(x_t, t)
+    alone = Denoiser(Lookup(output[:, :3]), GaussianProcess(Linear(), parameterization, FixedSmall()))(x_t, t)
     assert torch.equal(prediction.variance, output[:, 3:])
     assert torch.equal(prediction.raw, output[:, :3])
     assert torch.equal(prediction.x, alone.x)
@@ -114,7 +115,7 @@ def test_further_channels_are_the_variances(parameterization):
 
 @pytest.mark.parametrize("parameterization", [Eps(), V(), X()])
 def test_float32_is_close_to_float64(parameterization):
-    denoiser = Denoiser(TinyNetwork(), Linear(), parameterization, FixedSmall())
+    denoiser = Denoiser(TinyNetwork(), GaussianProcess(Linear(), parameterization, FixedSmall()))
     t = times(1.0, 10.0, 300.0, 1000.0)
     x_t = normal(4, 2, 4, 4)
     exact, rough = denoiser(x_t, t), denoiser(x_t.float(), t)
@@ -127,7 +128,7 @@ def test_float32_is_close_to_float64(parameterization):
 
 def test_half_precision_output_is_taken_up():
     network = Lookup(normal(2, 1, 2, 2, dtype=torch.bfloat16))
-    prediction = Denoiser(network, Linear(), Eps(), FixedSmall())(
+    prediction = Denoiser(network, GaussianProcess(Linear(), Eps(), FixedSmall()))(
         normal(2, 1, 2, 2, dtype=torch.float32), times(3.0, 9)
     )
     assert prediction.x.dtype == prediction.eps.dtype == prediction.raw.dtype == torch.float32

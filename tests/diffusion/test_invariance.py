@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from langevin.config.validate import options
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import EDMParameterization, V
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.rescalings.input_scaling import InputScaling
 from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
 from langevin.diffusion.schedules import edm
@@ -24,7 +25,7 @@ from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.sigmoid import SigmoidSchedule
 from langevin.diffusion.schedules.vp import VP
 from langevin.diffusion.variance import FixedSmall
-from langevin.samplers.ddim import DDIM, no_noise
+from langevin.samplers.ddim import DDIM
 from langevin.samplers.sampler import Predictor
 from langevin.samplers.timestep_spacing import Trailing
 
@@ -61,7 +62,7 @@ class Emulator(nn.Module):
 
 
 def emulated(schedule, parameterization, t: Tensor) -> Denoiser:
-    return Denoiser(Emulator(schedule, parameterization, t), schedule, parameterization, FixedSmall())
+    return Denoiser(Emulator(schedule, parameterization, t), GaussianProcess(schedule, parameterization, FixedSmall()))
 
 
 def falling(schedule) -> Tensor:
@@ -78,7 +79,7 @@ def path(denoiser, start: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     predictor = Predictor(denoiser, t, on_prediction=lambda x_t, t, prediction: images.append(prediction.x))
     alpha, places = denoiser.schedule(t).alpha, [start]
     for index, (now, then) in enumerate(pairwise(t)):
-        x, _ = DDIM(Trailing(), steps=None).step(predictor, alpha[index] * places[-1], now, then, None, no_noise)
+        x, _ = DDIM(Trailing(), steps=None).step(predictor, alpha[index] * places[-1], now, then, None, None)
         places.append(x / alpha[index + 1])
     return torch.stack(places), torch.stack(images)
 
@@ -131,7 +132,7 @@ class Told(nn.Module):
 
 def model(schedule) -> Denoiser:
     """One network for all: EDM's preconditioning shows it x_t / alpha, scaled, and tells it sigma / alpha."""
-    return Denoiser(Told(), schedule, EDMParameterization(), FixedSmall())
+    return Denoiser(Told(), GaussianProcess(schedule, EDMParameterization(), FixedSmall()))
 
 
 @pytest.mark.parametrize(

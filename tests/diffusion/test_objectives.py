@@ -14,11 +14,13 @@ from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.level import combine
 from langevin.diffusion.objective import L1, Huber, Hybrid, Simple, VLBObjective
 from langevin.diffusion.parameterization import Eps, V, X
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules import edm
 from langevin.diffusion.schedules.cosine import Cosine
 from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.sigmoid_log_snr import SigmoidLogSNR
+from langevin.diffusion.time_sampler import UniformTimes
 from langevin.diffusion.variance import FixedLarge, FixedSmall, LearnedRange
 from langevin.diffusion.weighting import MinSNR, UnitEps, UnitX
 from langevin.errors import UserError
@@ -59,11 +61,13 @@ def noise(x, seed=0):
 
 
 def evaluate(objective, denoiser, x, t, seed=0):
-    return objective(denoiser, x, None, t, noise(x, seed))
+    return objective.terms(denoiser, x, denoiser.process.mix(x, noise(x, seed), t), None, t)
 
 
 def two_headed(parameterization=None, schedule=None):
-    return Denoiser(TwoHeads(), schedule or Linear(T, rescale=False), parameterization or Eps(), LearnedRange())
+    return Denoiser(
+        TwoHeads(), GaussianProcess(schedule or Linear(T, rescale=False), parameterization or Eps(), LearnedRange())
+    )
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -71,9 +75,12 @@ def test_the_mean_over_all_times_is_the_bound(large):
     """In closed form, for a model that predicts one and the same image, so that the noise plays no part."""
     value, levels = 0.25, torch.arange(154, 166, dtype=torch.float64)
     x = (levels * 2 / 255 - 1).reshape(1, 2, 2, 3)
-    model = Denoiser(Constant([value, value]), Linear(T, rescale=False), X(), FixedLarge() if large else FixedSmall())
+    model = Denoiser(
+        Constant([value, value]),
+        GaussianProcess(Linear(T, rescale=False), X(), FixedLarge() if large else FixedSmall()),
+    )
     t = torch.arange(1, T + 1, dtype=torch.float64)
-    loss = evaluate(VLBObjective(), model, x.expand(T, -1, -1, -1), t)["loss"].mean()
+    loss = evaluate(VLBObjective(UniformTimes()), model, x.expand(T, -1, -1, -1), t)["loss"].mean()
 
     betas = np.linspace(1e-4, 0.02, T)
     bar = np.concatenate([[1], np.cumprod(1 - betas)])
@@ -97,7 +104,9 @@ def test_a_loss_is_t_terms_in_bits(schedule):
     x_t = combine(*[part for pair in zip(schedule(t), (x, noise(x)), strict=True) for part in pair])
     expected = T * step_term(model, model(x_t, t), x, t - 1, t) / math.log(2)
     assert (expected > 0).all()
-    torch.testing.assert_close(evaluate(VLBObjective(), model, x, t)["loss"], expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        evaluate(VLBObjective(UniformTimes()), model, x, t)["loss"], expected, rtol=1e-12, atol=0
+    )
 
 
 def gradients(objective, t):
@@ -112,9 +121,9 @@ def gradients(objective, t):
 @pytest.mark.parametrize("vlb_weight", [0.001, 0.5])
 def test_the_mean_learns_from_simple_and_the_variance_from_the_bound(weighting, vlb_weight):
     t = times(1.0, 2.0, 7.0, 20.0)
-    simple, of_simple = gradients(Simple(weighting), t)
-    bound, of_bound = gradients(VLBObjective(), t)
-    hybrid, of_hybrid = gradients(Hybrid(weighting, vlb_weight), t)
+    simple, of_simple = gradients(Simple(UniformTimes(), weighting), t)
+    bound, of_bound = gradients(VLBObjective(UniformTimes()), t)
+    hybrid, of_hybrid = gradients(Hybrid(UniformTimes(), weighting, vlb_weight), t)
     assert of_simple["variance"].abs().max() == 0
     assert of_bound["mean"].abs().max() > 0.1  # it would teach the mean, if it were let
     assert of_simple["mean"].abs().max() > 0
@@ -141,14 +150,16 @@ def test_the_mean_learns_from_simple_and_the_variance_from_the_bound(weighting, 
     ],
     ids=lambda s: f"{type(s).__name__}-{s.num_steps}",
 )
-@pytest.mark.parametrize("objective", [VLBObjective(), Hybrid(UnitX())], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize(
+    "objective", [VLBObjective(UniformTimes()), Hybrid(UniformTimes(), UnitX())], ids=lambda o: type(o).__name__
+)
 def test_gradients_are_finite_in_float32_at_every_time(objective, schedule, value):
     """Of a network that says anything: nothing, as at first, or something absurd."""
     steps = schedule.num_steps
     t = torch.arange(1, steps + 1, dtype=torch.float64)[:: max(steps // 50, 1)]
     t = torch.cat([t, times(steps)])
     network = Constant([value, -value, 0.3, -0.9]).float()
-    model = Denoiser(network, schedule, V(), LearnedRange())
+    model = Denoiser(network, GaussianProcess(schedule, V(), LearnedRange()))
     x = images(len(t), torch.float32)
     x[0], x[1:2] = 1.0, -1.0
     loss = evaluate(objective, model, x, t)["loss"]
@@ -161,31 +172,41 @@ def test_gradients_are_finite_in_float32_at_every_time(objective, schedule, valu
 
 
 SUITS = [
-    (Simple(WEIGHTS), Linear(), FixedSmall()),
-    (L1(WEIGHTS), edm.EDMSchedule(), FixedLarge()),
-    (Huber(WEIGHTS), FlowSchedule(), FixedLarge()),
-    (VLBObjective(), Linear(), FixedLarge()),
-    (VLBObjective(), FlowSchedule(10), LearnedRange()),
-    (Hybrid(WEIGHTS), Cosine(), LearnedRange()),
+    (Simple(UniformTimes(), WEIGHTS), Linear(), FixedSmall()),
+    (L1(UniformTimes(), WEIGHTS), edm.EDMSchedule(), FixedLarge()),
+    (Huber(UniformTimes(), WEIGHTS), FlowSchedule(), FixedLarge()),
+    (VLBObjective(UniformTimes()), Linear(), FixedLarge()),
+    (VLBObjective(UniformTimes()), FlowSchedule(10), LearnedRange()),
+    (Hybrid(UniformTimes(), WEIGHTS), Cosine(), LearnedRange()),
 ]
 REFUSED = [
-    (Simple(WEIGHTS), Linear(), LearnedRange(), "does not train a learned variance; take objective=hybrid or "),
-    (L1(WEIGHTS), Linear(), LearnedRange(), "does not train a learned variance"),
-    (Huber(WEIGHTS), edm.EDMSchedule(), LearnedRange(), "does not train a learned variance"),
-    (Hybrid(WEIGHTS), Cosine(), FixedSmall(), "the variance is fixed; take variance=learned_range, or objective="),
     (
-        Hybrid(WEIGHTS),
+        Simple(UniformTimes(), WEIGHTS),
+        Linear(),
+        LearnedRange(),
+        "does not train a learned variance; take objective=hybrid or ",
+    ),
+    (L1(UniformTimes(), WEIGHTS), Linear(), LearnedRange(), "does not train a learned variance"),
+    (Huber(UniformTimes(), WEIGHTS), edm.EDMSchedule(), LearnedRange(), "does not train a learned variance"),
+    (
+        Hybrid(UniformTimes(), WEIGHTS),
+        Cosine(),
+        FixedSmall(),
+        "the variance is fixed; take variance=learned_range, or objective=",
+    ),
+    (
+        Hybrid(UniformTimes(), WEIGHTS),
         FlowSchedule(),
         LearnedRange(),
         "a sum over discrete steps, but the schedule is continuous; set ",
     ),
     (
-        VLBObjective(),
+        VLBObjective(UniformTimes()),
         FlowSchedule(),
         LearnedRange(),
         "the schedule is continuous; set schedule.num_steps, or take objective=simple",
     ),
-    (VLBObjective(), edm.EDMSchedule(), FixedSmall(), "the schedule is continuous"),
+    (VLBObjective(UniformTimes()), edm.EDMSchedule(), FixedSmall(), "the schedule is continuous"),
 ]
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import EDMParameterization, FlowParameterization, PosteriorMean, Score, V, X
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
 from langevin.diffusion.schedules import edm, flow
 from langevin.diffusion.schedules.cosine import Cosine
@@ -39,7 +40,7 @@ class Network(nn.Module):
 def predicted(parameterization, schedule, output, x_t, t):
     """The prediction, and the network that was asked."""
     network = Network(output)
-    return Denoiser(network, schedule, parameterization, FixedSmall())(x_t, t), network
+    return Denoiser(network, GaussianProcess(schedule, parameterization, FixedSmall()))(x_t, t), network
 
 
 @pytest.mark.parametrize("sigma_data", [0.5, 1.0])

@@ -9,6 +9,7 @@ from torch import nn
 from langevin.config.validate import options
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import EDMParameterization, FlowParameterization, V
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.cosine_chen import CosineChen
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.diffusion.variance import FixedSmall
@@ -80,7 +81,9 @@ def test_image_and_noise_come_back_from_their_mixture(name):
     for option in TOGETHER[name]:
         parameterization = PARAMETERIZATIONS[option]
         a, b = (wide(value) for value in parameterization.mix(schedule, t))
-        prediction = Denoiser(Output(a * x + b * eps), schedule, parameterization, FixedSmall())(x_t, t)
+        prediction = Denoiser(Output(a * x + b * eps), GaussianProcess(schedule, parameterization, FixedSmall()))(
+            x_t, t
+        )
         # The rounding of x_t and F, as the inverse of the 2x2 system carries it on.
         determinant = (alpha * b - sigma * a).abs()
         of_x_t, of_output = 2e-15 * (alpha + sigma), 2e-15 * (a.abs() + b.abs())
@@ -102,7 +105,7 @@ def test_a_velocity_that_is_not_finite_is_refused():
 
 def test_a_denoiser_is_not_made_of_parts_that_do_not_go_together():
     with pytest.raises(UserError, match="infinite"):
-        Denoiser(Output(None), schedule_of("flow"), EDMParameterization(), FixedSmall())
+        Denoiser(Output(None), GaussianProcess(schedule_of("flow"), EDMParameterization(), FixedSmall()))
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -12,6 +12,7 @@ from torch import nn
 from langevin.config.validate import options
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import X
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.curve import CurveSchedule, LogSNRSchedule
 from langevin.diffusion.schedules.schedule import VariancePreserving
 from langevin.diffusion.variance import FixedSmall
@@ -147,7 +148,7 @@ def test_network_sees_unit_variance(schedule):
 
     t, network = trained(schedule), Look()
     alpha, sigma = (value.reshape(-1, 1, 1, 1) for value in schedule(t))
-    Denoiser(network, schedule, X(), FixedSmall())(alpha * x + sigma * eps, t)
+    Denoiser(network, GaussianProcess(schedule, X(), FixedSmall()))(alpha * x + sigma * eps, t)
     torch.testing.assert_close(network.variance, torch.ones_like(t), rtol=1e-13, atol=0)
 
 

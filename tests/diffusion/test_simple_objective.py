@@ -6,11 +6,13 @@ from torch import nn
 
 from langevin.diffusion import parameterization as says
 from langevin.diffusion import weighting as weigh
-from langevin.diffusion.denoiser import Denoiser, Prediction
+from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.objective import L1, Huber, Simple
 from langevin.diffusion.parameterization import Eps, PosteriorMean, V, X
+from langevin.diffusion.process import GaussianProcess, Prediction
 from langevin.diffusion.schedules import edm, flow
 from langevin.diffusion.schedules.linear import Linear
+from langevin.diffusion.time_sampler import UniformTimes
 from langevin.diffusion.variance import FixedSmall
 from langevin.diffusion.weighting import MinSNR, UnitEps, UnitFlow, UnitV, UnitX, VLBWeighting, Weighting
 
@@ -60,11 +62,15 @@ def noise(seed=0):
 def terms(denoiser, x=None, objective=None, t=T_OF_BATCH, seed=0):
     x = images() if x is None else x
     torch.manual_seed(seed)
-    return (objective or Simple(UnitEps()))(denoiser, x, None, t, torch.randn_like(x))
+    return (objective or Simple(UniformTimes(), UnitEps())).terms(
+        denoiser, x, denoiser.process.mix(x, torch.randn_like(x), t), None, t
+    )
 
 
 def denoiser(network=None, parameterization=None, schedule=None):
-    return Denoiser(network or TinyNetwork(), schedule or Linear(), parameterization or Eps(), FixedSmall())
+    return Denoiser(
+        network or TinyNetwork(), GaussianProcess(schedule or Linear(), parameterization or Eps(), FixedSmall())
+    )
 
 
 def ddpm_error(network=None):
@@ -84,7 +90,9 @@ def test_is_the_mean_squared_error_of_the_noise():
 def test_l1_is_torchs():
     error = ddpm_error()
     theirs = nn.functional.l1_loss(error, torch.zeros_like(error), reduction="none").mean((1, 2, 3))
-    torch.testing.assert_close(terms(denoiser(), objective=L1(UnitEps()))["loss"], theirs, rtol=1e-11, atol=0)
+    torch.testing.assert_close(
+        terms(denoiser(), objective=L1(UniformTimes(), UnitEps()))["loss"], theirs, rtol=1e-11, atol=0
+    )
 
 
 @pytest.mark.parametrize("delta", [0.01, 0.3, 100.0])
@@ -92,7 +100,7 @@ def test_huber_is_twice_torchs(delta):
     """So that it is the squared error where that is below delta."""
     error = ddpm_error()
     theirs = 2 * nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
-    found = terms(denoiser(), objective=Huber(UnitEps(), delta))["loss"]
+    found = terms(denoiser(), objective=Huber(UniformTimes(), UnitEps(), delta))["loss"]
     torch.testing.assert_close(found, theirs.mean((1, 2, 3)), rtol=1e-11, atol=0)
     squared = torch.allclose(found, terms(denoiser())["loss"])
     assert squared == (delta == 100.0)
@@ -112,7 +120,7 @@ def test_equals_diffusers_training_step():
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_parameterization_does_not_change_the_loss(name, weighting, kind):
     schedule, t = SCHEDULES[name]
-    objective = OBJECTIVES[kind](weighting)
+    objective = OBJECTIVES[kind](UniformTimes(), weighting)
     as_x = terms(denoiser(Otherwise(X(), schedule, t), X(), schedule), objective=objective, t=t)["loss"]
     assert (as_x > 0).all()
     for parameterization in PARAMETERIZATIONS[name]:
@@ -141,8 +149,8 @@ class Watching(Denoiser):
 )
 def test_a_unit_weighting_is_the_squared_error_of_what_it_names(weighting, error):
     """For any network, here one that predicts v, so that x and eps are both computed."""
-    model = Watching(TinyNetwork(), Linear(), V(), FixedSmall())
-    found = terms(model, objective=Simple(weighting))
+    model = Watching(TinyNetwork(), GaussianProcess(Linear(), V()))
+    found = terms(model, objective=Simple(UniformTimes(), weighting))
     gap = error(Linear()(T_OF_BATCH), model.prediction.x - images(), model.prediction.eps - noise())
     torch.testing.assert_close(found["loss"], gap.square().mean((1, 2, 3)), rtol=1e-8, atol=0)
 
@@ -152,7 +160,9 @@ def test_edms_is_its_own_loss():
     schedule, t = SCHEDULES["edm"]
     x, network, sigma, data = images(), TinyNetwork(), t.reshape(-1, 1, 1, 1), 0.4
     found = terms(
-        denoiser(network, says.EDMParameterization(data), schedule), objective=Simple(weigh.EDMWeighting(data)), t=t
+        denoiser(network, says.EDMParameterization(data), schedule),
+        objective=Simple(UniformTimes(), weigh.EDMWeighting(data)),
+        t=t,
     )
     x_t = x + sigma * noise()
     norm = (sigma**2 + data**2).sqrt()
@@ -166,7 +176,11 @@ def test_edms_is_its_own_loss():
 def test_on_a_schedule_that_keeps_no_variance():
     t = times(0.1, 0.3, 0.5, 0.7, 1.0)
     x, network = images(), TinyNetwork()
-    found = terms(denoiser(network, says.FlowParameterization(), flow.FlowSchedule()), objective=Simple(UnitX()), t=t)
+    found = terms(
+        denoiser(network, says.FlowParameterization(), flow.FlowSchedule()),
+        objective=Simple(UniformTimes(), UnitX()),
+        t=t,
+    )
     eps, wide = noise(), t.reshape(-1, 1, 1, 1)
     x_t = (1 - wide) * x + wide * eps
     output = network(x_t / ((1 - wide) ** 2 + wide**2).sqrt(), 1000 * t)
@@ -177,13 +191,15 @@ def test_on_a_schedule_that_keeps_no_variance():
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_gives_one_number_a_image_of_the_images_type(kind):
-    for term in terms(denoiser(), x=images(torch.float32), objective=OBJECTIVES[kind](MinSNR())).values():
+    for term in terms(
+        denoiser(), x=images(torch.float32), objective=OBJECTIVES[kind](UniformTimes(), MinSNR())
+    ).values():
         assert (term.shape, term.dtype) == ((5,), torch.float32)
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_gradient_flows_through_the_loss_alone(kind):
-    objective = OBJECTIVES[kind](MinSNR())
+    objective = OBJECTIVES[kind](UniformTimes(), MinSNR())
     model = denoiser()
     found = terms(model, objective=objective)
     assert not found["mse"].requires_grad

@@ -41,7 +41,7 @@ COMMON = (
 EMA = "ema.max_decay=0.9"
 CPU = "trainer.accelerator=cpu"
 UNET = ("model=unet_small", "model.channels=32", "model.channel_multipliers=[1]")
-LABELS = ("condition=class_label", "condition.dropout=0.3", "model.dropout=0.1")
+LABELS = ("conditions=[class_label]", "conditions.class_label.dropout=0.3", "model.dropout=0.1")
 
 FORMULATIONS = {
     path.stem: (*COMMON, *UNET, EMA, CPU, f"formulation={path.stem}")

@@ -41,7 +41,7 @@ SIX, TWO = "trainer.max_steps=6", "trainer.max_steps=2"
 # A wider network at two steps, when most of its moments are still zero and take no space in the archive.
 UNET = ("model=unet_small", "model.channels=32", "model.channel_multipliers=[1]")
 HALF_UNET = ("classifier=half_unet", "classifier.channels=32", "classifier.channel_multipliers=[1]")
-LABELS = ("condition=class_label", "condition.dropout=0.3")
+LABELS = ("conditions=[class_label]", "conditions.class_label.dropout=0.3")
 
 TRAINED = {
     "classifier": (*COMMON, "task=classifier", *HALF_UNET, "trainer.accelerator=cpu", TWO),

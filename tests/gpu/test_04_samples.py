@@ -6,6 +6,7 @@ from network_helpers import tiny
 
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 from langevin.features.extractor import _without_tf32
@@ -34,7 +35,7 @@ def test_samples_do_not_depend_on_the_batch_size(device, rehearsal, record_prope
     torch.manual_seed(0)
     channels, size = (32, 8) if rehearsal else (128, 32)
     network = tiny(in_channels=3, out_channels=3, image_size=size, channels=channels, attention_resolutions=[size // 2])
-    denoiser = Denoiser(fill_zeros(network).to(device).eval(), Linear(1000), Eps(), FixedSmall())
+    denoiser = Denoiser(fill_zeros(network).to(device).eval(), GaussianProcess(Linear(1000), Eps(), FixedSmall()))
     with _without_tf32():
         single, together = (made(denoiser, size, batch_size, device) for batch_size in (1, NUMBER))
     assert single.float().std() > 10

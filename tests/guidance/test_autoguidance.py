@@ -1,10 +1,12 @@
 import pytest
 import torch
+from helpers.draws import Given
 from helpers.exact import Mixture, gaussian
 
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.level import combine
 from langevin.diffusion.parameterization import Eps, V
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 from langevin.errors import UserError
@@ -31,7 +33,7 @@ class Network(torch.nn.Module):
 
 
 def model(slope, parameterization=None):
-    return Denoiser(Network(slope), Linear(), parameterization or Eps(), FixedSmall())
+    return Denoiser(Network(slope), GaussianProcess(Linear(), parameterization or Eps(), FixedSmall()))
 
 
 def away_from(weaker, scale, facts=FACTS, conditional=True):
@@ -64,7 +66,7 @@ def test_extrapolates_from_too_wide_a_distribution():
     spread = []
     for scale in (0.0, 1.0, 2.0):
         guided = Guided(gaussian(Linear()), away_from(Mixture(Linear(), (0.3,), (0.6,), (1.0,)), scale))
-        made = DDIM(Trailing(), steps=150)(guided, lambda: noise)
+        made = DDIM(Trailing(), steps=150)(guided, Given(noise))
         assert float(made.mean()) == pytest.approx(0.3, abs=0.05)
         spread.append(float(made.std()))
     assert spread == [pytest.approx(0.6, rel=0.05), pytest.approx(0.4, rel=0.05), pytest.approx(spread[2])]

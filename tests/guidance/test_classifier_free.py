@@ -1,9 +1,11 @@
 import pytest
 import torch
+from helpers.draws import Given
 from torch import nn
 
-from langevin.diffusion.denoiser import Denoiser, Prediction
+from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess, Prediction
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 from langevin.errors import UserError
@@ -36,7 +38,7 @@ class Labelled(nn.Module):
 
 @pytest.fixture
 def model():
-    return Denoiser(Labelled(), Linear(), Eps(), FixedSmall())
+    return Denoiser(Labelled(), GaussianProcess(Linear(), Eps(), FixedSmall()))
 
 
 def guided_by(model, *scale, **others):
@@ -86,7 +88,7 @@ def test_further_parts_of_the_condition_travel_along():
         def forward(self, x, c_noise, cond=None):
             return super().forward(x, c_noise, cond) + cond["hint"]
 
-    model = Denoiser(Hinted(), Linear(), Eps(), FixedSmall())
+    model = Denoiser(Hinted(), GaussianProcess(Linear(), Eps(), FixedSmall()))
     cond = {**COND, "hint": torch.randn(X_T.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)}
     c, u = model(X_T, TIMES[1], cond), model(X_T, TIMES[1], {**cond, "label": torch.full((3,), -1)})
     guided = guided_by(model, 2.0)(X_T, TIMES[1], cond)
@@ -101,7 +103,7 @@ def test_guided_prediction_still_explains_the_noisy_image(model):
 
 
 def test_learned_variance_is_the_conditional_one():
-    model = Denoiser(Labelled(extra=2), Linear(), Eps(), FixedSmall())
+    model = Denoiser(Labelled(extra=2), GaussianProcess(Linear(), Eps(), FixedSmall()))
     guided = guided_by(model, 3.0)(X_T, TIMES[0], COND)
     torch.testing.assert_close(guided.variance, model(X_T, TIMES[0], COND).variance, rtol=0, atol=1e-13)
 
@@ -155,7 +157,7 @@ class ByHand:
 
     def __init__(self, model, scale) -> None:
         self.model, self.scale = model, scale
-        self.schedule, self.variance = model.schedule, model.variance
+        self.schedule, self.process = model.schedule, model.process
 
     def __call__(self, x_t, t, cond=None):
         c, u = self.model(x_t, t, cond).eps, self.model(x_t, t, None).eps
@@ -170,7 +172,7 @@ class ByHand:
 def test_steers_a_sampler(model, sampler):
     def noise():
         generator = torch.Generator().manual_seed(0)
-        return lambda: torch.randn(X_T.shape, generator=generator, dtype=torch.float64)
+        return Given(lambda: torch.randn(X_T.shape, generator=generator, dtype=torch.float64))
 
     guided = sampler(guided_by(model, 3.0), noise(), COND)
     torch.testing.assert_close(guided, sampler(ByHand(model, 3.0), noise(), COND), rtol=1e-9, atol=1e-9)

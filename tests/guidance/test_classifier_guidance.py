@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from helpers.draws import Given
 from helpers.exact import Mixture, gaussian
 from torch import nn
 
-from langevin.diffusion.denoiser import Prediction
+from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess, Prediction
 from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
 from langevin.diffusion.schedules.edm import EDMSchedule
 from langevin.diffusion.schedules.flow import FlowSchedule
@@ -69,7 +71,7 @@ def test_at_scale_one_an_unconditional_model_becomes_the_conditional_one(schedul
 def test_samples_are_those_of_the_class():
     noise = torch.randn(4000, 1, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.arange(4000) % 2
-    made = DDIM(Trailing(), steps=250)(guided(Linear()), lambda: noise, {"label": labels}).flatten()
+    made = DDIM(Trailing(), steps=250)(guided(Linear()), Given(noise), {"label": labels}).flatten()
     for label, (mean, std) in enumerate(zip(MEANS, STDS, strict=True)):
         assert float(made[labels == label].mean()) == pytest.approx(mean, abs=0.02)
         assert float(made[labels == label].std()) == pytest.approx(std, rel=0.05)
@@ -78,7 +80,7 @@ def test_samples_are_those_of_the_class():
 def test_a_greater_scale_leads_further_from_the_other_class():
     noise = torch.randn(500, 1, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.ones(500, dtype=torch.long)
-    made = [DDIM(Trailing(), steps=50)(guided(Linear(), s), lambda: noise, {"label": labels}) for s in (0, 1, 4)]
+    made = [DDIM(Trailing(), steps=50)(guided(Linear(), s), Given(noise), {"label": labels}) for s in (0, 1, 4)]
     sure = [float(Bayes(Linear())(x, torch.tensor(1.0, dtype=torch.float64))[:, 1].exp().mean()) for x in made]
     assert sure[0] < sure[1] < sure[2]
     assert made[0].std() > made[1].std() > made[2].std()
@@ -108,7 +110,7 @@ def test_the_mean_form_moves_the_mean_of_a_step(variance, s):
 
         # The walk divides by alpha at its end, and multiplies the noise it begins with by nothing.
         noise = iter([X_T, quiet, quiet])
-        return Ancestral(Two(), None, 1)(model, lambda: next(noise), COND) * schedule(s).alpha
+        return Ancestral(Two(), None, 1)(model, Given(lambda: next(noise)), COND) * schedule(s).alpha
 
     moved = mean(guided(schedule, 3.0, "mean", variance)) - mean(Mixture(schedule, MEANS, STDS, WEIGHTS, variance))
     up, down = (Bayes(schedule)(X_T + h, t).gather(1, LABELS[:, None]).flatten() for h in (1e-5, -1e-5))
@@ -132,7 +134,8 @@ class Told(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.schedule, self.variance = Linear(), FixedSmall()
+        self.process = GaussianProcess(Linear(), Eps())
+        self.schedule = self.process.schedule
 
     def __call__(self, x_t, t, cond=None):
         self.cond = cond

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from langevin.diffusion.denoiser import Prediction, eps_from_x
-from langevin.diffusion.variance import FixedSmall
+from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess, Prediction, eps_from_x
 
 
 class Mixture:
@@ -17,7 +17,7 @@ class Mixture:
 
     def __init__(self, schedule, means=(-0.6, 0.5), stds=(0.2, 0.3), weights=(0.4, 0.6), variance=None) -> None:
         self.schedule = schedule
-        self.variance = variance or FixedSmall()
+        self.process = GaussianProcess(schedule, Eps(), variance)
         self.means, self.stds, self.weights = (torch.tensor(v, dtype=torch.float64) for v in (means, stds, weights))
         self.calls = 0
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from langevin.assembly.components import make_condition
 from langevin.assembly.make import make
 
 OPENAI_MULTIPLIERS = {32: [1, 2, 2, 2], 64: [1, 2, 3, 4], 128: [1, 1, 2, 3, 4], 256: [1, 1, 2, 2, 4, 4]}
@@ -227,7 +228,7 @@ def shapes(state):
 
 def network_of(cfg, imported):
     """Ours, unfilled: the widths are the published ones."""
-    condition = None if cfg.condition is None else partial(make, cfg, "condition", num_classes=imported.num_classes)
+    condition = partial(make_condition, cfg, num_classes=imported.num_classes) if cfg.get("conditions") else None
     with torch.device("meta"):
         return make(
             cfg,

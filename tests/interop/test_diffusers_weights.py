@@ -6,10 +6,10 @@ from diffusers import UNet2DModel
 from networks.network_helpers import refused
 from omegaconf import OmegaConf
 
+from langevin.conditions.class_label import ClassLabel
 from langevin.config.validate import CONF
 from langevin.errors import UserError
 from langevin.interop.diffusers import from_diffusers, to_diffusers, unet_2d_config, unet_of
-from langevin.networks.condition import ClassLabel
 from langevin.networks.unet import UNet
 
 DDPM = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "unet.yaml"))

@@ -9,6 +9,7 @@ import argparse
 import pytest
 import torch
 from helpers.commands import composed
+from helpers.draws import Given
 from networks.network_helpers import norms, randomize
 from peer_states import edm_state, openai_classifier_state, openai_state, shapes
 from test_edm_reading import ADM, DDPMPP, NCSNPP
@@ -45,7 +46,7 @@ def filled(imported):
 def model_of(imported):
     """What is made of an imported model, and what trains it on."""
     denoiser, cfg = filled(imported)
-    check_model(cfg, ("objective", "weighting"))
+    check_model(cfg, ("objective", "weighting", "time_sampler"))
     return denoiser, make_objective(cfg)
 
 
@@ -164,7 +165,8 @@ def test_losses_of_openai(peer, name):
     eps = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         theirs = diffusion.training_losses(model, x, index, noise=eps)["loss"]
-        ours = objective(denoiser, x, None, (index + 1).double(), eps)["loss"]
+        t = (index + 1).double()
+        ours = objective.terms(denoiser, x, denoiser.process.mix(x, eps, t), None, t)["loss"]
     assert_same(loss=(ours[:, None], theirs[:, None]))
 
 
@@ -262,7 +264,7 @@ def test_guidance(peer, name, class_cond):
             by_mean = diffusion.condition_mean(gradient("mean"), plain, *given)
             ours = guided("score")(x_t, t, {"label": labels})
             walk = Predictor(guided("mean"), torch.stack([t, t - 1]), {"label": labels})
-            mean = Ancestral(Trailing()).walk(walk, x_t, lambda: torch.zeros_like(x_t))
+            mean = Ancestral(Trailing()).walk(walk, x_t, Given(torch.zeros_like(x_t)))
         pairs = {"x": (ours.x, by_score["pred_xstart"]), "mean": (mean, by_mean)}
         if step > 1:  # where there is hardly any noise, theirs is lost in the difference of x_t and x
             eps = diffusion._predict_eps_from_xstart(x_t, index, by_score["pred_xstart"])

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_denoiser, make_sampler
 from langevin.diffusion.denoiser import Denoiser
-from langevin.diffusion.noise import ImageNoise
+from langevin.diffusion.draws import SampleDraws
 from langevin.facts import DataFacts
 from langevin.interop.pipeline import read_folder
 
@@ -56,7 +56,7 @@ def convert(*overrides):
 
 
 def noise():
-    return ImageNoise(0, range(BATCH), SHAPE)
+    return SampleDraws(0, range(BATCH), SHAPE)
 
 
 def ours(model):
@@ -72,7 +72,7 @@ def theirs(pipeline, patch, **arguments):
         diffusers.schedulers.scheduling_ddpm,
         diffusers.schedulers.scheduling_ddim,
     ):
-        patch.setattr(module, "randn_tensor", lambda *_, **__: source())
+        patch.setattr(module, "randn_tensor", lambda *_, **__: source.normal())
     pipeline.set_progress_bar_config(disable=True)
     made = pipeline(batch_size=BATCH, num_inference_steps=STEPS, output_type="pt", **arguments).images
     return 2 * made - 1
@@ -234,7 +234,7 @@ def test_labels(tmp_path, caplog):
     """A table of theirs gets a row for "no label", and one of ours keeps it."""
     network = unet(num_class_embeds=3)
     ddpm_folder(tmp_path / "folder", network)
-    assert "condition.dropout=0.0" in read_folder(tmp_path / "folder").overrides
+    assert "conditions.class_label.dropout=0.0" in read_folder(tmp_path / "folder").overrides
     convert(f"import={tmp_path / 'folder'}", f"out={tmp_path / 'run'}")
     output = convert(f"export={tmp_path / 'run'}", f"out={tmp_path / 'back'}")
     assert len(output.splitlines()) == 2
@@ -246,7 +246,7 @@ def test_labels(tmp_path, caplog):
 
     back = loaded(tmp_path / "back", caplog).unet.eval()
     again = model_of(tmp_path / "back").denoiser.network
-    x, t = noise()(), torch.tensor([0, 500, 999])
+    x, t = noise().normal(), torch.tensor([0, 500, 999])
     with torch.no_grad():
         labels = torch.tensor([0, 1, 2])
         assert torch.equal(back(x, t, labels).sample, network(x, t, labels).sample)

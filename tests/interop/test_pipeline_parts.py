@@ -12,6 +12,7 @@ from helpers.pipelines import BETAS, TWO_LEVELS, ddpm_folder, unet
 from langevin.assembly.components import make_schedule
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import EDMParameterization, Eps, FlowParameterization, V
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.rescalings.input_scaling import InputScaling
 from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
 from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
@@ -212,7 +213,7 @@ def test_what_diffusers_has_not(parts, words):
 def test_a_network_that_is_no_unet(tmp_path):
     facts = {"in_channels": 1, "out_channels": 1, "image_size": 8, "condition": None}
     network = DiT(**facts, patch_size=4, width=32, depth=1, heads=1, checkpointing=False)
-    denoiser = Denoiser(network, SCHEDULE, Eps(), FixedLarge())
+    denoiser = Denoiser(network, GaussianProcess(SCHEDULE, Eps(), FixedLarge()))
     with pytest.raises(UserError, match="model is DiT; allowed: a UNet"):
         write_folder(tmp_path / "out", denoiser, PARTS["sampler"], {}, 1, 8, None, {})
     assert not (tmp_path / "out").exists()

@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import torch
+from helpers.draws import Given
 from scipy.stats import norm
 
-from langevin.diffusion.denoiser import Prediction, eps_from_x
+from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess, Prediction, eps_from_x
 from langevin.diffusion.variance import FixedSmall
 
 LEVELS = np.arange(256) / 127.5 - 1
@@ -27,7 +29,7 @@ class Bytes:
     """The exact denoiser of a pixel that has one of some values: E[x | x_t], float64."""
 
     def __init__(self, schedule, values, probabilities):
-        self.schedule, self.variance = schedule, FixedSmall()
+        self.schedule, self.process = schedule, GaussianProcess(schedule, Eps())
         self.values, self.log_probabilities = torch.from_numpy(values), torch.from_numpy(np.log(probabilities))
 
     def __call__(self, x_t, t, cond=None):
@@ -51,7 +53,7 @@ class GaussianVariance(FixedSmall):
         return torch.log(at_s - (a_t / a_s * at_s) ** 2 / at_t)
 
 
-class Nodes:
+class Nodes(Given):
     """Images of one pixel: each of some values with each node of a trapezoidal rule over the normal distribution.
 
     As a noise source it gives every image its node at every call; or, with `places`, at every other call, and in
@@ -59,6 +61,7 @@ class Nodes:
     """
 
     def __init__(self, values, places=False, spacing=0.2, furthest=6.6):
+        super().__init__(self)
         nodes = np.arange(-furthest, furthest + spacing / 2, spacing)
         self.values, self.weights = values, norm.pdf(nodes) * spacing
         self.x = torch.from_numpy(np.repeat(values, len(nodes))).reshape(-1, 1, 1, 1)
@@ -83,4 +86,4 @@ class Nodes:
 def normal(seed, count, shape=(1, 1, 1)):
     """Fast noise for many images."""
     generator = torch.Generator().manual_seed(seed)
-    return lambda: torch.randn(count, *shape, generator=generator, dtype=torch.float64)
+    return Given(lambda: torch.randn(count, *shape, generator=generator, dtype=torch.float64))

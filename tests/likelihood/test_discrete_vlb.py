@@ -3,12 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.draws import Given
 from helpers.exact import Mixture
 from likelihood_helpers import LEVELS, Nodes, normal
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from langevin.diffusion.denoiser import Prediction
+from langevin.diffusion.process import Prediction
 from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.vp import VP
@@ -65,7 +66,7 @@ def test_its_terms_are_those_of_numerical_integration():
     metric = begun(DiscreteVLB())
     quantiles = torch.special.ndtri((torch.arange(count, dtype=torch.float64) + 0.5) / count).reshape(-1, 1, 1, 1)
     x = torch.full((count, 1, 1, 1), BYTE, dtype=torch.float64)
-    metric.update(Mixture(STEPS, variance=FixedLarge()), x, None, lambda: quantiles)
+    metric.update(Mixture(STEPS, variance=FixedLarge()), x, None, Given(quantiles))
     values = metric.compute()
     assert list(values) == ["bits_per_dim", "prior", "steps", "decoder", "terms"]
     expected = integrated()

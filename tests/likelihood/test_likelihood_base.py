@@ -9,7 +9,7 @@ from helpers.exact import Mixture
 from helpers.images import example_images
 from torchmetrics.utilities.data import dim_zero_sum
 
-from langevin.diffusion.noise import ImageNoise
+from langevin.diffusion.draws import SampleDraws
 from langevin.diffusion.schedules.linear import Linear
 from langevin.images import from_uint8
 from langevin.likelihood.base import strata
@@ -46,7 +46,7 @@ def metric(name):
 
 def add(likelihood, indices, seed=0):
     x, labels = data()
-    noise = ImageNoise(seed, indices, SHAPE)
+    noise = SampleDraws(seed, indices, SHAPE)
     likelihood.update(Biased(Linear(50)), x[indices], {"label": labels[indices]}, noise)
 
 
@@ -77,7 +77,7 @@ def test_the_whole_is_the_sum_of_its_parts_and_the_mean_of_the_images(name):
     assert float(found["bits_per_dim"]) == pytest.approx(total, rel=1e-12)
     x, labels = data()
     one_by_one = [
-        sum(likelihood.measure(Biased(Linear(50)), x[[i]], {"label": labels[[i]]}, ImageNoise(0, [i], SHAPE)).values())
+        sum(likelihood.measure(Biased(Linear(50)), x[[i]], {"label": labels[[i]]}, SampleDraws(0, [i], SHAPE)).values())
         for i in range(7)
     ]
     assert float(found["bits_per_dim"]) == pytest.approx(float(sum(one_by_one)) / 7 / math.log(2), rel=1e-10)
@@ -142,7 +142,7 @@ def test_processes_do_not_matter(tmp_path):
 
 
 def test_strata_are_uniform_and_each_images_own():
-    places = torch.stack(list(strata(4, ImageNoise(0, range(3000), (1, 2, 2)))))
+    places = torch.stack(list(strata(4, SampleDraws(0, range(3000), (1, 2, 2)))))
     assert places.dtype == torch.float64
     within = 4 * places - torch.arange(4)[:, None]
     assert 0 < float(within.min()) < float(within.max()) < 1
@@ -152,5 +152,5 @@ def test_strata_are_uniform_and_each_images_own():
         assert float((row.sort().values - steps).abs().max()) < 1.95 / math.sqrt(3000)
     correlation = torch.corrcoef(within)
     assert float((correlation - torch.eye(4)).abs().max()) < 5 / math.sqrt(3000)
-    some = torch.stack(list(strata(4, ImageNoise(0, [7, 2500], (1, 2, 2)))))
+    some = torch.stack(list(strata(4, SampleDraws(0, [7, 2500], (1, 2, 2)))))
     assert torch.equal(some, places[:, [7, 2500]])

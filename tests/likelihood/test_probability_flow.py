@@ -8,13 +8,13 @@ from helpers.exact import Mixture, slope
 from likelihood_helpers import LEVELS, Nodes, normal
 from scipy.stats import multivariate_normal
 
-from langevin.diffusion.denoiser import Prediction
+from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess, Prediction
 from langevin.diffusion.schedules.edm import EDMSchedule
 from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.schedules.vp import VP
-from langevin.diffusion.variance import FixedSmall
 from langevin.likelihood.continuous_vlb import ContinuousVLB
 from langevin.likelihood.interval import Interval, time_at
 from langevin.likelihood.probability_flow import ProbabilityFlow, velocity
@@ -80,7 +80,7 @@ class Correlated:
     """The exact denoiser of images (1, 2, 2) of N(mean, covariance)."""
 
     def __init__(self, schedule):
-        self.schedule, self.variance = schedule, FixedSmall()
+        self.schedule, self.process = schedule, GaussianProcess(schedule, Eps())
         root = torch.tensor([[0.5, 0, 0, 0], [0.4, 0.2, 0, 0], [-0.3, 0.1, 0.3, 0], [0.2, -0.3, 0.1, 0.4]]).double()
         self.covariance, self.mean = root @ root.T, torch.tensor([0.3, -0.2, 0.1, 0.0], dtype=torch.float64)
 

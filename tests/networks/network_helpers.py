@@ -9,8 +9,9 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from langevin.conditions.class_label import ClassLabel
+from langevin.conditions.condition import Condition, Context
 from langevin.errors import OptionError
-from langevin.networks.condition import ClassLabel, Condition
 from langevin.networks.network import Network
 from langevin.networks.unet import UNet
 
@@ -105,11 +106,8 @@ class Sequence(Condition):
         super().__init__()
         self.dim = dim
 
-    def tokens(self, cond, batch):
-        return torch.zeros(batch, 1, self.dim) if cond is None else cond["text"]
-
     def forward(self, cond, batch):
-        return self.tokens(cond, batch).mean(dim=1)
+        return Context(tokens=torch.zeros(batch, 1, self.dim) if cond is None else cond["text"])
 
     def null(self, cond):
         return {**cond, "text": torch.zeros_like(cond["text"])}

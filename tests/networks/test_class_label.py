@@ -5,8 +5,8 @@ import torch
 from network_helpers import CONF, randomize, tiny
 from omegaconf import OmegaConf
 
+from langevin.conditions.class_label import ClassLabel
 from langevin.errors import UserError
-from langevin.networks.condition import ClassLabel
 
 NO_LABELS = torch.full((4,), -1)
 
@@ -88,5 +88,5 @@ def test_labels_out_of_range(images, label):
 
 
 def test_preset():
-    node = OmegaConf.load(CONF / "condition" / "class_label.yaml")
-    assert dict(node) == {"_target_": "langevin.networks.condition.ClassLabel", "dropout": 0.1}
+    node = OmegaConf.load(CONF / "conditions" / "class_label.yaml")
+    assert dict(node) == {"class_label": {"_target_": "langevin.conditions.class_label.ClassLabel", "dropout": 0.1}}

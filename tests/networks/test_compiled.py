@@ -11,8 +11,8 @@ from network_helpers import images, labelled, randomize, tiny
 from torch import nn
 
 from langevin import interrupt
+from langevin.conditions.condition import Several
 from langevin.networks.compiled import blocks_of, compile_blocks
-from langevin.networks.condition import Several
 
 
 def test_the_blocks_are_the_members_of_the_outermost_lists():

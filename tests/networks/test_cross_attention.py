@@ -12,8 +12,12 @@ from torch import nn
 
 from langevin.assembly.check import mistakes_in
 from langevin.assembly.components import make_denoiser
+from langevin.conditions.class_label import ClassLabel
+from langevin.conditions.condition import Several
+from langevin.conditions.vector import Vector
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 from langevin.errors import OptionError
@@ -23,7 +27,6 @@ from langevin.guidance.guidance import Guided
 from langevin.interop.diffusers import from_diffusers, unet_2d_config
 from langevin.networks.blocks.attention import SelfAttention
 from langevin.networks.blocks.residual import ResidualBlock
-from langevin.networks.condition import ClassLabel, Several, Vector
 from langevin.networks.unet import UNet
 
 TIMES = torch.tensor([0.0, 1.0, 20.0, 999.0])
@@ -174,46 +177,42 @@ def test_a_label_reaches_its_own_sample_only():
 class TestTokens:
     vectors = noise(4, 3)
 
-    def test_of_one_embedding_is_one(self):
+    def test_of_an_embedding_is_one(self):
         condition = ClassLabel(num_classes=10, dropout=0.0, dim=16)
-        assert torch.equal(condition.tokens(LABELS, 4), condition(LABELS, 4)[:, None])
-        assert torch.equal(condition.tokens(None, 4), condition.table.weight[10].expand(4, 1, 16))
+        vector, tokens, concat = condition(LABELS, 4).attended()
+        assert torch.equal(tokens, condition(LABELS, 4).vector[:, None])
+        assert vector is concat is None
+        assert torch.equal(condition(None, 4).attended().tokens, condition.table.weight[10].expand(4, 1, 16))
 
-    def test_of_several_stand_one_after_the_other(self):
+    def test_of_several_embeddings_is_one_which_is_their_sum(self):
+        condition = several(16)
+        label, vector = condition.parts
+        cond = LABELS | {"vector": self.vectors}
+        expected = (label(cond, 4).vector + vector(cond, 4).vector)[:, None]
+        assert torch.equal(condition(cond, 4).attended().tokens, expected)
+
+    def test_of_a_sequence_are_its_own_and_a_vector_beside_it_stays_one(self):
         condition = Several({"both": several(16), "text": Sequence(16)})
-        label, vector = condition.parts[0].parts
+        both, _ = condition.parts
         cond = LABELS | {"vector": self.vectors, "text": noise(4, 5, 16)}
-        expected = torch.cat((label(cond, 4)[:, None], vector(cond, 4)[:, None], cond["text"]), dim=1)
-        assert torch.equal(condition.tokens(cond, 4), expected)
-        nothing = torch.stack((label(None, 4), vector(None, 4), torch.zeros(4, 16)), dim=1)
-        assert torch.equal(condition.tokens(None, 4), nothing)
-        assert torch.equal(condition.tokens({"text": cond["text"]}, 4)[:, 2:], cond["text"])
+        vector, tokens, _ = condition(cond, 4).attended()
+        assert torch.equal(tokens, cond["text"])
+        assert torch.equal(vector, both(cond, 4).vector)
+        assert torch.equal(condition(None, 4).attended().tokens, torch.zeros(4, 1, 16))
 
     def test_of_several_each_matters(self):
-        network = attending(several)
-        cond = LABELS | {"vector": self.vectors}
-        known = network(X, TIMES, cond)
-        for other in ({"label": torch.tensor([4, 1, 8, 0])}, {"vector": noise(4, 3, seed=1)}):
-            assert (network(X, TIMES, cond | other) - known).flatten(1).abs().amax(dim=1).min() > 1e-3
-
-    def test_are_dropped_as_often_as_asked(self):
-        drawing = torch.Generator().manual_seed(0)
-        condition = several(16, dropout=0.3)
-        label, vector = condition.parts
-        nn.init.normal_(vector.none)
-        cond = {"label": torch.ones(10_000, dtype=torch.int64), "vector": self.vectors[:1].expand(10_000, -1)}
-        conditional = condition.drop(cond, lambda: torch.rand(10_000, generator=drawing))
-        absent = [
-            (token == nothing).all(dim=1)
-            for token, nothing in zip(
-                condition.tokens(conditional, 10_000).unbind(1), (label.table.weight[10], vector.none), strict=True
-            )
-        ]
-        for share, expected in ((absent[0], 0.3), (absent[1], 0.3), (absent[0] & absent[1], 0.09)):
-            assert abs(share.float().mean().item() - expected) < 0.02  # more than four standard deviations
-        kept = condition.tokens(cond, 10_000)
-        assert torch.equal(kept[:, 0], label.table.weight[1].expand(10_000, -1))
-        assert not (kept[:, 1] == vector.none).all(dim=1).any()
+        cond = LABELS | {"vector": self.vectors, "text": noise(4, 5, 128)}
+        for condition in (several, lambda dim: Several({"both": several(dim), "text": Sequence(dim)})):
+            network = attending(condition)
+            known = network(X, TIMES, cond)
+            others = {
+                "label": torch.tensor([4, 1, 8, 0]),
+                "vector": noise(4, 3, seed=1),
+                "text": noise(4, 5, 128, seed=1),
+            }
+            for name in network.condition.inputs:
+                other = network(X, TIMES, cond | {name: others[name]})
+                assert (other - known).flatten(1).abs().amax(dim=1).min() > 1e-3
 
 
 def test_dropped_labels_are_the_null_class():
@@ -235,7 +234,7 @@ def test_guidance(condition, cond):
     """Both halves are one batch; a scale of 1 is the model itself, of 0 the unconditional model."""
     network = attending(condition).double()
     cond = {name: value if name == "label" else value.double() for name, value in cond.items()}
-    model = Denoiser(network, Linear(), Eps(), FixedSmall())
+    model = Denoiser(network, GaussianProcess(Linear(), Eps(), FixedSmall()))
     x, t = X.double(), torch.tensor([1.0, 20.0, 500.0, 1000.0], dtype=torch.float64)
     conditional, unconditional = model(x, t, cond), model(x, t, network.null_condition(cond))
     assert (conditional.eps - unconditional.eps).abs().max() > 1e-3
@@ -296,7 +295,7 @@ def test_without_a_condition_it_is_refused():
         tiny(cross_attention=True)
     ((field, message),) = error.value.found
     assert field == "cross_attention"
-    assert "condition=class_label" in message
+    assert "conditions=[class_label]" in message
 
 
 def test_beside_a_mapped_condition_it_is_refused():
@@ -305,7 +304,7 @@ def test_beside_a_mapped_condition_it_is_refused():
 
 
 def test_is_chosen_in_a_config():
-    cfg, _ = composed("train", *TINY_RUN, "condition=class_label", "model.cross_attention=true")
+    cfg, _ = composed("train", *TINY_RUN, "conditions=[class_label]", "model.cross_attention=true")
     assert mistakes_in(cfg) == []
     network = make_denoiser(cfg, DataFacts(channels=1, image_size=8, num_classes=10)).network
     assert network.condition.table.weight.shape == (11, 128)
@@ -313,7 +312,7 @@ def test_is_chosen_in_a_config():
 
 
 def test_its_mistake_in_a_config_has_its_path():
-    cfg, _ = composed("train", "model=ddpmpp", "condition=class_label", "model.cross_attention=true")
+    cfg, _ = composed("train", "model=ddpmpp", "conditions=[class_label]", "model.cross_attention=true")
     assert ("model.cross_attention", "is true beside map_condition; allowed: one of them, the other false") in [
         tuple(mistake) for mistake in mistakes_in(cfg)
     ]

@@ -5,8 +5,8 @@ import torch
 from diffusers import DiTTransformer2DModel
 from network_helpers import preset, randomize
 
+from langevin.conditions.class_label import ClassLabel
 from langevin.errors import OptionError
-from langevin.networks.condition import ClassLabel
 from langevin.networks.dit import DiT
 
 TINY = {"patch_size": 2, "width": 32, "depth": 2, "heads": 4, "checkpointing": False}

@@ -6,8 +6,8 @@ import torch
 from network_helpers import preset, randomize
 from torch.nn import functional
 
+from langevin.conditions.class_label import ClassLabel
 from langevin.errors import OptionError
-from langevin.networks.condition import ClassLabel
 from langevin.networks.tutorial_unet import TutorialUNet
 from langevin.training.ema import StepEMA
 

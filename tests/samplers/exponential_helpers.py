@@ -54,17 +54,13 @@ def errors(sampler: Sampler, schedule, all_steps) -> dict[int, float]:
     for steps in all_steps:
         predictor = Predictor(Mixture(schedule), walk_times(schedule, steps))
         start = schedule(predictor.times[0]).alpha * torch.from_numpy(START).reshape(-1, 1, 1, 1)
-        end = sampler.walk(predictor, start, no_noise) / schedule(predictor.times[-1]).alpha
+        end = sampler.walk(predictor, start, None) / schedule(predictor.times[-1]).alpha
         found[steps] = float((end.flatten() - torch.from_numpy(END)).abs().max())
     return found
 
 
 def order(sampler: Sampler, schedule, all_steps) -> float:
     return slope(errors(sampler, schedule, all_steps))
-
-
-def no_noise() -> Tensor:
-    raise AssertionError("a deterministic sampler asked for noise")
 
 
 def our_path(sampler: Sampler, model, noise) -> list[Tensor]:

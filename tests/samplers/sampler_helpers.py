@@ -2,10 +2,12 @@
 
 import numpy as np
 import torch
+from helpers.draws import Given
 from torch import Tensor, nn
 
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.variance import FixedSmall
 
 
@@ -24,10 +26,11 @@ class TinyNetwork(nn.Module):
         return output
 
 
-class Written:
-    """A noise source that says the same float64 noise to whoever asks in the same order."""
+class Written(Given):
+    """Says the same float64 noise to whoever asks in the same order."""
 
     def __init__(self, shape=(2, 2, 4, 4), seed: int = 0) -> None:
+        super().__init__(self)
         self.shape, self.calls = shape, 0
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -37,7 +40,7 @@ class Written:
 
 
 def denoiser(schedule, parameterization=None, variance=None, extra=0) -> Denoiser:
-    return Denoiser(TinyNetwork(extra), schedule, parameterization or Eps(), variance or FixedSmall())
+    return Denoiser(TinyNetwork(extra), GaussianProcess(schedule, parameterization or Eps(), variance or FixedSmall()))
 
 
 def our_path(sampler, model, noise) -> list[Tensor]:

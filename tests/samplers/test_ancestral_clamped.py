@@ -1,10 +1,12 @@
 """The tutorial's sampling, written out."""
 
 import torch
+from helpers.draws import Given
 from torch import nn
 
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 from langevin.samplers.ancestral import Ancestral
@@ -45,9 +47,9 @@ def tutorial(clamp):
 
 
 def sample(sampler):
-    denoiser = Denoiser(Network(), Linear(T, rescale=False), Eps(), FixedSmall())
+    denoiser = Denoiser(Network(), GaussianProcess(Linear(T, rescale=False), Eps(), FixedSmall()))
     draws = iter(noises())
-    return sampler(Trailing())(denoiser, lambda: next(draws))
+    return sampler(Trailing())(denoiser, Given(lambda: next(draws)))
 
 
 def test_is_the_tutorials_loop():

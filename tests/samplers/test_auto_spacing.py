@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.commands import TINY, composed
+from helpers.draws import Given
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 from scipy.integrate import solve_ivp
@@ -14,11 +15,11 @@ from scipy.integrate import solve_ivp
 from langevin.assembly.components import make_sampler, make_schedule
 from langevin.config.types import TARGET
 from langevin.config.validate import CONF, options
-from langevin.diffusion.denoiser import Prediction, eps_from_x
+from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess, Prediction, eps_from_x
 from langevin.diffusion.schedules.edm import EDMSchedule
 from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.vp import VP
-from langevin.diffusion.variance import FixedSmall
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.dpm_solver_multistep import DPMSolver2M
 from langevin.samplers.heun import Heun
@@ -45,7 +46,7 @@ class Clusters:
     """The exact denoiser of a mixture of equal Gaussians in the plane, float64; counts its calls."""
 
     def __init__(self, schedule, means, std):
-        self.schedule, self.variance = schedule, FixedSmall()
+        self.schedule, self.process = schedule, GaussianProcess(schedule, Eps())
         self.means, self.std, self.calls = torch.tensor(means, dtype=torch.float64), std, 0
 
     def clean(self, x, alpha, sigma):
@@ -99,7 +100,7 @@ def error(formulation, data, sampler, steps):
         cfg.sampler.eta = 0.0
     model, truth = problem(formulation, data)
     model.calls = 0
-    x = make_sampler(cfg)(model, lambda: NOISE)
+    x = make_sampler(cfg)(model, Given(NOISE))
     return float((x - truth).square().mean().sqrt()), model.calls
 
 
@@ -153,7 +154,7 @@ def test_few_steps_are_steps_too(schedule, steps):
 def test_a_step_that_is_too_long_for_two_slopes_is_eulers():
     def made(sampler, timestep_spacing):
         model = Clusters(VP(), *DATA["three"])
-        return sampler(model, lambda: NOISE), model.calls
+        return sampler(model, Given(NOISE)), model.calls
 
     coarse = Karras()
     assert made(Heun(coarse, steps=4), coarse)[1] == 7

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from helpers.draws import Given
 from helpers.exact import gaussian
 from sampler_helpers import Written, denoiser
 
@@ -26,7 +27,7 @@ def raised(schedule, fraction, steps=10, **parameters):
     times = sampler.timestep_spacing(schedule, steps)
     t = torch.tensor(fraction * schedule.t_max, dtype=torch.float64)
     ones = torch.ones(2, 1, 2, 2, dtype=torch.float64)
-    return t, *sampler.churn(Predictor(gaussian(schedule), times), ones, t, lambda: ones)
+    return t, *sampler.churn(Predictor(gaussian(schedule), times), ones, t, Given(ones))
 
 
 @pytest.mark.parametrize("schedule", [VP(), Linear(), EDMSchedule(), FlowSchedule()], ids=lambda s: type(s).__name__)

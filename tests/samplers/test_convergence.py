@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.draws import Given
 from helpers.exact import Mixture, gaussian, gaussian_flow, slope
 from scipy.integrate import solve_ivp
 
@@ -55,15 +56,11 @@ def start(schedule, t, mean, std):
     return alpha * mean + torch.sqrt(alpha**2 * std**2 + sigma**2) * QUANTILES
 
 
-def no_noise():
-    raise AssertionError("a deterministic sampler draws no noise")
-
-
 def errors(sampler, schedule, model, exact, all_steps):
     found = {}
     for steps in all_steps:
         times = graded_times(schedule, steps)
-        x = sampler.walk(Predictor(model, times), start(schedule, times[0], model.mean, model.std), no_noise)
+        x = sampler.walk(Predictor(model, times), start(schedule, times[0], model.mean, model.std), None)
         found[steps] = float((x - exact).abs().max())
     return found
 
@@ -118,7 +115,7 @@ def test_first_order_methods_are_one(schedule):
     times, model = graded_times(schedule, 12), Mixture(schedule)
     x_t = start(schedule, times[0], model.mean, model.std)
     ddim, euler, lms = (
-        SAMPLERS[name][0].walk(Predictor(model, times), x_t, no_noise) for name in ("ddim", "euler", "lms1")
+        SAMPLERS[name][0].walk(Predictor(model, times), x_t, None) for name in ("ddim", "euler", "lms1")
     )
     torch.testing.assert_close(euler, ddim, rtol=0, atol=1e-12)
     torch.testing.assert_close(lms, ddim, rtol=0, atol=1e-12)
@@ -141,5 +138,5 @@ def test_whole_runs_on_the_packages_own_spacings(sampler, schedule, order, all_s
     exact = gaussian_flow(schedule, schedule.prior_std * QUANTILES, first, last)
     found = {}
     for sampler.steps in all_steps:
-        found[sampler.steps] = float((sampler(gaussian(schedule), lambda: QUANTILES) - exact).abs().max())
+        found[sampler.steps] = float((sampler(gaussian(schedule), Given(QUANTILES)) - exact).abs().max())
     assert slope(found) > order - 0.25, found

@@ -4,6 +4,7 @@ from itertools import pairwise
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from helpers.draws import Given
 from helpers.exact import gaussian
 from sampler_helpers import Written, assert_same_path, denoiser, in_float64, our_path
 
@@ -72,7 +73,7 @@ def test_many_steps_are_the_exact_map_of_quantiles(schedule):
     errors = []
     for steps in (125, 250, 500, 1000):
         sampler = DDIM(Trailing(), steps=steps)
-        x = sampler(gaussian(schedule, mean, std), lambda: start)
+        x = sampler(gaussian(schedule, mean, std), Given(start))
         errors.append(float((x - exact).abs().max()))
     assert errors[-1] < 0.01 * std * 3
     slopes = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
@@ -88,7 +89,7 @@ def test_with_exploding_noise():
     for t, s in pairwise(times):
         image = (std**2 * x + t**2 * mean) / (std**2 + t**2)
         x = x + (s - t) * (x - image) / t
-    ours = DDIM(Trailing(), steps=4)(gaussian(EDMSchedule(), mean, std), lambda: start)
+    ours = DDIM(Trailing(), steps=4)(gaussian(EDMSchedule(), mean, std), Given(start))
     torch.testing.assert_close(ours, x, rtol=1e-12, atol=1e-12)
 
 

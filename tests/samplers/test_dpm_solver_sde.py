@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from exponential_helpers import SCHEDULES, our_path, their_path, walk_times
+from helpers.draws import Given
 from helpers.exact import Mixture, gaussian, slope
 from sampler_helpers import Written, assert_same_path, denoiser
 
@@ -15,10 +16,11 @@ from langevin.samplers.sampler import Predictor
 from langevin.samplers.timestep_spacing import Leading, LogSNR, Trailing
 
 
-class OneAtATime:
+class OneAtATime(Given):
     """Gives unit noise to row i + 1 of a batch at call i, and none to the others."""
 
     def __init__(self, rows: int) -> None:
+        super().__init__(self)
         self.rows, self.calls = rows, 0
 
     def __call__(self) -> torch.Tensor:
@@ -64,7 +66,7 @@ def test_a_mixture_comes_out():
         return (level.alpha * x + level.sigma * noise().flatten()).reshape(-1, 1, 1, 1)
 
     end = schedule(times[-1])
-    walked = DPMSolver2MSDE(LogSNR()).walk(Predictor(model, times), noised(schedule(times[0])), noise)
+    walked = DPMSolver2MSDE(LogSNR()).walk(Predictor(model, times), noised(schedule(times[0])), Given(noise))
     mean = end.alpha * model.mean
     for power in (1, 2, 3):
         ours, right = ((x - mean) ** power for x in (walked, noised(end)))

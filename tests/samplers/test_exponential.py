@@ -5,7 +5,8 @@ import math
 
 import pytest
 import torch
-from exponential_helpers import SCHEDULES, no_noise, walk_times
+from exponential_helpers import SCHEDULES, walk_times
+from helpers.draws import Given
 from helpers.exact import Mixture, gaussian, gaussian_flow, slope
 from sampler_helpers import Written
 from scipy.integrate import quad
@@ -147,7 +148,7 @@ def test_all_the_way_from_pure_noise_to_the_data(name, order):
     exact = gaussian_flow(FlowSchedule(), start, *tensor(1, 0))
     errors = {}
     for steps in (40, 80, 160):
-        x = SAMPLERS[name](QuadraticSpacing(), None, steps)(gaussian(FlowSchedule()), lambda: start)
+        x = SAMPLERS[name](QuadraticSpacing(), None, steps)(gaussian(FlowSchedule()), Given(start))
         errors[steps] = float((x - exact).abs().max())
     assert errors[160] < (0.02 if order == 1 else 2e-4)
     assert slope(errors) > order - 0.15, errors
@@ -160,7 +161,7 @@ def test_float32_stays(name, schedule):
     for field in ("means", "stds", "weights"):
         setattr(single, field, getattr(single, field).float())
     noise, exact = Written(), Written()
-    x = SAMPLERS[name](Trailing(), None, 12)(single, lambda: noise().float())
+    x = SAMPLERS[name](Trailing(), None, 12)(single, Given(lambda: noise().float()))
     assert x.dtype == torch.float32
     torch.testing.assert_close(x.double(), SAMPLERS[name](Trailing(), None, 12)(double, exact), rtol=0, atol=1e-4)
 
@@ -170,9 +171,8 @@ def test_a_image_does_not_depend_on_its_company(name):
     noises = [Written((1, 1, 3, 3), seed) for seed in range(4)]
     alone = [SAMPLERS[name](Trailing(), None, 9)(Mixture(FlowSchedule()), noise) for noise in noises]
     noises = [Written((1, 1, 3, 3), seed) for seed in range(4)]
-    batch = SAMPLERS[name](Trailing(), None, 9)(
-        Mixture(FlowSchedule()), lambda: torch.cat([noise() for noise in noises])
-    )
+    together = Given(lambda: torch.cat([noise() for noise in noises]))
+    batch = SAMPLERS[name](Trailing(), None, 9)(Mixture(FlowSchedule()), together)
     torch.testing.assert_close(batch, torch.cat(alone), rtol=1e-13, atol=1e-13)
 
 
@@ -184,7 +184,7 @@ def test_does_the_same_on_every_schedule(name):
         predictor = Predictor(Mixture(schedule), walk_times(schedule, 8))
         first, last = schedule(predictor.times[0]), schedule(predictor.times[-1])
         start = first.alpha * 20 * torch.linspace(-2, 2, 5, dtype=torch.float64).reshape(-1, 1, 1, 1)
-        ends.append(SAMPLERS[name](Trailing()).walk(predictor, start, no_noise) / last.alpha)
+        ends.append(SAMPLERS[name](Trailing()).walk(predictor, start, None) / last.alpha)
     for end in ends[1:]:
         torch.testing.assert_close(end, ends[0], rtol=1e-9, atol=1e-9)
 

@@ -4,8 +4,9 @@ from helpers.exact import gaussian
 from torch import nn
 
 from langevin.diffusion.denoiser import Denoiser
-from langevin.diffusion.noise import ImageNoise
+from langevin.diffusion.draws import SampleDraws
 from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.cosine import Cosine
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
@@ -40,7 +41,7 @@ class Labelled(nn.Module):
 
 
 def denoiser():
-    return Denoiser(Labelled(), Cosine(20), Eps(), FixedSmall())
+    return Denoiser(Labelled(), GaussianProcess(Cosine(20), Eps(), FixedSmall()))
 
 
 def unguided(model, device):
@@ -99,7 +100,7 @@ def test_images_and_seeds_differ():
 def test_images_are_the_samplers_as_uint8():
     model, sampler = gaussian(Linear(), 0.2, 0.3), DDIM(Trailing(), steps=5)
     (batch,) = SamplePipeline(sampler, unguided, SHAPE, Labels(None))(model, [3, 8], 11, 2, "cpu")
-    x = sampler(model, ImageNoise(11, [3, 8], SHAPE))
+    x = sampler(model, SampleDraws(11, [3, 8], SHAPE))
     assert batch.images.dtype == torch.uint8
     assert torch.equal(batch.images, to_uint8(x))
     assert batch.cond == {}

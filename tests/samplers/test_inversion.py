@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import DDIMInverseScheduler
+from helpers.draws import Given
 from helpers.exact import Mixture, gaussian, gaussian_flow, slope
 from sampler_helpers import Written, assert_same_path, denoiser, in_float64
 
@@ -33,7 +34,7 @@ def test_inverting_and_sampling_give_the_images_back(schedule, timestep_spacing)
     for steps in (100, 200, 400):
         sampler = DDIM(timestep_spacing, steps=steps)
         noise = sampler.invert(model, IMAGES)
-        errors[steps] = float((sampler(model, lambda noise=noise: noise) - IMAGES).abs().max())
+        errors[steps] = float((sampler(model, Given(noise)) - IMAGES).abs().max())
     assert slope(errors) == pytest.approx(1, abs=0.25), errors
     assert errors[400] < 0.05
 

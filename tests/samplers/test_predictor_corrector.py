@@ -5,11 +5,13 @@ import pytest
 import torch
 from diffusers import ScoreSdeVeScheduler
 from diffusers.schedulers import scheduling_sde_ve
+from helpers.draws import Given
 from helpers.exact import gaussian
 from sampler_helpers import Written, assert_same_path, denoiser, our_path
 
-from langevin.diffusion.denoiser import Prediction
-from langevin.diffusion.noise import ImageNoise
+from langevin.diffusion.draws import SampleDraws
+from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess, Prediction
 from langevin.diffusion.schedules.edm import EDMSchedule
 from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
@@ -58,7 +60,7 @@ def test_langevin_step_is_score_sdes_for_preserved_variance(t):
     model = denoiser(Linear(beta_end=0.05))
     x_t, z = Written(seed=1)(), Written(seed=2)()
     time = torch.tensor(float(t), dtype=torch.float64)
-    corrected = PredictorCorrector(Trailing(), snr=0.2).correct(Predictor(model, time), x_t, time, time - 1, lambda: z)
+    corrected = PredictorCorrector(Trailing(), snr=0.2).correct(Predictor(model, time), x_t, time, time - 1, Given(z))
     betas = torch.linspace(1e-4, 0.05, 1000, dtype=torch.float64)
     score = -model(x_t, time).eps / torch.sqrt(1 - torch.cumprod(1 - betas, 0)[t - 1])
     for i in range(len(x_t)):
@@ -124,7 +126,7 @@ def test_gaussian_data_come_out_with_their_mean_and_variance(schedule, timestep_
     assert propagated(schedule, timestep_spacing(schedule, 960), 0.03, large)[1] == pytest.approx(STD**2, rel=0.02)
 
     sampler = PredictorCorrector(timestep_spacing, steps=60)
-    x = sampler(gaussian(schedule, MEAN, STD, variance), ImageNoise(0, range(number), (1, 64, 64)))
+    x = sampler(gaussian(schedule, MEAN, STD, variance), SampleDraws(0, range(number), (1, 64, 64)))
     n = number * pixels
     assert float(x.mean()) == pytest.approx(few[0], abs=4 * few[1] ** 0.5 / n**0.5 + 1e-3)
     assert float(x.var()) == pytest.approx(few[1], rel=4 * (2 / n) ** 0.5 + 2e-3)
@@ -134,8 +136,8 @@ def test_a_image_depends_on_no_other():
     model, sampler = denoiser(Linear()), PredictorCorrector(Trailing(), steps=10)
 
     def images(indices):
-        noise = ImageNoise(3, indices, (2, 4, 4))
-        return sampler(model, lambda: noise().double())
+        noise = SampleDraws(3, indices, (2, 4, 4))
+        return sampler(model, Given(lambda: noise.normal().double()))
 
     torch.testing.assert_close(images([5, 6, 7])[1:2], images([6]), rtol=0, atol=1e-12)
 
@@ -144,10 +146,10 @@ def test_a_prediction_of_no_noise_is_left_alone():
     """What a network that starts from zero makes of an image: there is no score, and so no scale."""
 
     class Silent:
-        schedule, variance = VP(), FixedSmall()
+        process = GaussianProcess(VP(), Eps())
 
         def __call__(self, x_t, t, cond=None):
-            return Prediction(x_t / self.schedule(t).alpha, torch.zeros_like(x_t), torch.zeros_like(x_t), None)
+            return Prediction(x_t / self.process.schedule(t).alpha, torch.zeros_like(x_t), torch.zeros_like(x_t), None)
 
     plain = Ancestral(Trailing(), steps=4)(Silent(), noise_of_every_other_call(Written()))
     assert plain.isfinite().all()
@@ -166,4 +168,4 @@ def noise_of_every_other_call(noise):
         noise()
         return noise()
 
-    return source
+    return Given(source)

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from helpers.exact import Mixture, gaussian
+from helpers.draws import Given
+from helpers.exact import Mixture, gaussian, gaussian_flow, slope
 from sampler_helpers import Written, denoiser
 
 from langevin.diffusion.rescalings.input_scaling import InputScaling
@@ -22,7 +23,7 @@ from langevin.samplers.euler import Euler
 from langevin.samplers.heun import Heun
 from langevin.samplers.lms import LMS
 from langevin.samplers.predictor_corrector import PredictorCorrector
-from langevin.samplers.sampler import Predictor, Sampler, prior_std
+from langevin.samplers.sampler import Predictor, Sampler, Start
 from langevin.samplers.thresholding import Dynamic, Static
 from langevin.samplers.timestep_spacing import ExplicitSpacing, Karras, Leading, Trailing
 
@@ -34,14 +35,14 @@ class Counting(Sampler[int]):
         super().__init__(timestep_spacing, None, steps)
         self.record = []
 
-    def step(self, denoise, x_t, t, s, state, noise):
+    def step(self, denoise, x_t, t, s, state, draws):
         self.record.append((float(t), float(s), state, t.shape, t.dtype))
         return x_t + 1, (state or 0) + 10
 
 
 def test_walks_the_spacing_and_hands_the_state_on():
     sampler = Counting(Trailing(), 4)
-    x = sampler(gaussian(Linear(), 0.0, 1.0), lambda: torch.zeros(1, 1, 2, 2))
+    x = sampler(gaussian(Linear(), 0.0, 1.0), Given(torch.zeros(1, 1, 2, 2)))
     assert [(t, s, state) for t, s, state, *_ in sampler.record] == [
         (1000.0, 750.0, None),
         (750.0, 500.0, 10),
@@ -54,15 +55,40 @@ def test_walks_the_spacing_and_hands_the_state_on():
 
 def test_all_steps_by_default():
     sampler = Counting(Trailing())
-    sampler(gaussian(Linear(300), 0.0, 1.0), lambda: torch.zeros(1, 1, 2, 2))
+    sampler(gaussian(Linear(300), 0.0, 1.0), Given(torch.zeros(1, 1, 2, 2)))
     assert len(sampler.record) == 300
+
+
+@pytest.mark.parametrize("schedule", [Linear(), VP(), EDMSchedule()], ids=lambda s: type(s).__name__)
+def test_from_the_prior_at_the_last_time_is_from_no_start(schedule):
+    model, sampler = denoiser(schedule), DDIM(Trailing(), steps=5, eta=1.0)
+    draws, t = Written(), torch.tensor(schedule.t_max, dtype=torch.float64)
+    start = Start(model.process.prior(t, draws), schedule.t_max)
+    assert torch.equal(sampler(model, draws, start=start), sampler(model, Written()))
+
+
+@pytest.mark.parametrize(("schedule", "t"), [(Linear(), 400), (VP(), 0.4), (EDMSchedule(), 3.0)])
+def test_a_start_is_where_the_walk_begins(schedule, t):
+    """Samples of Gaussian data with noise come out as the exact flow takes them, from there on."""
+    x_t, last = torch.linspace(-2, 2, 8, dtype=torch.float64).reshape(2, 1, 2, 2), torch.tensor(0.0).double()
+    seen, errors = [], {}
+    for steps in (50, 100, 200):
+        seen.clear()
+        x = DDIM(Trailing(), steps=steps)(
+            gaussian(schedule), None, on_prediction=lambda *asked: seen.append(asked), start=Start(x_t, t)
+        )
+        assert (len(seen), float(seen[0][1])) == (steps, t)
+        assert torch.equal(seen[0][0], x_t)
+        exact = gaussian_flow(schedule, x_t, torch.tensor(t, dtype=torch.float64), last)
+        errors[steps] = float((x - exact).abs().max())
+    assert slope(errors) == pytest.approx(1, abs=0.2), errors
 
 
 def test_starts_from_the_schedules_prior():
     seen = []
     noise = torch.tensor([[[[0.5, -1.0]]]], dtype=torch.float64)
     DDIM(Trailing(), steps=2)(
-        gaussian(EDMSchedule(), 0.0, 1.0), lambda: noise, on_prediction=lambda x_t, t, prediction: seen.append((x_t, t))
+        gaussian(EDMSchedule(), 0.0, 1.0), Given(noise), on_prediction=lambda x_t, t, prediction: seen.append((x_t, t))
     )
     assert torch.equal(seen[0][0], 80 * noise)
     assert [float(t) for _, t in seen] == [80.0, 40.0]
@@ -174,11 +200,11 @@ def test_images_that_the_schedule_scales_come_out_as_they_were(sampler, paramete
 )
 def test_noise_at_the_spacings_beginning_is_as_large_as_the_schedules_there(schedule, timestep_spacing, std):
     first = timestep_spacing(schedule, 2)[0]
-    assert prior_std(schedule, first) == pytest.approx(std, rel=1e-9)
+    assert gaussian(schedule).process.prior_std(first) == pytest.approx(std, rel=1e-9)
     seen = []
     noise = torch.ones(1, 1, 2, 2, dtype=torch.float64)
     sampler = DDIM(timestep_spacing, steps=2)
-    sampler(gaussian(schedule), lambda: noise, on_prediction=lambda x_t, t, prediction: seen.append(x_t))
+    sampler(gaussian(schedule), Given(noise), on_prediction=lambda x_t, t, prediction: seen.append(x_t))
     torch.testing.assert_close(seen[0], std * noise)
 
 

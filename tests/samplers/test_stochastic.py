@@ -7,9 +7,11 @@ itself: both come out exactly, without a sample.
 
 import pytest
 import torch
+from helpers.draws import Given
 from helpers.exact import slope
 
-from langevin.diffusion.denoiser import Prediction
+from langevin.diffusion.parameterization import Eps
+from langevin.diffusion.process import GaussianProcess, Prediction
 from langevin.diffusion.schedules.edm import EDMSchedule
 from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
@@ -30,7 +32,7 @@ class Correlated:
     """The exact denoiser of images of three pixels N(MEAN, COVARIANCE)."""
 
     def __init__(self, schedule, variance) -> None:
-        self.schedule, self.variance = schedule, variance
+        self.schedule, self.process = schedule, GaussianProcess(schedule, Eps(), variance)
 
     def __call__(self, x_t, t, cond=None):
         alpha, sigma = self.schedule(t)
@@ -50,9 +52,9 @@ def moments(sampler, model):
         calls += 1
         return torch.zeros(1, 3, 1, 1, dtype=torch.float64)
 
-    mean = sampler(model, none).flatten()
+    mean = sampler(model, Given(none)).flatten()
     numbers = iter(torch.eye(3 * calls, dtype=torch.float64).reshape(3 * calls, calls, 3, 1, 1).unbind(1))
-    answers = sampler(model, lambda: next(numbers)).flatten(1) - mean
+    answers = sampler(model, Given(lambda: next(numbers))).flatten(1) - mean
     return mean, answers.T @ answers
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from langevin.diffusion.denoiser import Prediction
+from langevin.diffusion.process import Prediction
 from langevin.diffusion.rescalings.input_scaling import InputScaling
 from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
 from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR

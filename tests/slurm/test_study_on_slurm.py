@@ -17,7 +17,7 @@ STEPS = 150
 @pytest.mark.skipif(find_spec("submitit") is None, reason="pip install hydra-submitit-launcher")
 def test_a_study_on_a_cluster_loses_nothing(cluster, tmp_path):
     """Each run is a job, and then each evaluation; one job is preempted, and resumes."""
-    base = [*QUIET, "condition=class_label", "sampler.steps=2", f"trainer.max_steps={STEPS}"]
+    base = [*QUIET, "conditions=[class_label]", "sampler.steps=2", f"trainer.max_steps={STEPS}"]
     evaluate = {
         "base": ["metrics=[class_accuracy]", "num_samples=20", "accelerator=cpu"],
         "factors": {"steps": {"few": "sampler.steps=1", "more": "sampler.steps=4"}},

@@ -9,7 +9,7 @@ QUIET = (
     "callbacks=[checkpoint]",
     *(option for option in TINY if not option.startswith(("callbacks", "trainer.max_steps", "sampler"))),
 )
-MEASURED = ("condition=class_label", "metrics=[class_accuracy]", "evaluation.num_samples=20", "sampler.steps=2")
+MEASURED = ("conditions=[class_label]", "metrics=[class_accuracy]", "evaluation.num_samples=20", "sampler.steps=2")
 
 
 def write(folder, **changes):

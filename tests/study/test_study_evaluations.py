@@ -6,7 +6,7 @@ import shutil
 import pytest
 from study_helpers import QUIET, rows, saved, study, write
 
-BASE = [*QUIET, "condition=class_label", "trainer.max_steps=3", "sampler.steps=2"]
+BASE = [*QUIET, "conditions=[class_label]", "trainer.max_steps=3", "sampler.steps=2"]
 EVALUATE = {
     "base": ["metrics=[class_accuracy]", "num_samples=20", "accelerator=cpu"],
     "factors": {"steps": {"few": "sampler.steps=1", "more": "sampler.steps=4"}},

@@ -211,6 +211,6 @@ def test_what_of_a_protocol_may_differ():
     assert not may_differ("samples.sampler.eta", {"sampler.steps"})
     assert may_differ("samples.evaluations", {"sampler.steps"})
     assert not may_differ("samples.evaluations", {"schedule"})
-    assert may_differ("samples.labels", {"condition"})
+    assert may_differ("samples.labels", {"conditions"})
     assert not may_differ("num_samples", {"num_samples"})
     assert not may_differ("features.sha256", {"features"})

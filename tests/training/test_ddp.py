@@ -67,7 +67,7 @@ def test_a_step_has_the_images_that_one_process_would_give_it(tmp_path, ranks, m
     training_step = DiffusionModule.training_step
 
     def look(self, batch, batch_idx):
-        seen[self.global_step] = batch[0]
+        seen[self.global_step] = batch["x"]
         return training_step(self, batch, batch_idx)
 
     monkeypatch.setattr(DiffusionModule, "training_step", look)

@@ -50,7 +50,7 @@ def spoil(monkeypatch):
     def spoil(how, *batches):
         def step(self, batch, batch_idx):
             loss = training_step(self, batch, batch_idx)
-            seen.append((self, batch_idx, batch[0], float(loss.detach())))
+            seen.append((self, batch_idx, batch["x"], float(loss.detach())))
             return how(self, loss) if batch_idx in batches else loss
 
         monkeypatch.setattr(DiffusionModule, "training_step", step)
@@ -231,8 +231,8 @@ def test_what_is_kept_reproduces_the_loss(tmp_path, spoil, micro_batches):
     for part, (x, loss) in zip(kept["parts"], met, strict=True):
         assert torch.equal(part["images"], x)
         torch.manual_seed(part["seed"])
-        cond = {"label": part["label"]}
-        terms = module.objective(module.model, part["images"], cond, part["times"], part["noise"])
+        noised = module.model.process.mix(part["images"], part["noise"], part["times"])
+        terms = module.objective.terms(module.model, part["images"], noised, {"label": part["label"]}, part["times"])
         assert float(terms["loss"].mean().detach()) == loss
 
 

@@ -38,8 +38,8 @@ import json
 from pathlib import Path
 import langevin.train
 from langevin.digest import digest_of
+from langevin.evaluation import model as evaluation
 from langevin.files import write_atomically
-from langevin.training.callbacks import evaluation
 from langevin.training.module import DiffusionModule
 from training_helpers import held
 

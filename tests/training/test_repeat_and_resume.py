@@ -57,7 +57,7 @@ def test_a_resumed_run_is_the_undisturbed_run(tmp_path, undisturbed, count, extr
     assert [row for row in shown if row["train/loss"]] == undisturbed[count].rows
 
 
-@pytest.mark.parametrize("option", ["model.dropout=0", "condition.dropout=0"])
+@pytest.mark.parametrize("option", ["model.dropout=0", "conditions.class_label.dropout=0"])
 def test_dropout_and_dropped_labels_play_a_part(tmp_path, undisturbed, option):
     """Otherwise the comparisons above would not show whether they are drawn anew."""
     assert differing(trained(train(tmp_path, *QUIET, option)), trained(undisturbed[1]))
@@ -151,7 +151,7 @@ def test_micro_batches_may_change_in_the_course_of_a_run(tmp_path, monkeypatch, 
     training_step = DiffusionModule.training_step
 
     def look(self, batch, batch_idx):
-        seen.setdefault(self.global_step, []).append(batch[0])
+        seen.setdefault(self.global_step, []).append(batch["x"])
         return training_step(self, batch, batch_idx)
 
     monkeypatch.setattr(DiffusionModule, "training_step", look)

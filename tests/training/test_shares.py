@@ -21,7 +21,9 @@ from torch.distributed.fsdp import FSDPModule
 from langevin.config.validate import CONF
 from langevin.digest import digest_of
 from langevin.networks.compiled import blocks_of
-from langevin.networks.condition import ClassLabel, Several, Vector
+from langevin.conditions.class_label import ClassLabel
+from langevin.conditions.condition import Several
+from langevin.conditions.vector import Vector
 from langevin.networks.network import Network
 from langevin.training.ema import StepEMA
 from langevin.training.shares import full_tensor, share_out, summon_full_params

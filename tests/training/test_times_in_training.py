@@ -19,8 +19,8 @@ from training_helpers import (
 
 from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
-from langevin.diffusion.objective import VLBObjective
-from langevin.diffusion.time_sampler import LossAware, UniformTimes
+from langevin.diffusion.objective import TimedObjective, VLBObjective
+from langevin.diffusion.time_sampler import LogNormal, LossAware, UniformTimes
 from langevin.training.module import DiffusionModule
 
 OPTIONS = (*QUIET, *LOSS_AWARE)
@@ -119,10 +119,10 @@ def test_a_sampler_that_learns_nothing_saves_nothing(tmp_path):
 def test_losses_are_weighed_and_learnt_from_unweighed(tmp_path, monkeypatch):
     """The logged loss is the weighted mean; the history is of the losses as they are."""
     met, weights = [], []
-    bound, sample = VLBObjective.__call__, LossAware.sample
+    bound, sample = VLBObjective.terms, LossAware.sample
 
-    def watch(self, denoiser, x, cond, t, eps):
-        terms = bound(self, denoiser, x, cond, t, eps)
+    def watch(self, model, x, noised, cond, t):
+        terms = bound(self, model, x, noised, cond, t)
         met.append((t, terms["loss"].detach()))
         return terms
 
@@ -131,7 +131,7 @@ def test_losses_are_weighed_and_learnt_from_unweighed(tmp_path, monkeypatch):
         weights.append(drawn[1])
         return drawn
 
-    monkeypatch.setattr(VLBObjective, "__call__", watch)
+    monkeypatch.setattr(VLBObjective, "terms", watch)
     monkeypatch.setattr(LossAware, "sample", draw)
     run = train(tmp_path, *OPTIONS, "trainer.max_steps=8")
     means = [(weight * loss).mean().item() for weight, (_, loss) in zip(weights, met, strict=True)]
@@ -140,42 +140,48 @@ def test_losses_are_weighed_and_learnt_from_unweighed(tmp_path, monkeypatch):
     assert_learnt(learnt(run.last), met)
 
 
+def drawn_in_validations(monkeypatch, *kinds):
+    """What time samplers of some kinds draw in the validations of runs to come: (kind, times, importance)."""
+    drawn, training = [], []
+    forward = TimedObjective.forward
+
+    def watch(self, *given):
+        training[:] = [self.training]
+        return forward(self, *given)
+
+    def watched(sample):
+        def draw(self, *asked):
+            result = sample(self, *asked)
+            if training == [False]:
+                drawn.append((type(self), *result))
+            return result
+
+        return draw
+
+    monkeypatch.setattr(TimedObjective, "forward", watch)
+    for kind in kinds:
+        monkeypatch.setattr(kind, "sample", watched(kind.sample))
+    return drawn
+
+
 def test_validations_compare_whatever_has_been_learnt(tmp_path, monkeypatch):
     """Times that follow the losses of training would be others every time."""
-    drawn = []
-    draw_times = DiffusionModule.draw_times
-
-    def watch(self, time_sampler):
-        result = draw_times(self, time_sampler)
-        if not self.training:
-            drawn.append((type(time_sampler), result[1]))
-        return result
-
-    monkeypatch.setattr(DiffusionModule, "draw_times", watch)
+    drawn = drawn_in_validations(monkeypatch, UniformTimes, LossAware)
     still = train(tmp_path, *OPTIONS, *VALIDATED, "optimizer.lr=0", "trainer.max_steps=6")
     losses = column(still.rows, "val/loss")
     assert list(losses) == [2, 4, 6]
     assert len(set(losses.values())) == 1
     assert learnt(still.last)["counts"].min() >= HISTORY
-    assert {kind for kind, _ in drawn} == {UniformTimes}
-    assert all((importance == 1).all() for _, importance in drawn)
+    assert {kind for kind, _, _ in drawn} == {UniformTimes}
+    assert all((importance == 1).all() for _, _, importance in drawn)
 
 
 def test_a_distribution_that_is_the_objective_is_validated_too(tmp_path, monkeypatch):
     """EDM's times are what its loss means, and validated with."""
-    drawn = []
-    draw_times = DiffusionModule.draw_times
-
-    def watch(self, time_sampler):
-        result = draw_times(self, time_sampler)
-        if not self.training:
-            drawn.append(torch.log(result[0]))
-        return result
-
-    monkeypatch.setattr(DiffusionModule, "draw_times", watch)
+    drawn = drawn_in_validations(monkeypatch, LogNormal)
     edm = ("formulation=edm", "schedule=edm", "trainer.limit_val_batches=1.0", "trainer.max_steps=2")
     train(tmp_path, *QUIET, *VALIDATED, *edm)
-    assert stats.kstest(torch.cat(drawn).numpy(), stats.norm(-1.2, 1.2).cdf).pvalue > 0.001
+    assert stats.kstest(torch.cat([t for _, t, _ in drawn]).log().numpy(), stats.norm(-1.2, 1.2).cdf).pvalue > 0.001
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,8 @@ def loss_on_test_set(run, weights):
     for part in torch.arange(len(x)).split(BATCH):
         t, _ = UniformTimes().sample(BATCH, model.denoiser.schedule, drawn)
         t, eps = t[: len(part)], noise(BATCH, x, drawn)[: len(part)]
-        losses.append(objective(model.denoiser, x[part], {"label": labels[part]}, t, eps)["loss"])
+        noised = model.denoiser.process.mix(x[part], eps, t)
+        losses.append(objective.terms(model.denoiser, x[part], noised, {"label": labels[part]}, t)["loss"])
     return torch.cat(losses).double().mean().item()
 
 
@@ -139,15 +140,18 @@ def test_the_gradient_is_the_mean_over_all_images_of_the_step(tmp_path):
     module = make_module(cfg, facts_of(data))
     batches = list(itertools.islice(data.train_dataloader(), 2))
     for index, batch in enumerate(batches):
-        x, labels = data.on_after_batch_transfer(batch, 0)
+        batch = data.on_after_batch_transfer(batch, 0)
+        x = batch["x"]
         assert len(x) == BATCH // 2
         drawn = torch.Generator().manual_seed(step_seed(cfg.seed, None, index))
         t, _ = UniformTimes().sample(len(x), module.model.schedule, drawn)
         eps = noise(len(x), x, drawn)
-        label = labels.masked_fill(torch.rand(len(x), generator=drawn) < cfg.condition.dropout, -1)
+        dropped = torch.rand(len(x), generator=drawn) < cfg.conditions.class_label.dropout
+        label = batch["label"].masked_fill(dropped, -1)
         torch.manual_seed(step_seed(cfg.seed, 0, index))
-        loss = module.objective(module.model, x, {"label": label}, t, eps)["loss"].sum() / BATCH
-        loss.backward()
+        noised = module.model.process.mix(x, eps, t)
+        loss = module.objective.terms(module.model, x, noised, {"label": label}, t)["loss"]
+        (loss.sum() / BATCH).backward()
     norm = nn.utils.get_total_norm([weight.grad for weight in module.model.network.parameters()])
     assert column(run.rows, "train/grad_norm") == pytest.approx({1: norm.item()}, rel=1e-5)
 

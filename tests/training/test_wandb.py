@@ -122,14 +122,20 @@ def test_a_run_is_recorded(tmp_path):
 def test_runs_of_a_sweep_share_a_group_and_no_id(tmp_path, monkeypatch):
     monkeypatch.setenv("LANGEVIN_SWEEP", "")  # so that it is gone afterwards
     offline = ("loggers=[wandb]", "loggers.wandb.mode=offline", "trainer.max_steps=1", f"output_dir={tmp_path}")
-    swept = ("schedule=linear,cosine", "condition.dropout=0.1,0.2", "model.channel_multipliers=[1]")
-    options = (option for option in (*TINY, *QUIET, *offline) if not option.startswith(("schedule", "condition.d")))
+    swept = ("schedule=linear,cosine", "conditions.class_label.dropout=0.1,0.2", "model.channel_multipliers=[1]")
+    options = (
+        option
+        for option in (*TINY, *QUIET, *offline)
+        if not option.startswith(("schedule", "conditions.class_label.d"))
+    )
     result = call("train", "-m", *{option.partition("=")[0]: option for option in options}.values(), *swept)
     assert result.status == 0, result.err
     runs = {path.name: path for path in tmp_path.iterdir() if not path.name.startswith(".")}
     assert len(runs) == 4
     recorded = {name: next(r.run for r in records(path) if r.run.run_id) for name, path in runs.items()}
-    assert {run.run_group for run in recorded.values()} == {"schedule=linear,cosine condition.dropout=0.1,0.2"}
+    assert {run.run_group for run in recorded.values()} == {
+        "schedule=linear,cosine conditions.class_label.dropout=0.1,0.2"
+    }
     assert {run.display_name for run in recorded.values()} == set(runs)
     assert len({run.run_id for run in recorded.values()}) == 4
 

@@ -20,8 +20,8 @@ from langevin.checkpoint import read_checkpoint
 TINY = (
     "data=digits",
     "model=unet_small",
-    "condition=class_label",
-    "condition.dropout=0.3",
+    "conditions=[class_label]",
+    "conditions.class_label.dropout=0.3",
     "schedule=cosine",
     "model.channels=32",
     "model.channel_multipliers=[1]",
@@ -70,44 +70,49 @@ SPY = """
 import sys, torch
 from pathlib import Path
 import langevin.train
+from langevin.diffusion.objective import TimedObjective
 from langevin.training.module import DiffusionModule
 from langevin.training.shares import full_tensor
 
 seen, times, losses = [], [], []
 training_step, on_train_end = DiffusionModule.training_step, DiffusionModule.on_train_end
-draw_times = DiffusionModule.draw_times
+forward = TimedObjective.forward
 
 def step(self, batch, batch_idx):
-    seen.append((self.global_step, batch[0]))
-    objective = self.objective
+    seen.append((self.global_step, batch["x"]))
+    return training_step(self, batch, batch_idx)
 
-    def watched(denoiser, x, cond, t, eps):
-        terms = objective(denoiser, x, cond, t, eps)
-        losses.append((t, terms["loss"].detach()))
-        return terms
+def watched(self, model, batch, draws):
+    if not self.training:
+        return forward(self, model, batch, draws)
+    sampler, terms, sample = self.time_sampler, self.terms, self.time_sampler.sample
 
-    self.objective = watched
-    try:
-        return training_step(self, batch, batch_idx)
-    finally:
-        self.objective = objective
+    def watched_terms(model, x, noised, cond, t):
+        found = terms(model, x, noised, cond, t)
+        losses.append((t, found["loss"].detach()))
+        return found
 
-def draw(self, time_sampler):
-    drawn = draw_times(self, time_sampler)
-    if self.training:
+    def watched_sample(*asked):
+        drawn = sample(*asked)
         times.append(drawn[0])
-    return drawn
+        return drawn
+
+    self.terms, sampler.sample = watched_terms, watched_sample
+    try:
+        return forward(self, model, batch, draws)
+    finally:
+        del self.terms, sampler.sample
 
 def end(self):
     folder = Path(__file__).parent
     weights = {name: full_tensor(value) for name, value in self.state_dict().items()}
     kept = {"seen": seen, "times": times, "losses": losses, "weights": weights}
-    kept["time_sampler"] = self.time_sampler.state_dict()
+    kept["time_sampler"] = self.objective.history()
     torch.save(kept, folder / f"rank_{self.global_rank}.pt")
     on_train_end(self)
 
 DiffusionModule.training_step, DiffusionModule.on_train_end = step, end
-DiffusionModule.draw_times = draw
+TimedObjective.forward = watched
 langevin.train.main()
 """
 

@@ -9,8 +9,16 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from langevin.assembly.components import MODEL, is_classifier, is_conditional, loaders
-from langevin.assembly.make import make, mistakes_of, target_of, try_instantiate
+from langevin.assembly.components import (
+    LOSS,
+    MODEL,
+    is_classifier,
+    is_conditional,
+    loaders,
+    make_condition,
+    model_class,
+)
+from langevin.assembly.make import mistakes_of, target_of, try_instantiate
 from langevin.config.options import RUN_OPTIONS, TRUST
 from langevin.config.signature import signature
 from langevin.config.stored import targets
@@ -22,11 +30,11 @@ from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance
 from langevin.samplers.sampler import Sampler
 
-OPTIONAL = ("condition", "thresholding", "guidance", *PLURAL)
+OPTIONAL = ("thresholding", "guidance", *PLURAL)
 """The optional groups of a run."""
 OF_IMAGES = (
     "model",
-    "condition",
+    "conditions",
     "variance",
     "weighting",
     "sampler",
@@ -39,8 +47,6 @@ OF_IMAGES = (
     "likelihoods",
 )
 """The groups that a classifier does not use."""
-SUPPLIED = frozenset({"label"})
-"""What a batch of data supplies for its images."""
 
 
 def unused_groups(classifies: bool) -> tuple[str, ...]:
@@ -130,20 +136,23 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
         schedule = build(f"rescalings.{name}", schedule=schedule, image_size=64 if size is None else size)
     build("thresholding")
     sampler = build("sampler", timestep_spacing=build("timestep_spacing"))
-    objective, time_sampler = None, build("time_sampler")
+    parts = {name: build(name) for name in LOSS if cfg.get(name) is not None}
+    objective, time_sampler = None, parts.get("time_sampler")
     if cfg.get("objective") is not None and "objective" not in broken:
-        if getattr(target_of(cfg, "objective"), "classifies", False) != is_classifier(cfg):
+        trains = getattr(target_of(cfg, "objective"), "trains", model_class(cfg))
+        if trains is not model_class(cfg):
             for_denoiser, for_classifier = "a denoiser; take cross_entropy", "a classifier; add task=classifier"
             mistakes.append(Mistake("objective", f"is for {for_denoiser if is_classifier(cfg) else for_classifier}"))
         else:
-            objective = build("objective", **({} if is_classifier(cfg) else {"weighting": build("weighting")}))
+            objective = build("objective", **parts, **loaders(cfg))
     build("lr_schedule")
     build("ema", network=nn.Identity())
-    build("data")
-    condition = build("condition", num_classes=2, dim=2)
-    if condition is not None and (lacking := sorted(condition.inputs - SUPPLIED)):
-        needs = f"needs the {' and the '.join(lacking)} of each image, which no data supplies"
-        mistakes.append(Mistake("condition", f"{needs}; take condition=class_label or none"))
+    data = build("data")
+    conditions = {name: build(f"conditions.{name}", num_classes=2, dim=2) for name in cfg.get("conditions") or {}}
+    for name, condition in conditions.items():
+        if None not in (data, condition) and (lacking := sorted(condition.inputs - data.columns)):
+            needs = f"needs the {' and the '.join(lacking)} of each sample, which this data does not supply"
+            mistakes.append(Mistake(f"conditions.{name}", f"{needs}; leave it out, or take other data"))
     if sampler is not None and schedule is not None:
         try:
             sampler.times(schedule)
@@ -152,14 +161,15 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
     check_compatible("time_sampler", time_sampler, schedule)
     check_compatible("objective", objective, schedule, variance)
     check_compatible("parameterization", parameterization, schedule)
+    build("process", schedule=schedule, parameterization=parameterization)
     for name in cfg.get("likelihoods") or {}:
         check_compatible(f"likelihoods.{name}", build(f"likelihoods.{name}"), schedule)
-    mistakes += check_network(cfg, broken, size, condition)
+    mistakes += check_network(cfg, broken, size, conditions.values())
     guidance: Guidance | None = build("guidance", **loaders(cfg))
     if guidance is not None:
         # A rescaled schedule depends on the size of the images.
         known = schedule if size is not None or not cfg.get("rescalings") else None
-        mistakes += check_guidance(cfg, guidance, known, facts, condition, sampler)
+        mistakes += check_guidance(cfg, guidance, known, facts, conditions.values(), sampler)
     if not {"trainer", "batch_size"}.intersection(broken) and "trainer" in cfg:
         mistakes += shares(cfg)
     return mistakes
@@ -170,7 +180,7 @@ def check_guidance(
     guidance: Guidance,
     schedule: Schedule | None,
     facts: DataFacts | None,
-    condition: Any,
+    conditions: Collection[Any],
     sampler: Sampler | None,
 ) -> list[Mistake]:
     """The mistakes of a guidance with the model to guide and the sampler; None stands for what is not known."""
@@ -179,24 +189,27 @@ def check_guidance(
         guidance.check(schedule, facts, is_conditional(cfg))
     except UserError as error:
         mistakes += mistakes_of(cfg, "guidance", error)
-    if guidance.needs_unconditional and condition is not None and not condition.has_dropout:
-        text = "also needs the model without labels, for which it was not trained; train with condition.dropout above 0"
+    if guidance.needs_unconditional and not all(each is None or each.has_dropout for each in conditions):
+        needs = "also needs the model without labels, for which it was not trained"
+        text = f"{needs}; train with dropout above 0 in each of conditions"
         mistakes.append(Mistake("guidance", text))
     if guidance.moves_mean and sampler is not None and not sampler.supports_mean_guidance:
         mistakes.append(Mistake("guidance.form", "is mean; allowed: score with this sampler, or sampler=ancestral"))
     return mistakes
 
 
-def check_network(cfg: DictConfig, broken: Collection[str], image_size: int | None, condition: Any) -> list[Mistake]:
+def check_network(
+    cfg: DictConfig, broken: Collection[str], image_size: int | None, conditions: Collection[Any]
+) -> list[Mistake]:
     """The mistakes of the networks' own parameters, their condition and the size of the images.
 
     They are built without memory for their weights; the numbers of channels and classes do not matter to them. A
     network of a user's own need not bear either, so it is only imported here.
     """
-    if image_size is None or {"data", "condition"}.intersection(broken) or (is_conditional(cfg) and condition is None):
+    if image_size is None or {"data", "conditions"}.intersection(broken) or any(each is None for each in conditions):
         return []
     offered = {"in_channels": 3, "out_channels": 3, "num_classes": 2, "image_size": image_size}
-    embed = functools.partial(make, cfg, "condition", num_classes=2) if is_conditional(cfg) else None
+    embed = functools.partial(make_condition, cfg, num_classes=2) if is_conditional(cfg) else None
     mistakes: list[Mistake] = []
     for group in ("model", "classifier"):
         if group in broken or cfg.get(group) is None:

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from langevin.assembly.make import make, mistakes_of
+from langevin.assembly.make import make, mistakes_of, target_of
+from langevin.conditions.condition import Condition, Several
 from langevin.config.types import plain
 from langevin.config.validate import ConfigError
 from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Denoise, Denoiser
 from langevin.diffusion.objective import Objective
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
 from langevin.facts import DataFacts
@@ -21,20 +23,37 @@ from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.requests import Labels
 from langevin.samplers.sampler import Sampler
 
-MODEL = ("model", "classifier", "condition", "schedule", "rescalings", "parameterization", "variance")
+MODEL = ("model", "classifier", "conditions", "process", "schedule", "rescalings", "parameterization", "variance")
 """The groups that a trained model is rebuilt from."""
+LOSS = ("time_sampler", "weighting")
+"""The groups that an objective is made of."""
 SAMPLING = ("sampler", "timestep_spacing", "thresholding", "guidance")
 """The groups that may be replaced for a trained model."""
 
 
 def is_conditional(cfg: DictConfig) -> bool:
-    """Whether the model is class-conditional."""
-    return cfg.get("condition") is not None
+    """Whether the model is conditional."""
+    return bool(cfg.get("conditions"))
+
+
+def is_class_conditional(cfg: DictConfig) -> bool:
+    """Whether a condition of the model reads the labels."""
+    return any("label" in columns_of(cfg, name) for name in cfg.get("conditions") or {})
+
+
+def columns_of(cfg: DictConfig, condition: str) -> frozenset[str]:
+    """The columns that a condition of the model reads."""
+    return getattr(target_of(cfg, f"conditions.{condition}"), "inputs", frozenset())
 
 
 def is_classifier(cfg: DictConfig) -> bool:
     """Whether the model is a classifier of noisy images, not a denoiser."""
     return cfg.get("classifier") is not None
+
+
+def model_class(cfg: DictConfig) -> type[Denoiser | NoisyClassifier]:
+    """The kind of model that a config trains."""
+    return NoisyClassifier if is_classifier(cfg) else Denoiser
 
 
 def make_model(cfg: DictConfig, facts: DataFacts) -> Denoiser | NoisyClassifier:
@@ -44,14 +63,12 @@ def make_model(cfg: DictConfig, facts: DataFacts) -> Denoiser | NoisyClassifier:
 
 def make_classifier(cfg: DictConfig, facts: DataFacts) -> NoisyClassifier:
     """The classifier of a config, with fresh weights; see `make_network`."""
-    network = make_network(cfg, facts)
-    return NoisyClassifier(network, make_schedule(cfg, facts.image_size), make(cfg, "parameterization"))
+    return NoisyClassifier(make_network(cfg, facts), make_process(cfg, facts.image_size))
 
 
 def make_denoiser(cfg: DictConfig, facts: DataFacts) -> Denoiser:
     """The model of a config, with fresh weights; see `make_network`."""
-    network, schedule = make_network(cfg, facts), make_schedule(cfg, facts.image_size)
-    return Denoiser(network, schedule, make(cfg, "parameterization"), make(cfg, "variance"))
+    return Denoiser(make_network(cfg, facts), make_process(cfg, facts.image_size))
 
 
 def make_network(cfg: DictConfig, facts: DataFacts) -> Any:
@@ -67,17 +84,30 @@ def make_network(cfg: DictConfig, facts: DataFacts) -> Any:
         return make(cfg, "classifier", **offered)
     condition: Callable[..., Any] | None = None
     if is_conditional(cfg):
-        if facts.num_classes is None:
-            raise UserError("condition: needs labels, but the data has none; leave condition out")
-        condition = functools.partial(make, cfg, "condition", num_classes=facts.num_classes)
+        condition = functools.partial(make_condition, cfg, num_classes=facts.num_classes)
     return make(
         cfg,
         "model",
         in_channels=facts.channels,
-        out_channels=make(cfg, "variance").channels(facts.channels),
+        out_channels=make_process(cfg, facts.image_size).output_channels(facts.channels),
         image_size=facts.image_size,
         condition=condition,
     )
+
+
+def make_condition(cfg: DictConfig, *, num_classes: int | None, dim: int) -> Condition:
+    """The config's conditions as one.
+
+    Raises:
+        UserError: when one needs labels that the data does not have, or cannot be built.
+    """
+    parts = {}
+    for name in cfg.conditions:
+        path = f"conditions.{name}"
+        if num_classes is None and "label" in columns_of(cfg, name):
+            raise UserError(f"{path}: needs labels, but the data has none; leave it out")
+        parts[str(name)] = make(cfg, path, num_classes=num_classes, dim=dim)
+    return Several(parts) if len(parts) > 1 else next(iter(parts.values()))
 
 
 def make_schedule(cfg: DictConfig, image_size: int) -> Schedule:
@@ -88,10 +118,17 @@ def make_schedule(cfg: DictConfig, image_size: int) -> Schedule:
     return schedule
 
 
+def make_process(cfg: DictConfig, image_size: int) -> GaussianProcess:
+    """The config's process: its schedule, and what a network's output means by it."""
+    with torch.device("cpu"):  # its numbers are needed even where a network is built without memory
+        parts = {name: make(cfg, name) for name in ("parameterization", "variance") if cfg.get(name) is not None}
+        return make(cfg, "process", schedule=make_schedule(cfg, image_size), **parts)
+
+
 def make_objective(cfg: DictConfig) -> Objective:
     """The objective that the config minimises."""
-    offered = {} if cfg.get("weighting") is None else {"weighting": make(cfg, "weighting")}
-    return make(cfg, "objective", **offered)
+    parts = {name: make(cfg, name) for name in LOSS if cfg.get(name) is not None}
+    return make(cfg, "objective", **parts, **loaders(cfg))
 
 
 def make_sampler(cfg: DictConfig) -> Sampler:
@@ -107,7 +144,7 @@ def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None =
         UserError: when the guidance or the labels do not suit the model.
     """
     guidance: Guidance | None = None if cfg.get("guidance") is None else make(cfg, "guidance", **loaders(cfg))
-    num_classes = facts.num_classes if is_conditional(cfg) else None
+    num_classes = facts.num_classes if is_class_conditional(cfg) else None
     if guidance is not None:
         try:
             guidance.check(make_schedule(cfg, facts.image_size), facts, is_conditional(cfg))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import langevin
 from langevin.assembly.check import check_model
-from langevin.assembly.components import SAMPLING, is_conditional
+from langevin.assembly.components import SAMPLING, is_class_conditional
 from langevin.assembly.run import facts_of, launch, make_evaluation, make_likelihoods, open_data, open_reference
 from langevin.assembly.saved import Model, load_model, override, require_trusted
 from langevin.batches import Batches
@@ -24,7 +24,7 @@ from langevin.config.types import plain
 from langevin.data.cache import CachedImages
 from langevin.data.read_images import left_out, read_images, read_record
 from langevin.diffusion.denoiser import Condition
-from langevin.diffusion.noise import ImageNoise
+from langevin.diffusion.draws import SampleDraws
 from langevin.errors import UserError
 from langevin.evaluation.model import measure_model
 from langevin.evaluation.values import FILE
@@ -139,9 +139,9 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     for indices in batches:
         x = from_uint8(at(images.images, indices).to(device))
         labels = torch.from_numpy(images.labels[indices]).to(device)
-        cond = {"label": labels} if is_conditional(model.cfg) else None
+        cond = denoiser.condition({"label": labels})
         for done, likelihood in enumerate(likelihoods.values(), start=1):
-            likelihood.update(denoiser, x, cond, ImageNoise(cfg.seed, indices, x.shape[1:], device))
+            likelihood.update(denoiser, x, cond, SampleDraws(cfg.seed, indices, x.shape[1:], device))
             batches.progress(done / len(likelihoods))
     values = {name: likelihood.compute() for name, likelihood in likelihoods.items()}
     if fabric.global_rank == 0:
@@ -236,7 +236,7 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedImages:
             f"data: images of (channels, height, width) {facts.shape}, but the model was trained on "
             f"{model.facts.shape}; take data of that size"
         )
-    if is_conditional(model.cfg) and facts.num_classes != model.facts.num_classes:
+    if is_class_conditional(model.cfg) and facts.num_classes != model.facts.num_classes:
         has = "none" if facts.num_classes is None else facts.num_classes
         raise UserError(
             f"data: the model is conditioned on {model.facts.num_classes} classes, but the images have {has}; "

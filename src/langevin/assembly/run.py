@@ -15,7 +15,6 @@ from torch import nn
 
 from langevin.assembly.components import (
     is_classifier,
-    is_conditional,
     loaders,
     make_generator,
     make_model,
@@ -59,12 +58,10 @@ def make_module(cfg: DictConfig, facts: DataFacts) -> DiffusionModule:
     module = DiffusionModule(
         make_model(cfg, facts),
         make_objective(cfg),
-        make(cfg, "time_sampler"),
         ema=lambda network: make(cfg, "ema", network=network),
         optimizer=lambda parameters: make(cfg, "optimizer", params=parameters, fused=fused),
         lr_schedule=make(cfg, "lr_schedule"),
         batch_size=cfg.batch_size,
-        conditional=is_conditional(cfg) or is_classifier(cfg),
         seed=cfg.seed,
     )
     if cfg.compile:

@@ -14,19 +14,20 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from langevin.assembly.check import check_model
-from langevin.assembly.components import SAMPLING, is_conditional
+from langevin.assembly.components import SAMPLING, is_class_conditional, make_sampler
 from langevin.assembly.run import launch
-from langevin.assembly.saved import load_model, override
+from langevin.assembly.saved import Model, load_model, override
 from langevin.batches import Batches
 from langevin.config.identity import flatten
 from langevin.config.migration import migrated
 from langevin.data.read_images import read_images
 from langevin.digest import digest_of
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 from langevin.evaluation.protocol import differing
 from langevin.files import write_atomically
 from langevin.images import enlargement, image_grid, write_npz, write_png
-from langevin.samplers.ddim import DDIM
+from langevin.samplers.beginning import Beginning, Inversion, SDEdit
+from langevin.samplers.generate import Originals
 from langevin.samplers.store import SampleStore
 from langevin.samplers.trajectory import Trajectory
 from langevin.training.processes import is_first_process
@@ -46,19 +47,18 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     model = load_model(path, cfg.trust)
     chosen = override(model.cfg, cfg, SAMPLING)
     check_model(chosen, SAMPLING, model.facts)
-    originals = None if cfg.invert is None else open_originals(cfg, chosen, model.facts.shape)
+    originals = open_originals(cfg, chosen, model)
     number = cfg.num_samples if originals is None else min(cfg.num_samples, len(originals.images))
     labels = cfg.labels
-    if labels is None and originals is not None and originals.labels is not None and is_conditional(chosen):
+    if labels is None and originals is not None and originals.labels is not None and is_class_conditional(chosen):
         labels = originals.labels.tolist()
     generator = model.generator(chosen, labels)
 
     about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
     record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
-    inverted = None if originals is None else hashlib.sha256(originals.images.tobytes()).hexdigest()
-    store = SampleStore(out, "sample", {**record, "batch_size": cfg.batch_size, "inverted": inverted})
-    if inverted is not None:
-        record["inverted"] = inverted
+    made_of = {} if originals is None else originals.record()
+    store = SampleStore(out, "sample", {**record, "batch_size": cfg.batch_size, "inverted": None, **made_of})
+    record |= made_of
     if (out / "samples.npz").exists() and not cfg.overwrite:
         refuse_others(out, {"num_samples": number, **record})
         if is_whole(out, number, cfg.png, cfg.invert is not None, cfg.trajectory is not None):
@@ -76,8 +76,8 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     fabric.barrier()
     batches = Batches(number, cfg.batch_size, fabric.global_rank, fabric.world_size, "sample")
     seen = Trajectory(denoiser.schedule, SEEN) if cfg.trajectory and fabric.global_rank == 0 else None
-    original = None if originals is None else originals.batch
-    for batch in generator.stored(denoiser, batches, cfg.seed, fabric.device, store, seen, original):
+    given = None if originals is None else Originals(originals.batch, originals.beginning)
+    for batch in generator.stored(denoiser, batches, cfg.seed, fabric.device, store, seen, given):
         if seen is not None and not seen.is_complete:
             write_trajectory(out, seen, batch.images, cfg.trajectory)
             seen.is_complete = True
@@ -90,10 +90,11 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
         said = f"{out / 'samples.npz'}: {number} images of step {model.step}; look at {out / 'grid.png'}"
         print(visible(said))
         if originals is not None:
-            write_npz(out / "noise.npz", store.arrays("noise", batches.all), number)
-            difference = originals.difference(store, batches.all)
-            said = f"{out / 'noise.npz'}: the noise they come from; {difference:.2f} of 255 levels off on average"
-            print(visible(said))
+            difference = f"{originals.difference(store, batches.all):.2f} of 255 levels off on average"
+            if cfg.invert is not None:
+                write_npz(out / "noise.npz", store.arrays("noise", batches.all), number)
+                difference = f"{out / 'noise.npz'}: the noise they come from; {difference}"
+            print(visible(difference))
         store.remove()
     fabric.barrier()
 
@@ -138,16 +139,25 @@ def is_whole(out: Path, number: int, png: bool, inverted: bool, trajectory: bool
     return not trajectory and all((out / name).is_file() for name in names)
 
 
-class Originals(NamedTuple):
-    """Images that are inverted to noise and reconstructed.
+class OpenedOriginals(NamedTuple):
+    """Images that are edited, or inverted to noise and reconstructed.
 
     Attributes:
         images: uint8 (N, H, W, C).
         labels: int64 (N,), or None.
+        beginning: where sampling begins at them.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
+    beginning: Beginning
+
+    def record(self) -> dict[str, Any]:
+        """What of them decides the samples, for a protocol."""
+        digest = hashlib.sha256(self.images.tobytes()).hexdigest()
+        if isinstance(self.beginning, SDEdit):
+            return {"edited": {"images": digest, "strength": self.beginning.strength}}
+        return {"inverted": digest}
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Some of them, uint8 (B, C, H, W), and the columns of their conditions (B,): "label" if they have any."""
@@ -162,23 +172,31 @@ class Originals(NamedTuple):
         return off / (sum(map(len, batches)) * self.images[0].size)
 
 
-def open_originals(cfg: DictConfig, chosen: DictConfig, shape: tuple[int, int, int]) -> Originals:
-    """The images to be inverted.
+def open_originals(cfg: DictConfig, chosen: DictConfig, model: Model) -> OpenedOriginals | None:
+    """The images to be edited or inverted; None where there are none.
 
     Raises:
-        UserError: when they are missing, of another shape than the model's, or the sampler cannot invert.
+        UserError: when they are missing, of another shape than the model's, or the sampler cannot begin at them.
     """
-    target = f"{DDIM.__module__}.{DDIM.__name__}"
-    if chosen.sampler._target_ != target:
-        raise UserError(f"invert={cfg.invert}: needs an invertible sampler: sampler=ddim")
-    images, labels = read_images(cfg.invert, "invert")
-    channels, height, width = shape
+    if cfg.edit.images is None and cfg.invert is None:
+        return None
+    option = "invert" if cfg.edit.images is None else "edit.images"
+    path = cfg.invert if cfg.edit.images is None else cfg.edit.images
+    beginning = Inversion() if cfg.edit.images is None else SDEdit(cfg.edit.strength)
+    try:
+        beginning.check(make_sampler(chosen), model.denoiser.schedule)
+    except OptionError:
+        raise
+    except UserError as error:
+        raise UserError(f"{option}={path}: {error}") from error
+    images, labels = read_images(path, option)
+    channels, height, width = model.facts.shape
     if images.shape[1:] != (height, width, channels):
         raise UserError(
-            f"invert={cfg.invert}: images of (height, width, channels) {images.shape[1:]}; the model's are "
+            f"{option}={path}: images of (height, width, channels) {images.shape[1:]}; the model's are "
             f"{(height, width, channels)}"
         )
-    return Originals(images, labels)
+    return OpenedOriginals(images, labels, beginning)
 
 
 def write_trajectory(out: Path, seen: Trajectory, images: Tensor, num_times: int) -> None:

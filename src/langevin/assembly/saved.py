@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import langevin
 from langevin.assembly.check import check_model, structure_of_model
-from langevin.assembly.components import MODEL, SAMPLING, is_conditional, make_generator, make_model
+from langevin.assembly.components import MODEL, SAMPLING, is_class_conditional, make_generator, make_model
 from langevin.assembly.make import make
 from langevin.assembly.sizes import MisfitError, require_sizes
 from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
@@ -135,7 +135,7 @@ def denoiser_for_guidance(option: str, value: str, trust: Sequence[str] = ()) ->
     model, cfg, facts, _ = _rebuilt_for(option, value, trust)
     if not isinstance(model, Denoiser):
         raise OptionError(option, f"is {value}; allowed: the run of a model of images, and this is a classifier's")
-    return model, facts, is_conditional(cfg)
+    return model, facts, is_class_conditional(cfg)
 
 
 def _classifier_for(option: str, value: str, trust: Sequence[str]) -> tuple[NoisyClassifier, DictConfig, DataFacts]:

@@ -13,7 +13,12 @@ KEYS = {
 }
 """Options of a config and entries of a protocol, by their paths from its root. A rename changes the last part."""
 
+PROCESS = {"_target_": "langevin.diffusion.process.GaussianProcess"}
+"""The process of all runs from before there was a choice."""
+
 CLASSES = {
+    "langevin.networks.condition.ClassLabel": "langevin.conditions.class_label.ClassLabel",
+    "langevin.networks.condition.Vector": "langevin.conditions.vector.Vector",
     "langevin.diffusion.objective.VLB": "langevin.diffusion.objective.VLBObjective",
     "langevin.diffusion.parameterization.EDM": "langevin.diffusion.parameterization.EDMParameterization",
     "langevin.diffusion.parameterization.Flow": "langevin.diffusion.parameterization.FlowParameterization",
@@ -40,6 +45,14 @@ CLASSES = {
 }
 """Classes that a config names, by their full paths."""
 
+SEVERAL = "langevin.networks.condition.Several"
+"""What once held several conditions, where now there is one a name."""
+NAMES = {
+    "langevin.conditions.class_label.ClassLabel": "class_label",
+    "langevin.conditions.vector.Vector": "vector",
+}
+"""What conditions are called that once had no name."""
+
 TEXTS = {
     "normalized as CLIP's pictures": "normalized as CLIP's images",
     "normalized as ImageNet's pictures": "normalized as ImageNet's images",
@@ -54,18 +67,64 @@ def migrated(values: Any) -> Any:
     Args:
         values: nested, or flat by paths such as "grid.rho".
     """
-    return _renamed(values, Tables(KEYS, CLASSES, TEXTS))
+    values = _renamed(values, Tables(KEYS, CLASSES, TEXTS))
+    return _regrouped(values) if isinstance(values, Mapping) else values
 
 
 def former(values: Any) -> Any:
     """The inverse of `migrated`: the same values under the first names, of which digests are made."""
     inverted = ({new: old for old, new in table.items()} for table in (KEYS, CLASSES, TEXTS))
-    return _renamed(values, Tables(*inverted))
+    return _renamed(_ungrouped(values) if isinstance(values, Mapping) else values, Tables(*inverted))
 
 
 def current(path: str) -> str:
     """An option's path under today's names."""
+    if path.partition(".")[0] == "condition":
+        return "conditions"
     return _key(path, "", KEYS)
+
+
+def _regrouped(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A config, nested or flat, with a process and with named conditions, as it was before it had either."""
+    found = {key: value for key, value in values.items() if not _is_under("condition", key)}
+    node = values.get("condition")
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        found["conditions"] = node["parts"] if target == SEVERAL else {NAMES.get(str(target), "condition"): node}
+    elif "condition._target_" in values:
+        several, name = values["condition._target_"] == SEVERAL, NAMES.get(values["condition._target_"], "condition")
+        old, new = ("condition.parts.", "conditions.") if several else ("condition.", f"conditions.{name}.")
+        found |= {new + key.removeprefix(old): value for key, value in values.items() if key.startswith(old)}
+    if "schedule" in values:
+        found.setdefault("process", dict(PROCESS))
+    elif "schedule._target_" in values:
+        found.setdefault("process._target_", PROCESS["_target_"])
+    return found
+
+
+def _ungrouped(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The inverse, of what could be stored before."""
+    first = (("process", PROCESS), ("process._target_", PROCESS["_target_"]))
+    found = {key: value for key, value in values.items() if (key, value) not in first}
+    if not any(_is_under("schedule", key) for key in values):  # no config
+        return found
+    nested = found.pop("conditions", None)
+    flat = {key: found.pop(key) for key in list(found) if _is_under("conditions", key)}
+    if nested:
+        alone = len(nested) == 1
+        found["condition"] = next(iter(nested.values())) if alone else {"_target_": SEVERAL, "parts": nested}
+    elif flat:
+        alone = len({key.split(".")[1] for key in flat}) == 1
+        found |= {} if alone else {"condition._target_": SEVERAL}
+        rests = {key: key.split(".", 2)[2] if alone else f"parts.{key.split('.', 1)[1]}" for key in flat}
+        found |= {f"condition.{rests[key]}": value for key, value in flat.items()}
+    else:
+        found["condition"] = None
+    return found
+
+
+def _is_under(group: str, key: Any) -> bool:
+    return isinstance(key, str) and (key == group or key.startswith(f"{group}."))
 
 
 class Tables(NamedTuple):

@@ -16,7 +16,7 @@ from langevin.errors import UserError
 
 CONF = next(path for path in (Path(__file__).parents[1] / "conf", Path(__file__).parents[3] / "conf") if path.is_dir())
 # Groups of which several options compose: their nodes hold named components.
-PLURAL = ("callbacks", "likelihoods", "loggers", "metrics", "rescalings")
+PLURAL = ("callbacks", "conditions", "likelihoods", "loggers", "metrics", "rescalings")
 # Groups that only choose others.
 BUNDLES = ("formulation", "task", "experiment")
 
@@ -68,7 +68,7 @@ def structure(
 
     Args:
         cfg: the composed config.
-        options_of_command: the command's own options and their types, such as {"seed": "int"}.
+        options_of_command: the command's own options and their types, such as {"seed": "int", "edit.images": "str"}.
         required: the groups of which an option must be chosen.
         optional: the groups that may be left out.
     """
@@ -104,8 +104,13 @@ def _resolved(node: Any, path: str, mistakes: list[Mistake]) -> Any:
 
 def _root(values: Mapping[str, Any], root: dict[str, Field], known: list[str]) -> Iterator[Mistake]:
     for key, value in values.items():
+        within = [name for name in root if name.startswith(f"{key}.")]
         if key in root:
             yield from _value(key, value, root[key])
+        elif within and isinstance(value, Mapping):
+            yield from _root({f"{key}.{name}": each for name, each in value.items()}, root, known)
+        elif within:
+            yield Mistake(key, f"is {shown(value)}; allowed: its options {', '.join(within)}")
         elif key not in known:
             yield Mistake(key, unknown(key, known))
         elif key in PLURAL and isinstance(value, Mapping):

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,11 +34,12 @@ class CachedImages:
     Pickling stores only the folder's name, so a data-loading worker maps the file again instead of copying it.
 
     Args:
-        folder: holds ``images.npy``, ``labels.npy`` and ``meta.json``.
+        folder: holds ``images.npy``, ``labels.npy``, a file for each further column, and ``meta.json``.
 
     Attributes:
         images: (N, H, W, C) uint8, read-only.
         labels: (N,) int64, -1 for unlabelled.
+        columns: the further columns, see `ImageSet`.
         class_names: a name for each class, or None when unlabelled.
         skipped: the names of the images that were left out because they cannot be decoded.
 
@@ -56,6 +57,9 @@ class CachedImages:
             # As a plain array: np.memmap runs Python code at each indexing.
             self.images: NDArray[np.uint8] = np.asarray(np.load(folder / "images.npy", mmap_mode="r"))
             self.labels: NDArray[np.int64] = np.load(folder / "labels.npy")
+            self.columns: dict[str, NDArray] = {
+                name: np.asarray(np.load(folder / _file_of(name), mmap_mode="r")) for name in meta.get("columns", ())
+            }
             names = meta["class_names"]
             shape = tuple(meta["shape"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -76,7 +80,7 @@ class CachedImages:
         noted = self._meta.get("digest")
         if isinstance(noted, str):
             return noted
-        digest = _digest(self.images.shape, self.labels, self.class_names, _hashed(self.images))
+        digest = _digest(self.images.shape, self.labels, self.class_names, self.columns, _hashed(self.images))
         with suppress(OSError):
             write_json(self.folder / "meta.json", self._meta | {"digest": digest})
         return digest
@@ -86,6 +90,10 @@ class CachedImages:
 
     def __reduce__(self) -> tuple[type["CachedImages"], tuple[Path]]:
         return CachedImages, (self.folder,)
+
+
+def _file_of(column: str) -> str:
+    return f"column_{column}.npy"
 
 
 def default_cache_dir() -> Path:
@@ -173,18 +181,23 @@ def _build(folder: Path, images: ImageSet, transform: Transform) -> None:
         count = len(images.lazy_images)
         broken, chunks = _decode_all(building, images.lazy_images, transform, folder.name.rpartition("-")[0])
         labels = np.full(count, -1, np.int64) if images.labels is None else images.labels
+        columns = dict(images.columns)
         if broken:
             kept = usable(images, broken)
             _keep(building / "images.npy", kept)
             labels, count = labels[kept], len(kept)
+            columns = {name: column[kept] for name, column in columns.items()}
             chunks = list(_hashed(np.load(building / "images.npy", mmap_mode="r")))
-        np.save(building / "labels.npy", labels)
+        arrays = {"labels.npy": labels} | {_file_of(name): column for name, column in columns.items()}
+        for name, array in arrays.items():
+            np.save(building / name, array, allow_pickle=False)
         meta: dict[str, Any] = {
             "shape": (count, *transform.shape),
             "class_names": images.class_names,
+            "columns": list(columns),
             "skipped": [images.lazy_images.name(index) for index in sorted(broken)],
-            "bytes": {name: (building / name).stat().st_size for name in ("images.npy", "labels.npy")},
-            "digest": _digest((count, *transform.shape), labels, images.class_names, chunks),
+            "bytes": {name: (building / name).stat().st_size for name in ("images.npy", *arrays)},
+            "digest": _digest((count, *transform.shape), labels, images.class_names, columns, chunks),
         }
         (building / "meta.json").write_text(json.dumps(meta))
         for path in building.iterdir():
@@ -291,13 +304,19 @@ def _hashed(images: NDArray[np.uint8]) -> Iterator[str]:
 
 
 def _digest(
-    shape: Sequence[int], labels: NDArray[np.int64], class_names: Sequence[str] | None, chunks: Iterable[str]
+    shape: Sequence[int],
+    labels: NDArray[np.int64],
+    class_names: Sequence[str] | None,
+    columns: Mapping[str, NDArray],
+    chunks: Iterable[str],
 ) -> str:
     names = None if class_names is None else list(class_names)
     whole = hashlib.sha256(json.dumps({"shape": list(shape), "class_names": names}).encode())
     whole.update(labels.astype("<i8").tobytes())
     for chunk in chunks:
         whole.update(bytes.fromhex(chunk))
+    for name, column in columns.items():
+        whole.update(repr((name, column.dtype.str, column.shape)).encode() + np.ascontiguousarray(column).tobytes())
     return whole.hexdigest()
 
 

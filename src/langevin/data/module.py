@@ -41,30 +41,32 @@ class ImageBatches(Dataset[Batch]):
             positions: (B,) int64 indices and (B,) bool flips.
 
         Returns:
-            "image" (B, C, H, W) uint8 with channels-last strides, "label" (B,) int64 (-1: none), "flip" (B,) bool. In
-            validation B may be 0.
+            "x" (B, C, H, W) uint8 with channels-last strides, "label" (B,) int64 (-1: none), "index" (B,) int64, the
+            place in the data, "flip" (B,) bool, and the source's further columns. In validation B may be 0.
         """
         indices, flips = positions
         return {
-            "image": torch.from_numpy(self.images.images[indices]).permute(0, 3, 1, 2),
+            "x": torch.from_numpy(self.images.images[indices]).permute(0, 3, 1, 2),
             "label": torch.from_numpy(self.images.labels[indices]),
+            "index": torch.from_numpy(indices),
             "flip": torch.from_numpy(flips),
+            **{name: torch.from_numpy(column[indices]) for name, column in self.images.columns.items()},
         }
 
 
-def preprocess(batch: Batch) -> tuple[Tensor, Tensor]:
+def preprocess(batch: Batch) -> Batch:
     """Turn a batch of bytes into a network's input, on its own device.
 
     Args:
         batch: what the loaders give, see `ImageBatches`.
 
     Returns:
-        x: (B, C, H, W) float32 in [-1, 1], mirrored where "flip" is true; and the (B,) int64 labels.
+        the same without "flip", and "x" (B, C, H, W) as float32 in [-1, 1], mirrored where "flip" was true.
     """
-    image = batch["image"]
+    image = batch["x"]
     # Mirrored as bytes, a quarter of the memory traffic of floats.
     image = torch.where(batch["flip"][:, None, None, None], image.flip(-1), image)
-    return from_uint8(image), batch["label"]
+    return {name: values for name, values in batch.items() if name != "flip"} | {"x": from_uint8(image)}
 
 
 class ImageDataModule(lightning.LightningDataModule):
@@ -196,7 +198,7 @@ class ImageDataModule(lightning.LightningDataModule):
         batches = [np.arange(first + rank, min(first + size, number), world_size) for first in range(0, number, size)]
         return self._loader(self.test_set, [(indices, np.zeros(len(indices), np.bool_)) for indices in batches])
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn bytes into a network's input once they are on the device; see `preprocess`."""
         return preprocess(batch)
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -24,12 +24,14 @@ class ImageSet:
         labels: (N,) int64 in [0, len(class_names)), or None when the images are unlabelled.
         class_names: a name for each class, or None when the images are unlabelled.
         skip_broken: whether images that cannot be decoded are left out; None where the user has no such option.
+        columns: what else is known of each image, by names: arrays of numbers (N, ...), for conditions that read them.
     """
 
     lazy_images: LazyImages
     labels: NDArray[np.int64] | None = None
     class_names: tuple[str, ...] | None = None
     skip_broken: bool | None = None
+    columns: Mapping[str, NDArray] = field(default_factory=dict)
 
 
 def usable(images: ImageSet, broken: Mapping[int, Exception]) -> NDArray[np.int64]:
@@ -83,9 +85,14 @@ class ImageSource(ABC):
         channels: 1 (grey) or 3 (RGB).
         flip: whether training mirrors each image left to right with probability 1/2.
 
+    Attributes:
+        columns: what it may supply of each image beside the image.
+
     Raises:
         UserError: when `image_size` or `channels` is out of range.
     """
+
+    columns: frozenset[str] = frozenset({"label"})
 
     def __init__(self, image_size: int, channels: int, flip: bool) -> None:
         if image_size < 1:

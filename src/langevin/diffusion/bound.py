@@ -9,8 +9,9 @@ import math
 import torch
 from torch import Tensor
 
-from langevin.diffusion.denoiser import Denoise, Prediction
+from langevin.diffusion.denoiser import Denoise
 from langevin.diffusion.level import Level, broadcast_to
+from langevin.diffusion.process import Prediction
 from langevin.diffusion.reverse import posterior_weights, transition
 from langevin.diffusion.schedules.schedule import Schedule
 
@@ -85,8 +86,8 @@ def step_term(denoise: Denoise, prediction: Prediction, x: Tensor, s: Tensor, t:
         s: the times stepped to, (B,) or ().
         t: the times stepped from, (B,) or ().
     """
-    schedule = denoise.schedule
-    log_variance = broadcast_to(denoise.variance.log_variance(prediction.variance, schedule, s, t), x)
+    schedule = denoise.process.schedule
+    log_variance = broadcast_to(denoise.process.variance.log_variance(prediction.variance, schedule, s, t), x)
     of_x = broadcast_to(posterior_weights(schedule, s, t)[0], x)
     inner = broadcast_to(s > 0, x).bool()
     log_posterior = broadcast_to(torch.log(transition(schedule, s, t).posterior_variance), x)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from langevin.diffusion.level import broadcast_to
-from langevin.diffusion.parameterization import Parameterization
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.schedule import Schedule
 
 
@@ -18,15 +18,18 @@ class NoisyClassifier(nn.Module):
 
     Args:
         network: maps (x, c_noise) to logits (B, number of classes).
-        schedule: how noise grows with time.
-        parameterization: how x_t and its noise level are presented to the network; nothing else of it is used.
+        process: what noise is, and how x_t and its noise level are presented to the network.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, parameterization: Parameterization) -> None:
+    def __init__(self, network: nn.Module, process: GaussianProcess) -> None:
         super().__init__()
         self.network = network
-        self.schedule = schedule
-        self.parameterization = parameterization
+        self.process = process
+
+    @property
+    def schedule(self) -> Schedule:
+        """How noise grows with time."""
+        return self.process.schedule
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The log-probability of every class.
@@ -38,12 +41,12 @@ class NoisyClassifier(nn.Module):
         Returns:
             float32 or float64, as `x_t`: (B, number of classes).
         """
-        logits = self.network(*self.parameterization.precondition_input(self.schedule, x_t, t)).to(x_t.dtype)
+        logits = self.network(*self.process.present(x_t, t)).to(x_t.dtype)
         return functional.log_softmax(logits, dim=1)
 
     def with_network(self, network: nn.Module) -> "NoisyClassifier":
         """The same model with another network, such as one with EMA weights."""
-        return NoisyClassifier(network, self.schedule, self.parameterization)
+        return NoisyClassifier(network, self.process)
 
 
 class CleanClassifier(nn.Module):
@@ -66,5 +69,5 @@ class CleanClassifier(nn.Module):
         t = torch.tensor(schedule.t_min, dtype=torch.float64)
         x_t = broadcast_to(schedule(t).alpha, x) * x
         network: Any = self.classifier.network
-        features = network.features(*self.classifier.parameterization.precondition_input(schedule, x_t, t))
+        features = network.features(*self.classifier.process.present(x_t, t))
         return features, network.classify(features)

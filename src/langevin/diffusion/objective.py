@@ -2,44 +2,50 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar, Generic, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import torch
 from annotated_types import Gt
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from langevin.diffusion.bound import step_term
 from langevin.diffusion.classifier import NoisyClassifier
-from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
+from langevin.diffusion.denoiser import Condition, Denoiser
+from langevin.diffusion.draws import BatchDraws
 from langevin.diffusion.level import broadcast_to, combine
+from langevin.diffusion.process import Noised, Prediction
 from langevin.diffusion.schedules.schedule import Schedule
+from langevin.diffusion.time_sampler import TimeSampler, UniformTimes
 from langevin.diffusion.variance import Variance
 from langevin.diffusion.weighting import Weighting
 from langevin.errors import UserError
 
-Model = TypeVar("Model", Denoiser, NoisyClassifier, contravariant=True)
+Model = TypeVar("Model", Denoiser, NoisyClassifier)
 
 
-class Objective(ABC, Generic[Model]):
-    """The loss of a batch of clean images, each at one time.
+class Objective(nn.Module, ABC, Generic[Model]):
+    """The loss of a batch: what is drawn for it, which models it calls, and what of theirs it trains.
+
+    It is in training mode while a model is trained, and in evaluation mode in a validation. Weights of its own, such as
+    a learned weighting's, are trained and saved with the model's.
 
     Attributes:
-        classifies: whether it trains a classifier of noisy images, not a denoiser.
+        trains: the kind of model that it trains.
     """
 
-    classifies: ClassVar[bool] = False
+    trains: ClassVar[type[nn.Module]] = Denoiser
 
     @abstractmethod
-    def __call__(self, model: Model, x: Tensor, cond: Condition | None, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
-        """The terms of the loss, one number per image.
+    def forward(self, model: Model, batch: Mapping[str, Tensor], draws: BatchDraws) -> dict[str, Tensor]:
+        """The terms of the loss, one number a sample.
 
         Args:
             model: what is trained.
-            x: clean images (B, C, H, W) in [-1, 1].
-            cond: the condition of the batch, such as {"label": int64 (B,)}.
-            t: the times (B,), float64 on the CPU.
-            eps: the noise (B, C, H, W), from a standard normal.
+            batch: this process's samples, by columns of B rows: "x" (B, ...), images in [-1, 1]; "label" int64 (B,),
+                -1 for none; and what else the data supplies.
+            draws: their random numbers; what is worth recording of them goes to its `drawn`.
 
         Returns:
             tensors of shape (B,), among them "loss", whose mean is minimised.
@@ -52,8 +58,80 @@ class Objective(ABC, Generic[Model]):
             UserError: when it does not.
         """
 
+    def parameters_by_role(self, model: Model) -> dict[str, Iterable[nn.Parameter]]:
+        """What is trained, by roles: each is a group of one optimizer, and its gradient is clipped by itself."""
+        return {"model": [*model.network.parameters(), *self.parameters()]}
 
-class Simple(Objective[Denoiser]):
+    def history(self) -> dict[str, Any]:
+        """What it has learnt besides weights, for a checkpoint."""
+        return {}
+
+    def load_history(self, history: dict[str, Any]) -> None:
+        """Restore what `history` gave."""
+
+
+class TimedObjective(Objective[Model]):
+    """A loss that takes each sample at one random time.
+
+    Args:
+        time_sampler: where the times come from.
+    """
+
+    def __init__(self, time_sampler: TimeSampler) -> None:
+        super().__init__()
+        self.time_sampler = time_sampler
+
+    def forward(self, model: Model, batch: Mapping[str, Tensor], draws: BatchDraws) -> dict[str, Tensor]:
+        """See `Objective`."""
+        x, sampler = batch["x"], self.time_sampler
+        if sampler.loss_aware and not self.training:
+            # Times that follow the losses would be others every time; the mean they estimate is over uniform ones.
+            sampler = UniformTimes()
+        times, importance = sampler.sample(draws.total, model.process.schedule, draws.shared)
+        t = draws.mine(times)
+        noised = model.process.corrupt(x, t, draws)
+        cond = self.condition(model, batch, draws)
+        draws.drawn = {"times": t, "noise": noised.eps, **(cond or {})}
+        terms = self.terms(model, x, noised, cond, t)
+        if sampler.loss_aware:
+            sampler.update(times, draws.gather(terms["loss"].detach()).cpu())
+        return terms | {"loss": broadcast_to(draws.mine(importance), x).flatten() * terms["loss"]}
+
+    @abstractmethod
+    def condition(self, model: Model, batch: Mapping[str, Tensor], draws: BatchDraws) -> Condition | None:
+        """What the model, or the loss, is given of a batch beside x."""
+
+    @abstractmethod
+    def terms(self, model: Model, x: Tensor, noised: Noised, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss at given times and noise, as `forward` returns them.
+
+        Args:
+            model: what is trained.
+            x: clean samples (B, ...).
+            noised: the same with noise.
+            cond: what `condition` gave.
+            t: the times (B,), float64 on the CPU.
+        """
+
+    def history(self) -> dict[str, Any]:
+        """See `Objective`: the time sampler's."""
+        return self.time_sampler.state_dict()
+
+    def load_history(self, history: dict[str, Any]) -> None:
+        """See `Objective`."""
+        self.time_sampler.load_state_dict(history)
+
+
+class Denoising(TimedObjective[Denoiser]):
+    """A loss of a denoiser's prediction at one random time a sample."""
+
+    def condition(self, model: Denoiser, batch: Mapping[str, Tensor], draws: BatchDraws) -> Condition | None:
+        """See `TimedObjective`; with condition dropout in training."""
+        cond = model.condition(batch)
+        return cond if cond is None or not self.training else model.drop(cond, draws)
+
+
+class Simple(Denoising):
     """The weighted squared error of the prediction: L2.
 
     The error is taken on the network's own output F, where it is computed without loss of precision, and scaled to
@@ -62,17 +140,21 @@ class Simple(Objective[Denoiser]):
     Source: DDPM (Ho et al. 2020), equation 14, for any parameterization and weighting.
 
     Args:
+        time_sampler: where the times come from.
         weighting: how much each noise level counts.
     """
 
-    def __init__(self, weighting: Weighting) -> None:
+    def __init__(self, time_sampler: TimeSampler, weighting: Weighting) -> None:
+        super().__init__(time_sampler)
         self.weighting = weighting
 
-    def __call__(self, model: Denoiser, x: Tensor, cond: Condition | None, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
-        """See `Objective`; "mse" is the unweighted squared error of the network's own output."""
-        return self.terms(model, model(noised(model.schedule, x, eps, t), t, cond), x, eps, t)
+    def terms(self, model: Denoiser, x: Tensor, noised: Noised, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
+        """See `TimedObjective`; "mse" is the unweighted squared error of the network's own output."""
+        return self.errors(model, model(noised.x_t, t, cond), x, noised.eps, t)
 
-    def terms(self, denoiser: Denoiser, prediction: Prediction, x: Tensor, eps: Tensor, t: Tensor) -> dict[str, Tensor]:
+    def errors(
+        self, denoiser: Denoiser, prediction: Prediction, x: Tensor, eps: Tensor, t: Tensor
+    ) -> dict[str, Tensor]:
         """The terms for a prediction that has been made."""
         (alpha, sigma), (a, b) = denoiser.schedule(t), denoiser.parameterization.mix(denoiser.schedule, t)
         error = prediction.raw - combine(a, x, b, eps)
@@ -83,7 +165,7 @@ class Simple(Objective[Denoiser]):
         }
 
     def penalty(self, error: Tensor, factor: Tensor) -> Tensor:
-        """The mean penalty (B,) on ``factor * error``, the error (B, C, H, W) and the factor (B, 1, 1, 1)."""
+        """The mean penalty (B,) on ``factor * error``, the error (B, ...) and the factor (B, 1, ...)."""
         return factor.flatten().square() * error.square().flatten(1).mean(1)
 
     def check(self, schedule: Schedule, variance: Variance) -> None:
@@ -106,12 +188,13 @@ class Huber(Simple):
     """Squared where the weighted error is small, absolute where it is large.
 
     Args:
+        time_sampler: where the times come from.
         weighting: how much each noise level counts.
         delta: where the square turns into the absolute value.
     """
 
-    def __init__(self, weighting: Weighting, delta: Annotated[float, Gt(0)] = 0.1) -> None:
-        super().__init__(weighting)
+    def __init__(self, time_sampler: TimeSampler, weighting: Weighting, delta: Annotated[float, Gt(0)] = 0.1) -> None:
+        super().__init__(time_sampler, weighting)
         self.delta = delta
 
     def penalty(self, error: Tensor, factor: Tensor) -> Tensor:
@@ -122,7 +205,7 @@ class Huber(Simple):
         return 2 * huber.flatten(1).mean(1)
 
 
-class VLBObjective(Objective[Denoiser]):
+class VLBObjective(Denoising):
     """The true variational bound, in bits a dimension: T times the term of a random step.
 
     Its mean over uniform times is the bound but for L_T, which has no parameters. It fixes the weight of each noise
@@ -130,10 +213,9 @@ class VLBObjective(Objective[Denoiser]):
     2021), section 3.3, with ``time_sampler=loss_aware``.
     """
 
-    def __call__(self, model: Denoiser, x: Tensor, cond: Condition | None, t: Tensor, eps: Tensor) -> dict[str, Tensor]:
-        """See `Objective`."""
-        prediction = model(noised(model.schedule, x, eps, t), t, cond)
-        return {"loss": vlb_term(model, prediction, x, t)}
+    def terms(self, model: Denoiser, x: Tensor, noised: Noised, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
+        """See `TimedObjective`."""
+        return {"loss": vlb_term(model, model(noised.x_t, t, cond), x, t)}
 
     def check(self, schedule: Schedule, variance: Variance) -> None:
         """See `Objective`."""
@@ -146,17 +228,22 @@ class Hybrid(Simple):
     Source: Improved DDPM (Nichol and Dhariwal 2021), equation 16.
 
     Args:
+        time_sampler: where the times come from.
         weighting: how much each noise level counts in L_simple.
         vlb_weight: how much the bound counts, in bits a dimension.
     """
 
-    def __init__(self, weighting: Weighting, vlb_weight: Annotated[float, Gt(0)] = 0.001) -> None:
-        super().__init__(weighting)
+    def __init__(
+        self, time_sampler: TimeSampler, weighting: Weighting, vlb_weight: Annotated[float, Gt(0)] = 0.001
+    ) -> None:
+        super().__init__(time_sampler, weighting)
         self.vlb_weight = vlb_weight
 
-    def terms(self, denoiser: Denoiser, prediction: Prediction, x: Tensor, eps: Tensor, t: Tensor) -> dict[str, Tensor]:
+    def errors(
+        self, denoiser: Denoiser, prediction: Prediction, x: Tensor, eps: Tensor, t: Tensor
+    ) -> dict[str, Tensor]:
         """See `Simple`; "vlb" is the bound in bits a dimension."""
-        terms = super().terms(denoiser, prediction, x, eps, t)
+        terms = super().errors(denoiser, prediction, x, eps, t)
         vlb = vlb_term(denoiser, prediction._replace(x=prediction.x.detach()), x, t)
         return terms | {"loss": terms["loss"] + self.vlb_weight * vlb, "vlb": vlb.detach()}
 
@@ -169,29 +256,27 @@ class Hybrid(Simple):
             )
 
 
-class CrossEntropy(Objective[NoisyClassifier]):
+class CrossEntropy(TimedObjective[NoisyClassifier]):
     """Minus the log-probability of the right class, of noisy images: what a classifier that guides is trained by.
 
     Source: ADM (Dhariwal and Nichol 2021), section 4.
     """
 
-    classifies = True
+    trains = NoisyClassifier
 
-    def __call__(
-        self, model: NoisyClassifier, x: Tensor, cond: Condition | None, t: Tensor, eps: Tensor
+    def condition(self, model: NoisyClassifier, batch: Mapping[str, Tensor], draws: BatchDraws) -> Condition:
+        """See `TimedObjective`: the labels."""
+        return {"label": batch["label"]}
+
+    def terms(
+        self, model: NoisyClassifier, x: Tensor, noised: Noised, cond: Condition | None, t: Tensor
     ) -> dict[str, Tensor]:
-        """See `Objective`; "accuracy" is 1 where the right class is the likeliest, else 0."""
-        assert cond is not None, "langevin.assembly ensures labels"
+        """See `TimedObjective`; "accuracy" is 1 where the right class is the likeliest, else 0."""
+        assert cond is not None
         label = cond["label"]
-        log_probabilities = model(noised(model.schedule, x, eps, t), t)
+        log_probabilities = model(noised.x_t, t)
         accuracy = (log_probabilities.detach().argmax(1) == label).to(x.dtype)
         return {"loss": functional.nll_loss(log_probabilities, label, reduction="none"), "accuracy": accuracy}
-
-
-def noised(schedule: Schedule, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-    """``x_t = alpha x + sigma eps``."""
-    alpha, sigma = schedule(t)
-    return combine(alpha, x, sigma, eps)
 
 
 def vlb_term(denoiser: Denoiser, prediction: Prediction, x: Tensor, t: Tensor) -> Tensor:

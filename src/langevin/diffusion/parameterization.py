@@ -33,8 +33,12 @@ class Parameterization(ABC):
         return schedule.clock(t)
 
     def precondition_input(self, schedule: Schedule, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """What a network is shown: `c_in` times x_t (B, C, H, W), and `c_noise` (B,) for times of shape () or (B,)."""
-        c_noise = broadcast_to(self.c_noise(schedule, t), x_t).reshape(-1).expand(len(x_t))
+        """What a network is shown: `c_in` times x_t (B, ...), and `c_noise` (B,) for times of shape () or (B,).
+
+        Times (B, N) are those of the N parts of each sample (B, N, ...), such as its frames; so is `c_noise` then.
+        """
+        c_noise = broadcast_to(self.c_noise(schedule, t), x_t)
+        c_noise = c_noise.reshape(t.shape) if t.ndim > 1 else c_noise.reshape(-1).expand(len(x_t))
         return broadcast_to(self.c_in(schedule(t)), x_t) * x_t, c_noise
 
     def check(self, schedule: Schedule) -> None:

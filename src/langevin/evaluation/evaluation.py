@@ -9,7 +9,7 @@ from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.evaluation.protocol import protocol
-from langevin.evaluation.values import Result
+from langevin.evaluation.result import EvaluationResult
 from langevin.features.extractor import BATCH, FeatureExtractor
 from langevin.images import enlargement
 from langevin.metrics.base import Plan, SampleMetric
@@ -155,7 +155,7 @@ class Evaluation:
             metric.to(self.device)
         self._is_ready = True
 
-    def measure(self, batches: Iterable[SampleBatch], samples: Mapping[str, Any] | None) -> Result:
+    def measure(self, batches: Iterable[SampleBatch], samples: Mapping[str, Any] | None) -> EvaluationResult:
         """One round: count in this process's samples as they come, and compute; every process must call it.
 
         Args:
@@ -176,7 +176,7 @@ class Evaluation:
             "reference": self.reference.record(),
             **({} if self.target is None else {"target": self.target.record()}),
         }
-        return Result(
+        return EvaluationResult(
             {name: value for of_metric in values.values() for name, value in of_metric.items()},
             protocol(measured, samples, self.settings, values),
             {name: metric.details for name, metric in self.metrics.items() if metric.details is not None},

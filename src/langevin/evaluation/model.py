@@ -6,7 +6,7 @@ from langevin.batches import Batches
 from langevin.diffusion.denoiser import Denoiser
 from langevin.digest import digest_of
 from langevin.evaluation.evaluation import Evaluation
-from langevin.evaluation.values import Result
+from langevin.evaluation.result import EvaluationResult
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.store import SampleStore
 
@@ -20,7 +20,7 @@ def measure_model(
     directory: Path,
     kind: str,
     precision: str = "32-true",
-) -> tuple[Result, str, SampleStore]:
+) -> tuple[EvaluationResult, str, SampleStore]:
     """Compute the metrics of a model's samples; every process must call it.
 
     Args:

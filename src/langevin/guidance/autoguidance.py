@@ -7,7 +7,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
+from langevin.diffusion.denoiser import Condition, Denoiser
+from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError
 from langevin.facts import DataFacts

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from langevin.diffusion.bound import last_level
 from langevin.diffusion.classifier import NoisyClassifier
-from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
+from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.level import broadcast_to
+from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
 from langevin.facts import DataFacts

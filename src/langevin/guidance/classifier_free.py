@@ -6,8 +6,9 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
+from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.level import broadcast_to
+from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
 from langevin.facts import DataFacts
@@ -18,7 +19,7 @@ class ClassifierFree(Guidance):
     """Extrapolates from the unconditional to the conditional prediction: ``u + scale (c - u)``.
 
     Both predictions are made in one batch. A scale of 1 is no guidance (and costs nothing more); other texts write
-    ``w = scale - 1``. The model must have been trained with condition dropout (`condition.dropout`).
+    ``w = scale - 1``. The model must have been trained with condition dropout (`conditions.class_label.dropout`).
     Sources: Ho and Salimans 2022, equation 6; the interval, Kynkaanniemi et al. 2024 (arXiv 2404.07724); the rescaling,
     Lin et al. 2023 (arXiv 2305.08891), section 3.4.
 
@@ -53,7 +54,7 @@ class ClassifierFree(Guidance):
     def check(self, schedule: Schedule | None, facts: DataFacts | None, conditional: bool) -> None:
         """See `Guidance`."""
         if not conditional:
-            raise UserError("needs a class-conditional model: add condition=class_label, or leave guidance out")
+            raise UserError("needs a class-conditional model: add conditions=[class_label], or leave guidance out")
 
     def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:
         """See `Guidance`; `cond` is needed."""
@@ -75,7 +76,7 @@ class ClassifierFree(Guidance):
             # Where there is no guidance the two spreads are the same, and so nothing is changed.
             guided = guided * (1 + self.rescale * (spread(raw) / spread(guided) - 1))
         variance = None if both.variance is None else both.variance.chunk(2)[0]
-        return denoiser.solve(guided, variance, x_t, t)
+        return denoiser.process.solve(guided, variance, x_t, t)
 
 
 def spread(x: Tensor) -> Tensor:

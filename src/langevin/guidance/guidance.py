@@ -5,7 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from langevin.diffusion.denoiser import Condition, Denoiser, Prediction
+from langevin.diffusion.denoiser import Condition, Denoiser
+from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError
 from langevin.facts import DataFacts
@@ -53,8 +54,7 @@ class Guided:
     def __init__(self, denoiser: Denoiser, guidance: Guidance) -> None:
         self.denoiser = denoiser
         self.guidance = guidance
-        self.schedule = denoiser.schedule
-        self.variance = denoiser.variance
+        self.process = denoiser.process
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Prediction:
         """See `Denoiser.forward`."""

@@ -107,7 +107,7 @@ def read_folder(folder: Path) -> Imported:
     num_classes = config.get("num_class_embeds")
     classes = class_overrides(num_classes)
     if num_classes is not None and any((place / RECORD_FILE).is_file() for place in (inner, inner.parent)):
-        num_classes, classes = num_classes - 1, ["condition=class_label"]
+        num_classes, classes = num_classes - 1, ["conditions=[class_label]"]
     overrides = ["model=unet", *settings("model", model), *classes]
 
     schedulers = [folder / "scheduler" / SCHEDULER_FILE, folder / SCHEDULER_FILE]

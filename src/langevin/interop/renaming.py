@@ -80,5 +80,5 @@ def settings(group: str, fields: Mapping[str, Any]) -> list[str]:
 def class_overrides(num_classes: int | None) -> list[str]:
     """The overrides of a model conditioned on this many classes, without dropout; None: of an unconditional one."""
     if num_classes is None:
-        return ["condition=none"]
-    return ["condition=class_label", *settings("condition", {"dropout": 0.0})]
+        return ["conditions=[]"]
+    return ["conditions=[class_label]", *settings("conditions.class_label", {"dropout": 0.0})]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoise
-from langevin.diffusion.noise import NoiseSource
+from langevin.diffusion.draws import Draws
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.sums import SumStateMetric
 
@@ -50,22 +50,22 @@ class Likelihood(SumStateMetric, ABC):
         self._add_sum("total", len(self.parts))
 
     @abstractmethod
-    def measure(self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource) -> dict[str, Tensor]:
+    def measure(self, denoise: Denoise, x: Tensor, cond: Condition | None, draws: Draws) -> dict[str, Tensor]:
         """The parts of the bound, image by image.
 
         Args:
             denoise: the model.
             x: images of bytes (B, C, H, W), in [-1, 1].
             cond: what the model is conditioned on.
-            noise: the noise of exactly these images.
+            draws: the random numbers of exactly these images.
 
         Returns:
             by the names in `parts`, in nats a dimension: float64 (B,).
         """
 
-    def update(self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource) -> None:
+    def update(self, denoise: Denoise, x: Tensor, cond: Condition | None, draws: Draws) -> None:
         """Count in some images; the arguments are those of `measure`."""
-        self._count_in(self.measure(denoise, x, cond, noise))
+        self._count_in(self.measure(denoise, x, cond, draws))
 
     def compute(self) -> dict[str, Tensor]:
         """The mean over all images of all processes, in bits a dimension: "bits_per_dim", then its parts."""
@@ -82,10 +82,10 @@ def per_dim(x: Tensor) -> Tensor:
     return x.double().flatten(1).mean(1)
 
 
-def strata(number: int, noise: NoiseSource) -> Iterator[Tensor]:
+def strata(number: int, draws: Draws) -> Iterator[Tensor]:
     """For each of `number` equal parts of [0, 1], one place of each image, uniform in it: float64 (B,) on the CPU.
 
     They come from the images' own noise, so that they do not depend on the batch either.
     """
     for stratum in range(number):
-        yield (stratum + torch.special.ndtr(noise().flatten(1)[:, 0].double().cpu())) / number
+        yield (stratum + torch.special.ndtr(draws.normal().flatten(1)[:, 0].double().cpu())) / number

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from langevin.diffusion.bound import prior_term
 from langevin.diffusion.denoiser import Condition, Denoise
+from langevin.diffusion.draws import Draws
 from langevin.diffusion.level import combine
-from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.likelihood.base import Likelihood, per_dim, strata
 from langevin.likelihood.interval import Interval, byte_nll, time_at
@@ -51,17 +51,17 @@ class ContinuousVLB(Likelihood):
         """
         self.interval.check(schedule)
 
-    def measure(self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource) -> dict[str, Tensor]:
+    def measure(self, denoise: Denoise, x: Tensor, cond: Condition | None, draws: Draws) -> dict[str, Tensor]:
         """See `Likelihood`."""
-        schedule = denoise.schedule
+        schedule = denoise.process.schedule
         first, last = self.interval(schedule)
         start, end = (schedule(time_at(schedule, log_snr)) for log_snr in (first, last))
-        decoder = per_dim(byte_nll(x.double(), noise().double(), start))
+        decoder = per_dim(byte_nll(x.double(), draws.normal().double(), start))
         diffusion = torch.zeros_like(decoder)
-        for place in strata(self.num_times, noise):
+        for place in strata(self.num_times, draws):
             t = time_at(schedule, torch.lerp(first, last, place))
             alpha, sigma = schedule(t)
-            eps = noise().to(x)
+            eps = draws.normal().to(x)
             prediction = denoise(combine(alpha, x, sigma, eps), t, cond)
             diffusion = diffusion + per_dim((eps - prediction.eps).square())
         diffusion = diffusion * (float(first - last) / (2 * self.num_times))

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from langevin.diffusion.bound import prior_term, step_term
 from langevin.diffusion.denoiser import Condition, Denoise
+from langevin.diffusion.draws import Draws
 from langevin.diffusion.level import combine
-from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
 from langevin.likelihood.base import Likelihood, strata
@@ -64,33 +64,31 @@ class DiscreteVLB(Likelihood):
         self._add_sum("term_sum", schedule.num_steps)
         self._add_sum("term_count", schedule.num_steps, dtype=torch.int64)
 
-    def terms(
-        self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def terms(self, denoise: Denoise, x: Tensor, cond: Condition | None, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """The times at which each image is evaluated, and the bound's terms there.
 
         Args:
             denoise: as in `measure`, like all that follows.
             x: the images.
             cond: the condition.
-            noise: the images' noise.
+            draws: the images' random numbers.
 
         Returns:
             int64 (n, B) on the CPU, the first row 1; how many terms each represents, float64 (n, B) on the CPU; and the
             terms, float64 (n, B), in nats a dimension.
         """
-        probabilities = self._probabilities(denoise.schedule)
+        probabilities = self._probabilities(denoise.process.schedule)
         first = torch.ones(len(x), dtype=torch.int64)
         if self.num_times is None or self.num_times >= len(probabilities):
             times = torch.stack([first * t for t in range(1, len(probabilities) + 2)])
             weights = torch.ones(times.shape, dtype=torch.float64)
         else:
-            places = torch.stack(list(strata(self.num_times, noise)))
+            places = torch.stack(list(strata(self.num_times, draws)))
             drawn = torch.searchsorted(probabilities.cumsum(0), places).clamp(max=len(probabilities) - 1)
             times = torch.cat([first[None], drawn + 2])
             inner = 1 / (self.num_times * probabilities[drawn])
             weights = torch.cat([torch.ones(1, len(x), dtype=torch.float64), inner])
-        return times, weights, torch.stack([self._term(denoise, x, cond, noise(), t.double()) for t in times])
+        return times, weights, torch.stack([self._term(denoise, x, cond, draws.normal(), t.double()) for t in times])
 
     def _probabilities(self, schedule: Schedule) -> Tensor:
         """How often each of the times 2..T is drawn: as the terms are large, if half the time, else evenly.
@@ -103,24 +101,24 @@ class DiscreteVLB(Likelihood):
         return (fall / fall.sum() + 1 / max(len(fall), 1)) / 2
 
     def _term(self, denoise: Denoise, x: Tensor, cond: Condition | None, eps: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = denoise.schedule(t)
+        alpha, sigma = denoise.process.schedule(t)
         prediction = denoise(combine(alpha, x, sigma, eps.to(x)), t, cond)
         x_hat = prediction.x.clamp(-1, 1) if self.clip else prediction.x
         # In float64: a thousand terms are added, the smallest of them differences of near numbers.
         return step_term(denoise, prediction._replace(x=x_hat.double()), x.double(), t - 1, t)
 
-    def measure(self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource) -> dict[str, Tensor]:
+    def measure(self, denoise: Denoise, x: Tensor, cond: Condition | None, draws: Draws) -> dict[str, Tensor]:
         """See `Likelihood`."""
-        return self._summed(denoise.schedule, x, *self.terms(denoise, x, cond, noise)[1:])
+        return self._summed(denoise.process.schedule, x, *self.terms(denoise, x, cond, draws)[1:])
 
     def _summed(self, schedule: Schedule, x: Tensor, weights: Tensor, terms: Tensor) -> dict[str, Tensor]:
         steps = (weights[1:].to(terms.device) * terms[1:]).sum(0)
         return {"prior": prior_term(schedule, x.double()), "steps": steps, "decoder": terms[0]}
 
-    def update(self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource) -> None:
+    def update(self, denoise: Denoise, x: Tensor, cond: Condition | None, draws: Draws) -> None:
         """See `Likelihood`."""
-        times, weights, terms = self.terms(denoise, x, cond, noise)
-        self._count_in(self._summed(denoise.schedule, x, weights, terms))
+        times, weights, terms = self.terms(denoise, x, cond, draws)
+        self._count_in(self._summed(denoise.process.schedule, x, weights, terms))
         index = times.flatten().to(terms.device) - 1
         term_sum = torch.zeros_like(self.term_sum).index_add_(0, index, terms.flatten())
         self._accumulate(term_sum=term_sum, term_count=torch.bincount(index, minlength=len(self.term_count)))

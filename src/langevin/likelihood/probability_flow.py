@@ -9,8 +9,8 @@ from torch import Tensor
 
 from langevin.diffusion.bound import prior_std
 from langevin.diffusion.denoiser import Condition, Denoise
+from langevin.diffusion.draws import Draws
 from langevin.diffusion.level import Level, combine
-from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.likelihood.base import Likelihood, per_dim
 from langevin.likelihood.interval import Interval, byte_nll, time_at
@@ -64,23 +64,24 @@ class ProbabilityFlow(Likelihood):
         """
         self.interval.check(schedule)
 
-    def measure(self, denoise: Denoise, x: Tensor, cond: Condition | None, noise: NoiseSource) -> dict[str, Tensor]:
+    def measure(self, denoise: Denoise, x: Tensor, cond: Condition | None, draws: Draws) -> dict[str, Tensor]:
         """See `Likelihood`."""
         # Lightning validates in inference mode, whose tensors allow no gradient: they are copied out of it.
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone()
             cond = None if cond is None else {name: value.clone() for name, value in cond.items()}
-            start = denoise.schedule(time_at(denoise.schedule, self.interval(denoise.schedule)[0]))
-            eps = noise().double()
+            schedule = denoise.process.schedule
+            start = schedule(time_at(schedule, self.interval(schedule)[0]))
+            eps = draws.normal().double()
             std = start.sigma / norm(start)
             y = combine(start.alpha / norm(start), x.double(), std, eps)
-            prior, volume = self.density(denoise, y, cond, noise, x.dtype)
+            prior, volume = self.density(denoise, y, cond, draws, x.dtype)
             encoder = -per_dim(eps.square()) / 2 - 0.5 * math.log(2 * math.pi) - float(torch.log(std))
             decoder = per_dim(byte_nll(x.double(), eps, start))
         return {"prior": -prior, "volume": -volume, "encoder": encoder, "decoder": decoder}
 
     def density(
-        self, denoise: Denoise, y: Tensor, cond: Condition | None, noise: NoiseSource, dtype: torch.dtype
+        self, denoise: Denoise, y: Tensor, cond: Condition | None, draws: Draws, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """The two terms of ``log p(y)`` at the first time, in nats a dimension: float64 (B,) each.
 
@@ -88,13 +89,13 @@ class ProbabilityFlow(Likelihood):
             denoise: the model.
             y: ``x_t / sqrt(alpha^2 + sigma^2)`` at the first time, float64 (B, C, H, W).
             cond: what the model is conditioned on.
-            noise: the images' noise.
+            draws: the images' random numbers.
             dtype: of the model's input.
 
         Returns:
             the log-density of the prior where the ODE through y ends, and the flow's log-determinant.
         """
-        schedule = denoise.schedule
+        schedule = denoise.process.schedule
         first, last = self.interval(schedule)
         # log(sigma / alpha) is half of minus logSNR.
         log_ratios = torch.linspace(float(-first / 2), float(-last / 2), 2 * self.steps + 1, dtype=torch.float64)
@@ -102,7 +103,7 @@ class ProbabilityFlow(Likelihood):
         h = float(log_ratios[2] - log_ratios[0])
         volume = torch.zeros(len(y), dtype=y.dtype, device=y.device)
         for step in range(self.steps):
-            signs = [torch.where(noise() < 0, -1.0, 1.0).to(y.device, dtype) for _ in range(self.probes)]
+            signs = [torch.where(draws.normal() < 0, -1.0, 1.0).to(y.device, dtype) for _ in range(self.probes)]
             begin, middle, end = times[2 * step : 2 * step + 3]
             k1, d1 = velocity(denoise, y, begin, cond, signs)
             k2, d2 = velocity(denoise, y + h / 2 * k1, middle, cond, signs)
@@ -133,7 +134,7 @@ def velocity(
         cond: what the model is conditioned on.
         signs: images of -1 and 1, in the model's type, that estimate the divergence of its prediction.
     """
-    level = denoise.schedule(t)
+    level = denoise.process.schedule(t)
     scale, s = float(norm(level)), float(level.sigma / norm(level))
     with torch.enable_grad():
         x_t = (scale * y).to(signs[0].dtype).requires_grad_()

@@ -3,7 +3,7 @@
 from torch import nn
 
 from langevin import interrupt
-from langevin.networks.condition import Condition
+from langevin.conditions.condition import Condition
 
 VARIANTS = 8
 """Of a block: batch sizes, with and without gradients, training and not, weights and EMA weights."""

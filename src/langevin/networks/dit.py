@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from langevin.conditions.condition import Condition
 from langevin.errors import refuse
-from langevin.networks.condition import Condition
 from langevin.networks.embeddings import sinusoidal_embedding
 from langevin.networks.network import Network
 
@@ -70,7 +70,7 @@ class DiT(Network):
         self.checkpointing = checkpointing
         self.time = nn.Sequential(nn.Linear(TIME_CHANNELS, width), nn.SiLU(), nn.Linear(width, width))
         self.condition = None if condition is None else condition(dim=width)
-        self.patches = nn.Conv2d(in_channels, width, patch_size, stride=patch_size)
+        self.patches = nn.Conv2d(in_channels + self.concat_channels, width, patch_size, stride=patch_size)
         # It follows from the sizes, so that no checkpoint need hold it.
         self.register_buffer("positions", position_embedding(self.side, width), persistent=False)
         self.blocks = nn.ModuleList(DiTBlock(width, heads) for _ in range(depth))
@@ -83,8 +83,9 @@ class DiT(Network):
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
         waves = sinusoidal_embedding(c_noise, TIME_CHANNELS, endpoint=False, cosine_first=True)
         embedding = self.time(waves.to(self.last.weight.dtype))
-        if self.condition is not None:
-            embedding = embedding + self.condition(cond, len(x))
+        x, context = self.conditioned(x, cond)
+        if context.vector is not None:
+            embedding = embedding + context.vector
         embedding = functional.silu(embedding)
 
         tokens = self.patches(x).flatten(2).transpose(1, 2) + self.positions

@@ -3,9 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 
-from langevin.networks.condition import Condition
+from langevin.conditions.condition import Condition, Context
 
 
 class Network(nn.Module, ABC):
@@ -36,6 +37,16 @@ class Network(nn.Module, ABC):
         Returns:
             (B, C_out, H, W).
         """
+
+    @property
+    def concat_channels(self) -> int:
+        """How many channels it takes beside those of x, as its condition gives them."""
+        return 0 if self.condition is None else self.condition.concat_channels
+
+    def conditioned(self, x: Tensor, cond: Mapping[str, Tensor] | None) -> tuple[Tensor, Context]:
+        """The input (B, C + concat_channels, H, W), and what else there is of the condition."""
+        context = Context() if self.condition is None else self.condition(cond, x.shape[0])
+        return x if context.concat is None else torch.cat([x, context.concat.to(x)], dim=1), context
 
     def null_condition(self, cond: Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:
         """Give the unconditional counterpart of `cond`, of the same structure and shapes, for guidance.

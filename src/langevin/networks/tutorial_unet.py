@@ -9,8 +9,8 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional
 
+from langevin.conditions.condition import Condition
 from langevin.errors import refuse
-from langevin.networks.condition import Condition
 from langevin.networks.embeddings import sinusoidal_embedding
 from langevin.networks.network import Network
 
@@ -56,7 +56,7 @@ class TutorialUNet(Network):
         refuse(wrong)
         self.time = nn.Linear(time_channels, time_channels)
         self.condition = None if condition is None else condition(dim=time_channels)
-        self.first = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        self.first = nn.Conv2d(in_channels + self.concat_channels, widths[0], 3, padding=1)
         steps = list(pairwise(widths))
         self.down = nn.ModuleList(
             TutorialBlock(upper, lower, time_channels, nn.Conv2d(lower, lower, 4, stride=2, padding=1))
@@ -75,8 +75,9 @@ class TutorialUNet(Network):
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
         waves = sinusoidal_embedding(c_noise, self.time.in_features).to(self.time.weight.dtype)
         embedding = functional.relu(self.time(waves))
-        if self.condition is not None:
-            embedding = embedding + self.condition(cond, len(x))
+        x, context = self.conditioned(x, cond)
+        if context.vector is not None:
+            embedding = embedding + context.vector
 
         x = self.first(x.contiguous(memory_format=torch.channels_last))
         skips = []

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from langevin.conditions.condition import Condition
 from langevin.errors import refuse
 from langevin.networks.blocks.block import NORM_EPSILON, NORM_GROUPS, Chain, normalization
 from langevin.networks.blocks.parts import BlockFactory
 from langevin.networks.blocks.progressive import ProgressiveInput
 from langevin.networks.blocks.resample import BOX, FilterDown
-from langevin.networks.condition import Condition
 from langevin.networks.embeddings import TimeEmbedding
 from langevin.networks.initialization import fan_average, zero
 from langevin.networks.network import Network
@@ -105,7 +105,7 @@ class UNet(Network):
         if cross_attention and map_condition:
             wrong.append(("cross_attention", "is true beside map_condition; allowed: one of them, the other false"))
         elif cross_attention and condition is None:
-            text = "is true, but there is no condition to attend to; add condition=class_label"
+            text = "is true, but there is no condition to attend to; add conditions=[class_label]"
             wrong.append(("cross_attention", text))
         if resample_projection and not residual_resampling:
             text = "is true, but there is no block to act in; allowed: false, or residual_resampling=true"
@@ -133,8 +133,9 @@ class UNet(Network):
         )
 
         self.time = TimeEmbedding(channels, embedding_channels, time_embedding)
-        condition_dim = self.time.features.channels if map_condition else embedding_channels
-        self.condition = None if condition is None else condition(dim=condition_dim)
+        dim = self.time.features.channels if map_condition else embedding_channels
+        self.condition = None if condition is None else condition(dim=dim)
+        in_channels += self.concat_channels
         self.first = fan_average(nn.Conv2d(in_channels, channels, 3, padding=1))
 
         self.down, skips = parts.make_encoder(channels, widths, attends, blocks_per_level)
@@ -165,14 +166,11 @@ class UNet(Network):
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
-        condition = tokens = None
-        if self.condition is not None and self.cross_attention:
-            tokens = self.condition.tokens(cond, len(x))
-        elif self.condition is not None:
-            condition = self.condition(cond, len(x))
-        embedding = self.time(c_noise, condition if self.map_condition else None)
-        if condition is not None and not self.map_condition:
-            embedding = embedding + condition
+        x, context = self.conditioned(x, cond)
+        vector, tokens, _ = context.attended() if self.cross_attention else context
+        embedding = self.time(c_noise, vector if self.map_condition else None)
+        if vector is not None and not self.map_condition:
+            embedding = embedding + vector
 
         pyramid = x.contiguous(memory_format=torch.channels_last)
         x = self.first(pyramid)

@@ -6,8 +6,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from langevin.diffusion.draws import Draws
 from langevin.diffusion.level import broadcast_to
-from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import posterior_mean
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
@@ -36,7 +36,7 @@ class Ancestral(Sampler[None]):
         super().__init__(timestep_spacing, thresholding, steps)
 
     def step(
-        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, draws: Draws
     ) -> tuple[Tensor, None]:
         """See `Sampler`; no noise is added in the last step."""
         prediction = denoise(x_t, t)
@@ -47,4 +47,4 @@ class Ancestral(Sampler[None]):
         log_variance = denoise.variance.log_variance(prediction.variance, denoise.schedule, s, t)
         if prediction.mean_gradient is not None:
             mean = mean + broadcast_to(torch.exp(log_variance), x_t) * prediction.mean_gradient
-        return mean if s == 0 else mean + broadcast_to(torch.exp(0.5 * log_variance), x_t) * noise(), None
+        return mean if s == 0 else mean + broadcast_to(torch.exp(0.5 * log_variance), x_t) * draws.normal(), None

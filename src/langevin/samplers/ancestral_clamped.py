@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from langevin.diffusion.noise import NoiseSource
+from langevin.diffusion.draws import Draws
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.sampler import Predictor
 
@@ -21,8 +21,8 @@ class ClampedAncestral(Ancestral):
     """
 
     def step(
-        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, draws: Draws
     ) -> tuple[Tensor, None]:
         """See `Sampler`."""
-        x, state = super().step(denoise, x_t, t, s, state, noise)
+        x, state = super().step(denoise, x_t, t, s, state, draws)
         return x.clamp(-1, 1), state

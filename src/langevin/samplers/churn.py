@@ -4,8 +4,8 @@ import math
 
 from torch import Tensor
 
+from langevin.diffusion.draws import Draws
 from langevin.diffusion.level import combine
-from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import transition
 from langevin.errors import OptionError
 from langevin.samplers.sampler import Predictor, Sampler
@@ -51,7 +51,7 @@ class Churned(Sampler[None]):
         self.s_max = math.inf if s_max is None else s_max
         self.s_noise = s_noise
 
-    def churn(self, denoise: Predictor, x_t: Tensor, t: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor]:
+    def churn(self, denoise: Predictor, x_t: Tensor, t: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """The images (B, C, H, W) with more noise, and the time () that they are then at."""
         schedule, ratio = denoise.schedule, denoise.schedule(t).ratio
         if self.s_churn == 0 or not self.s_min <= ratio <= self.s_max:
@@ -61,4 +61,4 @@ class Churned(Sampler[None]):
         if t_hat <= t:
             return x_t, t
         step = transition(schedule, t, t_hat)
-        return combine(step.alpha, x_t, self.s_noise * step.variance.sqrt(), noise()), t_hat
+        return combine(step.alpha, x_t, self.s_noise * step.variance.sqrt(), draws.normal()), t_hat

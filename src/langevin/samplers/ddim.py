@@ -7,10 +7,10 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoise
+from langevin.diffusion.draws import Draws, SampleDraws
 from langevin.diffusion.level import broadcast_to, combine
-from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import transition
-from langevin.samplers.sampler import OnPrediction, Predictor, Sampler, prior_std
+from langevin.samplers.sampler import OnPrediction, Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
 from langevin.samplers.timestep_spacing import TimestepSpacing
 
@@ -25,6 +25,8 @@ class DDIM(Sampler[None]):
         eta: 0 renews no noise (deterministic); 1 renews as much as ancestral sampling with the small variance.
     """
 
+    invertible = True
+
     def __init__(
         self,
         timestep_spacing: TimestepSpacing,
@@ -36,7 +38,7 @@ class DDIM(Sampler[None]):
         self.eta = eta
 
     def step(
-        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, draws: Draws
     ) -> tuple[Tensor, None]:
         """See `Sampler`."""
         prediction = denoise(x_t, t)
@@ -46,7 +48,7 @@ class DDIM(Sampler[None]):
         renewed = self.eta**2 * transition(denoise.schedule, s, t).posterior_variance
         kept = torch.sqrt((at_s.sigma.square() - renewed).clamp(min=0))
         x_s = combine(at_s.alpha, prediction.x, kept, prediction.eps)
-        return (x_s + broadcast_to(torch.sqrt(renewed), x_t) * noise() if s > 0 else x_s), None
+        return (x_s + broadcast_to(torch.sqrt(renewed), x_t) * draws.normal() if s > 0 else x_s), None
 
     @torch.no_grad()
     def invert(
@@ -65,17 +67,12 @@ class DDIM(Sampler[None]):
             on_prediction: is called after each evaluation.
 
         Returns:
-            noise of unit variance, in place of the first a noise source would give.
+            noise of unit variance, which the process's prior would have drawn.
         """
-        schedule = denoise.schedule
+        schedule = denoise.process.schedule
         times = self.times(schedule).flip(0)
         times = torch.cat([times.new_tensor([schedule.t_min]), times[times > schedule.t_min]])
         start = broadcast_to(schedule(times[0]).alpha, x) * x
         predictor = Predictor(denoise, times, cond, None, on_prediction)
-        end = DDIM(self.timestep_spacing, None, self.steps, eta=0).walk(predictor, start, no_noise)
-        return end / prior_std(schedule, times[-1])
-
-
-def no_noise() -> Tensor:
-    """The noise source of a deterministic walk."""
-    raise AssertionError("deterministic sampling draws no noise")
+        end = DDIM(self.timestep_spacing, None, self.steps, eta=0).walk(predictor, start, SampleDraws(0, (), ()))
+        return end / denoise.process.prior_std(times[-1])

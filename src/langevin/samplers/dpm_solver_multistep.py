@@ -6,7 +6,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from langevin.diffusion.noise import NoiseSource
+from langevin.diffusion.draws import Draws
 from langevin.samplers.exponential import History, ModelEvaluation, distance, multistep, order_at, remembered
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
@@ -41,7 +41,7 @@ class DPMSolver2M(Sampler[History]):
         super().__init__(timestep_spacing, thresholding, steps)
 
     def step(
-        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: History | None, noise: NoiseSource
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: History | None, draws: Draws
     ) -> tuple[Tensor, History]:
         """See `Sampler`."""
         at_t, at_s = denoise.schedule(t), denoise.schedule(s)

@@ -6,8 +6,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from langevin.diffusion.draws import Draws
 from langevin.diffusion.level import broadcast_to, combine
-from langevin.diffusion.noise import NoiseSource
 from langevin.samplers.exponential import History, ModelEvaluation, distance, remembered
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
@@ -40,7 +40,7 @@ class DPMSolver2MSDE(Sampler[History]):
         self.eta = eta
 
     def step(
-        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: History | None, noise: NoiseSource
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: History | None, draws: Draws
     ) -> tuple[Tensor, History]:
         """See `Sampler`."""
         at_t, at_s = denoise.schedule(t), denoise.schedule(s)
@@ -52,5 +52,5 @@ class DPMSolver2MSDE(Sampler[History]):
         kept = fall**self.eta
         x_s = combine(kept * at_s.sigma / at_t.sigma, x_t, at_s.alpha * (1 - kept * fall), x)
         if self.eta > 0 and s > 0:
-            x_s = x_s + broadcast_to(at_s.sigma * torch.sqrt(1 - kept.square()), x_t) * noise()
+            x_s = x_s + broadcast_to(at_s.sigma * torch.sqrt(1 - kept.square()), x_t) * draws.normal()
         return x_s, remembered(evaluations, 1)

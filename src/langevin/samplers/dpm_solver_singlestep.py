@@ -6,7 +6,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from langevin.diffusion.noise import NoiseSource
+from langevin.diffusion.draws import Draws
 from langevin.samplers.exponential import distance, first_order
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
@@ -31,7 +31,7 @@ class DPMSolver1S(Sampler[None]):
         super().__init__(timestep_spacing, thresholding, steps)
 
     def step(
-        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, draws: Draws
     ) -> tuple[Tensor, None]:
         """See `Sampler`."""
         return first_order(x_t, denoise(x_t, t).x, denoise.schedule(t), denoise.schedule(s)), None
@@ -64,7 +64,7 @@ class DPMSolver2S(Sampler[None]):
         self.r = r
 
     def step(
-        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, draws: Draws
     ) -> tuple[Tensor, None]:
         """See `Sampler`."""
         x = denoise(x_t, t).x

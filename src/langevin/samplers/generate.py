@@ -7,16 +7,27 @@ import torch
 from torch import Tensor, nn
 
 from langevin.batches import Batches
-from langevin.diffusion.denoiser import Condition, Denoise, Denoiser, Prediction
-from langevin.diffusion.noise import ImageNoise, NoiseSource
+from langevin.diffusion.denoiser import Condition, Denoise, Denoiser
+from langevin.diffusion.draws import SampleDraws
+from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.images import from_uint8, to_uint8
-from langevin.samplers.ddim import DDIM
+from langevin.samplers.beginning import Beginning, Inversion
 from langevin.samplers.requests import Requests
 from langevin.samplers.sampler import OnPrediction, Sampler
 from langevin.samplers.store import SampleStore
 
-Original = Callable[[Sequence[int]], tuple[Tensor, Condition]]
+
+class Originals(NamedTuple):
+    """Images that samples are made of.
+
+    Attributes:
+        batch: gives some of them, uint8 (B, C, H, W), and the columns of their own conditions.
+        beginning: where sampling begins at them.
+    """
+
+    batch: Callable[[Sequence[int]], tuple[Tensor, Condition]]
+    beginning: Beginning
 
 
 class SampleBatch(NamedTuple):
@@ -33,12 +44,6 @@ class SampleBatch(NamedTuple):
     images: Tensor
     cond: Condition
     target: Tensor | None = None
-
-
-def beginning_with(first: Tensor, rest: NoiseSource) -> NoiseSource:
-    """A noise source that gives `first` at first."""
-    left = [first]
-    return lambda: left.pop() if left else rest()
 
 
 class SamplePipeline:
@@ -99,23 +104,22 @@ class SamplePipeline:
         device: torch.device | str,
         store: SampleStore,
         on_prediction: OnPrediction | None = None,
-        original: Original | None = None,
+        originals: Originals | None = None,
     ) -> Iterator[SampleBatch]:
         """Make this process's share of the images of `seed`, but for those that are in a store already.
 
         Args:
-            denoiser: as for a call, like `seed` and `device`.
+            denoiser: the model.
             batches: which images; its progress bar shows how far a batch is too.
-            seed: see above.
-            device: see above.
+            seed: image i is made from the noise of (seed, i).
+            device: where.
             store: keeps finished batches.
             on_prediction: is called after each evaluation of the model while sampling.
-            original: gives some images, uint8 (B, C, H, W), and the columns of their own conditions; then image i is
-                made from the noise, of unit variance, that inverting them gives, and that is stored as ``noise``. The
-                sampler must be able to invert.
+            originals: image i is made of the i-th of these; None: of noise alone.
         """
         denoise = self.guide(denoiser, device)
-        steps = self.sampler.times(denoiser.schedule)[:-1]
+        walked = denoiser.schedule if originals is None else originals.beginning.walked(denoiser.schedule)
+        steps = self.sampler.times(walked)[:-1]
 
         def look(x_t: Tensor, t: Tensor, prediction: Prediction) -> None:
             batches.progress(float((steps > t).float().mean()))
@@ -125,7 +129,7 @@ class SamplePipeline:
         for batch in batches:
             kept = store.get(batch)
             if kept is None:
-                made = self._make(denoise, batch, seed, device, look, original)
+                made = self._make(denoise, batch, seed, device, look, originals)
                 store.put(batch, {name: tensor.cpu().numpy() for name, tensor in made.items()})
             else:
                 made = {name: torch.from_numpy(array) for name, array in kept.items()}
@@ -165,7 +169,7 @@ class SamplePipeline:
             count += 1
 
         blank = _Blank(denoiser.variance.channels(self.shape[0]))
-        self.sampler(denoiser.with_network(blank), ImageNoise(0, [0], (self.shape[0], 1, 1), "cpu"), None, look)
+        self.sampler(denoiser.with_network(blank), SampleDraws(0, [0], (self.shape[0], 1, 1), "cpu"), None, look)
         return count
 
     def _make(
@@ -175,18 +179,20 @@ class SamplePipeline:
         seed: int,
         device: torch.device | str,
         on_prediction: OnPrediction | None,
-        original: Original | None = None,
+        originals: Originals | None = None,
     ) -> dict[str, Tensor]:
         cond = self.requests.cond(indices, device) or None
-        fresh = ImageNoise(seed, indices, self.shape, device)
-        if original is None:
+        fresh = SampleDraws(seed, indices, self.shape, device)
+        if originals is None:
             return {"images": to_uint8(self.sampler(denoise, fresh, cond, on_prediction))}
-        images, own = original(indices)
+        images, own = originals.batch(indices)
         as_it_was = None if cond is None else {name: own.get(name, column).to(device) for name, column in cond.items()}
-        assert isinstance(self.sampler, DDIM)
-        noise = self.sampler.invert(denoise, from_uint8(images.to(device)), as_it_was)
-        made = self.sampler(denoise, beginning_with(noise, fresh), cond, on_prediction)
-        return {"images": to_uint8(made), "noise": noise.cpu()}
+        start = originals.beginning(self.sampler, denoise, from_uint8(images.to(device)), as_it_was, fresh)
+        made = {"images": to_uint8(self.sampler(denoise, fresh, cond, on_prediction, start))}
+        if isinstance(originals.beginning, Inversion):
+            std = denoise.process.prior_std(torch.tensor(start.t, dtype=torch.float64))
+            made["noise"] = (start.x_t / std).cpu()
+        return made
 
 
 class _Blank(nn.Module):

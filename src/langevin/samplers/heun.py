@@ -6,7 +6,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from langevin.diffusion.noise import NoiseSource
+from langevin.diffusion.draws import Draws
 from langevin.samplers.churn import Churned
 from langevin.samplers.sampler import Predictor
 from langevin.samplers.straight import StraightLines
@@ -52,10 +52,10 @@ class Heun(Churned):
         super().__init__(timestep_spacing, thresholding, steps, s_churn, s_min, s_max, s_noise)
 
     def step(
-        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, draws: Draws
     ) -> tuple[Tensor, None]:
         """See `Sampler`."""
-        x_t, t = self.churn(denoise, x_t, t, noise)
+        x_t, t = self.churn(denoise, x_t, t, draws)
         lines = StraightLines(denoise.schedule)
         slope = lines.slope(denoise(x_t, t))
         x_s = lines.move(x_t, slope, t, s)

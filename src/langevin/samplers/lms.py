@@ -7,8 +7,8 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from langevin.diffusion.draws import Draws
 from langevin.diffusion.level import broadcast_to
-from langevin.diffusion.noise import NoiseSource
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.straight import StraightLines
 from langevin.samplers.thresholding import Thresholding
@@ -45,7 +45,7 @@ class LMS(Sampler[History]):
         self.order = order
 
     def step(
-        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: History | None, noise: NoiseSource
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: History | None, draws: Draws
     ) -> tuple[Tensor, History]:
         """See `Sampler`."""
         lines = StraightLines(denoise.schedule)

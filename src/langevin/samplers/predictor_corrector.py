@@ -6,8 +6,8 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
+from langevin.diffusion.draws import Draws
 from langevin.diffusion.level import broadcast_to
-from langevin.diffusion.noise import NoiseSource
 from langevin.diffusion.reverse import transition
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.samplers.ancestral import Ancestral
@@ -54,16 +54,16 @@ class PredictorCorrector(Sampler[None]):
         return UniformSpacing()
 
     def step(
-        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, noise: NoiseSource
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, draws: Draws
     ) -> tuple[Tensor, None]:
         """See `Sampler`."""
         for _ in range(self.corrector_steps):
-            x_t = self.correct(denoise, x_t, t, s, noise)
-        return self.predictor.step(denoise, x_t, t, s, state, noise)
+            x_t = self.correct(denoise, x_t, t, s, draws)
+        return self.predictor.step(denoise, x_t, t, s, state, draws)
 
-    def correct(self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, noise: NoiseSource) -> Tensor:
+    def correct(self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, draws: Draws) -> Tensor:
         """One step of Langevin dynamics at the time `t`, () as `s`, from which the next step goes to `s`."""
-        eps, z = denoise(x_t, t).eps, noise()
+        eps, z = denoise(x_t, t).eps, draws.normal()
         size = 2 * (self.snr * norm(z) / norm(eps)).square()
         # A prediction without any noise, such as that of a network which starts from zero, gives no scale.
         size = torch.where(size.isfinite(), size, 0.0)

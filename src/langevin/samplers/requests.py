@@ -36,7 +36,9 @@ class Labels(Requests):
     def __init__(self, num_classes: int | None, labels: Sequence[int] | None = None) -> None:
         if num_classes is None:
             if labels is not None:
-                raise UserError(f"labels is {list(labels)}; the model is unconditional, so leave labels out")
+                raise UserError(
+                    f"labels is {list(labels)}; the model is not conditioned on labels, so leave labels out"
+                )
         else:
             labels = range(num_classes) if labels is None else labels
             if not labels or min(labels) < 0 or max(labels) >= num_classes:

@@ -4,21 +4,29 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from langevin.diffusion.denoiser import Condition, Denoise, Prediction, eps_from_x
-from langevin.diffusion.level import Level, broadcast_to
-from langevin.diffusion.noise import NoiseSource
+from langevin.diffusion.denoiser import Condition, Denoise
+from langevin.diffusion.draws import Draws
+from langevin.diffusion.process import Prediction, eps_from_x
 from langevin.diffusion.schedules.schedule import Schedule
+from langevin.diffusion.schedules.wrapped import Until
 from langevin.diffusion.variance import Variance
 from langevin.samplers.thresholding import Thresholding
 from langevin.samplers.timestep_spacing import InnerLogSNR, TimestepSpacing, even
 
 State = TypeVar("State")
 OnPrediction = Callable[[Tensor, Tensor, Prediction], None]
+
+
+class Start(NamedTuple):
+    """Noisy samples (B, ...) at a time that the schedule's sampling may begin at: whole where it has steps."""
+
+    x_t: Tensor
+    t: float
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,12 @@ class Predictor:
     @property
     def schedule(self) -> Schedule:
         """How noise grows with time."""
-        return self.denoise.schedule
+        return self.denoise.process.schedule
 
     @property
     def variance(self) -> Variance:
         """The variance of a reverse step."""
-        return self.denoise.variance
+        return self.denoise.process.variance
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
         """The prediction for the images `x_t` (B, C, H, W) at the time `t` ()."""
@@ -71,10 +79,12 @@ class Sampler(ABC, Generic[State]):
 
     Attributes:
         supports_mean_guidance: whether its steps are moved by a `Prediction.mean_gradient`.
+        invertible: whether it has an `invert`.
         higher_order: whether it is of more than first order, and needs steps of similar length in logSNR.
     """
 
     supports_mean_guidance: ClassVar[bool] = False
+    invertible: ClassVar[bool] = False
     higher_order: ClassVar[bool] = False
 
     def __init__(self, timestep_spacing: TimestepSpacing, thresholding: Thresholding | None, steps: int | None) -> None:
@@ -102,37 +112,43 @@ class Sampler(ABC, Generic[State]):
     def __call__(
         self,
         denoise: Denoise,
-        noise: NoiseSource,
+        draws: Draws,
         cond: Condition | None = None,
         on_prediction: OnPrediction | None = None,
+        start: Start | None = None,
     ) -> Tensor:
         """Sample.
 
         Args:
             denoise: the model, guided or not.
-            noise: gives standard normal noise (B, C, H, W), anew at every call.
-            cond: what the images are conditioned on.
+            draws: the samples' random numbers.
+            cond: what the samples are conditioned on.
             on_prediction: is called with (x_t, t, prediction) after each evaluation: for progress and trajectories.
+            start: where to begin; None: at the process's prior, noise alone, at the last time.
 
         Returns:
-            images (B, C, H, W), in about [-1, 1].
+            samples (B, ...); images in about [-1, 1].
         """
-        times = self.times(denoise.schedule)
+        process = denoise.process
+        times = self.times(process.schedule if start is None else Until(process.schedule, start.t))
         predictor = Predictor(denoise, times, cond, self.thresholding, on_prediction)
-        x = self.walk(predictor, noise() * prior_std(denoise.schedule, times[0]), noise)
-        # A schedule may scale the images themselves: then alpha is not 1 at the data.
-        return x / broadcast_to(denoise.schedule(times[-1]).alpha, x)
+        x_t = process.prior(times[0], draws) if start is None else start.x_t
+        return process.finish(self.walk(predictor, x_t, draws), times[-1], draws)
 
-    def walk(self, denoise: Predictor, x: Tensor, noise: NoiseSource) -> Tensor:
-        """Take the images `x` (B, C, H, W), which are at the first of the predictor's times, to its last."""
+    def invert(self, denoise: Denoise, x: Tensor, cond: Condition | None = None) -> Tensor:
+        """The noise (B, ...), of unit variance, that samples x (B, ...) come from; only if `invertible`."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be inverted")
+
+    def walk(self, denoise: Predictor, x: Tensor, draws: Draws) -> Tensor:
+        """Take the samples `x` (B, ...), which are at the first of the predictor's times, to its last."""
         state: State | None = None
         for t, s in pairwise(denoise.times):
-            x, state = self.step(denoise, x, t, s, state, noise)
+            x, state = self.step(denoise, x, t, s, state, draws)
         return x
 
     @abstractmethod
     def step(
-        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: State | None, noise: NoiseSource
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: State | None, draws: Draws
     ) -> tuple[Tensor, State | None]:
         """One step from time t to time s < t.
 
@@ -142,19 +158,8 @@ class Sampler(ABC, Generic[State]):
             t: the time stepped from, float64 ().
             s: the time stepped to, float64 (); 0 in the last step.
             state: what the step before handed on; None at first.
-            noise: gives fresh standard normal noise.
+            draws: the samples' random numbers.
 
         Returns:
             the images at time s, which is ``alpha x`` at the data, and the state for the next step.
         """
-
-
-def prior_std(schedule: Schedule, t: Tensor) -> float:
-    """The standard deviation of the noise that replaces images at the time `t` (), at which a timestep spacing begins.
-
-    It is the schedule's own, but where noise grows without bound and sampling begins below the schedule's last time.
-    """
-    noise, last = (torch.tensor(value, dtype=torch.float64) for value in (1.0, schedule.t_max))
-    if schedule.norm(Level(0 * noise, noise)) > 0:
-        return schedule.prior_std
-    return schedule.prior_std * float(schedule(t).sigma / schedule(last).sigma)

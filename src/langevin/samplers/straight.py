@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from langevin.diffusion.denoiser import Prediction
 from langevin.diffusion.level import combine
+from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 
 

@@ -6,8 +6,8 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from langevin.diffusion.draws import Draws
 from langevin.diffusion.level import Level
-from langevin.diffusion.noise import NoiseSource
 from langevin.samplers.exponential import History, ModelEvaluation, distance, multistep, order_at, remembered
 from langevin.samplers.sampler import Predictor, Sampler
 from langevin.samplers.thresholding import Thresholding
@@ -62,7 +62,7 @@ class UniPC(Sampler[Correctable]):
         self.lower_order_final = lower_order_final
 
     def step(
-        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: Correctable | None, noise: NoiseSource
+        self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: Correctable | None, draws: Draws
     ) -> tuple[Tensor, Correctable | None]:
         """See `Sampler`."""
         at_t, at_s = denoise.schedule(t), denoise.schedule(s)

@@ -27,7 +27,7 @@ from langevin.study.confounds import covered, varied
 from langevin.train import CONFIG
 
 FOLLOWS = {
-    "samples.labels": ("condition", "labels", "guidance"),
+    "samples.labels": ("conditions", "labels", "guidance"),
     "samples.precision": ("trainer",),
     DERIVED: SAMPLING,
 }

@@ -47,3 +47,17 @@ class Wrapped(Schedule):
     def clock(self, t: Tensor) -> Tensor:
         """See `Schedule`."""
         return self.schedule.clock(t)
+
+
+class Until(Wrapped):
+    """The beginning of another schedule, up to a time: for walks that do not start from noise alone.
+
+    Args:
+        schedule: the other.
+        t_max: where it ends, in (t_min, t_max] of the other; whole where that has steps.
+    """
+
+    def __init__(self, schedule: Schedule, t_max: float) -> None:
+        super().__init__(schedule)
+        self.t_max = t_max
+        self.num_steps = None if schedule.num_steps is None else round(t_max)

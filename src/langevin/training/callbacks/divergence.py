@@ -105,9 +105,8 @@ class Divergence(StepCallback):
         """Record a micro-batch."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         assert isinstance(pl_module, DiffusionModule)
-        images, labels = batch
         seed = step_seed(pl_module.seed, trainer.global_rank, batch_idx)
-        self._parts.append({"seed": seed, "images": images, "labels": labels})
+        self._parts.append({"seed": seed, "images": batch["x"], "labels": batch["label"]})
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Record what was drawn for it, and add its part of the loss."""
@@ -162,7 +161,7 @@ class Divergence(StepCallback):
         trainer.strategy.load_optimizer_state_dict(checkpoint)
         for config, state in zip(trainer.lr_scheduler_configs, checkpoint["lr_schedulers"], strict=True):
             config.scheduler.load_state_dict(state)
-        pl_module.time_sampler.load_state_dict(checkpoint["time_sampler"])
+        pl_module.load_history(checkpoint)
 
     def _fault(self, loss: float, norm: float) -> str | None:
         """What is wrong with a step, in words."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from langevin.diffusion.noise import ImageNoise
+from langevin.diffusion.draws import SampleDraws
 from langevin.errors import UserError
 from langevin.likelihood.base import Likelihood
 from langevin.training.module import DiffusionModule
@@ -26,7 +26,6 @@ class MeasureLikelihoods(Callback):
     def __init__(self, likelihoods: Mapping[str, Likelihood], seed: int = 0) -> None:
         self.likelihoods = likelihoods
         self.seed = seed
-        self._seen = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that there will be images.
@@ -42,7 +41,6 @@ class MeasureLikelihoods(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset."""
-        self._seen = 0
         for likelihood in self.likelihoods.values():
             likelihood.to(pl_module.device).reset()
 
@@ -57,16 +55,13 @@ class MeasureLikelihoods(Callback):
     ) -> None:
         """Add a batch."""
         assert isinstance(pl_module, DiffusionModule)
-        x, labels = batch
+        x, indices = batch["x"], batch["index"].tolist()
         if len(x) == 0:  # the last batch has fewer images than there are processes
             return
-        # Process r has the images r, r + world size, ... of the test split, in this order.
-        positions = range(self._seen, self._seen + len(x))
-        indices = [trainer.global_rank + trainer.world_size * position for position in positions]
-        self._seen += len(x)
-        denoiser, cond = pl_module.ema_model, pl_module.condition(labels)
+        denoiser = pl_module.ema_model
+        cond = denoiser.condition(batch)
         for likelihood in self.likelihoods.values():
-            likelihood.update(denoiser, x, cond, ImageNoise(self.seed, indices, x.shape[1:], x.device))
+            likelihood.update(denoiser, x, cond, SampleDraws(self.seed, indices, x.shape[1:], x.device))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the means over all processes."""

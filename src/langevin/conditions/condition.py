@@ -1,0 +1,126 @@
+"""What a network is conditioned on beside the noise level, and what of it a network is given."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+
+class Context(NamedTuple):
+    """What a network sees of its conditions; each entry may be absent.
+
+    Attributes:
+        vector: an embedding (B, dim), added to that of the noise level. Those of several conditions are summed.
+        tokens: embeddings (B, L, dim) to attend to, all of them. Those of several conditions follow each other.
+        concat: images (B, C, H, W) at the network's own resolution, which it takes beside x. Those of several
+            conditions are stacked.
+    """
+
+    vector: Tensor | None = None
+    tokens: Tensor | None = None
+    concat: Tensor | None = None
+
+    def attended(self) -> Self:
+        """The same for a network that attends to its conditions: a vector by itself becomes a token."""
+        if self.vector is None or self.tokens is not None:
+            return self
+        return self._replace(vector=None, tokens=self.vector[:, None])
+
+
+class Condition(nn.Module, ABC):
+    """One condition of a network: which columns of a batch it reads, and what the network is given of them.
+
+    A constructor takes `dim`, the size of an embedding, from the network; its other parameters come from the config and
+    from what is known of the data.
+
+    Attributes:
+        inputs: the columns that it reads.
+        concat_channels: the channels of its `Context.concat`.
+    """
+
+    inputs: frozenset[str]
+    concat_channels: int = 0
+
+    @property
+    @abstractmethod
+    def has_dropout(self) -> bool:
+        """Whether it is dropped at random in training, so that the network learns the unconditional model too."""
+
+    @abstractmethod
+    def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Context:
+        """Embed the condition of a batch.
+
+        Args:
+            cond: the condition of each sample, each value with B rows; None where no sample has one.
+            batch: B.
+        """
+
+    @abstractmethod
+    def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give `cond` with every entry that is read here replaced by its null value, of the same shape and type."""
+
+    @abstractmethod
+    def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
+        """Give `cond` with what is read here replaced by its null value for random samples: for training.
+
+        Args:
+            cond: as in `forward`.
+            draw: gives uniform numbers in [0, 1), one a sample (B,), others at every call, on the device of `cond`.
+        """
+
+
+class Several(Condition):
+    """Several conditions at once. One whose input is not in `cond` gets its null value.
+
+    Args:
+        parts: at least one condition, by any names.
+    """
+
+    def __init__(self, parts: Mapping[str, Condition]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts.values())
+        self.inputs = frozenset(name for part in parts.values() for name in part.inputs)
+        self.concat_channels = sum(part.concat_channels for part in parts.values())
+
+    @property
+    def has_dropout(self) -> bool:
+        """See `Condition`."""
+        return all(part.has_dropout for part in self._conditions())
+
+    def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Context:
+        """See `Condition`."""
+        return joined([part(cond if reads(part, cond) else None, batch) for part in self._conditions()])
+
+    def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Condition`: what every part reads becomes its null value."""
+        for part in self._conditions():
+            if reads(part, cond):
+                cond = part.null(cond)
+        return dict(cond)
+
+    def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
+        """See `Condition`: every part's own input, independently of the others'."""
+        for part in self._conditions():
+            if reads(part, cond):
+                cond = part.drop(cond, draw)
+        return dict(cond)
+
+    def _conditions(self) -> list[Condition]:
+        return cast("list[Condition]", list(self.parts))
+
+
+def joined(contexts: list[Context]) -> Context:
+    """The contexts of several conditions as one."""
+    vectors, tokens, images = ([part for part in parts if part is not None] for parts in zip(*contexts, strict=True))
+    return Context(
+        torch.stack(vectors).sum(dim=0) if vectors else None,
+        torch.cat(tokens, dim=1) if tokens else None,
+        torch.cat(images, dim=1) if images else None,
+    )
+
+
+def reads(part: Condition, cond: Mapping[str, Tensor] | None) -> bool:
+    """Whether there is anything in `cond` for a condition to read."""
+    return cond is not None and not part.inputs.isdisjoint(cond)

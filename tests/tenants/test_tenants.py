@@ -1,0 +1,228 @@
+"""A part of a user's own is one class and one YAML, found by `--config-dir`: nothing in src knows of it."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.commands import call
+from torch import Tensor, nn
+
+from langevin.assembly.saved import load_model
+from langevin.checkpoint import read_checkpoint
+from langevin.diffusion.denoiser import Denoiser
+from langevin.diffusion.draws import BatchDraws, Draws, SampleDraws, Streams
+from langevin.diffusion.objective import Simple
+from langevin.diffusion.parameterization import X
+from langevin.diffusion.process import GaussianProcess, Process
+from langevin.diffusion.schedules.linear import Linear
+from langevin.diffusion.time_sampler import UniformTimes
+from langevin.diffusion.weighting import UnitX
+from langevin.errors import UserError
+from langevin.samplers.sampler import Sampler
+from langevin.samplers.timestep_spacing import Trailing
+from tenants.parts import Sine
+
+CONF = Path(__file__).parent / "conf"
+TINY = (
+    f"--config-dir={CONF}",
+    "model=unet_small",
+    "model.channels=32",
+    "model.channel_multipliers=[1]",
+    "batch_size=8",
+    "trainer.max_steps=4",
+    "trainer.log_every_n_steps=1",
+    "trainer.val_check_interval=4",
+    "trainer.limit_val_batches=1",
+    "trainer.accelerator=cpu",
+    "callbacks=[checkpoint]",
+)
+
+
+@pytest.fixture
+def train(tmp_path):
+    def run(*overrides: str, name: str = "run", status: int = 0):
+        found = call("train", *TINY, *overrides, f"output_dir={tmp_path}", f"name={name}")
+        assert found[0] == status, found[2]
+        return tmp_path / name
+
+    return run
+
+
+def losses(run: Path, column: str = "train/loss") -> list[float]:
+    header, *rows = (line.split(",") for line in (run / "metrics.csv").read_text().splitlines())
+    return [float(row[header.index(column)]) for row in rows if row[header.index(column)]]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("schedule=sine", "sampler.steps=5"),
+        ("objective=log_cosh",),
+        ("data=captioned_digits", "conditions=[caption]"),
+        ("data=captioned_digits", "conditions=[class_label,caption]", "model.cross_attention=true"),
+        ("data=captioned_digits", "conditions=[low_res]"),
+    ],
+    ids=lambda overrides: " ".join(overrides),
+)
+def test_a_part_trains_and_its_run_is_rebuilt(train, overrides):
+    run = train(*overrides)
+    assert len(losses(run)) == 4
+    assert all(math.isfinite(loss) for loss in losses(run))
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    if "objective=log_cosh" not in overrides:  # of which a model is not rebuilt
+        with pytest.raises(UserError, match=r"trust=\[tenants\]"):
+            load_model(checkpoint)
+    assert load_model(checkpoint, ["tenants"]).step == 4
+
+
+def test_a_column_that_the_data_does_not_supply_is_refused(tmp_path):
+    found = call("train", *TINY, "data=digits", "conditions=[caption]", f"output_dir={tmp_path}")
+    assert found.status == 1
+    assert "conditions.caption: needs the caption of each sample, which this data does not supply" in found.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_condition_reaches_the_network(train):
+    run = train("data=captioned_digits", "conditions=[caption,low_res]", "trainer.max_steps=8", "optimizer.lr=0.01")
+    denoiser = load_model(run / "checkpoints" / "last.ckpt", ["tenants"]).denoiser
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor(500.0, dtype=torch.float64)
+    cond = {"caption": torch.tensor([[3, 11], [4, 10]]), "low_res": torch.zeros(2, 1, 4, 4)}
+    before = denoiser(x, t, cond).x
+    others = {"caption": torch.tensor([[3, 11], [5, 11]]), "low_res": torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)}
+    others["low_res"] = cond["low_res"] + others["low_res"]
+    for name, other in others.items():
+        changed = (denoiser(x, t, {**cond, name: other}).x != before).flatten(1).any(1)
+        assert changed.tolist() == [False, True]
+
+
+def test_a_teacher_is_neither_trained_nor_saved(train):
+    teacher = train("trainer.max_steps=30", "optimizer.lr=1e-2", "ema.max_decay=0", name="teacher")
+    run = train("objective=distillation", f"objective.teacher={teacher}", "trainer.max_steps=60", "optimizer.lr=1e-2")
+    assert losses(run)[-1] < losses(run)[0] / 2
+    state = read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
+    assert not [name for name in state if not name.startswith(("model.network.", "ema."))]
+
+
+def test_two_roles_are_two_groups_of_one_optimizer(train):
+    options = ("objective=uncertain", "optimizer.lr=0.01", "trainer.gradient_clip_val=0.5")
+    whole = train(*options, "trainer.max_steps=6", name="whole")
+    part = train(*options, "trainer.max_steps=3")
+    assert train(*options, "trainer.max_steps=6") == part
+    first, second = (read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, part))
+    assert [group["role"] for group in first["optimizer_states"][0]["param_groups"]] == ["model", "weighting"]
+    for name, value in first["state_dict"].items():
+        assert torch.equal(value, second["state_dict"][name]), name
+    assert first["state_dict"]["objective.u.bias"] != 0
+    assert len(losses(whole, "train/grad_norm/weighting")) == 6
+
+
+def test_batches_may_differ_in_size():
+    """The same network on images of two sizes, one after the other."""
+    denoiser, streams = Denoiser(Convolution(), GaussianProcess(Linear(), X())), Streams(0)
+    objective = Simple(UniformTimes(), UnitX())
+    for size in (8, 12):
+        x = torch.randn(4, 1, size, size + 2)
+        terms = objective(denoiser, {"x": x}, BatchDraws(streams, x, 4))
+        assert terms["loss"].shape == (4,)
+        assert terms["loss"].isfinite().all()
+
+
+def test_each_part_of_a_sample_may_have_its_own_time():
+    """Frames (B, N, C): at equal times they are what whole samples are, and each depends on its own time."""
+    process = GaussianProcess(Sine(), X())
+    denoiser = Denoiser(PerFrame(), process)
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    t = torch.tensor([[0.2, 0.5, 0.9], [0.1, 0.4, 0.6]], dtype=torch.float64)
+    eps = torch.randn(2, 3, 4, dtype=torch.float64)
+    noised = process.mix(x, eps, t)
+    found = denoiser(noised.x_t, t)
+    for sample in range(2):
+        for frame in range(3):
+            one = process.mix(x[sample, frame][None], eps[sample, frame][None], t[sample, frame])
+            torch.testing.assert_close(noised.x_t[sample, frame], one.x_t[0])
+            alone = denoiser(one.x_t[:, None], t[sample, frame].reshape(1, 1))
+            torch.testing.assert_close(found.eps[sample, frame], alone.eps[0, 0])
+
+
+class Convolution(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x, c_noise, cond=None):
+        return self.layer(x)
+
+
+class PerFrame(nn.Module):
+    def forward(self, x, c_noise, cond=None):
+        return torch.tanh(x + c_noise[..., None] / 1000)
+
+
+class Masking(Process):
+    """Tokens, each masked with probability t: another process than noise.
+
+    Source: MDLM (Sahoo et al. 2024).
+    """
+
+    MASK = 3
+
+    def __init__(self) -> None:
+        self.schedule = Sine()
+
+    def output_channels(self, channels: int) -> int:
+        return self.MASK
+
+    def corrupt(self, x: Tensor, t: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        masked = draws.uniform()[:, None] < t
+        return torch.where(masked, self.MASK, x), masked
+
+    def prior(self, t: Tensor, draws: Draws) -> Tensor:
+        return torch.full((len(draws.uniform()), *draws.shape), self.MASK)
+
+    def present(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return x_t, t.expand(len(x_t))
+
+    def predict(self, output: Tensor, x_t: Tensor, t: Tensor):
+        return torch.where((x_t == self.MASK)[..., None], output, nn.functional.one_hot(x_t.clamp(max=2), 3).to(output))
+
+    def finish(self, x_t: Tensor, t: Tensor, draws: Draws) -> Tensor:
+        return x_t
+
+
+class Unmask(Sampler[None]):
+    """The ancestral step of masking: of what is masked, the share ``(t - s) / t`` is revealed."""
+
+    def step(self, denoise, x_t, t, s, state, draws):
+        probabilities = denoise.denoise(x_t, t)
+        reveal = draws.uniform()[:, None] < (t - s) / t
+        chosen = (draws.uniform()[:, None, None] > probabilities.cumsum(-1)).sum(-1).clamp(max=2)
+        return torch.where((x_t == Masking.MASK) & reveal, chosen, x_t), None
+
+
+def test_another_process_is_sampled_by_a_sampler_of_its_own():
+    """Independent tokens of known frequencies, by their exact denoiser."""
+    truth = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+
+    class Exact(nn.Module):
+        def forward(self, x, c_noise, cond=None):
+            return truth.expand(*x.shape, 3).to(torch.float64)
+
+    denoiser = Denoiser(Exact(), Masking())
+    tokens = Unmask(Trailing(), None, 8)(denoiser, SampleDraws(0, range(4000), (1,)))
+    assert tokens.shape == (4000, 1)
+    frequencies = torch.bincount(tokens.flatten(), minlength=4).double() / 4000
+    torch.testing.assert_close(frequencies[:3], truth, atol=0.03, rtol=0)
+    assert frequencies[3] == 0
+
+
+def test_a_model_without_labels_is_sampled_without_its_condition(train):
+    """Nothing requests captions yet: each sample has the null one."""
+    run = train("data=captioned_digits", "conditions=[caption]")
+    found = call(
+        "sample", f"checkpoint={run}", "trust=[tenants]", "num_samples=2", "sampler.steps=2", "accelerator=cpu"
+    )
+    assert found.status == 0, found.err
+    wrong = call("sample", f"checkpoint={run}", "trust=[tenants]", "labels=3", "accelerator=cpu")
+    assert wrong.status == 1
+    assert "the model is not conditioned on labels, so leave labels out" in wrong.err
