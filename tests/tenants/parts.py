@@ -73,10 +73,6 @@ class Caption(Condition):
         self.dropout = dropout
         self.table = nn.Embedding(words + 1, dim)
 
-    @property
-    def has_dropout(self) -> bool:
-        return self.dropout > 0
-
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Context:
         nothing = torch.full((batch, 1), -1, device=self.table.weight.device)
         ids = nothing if cond is None else cond["caption"]
@@ -86,15 +82,11 @@ class Caption(Condition):
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {**cond, "caption": torch.full_like(cond["caption"], -1)}
 
-    def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
-        return {**cond, "caption": cond["caption"].masked_fill((draw() < self.dropout)[:, None], -1)}
-
 
 class LowRes(Condition):
     """A smaller image, enlarged beside x."""
 
     inputs = frozenset({"low_res"})
-    has_dropout = False
     concat_channels = 1
 
     def __init__(self, scale: Annotated[int, Ge(2)]) -> None:
@@ -106,9 +98,6 @@ class LowRes(Condition):
         return Context(concat=functional.interpolate(cond["low_res"], scale_factor=self.scale))
 
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return dict(cond)
-
-    def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
         return dict(cond)
 
 

@@ -1,6 +1,6 @@
 """Class labels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -38,11 +38,6 @@ class ClassLabel(Condition):
         self.dropout = dropout
         self.table = nn.Embedding(num_classes + 1, dim)
 
-    @property
-    def has_dropout(self) -> bool:
-        """See `Condition`."""
-        return self.dropout > 0
-
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Context:
         """Embed `cond["label"]`, (B,) integers in [-1, num_classes), -1 meaning "no label", as is None for all.
 
@@ -64,12 +59,6 @@ class ClassLabel(Condition):
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Condition`: every label becomes -1."""
         return {**cond, "label": torch.full_like(cond["label"], NULL_CLASS)}
-
-    def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
-        """See `Condition`: a dropped label becomes -1."""
-        if not self.has_dropout:
-            return dict(cond)
-        return {**cond, "label": cond["label"].masked_fill(draw() < self.dropout, NULL_CLASS)}
 
     def _require_in_range(self, label: Tensor) -> None:
         wrong = label[(label < NULL_CLASS) | (label >= self.num_classes)]

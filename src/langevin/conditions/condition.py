@@ -37,16 +37,18 @@ class Condition(nn.Module, ABC):
 
     Attributes:
         inputs: the columns that it reads.
+        dropout: the probability, in [0, 1], that it is dropped in training (condition dropout).
         concat_channels: the channels of its `Context.concat`.
     """
 
     inputs: frozenset[str]
+    dropout: float = 0.0
     concat_channels: int = 0
 
     @property
-    @abstractmethod
     def has_dropout(self) -> bool:
         """Whether it is dropped at random in training, so that the network learns the unconditional model too."""
+        return self.dropout > 0
 
     @abstractmethod
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Context:
@@ -61,7 +63,6 @@ class Condition(nn.Module, ABC):
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Give `cond` with every entry that is read here replaced by its null value, of the same shape and type."""
 
-    @abstractmethod
     def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
         """Give `cond` with what is read here replaced by its null value for random samples: for training.
 
@@ -69,6 +70,15 @@ class Condition(nn.Module, ABC):
             cond: as in `forward`.
             draw: gives uniform numbers in [0, 1), one a sample (B,), others at every call, on the device of `cond`.
         """
+        if not self.has_dropout:
+            return dict(cond)
+        null, dropped = self.null(cond), draw() < self.dropout
+        return {
+            name: torch.where(dropped.reshape(-1, *[1] * (values.ndim - 1)), null[name], values)
+            if name in self.inputs
+            else values
+            for name, values in cond.items()
+        }
 
 
 class Several(Condition):

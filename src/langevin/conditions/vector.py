@@ -1,7 +1,7 @@
 """Feature vectors."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -36,11 +36,6 @@ class Vector(Condition):
         self.embed = nn.Sequential(nn.Linear(size, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.none = nn.Parameter(torch.zeros(dim))
 
-    @property
-    def has_dropout(self) -> bool:
-        """See `Condition`."""
-        return self.dropout > 0
-
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Context:
         """Embed `cond["vector"]`, (B, size) floating point, a row of NaN meaning "none", as is None for all.
 
@@ -62,9 +57,3 @@ class Vector(Condition):
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Condition`: every vector becomes NaN."""
         return {**cond, "vector": torch.full_like(cond["vector"], math.nan)}
-
-    def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
-        """See `Condition`: a dropped vector becomes NaN."""
-        if not self.has_dropout:
-            return dict(cond)
-        return {**cond, "vector": cond["vector"].masked_fill((draw() < self.dropout)[:, None], math.nan)}
