@@ -5,7 +5,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from langevin.errors import OptionError, UserError
 from langevin.evaluation.protocol import differing
 from langevin.files import write_atomically
 from langevin.images import enlargement, image_grid, write_npz, write_png
-from langevin.samplers.beginning import Beginning, Inversion, SDEdit
+from langevin.samplers.beginning import Inversion, SDEdit
 from langevin.samplers.generate import Originals
 from langevin.samplers.store import SampleStore
 from langevin.samplers.trajectory import Trajectory
@@ -56,7 +56,9 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
 
     about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
     record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
-    made_of = {} if originals is None else originals.record()
+    made_of: dict[str, Any] = {}
+    if originals is not None:
+        made_of = originals.beginning.record(hashlib.sha256(originals.images.tobytes()).hexdigest())
     store = SampleStore(out, "sample", {**record, "batch_size": cfg.batch_size, "inverted": None, **made_of})
     record |= made_of
     if (out / "samples.npz").exists() and not cfg.overwrite:
@@ -64,8 +66,8 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
         if is_whole(out, number, cfg.png, cfg.invert is not None, cfg.trajectory is not None):
             if is_first_process():
                 store.remove()
-                said = f"{out / 'samples.npz'} is done: {number} images of step {model.step}, of the same settings"
-                print(visible(said))
+                message = f"{out / 'samples.npz'} is done: {number} images of step {model.step}, of the same settings"
+                print(visible(message))
             return
     fabric = launch(cfg.accelerator, cfg.devices)
     denoiser = model.denoiser.to(fabric.device)
@@ -76,8 +78,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     fabric.barrier()
     batches = Batches(number, cfg.batch_size, fabric.global_rank, fabric.world_size, "sample")
     seen = Trajectory(denoiser.schedule, SEEN) if cfg.trajectory and fabric.global_rank == 0 else None
-    given = None if originals is None else Originals(originals.batch, originals.beginning)
-    for batch in generator.stored(denoiser, batches, cfg.seed, fabric.device, store, seen, given):
+    for batch in generator.stored(denoiser, batches, cfg.seed, fabric.device, store, seen, originals):
         if seen is not None and not seen.is_complete:
             write_trajectory(out, seen, batch.images, cfg.trajectory)
             seen.is_complete = True
@@ -87,14 +88,14 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
         write(out, store, batches.all, None if labels is None else labels.numpy(), record)
         if cfg.png:
             write_pngs(out / "png", store, batches.all)
-        said = f"{out / 'samples.npz'}: {number} images of step {model.step}; look at {out / 'grid.png'}"
-        print(visible(said))
+        message = f"{out / 'samples.npz'}: {number} images of step {model.step}; look at {out / 'grid.png'}"
+        print(visible(message))
         if originals is not None:
-            difference = f"{originals.difference(store, batches.all):.2f} of 255 levels off on average"
+            off = f"{difference(originals, store, batches.all):.2f} of 255 levels off on average"
             if cfg.invert is not None:
                 write_npz(out / "noise.npz", store.arrays("noise", batches.all), number)
-                difference = f"{out / 'noise.npz'}: the noise they come from; {difference}"
-            print(visible(difference))
+                off = f"{out / 'noise.npz'}: the noise they come from; {off}"
+            print(visible(off))
         store.remove()
     fabric.barrier()
 
@@ -139,40 +140,15 @@ def is_whole(out: Path, number: int, png: bool, inverted: bool, trajectory: bool
     return not trajectory and all((out / name).is_file() for name in names)
 
 
-class OpenedOriginals(NamedTuple):
-    """Images that are edited, or inverted to noise and reconstructed.
-
-    Attributes:
-        images: uint8 (N, H, W, C).
-        labels: int64 (N,), or None.
-        beginning: where sampling begins at them.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
-    beginning: Beginning
-
-    def record(self) -> dict[str, Any]:
-        """What of them decides the samples, for a protocol."""
-        digest = hashlib.sha256(self.images.tobytes()).hexdigest()
-        if isinstance(self.beginning, SDEdit):
-            return {"edited": {"images": digest, "strength": self.beginning.strength}}
-        return {"inverted": digest}
-
-    def batch(self, indices: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Some of them, uint8 (B, C, H, W), and the columns of their conditions (B,): "label" if they have any."""
-        images = torch.from_numpy(self.images[indices]).permute(0, 3, 1, 2)
-        return images, {} if self.labels is None else {"label": torch.from_numpy(self.labels[indices])}
-
-    def difference(self, store: SampleStore, batches: Sequence[Sequence[int]]) -> float:
-        """How far off the stored images are, in levels of 0..255, on average."""
-        off = 0.0
-        for indices, made in zip(batches, store.arrays("images", batches), strict=True):
-            off += np.abs(made.astype(float) - self.images[indices].transpose(0, 3, 1, 2)).sum()
-        return off / (sum(map(len, batches)) * self.images[0].size)
+def difference(originals: Originals, store: SampleStore, batches: Sequence[Sequence[int]]) -> float:
+    """How far the stored images are off their originals, in levels of 0..255, on average."""
+    off = 0.0
+    for indices, made in zip(batches, store.arrays("images", batches), strict=True):
+        off += np.abs(made.astype(float) - originals.images[indices].transpose(0, 3, 1, 2)).sum()
+    return off / (sum(map(len, batches)) * originals.images[0].size)
 
 
-def open_originals(cfg: DictConfig, chosen: DictConfig, model: Model) -> OpenedOriginals | None:
+def open_originals(cfg: DictConfig, chosen: DictConfig, model: Model) -> Originals | None:
     """The images to be edited or inverted; None where there are none.
 
     Raises:
@@ -196,13 +172,13 @@ def open_originals(cfg: DictConfig, chosen: DictConfig, model: Model) -> OpenedO
             f"{option}={path}: images of (height, width, channels) {images.shape[1:]}; the model's are "
             f"{(height, width, channels)}"
         )
-    return OpenedOriginals(images, labels, beginning)
+    return Originals(images, labels, beginning)
 
 
 def write_trajectory(out: Path, seen: Trajectory, images: Tensor, num_times: int) -> None:
     """Write trajectory.png and, with every evaluation of the model, trajectory.npz: "t", and of it "x_t" and "x"."""
-    timestep_spacing = image_grid(seen.rows(images, num_times), seen.columns(num_times))
-    write_png(out / "trajectory.png", timestep_spacing, scale=enlargement(images.shape[-1]))
+    grid = image_grid(seen.rows(images, num_times), seen.columns(num_times))
+    write_png(out / "trajectory.png", grid, scale=enlargement(images.shape[-1]))
     arrays = {"t": np.array(seen.times)}
     for name, frames in (("x_t", seen.x_t), ("x", seen.x)):
         arrays[name] = np.stack([frame.permute(0, 2, 3, 1).numpy() for frame in frames])

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt, Le
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoise
 from langevin.diffusion.draws import Draws
+from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.diffusion.schedules.wrapped import Until
 from langevin.errors import UserError
@@ -43,6 +44,14 @@ class Beginning(ABC):
             draws: their random numbers.
         """
 
+    @abstractmethod
+    def record(self, images: str) -> dict[str, Any]:
+        """What of it decides the samples, as plain values for a protocol; `images` is the digest of the images."""
+
+    def kept(self, start: Start, process: GaussianProcess) -> dict[str, Tensor]:
+        """What of a start is of interest beside the samples, by names, (B, ...) each, on the CPU."""
+        return {}
+
 
 class Inversion(Beginning):
     """The noise that images come from, by a deterministic sampler's own inverse."""
@@ -56,6 +65,14 @@ class Inversion(Beginning):
         """See `Beginning`."""
         t = sampler.times(denoise.process.schedule)[0]
         return Start(sampler.invert(denoise, x, cond) * denoise.process.prior_std(t), float(t))
+
+    def record(self, images: str) -> dict[str, Any]:
+        """See `Beginning`."""
+        return {"inverted": images}
+
+    def kept(self, start: Start, process: GaussianProcess) -> dict[str, Tensor]:
+        """See `Beginning`: the noise, of unit variance."""
+        return {"noise": (start.x_t / process.prior_std(torch.tensor(start.t, dtype=torch.float64))).cpu()}
 
 
 class SDEdit(Beginning):
@@ -95,3 +112,7 @@ class SDEdit(Beginning):
         if self.strength == 1:
             return Start(denoise.process.prior(at, draws), t)
         return Start(denoise.process.corrupt(x, at, draws)[0], t)
+
+    def record(self, images: str) -> dict[str, Any]:
+        """See `Beginning`."""
+        return {"edited": {"images": images, "strength": self.strength}}

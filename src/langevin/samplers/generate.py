@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from langevin.batches import Batches
@@ -12,7 +14,7 @@ from langevin.diffusion.draws import SampleDraws
 from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.images import from_uint8, to_uint8
-from langevin.samplers.beginning import Beginning, Inversion
+from langevin.samplers.beginning import Beginning
 from langevin.samplers.requests import Requests
 from langevin.samplers.sampler import OnPrediction, Sampler
 from langevin.samplers.store import SampleStore
@@ -22,12 +24,19 @@ class Originals(NamedTuple):
     """Images that samples are made of.
 
     Attributes:
-        batch: gives some of them, uint8 (B, C, H, W), and the columns of their own conditions.
+        images: uint8 (N, H, W, C).
+        labels: int64 (N,), or None.
         beginning: where sampling begins at them.
     """
 
-    batch: Callable[[Sequence[int]], tuple[Tensor, Condition]]
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
     beginning: Beginning
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Condition]:
+        """Some of them, uint8 (B, C, H, W), and the columns of their conditions (B,): "label" if they have any."""
+        images = torch.from_numpy(self.images[indices]).permute(0, 3, 1, 2)
+        return images, {} if self.labels is None else {"label": torch.from_numpy(self.labels[indices])}
 
 
 class SampleBatch(NamedTuple):
@@ -189,10 +198,7 @@ class SamplePipeline:
         as_it_was = None if cond is None else {name: own.get(name, column).to(device) for name, column in cond.items()}
         start = originals.beginning(self.sampler, denoise, from_uint8(images.to(device)), as_it_was, fresh)
         made = {"images": to_uint8(self.sampler(denoise, fresh, cond, on_prediction, start))}
-        if isinstance(originals.beginning, Inversion):
-            std = denoise.process.prior_std(torch.tensor(start.t, dtype=torch.float64))
-            made["noise"] = (start.x_t / std).cpu()
-        return made
+        return made | originals.beginning.kept(start, denoise.process)
 
 
 class _Blank(nn.Module):
