@@ -137,9 +137,8 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
         likelihood.to(device)
     batches = batches_of(cfg, fabric, number, "likelihood")
     for indices in batches:
-        x = from_uint8(at(images.images, indices).to(device))
-        labels = torch.from_numpy(images.labels[indices]).to(device)
-        cond = denoiser.condition({"label": labels})
+        batch = {name: values.to(device) for name, values in images.batch(indices).items()}
+        x, cond = from_uint8(batch["x"]), denoiser.condition(batch)
         for done, likelihood in enumerate(likelihoods.values(), start=1):
             likelihood.update(denoiser, x, cond, SampleDraws(cfg.seed, indices, x.shape[1:], device))
             batches.progress(done / len(likelihoods))

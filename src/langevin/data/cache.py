@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from langevin.data.images import LazyImages, Transform
@@ -84,6 +86,25 @@ class CachedImages:
         with suppress(OSError):
             write_json(self.folder / "meta.json", self._meta | {"digest": digest})
         return digest
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, Tensor]:
+        """Some of the images and all that is known of them: one gather from the memory map a column.
+
+        Args:
+            indices: (B,), of which B may be 0.
+
+        Returns:
+            "x" (B, C, H, W) uint8 with channels-last strides, "label" (B,) int64 (-1: none), "index" (B,) int64, the
+            place in the data, and the further columns.
+        """
+        rows = np.asarray(indices, np.int64)
+        columns = {
+            "label": self.labels[rows],
+            "index": rows,
+            **{name: each[rows] for name, each in self.columns.items()},
+        }
+        x = torch.from_numpy(self.images[rows]).permute(0, 3, 1, 2)
+        return {"x": x} | {name: torch.from_numpy(values) for name, values in columns.items()}
 
     def __len__(self) -> int:
         return len(self.images)

@@ -41,17 +41,10 @@ class ImageBatches(Dataset[Batch]):
             positions: (B,) int64 indices and (B,) bool flips.
 
         Returns:
-            "x" (B, C, H, W) uint8 with channels-last strides, "label" (B,) int64 (-1: none), "index" (B,) int64, the
-            place in the data, "flip" (B,) bool, and the source's further columns. In validation B may be 0.
+            what `CachedImages.batch` gives, and "flip" (B,) bool. In validation B may be 0.
         """
         indices, flips = positions
-        return {
-            "x": torch.from_numpy(self.images.images[indices]).permute(0, 3, 1, 2),
-            "label": torch.from_numpy(self.images.labels[indices]),
-            "index": torch.from_numpy(indices),
-            "flip": torch.from_numpy(flips),
-            **{name: torch.from_numpy(column[indices]) for name, column in self.images.columns.items()},
-        }
+        return self.images.batch(indices) | {"flip": torch.from_numpy(flips)}
 
 
 def preprocess(batch: Batch) -> Batch:
