@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from langevin.assembly.check import mistakes_in
-from langevin.assembly.components import make_denoiser, make_generator
+from langevin.assembly.components import make_generator, make_model
 from langevin.assembly.make import make
 from langevin.assembly.run import facts_of, make_data, make_module, make_trainer
 from langevin.cli import force_add_override
@@ -176,7 +176,7 @@ def data_of(cfg: DictConfig) -> ImageDataModule:
 def denoiser_of(work: Work, cfg: DictConfig) -> Denoiser:
     """The config's model, ready to sample."""
     torch.manual_seed(cfg.seed)
-    denoiser = make_denoiser(cfg, facts_of(data_of(cfg)))
+    denoiser = make_model(cfg, facts_of(data_of(cfg)))
     fill_zeros(denoiser.network)
     return denoiser.to(work.device).eval()
 

@@ -4,7 +4,7 @@ from helpers.commands import composed
 from omegaconf import OmegaConf
 
 from langevin.assembly.check import check_model
-from langevin.assembly.components import make_denoiser, make_generator
+from langevin.assembly.components import make_generator, make_model
 from langevin.assembly.make import make, try_instantiate
 from langevin.assembly.saved import override
 from langevin.config.validate import ConfigError
@@ -91,7 +91,7 @@ def test_what_a_constructor_raises_gets_the_path_of_the_value(raised, mistakes, 
 def test_a_condition_needs_labels():
     cfg, _ = composed("train", "conditions=[class_label]")
     with pytest.raises(UserError, match=r"conditions\.class_label: needs labels, but the data has none; leave it out"):
-        make_denoiser(cfg, FACTS)
+        make_model(cfg, FACTS)
 
 
 def test_labels_must_suit_the_model():

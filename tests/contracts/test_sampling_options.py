@@ -10,7 +10,7 @@ from torch import nn
 
 from contracts.options import FACTS, NEEDS, in_turn, swapped, with_files
 from langevin.assembly.check import mistakes_in
-from langevin.assembly.components import loaders, make_denoiser, make_generator, make_sampler
+from langevin.assembly.components import loaders, make_generator, make_model, make_sampler
 from langevin.assembly.make import make
 from langevin.config.validate import options
 from langevin.diffusion.draws import SampleDraws
@@ -34,7 +34,7 @@ def process(beta_end):
 def denoiser(beta_end=0.02):
     """An untrained network that tells times and labels apart."""
     torch.manual_seed(0)
-    model = make_denoiser(base(beta_end), FACTS).eval()
+    model = make_model(base(beta_end), FACTS).eval()
     for weight in model.network.parameters():
         if weight.ndim > 1 and not weight.any():  # layers that start from zero hide what comes before them
             nn.init.normal_(weight, std=0.1)

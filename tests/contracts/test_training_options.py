@@ -11,7 +11,7 @@ from helpers.digits import digits
 from torch.nn.functional import interpolate
 
 from contracts.options import OPTIONS, REFUSED, choice, chosen_in
-from langevin.assembly.components import make_denoiser, make_objective
+from langevin.assembly.components import make_model, make_objective
 from langevin.assembly.make import make
 from langevin.assembly.run import make_module
 from langevin.diffusion.draws import BatchDraws, Streams
@@ -119,7 +119,7 @@ def test_a_model_takes_a_step(option):
     """At its own size, which may be large: so without optimizer and average."""
     cfg, _ = composed("train", *choice("model", option), "conditions=[class_label]")
     torch.manual_seed(0)
-    denoiser = make_denoiser(cfg, dataclasses.replace(FACTS, image_size=cfg.data.image_size))
+    denoiser = make_model(cfg, dataclasses.replace(FACTS, image_size=cfg.data.image_size))
     x, labels = batch(2, cfg.data.image_size)
     draws = BatchDraws(Streams(0), x, len(x))
     loss = make_objective(cfg)(denoiser, {"x": x, "label": labels}, draws)["loss"].mean()

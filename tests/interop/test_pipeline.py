@@ -15,7 +15,7 @@ from helpers.pipelines import BETAS, TWO_LEVELS, ddim_folder, ddpm_folder, unet
 from omegaconf import DictConfig
 
 from langevin.assembly.check import check_model
-from langevin.assembly.components import SAMPLING, make_denoiser, make_sampler
+from langevin.assembly.components import SAMPLING, make_model, make_sampler
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.draws import SampleDraws
 from langevin.facts import DataFacts
@@ -43,7 +43,7 @@ def model_of(folder):
     cfg, _ = composed("train", *imported.overrides)
     cfg.sampler.steps = STEPS
     check_model(cfg, SAMPLING)
-    denoiser = make_denoiser(cfg, DataFacts(imported.channels, imported.image_size, imported.num_classes))
+    denoiser = make_model(cfg, DataFacts(imported.channels, imported.image_size, imported.num_classes))
     model = {name: value for name, value in cfg.model.items() if name != "_target_"}
     denoiser.network.load_state_dict(imported.weights(model), strict=True)
     return Model(cfg, denoiser.eval())

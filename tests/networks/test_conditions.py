@@ -6,7 +6,7 @@ from helpers.commands import TINY, composed
 from network_helpers import randomize, tiny
 
 from langevin.assembly.check import mistakes_in
-from langevin.assembly.components import make_denoiser
+from langevin.assembly.components import make_model
 from langevin.conditions.class_label import ClassLabel
 from langevin.conditions.condition import Condition, Context, Several
 from langevin.conditions.vector import Vector
@@ -211,7 +211,7 @@ def test_a_vector_reaches_its_own_sample_only():
 
 def test_the_parts_of_a_config_are_built_with_the_facts_of_the_data():
     cfg, _ = composed("train", *TINY, "conditions=[class_label,vector]", "conditions.vector.size=3")
-    network = make_denoiser(cfg, DataFacts(channels=1, image_size=8, num_classes=10)).network
+    network = make_model(cfg, DataFacts(channels=1, image_size=8, num_classes=10)).network
     label, features = network.condition.parts
     assert (label.num_classes, label.dropout, features.size) == (10, 0.1, 3)
     assert label.table.weight.shape == (11, len(features.none))

@@ -11,7 +11,7 @@ from network_helpers import TINY, Sequence, assert_same, labelled, norms, random
 from torch import nn
 
 from langevin.assembly.check import mistakes_in
-from langevin.assembly.components import make_denoiser
+from langevin.assembly.components import make_model
 from langevin.conditions.class_label import ClassLabel
 from langevin.conditions.condition import Several
 from langevin.conditions.vector import Vector
@@ -306,7 +306,7 @@ def test_beside_a_mapped_condition_it_is_refused():
 def test_is_chosen_in_a_config():
     cfg, _ = composed("train", *TINY_RUN, "conditions=[class_label]", "model.cross_attention=true")
     assert mistakes_in(cfg) == []
-    network = make_denoiser(cfg, DataFacts(channels=1, image_size=8, num_classes=10)).network
+    network = make_model(cfg, DataFacts(channels=1, image_size=8, num_classes=10)).network
     assert network.condition.table.weight.shape == (11, 128)
     assert {attention.kv.in_features for attention in attentions(network)} == {128}
 

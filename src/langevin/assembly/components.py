@@ -57,21 +57,12 @@ def model_class(cfg: DictConfig) -> type[Denoiser | NoisyClassifier]:
 
 
 def make_model(cfg: DictConfig, facts: DataFacts) -> Denoiser | NoisyClassifier:
-    """What a config trains, with fresh weights; see `make_denoiser` and `make_classifier`."""
-    return make_classifier(cfg, facts) if is_classifier(cfg) else make_denoiser(cfg, facts)
+    """What a config trains, with fresh weights; see `make_network`."""
+    process = make_process(cfg, facts.image_size)
+    return model_class(cfg)(make_network(cfg, facts, process), process)
 
 
-def make_classifier(cfg: DictConfig, facts: DataFacts) -> NoisyClassifier:
-    """The classifier of a config, with fresh weights; see `make_network`."""
-    return NoisyClassifier(make_network(cfg, facts), make_process(cfg, facts.image_size))
-
-
-def make_denoiser(cfg: DictConfig, facts: DataFacts) -> Denoiser:
-    """The model of a config, with fresh weights; see `make_network`."""
-    return Denoiser(make_network(cfg, facts), make_process(cfg, facts.image_size))
-
-
-def make_network(cfg: DictConfig, facts: DataFacts) -> Any:
+def make_network(cfg: DictConfig, facts: DataFacts, process: GaussianProcess) -> Any:
     """The network of a config's model or classifier, with fresh weights.
 
     Raises:
@@ -89,7 +80,7 @@ def make_network(cfg: DictConfig, facts: DataFacts) -> Any:
         cfg,
         "model",
         in_channels=facts.channels,
-        out_channels=make_process(cfg, facts.image_size).output_channels(facts.channels),
+        out_channels=process.output_channels(facts.channels),
         image_size=facts.image_size,
         condition=condition,
     )
@@ -120,9 +111,8 @@ def make_schedule(cfg: DictConfig, image_size: int) -> Schedule:
 
 def make_process(cfg: DictConfig, image_size: int) -> GaussianProcess:
     """The config's process: its schedule, and what a network's output means by it."""
-    with torch.device("cpu"):  # its numbers are needed even where a network is built without memory
-        parts = {name: make(cfg, name) for name in ("parameterization", "variance") if cfg.get(name) is not None}
-        return make(cfg, "process", schedule=make_schedule(cfg, image_size), **parts)
+    parts = {name: make(cfg, name) for name in ("parameterization", "variance") if cfg.get(name) is not None}
+    return make(cfg, "process", schedule=make_schedule(cfg, image_size), **parts)
 
 
 def make_objective(cfg: DictConfig) -> Objective:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from langevin.assembly.components import is_classifier, make_network
+from langevin.assembly.components import is_classifier, make_network, make_process
 from langevin.config.stored import targets
 from langevin.config.types import TARGET
 from langevin.errors import UserError
@@ -46,6 +46,7 @@ def require_sizes(cfg: DictConfig, facts: DataFacts, weights: Mapping[str, Tenso
         return
     if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > size:
         raise MisfitError("the weights claim to be larger than the whole file")
+    process = make_process(cfg, facts.image_size)  # its numbers are real, not on "meta"
     left = TWICE * len(weights)
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
@@ -57,7 +58,7 @@ def require_sizes(cfg: DictConfig, facts: DataFacts, weights: Mapping[str, Tenso
     hook = register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"):
-            network = make_network(cfg, facts)
+            network = make_network(cfg, facts, process)
     finally:
         hook.remove()
     if different := differences(network.state_dict(), weights):
