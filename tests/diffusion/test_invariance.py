@@ -119,7 +119,7 @@ def test_of_the_rescalings(name):
     assert_it_is_d(SCHEDULES[name], V())
 
 
-class Told(nn.Module):
+class Reports(nn.Module):
     """A random network that hears EDM's c_noise well."""
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class Told(nn.Module):
 
 def model(schedule) -> Denoiser:
     """One network for all: EDM's preconditioning shows it x_t / alpha, scaled, and tells it sigma / alpha."""
-    return Denoiser(Told(), GaussianProcess(schedule, EDMParameterization(), FixedSmall()))
+    return Denoiser(Reports(), GaussianProcess(schedule, EDMParameterization(), FixedSmall()))
 
 
 @pytest.mark.parametrize(

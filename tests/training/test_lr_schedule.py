@@ -70,7 +70,7 @@ def test_refuses_what_is_out_of_range(tmp_path, option, path, message):
 
 @pytest.mark.parametrize("options", [("lr_schedule=cosine",), ("lr_schedule=inverse_sqrt", "lr_schedule.decay_from=4")])
 def test_an_interrupted_run_has_the_same_rates(tmp_path, options):
-    """The decay of the cosine ends with the run: a shorter one has another schedule, unless it is told the end."""
+    """The decay of the cosine ends with the run: a shorter one has another schedule, unless its end is given."""
     end = ("lr_schedule.total_steps=6",) if "cosine" in options[0] else ()
     options = (*QUIET, "lr_schedule.steps=2", *options, *end)
     whole = train(tmp_path, *options, name="whole")
