@@ -54,19 +54,19 @@ class Sampled:
         self.number = number
         data = make_data(self.model.cfg)
         data.prepare_data()
-        self.real = torch.tensor(data.train_set.images)
+        self.real = torch.tensor(data.train_set.samples)
         self.real_labels = torch.tensor(data.train_set.labels)
         # Which asks for no features, and so keeps nothing.
         self.evaluation = Evaluation(Inception(), {"class_accuracy": ClassAccuracy()}, Path())
         cond = Labels(data.num_classes).cond(range(number))
-        self.evaluation.prepare(number, Reference(data.train_set.images, data.train_set.labels), cond)
+        self.evaluation.prepare(number, Reference(data.train_set.samples, data.train_set.labels), cond)
         self.evaluation.gather()
 
     def __call__(self, *choices: str, seed: int = 0) -> Samples:
         """Sample with these choices of sample.py."""
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = override(self.model.cfg, compose("sample", list(choices)), SAMPLING)
-        check_model(cfg, SAMPLING, self.model.facts)
+        check_model(cfg, SAMPLING, self.model.spec)
         calls = 0
 
         def count(*_: object) -> None:
@@ -74,11 +74,11 @@ class Sampled:
             calls += 1
 
         self.evaluation.reset()
-        generator = make_generator(cfg, self.model.facts)
+        generator = make_generator(cfg, self.model.spec)
         batches = list(generator(self.model.denoiser, range(self.number), seed, BATCH, "cpu", count))
         for batch in batches:
             self.evaluation.add(batch)
-        images = torch.cat([batch.images.permute(0, 2, 3, 1) for batch in batches])
+        images = torch.cat([batch.samples.permute(0, 2, 3, 1) for batch in batches])
         labels = torch.cat([batch.cond["label"] for batch in batches])
         (accuracy,) = self.evaluation.compute()["class_accuracy"].values()
         return Samples(images, labels, accuracy, calls // len(batches))

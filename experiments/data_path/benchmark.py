@@ -11,14 +11,14 @@ from itertools import islice
 import torch
 
 from langevin.data.cifar10 import CIFAR10
-from langevin.data.module import ImageDataModule, preprocess
+from langevin.data.module import DataModule, preprocess
 
 
 def main() -> None:
     """Print images/s of the loader alone, and of the loader with the preprocessing to floats."""
     path, batch_size = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 128
     start = time.perf_counter()
-    module = ImageDataModule(CIFAR10(path=path), batch_size)
+    module = DataModule(CIFAR10(path=path), batch_size)
     module.prepare_data()
     print(f"prepare_data: {time.perf_counter() - start:.2f} s")
 

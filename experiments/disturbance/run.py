@@ -43,11 +43,11 @@ def main(contaminant: str, number: int, reference: int, choices: Sequence[str]) 
     if data.test_set is None:
         raise UserError("data: has no test images to disturb; give data.test_path")
     real, chosen = spread(len(data.train_set), reference), spread(len(data.test_set), number)
-    images = data.test_set.images[chosen]
+    images = data.test_set.samples[chosen]
     cond = {"label": torch.from_numpy(data.test_set.labels[chosen])}
 
     evaluation = make_evaluation(cfg)
-    evaluation.prepare(number, Reference(data.train_set.images[real], data.train_set.labels[real]), cond)
+    evaluation.prepare(number, Reference(data.train_set.samples[real], data.train_set.labels[real]), cond)
     evaluation.to(launch(cfg.accelerator, cfg.devices).device).gather()
 
     def measure(made_images: Images) -> EvaluationResult:
@@ -56,7 +56,7 @@ def main(contaminant: str, number: int, reference: int, choices: Sequence[str]) 
     undisturbed = measure(images)
     rows: list[Row] = []
     examples: dict[str, Images] = {}
-    for name, (disturb, greatest) in disturbances(cars.train_set.images).items():
+    for name, (disturb, greatest) in disturbances(cars.train_set.samples).items():
         shown = []
         for level in tqdm(np.linspace(0, greatest, LEVELS + 1), name):
             disturbed = disturb(images, level, np.random.default_rng(SEED))

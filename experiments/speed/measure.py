@@ -23,7 +23,7 @@ from experiments.speed.work import Watch, Work
 from PIL import Image
 from torch import nn
 
-from langevin.assembly.run import facts_of, make_data
+from langevin.assembly.run import make_data
 from langevin.config.types import plain
 from langevin.errors import UserError
 from langevin.interop.diffusers import to_diffusers, unet_2d_config
@@ -80,8 +80,8 @@ def work_of(options: argparse.Namespace, device: str, folder: Path) -> Work:
     cfg = ours.composed(overrides)
     data = make_data(cfg)
     data.prepare_data()
-    np.save(folder / "images.npy", data.train_set.images.transpose(0, 3, 1, 2))
-    channels, size, _ = shape = facts_of(data).shape
+    np.save(folder / "images.npy", data.train_set.samples.transpose(0, 3, 1, 2))
+    channels, size, _ = shape = data.spec.shape
     network = {name: value for name, value in plain(cfg.model).items() if name != "_target_"}
     return Work(
         overrides=overrides,

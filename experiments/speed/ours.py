@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from langevin.assembly.check import mistakes_in
 from langevin.assembly.components import make_generator, make_model
 from langevin.assembly.make import make
-from langevin.assembly.run import facts_of, make_data, make_module, make_trainer
+from langevin.assembly.run import make_data, make_module, make_trainer
 from langevin.cli import force_add_override
 from langevin.config.validate import CONF, ConfigError, groups_of
-from langevin.data.module import Batch, ImageDataModule
+from langevin.data.module import Batch, DataModule
 from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import UserError
 from langevin.networks.network import Network
@@ -54,7 +54,7 @@ class Fit(NamedTuple):
     """What a run is made of, ready to begin."""
 
     module: DiffusionModule
-    data: ImageDataModule
+    data: DataModule
     trainer: Trainer
 
     def run(self, *callbacks: Callback) -> None:
@@ -81,7 +81,7 @@ def fit_of(work: Work, run_dir: Path, steps: int, network: Mapping[str, Any] | N
     if network is not None:
         cfg.model = network
     data = data_of(cfg)
-    return Fit(module_of(cfg), data, make_trainer(cfg, run_dir, facts_of(data), data))
+    return Fit(module_of(cfg), data, make_trainer(cfg, run_dir, data.spec, data))
 
 
 class Interleaved(Callback):
@@ -160,13 +160,13 @@ def network_alone(work: Work) -> NetworkStep:
 def module_of(cfg: DictConfig) -> DiffusionModule:
     """The config's training module, of the same weights at every call."""
     torch.manual_seed(cfg.seed)
-    module = make_module(cfg, facts_of(data_of(cfg)))
+    module = make_module(cfg, data_of(cfg).spec)
     for network in (module.model.network, module.ema.network):
         fill_zeros(network)
     return module
 
 
-def data_of(cfg: DictConfig) -> ImageDataModule:
+def data_of(cfg: DictConfig) -> DataModule:
     """The config's images, opened."""
     data = make_data(cfg)
     data.prepare_data()
@@ -176,7 +176,7 @@ def data_of(cfg: DictConfig) -> ImageDataModule:
 def denoiser_of(work: Work, cfg: DictConfig) -> Denoiser:
     """The config's model, ready to sample."""
     torch.manual_seed(cfg.seed)
-    denoiser = make_model(cfg, facts_of(data_of(cfg)))
+    denoiser = make_model(cfg, data_of(cfg).spec)
     fill_zeros(denoiser.network)
     return denoiser.to(work.device).eval()
 
@@ -193,7 +193,7 @@ class Sampling:
         self.work = work
         self.denoiser = denoiser_of(work, cfg)
         self.network = self.denoiser.network
-        self.generator = make_generator(cfg, facts_of(data_of(cfg)))
+        self.generator = make_generator(cfg, data_of(cfg).spec)
 
     def __call__(self) -> None:
         """Make a batch."""
@@ -288,7 +288,7 @@ def overheads(work: Work, run_dir: Path, warm_up: int, rounds: int, steps: int, 
     return times
 
 
-def _batches(data: ImageDataModule, device: str) -> Callable[[], Batch]:
+def _batches(data: DataModule, device: str) -> Callable[[], Batch]:
     """Gives batch after batch, as the training module is given them."""
     batches = iter(data.train_dataloader())
 

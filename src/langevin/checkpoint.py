@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from langevin.config.migration import migrated
 from langevin.errors import UserError
 from langevin.visible import visible
 
@@ -40,7 +41,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(checkpoint, Mapping) or RECORD not in checkpoint:
         raise UserError(f"checkpoint {path} was not written by Langevin: it holds no '{RECORD}' record")
-    return dict(checkpoint)
+    return dict(checkpoint) | {RECORD: migrated(checkpoint[RECORD])}
 
 
 def find_checkpoint(place: Path, option: str = "checkpoint") -> Path:

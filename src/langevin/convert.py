@@ -81,7 +81,7 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     from langevin.assembly.saved import checkpoint_of, override, record_of
     from langevin.config.types import TARGET
     from langevin.config.validate import ConfigError, Mistake
-    from langevin.facts import DataFacts
+    from langevin.spec import DataSpec
 
     imported = read(Path(cfg["import"]), cfg.flags)
     specified = {override.partition("=")[0] for override in imported.overrides}
@@ -106,15 +106,15 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     from langevin.files import write_atomically
     from langevin.training.checkpoint import AtomicCheckpointIO
 
-    facts = DataFacts(imported.channels, imported.image_size, imported.num_classes)
-    network = make_model(chosen, facts).network
+    spec = DataSpec.of_images(imported.channels, imported.image_size, imported.num_classes)
+    network = make_model(chosen, spec).network
     load(network, imported.weights(parameters_of(chosen)))
-    record = record_of(chosen, facts)
+    record = record_of(chosen, spec)
     write_atomically(out / "config.yaml", lambda file: file.write(record["config"].encode()))
     AtomicCheckpointIO().save_checkpoint(checkpoint_of(network, record), out / "checkpoints" / "last.ckpt")
     number = sum(weight.numel() for weight in network.parameters())
     use = f"RUN guidance=classifier guidance.classifier={out}" if classifies else out
-    print(f"{out}: {number:,} parameters for images of {facts.shape}; python sample.py checkpoint={use}")
+    print(f"{out}: {number:,} parameters for images of {spec.shape}; python sample.py checkpoint={use}")
 
 
 def read(place: Path, flags: str | None) -> "Imported":
@@ -192,10 +192,12 @@ def export_model(cfg: DictConfig, out: Path) -> None:
         write_weights(out, model.denoiser.network.state_dict(), texts)
         print(f"{out}: the EMA weights of step {model.step}")
         return
-    facts = model.facts
-    num_classes = facts.num_classes if is_class_conditional(chosen) else None
-    parts = model.denoiser, make_sampler(chosen), parameters_of(chosen)
-    write_folder(out, *parts, facts.channels, facts.image_size, num_classes, record)
+    spec = model.spec
+    if spec.image_size is None or model.codec.record():
+        raise UserError(f"export={path}: allowed: a model of images, without a codec, or out=NAME{SAFETENSORS}")
+    num_classes = spec.num_classes if is_class_conditional(chosen) else None
+    parts = model.denoiser, make_sampler(chosen, model.spec), parameters_of(chosen)
+    write_folder(out, *parts, spec.channels, spec.image_size, num_classes, record)
     print(f"{out}: the EMA weights of step {model.step} as a diffusers pipeline")
     if chosen.get("thresholding") is not None and not chosen.thresholding.keep_eps:
         print("  its DDIM makes the same images with use_clipped_model_output=True: thresholding.keep_eps is false")

@@ -3,7 +3,7 @@
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,22 @@ def from_uint8(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Map [-1, 1] to the nearest uint8 level (values outside are clamped): the inverse of `from_uint8`."""
     return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+class Figure(NamedTuple):
+    """What is to be looked at.
+
+    Attributes:
+        pixels: uint8 (H, W, 3).
+        scale: how many times it is to be enlarged in a file.
+    """
+
+    pixels: np.ndarray
+    scale: int = 1
+
+    def write(self, path: Path) -> None:
+        """Write it as PNG."""
+        write_png(path, self.pixels, self.scale)
 
 
 def write_npz(path: Path, parts: Iterable[np.ndarray], number: int, **arrays: np.ndarray) -> None:

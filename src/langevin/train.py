@@ -22,14 +22,14 @@ from langevin.config.types import plain
 from langevin.content import FILE, Content, alike, read_content
 from langevin.content import differences as other_data
 from langevin.errors import UserError
-from langevin.facts import DataFacts
 from langevin.sessions import session
+from langevin.spec import DataSpec
 from langevin.visible import visible_lines
 
 if TYPE_CHECKING:
     import torch
 
-    from langevin.data.source import ImageSource
+    from langevin.data.source import Source
 
 CONFIG = "config.yaml"
 LOCK = ".lock"
@@ -46,7 +46,7 @@ def run(cfg: DictConfig) -> None:
 
     import torch
 
-    from langevin.assembly.run import dry_build, facts_of, make_data, make_module, make_trainer
+    from langevin.assembly.run import dry_build, make_data, make_module, make_trainer
     from langevin.checkpoint import newest_of
     from langevin.data.summary import summary
     from langevin.files import write_atomically, write_json
@@ -77,7 +77,7 @@ def run(cfg: DictConfig) -> None:
             raise
         say(f"{done} is done: it stands at trainer.max_steps={cfg.trainer.max_steps}; its data is not there ({error})")
         return
-    facts, content = facts_of(data), data.content
+    spec, content = data.spec, data.content
     run_dir = Path(cfg.output_dir) / cfg.name if cfg.name else own_folder(cfg, content)
     if not cfg.name and is_first_process():
         refuse_another_run(run_dir, cfg)
@@ -91,13 +91,12 @@ def run(cfg: DictConfig) -> None:
     if (read := summary(data)) is not None:
         say(read)
     torch.manual_seed(cfg.seed)
-    module = make_module(cfg, facts)
-    trainer = make_trainer(cfg, run_dir, facts, data)
+    module = make_module(cfg, spec)
+    trainer = make_trainer(cfg, run_dir, spec, data, module.codec)
     parameters = sum(weight.numel() for weight in module.model.parameters())
-    say(
-        f"{run_dir}: from step {step} to {cfg.trainer.max_steps}; {len(data.train_set):,} images of {facts.shape}, "
-        f"{parameters:,} parameters, on {trainer.strategy.root_device.type} x {trainer.world_size}"
-    )
+    samples = f"{len(data.train_set):,} {data.source.modality.noun} of {spec.shape}"
+    where = f"{trainer.strategy.root_device.type} x {trainer.world_size}"
+    say(f"{run_dir}: from step {step} to {cfg.trainer.max_steps}; {samples}, {parameters:,} parameters, on {where}")
     with ExitStack() as stack:
         if is_first_process():
             stack.enter_context(run_lock(run_dir))
@@ -117,7 +116,7 @@ def run(cfg: DictConfig) -> None:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 
-def done_without(source: "ImageSource", cfg: DictConfig) -> Path | None:
+def done_without(source: "Source", cfg: DictConfig) -> Path | None:
     """The run that a config means, if it is done and its data, which it records, is gone from where it lay then.
 
     Raises:
@@ -222,7 +221,7 @@ def step_of(checkpoint: Path, cfg: DictConfig, content: Content) -> int:
     stored = read_checkpoint(checkpoint)
     record = stored[RECORD]
     try:
-        own, facts = read_stored(record["config"]), DataFacts.read(record["facts"])
+        own, spec = read_stored(record["config"]), DataSpec.read(record["spec"])
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"checkpoint {checkpoint} cannot be resumed: its record is malformed ({error})") from error
     if changed := differences(own, cfg):
@@ -230,7 +229,7 @@ def step_of(checkpoint: Path, cfg: DictConfig, content: Content) -> int:
         raise UserError(f"checkpoint {checkpoint} is of a run with another config; put it where it belongs:\n{lines}")
     if type(stored.get("global_step")) is not int:
         raise UserError(f"checkpoint {checkpoint} cannot be resumed: it has no step (global_step)")
-    trained_on = facts.content
+    trained_on = spec.content
     if trained_on not in (None, content.sha256) and not cfg.accept_data:
         raise UserError(
             f"checkpoint {checkpoint} is of a run on other data; put it where it belongs, or give that data:\n"

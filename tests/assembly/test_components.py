@@ -9,9 +9,9 @@ from langevin.assembly.make import make, try_instantiate
 from langevin.assembly.saved import override
 from langevin.config.validate import ConfigError
 from langevin.errors import UserError
-from langevin.facts import DataFacts
+from langevin.spec import DataSpec
 
-FACTS = DataFacts(channels=1, image_size=8, num_classes=None)
+SPEC = DataSpec.of_images(channels=1, image_size=8, num_classes=None)
 
 
 def write(folder, monkeypatch, name, source):
@@ -91,18 +91,18 @@ def test_what_a_constructor_raises_gets_the_path_of_the_value(raised, mistakes, 
 def test_a_condition_needs_labels():
     cfg, _ = composed("train", "conditions=[class_label]")
     with pytest.raises(UserError, match=r"conditions\.class_label: needs labels, but the data has none; leave it out"):
-        make_model(cfg, FACTS)
+        make_model(cfg, SPEC)
 
 
 def test_labels_must_suit_the_model():
     unconditional, _ = composed("train")
     with pytest.raises(UserError, match="the model is not conditioned on labels, so leave labels out"):
-        make_generator(unconditional, FACTS, [3])
+        make_generator(unconditional, SPEC, [3])
     conditional, _ = composed("train", "conditions=[class_label]")
-    facts = DataFacts(channels=1, image_size=8, num_classes=3)
+    spec = DataSpec.of_images(channels=1, image_size=8, num_classes=3)
     with pytest.raises(UserError, match="allowed: whole numbers from 0 to 2"):
-        make_generator(conditional, facts, [3])
-    assert make_generator(conditional, facts).requests.labels == [0, 1, 2]
+        make_generator(conditional, spec, [3])
+    assert make_generator(conditional, spec).requests.labels == [0, 1, 2]
 
 
 def test_override_replaces_components_and_merges_fields():

@@ -7,6 +7,7 @@ from helpers.commands import call
 from interop.peer_states import openai_classifier_state, openai_state
 
 from commands.test_convert_command import config_of, convert, filled
+from langevin.spec import DataSpec
 
 CLASSIFIER = "--classifier_depth 1 --classifier_attention_resolutions 8"
 
@@ -34,7 +35,7 @@ def test_a_classifier_of_openai_guides_a_model_of_openai(classifier_file, tmp_pa
     assert set(config) == {"classifier", "process", "schedule", "parameterization"}
     assert config["classifier"]["dropout"] == 0.1
     saved = torch.load(classifier / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["langevin"]["facts"] == {"channels": 3, "image_size": 64, "num_classes": 1000}
+    assert saved["langevin"]["spec"] == DataSpec.of_images(3, 64, 1000).plain()
     theirs = torch.load(classifier_file, weights_only=True)["out.2.c_proj.weight"]
     assert torch.equal(saved["state_dict"]["ema.network.pool.project.weight"], theirs[:, :, 0].float())
 

@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from commands.test_sample_command import Evil
 from langevin.assembly.saved import load_model
+from langevin.spec import DataSpec
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -90,7 +91,7 @@ def test_the_run_says_what_is_known_and_no_more(imported):
     assert config["sampler"] == {"_target_": "langevin.samplers.ancestral.Ancestral", "steps": None}
     checkpoint = torch.load(imported / "checkpoints" / "last.ckpt", weights_only=True)
     assert yaml.safe_load(checkpoint["langevin"]["config"]) == config
-    assert checkpoint["langevin"]["facts"] == {"channels": 1, "image_size": 8, "num_classes": None}
+    assert checkpoint["langevin"]["spec"] == DataSpec.of_images(1, 8, None).plain()
     assert checkpoint["global_step"] == 0
 
 
@@ -186,7 +187,7 @@ def test_weights_under_our_own_names(wide, tmp_path):
     assert all(torch.equal(weights[name.removeprefix(prefix)], tensor) for name, tensor in expected.items())
     record = checkpoint["langevin"]
     assert (metadata["config"], metadata["version"], metadata["step"]) == (record["config"], record["version"], "6")
-    assert json.loads(metadata["facts"]) == record["facts"]
+    assert json.loads(metadata["spec"]) == record["spec"]
 
 
 def test_what_is_there_stays_unless_overwrite_is_set(folder, tmp_path):

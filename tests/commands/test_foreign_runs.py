@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from langevin.config.validate import CONF
 from langevin.data.cifar10 import CIFAR10
 from langevin.errors import UserError
+from langevin.spec import DataSpec
 
 SECRET = "a-secret-of-this-machine"
 COLLECT = "torch.utils.collect_env.run"  # runs a shell command, and Hydra's own blocklist lets it pass
@@ -134,7 +135,7 @@ def test_sampling_refuses(payload, evil, refused):
 
 @pytest.mark.parametrize("payload", TEXTS)
 def test_sampling_refuses_what_is_no_config(payload, evil, refused):
-    checkpoint = evil(text=TEXTS[payload]) if TEXTS[payload] else evil(record=lambda _: {"langevin": {"facts": {}}})
+    checkpoint = evil(text=TEXTS[payload]) if TEXTS[payload] else evil(record=lambda _: {"langevin": {"spec": {}}})
     assert "its config" in refused("sample", checkpoint)
 
 
@@ -190,10 +191,10 @@ def test_code_of_one_s_own_needs_trust(evil, tmp_path, monkeypatch):
 
 RECORDS = {
     "no mapping": lambda checkpoint: {"langevin": "yes"},
-    "facts of text": lambda checkpoint: {"langevin": {**checkpoint["langevin"], "facts": "yes"}},
-    "unknown facts": lambda checkpoint: {"langevin": {**checkpoint["langevin"], "facts": {"size": 8}}},
+    "a spec of text": lambda checkpoint: {"langevin": {**checkpoint["langevin"], "spec": "yes"}},
+    "an unknown spec": lambda checkpoint: {"langevin": {**checkpoint["langevin"], "spec": {"size": 8}}},
     "negative channels": lambda checkpoint: {
-        "langevin": {**checkpoint["langevin"], "facts": {"channels": -1, "image_size": 8, "num_classes": None}}
+        "langevin": {**checkpoint["langevin"], "spec": {**DataSpec.of_images(1, 8, None).plain(), "shape": [-1, 8, 8]}}
     },
     "no weights": lambda checkpoint: {"state_dict": [1]},
     "no step": lambda checkpoint: {"global_step": "six"},

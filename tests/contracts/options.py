@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from langevin.config.types import TARGET
 from langevin.config.validate import BUNDLES, CONF, PLURAL, groups, options
-from langevin.facts import DataFacts
+from langevin.spec import DataSpec
 
 COMMANDS = ("train", "sample", "evaluate", "convert")
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -74,7 +74,7 @@ def choice(group: str, option: str) -> tuple[str, ...]:
     return chosen, *(with_files(need) for need in NEEDS.get((group, option), ()))
 
 
-FACTS = DataFacts(channels=1, image_size=8, num_classes=10)
+SPEC = DataSpec.of_images(channels=1, image_size=8, num_classes=10)
 NARROW = {
     "{model}": ("model.channels=32", "model.channel_multipliers=[1]"),
     "{classifier}": ("task=classifier", "classifier.channels=32", "classifier.channel_multipliers=[1]"),
@@ -94,7 +94,7 @@ def with_files(override: str, *also: str) -> str:
 def untrained(*overrides: str) -> Path:
     """A checkpoint of an untrained model of digits."""
     path = Path(FOLDER.name) / f"{abs(hash(overrides))}.ckpt"
-    return save_untrained(path, composed("train", *overrides)[0], FACTS)
+    return save_untrained(path, composed("train", *overrides)[0], SPEC)
 
 
 def needs_hydra(group: str, option: str) -> bool:

@@ -8,7 +8,7 @@ from helpers.commands import TINY, composed
 from omegaconf import OmegaConf
 from torch import nn
 
-from contracts.options import FACTS, NEEDS, in_turn, swapped, with_files
+from contracts.options import NEEDS, SPEC, in_turn, swapped, with_files
 from langevin.assembly.check import mistakes_in
 from langevin.assembly.components import loaders, make_generator, make_model, make_sampler
 from langevin.assembly.make import make
@@ -34,7 +34,7 @@ def process(beta_end):
 def denoiser(beta_end=0.02):
     """An untrained network that tells times and labels apart."""
     torch.manual_seed(0)
-    model = make_model(base(beta_end), FACTS).eval()
+    model = make_model(base(beta_end), SPEC).eval()
     for weight in model.network.parameters():
         if weight.ndim > 1 and not weight.any():  # layers that start from zero hide what comes before them
             nn.init.normal_(weight, std=0.1)
@@ -56,7 +56,7 @@ def chosen(beta_end=0.02, **choices):
 def sampled(cfg, model):
     """Images (6, 1, 8, 8), before rounding."""
     guided = model if cfg.guidance is None else Guided(model, make(cfg, "guidance", **loaders(cfg)))
-    noise = SampleDraws(0, range(6), FACTS.shape)
+    noise = SampleDraws(0, range(6), SPEC.shape)
     return make_sampler(cfg)(guided, noise, {"label": torch.arange(6)})
 
 
@@ -73,8 +73,8 @@ def test_makes_finite_images(sampler, timestep_spacing, guidance):
     assert images.std() > 0.01
     assert not torch.equal(images[0], images[1])
 
-    (batch,) = make_generator(cfg, FACTS)(denoiser(), range(6), 0, 6, "cpu")
-    torch.testing.assert_close(batch.images.float(), (images.clamp(-1, 1) + 1) * 127.5, rtol=0, atol=0.51)
+    (batch,) = make_generator(cfg, SPEC)(denoiser(), range(6), 0, 6, "cpu")
+    torch.testing.assert_close(batch.samples.float(), (images.clamp(-1, 1) + 1) * 127.5, rtol=0, atol=0.51)
     assert batch.cond["label"].tolist() == list(range(6))
 
 

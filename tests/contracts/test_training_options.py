@@ -1,6 +1,5 @@
 """Every option that decides what is trained takes a training step."""
 
-import dataclasses
 import functools
 import math
 
@@ -15,10 +14,10 @@ from langevin.assembly.components import make_model, make_objective
 from langevin.assembly.make import make
 from langevin.assembly.run import make_module
 from langevin.diffusion.draws import BatchDraws, Streams
-from langevin.facts import DataFacts
 from langevin.images import from_uint8
+from langevin.spec import DataSpec
 
-FACTS = DataFacts(channels=1, image_size=8, num_classes=10)
+SPEC = DataSpec.of_images(channels=1, image_size=8, num_classes=10)
 GROUPS = (
     "schedule",
     "rescalings",
@@ -61,7 +60,7 @@ def gradient(loss, network):
 def test_takes_a_step(group, option):
     cfg = chosen_in(base(), TINY, group, option)
     torch.manual_seed(0)
-    module = make_module(cfg, FACTS)
+    module = make_module(cfg, SPEC)
     network, ema_model = module.model.network, module.ema.network
     x, labels = batch()
     terms = module.objective(module.model, {"x": x, "label": labels}, BatchDraws(Streams(0), x, len(x)))
@@ -99,8 +98,8 @@ def test_the_rate_is_finite_at_every_step(option):
 def test_a_classifier_takes_a_step(option):
     cfg, _ = composed("train", *choice("classifier", option))
     torch.manual_seed(0)
-    size = cfg.data.get("image_size") or FACTS.image_size
-    module = make_module(cfg, dataclasses.replace(FACTS, image_size=size))
+    size = cfg.data.get("image_size") or SPEC.image_size
+    module = make_module(cfg, DataSpec.of_images(1, size, 10))
     x, labels = batch(2, size)
     terms = module.objective(module.model, {"x": x, "label": labels}, BatchDraws(Streams(0), x, len(x)))
     torch.testing.assert_close(terms["loss"], torch.full((2,), math.log(10)), rtol=1e-4, atol=0)  # of ten classes
@@ -119,7 +118,7 @@ def test_a_model_takes_a_step(option):
     """At its own size, which may be large: so without optimizer and average."""
     cfg, _ = composed("train", *choice("model", option), "conditions=[class_label]")
     torch.manual_seed(0)
-    denoiser = make_model(cfg, dataclasses.replace(FACTS, image_size=cfg.data.image_size))
+    denoiser = make_model(cfg, DataSpec.of_images(1, cfg.data.image_size, 10))
     x, labels = batch(2, cfg.data.image_size)
     draws = BatchDraws(Streams(0), x, len(x))
     loss = make_objective(cfg)(denoiser, {"x": x, "label": labels}, draws)["loss"].mean()

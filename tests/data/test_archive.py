@@ -107,7 +107,7 @@ def test_separators_of_windows(make, tmp_path, pixels, write):
     image_set = ImageFolder(str(path), image_size=10).load("train")
     assert image_set.class_names == ("cat", "dog")
     assert image_set.labels.tolist() == [0, 1]
-    np.testing.assert_array_equal(np.asarray(image_set.lazy_images.open(1)), pixels(0))
+    np.testing.assert_array_equal(np.asarray(image_set.lazy.open(1)), pixels(0))
 
 
 @pytest.mark.parametrize("make", [make_zip, make_tar])
@@ -177,7 +177,7 @@ def test_names_that_no_terminal_can_show(tmp_path):
         (tmp_path / os.fsdecode(name)).write_bytes(b"")
     (tmp_path / os.fsdecode(b"x.\xe9")).write_bytes(b"")
     source = ImageFolder(str(tmp_path), image_size=8)
-    lazy_images = source.load("train").lazy_images
+    lazy_images = source.load("train").lazy
     assert source.fingerprint("train")
     assert [lazy_images.name(i) for i in range(3)] == [
         f"{name}.png in {tmp_path}" for name in (r"\x1b[2J", r"caf\udce9", "né")

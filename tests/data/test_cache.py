@@ -15,10 +15,10 @@ import pytest
 from filelock import FileLock
 
 from langevin import interrupt
-from langevin.data.cache import CachedImages, default_cache_dir, open_or_build, resolve_cache_dir
+from langevin.data.cache import CachedSamples, default_cache_dir, open_or_build, resolve_cache_dir
 from langevin.data.image_folder import ImageFolder
 from langevin.data.images import ArrayImages, SquareTransform
-from langevin.data.source import ImageSet
+from langevin.data.source import SampleSet
 from langevin.errors import UserError
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (150, 6, 6, 3), dtype=np.uint8)
@@ -27,7 +27,7 @@ NAMES = ("a", "b", "c", "d")
 
 
 def image_set():
-    return ImageSet(ArrayImages(ARRAY), LABELS, NAMES)
+    return SampleSet(ArrayImages(ARRAY), LABELS, NAMES)
 
 
 def build(folder, load=image_set, fingerprint="1"):
@@ -44,14 +44,14 @@ def caches(folder):
 
 def test_pixels_labels_and_names_come_back(tmp_path):
     for cache in (build(tmp_path / "new"), build(tmp_path / "new", not_again)):
-        np.testing.assert_array_equal(cache.images, ARRAY)
+        np.testing.assert_array_equal(cache.samples, ARRAY)
         np.testing.assert_array_equal(cache.labels, LABELS)
         assert cache.class_names == NAMES
-        assert not cache.images.flags.writeable
+        assert not cache.samples.flags.writeable
 
 
 def test_unlabelled(tmp_path):
-    cache = build(tmp_path, lambda: ImageSet(ArrayImages(ARRAY)))
+    cache = build(tmp_path, lambda: SampleSet(ArrayImages(ARRAY)))
     assert (cache.labels == -1).all()
     assert cache.class_names is None
 
@@ -60,7 +60,7 @@ def test_content_and_transform_choose_the_cache(tmp_path):
     build(tmp_path)
     build(tmp_path, fingerprint="2")
     small = open_or_build(tmp_path, "toy", "1", SquareTransform(3, 3), image_set)
-    assert small.images.shape == (150, 3, 3, 3)
+    assert small.samples.shape == (150, 3, 3, 3)
     assert len(caches(tmp_path)) == 3
 
 
@@ -68,7 +68,7 @@ def test_pickling_carries_the_folder_only(tmp_path):
     cache = build(tmp_path)
     packed = pickle.dumps(cache)
     assert len(packed) < 1000
-    np.testing.assert_array_equal(pickle.loads(packed).images, ARRAY)
+    np.testing.assert_array_equal(pickle.loads(packed).samples, ARRAY)
 
 
 def damage_cut(folder):
@@ -97,8 +97,8 @@ def test_a_damaged_cache_is_built_again(tmp_path, damage):
     folder = build(tmp_path).folder
     damage(folder)
     with pytest.raises(ValueError, match=re.escape(str(folder))):
-        CachedImages(folder)
-    np.testing.assert_array_equal(build(tmp_path).images, ARRAY)
+        CachedSamples(folder)
+    np.testing.assert_array_equal(build(tmp_path).samples, ARRAY)
 
 
 @pytest.mark.parametrize("kind", ["cut", "junk", "empty"])
@@ -144,7 +144,7 @@ def test_broken_images_can_be_left_out(tmp_path, partly_broken, pixels):
     for load in (lambda: source.load("train"), not_again):
         cache = open_or_build(tmp_path / "cache", "toy", "1", SquareTransform(8, 3), load)
         whole = [i for i in [*range(0, 100, 2), *range(1, 100, 2)] if i not in broken]
-        np.testing.assert_array_equal(cache.images, [pixels(i, 8, 8) for i in whole])
+        np.testing.assert_array_equal(cache.samples, [pixels(i, 8, 8) for i in whole])
         assert cache.labels.tolist() == [i % 2 for i in whole]
         assert cache.class_names == ("a", "b")
         assert len(cache.skipped) == 30
@@ -171,7 +171,7 @@ def test_a_fault_of_the_disk_is_no_broken_image(tmp_path):
             return super().open(index)
 
     with pytest.raises(UserError, match=r"image 7 cannot be used: .*Input/output error"):
-        build(tmp_path, lambda: ImageSet(Faulty(ARRAY), LABELS, NAMES, skip_broken=True))
+        build(tmp_path, lambda: SampleSet(Faulty(ARRAY), LABELS, NAMES, skip_broken=True))
     assert caches(tmp_path) == []
 
 
@@ -236,7 +236,7 @@ def test_an_interrupted_build_is_continued_with_the_same_digest(tmp_path, monkey
 
     stopping[:], decoded[:] = [stop], []
     with pytest.raises(interrupt.Interrupted if kind == "signal" else KeyboardInterrupt) as raised:
-        build(tmp_path / "cache", lambda: ImageSet(Counted(ARRAY), LABELS, NAMES))
+        build(tmp_path / "cache", lambda: SampleSet(Counted(ARRAY), LABELS, NAMES))
     if kind == "signal":
         assert re.fullmatch(r"by SIGTERM with (128|150) of 150 images of toy decoded", str(raised.value))
     (partial,) = caches(tmp_path / "cache")
@@ -247,9 +247,9 @@ def test_an_interrupted_build_is_continued_with_the_same_digest(tmp_path, monkey
         file.write(bytes(50))
     decoded.clear()
     interrupt._received = None
-    cache = build(tmp_path / "cache", lambda: ImageSet(Counted(ARRAY), LABELS, NAMES))
+    cache = build(tmp_path / "cache", lambda: SampleSet(Counted(ARRAY), LABELS, NAMES))
     assert sorted(decoded) == [*range(64), *(() if 128 in kept else range(128, 150))]
-    np.testing.assert_array_equal(cache.images, ARRAY)
+    np.testing.assert_array_equal(cache.samples, ARRAY)
     assert cache.digest == whole
     assert sorted(path.name for path in cache.folder.iterdir()) == ["images.npy", "labels.npy", "meta.json"]
 
@@ -273,12 +273,12 @@ def test_the_digest_is_of_what_is_stored(tmp_path, monkeypatch):
     pixel[149, 5, 5, 2] ^= 1
     order = np.arange(150)[::-1]
     others = [
-        ImageSet(ArrayImages(pixel), LABELS, NAMES),
-        ImageSet(ArrayImages(ARRAY[order]), LABELS[order], NAMES),
-        ImageSet(ArrayImages(ARRAY[:149]), LABELS[:149], NAMES),
-        ImageSet(ArrayImages(ARRAY), np.roll(LABELS, 1), NAMES),
-        ImageSet(ArrayImages(ARRAY), LABELS, ("a", "b", "c", "e")),
-        ImageSet(ArrayImages(ARRAY)),
+        SampleSet(ArrayImages(pixel), LABELS, NAMES),
+        SampleSet(ArrayImages(ARRAY[order]), LABELS[order], NAMES),
+        SampleSet(ArrayImages(ARRAY[:149]), LABELS[:149], NAMES),
+        SampleSet(ArrayImages(ARRAY), np.roll(LABELS, 1), NAMES),
+        SampleSet(ArrayImages(ARRAY), LABELS, ("a", "b", "c", "e")),
+        SampleSet(ArrayImages(ARRAY)),
     ]
     digests = {build(tmp_path, others.pop, fingerprint=str(number)).digest for number in range(3, 9)}
     assert len(digests | {one}) == 7
@@ -305,7 +305,7 @@ SLOW = """
     import sys, time
     from pathlib import Path
     from langevin.data.images import ArrayImages
-    from langevin.data.source import ImageSet
+    from langevin.data.source import SampleSet
     from test_cache import ARRAY, LABELS, NAMES, build
 
     class Slow(ArrayImages):
@@ -315,10 +315,10 @@ SLOW = """
 
     def load():
         print("building", flush=True)
-        return ImageSet(Slow(ARRAY), LABELS, NAMES)
+        return SampleSet(Slow(ARRAY), LABELS, NAMES)
 
     cache = build(Path({folder!r}), load)
-    assert (cache.images == ARRAY).all()
+    assert (cache.samples == ARRAY).all()
     print("opened", flush=True)
 """
 
@@ -342,7 +342,7 @@ def test_a_killed_build_leaves_no_cache_and_the_next_one_succeeds(tmp_path):
     process.wait()
     assert [path.suffix for path in caches(tmp_path)] == [".building"]
     decoded.clear()
-    np.testing.assert_array_equal(build(tmp_path, lambda: ImageSet(Counted(ARRAY), LABELS, NAMES)).images, ARRAY)
+    np.testing.assert_array_equal(build(tmp_path, lambda: SampleSet(Counted(ARRAY), LABELS, NAMES)).samples, ARRAY)
     assert 0 < len(decoded) <= 150 - 22, "a chunk at least was there"
     assert len(caches(tmp_path)) == 1  # what the killed build left is gone
 

@@ -12,7 +12,7 @@ import pytest
 from torchvision import datasets
 
 from langevin.data.cifar10 import CIFAR10
-from langevin.data.module import ImageDataModule
+from langevin.data.module import DataModule
 from langevin.data.summary import summary
 from langevin.errors import UserError
 
@@ -56,7 +56,7 @@ def official(tmp_path, monkeypatch):
 
 
 def prepared(**options):
-    module = ImageDataModule(CIFAR10(**options), 4)
+    module = DataModule(CIFAR10(**options), 4)
     module.prepare_data()
     return module
 
@@ -75,7 +75,7 @@ def test_the_official_release(official, kind):
     module = prepared(**sources(official)[kind])
     for cache, train in ((module.train_set, True), (module.test_set, False)):
         want = datasets.CIFAR10(str(official), train=train)
-        np.testing.assert_array_equal(cache.images, want.data)
+        np.testing.assert_array_equal(cache.samples, want.data)
         np.testing.assert_array_equal(cache.labels, want.targets)
     assert module.class_names == tuple(NAMES)
     assert summary(module) is None
@@ -130,8 +130,8 @@ def test_image_files_with_and_without_test_images(write, pixels, tmp_path, monke
     train, test = write(files, "train.zip"), write(files, "test")
     assert prepared(path=train).test_set is None
     module = prepared(path=train, test_path=test)
-    np.testing.assert_array_equal(module.test_set.images, module.train_set.images)
-    np.testing.assert_array_equal(module.train_set.images[1], pixels(1, 32, 32))
+    np.testing.assert_array_equal(module.test_set.samples, module.train_set.samples)
+    np.testing.assert_array_equal(module.train_set.samples[1], pixels(1, 32, 32))
 
 
 def test_options_and_what_is_left_out_of_image_files(write, pixels, tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_options_and_what_is_left_out_of_image_files(write, pixels, tmp_path, mo
         prepared(**paths)
     module = prepared(**paths, skip_broken=True, background=(1, 2, 3))
     for cache in (module.train_set, module.test_set):
-        np.testing.assert_array_equal(cache.images[0], np.broadcast_to([1, 2, 3], (32, 32, 3)))
+        np.testing.assert_array_equal(cache.samples[0], np.broadcast_to([1, 2, 3], (32, 32, 3)))
         assert cache.labels.tolist() == [0, 1]
     assert summary(module) == (
         "data: 2 images and 2 test images in 2 classes; left out: 2 .heic files, 2 broken images "

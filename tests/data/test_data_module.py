@@ -11,9 +11,11 @@ from torch import nn
 
 from langevin.data.digits import Digits
 from langevin.data.image_folder import ImageFolder
-from langevin.data.module import ImageDataModule, preprocess
-from langevin.data.stream import ImageStream
+from langevin.data.module import DataModule, preprocess
+from langevin.data.stream import SampleStream
 from langevin.errors import UserError
+from langevin.modalities.image import Image
+from langevin.spec import DataSpec
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def cache_dir(tmp_path_factory):
 @pytest.fixture
 def digits(cache_dir):
     def make(batch_size=32, **options):
-        module = ImageDataModule(Digits(flip=options.pop("flip", False)), batch_size, cache_dir=cache_dir, **options)
+        module = DataModule(Digits(flip=options.pop("flip", False)), batch_size, cache_dir=cache_dir, **options)
         module.prepare_data()
         return module
 
@@ -36,11 +38,11 @@ class FakeTrainer:
         self.global_rank, self.world_size, self.global_step = global_rank, world_size, global_step
 
 
-def test_facts_of_the_data_set(digits, write, pixels, cache_dir):
+def test_the_spec_of_the_data_set(digits, write, pixels, cache_dir):
     module = digits()
-    assert (module.channels, module.image_size, module.num_classes) == (1, 8, 10)
+    assert module.spec == DataSpec.of_images(1, 8, 10, module.content.sha256)
     assert (len(module.train_set), len(module.test_set)) == (1500, 297)
-    unlabelled = ImageDataModule(ImageFolder(write({"a.png": pixels(0)}), 10), 4, cache_dir=cache_dir)
+    unlabelled = DataModule(ImageFolder(write({"a.png": pixels(0)}), 10), 4, cache_dir=cache_dir)
     unlabelled.prepare_data()
     assert (unlabelled.num_classes, unlabelled.class_names, unlabelled.test_set) == (None, None, None)
     assert unlabelled.val_dataloader() == []
@@ -51,16 +53,16 @@ def test_facts_of_the_data_set(digits, write, pixels, cache_dir):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_batches_follow_the_stream(digits, num_workers):
     module = digits(flip=True, seed=5, num_workers=num_workers)
-    stream = ImageStream(1500, 32, seed=5, flip=True)
+    stream = SampleStream(1500, 32, seed=5, flip=True)
     for batch, (indices, flips) in itertools.islice(zip(module.train_dataloader(), stream, strict=True), 60):
-        np.testing.assert_array_equal(batch["x"].permute(0, 2, 3, 1).numpy(), module.train_set.images[indices])
+        np.testing.assert_array_equal(batch["x"].permute(0, 2, 3, 1).numpy(), module.train_set.samples[indices])
         np.testing.assert_array_equal(batch["label"].numpy(), module.train_set.labels[indices])
         np.testing.assert_array_equal(batch["flip"].numpy(), flips)
         np.testing.assert_array_equal(batch["index"].numpy(), indices)
 
 
 def test_shapes_types_and_strides(write, pixels, cache_dir):
-    module = ImageDataModule(ImageFolder(write({"x.png": pixels(3)}), 10), 6, cache_dir=cache_dir)
+    module = DataModule(ImageFolder(write({"x.png": pixels(3)}), 10), 6, cache_dir=cache_dir)
     module.prepare_data()
     batch = next(iter(module.train_dataloader()))
     assert {name: (value.shape, value.dtype) for name, value in batch.items()} == {
@@ -70,13 +72,13 @@ def test_shapes_types_and_strides(write, pixels, cache_dir):
         "flip": ((6,), torch.bool),
     }
     assert batch["x"].is_contiguous(memory_format=torch.channels_last)
-    assert preprocess(batch)["x"].is_contiguous(memory_format=torch.channels_last)
+    assert preprocess(batch, Image())["x"].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_preprocess_scales_and_mirrors():
     image = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4) * 2
     labels = torch.tensor([1, 2])
-    batch = preprocess({"x": image, "label": labels, "other": labels + 1, "flip": torch.tensor([False, True])})
+    batch = preprocess({"x": image, "label": labels, "other": labels + 1, "flip": torch.tensor([False, True])}, Image())
     x = batch.pop("x")
     np.testing.assert_allclose(x[0].numpy(), image[0].numpy() / 127.5 - 1, atol=1e-6)
     np.testing.assert_allclose(x[1].numpy(), image[1].numpy()[..., ::-1] / 127.5 - 1, atol=1e-6)
@@ -90,14 +92,14 @@ def test_validation_has_each_test_image_once(digits, monkeypatch, world_size, nu
     """And as many batches in every process, the same ones but for the images that the others have of them."""
     module = digits()
     labels = module.test_set.labels[:num_images]
-    monkeypatch.setattr(module.test_set, "images", module.test_set.images[:num_images])
+    monkeypatch.setattr(module.test_set, "samples", module.test_set.samples[:num_images])
     monkeypatch.setattr(module.test_set, "labels", labels)
     whole = [labels[start : start + 32].tolist() for start in range(0, num_images, 32)]
     for rank in range(world_size):
         module.trainer = FakeTrainer(rank, world_size)
         loader = module.val_dataloader()
         assert len(loader) == len(whole)
-        batches = [preprocess(batch) for batch in loader]
+        batches = [preprocess(batch, Image()) for batch in loader]
         assert [batch["label"].tolist() for batch in batches] == [batch[rank::world_size] for batch in whole]
         assert all(batch["x"].shape == (len(batch["label"]), 1, 8, 8) for batch in batches)
 
@@ -107,7 +109,7 @@ def test_workers_load_empty_batches(digits, monkeypatch):
     module.trainer = FakeTrainer(3, 4)
     monkeypatch.setattr(module, "test_set", module.train_set)
     monkeypatch.setattr(type(module.train_set), "__len__", lambda self: 35)
-    assert [len(preprocess(batch)["label"]) for batch in module.val_dataloader()] == [8, 0]
+    assert [len(preprocess(batch, Image())["label"]) for batch in module.val_dataloader()] == [8, 0]
 
 
 @pytest.mark.parametrize(("batch_size", "world_size", "accumulate"), [(10, 4, 1), (10, 1, 3), (12, 4, 2)])
@@ -130,11 +132,11 @@ def test_a_batch_that_cannot_be_shared_out(digits, batch_size, world_size, accum
 )
 def test_numbers_out_of_range(options, message):
     with pytest.raises(UserError, match=message):
-        ImageDataModule(Digits(), **({"batch_size": 8} | options))
+        DataModule(Digits(), **({"batch_size": 8} | options))
 
 
 def test_prepare_data_checks_before_it_builds(tmp_path):
-    module = ImageDataModule(ImageFolder(str(tmp_path / "no"), 8), 4, cache_dir=str(tmp_path / "cache"))
+    module = DataModule(ImageFolder(str(tmp_path / "no"), 8), 4, cache_dir=str(tmp_path / "cache"))
     with pytest.raises(UserError, match=r"data\.path"):
         module.prepare_data()
     assert not (tmp_path / "cache").exists()

@@ -16,7 +16,7 @@ def test_pixels_and_labels_are_scikit_learns(tmp_path):
     bunch = load_digits()
     train, test = (cached(Digits(), split, tmp_path) for split in ("train", "test"))
     assert (len(train), len(test)) == (1500, 297)
-    levels = np.concatenate([train.images, test.images])[..., 0]
+    levels = np.concatenate([train.samples, test.samples])[..., 0]
     # Every level of 0..16 has one byte, at most half a step from its place in 0..255.
     np.testing.assert_allclose(levels, bunch.images * 255 / 16, atol=0.5)
     assert len(np.unique(levels)) == 17
@@ -26,6 +26,6 @@ def test_pixels_and_labels_are_scikit_learns(tmp_path):
 
 def test_larger_sizes_are_resized(tmp_path):
     native, large = (cached(Digits(image_size=size), "test", tmp_path) for size in (8, 12))
-    assert large.images.shape == (297, 12, 12, 1)
-    want = Image.fromarray(native.images[5, ..., 0]).resize((12, 12), Image.Resampling.LANCZOS)
-    np.testing.assert_array_equal(large.images[5, ..., 0], np.asarray(want))
+    assert large.samples.shape == (297, 12, 12, 1)
+    want = Image.fromarray(native.samples[5, ..., 0]).resize((12, 12), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(large.samples[5, ..., 0], np.asarray(want))

@@ -127,7 +127,7 @@ def test_links_that_lead_nowhere(write, pixels, tmp_path):
     source = ImageFolder(path, image_size=10)
     source.check()
     with pytest.raises(FileNotFoundError):
-        source.load("train").lazy_images.open(1)
+        source.load("train").lazy.open(1)
     (tmp_path / "images" / "eel").symlink_to("gone")
     with pytest.raises(UserError, match="the link eel leads nowhere"):
         ImageFolder(path, image_size=10).check()
@@ -151,7 +151,7 @@ def test_formats_at_any_depth_and_in_any_case(either, pixels):
         f"a/b/c/{suffix}.{suffix}": array
         for suffix in ("png", "PNG", "jpg", "JPEG", "webp", "bmp", "gif", "tif", "TIFF")
     }
-    lazy_images = ImageFolder(either(files), image_size=10).load("train").lazy_images
+    lazy_images = ImageFolder(either(files), image_size=10).load("train").lazy
     assert len(lazy_images) == 9
     for index in range(9):
         difference = np.asarray(lazy_images.open(index).convert("RGB")).astype(int) - array
@@ -161,7 +161,7 @@ def test_formats_at_any_depth_and_in_any_case(either, pixels):
 
 def test_hidden_files_are_no_images(either, pixels):
     files = {"a.png": pixels(0), ".b.png": pixels(1), "__MACOSX/._a.png": b"junk", ".trash/c.png": pixels(1)}
-    assert len(ImageFolder(either(files), image_size=10).load("train").lazy_images) == 1
+    assert len(ImageFolder(either(files), image_size=10).load("train").lazy) == 1
 
 
 def test_folder_zip_and_tar_are_alike(write, pixels, tmp_path):
@@ -172,7 +172,7 @@ def test_folder_zip_and_tar_are_alike(write, pixels, tmp_path):
         archive.add(folder, ".")
     for path in (folder, write(files, "images.zip"), tar):
         assert labels_of(path) == ([0, 1], ("cat", "dog"))
-        lazy_images = ImageFolder(path, image_size=10).load("train").lazy_images
+        lazy_images = ImageFolder(path, image_size=10).load("train").lazy
         np.testing.assert_array_equal(np.asarray(lazy_images.open(1)), pixels(1))
 
 
@@ -242,11 +242,11 @@ def test_bad_sizes_and_channels():
 def test_the_shared_cifar_zip(shared):
     path = str(shared("cifar10-test.zip"))
     image_set = ImageFolder(path, image_size=32).load("train")
-    assert len(image_set.lazy_images) == 10_000
+    assert len(image_set.lazy) == 10_000
     assert image_set.class_names[:2] == ("airplane", "automobile")
     np.testing.assert_array_equal(np.bincount(image_set.labels), [1000] * 10)
     with zipfile.ZipFile(path) as archive:
         want = Image.open(io.BytesIO(archive.read("cat/0007.jpg")))
-    index = image_set.lazy_images.files.index("cat/0007.jpg")
+    index = image_set.lazy.files.index("cat/0007.jpg")
     assert image_set.class_names[image_set.labels[index]] == "cat"
-    np.testing.assert_array_equal(np.asarray(image_set.lazy_images.open(index)), np.asarray(want))
+    np.testing.assert_array_equal(np.asarray(image_set.lazy.open(index)), np.asarray(want))

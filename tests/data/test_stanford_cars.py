@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from langevin.data.module import ImageDataModule
+from langevin.data.module import DataModule
 from langevin.data.stanford_cars import StanfordCars
 from langevin.errors import UserError
 
@@ -37,7 +37,7 @@ def cars(tmp_path, pixels):
 
 
 def prepared(path, tmp_path, **options):
-    module = ImageDataModule(StanfordCars(str(path), **options), 4, cache_dir=str(tmp_path / "cache"))
+    module = DataModule(StanfordCars(str(path), **options), 4, cache_dir=str(tmp_path / "cache"))
     module.prepare_data()
     return module
 
@@ -49,13 +49,13 @@ def test_boxes_classes_and_both_splits(cars, tmp_path):
     assert module.test_set.labels.tolist() == [1]
     # The box (5, 3)-(24, 22), from 1 and inclusive, is 20 pixels wide and high: no resampling.
     stored = np.asarray(Image.open(cars / "cars_train/00001.jpg"))
-    np.testing.assert_array_equal(module.train_set.images[0], stored[2:22, 4:24])
+    np.testing.assert_array_equal(module.train_set.samples[0], stored[2:22, 4:24])
 
 
 def test_without_crop_the_centre_is_taken(cars, tmp_path):
     module = prepared(cars, tmp_path, image_size=30, crop=False)
     stored = np.asarray(Image.open(cars / "cars_train/00001.jpg"))
-    np.testing.assert_array_equal(module.train_set.images[0], stored[:, 5:35])
+    np.testing.assert_array_equal(module.train_set.samples[0], stored[:, 5:35])
 
 
 def test_crop_and_size_have_their_own_caches(cars, tmp_path):
@@ -68,7 +68,7 @@ def test_folder_parent_and_tar_are_alike(cars, tmp_path):
         tar.add(cars, "stanford_cars")
     modules = [prepared(path, tmp_path, image_size=16) for path in (cars, cars.parent, tmp_path / "cars.tar")]
     for module in modules:
-        np.testing.assert_array_equal(module.train_set.images, modules[0].train_set.images)
+        np.testing.assert_array_equal(module.train_set.samples, modules[0].train_set.samples)
         assert len(module.test_set) == 1
 
 
@@ -84,8 +84,8 @@ def test_both_splits_may_be_trained_on(cars, tmp_path):
     assert StanfordCars(str(cars), train_on_test=True).splits() == ("train",)
     assert both.test_set is None
     assert both.train_set.labels.tolist() == [2, 0, 1]
-    expected = np.concatenate([separate.train_set.images, separate.test_set.images])
-    np.testing.assert_array_equal(both.train_set.images, expected)
+    expected = np.concatenate([separate.train_set.samples, separate.test_set.samples])
+    np.testing.assert_array_equal(both.train_set.samples, expected)
 
 
 def test_both_splits_must_be_there_to_be_trained_on(cars, tmp_path):
@@ -142,7 +142,7 @@ def test_the_shared_tar(shared):
     source.check()
     assert source.splits() == ("train",)
     cars = source.load("train")
-    assert len(cars.lazy_images) == 8144
+    assert len(cars.lazy) == 8144
     assert len(cars.class_names) == 196
     assert set(cars.labels) == set(range(196))
     with tarfile.open(path) as tar:
@@ -152,5 +152,5 @@ def test_the_shared_tar(shared):
 
         row = loadmat(read("devkit/cars_train_annos.mat"))["annotations"][0, 41]
         image = Image.open(read(f"cars_train/{row['fname'].item()}"))
-    np.testing.assert_array_equal(np.asarray(cars.lazy_images.open(41)), np.asarray(image))
+    np.testing.assert_array_equal(np.asarray(cars.lazy.open(41)), np.asarray(image))
     assert cars.labels[41] == row["class"].item() - 1

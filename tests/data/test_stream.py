@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from langevin.data.stream import ImageStream, epoch_order
+from langevin.data.stream import SampleStream, epoch_order
 
 
 def take(count, **options):
-    return list(itertools.islice(ImageStream(**options), count))
+    return list(itertools.islice(SampleStream(**options), count))
 
 
 def indices(batches):
@@ -82,7 +82,7 @@ def test_a_resumed_stream_is_the_tail_of_the_undisturbed_one(start, rank, world_
 
 def test_a_new_iteration_asks_again_where_to_start():
     consumed = 0
-    stream = ImageStream(20, 4, start=lambda: consumed)
+    stream = SampleStream(20, 4, start=lambda: consumed)
     first = list(itertools.islice(stream, 3))
     consumed = 3
     second = list(itertools.islice(stream, 2))

@@ -12,9 +12,9 @@ from langevin.assembly.components import loaders
 from langevin.assembly.make import make
 from langevin.assembly.saved import classifier_for_guidance
 from langevin.errors import UserError
-from langevin.facts import DataFacts
+from langevin.spec import DataSpec
 
-FACTS = DataFacts(channels=1, image_size=8, num_classes=10)
+SPEC = DataSpec.of_images(channels=1, image_size=8, num_classes=10)
 SMALL = ("task=classifier", "classifier.channels=32", "classifier.channel_multipliers=[1,2]")
 
 
@@ -22,7 +22,7 @@ SMALL = ("task=classifier", "classifier.channels=32", "classifier.channel_multip
 def save(tmp_path_factory):
     def save(name, *overrides):
         path = tmp_path_factory.mktemp("classifier") / f"{name}.ckpt"
-        return save_untrained(path, composed("train", *SMALL, *overrides)[0], FACTS)
+        return save_untrained(path, composed("train", *SMALL, *overrides)[0], SPEC)
 
     return save
 
@@ -106,7 +106,7 @@ def test_constructing_reads_nothing():
 
 def test_a_denoiser_is_refused(tmp_path):
     cfg, _ = composed("train", "model.channels=32", "model.channel_multipliers=[1]")
-    path = save_untrained(tmp_path / "denoiser.ckpt", cfg, FACTS)
+    path = save_untrained(tmp_path / "denoiser.ckpt", cfg, SPEC)
     with pytest.raises(UserError, match=r"features\.checkpoint is .*denoiser\.ckpt; allowed: a classifier's run"):
         extractor_of(path).prepare()
 

@@ -4,12 +4,14 @@ import torch
 from experiments.speed.work import fill_zeros
 from network_helpers import tiny
 
+from langevin.codecs.identity import Identity
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.parameterization import Eps
 from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 from langevin.features.extractor import _without_tf32
+from langevin.modalities.image import Image
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.requests import Labels
@@ -25,10 +27,12 @@ def unguided(model, device):
 
 @torch.no_grad()
 def made(denoiser, size, batch_size, device):
-    generator = SamplePipeline(DDIM(Trailing(), Static(), 10), unguided, (3, size, size), Labels(None))
+    generator = SamplePipeline(
+        DDIM(Trailing(), Static(), 10), unguided, (3, size, size), Image(), Identity(), Labels(None)
+    )
     batches = list(generator(denoiser, range(NUMBER), 0, batch_size, device))
-    assert all(batch.images.device.type == device for batch in batches)
-    return torch.cat([batch.images.cpu() for batch in batches]).int()
+    assert all(batch.samples.device.type == device for batch in batches)
+    return torch.cat([batch.samples.cpu() for batch in batches]).int()
 
 
 def test_samples_do_not_depend_on_the_batch_size(device, rehearsal, record_property):

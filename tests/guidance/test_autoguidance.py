@@ -10,13 +10,13 @@ from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 from langevin.errors import UserError
-from langevin.facts import DataFacts
 from langevin.guidance.autoguidance import Autoguidance
 from langevin.guidance.guidance import Guided
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.timestep_spacing import Trailing
+from langevin.spec import DataSpec
 
-FACTS = DataFacts(channels=1, image_size=4, num_classes=3)
+SPEC = DataSpec.of_images(channels=1, image_size=4, num_classes=3)
 X_T = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 COND = {"label": torch.tensor([2, 0, 1])}
 TIMES = [torch.tensor(300.0, dtype=torch.float64), torch.tensor([1.0, 500.0, 1000.0], dtype=torch.float64)]
@@ -36,8 +36,8 @@ def model(slope, parameterization=None):
     return Denoiser(Network(slope), GaussianProcess(Linear(), parameterization or Eps(), FixedSmall()))
 
 
-def away_from(weaker, scale, facts=FACTS, conditional=True):
-    return Autoguidance(lambda option, value: (weaker, facts, conditional), "runs/weaker", scale)
+def away_from(weaker, scale, spec=SPEC, conditional=True):
+    return Autoguidance(lambda option, value: (weaker, spec, conditional), "runs/weaker", scale)
 
 
 @pytest.mark.parametrize("t", TIMES, ids=["one time", "a time per image"])
@@ -74,25 +74,30 @@ def test_extrapolates_from_too_wide_a_distribution():
 
 
 @pytest.mark.parametrize(
-    ("guidance", "facts", "conditional", "words"),
+    ("guidance", "spec", "conditional", "words"),
     [
-        (away_from(Mixture(Linear(500)), 2.0), FACTS, True, "it was trained on another noise process"),
-        (away_from(model(1.0), 2.0), FACTS, False, "allowed: an unconditional model, as the one it guides"),
-        (away_from(model(1.0), 2.0), DataFacts(1, 4, 5), True, "allowed: one for the model's 5 classes; it has 3"),
+        (away_from(Mixture(Linear(500)), 2.0), SPEC, True, "it was trained on another noise process"),
+        (away_from(model(1.0), 2.0), SPEC, False, "allowed: an unconditional model, as the one it guides"),
         (
             away_from(model(1.0), 2.0),
-            DataFacts(3, 4, 3),
+            DataSpec.of_images(1, 4, 5),
+            True,
+            "allowed: one for the model's 5 classes; it has 3",
+        ),
+        (
+            away_from(model(1.0), 2.0),
+            DataSpec.of_images(3, 4, 3),
             True,
             r"\(3, 4, 4\), .*; it is for \(1, 4, 4\)",
         ),
     ],
 )
-def test_a_model_that_does_not_suit(guidance, facts, conditional, words):
+def test_a_model_that_does_not_suit(guidance, spec, conditional, words):
     with pytest.raises(UserError, match=f"weaker is runs/weaker.*{words}"):
-        guidance.check(Linear(), facts, conditional)
+        guidance.check(Linear(), spec, conditional)
 
 
 def test_models_that_suit():
-    away_from(model(1.0), 2.0).check(Linear(), FACTS, conditional=True)
+    away_from(model(1.0), 2.0).check(Linear(), SPEC, conditional=True)
     away_from(model(1.0), 2.0).check(None, None, conditional=True)
-    away_from(model(1.0), 2.0, conditional=False).check(Linear(), DataFacts(1, 4, None), conditional=True)
+    away_from(model(1.0), 2.0, conditional=False).check(Linear(), DataSpec.of_images(1, 4, None), conditional=True)

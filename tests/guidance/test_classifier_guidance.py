@@ -15,15 +15,15 @@ from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.vp import VP
 from langevin.diffusion.variance import FixedLarge, FixedSmall
 from langevin.errors import UserError
-from langevin.facts import DataFacts
 from langevin.guidance.classifier import ClassifierGuidance
 from langevin.guidance.guidance import Guided
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.timestep_spacing import Trailing
+from langevin.spec import DataSpec
 
 MEANS, STDS, WEIGHTS = (-0.6, 0.5), (0.2, 0.3), (0.4, 0.6)
-FACTS = DataFacts(channels=1, image_size=1, num_classes=2)
+SPEC = DataSpec.of_images(channels=1, image_size=1, num_classes=2)
 LABELS = torch.tensor([0, 1, 0, 1, 0, 1])
 COND = {"label": LABELS}
 X_T = torch.tensor([-1.5, -0.9, -0.1, 0.3, 0.4, 2.0], dtype=torch.float64).reshape(-1, 1, 1, 1)
@@ -44,8 +44,8 @@ class Bayes(nn.Module):
         return torch.log_softmax(torch.log(weights) - gap**2 / (2 * total) - torch.log(total) / 2, -1)
 
 
-def by(schedule, scale=1.0, form="score", facts=FACTS):
-    return ClassifierGuidance(lambda option, value: (Bayes(schedule), facts), "runs/classifier", scale, form)
+def by(schedule, scale=1.0, form="score", spec=SPEC):
+    return ClassifierGuidance(lambda option, value: (Bayes(schedule), spec), "runs/classifier", scale, form)
 
 
 def guided(schedule, scale=1.0, form="score", variance=None):
@@ -89,7 +89,7 @@ def test_a_greater_scale_leads_further_from_the_other_class():
 @pytest.mark.parametrize("form", ["score", "mean"])
 def test_scale_zero_is_the_model_itself_and_asks_no_classifier(form):
     t = torch.tensor(500.0, dtype=torch.float64)
-    guidance = ClassifierGuidance(lambda option, value: (nn.Identity(), FACTS), "runs/classifier", 0.0, form)
+    guidance = ClassifierGuidance(lambda option, value: (nn.Identity(), SPEC), "runs/classifier", 0.0, form)
     plain, steered = (model(X_T, t, COND) for model in (Mixture(Linear()), Guided(Mixture(Linear()), guidance)))
     assert torch.equal(plain.x, steered.x)
     assert torch.equal(plain.eps, steered.eps)
@@ -149,28 +149,28 @@ def test_the_model_is_given_the_labels_too():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "facts", "conditional", "words"),
+    ("schedule", "spec", "conditional", "words"),
     [
-        (Linear(500), FACTS, False, "it was trained on another noise process than the model"),
-        (Linear(beta_end=0.021), FACTS, False, "another noise process"),
-        (VP(), FACTS, False, "another noise process"),
-        (Linear(), DataFacts(1, 1, 3), True, "allowed: one for the model's 3 classes; it has 2"),
+        (Linear(500), SPEC, False, "it was trained on another noise process than the model"),
+        (Linear(beta_end=0.021), SPEC, False, "another noise process"),
+        (VP(), SPEC, False, "another noise process"),
+        (Linear(), DataSpec.of_images(1, 1, 3), True, "allowed: one for the model's 3 classes; it has 2"),
         (
             Linear(),
-            DataFacts(1, 2, 2),
+            DataSpec.of_images(1, 2, 2),
             False,
             r"\(1, 2, 2\), as the model's are; it is for \(1, 1, 1\)",
         ),
     ],
 )
-def test_a_classifier_that_does_not_suit(schedule, facts, conditional, words):
+def test_a_classifier_that_does_not_suit(schedule, spec, conditional, words):
     with pytest.raises(UserError, match=f"classifier is runs/classifier.*{words}"):
-        by(Linear()).check(schedule, facts, conditional)
+        by(Linear()).check(schedule, spec, conditional)
 
 
 def test_a_classifier_that_suits():
-    by(Linear()).check(Linear(), FACTS, conditional=True)
-    by(Linear()).check(Linear(), DataFacts(1, 1, 7), conditional=False)
+    by(Linear()).check(Linear(), SPEC, conditional=True)
+    by(Linear()).check(Linear(), DataSpec.of_images(1, 1, 7), conditional=False)
     by(Linear()).check(None, None, conditional=True)
     by(Linear()).check(Linear(), None, conditional=True)
 
@@ -178,8 +178,8 @@ def test_a_classifier_that_suits():
 def test_without_any_signal_in_the_end_there_is_no_score_to_move():
     schedule = ZeroTerminalSNR(Linear())
     with pytest.raises(UserError, match="form is score; allowed: mean"):
-        by(schedule).check(schedule, FACTS, conditional=False)
-    by(schedule, form="mean").check(schedule, FACTS, conditional=False)
+        by(schedule).check(schedule, SPEC, conditional=False)
+    by(schedule, form="mean").check(schedule, SPEC, conditional=False)
 
 
 def test_labels_are_needed():

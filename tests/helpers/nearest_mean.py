@@ -16,7 +16,7 @@ class NearestMean(SampleMetric):
     def begin(self, plan: Plan) -> None:
         """Take the means of the reference's classes."""
         super().begin(plan)
-        images, labels = plan.reference.require_images("nearest_mean"), plan.reference.require_labels("nearest_mean")
+        images, labels = plan.reference.require_samples("nearest_mean"), plan.reference.require_labels("nearest_mean")
         means = np.stack([images[labels == label].mean(0) for label in range(labels.max() + 1)])
         self.register_buffer("means", torch.from_numpy(means).permute(0, 3, 1, 2).flatten(1), persistent=False)
         self._add_sum("count", dtype=torch.int64)
@@ -24,7 +24,7 @@ class NearestMean(SampleMetric):
 
     def update(self, samples: Columns, cond: Columns, index: Tensor, target: Tensor | None = None) -> None:
         """Count."""
-        nearest = torch.cdist(samples["images"].flatten(1).double(), self.means).argmin(1)
+        nearest = torch.cdist(samples["stored"].flatten(1).double(), self.means).argmin(1)
         self._accumulate(count=len(index), right=(nearest == cond["label"]).sum())
 
     def compute(self) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ class PSNR(SampleMetric):
 
     def update(self, samples: Columns, cond: Columns, index: Tensor, target: Tensor | None = None) -> None:
         """Add the samples' ratios."""
-        error = (samples["images"].double() - target.double()).square().flatten(1).mean(1)
+        error = (samples["stored"].double() - target.double()).square().flatten(1).mean(1)
         self._accumulate(count=len(index), total=(10 * torch.log10(self.peak**2 / error)).sum())
 
     def compute(self) -> dict[str, Tensor]:

@@ -11,10 +11,10 @@ from langevin.assembly.check import check_model
 from langevin.assembly.components import make_schedule
 from langevin.assembly.make import make
 from langevin.errors import UserError
-from langevin.facts import DataFacts
 from langevin.guidance.guidance import require_same_process
 from langevin.interop.openai import read_openai
 from langevin.interop.openai_classifier import read_openai_classifier
+from langevin.spec import DataSpec
 
 
 def flags_of(size, depth):
@@ -51,15 +51,15 @@ def read(flags, **changes):
 def config(imported):
     assert imported.overrides[:2] == ["task=classifier", "classifier=adm_64"]
     cfg, choices = composed("train", *imported.overrides)
-    facts = DataFacts(imported.channels, imported.image_size, imported.num_classes)
-    check_model(cfg, facts=facts)
+    spec = DataSpec.of_images(imported.channels, imported.image_size, imported.num_classes)
+    check_model(cfg, spec=spec)
     return cfg, choices
 
 
 def assert_fills(cfg, imported):
-    facts = {"in_channels": imported.channels, "num_classes": imported.num_classes, "image_size": imported.image_size}
+    spec = {"in_channels": imported.channels, "num_classes": imported.num_classes, "image_size": imported.image_size}
     with torch.device("meta"):
-        network = make(cfg, "classifier", **facts)
+        network = make(cfg, "classifier", **spec)
     parameters = {name: value for name, value in cfg.classifier.items() if name != "_target_"}
     assert shapes(imported.weights(parameters)) == shapes(network.state_dict())
 

@@ -19,7 +19,6 @@ from torch.nn.functional import one_hot
 
 from langevin.assembly.check import check_model
 from langevin.assembly.components import make_model, make_objective
-from langevin.facts import DataFacts
 from langevin.guidance.classifier import ClassifierGuidance
 from langevin.guidance.guidance import Guided
 from langevin.interop.edm import read_edm
@@ -28,6 +27,7 @@ from langevin.interop.openai_classifier import read_openai_classifier
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.sampler import Predictor
 from langevin.samplers.timestep_spacing import Trailing
+from langevin.spec import DataSpec
 
 BATCH = 4
 
@@ -35,9 +35,9 @@ BATCH = 4
 def filled(imported):
     """What is made of an imported model or classifier, and its config."""
     cfg, _ = composed("train", *imported.overrides)
-    facts = DataFacts(imported.channels, imported.image_size, imported.num_classes)
-    check_model(cfg, facts=facts)
-    model = make_model(cfg, facts).eval()
+    spec = DataSpec.of_images(imported.channels, imported.image_size, imported.num_classes)
+    check_model(cfg, spec=spec)
+    model = make_model(cfg, spec).eval()
     parameters = {name: value for name, value in (cfg.get("model") or cfg.classifier).items() if name != "_target_"}
     model.network.load_state_dict(imported.weights(parameters), strict=True)
     return model, cfg
@@ -232,7 +232,7 @@ def test_guidance(peer, name, class_cond):
         randomize(network, seed)
         network.eval()
     imported = read_openai_classifier(classifier.state_dict(), f"{model_flags} {flags}")
-    loaded = filled(imported)[0], DataFacts(*imported[1:4])
+    loaded = filled(imported)[0], DataSpec.of_images(*imported[1:4])
     denoiser, _ = filled(read_openai(model.state_dict(), model_flags))
     x_t, labels = noise(64)[:2], torch.tensor([3, 999])
 
@@ -252,7 +252,7 @@ def test_guidance(peer, name, class_cond):
 
     def guided(form):
         guidance = ClassifierGuidance(lambda option, value: loaded, "imported", SCALES[form], form)
-        guidance.check(denoiser.schedule, DataFacts(3, 64, 1000), class_cond)
+        guidance.check(denoiser.schedule, DataSpec.of_images(3, 64, 1000), class_cond)
         return Guided(denoiser, guidance)
 
     for step in (1, 500, 1000):

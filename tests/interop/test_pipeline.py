@@ -18,8 +18,8 @@ from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_model, make_sampler
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.draws import SampleDraws
-from langevin.facts import DataFacts
 from langevin.interop.pipeline import read_folder
+from langevin.spec import DataSpec
 
 pytestmark = pytest.mark.e2e
 
@@ -43,7 +43,7 @@ def model_of(folder):
     cfg, _ = composed("train", *imported.overrides)
     cfg.sampler.steps = STEPS
     check_model(cfg, SAMPLING)
-    denoiser = make_model(cfg, DataFacts(imported.channels, imported.image_size, imported.num_classes))
+    denoiser = make_model(cfg, DataSpec.of_images(imported.channels, imported.image_size, imported.num_classes))
     model = {name: value for name, value in cfg.model.items() if name != "_target_"}
     denoiser.network.load_state_dict(imported.weights(model), strict=True)
     return Model(cfg, denoiser.eval())
@@ -242,7 +242,7 @@ def test_labels(tmp_path, caplog):
     assert "UNet2DModel.from_pretrained" in output
     assert [read_folder(tmp_path / place).num_classes for place in ("folder", "back", "back/unet")] == [3, 3, 3]
     record = json.loads((tmp_path / "back" / "langevin.json").read_text())
-    assert record["facts"] == {"channels": 1, "image_size": 8, "num_classes": 3}
+    assert record["spec"] == DataSpec.of_images(1, 8, 3).plain()
 
     back = loaded(tmp_path / "back", caplog).unet.eval()
     again = model_of(tmp_path / "back").denoiser.network

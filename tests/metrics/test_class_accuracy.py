@@ -21,7 +21,7 @@ def accuracy(metric, labels):
     images = torch.from_numpy(digits()[0][1400:]).permute(0, 3, 1, 2)
     metric.reset()
     for part in torch.arange(397).split(64):
-        metric.update({"images": images[part]}, {"label": labels[part]}, part)
+        metric.update({"stored": images[part]}, {"label": labels[part]}, part)
     return float(metric.compute()["class_accuracy"])
 
 
@@ -44,7 +44,7 @@ def test_colour_images_keep_their_channels_apart():
     images[torch.arange(40), labels] = 200
     metric = ClassAccuracy()
     metric.begin(Plan(40, Reference(images.permute(0, 2, 3, 1).numpy(), labels.numpy()), TinyExtractor()))
-    metric.update({"images": images}, {"label": labels}, torch.arange(40))
+    metric.update({"stored": images}, {"label": labels}, torch.arange(40))
     assert float(metric.compute()["class_accuracy"]) == 1
 
 

@@ -30,7 +30,7 @@ def test_a_metric_stops_within_its_computation(name, monkeypatch):
     labels = torch.arange(24) % 2
     images = np.zeros((24, 8, 8, 3), np.uint8)
     reference = KnownReference(training, labels.numpy(), images)
-    outputs = {"features": samples, "images": example_images(24, 8, seed=4)}
+    outputs = {"features": samples, "stored": example_images(24, 8, seed=4)}
     assert measured(METRICS[name](), outputs, reference, labels)
     monkeypatch.setattr(interrupt, "_received", "SIGTERM")
     with pytest.raises(interrupt.Interrupted, match="by SIGTERM"):

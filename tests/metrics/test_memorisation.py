@@ -25,7 +25,7 @@ def run(samples, training, metric=None, order=None, official=False, images=None,
     training_images = example_images(len(training), 8, seed=2) if training_images is None else training_images
     reference = KnownReference(training, images=training_images.permute(0, 2, 3, 1).numpy())
     ((name, value),) = measured(
-        metric, {"features": samples, "images": images}, reference, order=order, official=official
+        metric, {"features": samples, "stored": images}, reference, order=order, official=official
     ).items()
     return metric, name, float(value)
 
@@ -137,7 +137,7 @@ def test_a_second_round_shows_its_own_samples():
     metric, _, _ = run(draw(9, 1), draw(30, 2))
     before = metric.figure
     metric.reset()
-    metric.update({"features": draw(9, 3), "images": example_images(9, 8, seed=3)}, {}, torch.arange(9))
+    metric.update({"features": draw(9, 3), "stored": example_images(9, 8, seed=3)}, {}, torch.arange(9))
     metric.compute()
     assert not np.array_equal(metric.figure, before)
     assert metric.figure.shape == before.shape

@@ -141,7 +141,7 @@ def test_published_statistics_are_read(tmp_path):
     """As pytorch-fid, clean-fid and EDM write them."""
     np.savez(tmp_path / "edm.npz", **statistics())
     reference = read_statistics(str(tmp_path / "edm.npz"))
-    assert (reference.images, reference.labels, reference.number, reference.extractor) == (None, None, None, None)
+    assert (reference.samples, reference.labels, reference.number, reference.extractor) == (None, None, None, None)
     assert gathered(reference, tmp_path, moments_of=("features",), rows_of=()) == 0
     for part, expected in zip(reference.moments("features")[1:], statistics().values(), strict=True):
         assert np.array_equal(part.numpy(), expected)
@@ -152,7 +152,7 @@ def test_published_statistics_of_spatial_features_and_images_are_read(tmp_path):
     spatial = statistics(12, ("mu_s", "sigma_s"), 1)
     np.savez(tmp_path / "adm.npz", arr_0=images(), arr_1=LABELS, **statistics(), **spatial)
     reference = read_statistics(str(tmp_path / "adm.npz"))
-    assert np.array_equal(reference.images, images())
+    assert np.array_equal(reference.samples, images())
     assert np.array_equal(reference.labels, LABELS)
     assert gathered(reference, tmp_path, rows_of=()) == 0
     assert np.array_equal(reference.moments("spatial").covariance.numpy(), spatial["sigma_s"])

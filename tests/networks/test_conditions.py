@@ -11,7 +11,7 @@ from langevin.conditions.class_label import ClassLabel
 from langevin.conditions.condition import Condition, Context, Several
 from langevin.conditions.vector import Vector
 from langevin.errors import UserError
-from langevin.facts import DataFacts
+from langevin.spec import DataSpec
 
 NAN = float("nan")
 TIMES = torch.tensor([0.0, 1.0, 20.0, 999.0])
@@ -211,7 +211,7 @@ def test_a_vector_reaches_its_own_sample_only():
 
 def test_the_parts_of_a_config_are_built_with_the_facts_of_the_data():
     cfg, _ = composed("train", *TINY, "conditions=[class_label,vector]", "conditions.vector.size=3")
-    network = make_model(cfg, DataFacts(channels=1, image_size=8, num_classes=10)).network
+    network = make_model(cfg, DataSpec.of_images(channels=1, image_size=8, num_classes=10)).network
     label, features = network.condition.parts
     assert (label.num_classes, label.dropout, features.size) == (10, 0.1, 3)
     assert label.table.weight.shape == (11, len(features.none))

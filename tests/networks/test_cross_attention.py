@@ -21,13 +21,13 @@ from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 from langevin.errors import OptionError
-from langevin.facts import DataFacts
 from langevin.guidance.classifier_free import ClassifierFree
 from langevin.guidance.guidance import Guided
 from langevin.interop.diffusers import from_diffusers, unet_2d_config
 from langevin.networks.blocks.attention import SelfAttention
 from langevin.networks.blocks.residual import ResidualBlock
 from langevin.networks.unet import UNet
+from langevin.spec import DataSpec
 
 TIMES = torch.tensor([0.0, 1.0, 20.0, 999.0])
 LABELS = {"label": torch.tensor([3, 0, 9, -1])}
@@ -306,7 +306,7 @@ def test_beside_a_mapped_condition_it_is_refused():
 def test_is_chosen_in_a_config():
     cfg, _ = composed("train", *TINY_RUN, "conditions=[class_label]", "model.cross_attention=true")
     assert mistakes_in(cfg) == []
-    network = make_model(cfg, DataFacts(channels=1, image_size=8, num_classes=10)).network
+    network = make_model(cfg, DataSpec.of_images(channels=1, image_size=8, num_classes=10)).network
     assert network.condition.table.weight.shape == (11, 128)
     assert {attention.kv.in_features for attention in attentions(network)} == {128}
 

@@ -11,7 +11,7 @@ from langevin.networks.classifier_network import ClassifierNetwork
 from langevin.networks.half_unet import HalfUNet
 
 PRESETS = sorted(path.stem for path in (CONF / "classifier").glob("*.yaml"))
-FACTS = {"in_channels", "num_classes", "image_size"}
+SPEC = {"in_channels", "num_classes", "image_size"}
 TINY = {
     "channels": 32,
     "channel_multipliers": [1, 2],
@@ -30,7 +30,7 @@ def tiny(**changes):
 def test_lists_its_own_parameters_and_no_fact_of_the_dataset(name):
     cls, own = preset(name, "classifier")
     assert issubclass(cls, ClassifierNetwork)
-    assert set(own) == set(inspect.signature(cls).parameters) - FACTS
+    assert set(own) == set(inspect.signature(cls).parameters) - SPEC
 
 
 @pytest.mark.parametrize("name", PRESETS)

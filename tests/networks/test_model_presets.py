@@ -9,14 +9,14 @@ from network_helpers import CONF, labelled, preset, randomize, refused
 from langevin.networks.network import Network
 
 PRESETS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-FACTS = {"in_channels", "out_channels", "image_size", "condition"}
+SPEC = {"in_channels", "out_channels", "image_size", "condition"}
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_lists_its_own_parameters_and_no_fact_of_the_dataset(name):
     cls, own = preset(name)
     assert issubclass(cls, Network)
-    assert set(own) == set(inspect.signature(cls).parameters) - FACTS
+    assert set(own) == set(inspect.signature(cls).parameters) - SPEC
 
 
 def narrow(own):

@@ -3,6 +3,7 @@ import torch
 from helpers.exact import gaussian
 from torch import nn
 
+from langevin.codecs.identity import Identity
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.draws import SampleDraws
 from langevin.diffusion.parameterization import Eps
@@ -12,6 +13,7 @@ from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 from langevin.errors import UserError
 from langevin.images import to_uint8
+from langevin.modalities.image import Image
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.generate import SamplePipeline
@@ -50,12 +52,12 @@ def unguided(model, device):
 
 def generate(indices, batch_size, num_classes=None, labels=None, seed=0, sampler=None, model=None):
     sampler = sampler or Ancestral(Trailing(), Static(), 10)
-    generator = SamplePipeline(sampler, unguided, SHAPE, Labels(num_classes, labels))
+    generator = SamplePipeline(sampler, unguided, SHAPE, Image(), Identity(), Labels(num_classes, labels))
     return list(generator(model or denoiser(), indices, seed, batch_size, "cpu"))
 
 
 def joined(batches):
-    return torch.cat([b.indices for b in batches]), torch.cat([b.images for b in batches])
+    return torch.cat([b.indices for b in batches]), torch.cat([b.samples for b in batches])
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def joined(batches):
 )
 def test_batch_size_changes_no_image(sampler):
     runs = [generate(range(7), size, num_classes=4, sampler=sampler) for size in (1, 3, 7, 100)]
-    assert [[len(b.images) for b in run] for run in runs] == [[1] * 7, [3, 3, 1], [7], [7]]
+    assert [[len(b.samples) for b in run] for run in runs] == [[1] * 7, [3, 3, 1], [7], [7]]
     expected_indices, expected = joined(runs[0])
     assert expected_indices.tolist() == list(range(7))
     assert expected.float().std() > 20  # not all black
@@ -88,7 +90,7 @@ def test_number_of_ranks_changes_no_image(world):
     whole = joined(generate(range(8), 3, num_classes=3))[1]
     for rank in range(world):
         for batch in generate(range(rank, 8, world), 2, num_classes=3):
-            assert torch.equal(batch.images, whole[batch.indices])
+            assert torch.equal(batch.samples, whole[batch.indices])
             assert batch.cond["label"].tolist() == [int(i) % 3 for i in batch.indices]
 
 
@@ -99,10 +101,10 @@ def test_images_and_seeds_differ():
 
 def test_images_are_the_samplers_as_uint8():
     model, sampler = gaussian(Linear(), 0.2, 0.3), DDIM(Trailing(), steps=5)
-    (batch,) = SamplePipeline(sampler, unguided, SHAPE, Labels(None))(model, [3, 8], 11, 2, "cpu")
+    (batch,) = SamplePipeline(sampler, unguided, SHAPE, Image(), Identity(), Labels(None))(model, [3, 8], 11, 2, "cpu")
     x = sampler(model, SampleDraws(11, [3, 8], SHAPE))
-    assert batch.images.dtype == torch.uint8
-    assert torch.equal(batch.images, to_uint8(x))
+    assert batch.samples.dtype == torch.uint8
+    assert torch.equal(batch.samples, to_uint8(x))
     assert batch.cond == {}
 
 
@@ -127,14 +129,16 @@ def test_guidance_is_put_around_the_model():
         return gaussian(Linear(), 0.0, 1e-6)
 
     model = denoiser()
-    (batch,) = SamplePipeline(DDIM(Trailing(), steps=5), guide, SHAPE, Labels(None))(model, [0, 1], 0, 2, "cpu")
+    (batch,) = SamplePipeline(DDIM(Trailing(), steps=5), guide, SHAPE, Image(), Identity(), Labels(None))(
+        model, [0, 1], 0, 2, "cpu"
+    )
     assert given == [model]
-    assert ((batch.images == 127) | (batch.images == 128)).all()
+    assert ((batch.samples == 127) | (batch.samples == 128)).all()
 
 
 def test_watcher_is_called_at_every_step():
     times = []
-    generator = SamplePipeline(DDIM(Trailing(), steps=5), unguided, SHAPE, Labels(None))
+    generator = SamplePipeline(DDIM(Trailing(), steps=5), unguided, SHAPE, Image(), Identity(), Labels(None))
     batches = generator(denoiser(), range(4), 0, 2, "cpu", lambda x_t, t, prediction: times.append(float(t)))
     assert times == []  # nothing is made before it is asked for
     assert len(list(batches)) == 2

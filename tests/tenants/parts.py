@@ -1,26 +1,35 @@
 """Parts as a user adds them: a class each, and a YAML in conf. Nothing of them is known to src."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from annotated_types import Ge, Gt
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from langevin.codecs.codec import Codec
 from langevin.conditions.condition import Condition, Context
 from langevin.data.digits import Digits
-from langevin.data.source import ImageSet
+from langevin.data.images import Rows, Transform
+from langevin.data.source import SampleSet, Source
 from langevin.diffusion.denoiser import Denoiser
+from langevin.diffusion.draws import Draws
 from langevin.diffusion.level import Level, broadcast_to
 from langevin.diffusion.objective import Denoising, Simple
 from langevin.diffusion.process import Noised, Prediction
 from langevin.diffusion.schedules.schedule import SMALLEST_TIME, VariancePreserving
 from langevin.diffusion.time_sampler import TimeSampler
 from langevin.diffusion.weighting import Weighting
+from langevin.errors import OptionError
+from langevin.images import Figure
+from langevin.modalities.modality import Modality
+from langevin.networks.network import Network
+from langevin.spec import DataSpec
 
 
 class Sine(VariancePreserving):
@@ -54,11 +63,11 @@ class CaptionedDigits(Digits):
     def fingerprint(self, split: str) -> str:
         return super().fingerprint(split) + " with captions"
 
-    def load(self, split: str) -> ImageSet:
+    def load(self, split: str) -> SampleSet:
         images = super().load(split)
         assert images.labels is not None
         caption = np.stack([images.labels, images.labels % 2 + 10], axis=1)
-        array = images.lazy_images.array.astype(np.float32) / 127.5 - 1
+        array = images.lazy.array.astype(np.float32) / 127.5 - 1
         low_res = array.reshape(len(array), 1, 4, 2, 4, 2).mean((3, 5))
         return replace(images, columns={"caption": caption, "low_res": low_res})
 
@@ -134,3 +143,101 @@ class Uncertain(Simple):
 
     def parameters_by_role(self, model: Denoiser) -> dict[str, Iterable[nn.Parameter]]:
         return {"model": model.network.parameters(), "weighting": self.parameters()}
+
+
+class LinearCodec(Codec):
+    """A random orthogonal map of an image's numbers to latents (C, size, size), of which the first `kept` are kept."""
+
+    matrix: Tensor
+
+    def __init__(self, spec: DataSpec, size: Annotated[int, Ge(1)], kept: Annotated[int, Ge(1)], seed: int) -> None:
+        super().__init__()
+        number = math.prod(spec.shape)
+        if kept > number or kept % size**2:
+            raise OptionError("kept", f"is {kept}; allowed: a multiple of {size**2}, at most {number}")
+        self.data, self.size = spec.shape, size
+        drawn = np.random.Generator(np.random.Philox(seed)).standard_normal((number, number))
+        self.register_buffer("matrix", torch.from_numpy(np.linalg.qr(drawn)[0][:kept].astype(np.float32)))
+
+    def spec(self, spec: DataSpec) -> DataSpec:
+        return replace(spec, shape=(len(self.matrix) // self.size**2, self.size, self.size), levels=None)
+
+    def encode(self, x: Tensor, draws: Draws) -> Tensor:
+        return (x.flatten(1) @ self.matrix.T).reshape(len(x), -1, self.size, self.size)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return (z.flatten(1) @ self.matrix).reshape(len(z), *self.data)
+
+
+class Wave(Modality):
+    """Sounds: int16 levels, for a model in [-1, 1]."""
+
+    noun = "waves"
+    levels = 2**16
+
+    def to_model(self, stored: Tensor) -> Tensor:
+        return stored.float() / 2**15
+
+    def from_model(self, x: Tensor) -> Tensor:
+        return (x * 2**15).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
+
+    def preview(self, samples: Tensor, columns: int) -> Figure:
+        levels = ((samples.int() + 2**15) // 256).to(torch.uint8)
+        return Figure(levels.reshape(len(levels), -1, 1).expand(-1, -1, 3).numpy())
+
+    def strips(self, x_t: Sequence[Tensor], x: Sequence[Tensor], finished: Tensor) -> Figure:
+        return self.preview(torch.cat([*x_t, *x, finished]), 1)
+
+
+@dataclass(frozen=True)
+class Integers:
+    """int16 as they are."""
+
+    shape: tuple[int, ...]
+    dtype: ClassVar[type[np.generic]] = np.int16
+
+    def __call__(self, sample: NDArray[np.int16]) -> NDArray[np.int16]:
+        return sample
+
+
+class Waves(Source):
+    """Sines of random frequencies."""
+
+    modality = Wave()
+
+    def __init__(self, length: Annotated[int, Ge(1)], number: Annotated[int, Ge(1)]) -> None:
+        self.length, self.number = length, number
+
+    @property
+    def transform(self) -> Transform:
+        return Integers((self.length, 1))
+
+    def check(self) -> None:
+        pass
+
+    def splits(self) -> tuple[str, ...]:
+        return ("train",)
+
+    def fingerprint(self, split: str) -> str:
+        return f"{self.number} of {self.length}"
+
+    def load(self, split: str) -> SampleSet:
+        frequency = np.linspace(0.1, 1, self.number)[:, None, None]
+        waves = np.sin(frequency * np.arange(self.length)[:, None])
+        return SampleSet(Rows((waves * 30_000).astype(np.int16)))
+
+
+class Convolution1d(Network):
+    """Two convolutions, with the noise level added between them."""
+
+    axes = 1
+
+    def __init__(self, *, in_channels: int, out_channels: int, condition: object, channels: Annotated[int, Ge(1)]):
+        super().__init__()
+        self.condition = None
+        self.first = nn.Conv1d(in_channels, channels, 5, padding=2)
+        self.time = nn.Linear(1, channels)
+        self.last = nn.Conv1d(channels, out_channels, 5, padding=2)
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
+        return self.last(torch.relu(self.first(x) + self.time(c_noise[:, None].float() / 1000)[..., None]))

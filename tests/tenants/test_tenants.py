@@ -1,8 +1,10 @@
 """A part of a user's own is one class and one YAML, found by `--config-dir`: nothing in src knows of it."""
 
+import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.commands import call
@@ -19,9 +21,11 @@ from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.time_sampler import UniformTimes
 from langevin.diffusion.weighting import UnitX
 from langevin.errors import UserError
+from langevin.samplers.ddim import DDIM
 from langevin.samplers.sampler import Sampler
 from langevin.samplers.timestep_spacing import Trailing
-from tenants.parts import Sine
+from langevin.spec import DataSpec
+from tenants.parts import LinearCodec, Sine
 
 CONF = Path(__file__).parent / "conf"
 TINY = (
@@ -226,3 +230,94 @@ def test_a_model_without_labels_is_sampled_without_its_condition(train):
     wrong = call("sample", f"checkpoint={run}", "trust=[tenants]", "labels=3", "accelerator=cpu")
     assert wrong.status == 1
     assert "the model is not conditioned on labels, so leave labels out" in wrong.err
+
+
+def test_a_codec_is_between_the_data_and_what_is_diffused(train, tmp_path):
+    """Its latents are diffused, samples and their metrics are decoded, and its weights are kept with the model's."""
+    metrics = ("metrics=[class_accuracy]", "evaluation.num_samples=20", "evaluation.every_n_steps=4")
+    run = train("data=digits", "codec=linear", "conditions=[class_label]", *metrics, "sampler.steps=3")
+    assert math.isfinite(losses(run, "eval/class_accuracy")[0])
+    with pytest.raises(UserError, match=r"trust=\[tenants\]"):
+        load_model(run / "checkpoints" / "last.ckpt")
+    model = load_model(run / "checkpoints" / "last.ckpt", ["tenants"])
+    assert (model.spec.shape, model.diffused.shape) == ((1, 8, 8), (4, 4, 4))
+    matrix = read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]["codec.matrix"]
+    assert torch.equal(model.codec.matrix, matrix)
+    options = (f"checkpoint={run}", "trust=[tenants]", "num_samples=4", "accelerator=cpu")
+    found = call("sample", *options, "trajectory=3")
+    assert found.status == 0, found.err
+    with np.load(run / "generated" / "samples.npz") as arrays:
+        assert (arrays["arr_0"].shape, arrays["arr_0"].dtype) == ((4, 8, 8, 1), np.uint8)
+        made = json.loads(str(arrays["record"]))["samples"]
+    assert made["codec"]["class"] == "tenants.parts.LinearCodec"
+    assert made["thresholding"] is None
+    with np.load(run / "generated" / "trajectory.npz") as arrays:
+        assert arrays["x"].shape[1:] == (4, 8, 8, 1)
+    edited = call("sample", *options, f"edit.images={run / 'generated'}", f"out={tmp_path / 'edited'}")
+    assert edited.status == 0, edited.err
+
+
+def test_an_orthogonal_codec_changes_no_sample():
+    """The process is isotropic: what an exact denoiser makes of latents decodes to what it makes of the data."""
+    spec = DataSpec((1, 2, 2), None, "", None)
+    codec = LinearCodec(spec, size=2, kept=4, seed=3)
+    mean = torch.tensor([0.5, -0.2, 0.1, 0.9]).reshape(1, 2, 2)
+    z_mean = codec.encode(mean[None], SampleDraws(0, [0], (1, 2, 2)))[0]
+    process = GaussianProcess(Linear(), X())
+    sampler = DDIM(Trailing(), None, 20)
+
+    def of(mean: Tensor, draws: Draws) -> Tensor:
+        denoiser = Denoiser(PointMass(mean), process)
+        return sampler(denoiser, draws)
+
+    decoded = codec.decode(of(z_mean, SampleDraws(0, range(3), (1, 2, 2))))
+    torch.testing.assert_close(decoded, of(mean, SampleDraws(0, range(3), (1, 2, 2))), atol=1e-5, rtol=0)
+    torch.testing.assert_close(codec.decode(codec.encode(mean[None], SampleDraws(0, [0], (1, 2, 2)))), mean[None])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("codec=linear", "codec.kept=65"), "codec.kept: is 65; allowed: a multiple of 16, at most 64"),
+        (("codec=linear", "thresholding=static"), "thresholding: Static keeps samples in [-1, 1]"),
+        (("codec=linear", "likelihoods=[discrete_vlb]"), "likelihoods.discrete_vlb: DiscreteVLB is of images of 256"),
+        (("model=convolution_1d",), "model: is for samples of 2 axes, and these are of shape (1, 8, 8)"),
+        (("data=waves",), "model: is for images (C, H, W), and these are of shape (1, 16)"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_does_not_fit_the_data_is_refused(tmp_path, options, message):
+    found = call("train", *TINY, "data=digits", *options, f"output_dir={tmp_path}")
+    assert found.status == 1
+    assert message in found.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_of_another_shape(tmp_path):
+    """Waves (1, 16) of int16: a source, a modality and a network of the user's own."""
+    own = (f"--config-dir={CONF}", "data=waves", "model=convolution_1d", "batch_size=8", "trainer.accelerator=cpu")
+    steps = ("trainer.max_steps=4", "callbacks=[checkpoint,samples]", "trainer.val_check_interval=null")
+    found = call("train", *own, *steps, "sampler.steps=3", f"output_dir={tmp_path}", "name=run")
+    assert found.status == 0, found.err
+    assert "64 waves of (1, 16)" in found.out
+    run = tmp_path / "run"
+    assert (run / "samples" / "samples_00000004.png").is_file()
+    refused = call("sample", f"checkpoint={run}", "accelerator=cpu")
+    assert (refused.status, "trust=[tenants]" in refused.err) == (1, True)
+    found = call("sample", f"checkpoint={run}", "trust=[tenants]", "num_samples=4", "accelerator=cpu")
+    assert found.status == 0, found.err
+    with np.load(run / "generated" / "samples.npz") as arrays:
+        assert (arrays["arr_0"].shape, arrays["arr_0"].dtype) == ((4, 16, 1), np.int16)
+    found = call("sample", f"checkpoint={run}", "trust=[tenants]", "png=true", "accelerator=cpu")
+    assert (found.status, "png is true; allowed: false" in found.err) == (1, True)
+
+
+class PointMass(nn.Module):
+    """The exact prediction where all data is one sample."""
+
+    def __init__(self, mean: Tensor) -> None:
+        super().__init__()
+        self.mean = mean
+
+    def forward(self, x, c_noise, cond=None):
+        return self.mean.expand(x.shape)

@@ -16,6 +16,7 @@ from langevin.content import read_content
 from langevin.errors import UserError
 from langevin.evaluation.evaluation import Evaluation
 from langevin.images import image_grid
+from langevin.spec import DataSpec
 from langevin.training.callbacks import checkpoint as module
 from langevin.training.callbacks.checkpoint import Checkpoint, share
 from langevin.training.module import DiffusionModule
@@ -310,7 +311,7 @@ def test_the_model_is_rebuilt_with_its_ema_weights(finished):
     assert model.step == 6
     assert model.cfg == OmegaConf.load(finished.directory / "config.yaml")
     content = read_content(finished.directory).sha256
-    assert model.facts.plain() == {"channels": 1, "image_size": 8, "num_classes": 10, "content": content}
+    assert model.spec.plain() == DataSpec.of_images(1, 8, 10, content).plain()
     assert not model.denoiser.training
     weights, saved = model.denoiser.network.state_dict(), trained(finished)
     assert len(weights) > 50
@@ -322,7 +323,7 @@ def test_the_model_is_rebuilt_with_its_ema_weights(finished):
 def test_the_rebuilt_model_makes_the_images_that_training_showed(finished):
     model = load_model(finished.last)
     (batch,) = model.generator(model.cfg, None)(model.denoiser, range(4), 0, 4, "cpu")
-    expected = Image.fromarray(image_grid(batch.images, 2))
+    expected = Image.fromarray(image_grid(batch.samples, 2))
     shown = Image.open(finished.directory / "samples" / "samples_00000006.png")
     assert shown.resize(expected.size, Image.Resampling.NEAREST).tobytes() == expected.tobytes()
 

@@ -52,7 +52,7 @@ def forget(run):
     (run / FILE).unlink()
     path = run / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path)
-    del checkpoint[RECORD]["facts"]["content"]
+    del checkpoint[RECORD]["spec"]["content"]
     torch.save(checkpoint, path)
 
 
@@ -65,7 +65,7 @@ def first(tmp_path_factory):
 def test_the_record(first):
     held = read_content(first.directory)
     assert held == Content({"train": Split(4, ("cat", "dog"), held.splits["train"].sha256)})
-    assert load_model(first.last).facts.content == held.sha256
+    assert load_model(first.last).spec.content == held.sha256
 
 
 OTHER = {
@@ -121,7 +121,7 @@ def test_images_that_are_decoded_otherwise_resume_where_accepted(tmp_path, first
     assert "from step 2 to 3" in resumed.out
     held = read_content(tmp_path / "run")
     assert held != read_content(first.directory)
-    assert load_model(resumed.last).facts.content == held.sha256
+    assert load_model(resumed.last).spec.content == held.sha256
     assert "is done" in train(tmp_path, *options).out, "it is of that data from now on"
 
 
@@ -197,7 +197,7 @@ def test_a_run_of_before_the_data_was_recorded_is_resumed_with_a_notice(tmp_path
     assert result.out.splitlines()[0] == notice
     assert "from step 2 to 3" in result.out
     assert runs == [old.name]
-    assert load_model(old / "checkpoints" / "last.ckpt").facts.content == read_content(first.directory).sha256
+    assert load_model(old / "checkpoints" / "last.ckpt").spec.content == read_content(first.directory).sha256
 
     result, runs = unnamed(tmp_path, f"data.path={shutil.copytree(images, tmp_path / 'copy')}", "trainer.max_steps=3")
     assert "is done" in result.out

@@ -70,7 +70,7 @@ def test_samples_are_those_of_the_ema_weights(busy):
     model = load_model(busy.last)
     (batch,) = model.generator(model.cfg, None)(model.denoiser, range(4), 0, 4, "cpu")
     shown = cells(pixels(busy.directory / "samples" / "samples_00000005.png"))
-    for image, expected in zip([cell for row in shown for cell in row], batch.images[:, 0].numpy(), strict=True):
+    for image, expected in zip([cell for row in shown for cell in row], batch.samples[:, 0].numpy(), strict=True):
         assert np.array_equal(image, expected)
 
 
@@ -89,7 +89,7 @@ def test_a_trajectory_goes_from_noise_to_the_sample(busy):
             row = shown[2 * index + part]
             for image, moment in zip(row[:2], seen, strict=True):
                 assert np.array_equal(image, to_uint8(moment[part])[index, 0].numpy())
-            assert np.array_equal(row[2], batch.images[index, 0].numpy())
+            assert np.array_equal(row[2], batch.samples[index, 0].numpy())
     assert not np.array_equal(shown[0][0], shown[1][0])
 
 
@@ -115,7 +115,7 @@ def test_evaluation_values_are_those_of_the_samples(busy):
     data = make_data(model.cfg)
     data.prepare_data()
     evaluation = make_evaluation(model.cfg)
-    evaluation.prepare(8, Reference(data.train_set.images, data.train_set.labels), {"label": torch.arange(8)})
+    evaluation.prepare(8, Reference(data.train_set.samples, data.train_set.labels), {"label": torch.arange(8)})
     evaluation.gather()
     for batch in model.generator(model.cfg, None)(model.denoiser, range(8), 0, 8, "cpu"):
         evaluation.add(batch)

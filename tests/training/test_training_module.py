@@ -8,7 +8,7 @@ from torch import nn
 from training_helpers import BUSY, QUIET, VALIDATED, column, differing, numbers, read_csv, train, trained
 
 from langevin.assembly.components import make_objective
-from langevin.assembly.run import facts_of, make_data, make_module
+from langevin.assembly.run import make_data, make_module
 from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
 from langevin.data.digits import Digits
@@ -51,7 +51,7 @@ def loss_on_test_set(run, weights):
         {name.removeprefix(weights): value for name, value in state.items() if name.startswith(weights)}
     )
     test_set = Digits().load("test")
-    x, labels = from_uint8(torch.from_numpy(test_set.lazy_images.array)[:, None]), torch.from_numpy(test_set.labels)
+    x, labels = from_uint8(torch.from_numpy(test_set.lazy.array)[:, None]), torch.from_numpy(test_set.labels)
     drawn = torch.Generator().manual_seed(step_seed(model.cfg.seed, None, None))
     objective = make_objective(model.cfg)
     losses = []
@@ -137,7 +137,7 @@ def test_the_gradient_is_the_mean_over_all_images_of_the_step(tmp_path):
     data = make_data(cfg)
     data.prepare_data()
     torch.manual_seed(cfg.seed)
-    module = make_module(cfg, facts_of(data))
+    module = make_module(cfg, data.spec)
     batches = list(itertools.islice(data.train_dataloader(), 2))
     for index, batch in enumerate(batches):
         batch = data.on_after_batch_transfer(batch, 0)

@@ -9,9 +9,9 @@ from helpers.commands import CLASSIFIER, call, composed
 from torch import nn
 from training_helpers import TINY, Run, column, start
 
-from langevin.assembly.run import facts_of, make_data, make_module, make_trainer
+from langevin.assembly.run import make_data, make_module, make_trainer
 from langevin.checkpoint import read_checkpoint
-from langevin.data.module import ImageDataModule
+from langevin.data.module import DataModule
 from langevin.training.means import ImageMeans
 
 # Test images, and how many batches of them: fewer than processes, a last batch of which some have none, all there are.
@@ -43,14 +43,14 @@ langevin.train.main()
 
 def first(number, patch=setattr):
     """Keep only the first test images of the data."""
-    prepare_data = ImageDataModule.prepare_data
+    prepare_data = DataModule.prepare_data
 
     def prepare(self):
         prepare_data(self)
         self.test_set = copy.copy(self.test_set)
-        self.test_set.images, self.test_set.labels = self.test_set.images[:number], self.test_set.labels[:number]
+        self.test_set.samples, self.test_set.labels = self.test_set.samples[:number], self.test_set.labels[:number]
 
-    patch(ImageDataModule, "prepare_data", prepare)
+    patch(DataModule, "prepare_data", prepare)
 
 
 def validations(processes, folder):
@@ -67,12 +67,12 @@ def validations(processes, folder):
                 data = make_data(cfg)
                 data.prepare_data()
                 torch.manual_seed(cfg.seed)
-                module = make_module(cfg, facts_of(data))
+                module = make_module(cfg, data.spec)
                 for network in (module.model.network, module.ema.network):
                     torch.manual_seed(0)
                     for weight in network.parameters():
                         nn.init.normal_(weight, std=0.05)
-                trainer = make_trainer(cfg, folder, facts_of(data), data)
+                trainer = make_trainer(cfg, folder, data.spec, data)
                 trainer.fit(module, datamodule=data)
             values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
             found[f"{task}, {images} images, {batches} of the batches"] = values

@@ -17,18 +17,21 @@ from langevin.assembly.components import (
     loaders,
     make_condition,
     model_class,
+    of_spec,
 )
 from langevin.assembly.make import mistakes_of, target_of, try_instantiate
+from langevin.codecs.codec import Codec
 from langevin.config.options import RUN_OPTIONS, TRUST
 from langevin.config.signature import signature
 from langevin.config.stored import targets
 from langevin.config.types import TARGET
 from langevin.config.validate import BUNDLES, PLURAL, ConfigError, Mistake, groups, structure
+from langevin.data.source import Source
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
-from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance
 from langevin.samplers.sampler import Sampler
+from langevin.spec import DataSpec
 
 OPTIONAL = ("thresholding", "guidance", *PLURAL)
 """The optional groups of a run."""
@@ -74,19 +77,19 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     return mistakes + contradictions(cfg, broken)
 
 
-def check_model(cfg: DictConfig, also: Collection[str] = (), facts: DataFacts | None = None) -> None:
+def check_model(cfg: DictConfig, also: Collection[str] = (), spec: DataSpec | None = None) -> None:
     """Find every mistake in the groups that a trained model is rebuilt from, and in the groups `also`.
 
     Args:
         cfg: its config.
         also: further groups.
-        facts: what the model knows of its data, where that is known.
+        spec: what the model knows of its data, where that is known.
 
     Raises:
         ConfigError: with all of them.
     """
     part, mistakes = structure_of_model(cfg, also)
-    mistakes += contradictions(part, {path.partition(".")[0] for path, _ in mistakes}, facts)
+    mistakes += contradictions(part, {path.partition(".")[0] for path, _ in mistakes}, spec)
     if mistakes:
         raise ConfigError(mistakes)
 
@@ -99,16 +102,15 @@ def structure_of_model(cfg: DictConfig, also: Collection[str] = ()) -> tuple[Dic
     return part, structure(part, {TRUST: RUN_OPTIONS[TRUST]}, required, (*OPTIONAL, *unused))
 
 
-def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | None = None) -> list[Mistake]:
+def contradictions(cfg: DictConfig, broken: Collection[str], spec: DataSpec | None = None) -> list[Mistake]:
     """The mistakes found by building the parts and combining them, without data.
 
     Args:
         cfg: the composed config, or a part of it.
         broken: the groups whose structure is already known to be wrong; nothing is built of them.
-        facts: what the model knows of its data, where that is known.
+        spec: what the model knows of its data, where that is known.
     """
     mistakes: list[Mistake] = []
-    size: int | None = (cfg.get("data") or {}).get("image_size") if facts is None else facts.image_size
 
     def build(group: str, **offered: Any) -> Any:
         missing = group.partition(".")[0] in broken or OmegaConf.select(cfg, group) is None
@@ -118,23 +120,31 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
         mistakes.extend(found)
         return component
 
-    def check_compatible(group: str, part: Any, *others: Any) -> None:
-        """Check that a part is compatible with the others, if all of them could be built."""
+    def check_compatible(group: str, part: Any, *others: Any, method: str = "check") -> None:
+        """Check by a part's method that it is compatible with the others, if all of them could be built."""
         if any(each is None for each in (part, *others)):
             return
         try:
-            part.check(*others)
+            getattr(part, method)(*others)
         except OptionError as error:
             mistakes.extend(mistakes_of(cfg, group, error))
         except UserError as error:
             # A part's message does not include its name: "keeps a history for each discrete time, but ...".
             mistakes.append(Mistake(group, f"{type(part).__name__} {error}"))
 
+    data: Source | None = build("data")
+    spec = data.spec() if spec is None and data is not None else spec
+    diffused = diffused_by(build("codec", spec=spec), spec, mistakes)
+    size = None if diffused is None else diffused.image_size
     schedule, parameterization, variance = build("schedule"), build("parameterization"), build("variance")
+    # Any size will do where the data is unknown: the effect on the schedule's range is the same.
+    offered = {"image_size": 64} if diffused is None else {} if size is None else {"image_size": size}
     for name in cfg.get("rescalings") or {}:
-        # Any size will do where it is unknown: the effect on the schedule's range is the same.
-        schedule = build(f"rescalings.{name}", schedule=schedule, image_size=64 if size is None else size)
-    build("thresholding")
+        schedule = build(f"rescalings.{name}", schedule=schedule, **offered)
+    if cfg.get("thresholding") is not None and "thresholding" not in broken:
+        thresholding, found = try_instantiate(cfg, "thresholding", spec=diffused)
+        mistakes += found
+        check_compatible("thresholding", thresholding, diffused)
     sampler = build("sampler", timestep_spacing=build("timestep_spacing"))
     parts = {name: build(name) for name in LOSS if cfg.get(name) is not None}
     objective, time_sampler = None, parts.get("time_sampler")
@@ -147,10 +157,9 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
             objective = build("objective", **parts, **loaders(cfg))
     build("lr_schedule")
     build("ema", network=nn.Identity())
-    data = build("data")
     conditions = {name: build(f"conditions.{name}", num_classes=2, dim=2) for name in cfg.get("conditions") or {}}
     for name, condition in conditions.items():
-        if None not in (data, condition) and (lacking := sorted(condition.inputs - data.columns)):
+        if data is not None and condition is not None and (lacking := sorted(condition.inputs - data.columns)):
             needs = f"needs the {' and the '.join(lacking)} of each sample, which this data does not supply"
             mistakes.append(Mistake(f"conditions.{name}", f"{needs}; leave it out, or take other data"))
     if sampler is not None and schedule is not None:
@@ -163,30 +172,43 @@ def contradictions(cfg: DictConfig, broken: Collection[str], facts: DataFacts | 
     check_compatible("parameterization", parameterization, schedule)
     build("process", schedule=schedule, parameterization=parameterization)
     for name in cfg.get("likelihoods") or {}:
-        check_compatible(f"likelihoods.{name}", build(f"likelihoods.{name}"), schedule)
-    mistakes += check_network(cfg, broken, size, conditions.values())
+        likelihood = build(f"likelihoods.{name}")
+        check_compatible(f"likelihoods.{name}", likelihood, schedule)
+        check_compatible(f"likelihoods.{name}", likelihood, diffused, method="check_data")
+    mistakes += check_network(cfg, broken, diffused, conditions.values())
     guidance: Guidance | None = build("guidance", **loaders(cfg))
     if guidance is not None:
         # A rescaled schedule depends on the size of the images.
-        known = schedule if size is not None or not cfg.get("rescalings") else None
-        mistakes += check_guidance(cfg, guidance, known, facts, conditions.values(), sampler)
+        known = schedule if diffused is not None or not cfg.get("rescalings") else None
+        mistakes += check_guidance(cfg, guidance, known, diffused, conditions.values(), sampler)
     if not {"trainer", "batch_size"}.intersection(broken) and "trainer" in cfg:
         mistakes += shares(cfg)
     return mistakes
+
+
+def diffused_by(codec: Codec | None, spec: DataSpec | None, mistakes: list[Mistake]) -> DataSpec | None:
+    """The spec of what is diffused, where it is known; what is wrong is added to `mistakes`."""
+    if codec is None or spec is None:
+        return None
+    try:
+        return codec.spec(spec)
+    except UserError as error:
+        mistakes.append(Mistake("codec", f"{type(codec).__name__} {error}"))
+        return None
 
 
 def check_guidance(
     cfg: DictConfig,
     guidance: Guidance,
     schedule: Schedule | None,
-    facts: DataFacts | None,
+    spec: DataSpec | None,
     conditions: Collection[Any],
     sampler: Sampler | None,
 ) -> list[Mistake]:
     """The mistakes of a guidance with the model to guide and the sampler; None stands for what is not known."""
     mistakes = []
     try:
-        guidance.check(schedule, facts, is_conditional(cfg))
+        guidance.check(schedule, spec, is_conditional(cfg))
     except UserError as error:
         mistakes += mistakes_of(cfg, "guidance", error)
     if guidance.needs_unconditional and not all(each is None or each.has_dropout for each in conditions):
@@ -199,29 +221,33 @@ def check_guidance(
 
 
 def check_network(
-    cfg: DictConfig, broken: Collection[str], image_size: int | None, conditions: Collection[Any]
+    cfg: DictConfig, broken: Collection[str], spec: DataSpec | None, conditions: Collection[Any]
 ) -> list[Mistake]:
-    """The mistakes of the networks' own parameters, their condition and the size of the images.
+    """The mistakes of the networks' own parameters, their condition and the shape of what is diffused.
 
-    They are built without memory for their weights; the numbers of channels and classes do not matter to them. A
-    network of a user's own need not bear either, so it is only imported here.
+    They are built without memory for their weights; the number of classes does not matter to them. A network of a
+    user's own need not bear that, so it is only imported here.
     """
-    if image_size is None or {"data", "conditions"}.intersection(broken) or any(each is None for each in conditions):
+    if spec is None or {"data", "conditions"}.intersection(broken) or any(each is None for each in conditions):
         return []
-    offered = {"in_channels": 3, "out_channels": 3, "num_classes": 2, "image_size": image_size}
+    offered = {**of_spec(spec), "out_channels": spec.channels, "num_classes": 2}
     embed = functools.partial(make_condition, cfg, num_classes=2) if is_conditional(cfg) else None
     mistakes: list[Mistake] = []
     for group in ("model", "classifier"):
         if group in broken or cfg.get(group) is None:
             continue
-        if cfg[group][TARGET] in targets(group):
+        try:
+            axes = getattr(target_of(cfg, group), "axes", len(spec.shape) - 1)
+        except ConfigError as error:
+            mistakes += error.mistakes
+            continue
+        if axes != len(spec.shape) - 1:
+            kinds = {0: "vectors (D,)", 2: "images (C, H, W)"}
+            text = f"is for {kinds.get(axes, f'samples of {axes + 1} axes')}, and these are of shape {spec.shape}"
+            mistakes.append(Mistake(group, f"{text}; allowed: such as {group}={'mlp' if axes else 'unet_small'}"))
+        elif cfg[group][TARGET] in targets(group):
             with torch.device("meta"):
                 mistakes += try_instantiate(cfg, group, **offered, condition=embed)[1]
-        else:
-            try:
-                target_of(cfg, group)
-            except ConfigError as error:
-                mistakes += error.mistakes
     return mistakes
 
 

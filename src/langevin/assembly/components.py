@@ -4,12 +4,14 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import hydra
 import torch
 from omegaconf import DictConfig
 
 from langevin.assembly.make import make, mistakes_of, target_of
+from langevin.codecs.codec import Codec
 from langevin.conditions.condition import Condition, Several
-from langevin.config.types import plain
+from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError
 from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Denoise, Denoiser
@@ -17,13 +19,17 @@ from langevin.diffusion.objective import Objective
 from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
-from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance, Guided
+from langevin.modalities.modality import Modality
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.requests import Labels
 from langevin.samplers.sampler import Sampler
+from langevin.spec import DataSpec
 
-MODEL = ("model", "classifier", "conditions", "process", "schedule", "rescalings", "parameterization", "variance")
+MODEL = (
+    *("model", "classifier", "conditions", "codec"),
+    *("process", "schedule", "rescalings", "parameterization", "variance"),
+)
 """The groups that a trained model is rebuilt from."""
 LOSS = ("time_sampler", "weighting")
 """The groups that an objective is made of."""
@@ -56,32 +62,56 @@ def model_class(cfg: DictConfig) -> type[Denoiser | NoisyClassifier]:
     return NoisyClassifier if is_classifier(cfg) else Denoiser
 
 
-def make_model(cfg: DictConfig, facts: DataFacts) -> Denoiser | NoisyClassifier:
+def make_codec(cfg: DictConfig, spec: DataSpec) -> Codec:
+    """The config's codec for data of some spec."""
+    codec: Codec = make(cfg, "codec", spec=spec)
+    return codec.requires_grad_(False).eval()
+
+
+def modality_of(spec: DataSpec) -> Modality:
+    """The modality that a spec names; where it is a stranger's, `refuse_modality` comes first.
+
+    Raises:
+        UserError: when there is none of that name.
+    """
+    try:
+        found = hydra.utils.get_class(spec.modality)
+        if issubclass(found, Modality):
+            return found()
+    except Exception as error:  # importing a module can raise anything
+        raise UserError(f"the data's modality {spec.modality} cannot be imported ({error})") from error
+    raise UserError(f"the data's modality {spec.modality} is no modality")
+
+
+def make_model(cfg: DictConfig, spec: DataSpec) -> Denoiser | NoisyClassifier:
     """What a config trains, with fresh weights; see `make_network`."""
-    process = make_process(cfg, facts.image_size)
-    return model_class(cfg)(make_network(cfg, facts, process), process)
+    process = make_process(cfg, spec.image_size)
+    return model_class(cfg)(make_network(cfg, spec, process), process)
 
 
-def make_network(cfg: DictConfig, facts: DataFacts, process: GaussianProcess) -> Any:
+def make_network(cfg: DictConfig, spec: DataSpec, process: GaussianProcess) -> Any:
     """The network of a config's model or classifier, with fresh weights.
+
+    Args:
+        cfg: the config.
+        spec: of what is diffused.
+        process: the config's.
 
     Raises:
         UserError: when it needs labels that the data does not have, or it cannot be built.
     """
     if is_classifier(cfg):
-        if facts.num_classes is None:
+        if spec.num_classes is None:
             raise UserError("classifier: needs labels, but the data has none; use data with labels")
-        offered = {"in_channels": facts.channels, "num_classes": facts.num_classes, "image_size": facts.image_size}
-        return make(cfg, "classifier", **offered)
+        return make(cfg, "classifier", num_classes=spec.num_classes, **of_spec(spec))
     condition: Callable[..., Any] | None = None
     if is_conditional(cfg):
-        condition = functools.partial(make_condition, cfg, num_classes=facts.num_classes)
+        condition = functools.partial(make_condition, cfg, num_classes=spec.num_classes)
     return make(
         cfg,
         "model",
-        in_channels=facts.channels,
-        out_channels=process.output_channels(facts.channels),
-        image_size=facts.image_size,
+        **of_spec(spec),
+        out_channels=process.output_channels(spec.channels),
         condition=condition,
     )
 
@@ -101,15 +131,21 @@ def make_condition(cfg: DictConfig, *, num_classes: int | None, dim: int) -> Con
     return Several(parts) if len(parts) > 1 else next(iter(parts.values()))
 
 
-def make_schedule(cfg: DictConfig, image_size: int) -> Schedule:
-    """The config's noise schedule, with the config's rescalings applied in order."""
-    schedule = make(cfg, "schedule")
+def of_spec(spec: DataSpec) -> dict[str, int]:
+    """What a spec offers to the networks' constructors."""
+    size = {} if spec.image_size is None else {"image_size": spec.image_size}
+    return {"in_channels": spec.channels, **size}
+
+
+def make_schedule(cfg: DictConfig, image_size: int | None) -> Schedule:
+    """The config's noise schedule, with the config's rescalings applied in order; None: of what is no image."""
+    schedule, size = make(cfg, "schedule"), {} if image_size is None else {"image_size": image_size}
     for name in cfg.get("rescalings") or {}:
-        schedule = make(cfg, f"rescalings.{name}", schedule=schedule, image_size=image_size)
+        schedule = make(cfg, f"rescalings.{name}", schedule=schedule, **size)
     return schedule
 
 
-def make_process(cfg: DictConfig, image_size: int) -> GaussianProcess:
+def make_process(cfg: DictConfig, image_size: int | None) -> GaussianProcess:
     """The config's process: its schedule, and what a network's output means by it."""
     parts = {name: make(cfg, name) for name in ("parameterization", "variance") if cfg.get(name) is not None}
     return make(cfg, "process", schedule=make_schedule(cfg, image_size), **parts)
@@ -121,23 +157,33 @@ def make_objective(cfg: DictConfig) -> Objective:
     return make(cfg, "objective", **parts, **loaders(cfg))
 
 
-def make_sampler(cfg: DictConfig) -> Sampler:
-    """The config's sampler, with its timestep spacing."""
-    thresholding = None if cfg.get("thresholding") is None else make(cfg, "thresholding")
+def make_sampler(cfg: DictConfig, spec: DataSpec) -> Sampler:
+    """The config's sampler for data of some spec, with its timestep spacing and thresholding."""
+    thresholding = None if cfg.get("thresholding") is None else make(cfg, "thresholding", spec=spec)
     return make(cfg, "sampler", timestep_spacing=make(cfg, "timestep_spacing"), thresholding=thresholding)
 
 
-def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None = None) -> SamplePipeline:
+def make_generator(
+    cfg: DictConfig, spec: DataSpec, labels: list[int] | None = None, codec: Codec | None = None
+) -> SamplePipeline:
     """The sampling pipeline with the config's sampler and guidance.
+
+    Args:
+        cfg: the model's config.
+        spec: of its data.
+        labels: the requested classes.
+        codec: the model's; None: made by the config.
 
     Raises:
         UserError: when the guidance or the labels do not suit the model.
     """
+    codec = make_codec(cfg, spec) if codec is None else codec
+    diffused, sampler = codec.spec(spec), make_sampler(cfg, codec.spec(spec))
     guidance: Guidance | None = None if cfg.get("guidance") is None else make(cfg, "guidance", **loaders(cfg))
-    num_classes = facts.num_classes if is_class_conditional(cfg) else None
+    num_classes = spec.num_classes if is_class_conditional(cfg) else None
     if guidance is not None:
         try:
-            guidance.check(make_schedule(cfg, facts.image_size), facts, is_conditional(cfg))
+            guidance.check(make_schedule(cfg, diffused.image_size), diffused, is_conditional(cfg))
         except UserError as error:
             raise ConfigError(mistakes_of(cfg, "guidance", error)) from error
         num_classes = guidance.num_classes or num_classes
@@ -146,7 +192,18 @@ def make_generator(cfg: DictConfig, facts: DataFacts, labels: list[int] | None =
         return denoiser if guidance is None else Guided(denoiser, guidance.to(device))
 
     settings = {group: None if cfg.get(group) is None else plain(cfg[group]) for group in ("ema", *SAMPLING)}
-    return SamplePipeline(make_sampler(cfg), guide, facts.shape, Labels(num_classes, labels), settings)
+    settings["thresholding"] = described(sampler.thresholding, settings["thresholding"])
+    settings |= codec.record()
+    requests, modality = Labels(num_classes, labels), modality_of(spec)
+    return SamplePipeline(sampler, guide, diffused.shape, modality, codec, requests, settings)
+
+
+def described(part: Any, node: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A part as its config's node, or as the node of what that has chosen."""
+    if part is None or node is None:
+        return None
+    path = f"{type(part).__module__}.{type(part).__qualname__}"
+    return node if node[TARGET] == path else {TARGET: path, **vars(part)}
 
 
 def loaders(cfg: DictConfig) -> dict[str, Callable[..., Any]]:

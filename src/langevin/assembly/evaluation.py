@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from numpy.typing import NDArray
@@ -14,14 +13,14 @@ from torch import Tensor
 
 import langevin
 from langevin.assembly.check import check_model
-from langevin.assembly.components import SAMPLING, is_class_conditional
-from langevin.assembly.run import facts_of, launch, make_evaluation, make_likelihoods, open_data, open_reference
+from langevin.assembly.components import SAMPLING, is_class_conditional, modality_of
+from langevin.assembly.run import launch, make_evaluation, make_likelihoods, open_data, open_reference
 from langevin.assembly.saved import Model, load_model, override, require_trusted
 from langevin.batches import Batches
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.config.identity import digest
 from langevin.config.types import plain
-from langevin.data.cache import CachedImages
+from langevin.data.cache import CachedSamples
 from langevin.data.read_images import left_out, read_images, read_record
 from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.draws import SampleDraws
@@ -29,7 +28,6 @@ from langevin.errors import UserError
 from langevin.evaluation.model import measure_model
 from langevin.evaluation.values import FILE
 from langevin.files import write_json
-from langevin.images import from_uint8
 from langevin.metrics.reference import PUBLISHED, Reference, write_statistics
 from langevin.samplers.generate import SampleBatch
 
@@ -51,8 +49,8 @@ def evaluate_samples(cfg: DictConfig) -> None:
             f"samples are {len(images)} of {images.shape[1:]}; give one such image for each sample, in their order"
         )
     evaluation.prepare(len(images), reference, cond, None if targets is None else Reference(targets))
-    height, width, channels = images.shape[1:]
-    evaluation.require_shape((channels, height, width), f"samples={cfg.samples}")
+    *size, channels = images.shape[1:]
+    evaluation.require_shape((channels, *size), f"samples={cfg.samples}")
 
     fabric = launch(cfg.accelerator, cfg.devices)
     evaluation.to(fabric.device).gather()
@@ -91,12 +89,12 @@ def evaluate_model(cfg: DictConfig) -> None:
         raise UserError("reference: it is not known what the model was trained on; give reference=PLACE or data=NAME")
     source = () if chosen.reference else ("data",)
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
-    check_model(chosen, (*SAMPLING, *source, "loader", "features", "metrics"), model.facts)
+    check_model(chosen, (*SAMPLING, *source, "loader", "features", "metrics"), model.spec)
     generator = model.generator(chosen, cfg.labels)
     evaluation = make_evaluation(chosen)
     reference = open_reference(chosen)
     evaluation.prepare(cfg.num_samples, reference, generator.requests.cond(range(cfg.num_samples)))
-    evaluation.require_shape(model.facts.shape)
+    evaluation.require_shape(model.spec.shape)
 
     fabric = launch(cfg.accelerator, cfg.devices)
     evaluation.to(fabric.device)
@@ -106,7 +104,7 @@ def evaluate_model(cfg: DictConfig) -> None:
     result, weights, store = measure_model(evaluation, generator, denoiser, batches, cfg.seed, directory, "model")
     if fabric.global_rank == 0:
         out = Path(cfg.out) if cfg.out else directory / f"step_{model.step:08d}-{digest(result.protocol)}"
-        about = {"checkpoint": str(path), "step": model.step, "weights": weights, "data": model.facts.content}
+        about = {"checkpoint": str(path), "step": model.step, "weights": weights, "data": model.spec.content}
         result.write(out, model=about, reference=described(chosen, reference))
         store.remove()
         print(f"{out / FILE}: {cfg.num_samples} samples of step {model.step}")
@@ -124,12 +122,12 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     require_trusted(path, model.cfg, cfg, ("data", "loader"))
     chosen = override(model.cfg, cfg, ("data", "loader"))
     chosen.likelihoods = cfg.likelihoods
-    check_model(chosen, ("data", "loader", "likelihoods"))
+    check_model(chosen, ("data", "loader", "likelihoods"), model.spec)
     images = open_images(chosen, model, cfg.split)
     number = len(images) if cfg.num_images is None else cfg.num_images
     if number > len(images):
         raise UserError(f"num_images is {number}; allowed: at most {len(images)}, all of split={cfg.split}, or null")
-    likelihoods = make_likelihoods(chosen, model.facts.image_size)
+    likelihoods, modality = make_likelihoods(chosen, model.diffused.image_size), modality_of(model.spec)
 
     fabric = launch(cfg.accelerator, cfg.devices)
     device, denoiser = fabric.device, model.denoiser.to(fabric.device)
@@ -138,7 +136,7 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     batches = batches_of(cfg, fabric, number, "likelihood")
     for indices in batches:
         batch = {name: values.to(device) for name, values in images.batch(indices).items()}
-        x, cond = from_uint8(batch["x"]), denoiser.condition(batch)
+        x, cond = modality.to_model(batch["x"]), denoiser.condition(batch)
         for done, likelihood in enumerate(likelihoods.values(), start=1):
             likelihood.update(denoiser, x, cond, SampleDraws(cfg.seed, indices, x.shape[1:], device))
             batches.progress(done / len(likelihoods))
@@ -157,7 +155,7 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
             },
             "seed": cfg.seed,
             "checkpoint": str(path),
-            "trained_on": model.facts.content,
+            "trained_on": model.spec.content,
             "step": model.step,
             "version": langevin.__version__,
         }
@@ -195,9 +193,9 @@ def export(cfg: DictConfig) -> None:
     fabric.barrier()
 
 
-def at(images: NDArray[np.uint8], indices: range) -> Tensor:
-    """Some of the images (N, H, W, C), which may be a read-only memory map: uint8 (B, C, H, W)."""
-    return torch.from_numpy(images[indices]).permute(0, 3, 1, 2)
+def at(samples: NDArray[Any], indices: range) -> Tensor:
+    """Some of the samples (N, *size, C), which may be a read-only memory map: (B, C, *size)."""
+    return torch.from_numpy(samples[indices]).movedim(-1, 1)
 
 
 def batches_of(cfg: DictConfig, fabric: Fabric, number: int, doing: str) -> Batches:
@@ -217,28 +215,28 @@ def folder_of_values(cfg: DictConfig) -> Path:
     return Path(cfg.out) if cfg.out else place if place.is_dir() else place.parent
 
 
-def open_images(cfg: DictConfig, model: Model, split: str) -> CachedImages:
+def open_images(cfg: DictConfig, model: Model, split: str) -> CachedSamples:
     """A split of a config's data, which must have the model's image shape and, where it is conditional, its classes.
 
     Raises:
         UserError: when there is no such split, or it does not fit the model.
     """
     data = open_data(cfg)
-    images: CachedImages | None = data.train_set if split == "train" else data.test_set
+    images: CachedSamples | None = data.train_set if split == "train" else data.test_set
     if images is None:
         raise UserError(
             f"split={split}: the data has no test images; allowed: split=train, or data=NAME with a test split"
         )
-    facts = facts_of(data)
-    if facts.shape != model.facts.shape:
+    spec = data.spec
+    if spec.shape != model.spec.shape:
         raise UserError(
-            f"data: images of (channels, height, width) {facts.shape}, but the model was trained on "
-            f"{model.facts.shape}; take data of that size"
+            f"data: images of (channels, height, width) {spec.shape}, but the model was trained on "
+            f"{model.spec.shape}; take data of that size"
         )
-    if is_class_conditional(model.cfg) and facts.num_classes != model.facts.num_classes:
-        has = "none" if facts.num_classes is None else facts.num_classes
+    if is_class_conditional(model.cfg) and spec.num_classes != model.spec.num_classes:
+        has = "none" if spec.num_classes is None else spec.num_classes
         raise UserError(
-            f"data: the model is conditioned on {model.facts.num_classes} classes, but the images have {has}; "
+            f"data: the model is conditioned on {model.spec.num_classes} classes, but the images have {has}; "
             "take data with the same classes"
         )
     return images

@@ -16,6 +16,7 @@ from torch import nn
 from langevin.assembly.components import (
     is_classifier,
     loaders,
+    make_codec,
     make_generator,
     make_model,
     make_objective,
@@ -23,46 +24,44 @@ from langevin.assembly.components import (
 )
 from langevin.assembly.make import make, try_instantiate
 from langevin.assembly.saved import record_of
+from langevin.codecs.codec import Codec
 from langevin.config.types import plain
 from langevin.config.validate import Mistake
 from langevin.data.cache import resolve_cache_dir
-from langevin.data.module import ImageDataModule
+from langevin.data.module import DataModule
 from langevin.data.read_images import read_images
 from langevin.errors import UserError
 from langevin.evaluation.evaluation import Evaluation
-from langevin.facts import DataFacts
 from langevin.likelihood.base import Likelihood
 from langevin.metrics.reference import Reference, read_statistics
 from langevin.networks.compiled import compile_blocks
+from langevin.spec import DataSpec
 from langevin.training.callbacks.likelihood import MeasureLikelihoods
 from langevin.training.loggers.csv import CSVFile
 from langevin.training.module import DiffusionModule
 
 
-def make_data(cfg: DictConfig) -> ImageDataModule:
-    """The config's images, not yet opened."""
+def make_data(cfg: DictConfig) -> DataModule:
+    """The config's data, not yet opened."""
     source = make(cfg, "data")
     accumulate = cfg.trainer.accumulate_grad_batches
     return make(cfg, "loader", source=source, batch_size=cfg.batch_size, accumulate=accumulate, seed=cfg.seed)
 
 
-def facts_of(data: ImageDataModule) -> DataFacts:
-    """What the model must know of opened images."""
-    return DataFacts(data.channels, data.image_size, data.num_classes, data.content.sha256)
-
-
-def make_module(cfg: DictConfig, facts: DataFacts) -> DiffusionModule:
-    """The training module, its weights fresh from the run's seed."""
+def make_module(cfg: DictConfig, spec: DataSpec) -> DiffusionModule:
+    """The training module for data of some spec, its weights fresh from the run's seed."""
+    codec = make_codec(cfg, spec)
     # One kernel over all weights; with 16-mixed it would use the scaled gradient, after the clipping.
     fused = cfg.trainer.precision != "16-mixed"
     module = DiffusionModule(
-        make_model(cfg, facts),
+        make_model(cfg, codec.spec(spec)),
         make_objective(cfg),
         ema=lambda network: make(cfg, "ema", network=network),
         optimizer=lambda parameters: make(cfg, "optimizer", params=parameters, fused=fused),
         lr_schedule=make(cfg, "lr_schedule"),
         batch_size=cfg.batch_size,
         seed=cfg.seed,
+        codec=codec,
     )
     if cfg.compile:
         for network in (module.model.network, module.ema.network):
@@ -77,7 +76,7 @@ def make_evaluation(cfg: DictConfig) -> Evaluation:
     return Evaluation(make(cfg, "features", **loaders(cfg)), metrics, directory, plain(cfg.metrics))
 
 
-def make_likelihoods(cfg: DictConfig, image_size: int) -> dict[str, Likelihood]:
+def make_likelihoods(cfg: DictConfig, image_size: int | None) -> dict[str, Likelihood]:
     """The config's likelihoods by their names, prepared for models of its schedule."""
     likelihoods = {name: make(cfg, f"likelihoods.{name}") for name in cfg.get("likelihoods") or {}}
     if not likelihoods:
@@ -110,35 +109,45 @@ def dry_build(cfg: DictConfig) -> list[Mistake]:
     return mistakes
 
 
-def make_trainer(cfg: DictConfig, run_dir: Path, facts: DataFacts, data: ImageDataModule) -> Trainer:
-    """The trainer with its callbacks and loggers; the metrics are checked and prepared here, before any training."""
-    generator = None if is_classifier(cfg) else make_generator(cfg, facts)
+def make_trainer(
+    cfg: DictConfig, run_dir: Path, spec: DataSpec, data: DataModule, codec: Codec | None = None
+) -> Trainer:
+    """The trainer with its callbacks and loggers; the metrics are checked and prepared here, before any training.
+
+    Args:
+        cfg: the config.
+        run_dir: the run's folder.
+        spec: of the data.
+        data: opened.
+        codec: the training module's; None: made by the config.
+    """
+    generator = None if is_classifier(cfg) else make_generator(cfg, spec, codec=codec)
     offered = {
         "run_dir": run_dir,
         "run_name": run_dir.name,
         "batch_size": cfg.batch_size,
         "generator": generator,
-        "record": record_of(cfg, facts),
+        "record": record_of(cfg, spec),
     }
     callbacks: list[Callback] = [make(cfg, f"callbacks.{name}", **offered) for name in cfg.get("callbacks") or {}]
     if cfg.get("metrics"):
         evaluation = make_evaluation(cfg)
-        images = data.train_set
-        reference = Reference(images.images, images.labels if data.num_classes is not None else None)
+        samples = data.train_set
+        reference = Reference(samples.samples, samples.labels if data.num_classes is not None else None)
         number = cfg.evaluation.num_samples
         cond = {} if generator is None else generator.requests.cond(range(number))
         evaluation.prepare(number, reference, cond)
         callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator, run_dir=run_dir))
-    if likelihoods := make_likelihoods(cfg, facts.image_size):
+    if likelihoods := make_likelihoods(cfg, spec.image_size):
         callbacks.append(MeasureLikelihoods(likelihoods))
     loggers: list[Logger] = [CSVFile(run_dir / "metrics.csv")]
     loggers += [make(cfg, f"loggers.{name}", **offered) for name in cfg.get("loggers") or {}]
     return make(cfg, "trainer", run_dir=run_dir, callbacks=callbacks, loggers=loggers)
 
 
-def open_data(cfg: DictConfig) -> ImageDataModule:
-    """The config's images, decoded."""
-    data: ImageDataModule = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
+def open_data(cfg: DictConfig) -> DataModule:
+    """The config's data, decoded."""
+    data: DataModule = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
     data.prepare_data()
     return data
 
@@ -154,7 +163,7 @@ def open_reference(cfg: DictConfig) -> Reference:
             return statistics
         return Reference(*read_images(cfg.reference, "reference", cfg.loader.cache_dir))
     data = open_data(cfg)
-    return Reference(data.train_set.images, None if data.num_classes is None else data.train_set.labels)
+    return Reference(data.train_set.samples, None if data.num_classes is None else data.train_set.labels)
 
 
 def launch(accelerator: str, devices: int | str) -> Fabric:

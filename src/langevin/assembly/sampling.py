@@ -1,4 +1,4 @@
-"""What `sample.py` makes, built from its config: a folder of images of a trained model."""
+"""What `sample.py` makes, built from its config: a folder of samples of a trained model."""
 
 import hashlib
 import json
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from torch import Tensor
 
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, is_class_conditional, make_sampler
@@ -25,16 +24,19 @@ from langevin.digest import digest_of
 from langevin.errors import OptionError, UserError
 from langevin.evaluation.protocol import differing
 from langevin.files import write_atomically
-from langevin.images import enlargement, image_grid, write_npz, write_png
+from langevin.images import Figure, write_npz
+from langevin.modalities.modality import Modality
 from langevin.samplers.beginning import Inversion, SDEdit
-from langevin.samplers.generate import Originals
+from langevin.samplers.generate import SAMPLES, Originals
 from langevin.samplers.store import SampleStore
 from langevin.samplers.trajectory import Trajectory
 from langevin.training.processes import is_first_process
 from langevin.visible import visible
 
 COLUMNS = 10
-# How many images a trajectory shows.
+SHOWN = 10_000
+"""How many samples are looked at for a figure that shows them all together."""
+# How many samples a trajectory shows.
 SEEN = 8
 
 
@@ -46,19 +48,22 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     """
     model = load_model(path, cfg.trust)
     chosen = override(model.cfg, cfg, SAMPLING)
-    check_model(chosen, SAMPLING, model.facts)
+    check_model(chosen, SAMPLING, model.spec)
     originals = open_originals(cfg, chosen, model)
-    number = cfg.num_samples if originals is None else min(cfg.num_samples, len(originals.images))
+    number = cfg.num_samples if originals is None else min(cfg.num_samples, len(originals.samples))
     labels = cfg.labels
     if labels is None and originals is not None and originals.labels is not None and is_class_conditional(chosen):
         labels = originals.labels.tolist()
     generator = model.generator(chosen, labels)
+    modality = generator.modality
+    if cfg.png and modality.suffix is None:
+        raise UserError(f"png is true; allowed: false, since {modality.noun} are no files one by one")
 
     about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
     record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
     made_of: dict[str, Any] = {}
     if originals is not None:
-        made_of = originals.beginning.record(hashlib.sha256(originals.images.tobytes()).hexdigest())
+        made_of = originals.beginning.record(hashlib.sha256(originals.samples.tobytes()).hexdigest())
     store = SampleStore(out, "sample", {**record, "batch_size": cfg.batch_size, "inverted": None, **made_of})
     record |= made_of
     if (out / "samples.npz").exists() and not cfg.overwrite:
@@ -66,8 +71,8 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
         if is_whole(out, number, cfg.png, cfg.invert is not None, cfg.trajectory is not None):
             if is_first_process():
                 store.remove()
-                message = f"{out / 'samples.npz'} is done: {number} images of step {model.step}, of the same settings"
-                print(visible(message))
+                made = f"{number} {modality.noun} of step {model.step}, of the same settings"
+                print(visible(f"{out / 'samples.npz'} is done: {made}"))
             return
     fabric = launch(cfg.accelerator, cfg.devices)
     denoiser = model.denoiser.to(fabric.device)
@@ -77,21 +82,24 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
             store.remove()
     fabric.barrier()
     batches = Batches(number, cfg.batch_size, fabric.global_rank, fabric.world_size, "sample")
-    seen = Trajectory(denoiser.schedule, SEEN) if cfg.trajectory and fabric.global_rank == 0 else None
+    shown = SEEN if modality.suffix else SHOWN
+    records = cfg.trajectory and fabric.global_rank == 0
+    seen = Trajectory(denoiser.schedule, shown, generator.show) if records else None
     for batch in generator.stored(denoiser, batches, cfg.seed, fabric.device, store, seen, originals):
         if seen is not None and not seen.is_complete:
-            write_trajectory(out, seen, batch.images, cfg.trajectory)
+            write_trajectory(out, seen, modality.strips(*seen.chosen(cfg.trajectory), batch.samples[:shown].cpu()))
             seen.is_complete = True
     fabric.barrier()
     if fabric.global_rank == 0:
         labels = generator.requests.cond(range(number)).get("label")
-        write(out, store, batches.all, None if labels is None else labels.numpy(), record)
+        write(out, store, batches.all, None if labels is None else labels.numpy(), record, modality)
         if cfg.png:
-            write_pngs(out / "png", store, batches.all)
-        message = f"{out / 'samples.npz'}: {number} images of step {model.step}; look at {out / 'grid.png'}"
+            write_one_by_one(out / "png", store, batches.all, modality)
+        message = f"{out / 'samples.npz'}: {number} {modality.noun} of step {model.step}; look at {out / 'grid.png'}"
         print(visible(message))
         if originals is not None:
-            off = f"{difference(originals, store, batches.all):.2f} of 255 levels off on average"
+            unit = "" if modality.levels is None else f" of {modality.levels - 1} levels"
+            off = f"{difference(originals, store, batches.all):.2f}{unit} off on average"
             if cfg.invert is not None:
                 write_npz(out / "noise.npz", store.arrays("noise", batches.all), number)
                 off = f"{out / 'noise.npz'}: the noise they come from; {off}"
@@ -141,11 +149,11 @@ def is_whole(out: Path, number: int, png: bool, inverted: bool, trajectory: bool
 
 
 def difference(originals: Originals, store: SampleStore, batches: Sequence[Sequence[int]]) -> float:
-    """How far the stored images are off their originals, in levels of 0..255, on average."""
+    """How far the stored samples are off their originals, in their own units, on average."""
     off = 0.0
-    for indices, made in zip(batches, store.arrays("images", batches), strict=True):
-        off += np.abs(made.astype(float) - originals.images[indices].transpose(0, 3, 1, 2)).sum()
-    return off / (sum(map(len, batches)) * originals.images[0].size)
+    for indices, made in zip(batches, store.arrays(SAMPLES, batches), strict=True):
+        off += np.abs(made.astype(float) - np.moveaxis(originals.samples[indices], -1, 1)).sum()
+    return off / (sum(map(len, batches)) * originals.samples[0].size)
 
 
 def open_originals(cfg: DictConfig, chosen: DictConfig, model: Model) -> Originals | None:
@@ -160,28 +168,25 @@ def open_originals(cfg: DictConfig, chosen: DictConfig, model: Model) -> Origina
     path = cfg.invert if cfg.edit.images is None else cfg.edit.images
     beginning = Inversion() if cfg.edit.images is None else SDEdit(cfg.edit.strength)
     try:
-        beginning.check(make_sampler(chosen), model.denoiser.schedule)
+        beginning.check(make_sampler(chosen, model.diffused), model.denoiser.schedule)
     except OptionError:
         raise
     except UserError as error:
         raise UserError(f"{option}={path}: {error}") from error
     images, labels = read_images(path, option)
-    channels, height, width = model.facts.shape
-    if images.shape[1:] != (height, width, channels):
-        raise UserError(
-            f"{option}={path}: images of (height, width, channels) {images.shape[1:]}; the model's are "
-            f"{(height, width, channels)}"
-        )
+    channels, *size = model.spec.shape
+    if images.shape[1:] != (*size, channels):
+        kind = "images of (height, width, channels)" if len(size) == 2 else "samples of shape"
+        raise UserError(f"{option}={path}: {kind} {images.shape[1:]}; the model's are {(*size, channels)}")
     return Originals(images, labels, beginning)
 
 
-def write_trajectory(out: Path, seen: Trajectory, images: Tensor, num_times: int) -> None:
+def write_trajectory(out: Path, seen: Trajectory, figure: Figure) -> None:
     """Write trajectory.png and, with every evaluation of the model, trajectory.npz: "t", and of it "x_t" and "x"."""
-    grid = image_grid(seen.rows(images, num_times), seen.columns(num_times))
-    write_png(out / "trajectory.png", grid, scale=enlargement(images.shape[-1]))
+    figure.write(out / "trajectory.png")
     arrays = {"t": np.array(seen.times)}
     for name, frames in (("x_t", seen.x_t), ("x", seen.x)):
-        arrays[name] = np.stack([frame.permute(0, 2, 3, 1).numpy() for frame in frames])
+        arrays[name] = np.stack([frame.movedim(1, -1).numpy() for frame in frames])
     write_atomically(out / "trajectory.npz", lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
@@ -191,30 +196,32 @@ def write(
     batches: Sequence[Sequence[int]],
     labels: NDArray[np.int64] | None,
     record: dict[str, Any],
+    modality: Modality,
 ) -> None:
-    """Write samples.npz (ADM's layout, and how they were made) and grid.png, never all images in memory at once.
+    """Write samples.npz (ADM's layout, and how they were made) and grid.png, never all samples in memory at once.
 
     Args:
         out: the folder.
-        store: holds the images.
-        batches: which images, batch by batch.
+        store: holds the samples.
+        batches: which samples, batch by batch.
         labels: int64 (N,), or None.
         record: how they were made.
+        modality: what they are.
     """
     shown: list[np.ndarray] = []
-    for part in store.arrays("images", batches):
-        shown += list(part[: COLUMNS**2 - len(shown)])
-        if len(shown) == COLUMNS**2:
+    number = COLUMNS**2 if modality.suffix else SHOWN
+    for part in store.arrays(SAMPLES, batches):
+        shown += list(part[: number - len(shown)])
+        if len(shown) == number:
             break
-    first = torch.from_numpy(np.stack(shown))
-    write_png(out / "grid.png", image_grid(first, COLUMNS), scale=enlargement(first.shape[2]))
+    modality.preview(torch.from_numpy(np.stack(shown)), COLUMNS).write(out / "grid.png")
     arrays = {"record": np.array(json.dumps(record))} | ({} if labels is None else {"arr_1": labels})
-    parts = (part.transpose(0, 2, 3, 1) for part in store.arrays("images", batches))
+    parts = (np.moveaxis(part, 1, -1) for part in store.arrays(SAMPLES, batches))
     write_npz(out / "samples.npz", parts, sum(map(len, batches)), **arrays)
 
 
-def write_pngs(folder: Path, store: SampleStore, batches: Sequence[Sequence[int]]) -> None:
-    """Write each image as one PNG."""
-    for indices, part in zip(batches, store.arrays("images", batches), strict=True):
-        for index, image in zip(indices, part.transpose(0, 2, 3, 1), strict=True):
-            write_png(folder / f"{index:06d}.png", image.repeat(3 // image.shape[-1], axis=-1))
+def write_one_by_one(folder: Path, store: SampleStore, batches: Sequence[Sequence[int]], modality: Modality) -> None:
+    """Write each sample as one file."""
+    for indices, part in zip(batches, store.arrays(SAMPLES, batches), strict=True):
+        for index, sample in zip(indices, torch.from_numpy(part), strict=True):
+            modality.write(folder / f"{index:06d}{modality.suffix}", sample)

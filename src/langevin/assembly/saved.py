@@ -5,52 +5,67 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 import langevin
 from langevin.assembly.check import check_model, structure_of_model
-from langevin.assembly.components import MODEL, SAMPLING, is_class_conditional, make_generator, make_model
+from langevin.assembly.components import MODEL, SAMPLING, is_class_conditional, make_codec, make_generator, make_model
 from langevin.assembly.make import make
-from langevin.assembly.sizes import MisfitError, require_sizes
+from langevin.assembly.sizes import MisfitError, refuse_misfit, require_sizes
 from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
-from langevin.config.stored import StoredError, forget_places, read_stored, refuse_untrusted
+from langevin.codecs.codec import Codec
+from langevin.config.stored import StoredError, forget_places, read_stored, refuse_modality, refuse_untrusted
 from langevin.config.types import TARGET
 from langevin.config.validate import ConfigError
 from langevin.diffusion.classifier import CleanClassifier, NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import OptionError, UserError
-from langevin.facts import DataFacts
 from langevin.samplers.generate import SamplePipeline
+from langevin.spec import DataSpec
 
-AVERAGED = "ema.network."
-"""The prefix of the names of the EMA weights."""
+AVERAGED, CODEC = "ema.network.", "codec."
+"""The prefixes of the names of the EMA weights, and of the codec's."""
 
 
 class Model(NamedTuple):
     """A trained model, rebuilt from the config stored with its weights.
 
     Attributes:
-        denoiser: the model with the EMA weights.
+        model: with the EMA weights.
+        codec: between its data and what is diffused.
         cfg: the config it was trained with.
-        facts: what it knows of its data.
+        spec: what it knows of its data.
         step: the optimizer step it stands at.
     """
 
-    denoiser: Denoiser
+    model: Denoiser | NoisyClassifier
+    codec: Codec
     cfg: DictConfig
-    facts: DataFacts
+    spec: DataSpec
     step: int
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The model, where it is known to be no classifier."""
+        assert isinstance(self.model, Denoiser)
+        return self.model
+
+    @property
+    def diffused(self) -> DataSpec:
+        """The spec of what is diffused."""
+        return self.codec.spec(self.spec)
 
     def generator(self, cfg: DictConfig, labels: int | Sequence[int] | None) -> SamplePipeline:
         """Its sampling pipeline; `cfg` is its config with other choices of sampler, timestep spacing and guidance."""
         labels = [labels] if isinstance(labels, int) else None if labels is None else list(labels)
-        return make_generator(cfg, self.facts, labels)
+        return make_generator(cfg, self.spec, labels, self.codec)
 
 
-def record_of(cfg: DictConfig, facts: DataFacts) -> dict[str, Any]:
+def record_of(cfg: DictConfig, spec: DataSpec) -> dict[str, Any]:
     """What a checkpoint stores beside the weights, so that the model can be rebuilt: plain values."""
-    return {"version": langevin.__version__, "config": OmegaConf.to_yaml(cfg, resolve=True), "facts": facts.plain()}
+    return {"version": langevin.__version__, "config": OmegaConf.to_yaml(cfg, resolve=True), "spec": spec.plain()}
 
 
 def checkpoint_of(network: nn.Module, record: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +75,7 @@ def checkpoint_of(network: nn.Module, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_model(path: Path, trust: Sequence[str] = ()) -> Model:
-    """Rebuild a model of images from a checkpoint, which need not be trusted.
+    """Rebuild a generative model from a checkpoint, which need not be trusted.
 
     Args:
         path: the checkpoint.
@@ -71,10 +86,10 @@ def load_model(path: Path, trust: Sequence[str] = ()) -> Model:
         UserError: when the file is missing, damaged, not Langevin's, a classifier's, does not fit its own config, or
             names code that is not trusted.
     """
-    model, cfg, facts, step = _rebuilt(path, trust)
-    if not isinstance(model, Denoiser):
+    rebuilt = _rebuilt(path, trust)
+    if not isinstance(rebuilt.model, Denoiser):
         raise UserError(f"checkpoint {path} holds a classifier (task=classifier); give one of a model of images")
-    return Model(model, cfg, facts, step)
+    return rebuilt
 
 
 def require_trusted(path: Path, cfg: DictConfig, choices: DictConfig, groups: Iterable[str]) -> None:
@@ -101,79 +116,86 @@ def override(cfg: DictConfig, choices: DictConfig, groups: Iterable[str]) -> Dic
     return result
 
 
-def classifier_for_guidance(option: str, value: str, trust: Sequence[str] = ()) -> tuple[NoisyClassifier, DataFacts]:
-    """The classifier that an option's value, a run's folder or a checkpoint, names; and its data facts.
+def classifier_for_guidance(option: str, value: str, trust: Sequence[str] = ()) -> tuple[NoisyClassifier, DataSpec]:
+    """The classifier that an option's value, a run's folder or a checkpoint, names; and the spec of what it is shown.
 
     Raises:
         UserError: as `load_model`, or when it is not a classifier; the message names the option.
     """
-    classifier, _, facts = _classifier_for(option, value, trust)
-    return classifier, facts
+    classifier, rebuilt = _classifier_for(option, value, trust)
+    return classifier, rebuilt.diffused
 
 
 def classifier_for_features(
     option: str, value: str, trust: Sequence[str] = ()
-) -> tuple[CleanClassifier, DataFacts, str]:
+) -> tuple[CleanClassifier, DataSpec, str]:
     """The same for images without noise; and the name of the data that it was trained on.
 
     Raises:
         UserError: as `classifier_for_guidance`.
     """
-    classifier, cfg, facts = _classifier_for(option, value, trust)
+    classifier, (_, codec, cfg, spec, _) = _classifier_for(option, value, trust)
+    if codec.record():
+        raise OptionError(option, f"is {value}; allowed: a classifier of images, and this is one of latents")
     require_trusted(Path(value), cfg, OmegaConf.create(), ["data"])
     # What another library's weights were trained on is not known.
     name = "imported" if cfg.get("data") is None else make(cfg, "data").name
-    return CleanClassifier(classifier).eval(), facts, name
+    return CleanClassifier(classifier).eval(), spec, name
 
 
-def denoiser_for_guidance(option: str, value: str, trust: Sequence[str] = ()) -> tuple[Denoiser, DataFacts, bool]:
-    """The model that an option's value names, its data facts, and whether it is class-conditional.
+def denoiser_for_guidance(option: str, value: str, trust: Sequence[str] = ()) -> tuple[Denoiser, DataSpec, bool]:
+    """The model that an option's value names, the spec of what it diffuses, and whether it is class-conditional.
 
     Raises:
         UserError: as `load_model`; the message names the option.
     """
-    model, cfg, facts, _ = _rebuilt_for(option, value, trust)
-    if not isinstance(model, Denoiser):
+    rebuilt = _rebuilt_for(option, value, trust)
+    if not isinstance(rebuilt.model, Denoiser):
         raise OptionError(option, f"is {value}; allowed: the run of a model of images, and this is a classifier's")
-    return model, facts, is_class_conditional(cfg)
+    return rebuilt.model, rebuilt.diffused, is_class_conditional(rebuilt.cfg)
 
 
-def _classifier_for(option: str, value: str, trust: Sequence[str]) -> tuple[NoisyClassifier, DictConfig, DataFacts]:
-    model, cfg, facts, _ = _rebuilt_for(option, value, trust)
-    if not isinstance(model, NoisyClassifier):
+def _classifier_for(option: str, value: str, trust: Sequence[str]) -> tuple[NoisyClassifier, Model]:
+    rebuilt = _rebuilt_for(option, value, trust)
+    if not isinstance(rebuilt.model, NoisyClassifier):
         raise OptionError(option, f"is {value}; allowed: a classifier's run (task=classifier); this is a denoiser's")
-    return model, cfg, facts
+    return rebuilt.model, rebuilt
 
 
-def _rebuilt_for(
-    option: str, value: str, trust: Sequence[str]
-) -> tuple[Denoiser | NoisyClassifier, DictConfig, DataFacts, int]:
+def _rebuilt_for(option: str, value: str, trust: Sequence[str]) -> Model:
     try:
         return _rebuilt(find_checkpoint(Path(value)), trust)
     except UserError as error:
         raise OptionError(option, f"is {value}; {error}") from error
 
 
-def _rebuilt(path: Path, trust: Sequence[str]) -> tuple[Denoiser | NoisyClassifier, DictConfig, DataFacts, int]:
+def _rebuilt(path: Path, trust: Sequence[str]) -> Model:
     checkpoint = read_checkpoint(path)
-    cfg, facts = _described(checkpoint[RECORD], path, trust)
+    cfg, spec = _described(checkpoint[RECORD], path, trust)
     state, step = checkpoint.get("state_dict"), checkpoint.get("global_step")
     if not isinstance(state, Mapping) or not isinstance(step, int):
         raise UserError(
             f"checkpoint {path} holds no weights (state_dict) and step (global_step) as Langevin writes them"
         )
-    weights = {
-        name.removeprefix(AVERAGED): value
-        for name, value in state.items()
-        if isinstance(name, str) and name.startswith(AVERAGED) and isinstance(value, Tensor)
-    }
+    weights, of_codec = (
+        {
+            name.removeprefix(prefix): value
+            for name, value in state.items()
+            if isinstance(name, str) and name.startswith(prefix) and isinstance(value, Tensor)
+        }
+        for prefix in (AVERAGED, CODEC)
+    )
     misfit = f"checkpoint {path} does not fit the config stored in it"
     try:
         if mistakes := structure_of_model(cfg)[1]:
             raise ConfigError(mistakes)
-        require_sizes(cfg, facts, weights, path.stat().st_size)
+        with torch.device("meta"):
+            codec = make_codec(cfg, spec)
+        refuse_misfit("codec", codec.state_dict(), of_codec)
+        diffused = codec.spec(spec)
+        require_sizes(cfg, diffused, weights, path.stat().st_size)
         check_model(cfg)
-        model = make_model(cfg, facts)
+        codec, model = make_codec(cfg, spec), make_model(cfg, diffused)
     except MisfitError as error:
         raise UserError(f"{misfit}: {error}") from error
     except UserError as error:
@@ -183,13 +205,14 @@ def _rebuilt(path: Path, trust: Sequence[str]) -> tuple[Denoiser | NoisyClassifi
         raise UserError(f"checkpoint {path} cannot be rebuilt ({type(error).__name__}: {reason})") from error
     try:
         model.network.load_state_dict(weights)
+        codec.load_state_dict(of_codec)
     except RuntimeError as error:
         raise UserError(f"{misfit}: {error}") from error
-    return model.eval().requires_grad_(False), cfg, facts, step
+    return Model(model.eval().requires_grad_(False), codec, cfg, spec, step)
 
 
-def _described(record: Any, path: Path, trust: Sequence[str]) -> tuple[DictConfig, DataFacts]:
-    """The config and the data facts of a checkpoint's record; the record is not trusted."""
+def _described(record: Any, path: Path, trust: Sequence[str]) -> tuple[DictConfig, DataSpec]:
+    """The config and the spec of the data of a checkpoint's record; the record is not trusted."""
     if not isinstance(record, Mapping):
         raise UserError(f"checkpoint {path} was not written by Langevin: its '{RECORD}' record is no mapping")
     try:
@@ -200,6 +223,8 @@ def _described(record: Any, path: Path, trust: Sequence[str]) -> tuple[DictConfi
     cfg["trust"] = list(trust)  # never its own
     forget_places(cfg)
     try:
-        return cfg, DataFacts.read(record.get("facts"))
+        spec = DataSpec.read(record.get("spec"))
+        refuse_modality(spec.modality, trust)
     except ValueError as error:
         raise UserError(f"checkpoint {path}: its record of the data {error}") from error
+    return cfg, spec

@@ -11,7 +11,7 @@ from langevin.assembly.components import is_classifier, make_network, make_proce
 from langevin.config.stored import targets
 from langevin.config.types import TARGET
 from langevin.errors import UserError
-from langevin.facts import DataFacts
+from langevin.spec import DataSpec
 
 TWICE = 2
 """How often a constructor may put a parameter into a module, for each that a checkpoint holds."""
@@ -25,7 +25,7 @@ class MisfitError(UserError):
     """A network does not match some weights; the message names the differences, but not the file."""
 
 
-def require_sizes(cfg: DictConfig, facts: DataFacts, weights: Mapping[str, Tensor], size: int) -> None:
+def require_sizes(cfg: DictConfig, spec: DataSpec, weights: Mapping[str, Tensor], size: int) -> None:
     """Check that a network has exactly the weights that were stored for it, before allocating anything.
 
     A network whose class is not in our conf is not checked: it may not be buildable without memory, and the user has
@@ -33,7 +33,7 @@ def require_sizes(cfg: DictConfig, facts: DataFacts, weights: Mapping[str, Tenso
 
     Args:
         cfg: the config of the network, whose structure is valid.
-        facts: what it knows of its data.
+        spec: of what it diffuses.
         weights: those stored, by their names.
         size: of the file that holds them, in bytes.
 
@@ -46,7 +46,7 @@ def require_sizes(cfg: DictConfig, facts: DataFacts, weights: Mapping[str, Tenso
         return
     if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > size:
         raise MisfitError("the weights claim to be larger than the whole file")
-    process = make_process(cfg, facts.image_size)  # its numbers are real, not on "meta"
+    process = make_process(cfg, spec.image_size)  # its numbers are real, not on "meta"
     left = TWICE * len(weights)
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
@@ -58,15 +58,24 @@ def require_sizes(cfg: DictConfig, facts: DataFacts, weights: Mapping[str, Tenso
     hook = register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"):
-            network = make_network(cfg, facts, process)
+            network = make_network(cfg, spec, process)
     finally:
         hook.remove()
-    if different := differences(network.state_dict(), weights):
-        more = f", and {len(different) - NAMED} more" if len(different) > NAMED else ""
-        raise MisfitError(f"{group}: {'; '.join(different[:NAMED])}{more}")
+    refuse_misfit(group, network.state_dict(), weights)
     tables = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
     if tables > TABLES:
         raise MisfitError(f"{group}: has tables of {tables} bytes beside its weights; allowed: at most {TABLES}")
+
+
+def refuse_misfit(group: str, described: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """Check that the weights that a config describes are those that are stored.
+
+    Raises:
+        MisfitError: when their names or shapes differ.
+    """
+    if different := differences(described, stored):
+        more = f", and {len(different) - NAMED} more" if len(different) > NAMED else ""
+        raise MisfitError(f"{group}: {'; '.join(different[:NAMED])}{more}")
 
 
 def differences(described: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> list[str]:

@@ -13,10 +13,17 @@ KEYS = {
 }
 """Options of a config and entries of a protocol, by their paths from its root. A rename changes the last part."""
 
-PROCESS = {"_target_": "langevin.diffusion.process.GaussianProcess"}
-"""The process of all runs from before there was a choice."""
+FIRST = {
+    "process": {"_target_": "langevin.diffusion.process.GaussianProcess"},
+    "codec": {"_target_": "langevin.codecs.identity.Identity"},
+}
+"""What all models had from before there was a choice, by the groups."""
+
+IMAGES = {"modality": "langevin.modalities.image.Image", "levels": 256}
+"""What the spec of all data held, had it been written down, from when all data was images."""
 
 CLASSES = {
+    "langevin.data.module.ImageDataModule": "langevin.data.module.DataModule",
     "langevin.networks.condition.ClassLabel": "langevin.conditions.class_label.ClassLabel",
     "langevin.networks.condition.Vector": "langevin.conditions.vector.Vector",
     "langevin.diffusion.objective.VLB": "langevin.diffusion.objective.VLBObjective",
@@ -85,7 +92,7 @@ def current(path: str) -> str:
 
 
 def _regrouped(values: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A config, nested or flat, with a process and with named conditions, as it was before it had either."""
+    """A config, nested or flat, or a record: with what it had not before there was a choice, and named conditions."""
     found = {key: value for key, value in values.items() if not _is_under("condition", key)}
     node = values.get("condition")
     if isinstance(node, Mapping):
@@ -95,16 +102,20 @@ def _regrouped(values: Mapping[Any, Any]) -> dict[Any, Any]:
         several, name = values["condition._target_"] == SEVERAL, NAMES.get(values["condition._target_"], "condition")
         old, new = ("condition.parts.", "conditions.") if several else ("condition.", f"conditions.{name}.")
         found |= {new + key.removeprefix(old): value for key, value in values.items() if key.startswith(old)}
-    if "schedule" in values:
-        found.setdefault("process", dict(PROCESS))
-    elif "schedule._target_" in values:
-        found.setdefault("process._target_", PROCESS["_target_"])
+    for group, node in FIRST.items():
+        if "schedule" in values:
+            found.setdefault(group, dict(node))
+        elif "schedule._target_" in values:
+            found.setdefault(f"{group}._target_", node["_target_"])
+    if isinstance(facts := values.get("facts"), Mapping) and {"channels", "image_size"} <= facts.keys():
+        rest = {key: value for key, value in found.pop("facts").items() if key not in ("channels", "image_size")}
+        found["spec"] = {"shape": [facts["channels"], facts["image_size"], facts["image_size"]], **IMAGES, **rest}
     return found
 
 
 def _ungrouped(values: Mapping[Any, Any]) -> dict[Any, Any]:
     """The inverse, of what could be stored before."""
-    first = (("process", PROCESS), ("process._target_", PROCESS["_target_"]))
+    first = [*FIRST.items(), *((f"{group}._target_", node["_target_"]) for group, node in FIRST.items())]
     found = {key: value for key, value in values.items() if (key, value) not in first}
     if not any(_is_under("schedule", key) for key in values):  # no config
         return found

@@ -123,10 +123,25 @@ def refuse_untrusted(cfg: DictConfig, groups: Collection[str], trust: Sequence[s
                 raise StoredError(f"has the key {path}; a stored config has none that begins with _ but {TARGET}")
 
 
+def refuse_modality(path: str, trust: Sequence[str] = ()) -> None:
+    """Check that a stored modality's class may be imported: one of ours, or of what the user trusts.
+
+    Raises:
+        StoredError: when it may not.
+    """
+    if not _is_trusted(path, ["langevin.modalities", *trust]):
+        package = path.partition(".")[0]
+        raise StoredError(f"names the modality {path!r}; only if you know that code, add trust=[{package}]")
+
+
+def _is_trusted(target: str, trust: Sequence[str]) -> bool:
+    return any(target == name or target.startswith(f"{name}.") for name in trust)
+
+
 def _allowed(group: str, target: Any, trust: Sequence[str]) -> bool:
     if not isinstance(target, str):
         return False
-    return target in targets(group) or any(target == name or target.startswith(f"{name}.") for name in trust)
+    return target in targets(group) or _is_trusted(target, trust)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Images decoded, cropped and resized once, then memory-mapped by every process and every later run."""
+"""Samples decoded, cropped and resized once, then memory-mapped by every process and every later run."""
 
 import functools
 import hashlib
@@ -19,19 +19,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from langevin.data.images import LazyImages, Transform
-from langevin.data.source import ImageSet, usable
+from langevin.data.images import LazySamples, Transform
+from langevin.data.source import SampleSet, usable
 from langevin.errors import UserError
 from langevin.files import write_json
 from langevin.interrupt import Interrupted, received
 
+BYTES = "|u1"
+"""The type of the samples of a cache that does not note it, as numpy writes it."""
 _FORMAT = 1
 _CHUNK = 64  # images decoded, hashed and written together: another number would change the digest of all data
 _CHUNKS = "chunks"  # of an unfinished cache, the first image and the sha256 of each chunk that is written, a line each
 
 
-class CachedImages:
-    """A finished cache: images on disk, read through a memory map.
+class CachedSamples:
+    """A finished cache: samples on disk, read through a memory map.
 
     Pickling stores only the folder's name, so a data-loading worker maps the file again instead of copying it.
 
@@ -39,9 +41,9 @@ class CachedImages:
         folder: holds ``images.npy``, ``labels.npy``, a file for each further column, and ``meta.json``.
 
     Attributes:
-        images: (N, H, W, C) uint8, read-only.
+        samples: (N, *size, C), read-only; images are uint8.
         labels: (N,) int64, -1 for unlabelled.
-        columns: the further columns, see `ImageSet`.
+        columns: the further columns, see `SampleSet`.
         class_names: a name for each class, or None when unlabelled.
         skipped: the names of the images that were left out because they cannot be decoded.
 
@@ -57,24 +59,24 @@ class CachedImages:
             if sizes != meta["bytes"]:
                 raise ValueError(f"its files are of {sizes} bytes, not {meta['bytes']}")
             # As a plain array: np.memmap runs Python code at each indexing.
-            self.images: NDArray[np.uint8] = np.asarray(np.load(folder / "images.npy", mmap_mode="r"))
+            self.samples: NDArray[Any] = np.asarray(np.load(folder / "images.npy", mmap_mode="r"))
             self.labels: NDArray[np.int64] = np.load(folder / "labels.npy")
             self.columns: dict[str, NDArray] = {
                 name: np.asarray(np.load(folder / _file_of(name), mmap_mode="r")) for name in meta.get("columns", ())
             }
             names = meta["class_names"]
-            shape = tuple(meta["shape"])
+            shape, dtype = tuple(meta["shape"]), np.dtype(meta.get("dtype", BYTES))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder}: not a complete cache ({error})") from error
-        if self.images.shape != shape or self.images.dtype != np.uint8 or self.labels.shape != shape[:1]:
-            raise ValueError(f"{folder}: arrays of {self.images.shape} and {self.labels.shape}, not {shape}")
+        if self.samples.shape != shape or self.samples.dtype != dtype or self.labels.shape != shape[:1]:
+            raise ValueError(f"{folder}: arrays of {self.samples.shape} and {self.labels.shape}, not {shape}")
         self.class_names: tuple[str, ...] | None = None if names is None else tuple(names)
         self.skipped: tuple[str, ...] = tuple(meta.get("skipped", ()))
         self._meta = meta
 
     @functools.cached_property
     def digest(self) -> str:
-        """The sha256 of the pixels, labels and class names, in their order: what the images are.
+        """The sha256 of the samples, labels and class names, in their order: what the data is.
 
         It was noted when the cache was built. A cache that is older than that has it computed once, at over 1 GB/s, and
         noted if the folder can be written; processes that do so together write the same.
@@ -82,20 +84,21 @@ class CachedImages:
         noted = self._meta.get("digest")
         if isinstance(noted, str):
             return noted
-        digest = _digest(self.images.shape, self.labels, self.class_names, self.columns, _hashed(self.images))
+        shape, dtype = self.samples.shape, self.samples.dtype
+        digest = _digest(shape, dtype, self.labels, self.class_names, self.columns, _hashed(self.samples))
         with suppress(OSError):
             write_json(self.folder / "meta.json", self._meta | {"digest": digest})
         return digest
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, Tensor]:
-        """Some of the images and all that is known of them: one gather from the memory map a column.
+        """Some of the samples and all that is known of them: one gather from the memory map a column.
 
         Args:
             indices: (B,), of which B may be 0.
 
         Returns:
-            "x" (B, C, H, W) uint8 with channels-last strides, "label" (B,) int64 (-1: none), "index" (B,) int64, the
-            place in the data, and the further columns.
+            "x" (B, C, *size) as stored, with channels-last strides, "label" (B,) int64 (-1: none), "index" (B,) int64,
+            the place in the data, and the further columns.
         """
         rows = np.asarray(indices, np.int64)
         columns = {
@@ -103,14 +106,14 @@ class CachedImages:
             "index": rows,
             **{name: each[rows] for name, each in self.columns.items()},
         }
-        x = torch.from_numpy(self.images[rows]).permute(0, 3, 1, 2)
+        x = torch.from_numpy(self.samples[rows]).movedim(-1, 1)
         return {"x": x} | {name: torch.from_numpy(values) for name, values in columns.items()}
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.samples)
 
-    def __reduce__(self) -> tuple[type["CachedImages"], tuple[Path]]:
-        return CachedImages, (self.folder,)
+    def __reduce__(self) -> tuple[type["CachedSamples"], tuple[Path]]:
+        return CachedSamples, (self.folder,)
 
 
 def _file_of(column: str) -> str:
@@ -128,8 +131,8 @@ def resolve_cache_dir(cache_dir: str | None) -> Path:
 
 
 def open_or_build(
-    cache_dir: Path, name: str, fingerprint: str, transform: Transform, load: Callable[[], ImageSet]
-) -> CachedImages:
+    cache_dir: Path, name: str, fingerprint: str, transform: Transform, load: Callable[[], SampleSet]
+) -> CachedSamples:
     """Open the cache of these images, and build it first if there is none or it is damaged.
 
     Any number of processes may call this at once: one builds, the others wait for it. A build that fails leaves nothing
@@ -149,7 +152,7 @@ def open_or_build(
     key = hashlib.sha256(repr((_FORMAT, fingerprint, transform)).encode()).hexdigest()[:16]
     folder = cache_dir / f"{name}-{key}"
     try:
-        return CachedImages(folder)  # without the lock: a finished cache may lie on a read-only disk
+        return CachedSamples(folder)  # without the lock: a finished cache may lie on a read-only disk
     except ValueError:
         pass
     with _report_write_errors(cache_dir):
@@ -158,7 +161,7 @@ def open_or_build(
         _acquire(lock)
     try:
         try:
-            return CachedImages(folder)  # another process built it while this one waited
+            return CachedSamples(folder)  # another process built it while this one waited
         except ValueError:
             pass
         images = load()
@@ -168,7 +171,7 @@ def open_or_build(
                 if left_over.exists():
                     shutil.rmtree(left_over)
             _build(folder, images, transform)
-        return CachedImages(folder)
+        return CachedSamples(folder)
     finally:
         lock.release()
 
@@ -195,12 +198,12 @@ def _report_write_errors(cache_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _build(folder: Path, images: ImageSet, transform: Transform) -> None:
+def _build(folder: Path, images: SampleSet, transform: Transform) -> None:
     building = folder.with_name(f"{folder.name}.building")
     try:
         building.mkdir(exist_ok=True)
-        count = len(images.lazy_images)
-        broken, chunks = _decode_all(building, images.lazy_images, transform, folder.name.rpartition("-")[0])
+        count = len(images.lazy)
+        broken, chunks = _decode_all(building, images.lazy, transform, folder.name.rpartition("-")[0])
         labels = np.full(count, -1, np.int64) if images.labels is None else images.labels
         columns = dict(images.columns)
         if broken:
@@ -216,10 +219,12 @@ def _build(folder: Path, images: ImageSet, transform: Transform) -> None:
             "shape": (count, *transform.shape),
             "class_names": images.class_names,
             "columns": list(columns),
-            "skipped": [images.lazy_images.name(index) for index in sorted(broken)],
+            "skipped": [images.lazy.name(index) for index in sorted(broken)],
             "bytes": {name: (building / name).stat().st_size for name in ("images.npy", *arrays)},
-            "digest": _digest((count, *transform.shape), labels, images.class_names, columns, chunks),
         }
+        dtype = np.dtype(transform.dtype)
+        meta |= {} if dtype == np.uint8 else {"dtype": dtype.str}
+        meta["digest"] = _digest(tuple(meta["shape"]), dtype, labels, images.class_names, columns, chunks)
         (building / "meta.json").write_text(json.dumps(meta))
         for path in building.iterdir():
             _flush(path)  # else a crash of the machine could leave a cache of the right size with wrong content
@@ -233,7 +238,7 @@ def _build(folder: Path, images: ImageSet, transform: Transform) -> None:
 
 
 def _decode_all(
-    building: Path, lazy_images: LazyImages, transform: Transform, title: str
+    building: Path, lazy: LazySamples, transform: Transform, title: str
 ) -> tuple[dict[int, Exception], list[str]]:
     """Fill images.npy with the transformed images, all but those that an earlier build has left there.
 
@@ -247,10 +252,11 @@ def _decode_all(
     Raises:
         Interrupted: between two chunks, once a signal has come.
     """
-    path, count, size = building / "images.npy", len(lazy_images), int(np.prod(transform.shape))
+    path, count, dtype = building / "images.npy", len(lazy), np.dtype(transform.dtype)
+    size = int(np.prod(transform.shape)) * dtype.itemsize
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        buffer, {"descr": "|u1", "fortran_order": False, "shape": (count, *transform.shape)}
+        buffer, {"descr": dtype.str, "fortran_order": False, "shape": (count, *transform.shape)}
     )
     header = buffer.getvalue()
     digests = _finished(building, header, count, size)
@@ -260,10 +266,10 @@ def _decode_all(
 
     def decode(first: int) -> int:
         indices = range(first, min(first + _CHUNK, count))
-        block = np.zeros((len(indices), *transform.shape), np.uint8)
+        block = np.zeros((len(indices), *transform.shape), dtype)
         for index in indices:
             try:
-                block[index - first] = transform(lazy_images.open(index))
+                block[index - first] = transform(lazy.open(index))
             except Exception as error:  # a broken file makes decoders raise anything: OSError, SyntaxError, ...
                 broken[index] = error
         with open(path, "r+b") as file:
@@ -318,7 +324,7 @@ def _line(first: int, digest: str) -> bytes:
     return f"{first} {digest}\n".encode()
 
 
-def _hashed(images: NDArray[np.uint8]) -> Iterator[str]:
+def _hashed(images: NDArray[Any]) -> Iterator[str]:
     """The sha256 of each chunk."""
     for first in range(0, len(images), _CHUNK):
         yield hashlib.sha256(images[first : first + _CHUNK].tobytes()).hexdigest()
@@ -326,13 +332,15 @@ def _hashed(images: NDArray[np.uint8]) -> Iterator[str]:
 
 def _digest(
     shape: Sequence[int],
+    dtype: np.dtype,
     labels: NDArray[np.int64],
     class_names: Sequence[str] | None,
     columns: Mapping[str, NDArray],
     chunks: Iterable[str],
 ) -> str:
     names = None if class_names is None else list(class_names)
-    whole = hashlib.sha256(json.dumps({"shape": list(shape), "class_names": names}).encode())
+    what = {"shape": list(shape), "class_names": names} | ({} if dtype == np.uint8 else {"dtype": dtype.str})
+    whole = hashlib.sha256(json.dumps(what).encode())
     whole.update(labels.astype("<i8").tobytes())
     for chunk in chunks:
         whole.update(bytes.fromhex(chunk))
@@ -346,7 +354,7 @@ def _keep(path: Path, kept: NDArray[np.int64]) -> None:
     images = np.load(path, mmap_mode="r")
     shorter = path.with_suffix(".kept")
     with open(shorter, "wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(kept), *images.shape[1:])}
+        header = {"descr": images.dtype.str, "fortran_order": False, "shape": (len(kept), *images.shape[1:])}
         np.lib.format.write_array_header_1_0(file, header)
         for first in range(0, len(kept), _CHUNK):
             file.write(images[kept[first : first + _CHUNK]].data)

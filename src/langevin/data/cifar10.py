@@ -20,7 +20,7 @@ from filelock import FileLock
 from langevin.data.cache import default_cache_dir
 from langevin.data.image_folder import LabelledFiles
 from langevin.data.images import WHITE, ArrayImages
-from langevin.data.source import FileSource, ImageSet
+from langevin.data.source import FileSource, SampleSet
 from langevin.errors import UserError
 
 _BATCHES = "cifar-10-batches-py"
@@ -83,7 +83,7 @@ class CIFAR10(FileSource):
             return f"official {split}"
         return f"{self._decoding()} {self._files[split].fingerprint()}"
 
-    def load(self, split: str) -> ImageSet:
+    def load(self, split: str) -> SampleSet:
         """Download the official release if need be, verify its checksums and read it; or list the files.
 
         Raises:
@@ -169,7 +169,7 @@ def _unpack(place: Path, path: str, folder: str) -> None:
         tar.extractall(folder, filter="data")
 
 
-def _read_official(root: Path, split: str, path: str | None) -> ImageSet:
+def _read_official(root: Path, split: str, path: str | None) -> SampleSet:
     from torchvision import datasets
 
     try:
@@ -181,4 +181,4 @@ def _read_official(root: Path, split: str, path: str | None) -> ImageSet:
             f"data.path={path}: {os.path.join(root, _BATCHES)} is incomplete or damaged ({error}); "
             "unpack the official archive again, or give it as data.path=cifar-10-python.tar.gz"
         ) from error
-    return ImageSet(ArrayImages(data.data), np.array(data.targets, np.int64), tuple(data.classes))
+    return SampleSet(ArrayImages(data.data), np.array(data.targets, np.int64), tuple(data.classes))

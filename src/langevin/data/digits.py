@@ -3,7 +3,7 @@
 import numpy as np
 
 from langevin.data.images import ArrayImages
-from langevin.data.source import ImageSet, ImageSource
+from langevin.data.source import ImageSource, SampleSet
 
 
 class Digits(ImageSource):
@@ -32,7 +32,7 @@ class Digits(ImageSource):
         """The images never change."""
         return split
 
-    def load(self, split: str) -> ImageSet:
+    def load(self, split: str) -> SampleSet:
         """Take the split from scikit-learn."""
         from sklearn.datasets import load_digits
 
@@ -40,4 +40,4 @@ class Digits(ImageSource):
         part = slice(None, self._TRAIN) if split == "train" else slice(self._TRAIN, None)
         pixels = np.rint(bunch.images[part] * (255 / 16)).astype(np.uint8)
         labels = bunch.target[part].astype(np.int64)
-        return ImageSet(ArrayImages(pixels), labels, tuple(str(digit) for digit in range(10)))
+        return SampleSet(ArrayImages(pixels), labels, tuple(str(digit) for digit in range(10)))

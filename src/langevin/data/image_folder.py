@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from langevin.data.archive import open_archive
 from langevin.data.images import SUFFIXES, WHITE, Color, ImageFiles
-from langevin.data.source import FileSource, ImageSet
+from langevin.data.source import FileSource, SampleSet
 from langevin.errors import UserError
 
 SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "eval"}
@@ -151,11 +151,11 @@ class LabelledFiles:
                 raise UserError(f"{self._where}: {name} gives {file} two classes, {classes[key]} and {class_id}")
         return classes
 
-    def image_set(self, skip_broken: bool | None = None) -> ImageSet:
+    def image_set(self, skip_broken: bool | None = None) -> SampleSet:
         """The images and labels, ready to be decoded."""
         labels, names = self.labels or (None, None)
         lazy_images = ImageFiles(self.archive, self.files, background=self._background)
-        return ImageSet(lazy_images, labels, names, skip_broken)
+        return SampleSet(lazy_images, labels, names, skip_broken)
 
     @functools.cached_property
     def _folders(self) -> list[str]:
@@ -227,7 +227,7 @@ class ImageFolder(FileSource):
         """Names and sizes of the images, with their checksums (zip) or times of change (folder)."""
         return f"{self._decoding()} {self._files.fingerprint()}"
 
-    def load(self, split: str) -> ImageSet:
+    def load(self, split: str) -> SampleSet:
         """The images and their labels."""
         return self._files.image_set(self.skip_broken)
 

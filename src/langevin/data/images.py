@@ -1,10 +1,10 @@
-"""Images on their way into a cache: where they come from, and the one transform which they all pass."""
+"""Samples on their way into a cache: where they come from, and the one transform which they all pass."""
 
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +31,40 @@ MAX_PIXELS = 89_478_485
 WHITE: Color = (255, 255, 255)
 
 
-class LazyImages(ABC):
-    """A sequence of PIL images, opened one at a time from any thread."""
+class LazySamples(ABC):
+    """A sequence of samples, opened one at a time from any thread."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
-    @abstractmethod
     def name(self, index: int) -> str:
-        """What to call an image in an error message."""
+        """What to call a sample in an error message."""
+        return f"sample {index}"
+
+    @abstractmethod
+    def open(self, index: int) -> Any:
+        """What a `Transform` takes; raises what the decoder raises when the sample is broken."""
+
+
+@dataclass(frozen=True)
+class Rows(LazySamples):
+    """Samples that lie in memory.
+
+    Attributes:
+        array: (N, *size, C).
+    """
+
+    array: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def open(self, index: int) -> NDArray[Any]:  # noqa: D102
+        return self.array[index]
+
+
+class LazyImages(LazySamples):
+    """A sequence of PIL images, opened one at a time from any thread."""
 
     @abstractmethod
     def open(self, index: int) -> Image.Image:
@@ -106,14 +131,33 @@ class ImageFiles(LazyImages):
 
 
 class Transform(Protocol):
-    """Makes a uint8 array of one shape of any image. Its ``repr`` is part of the cache's fingerprint."""
+    """Makes an array of one shape and type of any sample. Its ``repr`` is part of the cache's fingerprint."""
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """The (H, W, C) of every array."""
+    def dtype(self) -> type[np.generic]:
+        """Of every array."""
 
-    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Turn an image into an array, or raise ValueError with the reason."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The (*size, C) of every array."""
+
+    def __call__(self, sample: Any, /) -> NDArray[Any]:
+        """Turn a sample into an array, or raise ValueError with the reason."""
+
+
+@dataclass(frozen=True)
+class AsStored:
+    """Real numbers as they are.
+
+    Attributes:
+        shape: (*size, C) of every sample.
+    """
+
+    shape: tuple[int, ...]
+    dtype: ClassVar[type[np.generic]] = np.float32
+
+    def __call__(self, sample: NDArray[Any]) -> NDArray[np.float32]:  # noqa: D102
+        return sample.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -127,6 +171,7 @@ class SquareTransform:
 
     size: int
     channels: int
+    dtype: ClassVar[type[np.generic]] = np.uint8
 
     @property
     def shape(self) -> tuple[int, int, int]:  # noqa: D102
@@ -152,6 +197,7 @@ class NativeTransform:
     """
 
     shape: tuple[int, int, int]
+    dtype: ClassVar[type[np.generic]] = np.uint8
 
     @classmethod
     def like(cls, image: Image.Image) -> "NativeTransform":

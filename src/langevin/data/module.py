@@ -11,28 +11,30 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from langevin.content import Content, Split
-from langevin.data.cache import CachedImages, open_or_build, resolve_cache_dir
-from langevin.data.images import SquareTransform
-from langevin.data.source import ImageSource
-from langevin.data.stream import ImageStream, Positions
+from langevin.data.cache import CachedSamples, open_or_build, resolve_cache_dir
+from langevin.data.source import Source
+from langevin.data.stream import Positions, SampleStream
 from langevin.errors import OptionError, UserError
-from langevin.images import from_uint8
+from langevin.modalities.modality import Modality
+from langevin.spec import DataSpec
 
 Batch = dict[str, Tensor]
 
 
-class ImageBatches(Dataset[Batch]):
+class Batched(Dataset[Batch]):
     """Whole batches from a cache: one gather from the memory map a batch.
 
     Args:
-        images: the cache.
+        samples: the cache.
+        flip: whether samples may be mirrored.
     """
 
-    def __init__(self, images: CachedImages) -> None:
-        self.images = images
+    def __init__(self, samples: CachedSamples, flip: bool) -> None:
+        self.samples = samples
+        self.flip = flip
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.samples)
 
     def __getitem__(self, positions: Positions) -> Batch:
         """Gather a batch.
@@ -41,61 +43,61 @@ class ImageBatches(Dataset[Batch]):
             positions: (B,) int64 indices and (B,) bool flips.
 
         Returns:
-            what `CachedImages.batch` gives, and "flip" (B,) bool. In validation B may be 0.
+            what `CachedSamples.batch` gives, and "flip" (B,) bool where samples may be mirrored. In validation B may
+            be 0.
         """
         indices, flips = positions
-        return self.images.batch(indices) | {"flip": torch.from_numpy(flips)}
+        return self.samples.batch(indices) | ({"flip": torch.from_numpy(flips)} if self.flip else {})
 
 
-def preprocess(batch: Batch) -> Batch:
-    """Turn a batch of bytes into a network's input, on its own device.
+def preprocess(batch: Batch, modality: Modality) -> Batch:
+    """Turn a batch of stored samples into a model's input, on its own device.
 
     Args:
-        batch: what the loaders give, see `ImageBatches`.
+        batch: what the loaders give, see `Batched`.
+        modality: what the samples are.
 
     Returns:
-        the same without "flip", and "x" (B, C, H, W) as float32 in [-1, 1], mirrored where "flip" was true.
+        the same without "flip", and "x" (B, C, *size) as a model takes it, mirrored where "flip" was true.
     """
-    image = batch["x"]
-    # Mirrored as bytes, a quarter of the memory traffic of floats.
-    image = torch.where(batch["flip"][:, None, None, None], image.flip(-1), image)
-    return {name: values for name, values in batch.items() if name != "flip"} | {"x": from_uint8(image)}
+    stored = batch["x"]
+    if "flip" in batch:  # before the conversion: of bytes, a quarter of the memory traffic of floats
+        stored = torch.where(batch["flip"].reshape(-1, *(1,) * (stored.ndim - 1)), stored.flip(-1), stored)
+    return {name: values for name, values in batch.items() if name != "flip"} | {"x": modality.to_model(stored)}
 
 
-class ImageDataModule(lightning.LightningDataModule):
+class DataModule(lightning.LightningDataModule):
     """Training batches from an endless, resumable stream, validation batches from the source's test split.
 
     Training resumes from the trainer's ``global_step``. The Trainer must be made with
     ``use_distributed_sampler=False``: the stream itself gives each process its part.
 
     Args:
-        source: the images.
-        batch_size: images of an optimizer step over all processes and micro-batches.
+        source: the samples.
+        batch_size: samples of an optimizer step over all processes and micro-batches.
         accumulate: micro-batches of an optimizer step.
         num_workers: worker processes that gather batches; 0 gathers in the main process.
-        cache_dir: where the decoded images are kept; None is ``$LANGEVIN_CACHE``, else ``~/.cache/langevin``.
-        seed: chooses the order of the images and their mirroring.
+        cache_dir: where the decoded samples are kept; None is ``$LANGEVIN_CACHE``, else ``~/.cache/langevin``.
+        seed: chooses the order of the samples and their mirroring.
 
     Attributes:
-        train_set: the decoded training images; here after `prepare_data`, as are the following.
-        test_set: the decoded test images, or None when the source has none.
+        train_set: the decoded training samples; here after `prepare_data`, as are the following.
+        test_set: the decoded test samples, or None when the source has none.
         class_names: a name for each class, or None when unlabelled.
         num_classes: number of classes, or None when unlabelled.
-        channels: 1 or 3; here at once.
-        image_size: side in pixels; here at once.
 
     Raises:
         UserError: when a number is out of range.
     """
 
-    train_set: CachedImages
-    test_set: CachedImages | None
+    train_set: CachedSamples
+    test_set: CachedSamples | None
     class_names: tuple[str, ...] | None
     num_classes: int | None
 
     def __init__(
         self,
-        source: ImageSource,
+        source: Source,
         batch_size: int,
         accumulate: int = 1,
         num_workers: Annotated[int, Ge(0)] = 0,
@@ -116,8 +118,6 @@ class ImageDataModule(lightning.LightningDataModule):
         self.num_workers = num_workers
         self.cache_dir = resolve_cache_dir(cache_dir)
         self.seed = seed
-        self.channels = source.channels
-        self.image_size = source.image_size
 
     def prepare_data(self) -> None:
         """Open the caches, building them if necessary; safe from every process, and a second call does nothing.
@@ -141,14 +141,19 @@ class ImageDataModule(lightning.LightningDataModule):
         self.train_set = train
 
     @property
+    def spec(self) -> DataSpec:
+        """What a model must know of the data; known after `prepare_data`."""
+        return self.source.spec(self.num_classes, self.content.sha256)
+
+    @property
     def content(self) -> Content:
-        """Which images these are, wherever they lie; known after `prepare_data`."""
+        """Which samples these are, wherever they lie; known after `prepare_data`."""
         sets = {"train": self.train_set, "test": self.test_set}
         return Content(
             {
-                name: Split(len(images), images.class_names, images.digest)
-                for name, images in sets.items()
-                if images is not None
+                name: Split(len(samples), samples.class_names, samples.digest)
+                for name, samples in sets.items()
+                if samples is not None
             }
         )
 
@@ -165,7 +170,7 @@ class ImageDataModule(lightning.LightningDataModule):
         trainer = self.trainer
         rank, world_size = self._rank_and_world_size()
         self._micro_batch_size(world_size)
-        stream = ImageStream(
+        stream = SampleStream(
             len(self.train_set),
             self.batch_size,
             seed=self.seed,
@@ -175,7 +180,7 @@ class ImageDataModule(lightning.LightningDataModule):
             accumulate=self.accumulate,
             start=lambda: 0 if trainer is None else trainer.global_step * self.accumulate,
         )
-        return self._loader(self.train_set, stream)
+        return self._loader(self.train_set, stream, self.source.flip)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
         """The test split once, in order; [] if there is no test split.
@@ -189,25 +194,25 @@ class ImageDataModule(lightning.LightningDataModule):
         rank, world_size = self._rank_and_world_size()
         number, size = len(self.test_set), self._micro_batch_size(world_size) * world_size
         batches = [np.arange(first + rank, min(first + size, number), world_size) for first in range(0, number, size)]
-        return self._loader(self.test_set, [(indices, np.zeros(len(indices), np.bool_)) for indices in batches])
+        return self._loader(self.test_set, [(indices, np.zeros(len(indices), np.bool_)) for indices in batches], False)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Turn bytes into a network's input once they are on the device; see `preprocess`."""
-        return preprocess(batch)
+        """Turn stored samples into a model's input once they are on the device; see `preprocess`."""
+        return preprocess(batch, self.source.modality)
 
-    def _open(self, split: str) -> CachedImages:
+    def _open(self, split: str) -> CachedSamples:
         source = self.source
         return open_or_build(
             self.cache_dir,
             f"{source.name}-{split}",
             repr((split, source.fingerprint(split))),
-            SquareTransform(source.image_size, source.channels),
+            source.transform,
             lambda: source.load(split),
         )
 
-    def _loader(self, images: CachedImages, batches: Iterable[Positions]) -> DataLoader[Batch]:
+    def _loader(self, samples: CachedSamples, batches: Iterable[Positions], flip: bool) -> DataLoader[Batch]:
         return DataLoader(
-            ImageBatches(images),
+            Batched(samples, flip),
             batch_size=None,  # the sampler gives whole batches of indices
             sampler=cast("Any", batches),
             num_workers=self.num_workers,

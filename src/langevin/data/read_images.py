@@ -13,10 +13,10 @@ from PIL import Image
 
 from langevin.config.migration import migrated
 from langevin.data.archive import counted
-from langevin.data.cache import CachedImages, open_or_build, resolve_cache_dir
+from langevin.data.cache import CachedSamples, open_or_build, resolve_cache_dir
 from langevin.data.image_folder import LabelledFiles
-from langevin.data.images import LazyImages, NativeTransform, is_grey
-from langevin.data.source import ImageSet, usable
+from langevin.data.images import LazySamples, NativeTransform, is_grey
+from langevin.data.source import SampleSet, usable
 from langevin.errors import UserError
 
 _DEFLATED = 1032  # bytes that one byte of a zip unfolds to at most
@@ -66,7 +66,7 @@ def read_images(
         if max(files.class_ids) > _MAX_CLASS:
             raise UserError(f"{option}={path}: class id {max(files.class_ids)}; allowed: 0 to {_MAX_CLASS}")
         labels = np.array(files.class_ids, np.int64)
-    return _decoded(files, resolve_cache_dir(cache_dir)).images, labels
+    return _decoded(files, resolve_cache_dir(cache_dir)).samples, labels
 
 
 def left_out(path: str, option: str = "samples") -> str:
@@ -97,14 +97,14 @@ class _InColorError(Exception):
     """Images that were assumed grey are not."""
 
 
-def _decoded(files: LabelledFiles, cache_dir: Path) -> CachedImages:
+def _decoded(files: LabelledFiles, cache_dir: Path) -> CachedSamples:
     """The decoded images: in colour if any of them is, in any order of their names."""
     images = files.image_set()
     fingerprint = f"upon white {files.fingerprint()}"
     transform = NativeTransform.like(_first_usable(images))
 
-    def load() -> ImageSet:
-        if transform.shape[-1] == 1 and _any_in_color(images.lazy_images):
+    def load() -> SampleSet:
+        if transform.shape[-1] == 1 and _any_in_color(images.lazy):
             raise _InColorError
         return images
 
@@ -115,18 +115,18 @@ def _decoded(files: LabelledFiles, cache_dir: Path) -> CachedImages:
         return open_or_build(cache_dir, "images", fingerprint, in_color, lambda: images)
 
 
-def _first_usable(images: ImageSet) -> Image.Image:
+def _first_usable(images: SampleSet) -> Image.Image:
     broken: dict[int, Exception] = {}
-    for index in range(len(images.lazy_images)):
+    for index in range(len(images.lazy)):
         try:
-            return images.lazy_images.open(index)
+            return images.lazy.open(index)
         except Exception as error:  # a broken file makes decoders raise anything
             broken[index] = error
     usable(images, broken)
     raise AssertionError("images of which none can be used were not refused")
 
 
-def _any_in_color(lazy_images: LazyImages) -> bool:
+def _any_in_color(lazy_images: LazySamples) -> bool:
     for index in range(len(lazy_images)):
         try:
             if not is_grey(lazy_images.open(index)):

@@ -9,32 +9,35 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from langevin.data.images import Color, LazyImages
+from langevin.data.images import Color, LazySamples, SquareTransform, Transform
 from langevin.errors import OptionError, UserError
+from langevin.modalities.image import Image
+from langevin.modalities.modality import Modality
+from langevin.spec import DataSpec
 
 _SHOWN = 20  # broken images that an error names
 
 
 @dataclass(frozen=True)
-class ImageSet:
+class SampleSet:
     """One split of a source, ready to be decoded.
 
     Attributes:
-        lazy_images: the N images, each decoded when it is opened.
-        labels: (N,) int64 in [0, len(class_names)), or None when the images are unlabelled.
-        class_names: a name for each class, or None when the images are unlabelled.
+        lazy: the N samples, each decoded when it is opened.
+        labels: (N,) int64 in [0, len(class_names)), or None when the samples are unlabelled.
+        class_names: a name for each class, or None when the samples are unlabelled.
         skip_broken: whether images that cannot be decoded are left out; None where the user has no such option.
-        columns: what else is known of each image, by names: arrays of numbers (N, ...), for conditions that read them.
+        columns: what else is known of each sample, by names: arrays of numbers (N, ...), for conditions that read them.
     """
 
-    lazy_images: LazyImages
+    lazy: LazySamples
     labels: NDArray[np.int64] | None = None
     class_names: tuple[str, ...] | None = None
     skip_broken: bool | None = None
     columns: Mapping[str, NDArray] = field(default_factory=dict)
 
 
-def usable(images: ImageSet, broken: Mapping[int, Exception]) -> NDArray[np.int64]:
+def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int64]:
     """The indices of the images that remain when those which cannot be decoded are left out.
 
     Args:
@@ -53,7 +56,7 @@ def usable(images: ImageSet, broken: Mapping[int, Exception]) -> NDArray[np.int6
     }
     if not images.skip_broken or at_fault:
         raise UserError(_listed(images, at_fault if images.skip_broken else broken))
-    kept = np.setdiff1d(np.arange(len(images.lazy_images)), list(broken))
+    kept = np.setdiff1d(np.arange(len(images.lazy)), list(broken))
     if not len(kept):
         raise UserError(_listed(images, broken))
     if images.labels is not None and images.class_names is not None:
@@ -63,36 +66,95 @@ def usable(images: ImageSet, broken: Mapping[int, Exception]) -> NDArray[np.int6
     return kept
 
 
-def _listed(images: ImageSet, broken: Mapping[int, Exception]) -> str:
-    lines = [f"{images.lazy_images.name(index)} cannot be used: {broken[index]}" for index in sorted(broken)]
+def _listed(images: SampleSet, broken: Mapping[int, Exception]) -> str:
+    lines = [f"{images.lazy.name(index)} cannot be used: {broken[index]}" for index in sorted(broken)]
     offer = (
         "" if images.skip_broken is not False else ", or leave out what cannot be decoded with data.skip_broken=true"
     )
     if len(lines) == 1:
         return f"{lines[0]}; replace or remove it{offer}"
     more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
-    head = f"{len(lines):,} of {len(images.lazy_images):,} images cannot be used; replace or remove them{offer}:"
+    head = f"{len(lines):,} of {len(images.lazy):,} images cannot be used; replace or remove them{offer}:"
     return "\n  ".join([head, *lines[:_SHOWN], *more])
 
 
-class ImageSource(ABC):
+class Source(ABC):
     """A data set: one subclass a file, chosen by the Hydra group ``data``.
 
     A constructor does not access the disk: `check` finds everything that can fail.
 
+    Attributes:
+        columns: what it may supply of each sample beside the sample.
+        modality: what its samples are.
+        flip: whether training mirrors each sample left to right with probability 1/2.
+    """
+
+    columns: frozenset[str] = frozenset({"label"})
+    modality: Modality
+    flip: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the source's caches are called."""
+        return type(self).__name__.lower()
+
+    @property
+    @abstractmethod
+    def transform(self) -> Transform:
+        """What each sample passes on its way into the cache."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape (C, *size) of a sample x."""
+        *size, channels = self.transform.shape
+        return channels, *size
+
+    def spec(self, num_classes: int | None = None, content: str | None = None) -> DataSpec:
+        """What a model must know of the data; the classes and the content, as far as they are known."""
+        return DataSpec(self.shape, num_classes, self.modality.path(), self.modality.levels, content)
+
+    @abstractmethod
+    def check(self) -> None:
+        """Look whether the samples are there, without decoding any.
+
+        Raises:
+            UserError: when the path is missing, holds no sample, or has the wrong layout.
+        """
+
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """The splits there are: ``("train",)`` or ``("train", "test")``."""
+
+    @abstractmethod
+    def fingerprint(self, split: str) -> str:
+        """A text that changes whenever the split's samples or labels do; cheap, since every run computes it."""
+
+    @abstractmethod
+    def load(self, split: str) -> SampleSet:
+        """List a split's samples and labels; called only when there is no cache of them.
+
+        Raises:
+            UserError: when the split's files are damaged or incomplete.
+        """
+
+    def left_out(self) -> Counter[str] | None:
+        """How many of what lies beside the images and is not read, by what it is; None where no image file is read."""
+        return None
+
+
+class ImageSource(Source):
+    """A data set of images.
+
     Args:
         image_size: side of the square images in pixels.
         channels: 1 (grey) or 3 (RGB).
-        flip: whether training mirrors each image left to right with probability 1/2.
-
-    Attributes:
-        columns: what it may supply of each image beside the image.
+        flip: see `Source`.
 
     Raises:
         UserError: when `image_size` or `channels` is out of range.
     """
 
-    columns: frozenset[str] = frozenset({"label"})
+    modality = Image()
 
     def __init__(self, image_size: int, channels: int, flip: bool) -> None:
         if image_size < 1:
@@ -104,37 +166,9 @@ class ImageSource(ABC):
         self.flip = flip
 
     @property
-    def name(self) -> str:
-        """What the source's caches are called."""
-        return type(self).__name__.lower()
-
-    @abstractmethod
-    def check(self) -> None:
-        """Look whether the images are there, without decoding any.
-
-        Raises:
-            UserError: when the path is missing, holds no image, or has the wrong layout.
-        """
-
-    @abstractmethod
-    def splits(self) -> tuple[str, ...]:
-        """The splits there are: ``("train",)`` or ``("train", "test")``."""
-
-    @abstractmethod
-    def fingerprint(self, split: str) -> str:
-        """A text that changes whenever the split's images or labels do; cheap, since every run computes it."""
-
-    @abstractmethod
-    def load(self, split: str) -> ImageSet:
-        """List a split's images and labels; called only when there is no cache of them.
-
-        Raises:
-            UserError: when the split's files are damaged or incomplete.
-        """
-
-    def left_out(self) -> Counter[str] | None:
-        """How many of what lies beside the images and is not read, by what it is; None where no image file is read."""
-        return None
+    def transform(self) -> Transform:
+        """See `Source`."""
+        return SquareTransform(self.image_size, self.channels)
 
 
 class FileSource(ImageSource):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from langevin.data.archive import Archive, Folder, open_archive
 from langevin.data.images import WHITE, Box, ImageFiles
-from langevin.data.source import FileSource, ImageSet
+from langevin.data.source import FileSource, SampleSet
 from langevin.errors import UserError
 
 _META = "devkit/cars_meta.mat"
@@ -75,7 +75,7 @@ class StanfordCars(FileSource):
         annotations = (self._annotations(part) for part in self._parts(split))
         return f"crop={self.crop} {self._decoding()} {archive.fingerprint((root + _META, *annotations, *images))}"
 
-    def load(self, split: str) -> ImageSet:
+    def load(self, split: str) -> SampleSet:
         """Read the annotations.
 
         Raises:
@@ -87,7 +87,7 @@ class StanfordCars(FileSource):
         boxes = [box for _, box, _ in cars] if self.crop else None
         labels = np.array([label for *_, label in cars], np.int64)
         lazy_images = ImageFiles(archive, [file for file, *_ in cars], boxes, self.background)
-        return ImageSet(lazy_images, labels, names, self.skip_broken)
+        return SampleSet(lazy_images, labels, names, self.skip_broken)
 
     def left_out(self) -> Counter[str]:
         """What is not a regular file; an image that the annotations do not name is not part of the data."""

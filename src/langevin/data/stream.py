@@ -28,7 +28,7 @@ def epoch_order(seed: int, epoch: int, num_images: int) -> Positions:
     return np.argsort(words[:num_images], kind="stable"), words[num_images:] >> np.uint64(63) == 1
 
 
-class ImageStream(torch.utils.data.Sampler[Positions]):
+class SampleStream(torch.utils.data.Sampler[Positions]):
     """Endless micro-batches of one process, as (indices int64, flips bool) arrays.
 
     The stream is all epochs one after the other, each a permutation of the N images. Optimizer step k takes its

@@ -11,7 +11,6 @@ from langevin.errors import UserError
 from langevin.evaluation.protocol import protocol
 from langevin.evaluation.result import EvaluationResult
 from langevin.features.extractor import BATCH, FeatureExtractor
-from langevin.images import enlargement
 from langevin.metrics.base import Plan, SampleMetric
 from langevin.metrics.reference import Reference
 from langevin.samplers.generate import SampleBatch
@@ -112,14 +111,19 @@ class Evaluation:
         if not self.outputs:
             return
         self.features.prepare()
-        if reference.images is not None:
-            height, width, channels = reference.images.shape[1:]
-            self.features.check((channels, height, width), "reference")
+        if (shape := _shape_of(reference)) is not None:
+            if len(shape) != 3:
+                names = [name for name, metric in self.metrics.items() if metric.reads or metric.moments_of]
+                raise UserError(
+                    f"metrics: {', '.join(names)}: features are of images (channels, height, width), but these samples "
+                    f"are of shape {shape}; drop it, or take metrics=[energy_distance]"
+                )
+            self.features.check((shape[0], shape[1], shape[2]), "reference")
         offered = set(self.features.sizes)
         reference.check(self.features, offered.intersection(self.moments_of), offered.intersection(self.rows_of))
 
     def require_shape(self, shape: tuple[int, ...], option: str = "the model") -> None:
-        """Check that samples (channels, height, width) can be compared with the reference.
+        """Check that samples (C, *size) can be compared with the reference.
 
         Args:
             shape: theirs.
@@ -128,13 +132,13 @@ class Evaluation:
         Raises:
             UserError: when they cannot.
         """
-        if self.reference.images is None:
-            return
-        height, width, channels = self.reference.images.shape[1:]
-        if shape != (channels, height, width):
+        wanted = _shape_of(self.reference)
+        if wanted not in (None, shape):
             raise UserError(
-                f"{option}: images of (channels, height, width) {shape}, but the reference's are of "
-                f"{(channels, height, width)}; both must be of one size, and both grey or both in colour"
+                f"{option}: images of (channels, height, width) {shape}, but the reference's are of {wanted}; both "
+                "must be of one size, and both grey or both in colour"
+                if len(shape) == 3
+                else f"{option}: samples of shape {shape}, but the reference's are of {wanted}; they must be the same"
             )
 
     def to(self, device: torch.device | str) -> Self:
@@ -181,26 +185,25 @@ class Evaluation:
             protocol(measured, samples, self.settings, values),
             {name: metric.details for name, metric in self.metrics.items() if metric.details is not None},
             {name: metric.figure for name, metric in self.metrics.items() if metric.figure is not None},
-            1 if self.reference.images is None else enlargement(self.reference.images.shape[1]),
         )
 
     def add(self, batch: SampleBatch) -> None:
         """Count in samples, see `measure`."""
-        self.require_shape(tuple(batch.images.shape[1:]))
+        self.require_shape(tuple(batch.samples.shape[1:]))
         self._waiting.append(batch)
         waiting = sum(len(batch.indices) for batch in self._waiting)
         self._count_in(waiting - waiting % BATCH)
 
     def _count_in(self, number: int) -> None:
-        """Pass the first `number` waiting images through the extractor, which is most efficient on whole batches."""
+        """Pass the first `number` waiting samples through the extractor, which is most efficient on whole batches."""
         if number == 0:
             return
         waiting = _joined(self._waiting, self.device)
         now, later = _rows(waiting, slice(number)), _rows(waiting, slice(number, None))
         self._waiting = [later]
-        outputs = self.features(now.images) if self.outputs else {}
+        outputs = self.features(now.samples) if self.outputs else {}
         for metric in self.metrics.values():
-            metric.update({"images": now.images, **outputs}, now.cond, now.indices, now.target)
+            metric.update({"stored": now.samples, **outputs}, now.cond, now.indices, now.target)
 
     def compute(self) -> dict[str, dict[str, float]]:
         """The values of each metric by their names, of the samples added since the last `reset`; see `measure`."""
@@ -217,6 +220,14 @@ class Evaluation:
             metric.reset()
 
 
+def _shape_of(reference: Reference) -> tuple[int, ...] | None:
+    """The shape (C, *size) of a reference's samples; None where it has none."""
+    if reference.samples is None:
+        return None
+    *size, channels = reference.samples.shape[1:]
+    return channels, *size
+
+
 def _joined(batches: Sequence[SampleBatch], device: torch.device) -> SampleBatch:
     def cat(parts: Iterable[Tensor]) -> Tensor:
         return torch.cat([part.to(device) for part in parts])
@@ -224,7 +235,7 @@ def _joined(batches: Sequence[SampleBatch], device: torch.device) -> SampleBatch
     targets = [batch.target for batch in batches if batch.target is not None]
     return SampleBatch(
         cat(batch.indices for batch in batches),
-        cat(batch.images for batch in batches),
+        cat(batch.samples for batch in batches),
         {name: cat(batch.cond[name] for batch in batches) for name in batches[0].cond},
         target=cat(targets) if targets else None,
     )
@@ -233,4 +244,4 @@ def _joined(batches: Sequence[SampleBatch], device: torch.device) -> SampleBatch
 def _rows(batch: SampleBatch, rows: slice) -> SampleBatch:
     cond = {name: column[rows] for name, column in batch.cond.items()}
     target = None if batch.target is None else batch.target[rows]
-    return SampleBatch(batch.indices[rows], batch.images[rows], cond, target=target)
+    return SampleBatch(batch.indices[rows], batch.samples[rows], cond, target=target)

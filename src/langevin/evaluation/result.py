@@ -3,13 +3,10 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 import langevin
 from langevin.evaluation.values import FILE
 from langevin.files import write_json
-from langevin.images import write_png
+from langevin.images import Figure
 
 
 class EvaluationResult(NamedTuple):
@@ -19,15 +16,13 @@ class EvaluationResult(NamedTuple):
         values: by their names.
         protocol: how they were computed, see `langevin.evaluation.protocol`.
         details: what metrics report beside their values, by the metrics' names: plain values.
-        figures: what metrics show beside their values, by the metrics' names: uint8 (H, W, 3).
-        scale: how many times the figures are to be enlarged in a PNG.
+        figures: what metrics show beside their values, by the metrics' names.
     """
 
     values: dict[str, float]
     protocol: dict[str, Any]
     details: dict[str, dict[str, Any]]
-    figures: dict[str, NDArray[np.uint8]]
-    scale: int
+    figures: dict[str, Figure]
 
     def write(self, out: Path, **about: Any) -> None:
         """Write ``metrics.json`` and the figures into a folder, and print the values.
@@ -37,7 +32,7 @@ class EvaluationResult(NamedTuple):
             **about: what was measured, and against what: plain values.
         """
         for name, figure in self.figures.items():
-            write_png(out / f"{name}.png", figure, self.scale)
+            figure.write(out / f"{name}.png")
         content = {"metrics": self.values, **about, "protocol": self.protocol, "version": langevin.__version__}
         write_json(out / FILE, content | ({"details": self.details} if self.details else {}))
         width = max(map(len, self.values))

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from langevin.digest import digest_of
 from langevin.errors import UserError
-from langevin.facts import DataFacts
 from langevin.features.extractor import FeatureExtractor
 from langevin.images import from_uint8
+from langevin.spec import DataSpec
 
 
 class ClassifierFeatures(FeatureExtractor):
@@ -21,7 +21,7 @@ class ClassifierFeatures(FeatureExtractor):
 
     Args:
         load_clean_classifier: gives what maps images in [-1, 1] to features and logits, by a run or a checkpoint;
-            with the facts of its data, and the data's name.
+            with the spec of its data, and the data's name.
         checkpoint: that run's folder, or a .ckpt file: of ``python train.py task=classifier``.
     """
 
@@ -29,7 +29,7 @@ class ClassifierFeatures(FeatureExtractor):
     takes_rgb = False
 
     def __init__(
-        self, load_clean_classifier: Callable[[str, str], tuple[nn.Module, DataFacts, str]], checkpoint: str
+        self, load_clean_classifier: Callable[[str, str], tuple[nn.Module, DataSpec, str]], checkpoint: str
     ) -> None:
         super().__init__()
         self.load = load_clean_classifier
@@ -45,8 +45,8 @@ class ClassifierFeatures(FeatureExtractor):
         """
         if self.network is not None:
             return
-        self.network, facts, data = self.load("features.checkpoint", self.checkpoint)
-        self.shape = facts.shape
+        self.network, spec, data = self.load("features.checkpoint", self.checkpoint)
+        self.shape = spec.shape
         self.sha256 = digest_of(self.network)
         self.name = f"classifier-{data}-{self.sha256[:8]}"
         probe = self(torch.zeros(1, *self.shape, dtype=torch.uint8))

@@ -11,8 +11,8 @@ from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError
-from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance, require_same_images, require_same_process
+from langevin.spec import DataSpec
 
 
 class Autoguidance(Guidance):
@@ -33,28 +33,28 @@ class Autoguidance(Guidance):
 
     def __init__(
         self,
-        load_denoiser: Callable[[str, str], tuple[Denoiser, DataFacts, bool]],
+        load_denoiser: Callable[[str, str], tuple[Denoiser, DataSpec, bool]],
         weaker: str,
         scale: Annotated[float, Ge(0)] = 2.0,
     ) -> None:
         super().__init__()
         self.path = weaker
-        self.weaker, self.facts, self.conditional = load_denoiser("weaker", weaker)
+        self.weaker, self.spec, self.conditional = load_denoiser("weaker", weaker)
         self.scale = scale
 
-    def check(self, schedule: Schedule | None, facts: DataFacts | None, conditional: bool) -> None:
+    def check(self, schedule: Schedule | None, spec: DataSpec | None, conditional: bool) -> None:
         """See `Guidance`."""
         require_same_process("weaker", self.path, self.weaker.schedule, schedule)
         if self.conditional and not conditional:
             raise OptionError("weaker", f"is {self.path}; allowed: an unconditional model, as the one it guides")
-        if facts is None:
+        if spec is None:
             return
-        require_same_images("weaker", self.path, self.facts, facts)
-        if self.conditional and self.facts.num_classes != facts.num_classes:
+        require_same_images("weaker", self.path, self.spec, spec)
+        if self.conditional and self.spec.num_classes != spec.num_classes:
             raise OptionError(
                 "weaker",
-                f"is {self.path}; allowed: one for the model's {facts.num_classes} classes; it has "
-                f"{self.facts.num_classes}",
+                f"is {self.path}; allowed: one for the model's {spec.num_classes} classes; it has "
+                f"{self.spec.num_classes}",
             )
 
     def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:

@@ -14,8 +14,8 @@ from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
-from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance, require_same_images, require_same_process
+from langevin.spec import DataSpec
 
 
 class ClassifierGuidance(Guidance):
@@ -41,30 +41,30 @@ class ClassifierGuidance(Guidance):
 
     def __init__(
         self,
-        load_classifier: Callable[[str, str], tuple[NoisyClassifier, DataFacts]],
+        load_classifier: Callable[[str, str], tuple[NoisyClassifier, DataSpec]],
         classifier: str,
         scale: Annotated[float, Ge(0)] = 1.0,
         form: Literal["mean", "score"] = "score",
     ) -> None:
         super().__init__()
         self.path = classifier
-        self.classifier, self.facts = load_classifier("classifier", classifier)
-        self.num_classes = self.facts.num_classes
+        self.classifier, self.spec = load_classifier("classifier", classifier)
+        self.num_classes = self.spec.num_classes
         self.scale = scale
         self.moves_mean = form == "mean"
 
-    def check(self, schedule: Schedule | None, facts: DataFacts | None, conditional: bool) -> None:
+    def check(self, schedule: Schedule | None, spec: DataSpec | None, conditional: bool) -> None:
         """See `Guidance`."""
         require_same_process("classifier", self.path, self.classifier.schedule, schedule)
         if schedule is not None and not self.moves_mean and not last_level(schedule).alpha > 0:
             raise OptionError("form", "is score; allowed: mean, since the schedule ends without any signal to move")
-        if facts is None:
+        if spec is None:
             return
-        require_same_images("classifier", self.path, self.facts, facts)
-        if conditional and self.num_classes != facts.num_classes:
+        require_same_images("classifier", self.path, self.spec, spec)
+        if conditional and self.num_classes != spec.num_classes:
             raise OptionError(
                 "classifier",
-                f"is {self.path}; allowed: one for the model's {facts.num_classes} classes; it has {self.num_classes}",
+                f"is {self.path}; allowed: one for the model's {spec.num_classes} classes; it has {self.num_classes}",
             )
 
     def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:

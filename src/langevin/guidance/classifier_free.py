@@ -11,8 +11,8 @@ from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
-from langevin.facts import DataFacts
 from langevin.guidance.guidance import Guidance
+from langevin.spec import DataSpec
 
 
 class ClassifierFree(Guidance):
@@ -51,7 +51,7 @@ class ClassifierFree(Guidance):
         self.scale = scale
         self.rescale = rescale
 
-    def check(self, schedule: Schedule | None, facts: DataFacts | None, conditional: bool) -> None:
+    def check(self, schedule: Schedule | None, spec: DataSpec | None, conditional: bool) -> None:
         """See `Guidance`."""
         if not conditional:
             raise UserError("needs a class-conditional model: add conditions=[class_label], or leave guidance out")

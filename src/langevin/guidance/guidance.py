@@ -9,7 +9,7 @@ from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError
-from langevin.facts import DataFacts
+from langevin.spec import DataSpec
 
 
 class Guidance(nn.Module, ABC):
@@ -30,12 +30,12 @@ class Guidance(nn.Module, ABC):
         """The steered prediction of `denoiser`; the other arguments are those of `Denoiser.forward`."""
 
     @abstractmethod
-    def check(self, schedule: Schedule | None, facts: DataFacts | None, conditional: bool) -> None:
+    def check(self, schedule: Schedule | None, spec: DataSpec | None, conditional: bool) -> None:
         """Check that it is compatible with a model.
 
         Args:
             schedule: the model's; None while that is not known yet.
-            facts: the facts of the model's data; None likewise.
+            spec: the spec of the model's data; None likewise.
             conditional: whether the model is class-conditional.
 
         Raises:
@@ -88,21 +88,21 @@ def require_same_process(field: str, value: str, other: Schedule, schedule: Sche
         )
 
 
-def require_same_images(field: str, value: str, other: DataFacts, facts: DataFacts) -> None:
+def require_same_images(field: str, value: str, other: DataSpec, spec: DataSpec) -> None:
     """Check that another model is for images of this one's shape.
 
     Args:
         field: the option that the other was chosen by.
         value: its value.
-        other: the facts of its data.
-        facts: those of this one's.
+        other: the spec of its data.
+        spec: those of this one's.
 
     Raises:
         OptionError: when the two shapes differ.
     """
-    if other.shape != facts.shape:
+    if other.shape != spec.shape:
         raise OptionError(
             field,
-            f"is {value}; allowed: one for images of (channels, height, width) {facts.shape}, as the model's are; it "
+            f"is {value}; allowed: one for images of (channels, height, width) {spec.shape}, as the model's are; it "
             f"is for {other.shape}",
         )

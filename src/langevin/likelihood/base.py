@@ -11,7 +11,12 @@ from torch import Tensor
 from langevin.diffusion.denoiser import Condition, Denoise
 from langevin.diffusion.draws import Draws
 from langevin.diffusion.schedules.schedule import Schedule
+from langevin.errors import UserError
+from langevin.spec import DataSpec
 from langevin.sums import SumStateMetric
+
+LEVELS = 256
+"""Of a byte."""
 
 
 class Likelihood(SumStateMetric, ABC):
@@ -38,6 +43,18 @@ class Likelihood(SumStateMetric, ABC):
         Raises:
             UserError: when it does not; the message states what is allowed.
         """
+
+    def check_data(self, spec: DataSpec) -> None:
+        """Check that the estimate is of such data.
+
+        Args:
+            spec: of what is diffused.
+
+        Raises:
+            UserError: when it is not.
+        """
+        if spec.levels != LEVELS:
+            raise UserError(f"is of images of {LEVELS} levels, and what is diffused here is not: leave it out")
 
     def begin(self, schedule: Schedule) -> None:
         """Check, and add the states for models of this schedule, on the CPU; an override calls this first.

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from langevin.errors import UserError
 from langevin.features.extractor import FeatureExtractor
+from langevin.images import Figure
 from langevin.metrics.gathered import Rows
 from langevin.metrics.reference import Reference
 from langevin.sums import SumStateMetric
@@ -38,6 +38,18 @@ class Plan(NamedTuple):
         """The name under which a value is reported, see `FeatureExtractor.metric_name`, with the number of samples."""
         return f"{self.features.metric_name(official, otherwise)}@{self.num_samples}"
 
+    def require_images(self, metric: str) -> None:
+        """Check that the samples are images, for a metric that reads these.
+
+        Raises:
+            UserError: when they are not.
+        """
+        samples = self.reference.samples
+        if samples is not None and samples.ndim != 4:
+            raise UserError(
+                f"metrics.{metric} is of images, but these samples are of shape {samples.shape[1:]}: drop it"
+            )
+
     def counts(self) -> tuple[tuple[str, int], tuple[str, int | None]]:
         """The two numbers of images, each with what a user calls it."""
         return ("num_samples", self.num_samples), ("the number of reference images", self.reference.number)
@@ -57,7 +69,7 @@ class SampleMetric(SumStateMetric, ABC):
         needs: what `update` reads beside the samples: columns of their condition, such as "label", and "target".
         non_protocol_params: its parameters that change no value: those that only refuse an evaluation, or choose what
             is shown.
-        figure: what of the last `compute` is to be looked at, (H, W, 3), the same on every process; None if nothing is.
+        figure: what of the last `compute` is to be looked at, the same on every process; None if nothing is.
         details: what else it found, as plain values, the same on every process; None if nothing.
     """
 
@@ -68,7 +80,7 @@ class SampleMetric(SumStateMetric, ABC):
     non_protocol_params: ClassVar[tuple[str, ...]] = ()
 
     num_samples: int
-    figure: NDArray[np.uint8] | None = None
+    figure: Figure | None = None
     details: dict[str, Any] | None = None
 
     def check(self, plan: Plan) -> None:
@@ -94,10 +106,11 @@ class SampleMetric(SumStateMetric, ABC):
         """Count in some samples.
 
         Args:
-            samples: ``images``, uint8 (B, C, H, W), and the extractor's outputs, `reads` among them.
+            samples: ``stored``, the samples (B, C, *size), of images uint8; and the extractor's outputs, `reads` among
+                them.
             cond: the columns of their conditions, (B, ...) each: ``label``, the requested class, is integers (B,).
             index: which of the ``num_samples`` each one is, integers (B,).
-            target: what each should have been, uint8 (B, C, H, W); None where that is not known.
+            target: what each should have been, as stored, (B, C, *size); None where that is not known.
         """
 
     @abstractmethod

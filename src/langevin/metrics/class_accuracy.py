@@ -26,7 +26,8 @@ class ClassAccuracy(SampleMetric):
 
     def check(self, plan: Plan) -> None:
         """Refuse a reference without images, or with fewer than two classes, see the base class."""
-        plan.reference.require_images("class_accuracy")
+        plan.require_images("class_accuracy")
+        plan.reference.require_samples("class_accuracy")
         if len(np.unique(plan.reference.require_labels("class_accuracy"))) < 2:
             raise UserError("metrics.class_accuracy needs reference images of at least two classes, the data has one")
 
@@ -37,13 +38,13 @@ class ClassAccuracy(SampleMetric):
         super().begin(plan)
         self._add_sum("count", dtype=torch.int64)
         self._add_sum("correct", dtype=torch.int64)
-        images = plan.reference.require_images("class_accuracy")
+        images = plan.reference.require_samples("class_accuracy")
         labels = plan.reference.require_labels("class_accuracy")
         self.classifier = SVC(C=10.0, kernel="rbf", gamma="scale").fit(_pixels(images), labels)
 
     def update(self, samples: Columns, cond: Columns, index: Tensor, target: Tensor | None = None) -> None:
         """Count the images whose predicted class is their label, see the base class."""
-        named = self.classifier.predict(_pixels(samples["images"].permute(0, 2, 3, 1).cpu().numpy()))
+        named = self.classifier.predict(_pixels(samples["stored"].permute(0, 2, 3, 1).cpu().numpy()))
         self._accumulate(count=len(named), correct=int((named == cond["label"].cpu().numpy()).sum()))
 
     def compute(self) -> dict[str, Tensor]:

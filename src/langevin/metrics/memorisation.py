@@ -7,7 +7,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.images import image_grid
+from langevin.images import Figure, enlargement, image_grid
 from langevin.metrics.base import Columns, FeatureSetMetric, Plan
 from langevin.metrics.gathered import Rows
 from langevin.metrics.neighbours import Points
@@ -44,7 +44,8 @@ class Memorisation(FeatureSetMetric):
 
     def check(self, plan: Plan) -> None:
         """Refuse fewer training images than `neighbours`, or than two, see the base class."""
-        number, least = len(plan.reference.require_images("memorisation")), max(2, self.neighbours)
+        plan.require_images("memorisation")
+        number, least = len(plan.reference.require_samples("memorisation")), max(2, self.neighbours)
         if number < least:
             raise UserError(
                 f"the number of reference images={number} is too few for metrics.memorisation.neighbours="
@@ -55,7 +56,7 @@ class Memorisation(FeatureSetMetric):
         """Keep the reference's features and images, and make room for the samples', see the base class."""
         super().begin(plan)
         self.key = plan.key("authenticity", "authenticity")
-        self.reference_images = plan.reference.require_images("memorisation")
+        self.reference_images = plan.reference.require_samples("memorisation")
         height, width, channels = self.reference_images.shape[1:]
         self.shown_images = Rows(channels, height, width, dtype=torch.uint8)
 
@@ -63,7 +64,7 @@ class Memorisation(FeatureSetMetric):
         """Keep the features and the number of each image, and the images to show, see the base class."""
         super().update(samples, cond, index)
         is_shown = index < self.shown
-        self.shown_images.update(samples["images"][is_shown], index[is_shown])
+        self.shown_images.update(samples["stored"][is_shown], index[is_shown])
 
     def compute(self) -> dict[str, Tensor]:
         """Return the share of authentic samples, see the base class."""
@@ -97,4 +98,4 @@ class Memorisation(FeatureSetMetric):
         nearest = torch.cat([indices for _, indices in found.values()], dim=1).cpu()
         beside = torch.from_numpy(self.reference_images[nearest.numpy()]).permute(0, 1, 4, 2, 3)
         rows = torch.cat([shown_images.cpu()[:, None], beside], dim=1)
-        self.figure = image_grid(rows.flatten(0, 1), columns=rows.shape[1])
+        self.figure = Figure(image_grid(rows.flatten(0, 1), columns=rows.shape[1]), enlargement(rows.shape[-1]))

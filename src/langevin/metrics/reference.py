@@ -32,29 +32,29 @@ PUBLISHED = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 
 
 class Reference:
-    """Images, or statistics of images that somebody else has gathered, or both.
+    """Samples, or statistics of samples that somebody else has gathered, or both.
 
     Args:
-        images: uint8 (N, H, W, C), the same on every process; may be a memory map.
+        samples: as stored, (N, *size, C), of images uint8; the same on every process; may be a memory map.
         labels: integers (N,), or None where they have no classes.
         published: the Gaussians of some outputs, as read from a file; they go before the images' own.
         extractor: the name of the extractor that `published` was gathered with; None where the file does not name it.
         sha256: of the file of `published`.
 
     Attributes:
-        number: of reference images; None where there are only statistics without their number.
-        sha256: of the images and their labels, or of the file.
+        number: of reference samples; None where there are only statistics without their number.
+        sha256: of the samples and their labels, or of the file.
     """
 
     def __init__(
         self,
-        images: NDArray[np.uint8] | None,
+        samples: NDArray[Any] | None,
         labels: NDArray[np.int64] | None = None,
         published: Mapping[str, Gaussian] | None = None,
         extractor: str | None = None,
         sha256: str | None = None,
     ) -> None:
-        self.images = images
+        self.samples = samples
         self.labels = labels
         self.published = dict(published or {})
         self.extractor = extractor
@@ -65,8 +65,8 @@ class Reference:
     @property
     def number(self) -> int | None:
         """How many images there are, or were when the statistics were gathered."""
-        if self.images is not None:
-            return len(self.images)
+        if self.samples is not None:
+            return len(self.samples)
         return next((gaussian.number for gaussian in self.published.values() if gaussian.number), None)
 
     @functools.cached_property
@@ -74,9 +74,9 @@ class Reference:
         """Which images, or which file, by content."""
         if self._sha256 is not None:
             return self._sha256
-        assert self.images is not None
-        digest = hashlib.sha256(repr(self.images.shape).encode())
-        for part in np.array_split(self.images, -(-len(self.images) // 1024)):
+        assert self.samples is not None
+        digest = hashlib.sha256(repr(self.samples.shape).encode())
+        for part in np.array_split(self.samples, -(-len(self.samples) // 1024)):
             digest.update(part.tobytes())
         if self.labels is not None:
             digest.update(self.labels.astype(np.int64).tobytes())
@@ -86,15 +86,15 @@ class Reference:
         """Its entry in a protocol."""
         return {"sha256": self.sha256, "number": self.number}
 
-    def require_images(self, metric: str) -> NDArray[np.uint8]:
-        """Its images, for a metric that needs them.
+    def require_samples(self, metric: str) -> NDArray[Any]:
+        """Its samples, for a metric that needs them.
 
         Raises:
             UserError: when there are statistics alone.
         """
-        if self.images is None:
+        if self.samples is None:
             raise UserError(f"metrics.{metric} needs the reference's images, not statistics alone: drop it")
-        return self.images
+        return self.samples
 
     def require_labels(self, metric: str) -> NDArray[np.int64]:
         """The classes of its images, for a metric that needs them.
@@ -130,7 +130,7 @@ class Reference:
                     f"reference: holds statistics of {size} features, but {features.name} has {features.sizes[output]}"
                 )
         lacking = {*moments_of, *rows_of} - set(wanted) | set(rows_of)
-        if lacking and self.images is None:
+        if lacking and self.samples is None:
             raise UserError(
                 f"reference: holds statistics alone ({', '.join(self.published)}), but the metrics ask for more of the "
                 f"images ({', '.join(sorted(lacking))}); give images, or drop all but fid"
@@ -190,11 +190,11 @@ class Reference:
         rows: Mapping[str, Rows],
         device: torch.device,
     ) -> None:
-        assert self.images is not None
+        assert self.samples is not None
         rank, world = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
-        for indices in Batches(len(self.images), CHUNK, rank, world, "reference"):
+        for indices in Batches(len(self.samples), CHUNK, rank, world, "reference"):
             # Copied, because torch must not share memory with a read-only memory map.
-            batch = torch.from_numpy(np.array(self.images[indices.start : indices.stop])).permute(0, 3, 1, 2)
+            batch = torch.from_numpy(np.array(self.samples[indices.start : indices.stop])).movedim(-1, 1)
             outputs = features(batch.to(device))
             index = torch.tensor(indices)
             for name, gathered in moments.items():

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class ClassifierNetwork(nn.Module, ABC):
     """A function of a noisy image and its noise level, with a score for every class.
 
-    Like a `Network` it never sees a schedule. Its constructor takes, beside its own parameters, the facts of the
+    Like a `Network` it never sees a schedule. Its constructor takes, beside its own parameters, the spec of the
     dataset as keywords: `in_channels`, `num_classes` and `image_size`. It raises an `OptionError` that names
     everything incompatible, and is also built on the device "meta", to find that.
     """

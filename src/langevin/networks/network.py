@@ -14,7 +14,7 @@ class Network(nn.Module, ABC):
 
     A network never sees a schedule: `c_noise` is the number by which the parameterization encodes the noise level.
 
-    A network's constructor takes, beside its own parameters, the facts of the dataset as keywords: `in_channels`,
+    A network's constructor takes, beside its own parameters, the spec of the dataset as keywords: `in_channels`,
     `out_channels`, `image_size` and `condition`. It raises an `OptionError` that names everything
     incompatible, and is also built on the device "meta", to find that.
 

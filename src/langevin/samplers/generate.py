@@ -1,4 +1,4 @@
-"""Images by number: image i of a seed, for any batch size and number of processes."""
+"""Samples by number: sample i of a seed, for any batch size and number of processes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,34 +9,38 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from langevin.batches import Batches
+from langevin.codecs.codec import Codec
 from langevin.diffusion.denoiser import Condition, Denoise, Denoiser
 from langevin.diffusion.draws import SampleDraws
 from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
-from langevin.images import from_uint8, to_uint8
+from langevin.modalities.modality import Modality
 from langevin.samplers.beginning import Beginning
 from langevin.samplers.requests import Requests
 from langevin.samplers.sampler import OnPrediction, Sampler
 from langevin.samplers.store import SampleStore
 
+SAMPLES = "images"
+"""What a store of finished batches calls the samples, whatever they are."""
+
 
 class Originals(NamedTuple):
-    """Images that samples are made of.
+    """Given samples that others are made of.
 
     Attributes:
-        images: uint8 (N, H, W, C).
+        samples: as stored, (N, *size, C).
         labels: int64 (N,), or None.
         beginning: where sampling begins at them.
     """
 
-    images: NDArray[np.uint8]
+    samples: NDArray[Any]
     labels: NDArray[np.int64] | None
     beginning: Beginning
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Condition]:
-        """Some of them, uint8 (B, C, H, W), and the columns of their conditions (B,): "label" if they have any."""
-        images = torch.from_numpy(self.images[indices]).permute(0, 3, 1, 2)
-        return images, {} if self.labels is None else {"label": torch.from_numpy(self.labels[indices])}
+        """Some of them (B, C, *size), and the columns of their conditions (B,): "label" if they have any."""
+        samples = torch.from_numpy(self.samples[indices]).movedim(-1, 1)
+        return samples, {} if self.labels is None else {"label": torch.from_numpy(self.labels[indices])}
 
 
 class SampleBatch(NamedTuple):
@@ -44,25 +48,27 @@ class SampleBatch(NamedTuple):
 
     Attributes:
         indices: which ones these are, int64 (B,), on the CPU.
-        images: uint8 (B, C, H, W).
+        samples: as stored, (B, C, *size): images are uint8.
         cond: the columns of their conditions, (B, ...) each; none where they have no condition.
-        target: what each should have been, uint8 (B, C, H, W), where that is known; else None.
+        target: what each should have been, likewise, where that is known; else None.
     """
 
     indices: Tensor
-    images: Tensor
+    samples: Tensor
     cond: Condition
     target: Tensor | None = None
 
 
 class SamplePipeline:
-    """Makes images with a denoiser: a sampler, its guidance, and what is requested.
+    """Makes samples with a denoiser: a sampler, its guidance, and what is requested.
 
     Args:
-        sampler: takes noise to images.
+        sampler: takes noise to what is diffused.
         guide: puts guidance around a denoiser on some device, or hands it back.
-        shape: the shape (C, H, W) of an image.
-        requests: the condition of each image.
+        shape: the shape (C, *size) of what is diffused.
+        modality: what the samples are.
+        codec: between the samples and what is diffused.
+        requests: the condition of each sample.
         settings: what `record` reports of the sampler and its guidance, as plain values.
     """
 
@@ -70,13 +76,17 @@ class SamplePipeline:
         self,
         sampler: Sampler,
         guide: Callable[[Denoiser, torch.device | str], Denoise],
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
+        modality: Modality,
+        codec: Codec,
         requests: Requests,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.sampler = sampler
         self.guide = guide
         self.shape = shape
+        self.modality = modality
+        self.codec = codec
         self.requests = requests
         self.settings = dict(settings or {})
 
@@ -89,12 +99,12 @@ class SamplePipeline:
         device: torch.device | str,
         on_prediction: OnPrediction | None = None,
     ) -> Iterator[SampleBatch]:
-        """Make the images `indices` of `seed`, `batch_size` at a time.
+        """Make the samples `indices` of `seed`, `batch_size` at a time.
 
         Args:
             denoiser: the model.
-            indices: which images.
-            seed: image i is made from the noise of (seed, i).
+            indices: which samples.
+            seed: sample i is made from the noise of (seed, i).
             batch_size: how many at once.
             device: where.
             on_prediction: is called after each evaluation of the model while sampling.
@@ -103,7 +113,7 @@ class SamplePipeline:
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             made = self._make(denoise, batch, seed, device, on_prediction)
-            yield SampleBatch(torch.tensor(batch), made["images"], self.requests.cond(batch))
+            yield SampleBatch(torch.tensor(batch), made[SAMPLES], self.requests.cond(batch))
 
     def stored(
         self,
@@ -115,16 +125,16 @@ class SamplePipeline:
         on_prediction: OnPrediction | None = None,
         originals: Originals | None = None,
     ) -> Iterator[SampleBatch]:
-        """Make this process's share of the images of `seed`, but for those that are in a store already.
+        """Make this process's share of the samples of `seed`, but for those that are in a store already.
 
         Args:
             denoiser: the model.
-            batches: which images; its progress bar shows how far a batch is too.
-            seed: image i is made from the noise of (seed, i).
+            batches: which samples; its progress bar shows how far a batch is too.
+            seed: sample i is made from the noise of (seed, i).
             device: where.
             store: keeps finished batches.
             on_prediction: is called after each evaluation of the model while sampling.
-            originals: image i is made of the i-th of these; None: of noise alone.
+            originals: sample i is made of the i-th of these; None: of noise alone.
         """
         denoise = self.guide(denoiser, device)
         walked = denoiser.schedule if originals is None else originals.beginning.walked(denoiser.schedule)
@@ -142,7 +152,7 @@ class SamplePipeline:
                 store.put(batch, {name: tensor.cpu().numpy() for name, tensor in made.items()})
             else:
                 made = {name: torch.from_numpy(array) for name, array in kept.items()}
-            yield SampleBatch(torch.tensor(batch), made["images"], self.requests.cond(batch))
+            yield SampleBatch(torch.tensor(batch), made[SAMPLES], self.requests.cond(batch))
 
     def _chosen_spacing(self, schedule: Schedule) -> dict[str, Any]:
         """The timestep spacing that the sampler chose where that was left to it, as a config would name it."""
@@ -153,11 +163,11 @@ class SamplePipeline:
         return {"timestep_spacing": {"_target_": f"{kind.__module__}.{kind.__qualname__}", **vars(timestep_spacing)}}
 
     def record(self, denoiser: Denoiser, seed: int, precision: str = "32-true") -> dict[str, Any]:
-        """How its images are made, for a protocol: plain values.
+        """How its samples are made, for a protocol: plain values.
 
         Args:
             denoiser: the model, with EMA weights as everywhere.
-            seed: of the images.
+            seed: of the samples.
             precision: that the model is evaluated in, by Lightning's names.
         """
         return {
@@ -170,7 +180,7 @@ class SamplePipeline:
         }
 
     def nfe(self, denoiser: Denoiser) -> int:
-        """How often the model, with its guidance, is evaluated for an image."""
+        """How often the model, with its guidance, is evaluated for a sample."""
         count = 0
 
         def look(*_: object) -> None:
@@ -178,8 +188,13 @@ class SamplePipeline:
             count += 1
 
         blank = _Blank(denoiser.variance.channels(self.shape[0]))
-        self.sampler(denoiser.with_network(blank), SampleDraws(0, [0], (self.shape[0], 1, 1), "cpu"), None, look)
+        smallest = (self.shape[0], *(1,) * (len(self.shape) - 1))
+        self.sampler(denoiser.with_network(blank), SampleDraws(0, [0], smallest, "cpu"), None, look)
         return count
+
+    def show(self, z: Tensor) -> Tensor:
+        """What is diffused (B, ...), noisy or not, as stored samples (B, C, *size)."""
+        return self.modality.from_model(self.codec.decode(z))
 
     def _make(
         self,
@@ -192,12 +207,16 @@ class SamplePipeline:
     ) -> dict[str, Tensor]:
         cond = self.requests.cond(indices, device) or None
         fresh = SampleDraws(seed, indices, self.shape, device)
+        self.codec.to(device)
         if originals is None:
-            return {"images": to_uint8(self.sampler(denoise, fresh, cond, on_prediction))}
-        images, own = originals.batch(indices)
+            return {SAMPLES: self.show(self.sampler(denoise, fresh, cond, on_prediction))}
+        stored, own = originals.batch(indices)
         as_it_was = None if cond is None else {name: own.get(name, column).to(device) for name, column in cond.items()}
-        start = originals.beginning(self.sampler, denoise, from_uint8(images.to(device)), as_it_was, fresh)
-        made = {"images": to_uint8(self.sampler(denoise, fresh, cond, on_prediction, start))}
+        x = self.modality.to_model(stored.to(device))
+        # Its own draws, of the shape of x: those of what is diffused are then the same with any codec.
+        z = self.codec.encode(x, SampleDraws(seed, indices, x.shape[1:], device))
+        start = originals.beginning(self.sampler, denoise, z, as_it_was, fresh)
+        made = {SAMPLES: self.show(self.sampler(denoise, fresh, cond, on_prediction, start))}
         return made | originals.beginning.kept(start, denoise.process)
 
 

@@ -1,4 +1,4 @@
-"""What keeps a predicted image in range."""
+"""What keeps a predicted sample in range."""
 
 from abc import ABC, abstractmethod
 from typing import Annotated
@@ -7,9 +7,12 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
+from langevin.errors import UserError
+from langevin.spec import DataSpec
+
 
 class Thresholding(ABC):
-    """Changes each predicted image.
+    """Changes each predicted sample, of data whose numbers lie in [-1, 1].
 
     Args:
         keep_eps: whether the predicted noise stays as it was, as in diffusers' DDIM by default; else it follows, so
@@ -19,9 +22,21 @@ class Thresholding(ABC):
     def __init__(self, keep_eps: bool) -> None:
         self.keep_eps = keep_eps
 
+    def check(self, spec: DataSpec) -> None:
+        """Check that it is for such data.
+
+        Args:
+            spec: of what is diffused.
+
+        Raises:
+            UserError: when it is not.
+        """
+        if spec.levels is None:
+            raise UserError("keeps samples in [-1, 1], and what is diffused here has no bounds; allowed: auto or none")
+
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
-        """The images (B, C, H, W) that replace the predicted `x`."""
+        """The samples (B, ...) that replace the predicted `x`."""
 
 
 class Static(Thresholding):
@@ -37,6 +52,16 @@ class Static(Thresholding):
     def __call__(self, x: Tensor) -> Tensor:
         """See `Thresholding`."""
         return x.clamp(-1, 1)
+
+
+def auto(spec: DataSpec | None, keep_eps: bool = False) -> Static | None:
+    """Clamping for data within [-1, 1], such as images; nothing for all other, such as latents.
+
+    Args:
+        spec: of what is diffused; None where it is not known.
+        keep_eps: see `Thresholding`.
+    """
+    return None if spec is None or spec.levels is None else Static(keep_eps)
 
 
 class Dynamic(Thresholding):

@@ -1,4 +1,6 @@
-"""How images come out of noise."""
+"""How samples come out of noise."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -6,7 +8,6 @@ from torch import Tensor
 from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
-from langevin.images import to_uint8
 
 
 class Trajectory:
@@ -14,18 +15,20 @@ class Trajectory:
 
     Args:
         schedule: how noise grows with time.
-        count: how many of the batch's first images are recorded.
+        count: how many of the batch's first samples are recorded.
+        show: gives stored samples of what is diffused, noisy or not.
 
     Attributes:
         times: of each evaluation of the model, in turn.
-        x_t: the noisy images there, uint8 (count, C, H, W), brought to unit variance so that they can be seen.
-        x: the predicted ones, uint8 (count, C, H, W).
+        x_t: the noisy samples there, as stored, (count, C, *size), brought to unit variance so that they can be seen.
+        x: the predicted ones, likewise.
         is_complete: set to stop recording: what comes then is another batch.
     """
 
-    def __init__(self, schedule: Schedule, count: int) -> None:
+    def __init__(self, schedule: Schedule, count: int, show: Callable[[Tensor], Tensor]) -> None:
         self.schedule = schedule
         self.count = count
+        self.show = show
         self.times: list[float] = []
         self.x_t: list[Tensor] = []
         self.x: list[Tensor] = []
@@ -37,26 +40,10 @@ class Trajectory:
             return
         alpha, sigma = self.schedule(t)
         self.times.append(float(t))
-        self.x_t.append(to_uint8(x_t[: self.count] / broadcast_to(torch.hypot(alpha, sigma), x_t)).cpu())
-        self.x.append(to_uint8(prediction.x[: self.count]).cpu())
+        self.x_t.append(self.show(x_t[: self.count] / broadcast_to(torch.hypot(alpha, sigma), x_t)).cpu())
+        self.x.append(self.show(prediction.x[: self.count]).cpu())
 
-    def rows(self, images: Tensor, num_times: int) -> Tensor:
-        """Two rows per image, x_t and below it the predicted x, at `num_times` times, then the finished image.
-
-        Args:
-            images: the finished images, uint8 (B, C, H, W); the first `count` are shown.
-            num_times: how many times, evenly spread over the evaluations; all of them if there are fewer.
-
-        Returns:
-            uint8 (2 * count * columns, C, H, W), row by row; there are `columns(num_times)` in a row.
-        """
-        chosen = torch.linspace(0, len(self.times) - 1, self.columns(num_times) - 1).round().long().tolist()
-        rows = []
-        for index, image in enumerate(images[: self.count].cpu()):
-            for seen in (self.x_t, self.x):
-                rows += [seen[time][index] for time in chosen] + [image]
-        return torch.stack(rows)
-
-    def columns(self, num_times: int) -> int:
-        """How many images are in a row."""
-        return min(num_times, len(self.times)) + 1
+    def chosen(self, num_times: int) -> tuple[list[Tensor], list[Tensor]]:
+        """The noisy and the predicted samples at `num_times` times, evenly spread; at all if there are fewer."""
+        places = torch.linspace(0, len(self.times) - 1, min(num_times, len(self.times))).round().long().tolist()
+        return [self.x_t[place] for place in places], [self.x[place] for place in places]

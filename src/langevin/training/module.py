@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from langevin.codecs.codec import Codec
 from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.draws import BatchDraws, Streams
@@ -54,8 +55,9 @@ class DiffusionModule(LightningModule):
         ema: makes the EMA copy of a network.
         optimizer: makes the optimizer of some parameters, or of groups of them.
         lr_schedule: the factor on the learning rate at each step.
-        batch_size: images per optimizer step, over all ranks.
+        batch_size: samples per optimizer step, over all ranks.
         seed: the run's seed.
+        codec: between the samples and what is diffused; it is not trained.
 
     Attributes:
         drawn: what the objective has drawn for this process's last training batch, for callbacks: such as "times" (B,),
@@ -76,6 +78,7 @@ class DiffusionModule(LightningModule):
         lr_schedule: LRSchedule,
         batch_size: int,
         seed: int,
+        codec: Codec,
     ) -> None:
         super().__init__()
         self.model = model
@@ -85,6 +88,7 @@ class DiffusionModule(LightningModule):
         self.lr_schedule = lr_schedule
         self.batch_size = batch_size
         self.seed = seed
+        self.codec = codec
 
     @property
     def ema_model(self) -> Any:
@@ -128,10 +132,17 @@ class DiffusionModule(LightningModule):
     def _gather(self, values: Tensor) -> Tensor:
         return torch.as_tensor(self.all_gather(values))
 
+    @torch.no_grad()
+    def encoded(self, batch: Batch, streams: Streams) -> Batch:
+        """A batch with what is diffused in place of its samples "x"."""
+        return {**batch, "x": self.codec.encode(batch["x"], self.draws(streams, batch["x"]))}
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of a batch, see `Objective.forward`."""
         torch.manual_seed(step_seed(self.seed, self.global_rank, batch_idx))  # of dropout inside the network
-        draws = self.draws(Streams(step_seed(self.seed, None, batch_idx)), batch["x"])
+        streams = Streams(step_seed(self.seed, None, batch_idx))
+        batch = self.encoded(batch, streams)
+        draws = self.draws(streams, batch["x"])
         terms = {name: term.mean() for name, term in self.objective(self.model, batch, draws).items()}
         self.drawn = draws.drawn
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
@@ -152,6 +163,7 @@ class DiffusionModule(LightningModule):
         """
         if len(batch["x"]) == 0:  # the last batch, since it has fewer samples than there are processes
             return
+        batch = self.encoded(batch, self._streams)
         self._means.add(self.objective(self.ema_model, batch, self.draws(self._streams, batch["x"])))
 
     def on_validation_epoch_end(self) -> None:

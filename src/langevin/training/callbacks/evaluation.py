@@ -74,7 +74,7 @@ class Evaluate(Periodic):
             store.remove()
             store.remove_others()
             for metric, figure in result.figures.items():
-                publish_image(trainer, self.directory, metric, figure, result.scale)
+                publish_image(trainer, self.directory, metric, figure)
             for metric, details in result.details.items():
                 write_json(self.directory / f"{metric}_{trainer.global_step:08d}.json", details)
         for callback in callbacks_of(trainer):

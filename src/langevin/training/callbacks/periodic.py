@@ -5,12 +5,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
-from langevin.images import write_png
+from langevin.images import Figure
 from langevin.training.callbacks.progress import Progress
 from langevin.training.callbacks.steps import StepCallback
 from langevin.training.module import DiffusionModule
@@ -66,10 +65,10 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     return callbacks
 
 
-def publish_image(trainer: Trainer, directory: Path, name: str, image: np.ndarray, scale: int) -> None:
-    """Write an image, uint8 (H, W, 3), as `directory/name_STEP.png`, and give it to the loggers that take images."""
-    step = trainer.global_step
-    write_png(directory / f"{name}_{step:08d}.png", image, scale)
+def publish_image(trainer: Trainer, directory: Path, name: str, figure: Figure) -> None:
+    """Write a figure as `directory/name_STEP.png`, and give it to the loggers that take images."""
+    step, image = trainer.global_step, figure.pixels
+    figure.write(directory / f"{name}_{step:08d}.png")
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(key=name, images=[image], step=step)

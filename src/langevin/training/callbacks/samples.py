@@ -1,4 +1,4 @@
-"""Images of what the model makes, as it learns."""
+"""Figures of what the model makes, as it learns."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,6 @@ from typing import Annotated
 from annotated_types import Ge
 from lightning.pytorch import Trainer
 
-from langevin.images import enlargement, image_grid
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.trajectory import Trajectory
 from langevin.training.callbacks.periodic import Periodic, publish_image
@@ -14,14 +13,14 @@ from langevin.training.module import DiffusionModule
 
 
 class SampleGrid(Periodic):
-    """A grid of samples from the same noise every time, so that images compare over time.
+    """A grid of samples from the same noise every time, so that they compare over time.
 
     Args:
-        generator: makes images.
+        generator: makes samples.
         run_dir: the run's folder; the PNGs go to `samples`.
         every_n_steps: how often; at least 1.
-        num_samples: how many images; at least 1.
-        columns: images in a row; at least 1.
+        num_samples: how many; at least 1.
+        columns: samples in a row; at least 1.
         seed: the noise's seed.
     """
 
@@ -46,18 +45,18 @@ class SampleGrid(Periodic):
         if not trainer.is_global_zero:
             return
         (batch,) = self.generator(module.ema_model, range(self.num_samples), self.seed, self.num_samples, module.device)
-        scale = enlargement(self.generator.shape[-1])
-        publish_image(trainer, self.directory, "samples", image_grid(batch.images, self.columns), scale)
+        figure = self.generator.modality.preview(batch.samples, self.columns)
+        publish_image(trainer, self.directory, "samples", figure)
 
 
 class SampleTrajectory(Periodic):
-    """How images come out of noise: a row per image, x_t and below it the predicted x, at times along the way.
+    """How samples come out of noise: x_t and the predicted x at times along the way.
 
     Args:
-        generator: makes images.
+        generator: makes samples.
         run_dir: the run's folder; the PNGs go to `samples`.
         every_n_steps: how often; at least 1.
-        num_samples: how many images; at least 1.
+        num_samples: how many; at least 1.
         num_times: how many columns; at least 2.
         seed: the noise's seed.
     """
@@ -82,10 +81,9 @@ class SampleTrajectory(Periodic):
         """Sample on the first rank, recording the trajectory."""
         if not trainer.is_global_zero:
             return
-        seen = Trajectory(module.model.schedule, self.num_samples)
+        seen = Trajectory(module.model.schedule, self.num_samples, self.generator.show)
         (batch,) = self.generator(
             module.ema_model, range(self.num_samples), self.seed, self.num_samples, module.device, seen
         )
-        scale = enlargement(self.generator.shape[-1])
-        image = image_grid(seen.rows(batch.images, self.num_times), seen.columns(self.num_times))
-        publish_image(trainer, self.directory, "trajectory", image, scale)
+        figure = self.generator.modality.strips(*seen.chosen(self.num_times), batch.samples.cpu())
+        publish_image(trainer, self.directory, "trajectory", figure)

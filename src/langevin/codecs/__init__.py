@@ -1,0 +1,1 @@
+"""What lies between the data and what is diffused."""

@@ -1,0 +1,59 @@
+"""The interface of every kind of samples."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor
+
+from langevin.images import Figure
+
+
+class Modality(ABC):
+    """How stored samples become a model's input and back, and how a person looks at them.
+
+    Stored samples are arrays (N, *size, C) on disk and tensors (B, C, *size) in memory, those of vectors (N, D) and
+    (B, D); a model's are float32 tensors of the same shape. A data source names its modality; it is stored with a
+    model's weights by its class's path, so that samples can be made without the data.
+
+    Attributes:
+        noun: what its samples are called, in the plural.
+        levels: see `DataSpec`.
+        suffix: of the file of one sample; None where a sample is not a file.
+    """
+
+    noun: ClassVar[str]
+    levels: ClassVar[int | None] = None
+    suffix: ClassVar[str | None] = None
+
+    @classmethod
+    def path(cls) -> str:
+        """The full path of the class."""
+        return f"{cls.__module__}.{cls.__qualname__}"
+
+    @abstractmethod
+    def to_model(self, stored: Tensor) -> Tensor:
+        """A model's input, float32 (B, C, *size), of stored samples (B, C, *size)."""
+
+    @abstractmethod
+    def from_model(self, x: Tensor) -> Tensor:
+        """The stored samples that x (B, C, *size) is nearest to: the inverse of `to_model`."""
+
+    @abstractmethod
+    def preview(self, samples: Tensor, columns: int) -> Figure:
+        """Stored samples (N, C, *size) to be looked at; where each is shown by itself, `columns` in a row."""
+
+    @abstractmethod
+    def strips(self, x_t: Sequence[Tensor], x: Sequence[Tensor], finished: Tensor) -> Figure:
+        """How samples come out of noise.
+
+        Args:
+            x_t: the noisy samples (N, C, *size), as stored, at each of some times.
+            x: the predicted ones, likewise.
+            finished: the samples that came of them, likewise.
+        """
+
+    def write(self, path: Path, sample: Tensor) -> None:
+        """Write one stored sample (C, *size) as a file; only where there is a `suffix`."""
+        raise NotImplementedError
