@@ -1,0 +1,1 @@
+"""How samples of a kind are shown to a person."""
