@@ -28,6 +28,7 @@ KINDS = {
     "interop": "unit",
     "likelihood": "unit",
     "metrics": "unit",
+    "modalities": "unit",
     "networks": "unit",
     "report": "integration",
     "samplers": "unit",

@@ -1,4 +1,4 @@
-"""The one loop over numbered images: a process's share of them, batch by batch, until the end or a signal."""
+"""The one loop over numbered samples: a process's share of them, batch by batch, until the end or a signal."""
 
 from collections.abc import Iterator
 
@@ -8,22 +8,22 @@ from langevin.interrupt import stop_on_signal
 
 
 class Batches:
-    """Whole batches of numbered images, dealt out to the processes in turn; iterating gives those of this process.
+    """Whole batches of numbered samples, dealt out to the processes in turn; iterating gives those of this process.
 
     There are the same batches for any number of processes, and so the same results bit for bit: in floating point, a
-    network's output for an image depends a little on the rest of the batch. The first process shows a progress bar.
+    network's output for a sample depends a little on the rest of the batch. The first process shows a progress bar.
     After a signal all processes stop after the same round, with `Interrupted`.
 
     Args:
-        number: how many images there are, over all processes.
-        size: images in a batch; the last one may have fewer.
+        number: how many samples there are, over all processes.
+        size: samples in a batch; the last one may have fewer.
         rank: which process this is.
         world_size: how many there are.
         doing: names the work on the progress bar, such as "sample".
         where: the point of the command's work, for the message about a signal, such as "at step 4".
 
     Attributes:
-        all: the batches of all processes, each the numbers of its images.
+        all: the batches of all processes, each the numbers of its samples.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Batches:
         mine = self.all[self.rank :: self.world_size]
         rounds = -(-len(self.all) // self.world_size)
         self._done = 0
-        with tqdm(total=sum(map(len, mine)), desc=self.doing, unit="image", disable=self.rank > 0) as self._bar:
+        with tqdm(total=sum(map(len, mine)), desc=self.doing, unit="sample", disable=self.rank > 0) as self._bar:
             for indices in stop_on_signal(mine, rounds, self.where):
                 self._under_way = len(indices)
                 yield indices

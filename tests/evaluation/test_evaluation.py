@@ -15,6 +15,7 @@ from langevin.errors import UserError
 from langevin.evaluation.evaluation import Evaluation
 from langevin.features.inception import Inception
 from langevin.metrics.class_accuracy import ClassAccuracy
+from langevin.metrics.energy_distance import EnergyDistance
 from langevin.metrics.fid import FrechetDistance
 from langevin.metrics.fid_by_class import FrechetDistanceByClass
 from langevin.metrics.fid_infinity import ExtrapolatedFrechetDistance
@@ -41,6 +42,7 @@ def make(directory, **metrics):
         "fid_infinity": ExtrapolatedFrechetDistance(num_sizes=4, min_size=60),
         "fid_by_class": FrechetDistanceByClass(min_samples=4),
         "memorisation": Memorisation(shown=3, neighbours=2),
+        "energy_distance": EnergyDistance(),
     }
     return Evaluation(TinyExtractor(), metrics, directory)
 
@@ -108,6 +110,7 @@ def test_values_are_telling(expected):
         f"fd_infinity_tiny-00000000@{N}",
         f"fd_by_class_tiny-00000000@{N}",
         f"authenticity_tiny-00000000@{N}",
+        f"energy_distance@{N}",
     ]
     for name in first:
         assert abs(first[name]) > 0.01

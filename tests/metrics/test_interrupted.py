@@ -8,6 +8,7 @@ from helpers.images import example_images
 from helpers.measured import KnownReference, measured
 
 from langevin import interrupt
+from langevin.metrics.energy_distance import EnergyDistance
 from langevin.metrics.fid_by_class import FrechetDistanceByClass
 from langevin.metrics.fid_infinity import ExtrapolatedFrechetDistance
 from langevin.metrics.kid import KernelDistance
@@ -19,6 +20,7 @@ METRICS = {
     "precision_recall": lambda: PrecisionRecall(precision_recall_k=2, density_coverage_k=3),
     "memorisation": lambda: Memorisation(shown=2, neighbours=2),
     "fid_infinity": lambda: ExtrapolatedFrechetDistance(min_size=8, num_sizes=3),
+    "energy_distance": lambda: EnergyDistance(),
     "fid_by_class": lambda: FrechetDistanceByClass(min_samples=5),
 }
 

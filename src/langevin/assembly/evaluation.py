@@ -45,8 +45,8 @@ def evaluate_samples(cfg: DictConfig) -> None:
     targets = None if cfg.target is None else read_images(cfg.target, "target", cfg.loader.cache_dir)[0]
     if targets is not None and targets.shape != images.shape:
         raise UserError(
-            f"target={cfg.target}: {len(targets)} images of (height, width, channels) {targets.shape[1:]}, but the "
-            f"samples are {len(images)} of {images.shape[1:]}; give one such image for each sample, in their order"
+            f"target={cfg.target}: {len(targets)} samples of shape {targets.shape[1:]}, but those to be measured are "
+            f"{len(images)} of {images.shape[1:]}; give one such for each of them, in their order"
         )
     evaluation.prepare(len(images), reference, cond, None if targets is None else Reference(targets))
     *size, channels = images.shape[1:]
@@ -70,7 +70,7 @@ def evaluate_samples(cfg: DictConfig) -> None:
         out = folder_of_values(cfg)
         about = {"samples": {"path": cfg.samples, "number": len(images)}, "reference": described(cfg, reference)}
         result.write(out, **about, **({} if made is None else {"model": made["model"]}))
-        print(f"{out / FILE}: {len(images)} samples against {reference.number or 'published'} images")
+        print(f"{out / FILE}: {len(images)} samples against {reference.number or 'published'} of the reference")
     fabric.barrier()
 
 

@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import UnsupportedValueType
 
+from langevin.assembly.handed import HANDED
 from langevin.config.types import TARGET, holds_components
 from langevin.config.validate import ConfigError, Mistake, shown
 from langevin.errors import OptionError, UserError
@@ -22,19 +23,22 @@ def make(cfg: DictConfig, path: str, **offered: Any) -> Any:
     Args:
         cfg: the whole config.
         path: where the component's node is, such as "sampler" or "callbacks.samples".
-        **offered: what the program can pass on: each is given to a constructor that has a parameter of its name, and
-            to those of the named components that a field of the node holds.
+        **offered: what the program can pass on, of those in `HANDED`: each is given to a constructor that has a
+            parameter of its name, and to those of the named components that a field of the node holds.
 
     Raises:
         ConfigError: when the class cannot be imported, or its constructor finds a mistake.
     """
+    assert offered.keys() <= HANDED.keys(), offered.keys() - HANDED.keys()
     node = OmegaConf.select(cfg, path)
     target = target_of(cfg, path)
     parameters = inspect.signature(target).parameters
     accepted = {name: offered[name] for name in parameters if name in offered}
     wrong = [Mistake(f"{path}.{name}", DECIDED) for name in accepted if name in node]
     wrong += [
-        Mistake(f"{path}.{name}", "must be given")
+        Mistake(path, f"needs {HANDED[name]}, and here is none")
+        if name in HANDED
+        else Mistake(f"{path}.{name}", "must be given")
         for name, parameter in parameters.items()
         if is_needed(parameter) and name not in {*node, *accepted}
     ]

@@ -285,7 +285,7 @@ def _decode_all(
     # Once a second, for a batch job's log keeps every line.
     with (
         open(building / _CHUNKS, "wb", buffering=0) as finished,
-        tqdm(total=count, desc=f"decoding {title}", unit=" images", mininterval=1, leave=False) as progress,
+        tqdm(total=count, desc=f"decoding {title}", unit=" samples", mininterval=1, leave=False) as progress,
     ):
         for first, digest in digests.items():
             finished.write(_line(first, digest))

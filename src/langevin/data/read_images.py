@@ -1,4 +1,4 @@
-"""Images to be evaluated: samples or a reference set, from a folder, a zip or an .npz file."""
+"""Given samples, to be evaluated or compared with: from a folder, a zip or an .npz file."""
 
 import json
 import math
@@ -21,7 +21,10 @@ from langevin.errors import UserError
 
 _DEFLATED = 1032  # bytes that one byte of a zip unfolds to at most
 _MAX_CLASS = 2**31 - 1
-_WANTED = "it must hold arr_0, uint8 images of shape (N, H, W, 1 or 3), and may hold arr_1, N integer labels"
+_WANTED = (
+    "it must hold arr_0, uint8 images of shape (N, H, W, 1 or 3) or float32 vectors of shape (N, D), and may hold "
+    "arr_1, N integer labels"
+)
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -36,15 +39,15 @@ _UNREADABLE = (
 
 def read_images(
     path: str, option: str = "samples", cache_dir: str | None = None
-) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-    """Read images at their native size.
+) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    """Read samples: images at their native size, or vectors.
 
     A folder or zip is decoded into the cache once and memory-mapped afterwards; its labels come from its layout (see
     `langevin.data.image_folder.LabelledFiles`). Those of a ``dataset.json`` stay the ids in it, since a few
     samples need not cover every class. Transparent pixels are composited on white.
 
-    An ``.npz`` holds ``arr_0``, uint8 (N, H, W, 1 or 3), and optionally ``arr_1``, N integer labels: the layout of
-    ADM's sample files. A folder with a ``samples.npz``, such as sample.py leaves, means that file.
+    An ``.npz`` holds ``arr_0``, uint8 (N, H, W, 1 or 3) or float32 (N, D), and optionally ``arr_1``, N integer labels:
+    the layout of ADM's sample files. A folder with a ``samples.npz``, such as sample.py leaves, means that file.
 
     Args:
         path: the folder, zip or .npz.
@@ -52,7 +55,8 @@ def read_images(
         cache_dir: the folder of the caches; None is the default.
 
     Returns:
-        (N, H, W, C) uint8, possibly read-only, and (N,) int64 labels or None; C is 1 when all images are grey, else 3.
+        (N, H, W, C) uint8 or (N, D) float32, possibly read-only, and (N,) int64 labels or None; C is 1 when all images
+        are grey, else 3.
 
     Raises:
         UserError: when there is nothing at `path`, it holds no image, images are broken or not of one size, or an .npz
@@ -142,7 +146,7 @@ def _npz_of(path: str) -> str | None:
     return str(samples) if samples.is_file() else path if path.endswith(".npz") else None
 
 
-def _read_npz(path: str, option: str) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+def _read_npz(path: str, option: str) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     where = f"{option}={path}"
     with _opened(path, option) as file:
         if "arr_0" not in file:
@@ -152,8 +156,12 @@ def _read_npz(path: str, option: str) -> tuple[NDArray[np.uint8], NDArray[np.int
             labels = _array(file, "arr_1") if "arr_1" in file else None
         except _UNREADABLE as error:
             raise UserError(f"{where}: cannot be read as an .npz file ({error}); {_WANTED}") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or images.size == 0:
+    are_images = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] in (1, 3)
+    are_vectors = images.dtype == np.float32 and images.ndim == 2
+    if not (are_images or are_vectors) or images.size == 0:
         raise UserError(f"{where}: its arr_0 is {images.dtype} of shape {images.shape}; {_WANTED}")
+    if are_vectors and not np.isfinite(images).all():
+        raise UserError(f"{where}: its arr_0 holds numbers that are not finite")
     if labels is None:
         return images, None
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":

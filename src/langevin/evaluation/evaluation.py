@@ -110,14 +110,15 @@ class Evaluation:
         self.reference = reference
         if not self.outputs:
             return
+        shape = _shape_of(reference)
+        if shape is not None and len(shape) != 3:
+            names = [name for name, metric in self.metrics.items() if metric.reads or metric.moments_of]
+            raise UserError(
+                f"metrics: {', '.join(names)}: features are of images (channels, height, width), but these samples "
+                f"are of shape {shape}; drop it, or take metrics=[energy_distance]"
+            )
         self.features.prepare()
-        if (shape := _shape_of(reference)) is not None:
-            if len(shape) != 3:
-                names = [name for name, metric in self.metrics.items() if metric.reads or metric.moments_of]
-                raise UserError(
-                    f"metrics: {', '.join(names)}: features are of images (channels, height, width), but these samples "
-                    f"are of shape {shape}; drop it, or take metrics=[energy_distance]"
-                )
+        if shape is not None:
             self.features.check((shape[0], shape[1], shape[2]), "reference")
         offered = set(self.features.sizes)
         reference.check(self.features, offered.intersection(self.moments_of), offered.intersection(self.rows_of))

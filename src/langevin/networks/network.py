@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +11,20 @@ from langevin.conditions.condition import Condition, Context
 
 
 class Network(nn.Module, ABC):
-    """A function of a noisy image, its noise level and a condition.
+    """A function of a noisy sample, its noise level and a condition.
 
     A network never sees a schedule: `c_noise` is the number by which the parameterization encodes the noise level.
 
-    A network's constructor takes, beside its own parameters, the spec of the dataset as keywords: `in_channels`,
-    `out_channels`, `image_size` and `condition`. It raises an `OptionError` that names everything
+    A network's constructor takes, beside its own parameters, the spec of the data as keywords: `in_channels`,
+    `out_channels`, `condition` and, for images, `image_size`. It raises an `OptionError` that names everything
     incompatible, and is also built on the device "meta", to find that.
 
     Attributes:
+        axes: how many axes follow the channels of its samples: 2 for images, 0 for vectors.
         condition: embeds what the network is conditioned on; None for an unconditional network.
     """
 
+    axes: ClassVar[int] = 2
     condition: Condition | None
 
     @abstractmethod
@@ -29,13 +32,13 @@ class Network(nn.Module, ABC):
         """Evaluate the network.
 
         Args:
-            x: (B, C, H, W), scaled to about unit variance by the caller.
+            x: (B, C, *size), scaled to about unit variance by the caller.
             c_noise: (B,) floating point, which encodes each sample's noise level.
             cond: the condition of each sample, for instance `{"label": (B,) int64}` where -1 means "no label"; None
                 means no condition for the whole batch. A network that was built without a condition ignores it.
 
         Returns:
-            (B, C_out, H, W).
+            (B, C_out, *size).
         """
 
     @property
@@ -44,7 +47,7 @@ class Network(nn.Module, ABC):
         return 0 if self.condition is None else self.condition.concat_channels
 
     def conditioned(self, x: Tensor, cond: Mapping[str, Tensor] | None) -> tuple[Tensor, Context]:
-        """The input (B, C + concat_channels, H, W), and what else there is of the condition."""
+        """The input (B, C + concat_channels, *size), and what else there is of the condition."""
         context = Context() if self.condition is None else self.condition(cond, x.shape[0])
         return x if context.concat is None else torch.cat([x, context.concat.to(x)], dim=1), context
 

@@ -1,0 +1,34 @@
+"""Vectors of real numbers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from langevin.images import Figure
+from langevin.modalities.modality import Modality
+from langevin.modalities.scatter import limit_of, panels, scatter
+
+
+class Vector(Modality):
+    """Vectors (B, D) of real numbers, float32, which a model takes as they are."""
+
+    noun = "vectors"
+
+    def to_model(self, stored: Tensor) -> Tensor:
+        """See `Modality`."""
+        return stored
+
+    def from_model(self, x: Tensor) -> Tensor:
+        """See `Modality`."""
+        return x.float()
+
+    def preview(self, samples: Tensor, columns: int) -> Figure:
+        """See `Modality`: a scatter plot of them all, see `scatter`."""
+        return Figure(scatter(samples.cpu().numpy()))
+
+    def strips(self, x_t: Sequence[Tensor], x: Sequence[Tensor], finished: Tensor) -> Figure:
+        """See `Modality`: scatter plots of x_t, and below them of the predicted x; the finished samples end both."""
+        limit = limit_of(finished.numpy())
+        rows = [panels([frame.numpy() for frame in [*frames, finished]], limit) for frames in (x_t, x)]
+        return Figure(np.concatenate(rows))
