@@ -76,28 +76,28 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     """
     from hydra import compose
 
-    from langevin.assembly.check import check_model, unused_groups
+    from langevin.assembly.check import check_model
     from langevin.assembly.components import MODEL, SAMPLING, make_model
     from langevin.assembly.saved import checkpoint_of, override, record_of
+    from langevin.assembly.tasks import task_of
     from langevin.config.types import TARGET
     from langevin.config.validate import ConfigError, Mistake
     from langevin.spec import DataSpec
 
     imported = read(Path(cfg["import"]), cfg.flags)
     specified = {override.partition("=")[0] for override in imported.overrides}
-    classifies = "classifier" in specified
+    imported_cfg = compose("train", imported.overrides)
+    OmegaConf.set_struct(imported_cfg, False)  # an unknown field is found by the check
+    task = task_of(imported_cfg)
     mistakes = [
         Mistake(group, f"is not specified by the imported model; choose it: {group}=NAME")
         for group in ("schedule", "parameterization")
         if group not in specified and TARGET not in (cfg.get(group) or {})
     ]
-    unused, kind = unused_groups(classifies), "a classifier" if classifies else "a model of images"
-    mistakes += [Mistake(group, f"is not used by {kind}; leave it out") for group in unused if group in cfg]
+    mistakes += [Mistake(group, f"is not used by {task.noun}; leave it out") for group in task.unused if group in cfg]
     if mistakes:
         raise ConfigError(mistakes)
-    groups = [group for group in (*MODEL, *SAMPLING) if group not in unused]
-    imported_cfg = compose("train", imported.overrides)
-    OmegaConf.set_struct(imported_cfg, False)  # an unknown field is found by the check
+    groups = [group for group in (*MODEL, *SAMPLING) if group not in task.unused]
     whole = override(imported_cfg, cfg, groups)
     # It was not trained with our data, objective or optimizer, so none is recorded.
     chosen = OmegaConf.masked_copy(whole, [group for group in groups if group in whole])
@@ -113,7 +113,7 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     write_atomically(out / "config.yaml", lambda file: file.write(record["config"].encode()))
     AtomicCheckpointIO().save_checkpoint(checkpoint_of(network, record), out / "checkpoints" / "last.ckpt")
     number = sum(weight.numel() for weight in network.parameters())
-    use = f"RUN guidance=classifier guidance.classifier={out}" if classifies else out
+    use = f"RUN guidance=classifier guidance.classifier={out}" if not task.makes_samples else out
     print(f"{out}: {number:,} parameters for images of {spec.shape}; python sample.py checkpoint={use}")
 
 
@@ -176,7 +176,8 @@ def load(network: "nn.Module", weights: "dict[str, Tensor]") -> None:
 def export_model(cfg: DictConfig, out: Path) -> None:
     """Write a trained model's EMA weights for diffusers, or as they are."""
     from langevin.assembly.check import check_model
-    from langevin.assembly.components import SAMPLING, is_class_conditional, make_sampler
+    from langevin.assembly.components import SAMPLING, make_sampler
+    from langevin.assembly.conditioning import is_class_conditional
     from langevin.assembly.saved import load_model, override
     from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
     from langevin.interop.imported import SAFETENSORS
@@ -210,11 +211,10 @@ def export_model(cfg: DictConfig, out: Path) -> None:
 
 def parameters_of(cfg: DictConfig) -> dict[str, Any]:
     """The parameters of a config's network."""
-    from langevin.assembly.components import is_classifier
+    from langevin.assembly.tasks import task_of
     from langevin.config.types import TARGET, plain
 
-    network = cfg.classifier if is_classifier(cfg) else cfg.model
-    return {name: value for name, value in plain(network).items() if name != TARGET}
+    return {name: value for name, value in plain(cfg[task_of(cfg).network]).items() if name != TARGET}
 
 
 main = command("convert", run, OPTIONS)

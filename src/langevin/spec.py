@@ -27,9 +27,9 @@ class DataSpec:
     @classmethod
     def of_images(cls, channels: int, image_size: int, num_classes: int | None, content: str | None = None) -> Self:
         """The spec of square images of bytes."""
-        from langevin.modalities.image import Image  # here, so that what a spec is does not import torch
+        from langevin.modalities.image import ImageModality  # here, so that what a spec is does not import torch
 
-        return cls((channels, image_size, image_size), num_classes, Image.path(), Image.levels, content)
+        return cls((channels, image_size, image_size), num_classes, ImageModality.path(), ImageModality.levels, content)
 
     @property
     def channels(self) -> int:

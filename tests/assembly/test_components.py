@@ -20,10 +20,10 @@ def write(folder, monkeypatch, name, source):
 
 
 def test_make_hands_on_what_the_constructor_has_a_name_for(tmp_path, monkeypatch):
-    source = "class Part:\n    def __init__(self, a, sizes, given=0):\n        self.all = a, sizes, given\n"
+    source = "class Part:\n    def __init__(self, a, sizes, network=0):\n        self.all = a, sizes, network\n"
     write(tmp_path, monkeypatch, "make_part", source)
     cfg = OmegaConf.create({"group": {"part": {"_target_": "make_part.Part", "a": 1, "sizes": [1, 2]}}})
-    part = make(cfg, "group.part", given=torch.zeros(2), ignored=3)
+    part = make(cfg, "group.part", network=torch.zeros(2), record=3)
     a, sizes, given = part.all
     assert (a, sizes, type(sizes)) == (1, [1, 2], list)
     assert given.shape == (2,)

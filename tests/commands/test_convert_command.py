@@ -273,7 +273,7 @@ def test_a_bad_place(folder, name, words, tmp_path):
             "weights: do not fit the model of the config: 'last.weight' is (1, 128, 3, 3), not",
         ),
         (["rescalings=[zero_terminal_snr]"], "parameterization: Eps cannot recover the image at the schedule's last"),
-        (["classifier.dropout=0.1"], "classifier: is not used by a model of images; leave it out"),
+        (["classifier.dropout=0.1"], "classifier: is not used by a denoiser; leave it out"),
         (["classifier=half_unet"], "classifier: is what is imported; leave it out, single fields may be set"),
         (["export=somewhere"], "import: give either import=FOLDER_OR_FILE or export=RUN_OR_CHECKPOINT, and not both"),
         (["overwrite=3"], "overwrite: is 3; allowed: true or false"),

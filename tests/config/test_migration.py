@@ -27,6 +27,8 @@ NEW = {
     "callbacks": {"samples": {"grid": "langevin.samplers.ddim.DDIM"}},
     "conditions": {"class_label": {"_target_": "langevin.conditions.class_label.ClassLabel", "dropout": 0.2}},
     "process": {"_target_": "langevin.diffusion.process.GaussianProcess"},
+    "codec": {"_target_": "langevin.codecs.identity.Identity"},
+    "task": {"_target_": "langevin.assembly.tasks.DenoisingTask"},
     "mine": [{"grid": 1}, "langevin.diffusion.weighting.EDMWeighting"],
 }
 # The names that commit 702d778, before the first rename, gave to the runs of these commands.

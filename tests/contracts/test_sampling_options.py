@@ -57,7 +57,7 @@ def sampled(cfg, model):
     """Images (6, 1, 8, 8), before rounding."""
     guided = model if cfg.guidance is None else Guided(model, make(cfg, "guidance", **loaders(cfg)))
     noise = SampleDraws(0, range(6), SPEC.shape)
-    return make_sampler(cfg)(guided, noise, {"label": torch.arange(6)})
+    return make_sampler(cfg, SPEC)(guided, noise, {"label": torch.arange(6)})
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,6 @@ def test_guidance_steers(option):
 def test_its_own_number_of_steps_suits_the_schedule(option):
     cfg = swapped(base(), sampler=option)
     cfg.schedule.num_steps = 250
-    sampler = make_sampler(cfg)
+    sampler = make_sampler(cfg, SPEC)
     times = sampler.timestep_spacing(make(cfg, "schedule"), sampler.steps)
     assert times[0] > times[-1] == 0

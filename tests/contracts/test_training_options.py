@@ -118,8 +118,9 @@ def test_a_model_takes_a_step(option):
     """At its own size, which may be large: so without optimizer and average."""
     cfg, _ = composed("train", *choice("model", option), "conditions=[class_label]")
     torch.manual_seed(0)
-    denoiser = make_model(cfg, DataSpec.of_images(1, cfg.data.image_size, 10))
-    x, labels = batch(2, cfg.data.image_size)
+    spec = make(cfg, "data").spec(10)
+    denoiser = make_model(cfg, spec)
+    x, labels = torch.rand(2, *spec.shape) * 2 - 1, torch.tensor([3, 4])
     draws = BatchDraws(Streams(0), x, len(x))
     loss = make_objective(cfg)(denoiser, {"x": x, "label": labels}, draws)["loss"].mean()
     assert 0 < loss < float("inf")

@@ -14,7 +14,7 @@ from langevin.data.image_folder import ImageFolder
 from langevin.data.module import DataModule, preprocess
 from langevin.data.stream import SampleStream
 from langevin.errors import UserError
-from langevin.modalities.image import Image
+from langevin.modalities.image import ImageModality
 from langevin.spec import DataSpec
 
 
@@ -72,13 +72,15 @@ def test_shapes_types_and_strides(write, pixels, cache_dir):
         "flip": ((6,), torch.bool),
     }
     assert batch["x"].is_contiguous(memory_format=torch.channels_last)
-    assert preprocess(batch, Image())["x"].is_contiguous(memory_format=torch.channels_last)
+    assert preprocess(batch, ImageModality())["x"].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_preprocess_scales_and_mirrors():
     image = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4) * 2
     labels = torch.tensor([1, 2])
-    batch = preprocess({"x": image, "label": labels, "other": labels + 1, "flip": torch.tensor([False, True])}, Image())
+    batch = preprocess(
+        {"x": image, "label": labels, "other": labels + 1, "flip": torch.tensor([False, True])}, ImageModality()
+    )
     x = batch.pop("x")
     np.testing.assert_allclose(x[0].numpy(), image[0].numpy() / 127.5 - 1, atol=1e-6)
     np.testing.assert_allclose(x[1].numpy(), image[1].numpy()[..., ::-1] / 127.5 - 1, atol=1e-6)
@@ -99,7 +101,7 @@ def test_validation_has_each_test_image_once(digits, monkeypatch, world_size, nu
         module.trainer = FakeTrainer(rank, world_size)
         loader = module.val_dataloader()
         assert len(loader) == len(whole)
-        batches = [preprocess(batch, Image()) for batch in loader]
+        batches = [preprocess(batch, ImageModality()) for batch in loader]
         assert [batch["label"].tolist() for batch in batches] == [batch[rank::world_size] for batch in whole]
         assert all(batch["x"].shape == (len(batch["label"]), 1, 8, 8) for batch in batches)
 
@@ -109,7 +111,7 @@ def test_workers_load_empty_batches(digits, monkeypatch):
     module.trainer = FakeTrainer(3, 4)
     monkeypatch.setattr(module, "test_set", module.train_set)
     monkeypatch.setattr(type(module.train_set), "__len__", lambda self: 35)
-    assert [len(preprocess(batch, Image())["label"]) for batch in module.val_dataloader()] == [8, 0]
+    assert [len(preprocess(batch, ImageModality())["label"]) for batch in module.val_dataloader()] == [8, 0]
 
 
 @pytest.mark.parametrize(("batch_size", "world_size", "accumulate"), [(10, 4, 1), (10, 1, 3), (12, 4, 2)])

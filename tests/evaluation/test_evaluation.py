@@ -157,7 +157,7 @@ def process(rank, world, folder, shares):
         if share:
             add(evaluation, torch.tensor(share), offset)
         rounds.append(evaluation.compute())
-        np.save(folder / f"{rank}-{number}.npy", evaluation.metrics["memorisation"].figure)
+        np.save(folder / f"{rank}-{number}.npy", evaluation.metrics["memorisation"].figure.pixels)
         evaluation.reset()
     seen = evaluation.features.images_seen
     again = make(folder / "statistics")

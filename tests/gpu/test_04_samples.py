@@ -11,7 +11,7 @@ from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 from langevin.features.extractor import _without_tf32
-from langevin.modalities.image import Image
+from langevin.modalities.image import ImageModality
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.requests import Labels
@@ -28,7 +28,7 @@ def unguided(model, device):
 @torch.no_grad()
 def made(denoiser, size, batch_size, device):
     generator = SamplePipeline(
-        DDIM(Trailing(), Static(), 10), unguided, (3, size, size), Image(), Identity(), Labels(None)
+        DDIM(Trailing(), Static(), 10), unguided, (3, size, size), ImageModality(), Identity(), Labels(None)
     )
     batches = list(generator(denoiser, range(NUMBER), 0, batch_size, device))
     assert all(batch.samples.device.type == device for batch in batches)

@@ -35,6 +35,7 @@ def network():
 class Model(NamedTuple):
     cfg: DictConfig
     denoiser: Denoiser
+    spec: DataSpec
 
 
 def model_of(folder):
@@ -43,10 +44,11 @@ def model_of(folder):
     cfg, _ = composed("train", *imported.overrides)
     cfg.sampler.steps = STEPS
     check_model(cfg, SAMPLING)
-    denoiser = make_model(cfg, DataSpec.of_images(imported.channels, imported.image_size, imported.num_classes))
+    spec = DataSpec.of_images(imported.channels, imported.image_size, imported.num_classes)
+    denoiser = make_model(cfg, spec)
     model = {name: value for name, value in cfg.model.items() if name != "_target_"}
     denoiser.network.load_state_dict(imported.weights(model), strict=True)
-    return Model(cfg, denoiser.eval())
+    return Model(cfg, denoiser.eval(), spec)
 
 
 def convert(*overrides):
@@ -60,7 +62,7 @@ def noise():
 
 
 def ours(model):
-    return make_sampler(model.cfg)(model.denoiser, noise())
+    return make_sampler(model.cfg, model.spec)(model.denoiser, noise())
 
 
 def theirs(pipeline, patch, **arguments):
@@ -137,7 +139,7 @@ def test_times(network, spacing, tmp_path):
     model = model_of(tmp_path / "folder")
     for steps in (3, 7, 50, 300):
         scheduler.set_timesteps(steps)
-        times = make_sampler(model.cfg).timestep_spacing(model.denoiser.schedule, steps)
+        times = make_sampler(model.cfg, model.spec).timestep_spacing(model.denoiser.schedule, steps)
         difference = (times[:-1] - 1 - scheduler.timesteps).abs()
         # A time halfway between two is rounded to even, which our count from 1 makes the other.
         assert difference.max() <= (spacing == "linspace")

@@ -73,7 +73,7 @@ def test_near_points_far_from_the_origin_are_told_apart():
 
 def distance(samples, reference, metric=None, order=None):
     metric = metric or EnergyDistance()
-    ((name, value),) = measured(metric, {"images": samples}, Reference(reference), order=order).items()
+    ((name, value),) = measured(metric, {"stored": samples}, Reference(reference), order=order).items()
     assert name == f"energy_distance@{len(samples)}"
     return float(value)
 
@@ -107,7 +107,7 @@ def test_takes_so_many_of_the_reference_evenly_spaced():
 def test_a_missing_sample_is_noticed():
     metric = EnergyDistance()
     metric.begin(Plan(4, Reference(draw(5, 2).float().numpy()), TinyExtractor()))
-    metric.update({"images": draw(3, 1).float()}, {}, torch.arange(3))
+    metric.update({"stored": draw(3, 1).float()}, {}, torch.arange(3))
     with pytest.raises(RuntimeError, match="EnergyDistance was given 3 of 4 samples"):
         metric.compute()
 

@@ -96,7 +96,7 @@ def test_order_of_arrival_does_not_matter():
     (first, *value), (second, *again) = run(samples, training), run(samples, training, order=order)
     assert value == again
     assert first.details == second.details
-    assert np.array_equal(first.figure, second.figure)
+    assert np.array_equal(first.figure.pixels, second.figure.pixels)
 
 
 def test_image_shows_samples_beside_their_nearest_training_images():
@@ -115,7 +115,7 @@ def test_image_shows_samples_beside_their_nearest_training_images():
     for i in range(4):
         rows += [images[i], *training_images[by_features.argsort(1)[i, :3]]]
         rows += [*training_images[by_pixels.argsort(1)[i, :3]]]
-    assert np.array_equal(metric.figure, image_grid(torch.stack(rows), columns=7))
+    assert np.array_equal(metric.figure.pixels, image_grid(torch.stack(rows), columns=7))
 
 
 def test_a_copy_is_shown_beside_its_original():
@@ -130,7 +130,7 @@ def test_grey_images_and_fewer_samples_than_are_shown():
     images, training_images = example_images(2, 8, 1, seed=1), example_images(5, 8, 1, seed=2)
     metric, _, _ = run(draw(2, 1), draw(5, 2), Memorisation(), None, False, images, training_images)
     assert [len(metric.details[space]) for space in ("features", "pixels")] == [2, 2]
-    assert metric.figure.shape == (2 * 8 + 3, 11 * 8 + 12, 3)
+    assert metric.figure.pixels.shape == (2 * 8 + 3, 11 * 8 + 12, 3)
 
 
 def test_a_second_round_shows_its_own_samples():
@@ -139,8 +139,8 @@ def test_a_second_round_shows_its_own_samples():
     metric.reset()
     metric.update({"features": draw(9, 3), "stored": example_images(9, 8, seed=3)}, {}, torch.arange(9))
     metric.compute()
-    assert not np.array_equal(metric.figure, before)
-    assert metric.figure.shape == before.shape
+    assert not np.array_equal(metric.figure.pixels, before.pixels)
+    assert metric.figure.pixels.shape == before.pixels.shape
 
 
 @pytest.mark.parametrize(("official", "key"), [(True, "authenticity@12"), (False, "authenticity_tiny-00000000@12")])

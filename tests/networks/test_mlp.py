@@ -90,7 +90,9 @@ def test_drops_features_in_training_alone():
 
 
 def test_tokens_are_refused():
-    with pytest.raises(UserError, match=r"conditions: one gives tokens.*cannot attend.*leave it out"):
+    with pytest.raises(
+        UserError, match=r"conditions: give tokens alone, to which MLP does not attend; allowed: .*cross_attention=true"
+    ):
         tiny(condition=Sequence)(vectors(), TIMES)
 
 

@@ -100,7 +100,7 @@ def error(formulation, data, sampler, steps):
         cfg.sampler.eta = 0.0
     model, truth = problem(formulation, data)
     model.calls = 0
-    x = make_sampler(cfg)(model, Given(NOISE))
+    x = make_sampler(cfg, None)(model, Given(NOISE))
     return float((x - truth).square().mean().sqrt()), model.calls
 
 

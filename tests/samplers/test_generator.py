@@ -13,7 +13,7 @@ from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.variance import FixedSmall
 from langevin.errors import UserError
 from langevin.images import to_uint8
-from langevin.modalities.image import Image
+from langevin.modalities.image import ImageModality
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.generate import SamplePipeline
@@ -52,7 +52,7 @@ def unguided(model, device):
 
 def generate(indices, batch_size, num_classes=None, labels=None, seed=0, sampler=None, model=None):
     sampler = sampler or Ancestral(Trailing(), Static(), 10)
-    generator = SamplePipeline(sampler, unguided, SHAPE, Image(), Identity(), Labels(num_classes, labels))
+    generator = SamplePipeline(sampler, unguided, SHAPE, ImageModality(), Identity(), Labels(num_classes, labels))
     return list(generator(model or denoiser(), indices, seed, batch_size, "cpu"))
 
 
@@ -101,7 +101,9 @@ def test_images_and_seeds_differ():
 
 def test_images_are_the_samplers_as_uint8():
     model, sampler = gaussian(Linear(), 0.2, 0.3), DDIM(Trailing(), steps=5)
-    (batch,) = SamplePipeline(sampler, unguided, SHAPE, Image(), Identity(), Labels(None))(model, [3, 8], 11, 2, "cpu")
+    (batch,) = SamplePipeline(sampler, unguided, SHAPE, ImageModality(), Identity(), Labels(None))(
+        model, [3, 8], 11, 2, "cpu"
+    )
     x = sampler(model, SampleDraws(11, [3, 8], SHAPE))
     assert batch.samples.dtype == torch.uint8
     assert torch.equal(batch.samples, to_uint8(x))
@@ -129,7 +131,7 @@ def test_guidance_is_put_around_the_model():
         return gaussian(Linear(), 0.0, 1e-6)
 
     model = denoiser()
-    (batch,) = SamplePipeline(DDIM(Trailing(), steps=5), guide, SHAPE, Image(), Identity(), Labels(None))(
+    (batch,) = SamplePipeline(DDIM(Trailing(), steps=5), guide, SHAPE, ImageModality(), Identity(), Labels(None))(
         model, [0, 1], 0, 2, "cpu"
     )
     assert given == [model]
@@ -138,7 +140,7 @@ def test_guidance_is_put_around_the_model():
 
 def test_watcher_is_called_at_every_step():
     times = []
-    generator = SamplePipeline(DDIM(Trailing(), steps=5), unguided, SHAPE, Image(), Identity(), Labels(None))
+    generator = SamplePipeline(DDIM(Trailing(), steps=5), unguided, SHAPE, ImageModality(), Identity(), Labels(None))
     batches = generator(denoiser(), range(4), 0, 2, "cpu", lambda x_t, t, prediction: times.append(float(t)))
     assert times == []  # nothing is made before it is asked for
     assert len(list(batches)) == 2

@@ -15,7 +15,7 @@ from torch.nn import functional
 from langevin.codecs.codec import Codec
 from langevin.conditions.condition import Condition, Context
 from langevin.data.digits import Digits
-from langevin.data.images import Rows, Transform
+from langevin.data.images import ArrayRows, Transform
 from langevin.data.source import SampleSet, Source
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.draws import Draws
@@ -224,7 +224,7 @@ class Waves(Source):
     def load(self, split: str) -> SampleSet:
         frequency = np.linspace(0.1, 1, self.number)[:, None, None]
         waves = np.sin(frequency * np.arange(self.length)[:, None])
-        return SampleSet(Rows((waves * 30_000).astype(np.int16)))
+        return SampleSet(ArrayRows((waves * 30_000).astype(np.int16)))
 
 
 class Convolution1d(Network):

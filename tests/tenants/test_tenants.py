@@ -281,7 +281,10 @@ def test_an_orthogonal_codec_changes_no_sample():
         (("codec=linear", "codec.kept=65"), "codec.kept: is 65; allowed: a multiple of 16, at most 64"),
         (("codec=linear", "thresholding=static"), "thresholding: Static keeps samples in [-1, 1]"),
         (("codec=linear", "likelihoods=[discrete_vlb]"), "likelihoods.discrete_vlb: DiscreteVLB is of images of 256"),
-        (("model=convolution_1d",), "model: is for samples of 2 axes, and these are of shape (1, 8, 8)"),
+        (
+            ("model=convolution_1d", "~model.channel_multipliers"),
+            "model: is for samples of 2 axes, and these are of shape (1, 8, 8)",
+        ),
         (("data=waves",), "model: is for images (C, H, W), and these are of shape (1, 16)"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

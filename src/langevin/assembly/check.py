@@ -1,6 +1,5 @@
 """Finds contradictions in a config, before data or a GPU is touched; imports no Lightning."""
 
-import functools
 import math
 from collections.abc import Collection
 from typing import Any
@@ -9,23 +8,16 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from langevin.assembly.components import (
-    LOSS,
-    MODEL,
-    is_classifier,
-    is_conditional,
-    loaders,
-    make_condition,
-    model_class,
-    of_spec,
-)
+from langevin.assembly.components import LOSS, MODEL, loaders, of_spec
+from langevin.assembly.conditioning import is_conditional
 from langevin.assembly.make import mistakes_of, target_of, try_instantiate
+from langevin.assembly.tasks import Task
 from langevin.codecs.codec import Codec
 from langevin.config.options import RUN_OPTIONS, TRUST
 from langevin.config.signature import signature
 from langevin.config.stored import targets
 from langevin.config.types import TARGET
-from langevin.config.validate import BUNDLES, PLURAL, ConfigError, Mistake, groups, structure
+from langevin.config.validate import PLURAL, ConfigError, Mistake, groups, structure
 from langevin.data.source import Source
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
@@ -35,46 +27,39 @@ from langevin.spec import DataSpec
 
 OPTIONAL = ("thresholding", "guidance", *PLURAL)
 """The optional groups of a run."""
-OF_IMAGES = (
-    "model",
-    "conditions",
-    "variance",
-    "weighting",
-    "sampler",
-    "timestep_spacing",
-    "thresholding",
-    "guidance",
-    "metrics",
-    "features",
-    "evaluation",
-    "likelihoods",
-)
-"""The groups that a classifier does not use."""
-
-
-def unused_groups(classifies: bool) -> tuple[str, ...]:
-    """The groups that a classifier, or a model of images, does not use."""
-    return OF_IMAGES if classifies else ("classifier",)
+CHOOSERS = ("formulation", "experiment")
+"""The groups that only choose others."""
 
 
 def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     """The mistakes in a training config that show without Lightning; `dry_build` finds the others."""
-    if is_classifier(cfg) and cfg.get("model") is not None:
-        return [Mistake("classifier", "is trained alone, without a model of images; add task=classifier")]
-    unused = unused_groups(is_classifier(cfg))
-    required = [group for group in groups() if group not in (*BUNDLES, *OPTIONAL, *unused)]
-    mistakes = structure(cfg, RUN_OPTIONS, required, (*OPTIONAL, *unused))
-    mistakes += [Mistake(group, "is not used by a classifier; leave it out") for group in unused if cfg.get(group)]
+    task, mistakes = tasked(cfg)
+    if task is None:
+        return mistakes
+    required = [group for group in groups() if group not in (*CHOOSERS, *OPTIONAL, *task.unused)]
+    mistakes = structure(cfg, RUN_OPTIONS, required, (*OPTIONAL, *task.unused))
+    for group in task.unused:
+        if cfg.get(group):
+            instead = task.instead.get(group, "leave it out")
+            mistakes.append(Mistake(group, f"is not used by {task.noun}; {instead}"))
     broken = {path.partition(".")[0] for path, _ in mistakes}
-    if is_classifier(cfg) and "callbacks" not in broken:
+    if not task.makes_samples and "callbacks" not in broken:
         makers = [
             name
             for name, node in (cfg.get("callbacks") or {}).items()
             if "generator" in (signature(node[TARGET]) or {})
         ]
-        text = "makes images, which a classifier cannot; leave it out"
+        text = f"makes samples, which {task.noun} cannot; leave it out"
         mistakes += [Mistake(f"callbacks.{name}", text) for name in makers]
     return mistakes + contradictions(cfg, broken)
+
+
+def tasked(cfg: DictConfig) -> tuple[Task | None, list[Mistake]]:
+    """The config's task, on which the other groups depend; None with the mistakes where it cannot be built."""
+    node = OmegaConf.masked_copy(cfg, [group for group in ("task",) if group in cfg])
+    if mistakes := structure(node, {}, ["task"]):
+        return None, mistakes
+    return try_instantiate(cfg, "task")
 
 
 def check_model(cfg: DictConfig, also: Collection[str] = (), spec: DataSpec | None = None) -> None:
@@ -97,9 +82,11 @@ def check_model(cfg: DictConfig, also: Collection[str] = (), spec: DataSpec | No
 def structure_of_model(cfg: DictConfig, also: Collection[str] = ()) -> tuple[DictConfig, list[Mistake]]:
     """The part of a config that a trained model is rebuilt from, with the groups `also`; and its structural errors."""
     part = OmegaConf.masked_copy(cfg, [group for group in (*MODEL, *also, TRUST) if group in cfg])
-    unused = unused_groups(is_classifier(cfg))
-    required = [group for group in (*MODEL, *also) if group not in (*OPTIONAL, *unused)]
-    return part, structure(part, {TRUST: RUN_OPTIONS[TRUST]}, required, (*OPTIONAL, *unused))
+    task, mistakes = tasked(cfg)
+    if task is None:
+        return part, mistakes
+    required = [group for group in (*MODEL, *also) if group not in (*OPTIONAL, *task.unused)]
+    return part, structure(part, {TRUST: RUN_OPTIONS[TRUST]}, required, (*OPTIONAL, *task.unused))
 
 
 def contradictions(cfg: DictConfig, broken: Collection[str], spec: DataSpec | None = None) -> list[Mistake]:
@@ -110,7 +97,9 @@ def contradictions(cfg: DictConfig, broken: Collection[str], spec: DataSpec | No
         broken: the groups whose structure is already known to be wrong; nothing is built of them.
         spec: what the model knows of its data, where that is known.
     """
-    mistakes: list[Mistake] = []
+    task, mistakes = tasked(cfg)
+    if task is None:
+        return mistakes
 
     def build(group: str, **offered: Any) -> Any:
         missing = group.partition(".")[0] in broken or OmegaConf.select(cfg, group) is None
@@ -133,6 +122,7 @@ def contradictions(cfg: DictConfig, broken: Collection[str], spec: DataSpec | No
             mistakes.append(Mistake(group, f"{type(part).__name__} {error}"))
 
     data: Source | None = build("data")
+    are_classes_known = spec is not None
     spec = data.spec() if spec is None and data is not None else spec
     diffused = diffused_by(build("codec", spec=spec), spec, mistakes)
     size = None if diffused is None else diffused.image_size
@@ -149,10 +139,9 @@ def contradictions(cfg: DictConfig, broken: Collection[str], spec: DataSpec | No
     parts = {name: build(name) for name in LOSS if cfg.get(name) is not None}
     objective, time_sampler = None, parts.get("time_sampler")
     if cfg.get("objective") is not None and "objective" not in broken:
-        trains = getattr(target_of(cfg, "objective"), "trains", model_class(cfg))
-        if trains is not model_class(cfg):
-            for_denoiser, for_classifier = "a denoiser; take cross_entropy", "a classifier; add task=classifier"
-            mistakes.append(Mistake("objective", f"is for {for_denoiser if is_classifier(cfg) else for_classifier}"))
+        if getattr(target_of(cfg, "objective"), "trains", task.model) is not task.model:
+            instead = task.instead.get("objective", "take another")
+            mistakes.append(Mistake("objective", f"does not train {task.noun}; {instead}"))
         else:
             objective = build("objective", **parts, **loaders(cfg))
     build("lr_schedule")
@@ -175,12 +164,13 @@ def contradictions(cfg: DictConfig, broken: Collection[str], spec: DataSpec | No
         likelihood = build(f"likelihoods.{name}")
         check_compatible(f"likelihoods.{name}", likelihood, schedule)
         check_compatible(f"likelihoods.{name}", likelihood, diffused, method="check_data")
-    mistakes += check_network(cfg, broken, diffused, conditions.values())
+    mistakes += check_network(cfg, task, broken, diffused, conditions.values())
     guidance: Guidance | None = build("guidance", **loaders(cfg))
     if guidance is not None:
         # A rescaled schedule depends on the size of the images.
         known = schedule if diffused is not None or not cfg.get("rescalings") else None
-        mistakes += check_guidance(cfg, guidance, known, diffused, conditions.values(), sampler)
+        of_model = diffused if are_classes_known else None
+        mistakes += check_guidance(cfg, guidance, known, of_model, conditions.values(), sampler)
     if not {"trainer", "batch_size"}.intersection(broken) and "trainer" in cfg:
         mistakes += shares(cfg)
     return mistakes
@@ -221,34 +211,28 @@ def check_guidance(
 
 
 def check_network(
-    cfg: DictConfig, broken: Collection[str], spec: DataSpec | None, conditions: Collection[Any]
+    cfg: DictConfig, task: Task, broken: Collection[str], spec: DataSpec | None, conditions: Collection[Any]
 ) -> list[Mistake]:
-    """The mistakes of the networks' own parameters, their condition and the shape of what is diffused.
+    """The mistakes of the network's own parameters, its condition and the shape of what is diffused.
 
-    They are built without memory for their weights; the number of classes does not matter to them. A network of a
-    user's own need not bear that, so it is only imported here.
+    It is built without memory for its weights; the number of classes does not matter to it. A network of a user's own
+    need not bear that, so it is only imported here.
     """
-    if spec is None or {"data", "conditions"}.intersection(broken) or any(each is None for each in conditions):
+    group = task.network
+    if spec is None or {"data", "conditions", group}.intersection(broken) or any(each is None for each in conditions):
         return []
-    offered = {**of_spec(spec), "out_channels": spec.channels, "num_classes": 2}
-    embed = functools.partial(make_condition, cfg, num_classes=2) if is_conditional(cfg) else None
-    mistakes: list[Mistake] = []
-    for group in ("model", "classifier"):
-        if group in broken or cfg.get(group) is None:
-            continue
-        try:
-            axes = getattr(target_of(cfg, group), "axes", len(spec.shape) - 1)
-        except ConfigError as error:
-            mistakes += error.mistakes
-            continue
-        if axes != len(spec.shape) - 1:
-            kinds = {0: "vectors (D,)", 2: "images (C, H, W)"}
-            text = f"is for {kinds.get(axes, f'samples of {axes + 1} axes')}, and these are of shape {spec.shape}"
-            mistakes.append(Mistake(group, f"{text}; allowed: such as {group}={'mlp' if axes else 'unet_small'}"))
-        elif cfg[group][TARGET] in targets(group):
-            with torch.device("meta"):
-                mistakes += try_instantiate(cfg, group, **offered, condition=embed)[1]
-    return mistakes
+    try:
+        axes = getattr(target_of(cfg, group), "axes", len(spec.shape) - 1)
+    except ConfigError as error:
+        return error.mistakes
+    if axes != len(spec.shape) - 1:
+        kinds = {0: "vectors (D,)", 2: "images (C, H, W)"}
+        text = f"is for {kinds.get(axes, f'samples of {axes + 1} axes')}, and these are of shape {spec.shape}"
+        return [Mistake(group, f"{text}; allowed: such as {group}={'mlp' if axes else 'unet_small'}")]
+    if cfg[group][TARGET] not in targets(group):
+        return []
+    with torch.device("meta"):
+        return try_instantiate(cfg, group, **of_spec(spec), **task.offered(cfg, 2, None, spec.channels))[1]
 
 
 def shares(cfg: DictConfig) -> list[Mistake]:

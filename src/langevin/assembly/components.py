@@ -8,9 +8,10 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
-from langevin.assembly.make import make, mistakes_of, target_of
+from langevin.assembly.conditioning import is_class_conditional, is_conditional
+from langevin.assembly.make import make, mistakes_of
+from langevin.assembly.tasks import task_of
 from langevin.codecs.codec import Codec
-from langevin.conditions.condition import Condition, Several
 from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError
 from langevin.diffusion.classifier import NoisyClassifier
@@ -27,7 +28,7 @@ from langevin.samplers.sampler import Sampler
 from langevin.spec import DataSpec
 
 MODEL = (
-    *("model", "classifier", "conditions", "codec"),
+    *("task", "model", "classifier", "conditions", "codec"),
     *("process", "schedule", "rescalings", "parameterization", "variance"),
 )
 """The groups that a trained model is rebuilt from."""
@@ -35,31 +36,6 @@ LOSS = ("time_sampler", "weighting")
 """The groups that an objective is made of."""
 SAMPLING = ("sampler", "timestep_spacing", "thresholding", "guidance")
 """The groups that may be replaced for a trained model."""
-
-
-def is_conditional(cfg: DictConfig) -> bool:
-    """Whether the model is conditional."""
-    return bool(cfg.get("conditions"))
-
-
-def is_class_conditional(cfg: DictConfig) -> bool:
-    """Whether a condition of the model reads the labels."""
-    return any("label" in columns_of(cfg, name) for name in cfg.get("conditions") or {})
-
-
-def columns_of(cfg: DictConfig, condition: str) -> frozenset[str]:
-    """The columns that a condition of the model reads."""
-    return getattr(target_of(cfg, f"conditions.{condition}"), "inputs", frozenset())
-
-
-def is_classifier(cfg: DictConfig) -> bool:
-    """Whether the model is a classifier of noisy images, not a denoiser."""
-    return cfg.get("classifier") is not None
-
-
-def model_class(cfg: DictConfig) -> type[Denoiser | NoisyClassifier]:
-    """The kind of model that a config trains."""
-    return NoisyClassifier if is_classifier(cfg) else Denoiser
 
 
 def make_codec(cfg: DictConfig, spec: DataSpec) -> Codec:
@@ -86,11 +62,11 @@ def modality_of(spec: DataSpec) -> Modality:
 def make_model(cfg: DictConfig, spec: DataSpec) -> Denoiser | NoisyClassifier:
     """What a config trains, with fresh weights; see `make_network`."""
     process = make_process(cfg, spec.image_size)
-    return model_class(cfg)(make_network(cfg, spec, process), process)
+    return task_of(cfg).model(make_network(cfg, spec, process), process)
 
 
 def make_network(cfg: DictConfig, spec: DataSpec, process: GaussianProcess) -> Any:
-    """The network of a config's model or classifier, with fresh weights.
+    """The network of what a config trains, with fresh weights.
 
     Args:
         cfg: the config.
@@ -100,35 +76,9 @@ def make_network(cfg: DictConfig, spec: DataSpec, process: GaussianProcess) -> A
     Raises:
         UserError: when it needs labels that the data does not have, or it cannot be built.
     """
-    if is_classifier(cfg):
-        if spec.num_classes is None:
-            raise UserError("classifier: needs labels, but the data has none; use data with labels")
-        return make(cfg, "classifier", num_classes=spec.num_classes, **of_spec(spec))
-    condition: Callable[..., Any] | None = None
-    if is_conditional(cfg):
-        condition = functools.partial(make_condition, cfg, num_classes=spec.num_classes)
-    return make(
-        cfg,
-        "model",
-        **of_spec(spec),
-        out_channels=process.output_channels(spec.channels),
-        condition=condition,
-    )
-
-
-def make_condition(cfg: DictConfig, *, num_classes: int | None, dim: int) -> Condition:
-    """The config's conditions as one.
-
-    Raises:
-        UserError: when one needs labels that the data does not have, or cannot be built.
-    """
-    parts = {}
-    for name in cfg.conditions:
-        path = f"conditions.{name}"
-        if num_classes is None and "label" in columns_of(cfg, name):
-            raise UserError(f"{path}: needs labels, but the data has none; leave it out")
-        parts[str(name)] = make(cfg, path, num_classes=num_classes, dim=dim)
-    return Several(parts) if len(parts) > 1 else next(iter(parts.values()))
+    task = task_of(cfg)
+    offered = task.offered(cfg, spec.num_classes, process, spec.channels)
+    return make(cfg, task.network, **of_spec(spec), **offered)
 
 
 def of_spec(spec: DataSpec) -> dict[str, int]:

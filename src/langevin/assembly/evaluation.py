@@ -13,7 +13,8 @@ from torch import Tensor
 
 import langevin
 from langevin.assembly.check import check_model
-from langevin.assembly.components import SAMPLING, is_class_conditional, modality_of
+from langevin.assembly.components import SAMPLING, modality_of
+from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.run import launch, make_evaluation, make_likelihoods, open_data, open_reference
 from langevin.assembly.saved import Model, load_model, override, require_trusted
 from langevin.batches import Batches

@@ -14,7 +14,6 @@ from omegaconf import DictConfig
 from torch import nn
 
 from langevin.assembly.components import (
-    is_classifier,
     loaders,
     make_codec,
     make_generator,
@@ -24,6 +23,7 @@ from langevin.assembly.components import (
 )
 from langevin.assembly.make import make, try_instantiate
 from langevin.assembly.saved import record_of
+from langevin.assembly.tasks import task_of
 from langevin.codecs.codec import Codec
 from langevin.config.types import plain
 from langevin.config.validate import Mistake
@@ -121,7 +121,7 @@ def make_trainer(
         data: opened.
         codec: the training module's; None: made by the config.
     """
-    generator = None if is_classifier(cfg) else make_generator(cfg, spec, codec=codec)
+    generator = make_generator(cfg, spec, codec=codec) if task_of(cfg).makes_samples else None
     offered = {
         "run_dir": run_dir,
         "run_name": run_dir.name,

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from langevin.assembly.check import check_model
-from langevin.assembly.components import SAMPLING, is_class_conditional, make_sampler
+from langevin.assembly.components import SAMPLING, make_sampler
+from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.run import launch
 from langevin.assembly.saved import Model, load_model, override
 from langevin.batches import Batches

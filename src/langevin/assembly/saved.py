@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import langevin
 from langevin.assembly.check import check_model, structure_of_model
-from langevin.assembly.components import MODEL, SAMPLING, is_class_conditional, make_codec, make_generator, make_model
+from langevin.assembly.components import MODEL, SAMPLING, make_codec, make_generator, make_model
+from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.make import make
 from langevin.assembly.sizes import MisfitError, refuse_misfit, require_sizes
 from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint

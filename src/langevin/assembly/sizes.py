@@ -7,7 +7,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from langevin.assembly.components import is_classifier, make_network, make_process
+from langevin.assembly.components import make_network, make_process
+from langevin.assembly.tasks import task_of
 from langevin.config.stored import targets
 from langevin.config.types import TARGET
 from langevin.errors import UserError
@@ -41,7 +42,7 @@ def require_sizes(cfg: DictConfig, spec: DataSpec, weights: Mapping[str, Tensor]
         MisfitError: when the names or the shapes differ, or the tensors claim to be more than the file holds.
         UserError: when the network cannot be built.
     """
-    group = "classifier" if is_classifier(cfg) else "model"
+    group = task_of(cfg).network
     if cfg[group][TARGET] not in targets(group):
         return
     if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > size:

@@ -12,6 +12,9 @@ from langevin.spec import DataSpec
 class Identity(Codec):
     """Leaves samples as they are."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def spec(self, spec: DataSpec) -> DataSpec:
         """See `Codec`."""
         return spec

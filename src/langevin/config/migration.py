@@ -19,7 +19,13 @@ FIRST = {
 }
 """What all models had from before there was a choice, by the groups."""
 
-IMAGES = {"modality": "langevin.modalities.image.Image", "levels": 256}
+TASKS = (
+    {"_target_": "langevin.assembly.tasks.DenoisingTask"},
+    {"_target_": "langevin.assembly.tasks.ClassificationTask"},
+)
+"""The task of a model, and of a classifier, from before there was a choice."""
+
+IMAGES = {"modality": "langevin.modalities.image.ImageModality", "levels": 256}
 """What the spec of all data held, had it been written down, from when all data was images."""
 
 CLASSES = {
@@ -102,7 +108,8 @@ def _regrouped(values: Mapping[Any, Any]) -> dict[Any, Any]:
         several, name = values["condition._target_"] == SEVERAL, NAMES.get(values["condition._target_"], "condition")
         old, new = ("condition.parts.", "conditions.") if several else ("condition.", f"conditions.{name}.")
         found |= {new + key.removeprefix(old): value for key, value in values.items() if key.startswith(old)}
-    for group, node in FIRST.items():
+    classifies = values.get("classifier") is not None or "classifier._target_" in values
+    for group, node in {**FIRST, "task": TASKS[classifies]}.items():
         if "schedule" in values:
             found.setdefault(group, dict(node))
         elif "schedule._target_" in values:
@@ -115,15 +122,16 @@ def _regrouped(values: Mapping[Any, Any]) -> dict[Any, Any]:
 
 def _ungrouped(values: Mapping[Any, Any]) -> dict[Any, Any]:
     """The inverse, of what could be stored before."""
-    first = [*FIRST.items(), *((f"{group}._target_", node["_target_"]) for group, node in FIRST.items())]
+    nested = [*FIRST.items(), *(("task", node) for node in TASKS)]
+    first = [*nested, *((f"{group}._target_", node["_target_"]) for group, node in nested)]
     found = {key: value for key, value in values.items() if (key, value) not in first}
     if not any(_is_under("schedule", key) for key in values):  # no config
         return found
-    nested = found.pop("conditions", None)
+    named = found.pop("conditions", None)
     flat = {key: found.pop(key) for key in list(found) if _is_under("conditions", key)}
-    if nested:
-        alone = len(nested) == 1
-        found["condition"] = next(iter(nested.values())) if alone else {"_target_": SEVERAL, "parts": nested}
+    if named:
+        alone = len(named) == 1
+        found["condition"] = next(iter(named.values())) if alone else {"_target_": SEVERAL, "parts": named}
     elif flat:
         alone = len({key.split(".")[1] for key in flat}) == 1
         found |= {} if alone else {"condition._target_": SEVERAL}

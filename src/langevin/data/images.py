@@ -47,7 +47,7 @@ class LazySamples(ABC):
 
 
 @dataclass(frozen=True)
-class Rows(LazySamples):
+class ArrayRows(LazySamples):
     """Samples that lie in memory.
 
     Attributes:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from langevin.data.images import Color, LazySamples, SquareTransform, Transform
 from langevin.errors import OptionError, UserError
-from langevin.modalities.image import Image
+from langevin.modalities.image import ImageModality
 from langevin.modalities.modality import Modality
 from langevin.spec import DataSpec
 
@@ -154,7 +154,7 @@ class ImageSource(Source):
         UserError: when `image_size` or `channels` is out of range.
     """
 
-    modality = Image()
+    modality = ImageModality()
 
     def __init__(self, image_size: int, channels: int, flip: bool) -> None:
         if image_size < 1:

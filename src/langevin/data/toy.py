@@ -11,9 +11,9 @@ import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from langevin.data.images import AsStored, Rows, Transform
+from langevin.data.images import ArrayRows, AsStored, Transform
 from langevin.data.source import SampleSet, Source
-from langevin.modalities.vector import Vector
+from langevin.modalities.vector import VectorModality
 
 Drawn = tuple[NDArray[np.float32], NDArray[np.int64] | None]
 """Points (N, 2), and their classes (N,) where they have some."""
@@ -90,7 +90,7 @@ class Toy(Source):
         number: how many training points.
     """
 
-    modality = Vector()
+    modality = VectorModality()
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Toy(Source):
         number, stream = (self.number, 0) if split == "train" else (self.number // 10, 1)
         points, labels = DISTRIBUTIONS[self.distribution](number, 0, stream)
         names = None if labels is None else tuple(str(label) for label in np.unique(labels))
-        return SampleSet(Rows(points), labels, names)
+        return SampleSet(ArrayRows(points), labels, names)
 
 
 def _generator(seed: int, stream: int) -> np.random.Generator:

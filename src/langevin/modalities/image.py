@@ -10,7 +10,7 @@ from langevin.images import Figure, enlargement, from_uint8, image_grid, to_uint
 from langevin.modalities.modality import Modality
 
 
-class Image(Modality):
+class ImageModality(Modality):
     """Images: uint8 levels 0..255, for a model in [-1, 1]."""
 
     noun = "images"

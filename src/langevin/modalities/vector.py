@@ -10,7 +10,7 @@ from langevin.modalities.modality import Modality
 from langevin.modalities.scatter import limit_of, panels, scatter
 
 
-class Vector(Modality):
+class VectorModality(Modality):
     """Vectors (B, D) of real numbers, float32, which a model takes as they are."""
 
     noun = "vectors"

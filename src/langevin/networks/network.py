@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from langevin.conditions.condition import Condition, Context
+from langevin.errors import UserError
 
 
 class Network(nn.Module, ABC):
@@ -22,9 +23,11 @@ class Network(nn.Module, ABC):
     Attributes:
         axes: how many axes follow the channels of its samples: 2 for images, 0 for vectors.
         condition: embeds what the network is conditioned on; None for an unconditional network.
+        attends: whether it attends to the tokens that its condition gives; else it sees its vector alone.
     """
 
     axes: ClassVar[int] = 2
+    attends: bool = False
     condition: Condition | None
 
     @abstractmethod
@@ -47,8 +50,17 @@ class Network(nn.Module, ABC):
         return 0 if self.condition is None else self.condition.concat_channels
 
     def conditioned(self, x: Tensor, cond: Mapping[str, Tensor] | None) -> tuple[Tensor, Context]:
-        """The input (B, C + concat_channels, *size), and what else there is of the condition."""
+        """The input (B, C + concat_channels, *size), and what else there is of the condition.
+
+        Raises:
+            UserError: when the condition gives nothing but tokens, and the network attends to none.
+        """
         context = Context() if self.condition is None else self.condition(cond, x.shape[0])
+        if context.tokens is not None and context.vector is None and not self.attends:
+            raise UserError(
+                f"conditions: give tokens alone, to which {type(self).__name__} does not attend; allowed: a network "
+                "that does, such as model=unet with model.cross_attention=true"
+            )
         return x if context.concat is None else torch.cat([x, context.concat.to(x)], dim=1), context
 
     def null_condition(self, cond: Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:

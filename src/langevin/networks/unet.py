@@ -113,7 +113,7 @@ class UNet(Network):
         wrong += padding_mistakes(symmetric_padding, residual_resampling)
         refuse(wrong)
         self.map_condition = map_condition
-        self.cross_attention = cross_attention
+        self.attends = cross_attention
         self.checkpointing = checkpointing
         embedding_channels = 4 * channels
 
@@ -167,7 +167,7 @@ class UNet(Network):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
         x, context = self.conditioned(x, cond)
-        vector, tokens, _ = context.attended() if self.cross_attention else context
+        vector, tokens, _ = context.attended() if self.attends else context
         embedding = self.time(c_noise, vector if self.map_condition else None)
         if vector is not None and not self.map_condition:
             embedding = embedding + vector

@@ -1,0 +1,37 @@
+"""The conditions of a config."""
+
+from omegaconf import DictConfig
+
+from langevin.assembly.make import make, target_of
+from langevin.conditions.condition import Condition, Several
+from langevin.errors import UserError
+
+
+def is_conditional(cfg: DictConfig) -> bool:
+    """Whether the model is conditional."""
+    return bool(cfg.get("conditions"))
+
+
+def is_class_conditional(cfg: DictConfig) -> bool:
+    """Whether a condition of the model reads the labels."""
+    return any("label" in columns_of(cfg, name) for name in cfg.get("conditions") or {})
+
+
+def columns_of(cfg: DictConfig, condition: str) -> frozenset[str]:
+    """The columns that a condition of the model reads."""
+    return getattr(target_of(cfg, f"conditions.{condition}"), "inputs", frozenset())
+
+
+def make_condition(cfg: DictConfig, *, num_classes: int | None, dim: int) -> Condition:
+    """The config's conditions as one.
+
+    Raises:
+        UserError: when one needs labels that the data does not have, or cannot be built.
+    """
+    parts = {}
+    for name in cfg.conditions:
+        path = f"conditions.{name}"
+        if num_classes is None and "label" in columns_of(cfg, name):
+            raise UserError(f"{path}: needs labels, but the data has none; leave it out")
+        parts[str(name)] = make(cfg, path, num_classes=num_classes, dim=dim)
+    return Several(parts) if len(parts) > 1 else next(iter(parts.values()))

@@ -1,0 +1,100 @@
+"""What a run trains: a task names the groups that it is made of, and what its network is handed."""
+
+import functools
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from omegaconf import DictConfig
+
+from langevin.assembly.conditioning import is_conditional, make_condition
+from langevin.assembly.make import make
+from langevin.diffusion.classifier import NoisyClassifier
+from langevin.diffusion.denoiser import Denoiser
+from langevin.diffusion.process import Process
+from langevin.errors import UserError
+
+
+class Task(ABC):
+    """What kind of model a run trains.
+
+    Attributes:
+        noun: what that is called.
+        network: the group of its network.
+        model: its class, which is made of a network and a process.
+        makes_samples: whether it can be sampled from.
+        unused: the groups that it has no use for.
+        instead: by such a group, or by "objective", what to do where one was chosen that does not fit.
+    """
+
+    noun: ClassVar[str]
+    network: ClassVar[str]
+    model: ClassVar[type[Denoiser | NoisyClassifier]]
+    makes_samples: ClassVar[bool]
+    unused: ClassVar[tuple[str, ...]]
+    instead: ClassVar[dict[str, str]]
+
+    @abstractmethod
+    def offered(
+        self, cfg: DictConfig, num_classes: int | None, process: Process | None, channels: int
+    ) -> dict[str, Any]:
+        """What the constructor of its network is handed, beside what a spec offers.
+
+        Args:
+            cfg: the config.
+            num_classes: of the data; None without labels.
+            process: the config's; None where it is not known.
+            channels: of what is diffused.
+
+        Raises:
+            UserError: when the data does not have what it needs.
+        """
+
+
+class DenoisingTask(Task):
+    """A generative model."""
+
+    noun = "a denoiser"
+    network = "model"
+    model = Denoiser
+    makes_samples = True
+    unused = ("classifier",)
+    instead: ClassVar = {
+        "classifier": "leave it out, or add task=classifier",
+        "objective": "take another, or add task=classifier",
+    }
+
+    def offered(
+        self, cfg: DictConfig, num_classes: int | None, process: Process | None, channels: int
+    ) -> dict[str, Any]:
+        """See `Task`: the channels of its output, and what builds the conditions."""
+        embed = functools.partial(make_condition, cfg, num_classes=num_classes) if is_conditional(cfg) else None
+        out_channels = channels if process is None else process.output_channels(channels)
+        return {"out_channels": out_channels, "condition": embed}
+
+
+class ClassificationTask(Task):
+    """A classifier of noisy samples, for guidance, or of nearly clean ones, for features."""
+
+    noun = "a classifier"
+    network = "classifier"
+    model = NoisyClassifier
+    makes_samples = False
+    unused = (
+        *("model", "conditions", "variance", "weighting", "sampler", "timestep_spacing", "thresholding", "guidance"),
+        *("metrics", "features", "evaluation", "likelihoods"),
+    )
+    instead: ClassVar = {"objective": "take cross_entropy"}
+
+    def offered(
+        self, cfg: DictConfig, num_classes: int | None, process: Process | None, channels: int
+    ) -> dict[str, Any]:
+        """See `Task`: the number of classes."""
+        if num_classes is None:
+            raise UserError("classifier: needs labels, but the data has none; use data with labels")
+        return {"num_classes": num_classes}
+
+
+def task_of(cfg: DictConfig) -> Task:
+    """The config's task."""
+    task: Task = make(cfg, "task")
+    return task
