@@ -81,7 +81,8 @@ def test_in_sampling(place, command):
 
 @pytest.mark.parametrize(("group", "option"), [place for place in places("evaluate") if place[0] not in SAMPLING])
 def test_in_evaluation(group, option):
-    cfg, _ = composed("evaluate", *choice(group, option), "samples=somewhere")
+    overrides = [each for each in choice(group, option) if re.split("[.=]", each)[0] in groups_of("evaluate")]
+    cfg, _ = composed("evaluate", *overrides, "samples=somewhere")
     assert structure(cfg, evaluate.OPTIONS, evaluate.REQUIRED, evaluate.OPTIONAL) == []
     if group in PLURAL:
         assert list(cfg[group]) == [option]
