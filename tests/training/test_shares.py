@@ -43,11 +43,13 @@ def networks():
         own = OmegaConf.to_container(OmegaConf.load(path))
         cls = get_class(own.pop("_target_"))
         own |= {name: value for name, value in NARROW.items() if name in own}
-        own |= {"head_channels": 16} if own.get("head_channels") else {"heads": 2} if "depth" in own else {}
+        own |= {"head_channels": 16} if own.get("head_channels") else {"heads": 2} if "patch_size" in own else {}
         if path.parent.name == "classifier":
             yield path.stem, cls(in_channels=1, image_size=8, num_classes=10, **own)
             continue
-        made = functools.partial(cls, in_channels=1, image_size=8, out_channels=1)  # fewer than processes
+        made = functools.partial(cls, in_channels=1, out_channels=1)  # fewer than processes
+        if cls.axes:
+            made.keywords["image_size"] = 8
         name = f"model={path.stem}"
         yield name, made(condition=label, **own)
         if path.stem in ("dit_s", "unet_small"):
@@ -74,7 +76,8 @@ def work(rank, folder, *names):
         generator = torch.Generator().manual_seed(0)
         for weight in network.parameters():  # nothing stays zero
             weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.2 + 0.05)
-        x, t = torch.randn(4, 1, 8, 8, generator=generator), torch.tensor([1.0, 30.0, 500.0, 990.0])
+        size = (8,) * getattr(network, "axes", 2)
+        x, t = torch.randn(4, 1, *size, generator=generator), torch.tensor([1.0, 30.0, 500.0, 990.0])
         cond = {"label": torch.tensor([0, 5, -1, 9]), "vector": torch.randn(4, 3, generator=generator)}
         parts = [(x[r::2], t[r::2], {key: value[r::2] for key, value in cond.items()}) for r in (0, 1)]
         ema = StepEMA(network, max_decay=0.6, warm_up=False)
