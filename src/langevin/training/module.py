@@ -62,6 +62,7 @@ class DiffusionModule(LightningModule):
     Attributes:
         drawn: what the objective has drawn for this process's last training batch, for callbacks: such as "times" (B,),
             "noise" (B, ...), and the entries of the condition that remain after condition dropout.
+        gradient_listeners: called with the norm of the model's gradient before each optimizer step.
     """
 
     drawn: dict[str, Tensor]
@@ -89,6 +90,7 @@ class DiffusionModule(LightningModule):
         self.batch_size = batch_size
         self.seed = seed
         self.codec = codec
+        self.gradient_listeners: list[Callable[[Tensor], None]] = []
 
     @property
     def ema_model(self) -> Any:
@@ -183,7 +185,7 @@ class DiffusionModule(LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient of each role by its norm, where configured, and log the step; callbacks see the model's."""
+        """Clip the gradient of each role by its norm, where configured, and log the step; listeners see the model's."""
         limit = gradient_clip_val or float("inf")
         norms = {
             str(group.get(ROLE, "model")): full_tensor(nn.utils.clip_grad_norm_(group["params"], limit))
@@ -201,9 +203,8 @@ class DiffusionModule(LightningModule):
         on_cpu = {name: torch.tensor(float(number)) for name, number in numbers.items()}
         others = {f"train/grad_norm/{role}": other for role, other in norms.items()}
         self.log_dict({**logged, "train/grad_norm": norm, **others, **on_cpu})
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if hasattr(callback, "on_gradient"):
-                callback.on_gradient(self.trainer, self, norm)
+        for look in self.gradient_listeners:
+            look(norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and update the EMA weights."""

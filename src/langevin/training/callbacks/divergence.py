@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections import deque
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal, cast
@@ -87,7 +88,7 @@ class Divergence(StepCallback):
         self._count, self._origin = state_dict["count"], state_dict["origin"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that there will be checkpoints to roll back to.
+        """Check that there will be checkpoints to roll back to, and listen to the gradient.
 
         Raises:
             UserError: when there will be none.
@@ -96,6 +97,8 @@ class Divergence(StepCallback):
             raise UserError(
                 "callbacks.divergence.action=roll_back: nothing is saved in this run; add checkpoint to callbacks"
             )
+        # Lightning has no hook between the clipping, where the norm is known, and the step.
+        cast("DiffusionModule", pl_module).gradient_listeners.append(partial(self.on_gradient, trainer, pl_module))
 
     def before_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the previous step's micro-batches."""
