@@ -32,7 +32,7 @@ def test_a_classifier_of_openai_guides_a_model_of_openai(classifier_file, tmp_pa
     assert result.status == 0, result.err
     assert f"sample.py checkpoint=RUN guidance=classifier guidance.classifier={classifier}\n" in result.out
     config = config_of(classifier)
-    assert set(config) == {"classifier", "process", "schedule", "parameterization"}
+    assert set(config) == {"task", "codec", "classifier", "process", "schedule", "parameterization"}
     assert config["classifier"]["dropout"] == 0.1
     saved = torch.load(classifier / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["langevin"]["spec"] == DataSpec.of_images(3, 64, 1000).plain()

@@ -86,7 +86,7 @@ def test_sampling(imported, tmp_path):
 
 def test_the_run_says_what_is_known_and_no_more(imported):
     config = config_of(imported)
-    parts = {"model", "process", "schedule", "parameterization", "variance"}
+    parts = {"task", "model", "codec", "process", "schedule", "parameterization", "variance"}
     assert set(config) == parts | {"sampler", "timestep_spacing", "thresholding", "guidance"}
     assert config["sampler"] == {"_target_": "langevin.samplers.ancestral.Ancestral", "steps": None}
     checkpoint = torch.load(imported / "checkpoints" / "last.ckpt", weights_only=True)

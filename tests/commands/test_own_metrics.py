@@ -86,7 +86,7 @@ def test_targets_that_do_not_go_with_the_samples_are_refused(pair, tmp_path):
         ((samples, "metrics=[psnr]"), "metrics.psnr needs the target of each sample"),
         (
             (samples, f"target={few}", "metrics=[psnr]"),
-            f"target={few}: 39 images of (height, width",
+            f"target={few}: 39 samples of shape",
         ),
         (("checkpoint=run", f"target={few}", "metrics=[psnr]"), "target: goes with samples=FILE_OR_DIR; leave it out"),
     ):

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from langevin.assembly.components import make_condition
+from langevin.assembly.conditioning import make_condition
 from langevin.assembly.make import make
 
 OPENAI_MULTIPLIERS = {32: [1, 2, 2, 2], 64: [1, 2, 3, 4], 128: [1, 1, 2, 3, 4], 256: [1, 1, 2, 2, 4, 4]}
