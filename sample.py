@@ -1,6 +1,6 @@
 """Makes images: `python sample.py checkpoint=outputs/NAME num_samples=64 sampler=ddim sampler.steps=50`."""
 
-from langevin.sample import main
+from langevin.commands.sample import main
 
 if __name__ == "__main__":
     main()

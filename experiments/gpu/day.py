@@ -150,7 +150,7 @@ def about(device: str) -> dict[str, Any]:
     """The machine and the versions."""
     import torch
 
-    from langevin.train import code_version
+    from langevin.commands.train import code_version
 
     versions = {"python": platform.python_version()}
     for package in PACKAGES:

@@ -106,7 +106,7 @@ def isolated_job(overrides: Iterable[str], module: str | None = None) -> Iterato
 
     Args:
         overrides: of this job.
-        module: the command that they are overrides of, such as "langevin.train"; None for the one that runs.
+        module: the command that they are overrides of, such as "langevin.commands.train"; None for the one that runs.
     """
     process, arguments, environment = sys.modules["__main__"], sys.argv, dict(os.environ)
     spec = process.__spec__

@@ -48,7 +48,7 @@ PAYLOADS = {
     "a plain field": put("model.channels", touch),
     "in a list": put("model.channel_multipliers", lambda mark: [touch(mark)]),
     "by a walk over attributes": put(
-        "schedule", lambda mark: {"_target_": "langevin.train.subprocess.getoutput", "cmd": f"touch {mark}"}
+        "schedule", lambda mark: {"_target_": "langevin.commands.train.subprocess.getoutput", "cmd": f"touch {mark}"}
     ),
     "a class of another group": put(
         "schedule", lambda mark: {"_target_": "langevin.features.module.Module", "target": "os:system"}
@@ -286,7 +286,7 @@ import resource, sys
 limit = 3 << 30  # bytes; torch alone takes less than one of them, 10**6 channels take terabytes
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 sys.argv[0] = "sample.py"
-from langevin.sample import main
+from langevin.commands.sample import main
 main()
 """
 

@@ -10,11 +10,11 @@ from helpers.commands import composed
 from omegaconf import OmegaConf
 
 from contracts.options import COMMANDS, OPTIONS, REFUSED, choice, chosen_in, needs_hydra, swapped
-from langevin import evaluate, sample
 from langevin.assembly.check import check_model, mistakes_in
 from langevin.assembly.components import SAMPLING
 from langevin.assembly.run import dry_build
 from langevin.assembly.saved import override
+from langevin.commands import evaluate, sample
 from langevin.config.validate import PLURAL, groups_of, options, structure
 
 

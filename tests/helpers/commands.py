@@ -56,8 +56,8 @@ class Result(NamedTuple):
 
 
 def call(command: str, *overrides: str) -> Result:
-    """Call `langevin.train`, `langevin.sample` or `langevin.evaluate` as from a shell."""
-    main = importlib.import_module(f"langevin.{command}").main
+    """Call a module of `langevin.commands`, such as `train`, as from a shell."""
+    main = importlib.import_module(f"langevin.commands.{command}").main
     before = sys.argv
     sys.argv = [f"{command}.py", *overrides]
     out, err = io.StringIO(), io.StringIO()

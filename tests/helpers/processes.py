@@ -16,9 +16,9 @@ from helpers.commands import ROOT
 PRELOAD = (
     "pytest",
     "langevin.assembly.run",
-    "langevin.train",
-    "langevin.sample",
-    "langevin.evaluate",
+    "langevin.commands.train",
+    "langevin.commands.sample",
+    "langevin.commands.evaluate",
     "langevin.study",
 )
 context = multiprocessing.get_context("forkserver")

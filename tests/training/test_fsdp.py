@@ -36,7 +36,7 @@ CURVES = (
 LOOK = """
 import json
 from pathlib import Path
-import langevin.train
+import langevin.commands.train
 from langevin.digest import digest_of
 from langevin.evaluation import model as evaluation
 from langevin.files import write_atomically
@@ -73,7 +73,7 @@ def write(self):
 
 DiffusionModule.configure_gradient_clipping, DiffusionModule.on_train_end = look, write
 evaluation.digest_of = watched
-langevin.train.main()
+langevin.commands.train.main()
 """
 
 

@@ -70,7 +70,7 @@ def test_a_run_is_asked_to_stop_while_it_is_evaluated(tmp_path, made):
 # Trains, and sends this process a signal amid the validation of step 4: rank 1's, where there are two.
 SIGNALLED = """
 import os, signal
-import langevin.train
+import langevin.commands.train
 from langevin.training.module import DiffusionModule
 
 validation_step = DiffusionModule.validation_step
@@ -82,7 +82,7 @@ def step(self, batch, batch_idx):
     validation_step(self, batch, batch_idx)
 
 DiffusionModule.validation_step = step
-langevin.train.main()
+langevin.commands.train.main()
 """
 
 

@@ -33,11 +33,11 @@ found = validations(int(sys.argv[1]), folder)
 # Trains on data with as few test images as the environment says.
 FEW = """
 import os
-import langevin.train
+import langevin.commands.train
 from test_validation_means import first
 
 first(int(os.environ["TEST_IMAGES"]))
-langevin.train.main()
+langevin.commands.train.main()
 """
 
 

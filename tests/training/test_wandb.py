@@ -15,9 +15,9 @@ from helpers.commands import call
 from PIL import Image
 from training_helpers import BUSY, QUIET, TINY, column, read_csv, train
 
+from langevin.commands.train import code_version
 from langevin.config.identity import flatten
 from langevin.errors import UserError
-from langevin.train import code_version
 from langevin.training.loggers.wandb import Wandb
 from langevin.training.module import DiffusionModule
 

@@ -69,7 +69,7 @@ LOSS_AWARE = (
 SPY = """
 import sys, torch
 from pathlib import Path
-import langevin.train
+import langevin.commands.train
 from langevin.diffusion.objective import TimedObjective
 from langevin.training.module import DiffusionModule
 from langevin.training.shares import full_tensor
@@ -113,7 +113,7 @@ def end(self):
 
 DiffusionModule.training_step, DiffusionModule.on_train_end = step, end
 TimedObjective.forward = watched
-langevin.train.main()
+langevin.commands.train.main()
 """
 
 

@@ -17,12 +17,12 @@ from langevin.assembly.components import SAMPLING, loaders
 from langevin.assembly.make import try_instantiate
 from langevin.assembly.saved import override
 from langevin.cli import force_add_override
+from langevin.commands.evaluate import OPTIONAL, OPTIONS, REQUIRED
 from langevin.config.identity import PATHS, deciding, digest, flatten
 from langevin.config.overrides import quoted as in_quotes
 from langevin.config.types import plain
 from langevin.config.validate import CONF, ConfigError, Mistake, groups_of, structure
 from langevin.errors import UserError
-from langevin.evaluate import OPTIONAL, OPTIONS, REQUIRED
 from langevin.study.plan import FILE, Factors, Study, StudyError, combinations
 
 MEASURED = ("metrics", "features", "evaluation", "likelihoods", *SAMPLING)

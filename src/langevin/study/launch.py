@@ -17,8 +17,8 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from langevin import evaluate, train
 from langevin.cli import SWEEP, command_line, force_add_override, isolated_job, keep_memory
+from langevin.commands import evaluate, train
 from langevin.config.validate import CONF, groups_of
 from langevin.errors import UserError
 from langevin.interrupt import STATUS, Interrupted, listen, received, requeue
@@ -144,7 +144,7 @@ def work(command: str, cfg: DictConfig) -> str | None:
     try:
         if received() is not None:
             raise Interrupted(f"by {received()}")
-        with isolated_job(HydraConfig.get().overrides.task, f"langevin.{command}"):
+        with isolated_job(HydraConfig.get().overrides.task, f"langevin.commands.{command}"):
             (train.run if command == "train" else begin_evaluation)(cfg)
     except Interrupted as stop:
         again = "the job is back in the queue" if requeue() else "rerun the same command to resume"

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from langevin.assembly.components import SAMPLING
 from langevin.checkpoint import last_checkpoints
+from langevin.commands.train import CONFIG
 from langevin.config.identity import PATHS, digest
 from langevin.config.stored import read_held
 from langevin.config.types import plain
@@ -24,7 +25,6 @@ from langevin.runs import held_locks, read_run, read_step
 from langevin.sessions import sessions_of
 from langevin.study.cells import Cell, Grid, trained_values
 from langevin.study.confounds import covered, varied
-from langevin.train import CONFIG
 
 FOLLOWS = {
     "samples.labels": ("conditions", "labels", "guidance"),
