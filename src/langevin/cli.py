@@ -1,20 +1,23 @@
 """Common to all commands: composing and checking a config, and reporting mistakes clearly."""
 
+import copy
 import ctypes
 import errno
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from typing import NoReturn, cast
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from langevin.config.migration import current
 from langevin.config.overrides import literal, parsed, require_consistent, settle
@@ -41,7 +44,7 @@ SWEEP = "LANGEVIN_SWEEP"
 
 
 def command(
-    config_name: str, run: Callable[[DictConfig], None], options_of_command: Mapping[str, str]
+    config_name: str, run: Callable[[DictConfig], object], options_of_command: Mapping[str, str]
 ) -> Callable[[], None]:
     """Make the `main` of a command.
 
@@ -56,9 +59,7 @@ def command(
         keep_memory()
         hydra_cfg = HydraConfig.get()
         try:
-            if config_name == "train":
-                given = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
-                settle(cfg, cast("list[str]", given), groups_of(config_name))
+            settle_experiment(config_name, cfg)
             with isolated_job(hydra_cfg.overrides.task) if hydra_cfg.mode is RunMode.MULTIRUN else nullcontext():
                 run(cfg)
         except UserError as error:
@@ -78,23 +79,83 @@ def command(
         if not any(argument.startswith(f"{LAUNCHER}=") for argument in sys.argv[1:]):  # the launcher is not interrupted
             listen()
         calm_threads()
-        warnings.filterwarnings("ignore", ".*`srun` command is available")  # Lightning's advice
         # Hydra's parser accepts its flags before or after the overrides, but not between them.
         arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
         sweeps = bool({"-m", "--multirun"}.intersection(arguments))
-        own = groups_of(config_name)
-        arguments = [literal(argument, options_of_command, own, sweeps) for argument in arguments]
-        if sweeps:
-            os.environ[SWEEP] = swept(arguments)
         try:
-            forced = [force_add_override(argument, own) for argument in arguments]
-            require_consistent(arguments, own)
-            sys.argv[1:] = forced
+            sys.argv[1:] = for_hydra(config_name, arguments, options_of_command, sweeps)
         except UserError as error:
             fail(str(error))
+        if sweeps:
+            os.environ[SWEEP] = swept(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
 
     return main
+
+
+@contextmanager
+def composed(config_name: str, overrides: Iterable[str], options_of_command: Mapping[str, str]) -> Iterator[DictConfig]:
+    """The config of a command, composed in this process, with Hydra's globals as the command finds them.
+
+    Afterwards they are as they were, so that a program may use Hydra for itself too.
+
+    Args:
+        config_name: the command's file in conf/.
+        overrides: as a shell gives them.
+        options_of_command: its own options and their types.
+
+    Raises:
+        UserError: when they cannot be composed.
+    """
+    own, job = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), job_name=config_name, version_base="1.3"):
+            try:
+                whole = hydra.compose(
+                    config_name, for_hydra(config_name, overrides, options_of_command), return_hydra_config=True
+                )
+            except MissingConfigException as error:
+                group, _, name = str(error.missing_cfg_file).rpartition("/")
+                raise UserError(f"{group}={name}: {unknown(name, list(error.options or ()))}") from error
+            except (HydraException, OmegaConfBaseException) as error:
+                raise UserError(" ".join(str(error).split())) from error
+            HydraConfig.instance().set_config(whole)
+            cfg = copy.deepcopy(whole)
+            with read_write(cfg), open_dict(cfg):
+                del cfg["hydra"]
+            settle_experiment(config_name, cfg)
+            yield cfg
+    finally:
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = own, job
+
+
+def for_hydra(
+    config_name: str, arguments: Iterable[str], options_of_command: Mapping[str, str], sweeps: bool = False
+) -> list[str]:
+    """A command's overrides, as a shell gives them, in the form in which Hydra takes them for what they mean.
+
+    Args:
+        config_name: the command's file in conf/.
+        arguments: the overrides, and Hydra's flags.
+        options_of_command: its own options and their types.
+        sweeps: whether several values, with commas between them, are a sweep.
+
+    Raises:
+        UserError: when one of them cannot be meant.
+    """
+    own = groups_of(config_name)
+    arguments = [literal(argument, options_of_command, own, sweeps) for argument in arguments]
+    forced = [force_add_override(argument, own) for argument in arguments]
+    require_consistent(arguments, own)
+    return forced
+
+
+def settle_experiment(config_name: str, cfg: DictConfig) -> None:
+    """Apply `settle` to the config of `train`, composed of the overrides that Hydra has recorded."""
+    if config_name == "train":
+        given = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+        settle(cfg, cast("list[str]", given), groups_of(config_name))
 
 
 @contextmanager
@@ -156,10 +217,11 @@ def command_line(command: str) -> str:
     return shlex.join(["python", f"{command}.py", *(each.lstrip("+") for each in HydraConfig.get().overrides.task)])
 
 
-def swept(arguments: list[str]) -> str:
-    """Those overrides of a sweep that have several values, such as "schedule=linear,cosine seed=0,1"."""
+def swept(overrides: list[str]) -> str:
+    """Those overrides of a sweep, by `for_hydra`, that have several values: "schedule=linear,cosine seed=0,1"."""
+    several = [each for each in overrides if (read := parsed(each)) is not None and read.is_sweep_override()]
     # What cannot be parsed is a flag, or a mistake, which Hydra reports.
-    return " ".join(each for each in arguments if (read := parsed(each)) is not None and read.is_sweep_override())
+    return " ".join(each.lstrip("+") for each in several)
 
 
 def force_add_override(argument: str, own: list[str]) -> str:

@@ -1,7 +1,7 @@
 """What `evaluate.py` measures, built from its config: images, a model by its samples, or a model by likelihoods."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.draws import SampleDraws
 from langevin.errors import UserError
 from langevin.evaluation.model import measure_model
+from langevin.evaluation.result import EvaluationResult
 from langevin.evaluation.values import FILE
 from langevin.files import write_json
 from langevin.metrics.reference import PUBLISHED, Reference, write_statistics
@@ -83,6 +84,31 @@ def evaluate_model(cfg: DictConfig) -> None:
     """
     path = find_checkpoint(Path(cfg.checkpoint))
     model = load_model(path, cfg.trust)
+
+    def write(result: EvaluationResult, about: dict[str, Any]) -> None:
+        name = f"step_{model.step:08d}-{digest(result.protocol)}"
+        out = Path(cfg.out) if cfg.out else folder_of(path) / "evaluations" / name
+        result.write(out, **about)
+        print(f"{out / FILE}: {cfg.num_samples} samples of step {model.step}")
+
+    measure(cfg, path, model, write)
+
+
+def measure(
+    cfg: DictConfig, path: Path, model: Model, write: Callable[[EvaluationResult, dict[str, Any]], object]
+) -> EvaluationResult:
+    """Compute the metrics of a model's samples.
+
+    Args:
+        cfg: of the evaluation.
+        path: the checkpoint that the model was loaded from.
+        model: whose samples are made.
+        write: is called on the first process with what was found, and what of and against what: plain values. Only
+            then the samples, which a killed evaluation reuses, are removed.
+
+    Raises:
+        UserError: when the model, the reference and the metrics are incompatible.
+    """
     chosen = override(model.cfg, cfg, (*SAMPLING, "data", "loader"))
     for name in ("features", "metrics", "reference"):
         chosen[name] = cfg[name]
@@ -104,12 +130,11 @@ def evaluate_model(cfg: DictConfig) -> None:
     batches = batches_of(cfg, fabric, cfg.num_samples, "evaluate")
     result, weights, store = measure_model(evaluation, generator, denoiser, batches, cfg.seed, directory, "model")
     if fabric.global_rank == 0:
-        out = Path(cfg.out) if cfg.out else directory / f"step_{model.step:08d}-{digest(result.protocol)}"
         about = {"checkpoint": str(path), "step": model.step, "weights": weights, "data": model.spec.content}
-        result.write(out, model=about, reference=described(chosen, reference))
+        write(result, {"model": about, "reference": described(chosen, reference)})
         store.remove()
-        print(f"{out / FILE}: {cfg.num_samples} samples of step {model.step}")
     fabric.barrier()
+    return result
 
 
 def evaluate_likelihoods(cfg: DictConfig) -> None:

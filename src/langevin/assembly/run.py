@@ -173,7 +173,9 @@ def launch(accelerator: str, devices: int | str) -> Fabric:
         UserError: when the machine does not have the requested devices.
     """
     try:
-        fabric = Fabric(accelerator=accelerator, devices=devices)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*`srun` command is available")  # Lightning's advice
+            fabric = Fabric(accelerator=accelerator, devices=devices)
         fabric.launch()
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         raise UserError(f"accelerator={accelerator}, devices={devices}: {error}") from error

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from langevin.files import write_atomically
 from langevin.images import Figure, write_npz
 from langevin.modalities.modality import Modality
 from langevin.samplers.beginning import Inversion, SDEdit
-from langevin.samplers.generate import SAMPLES, Originals
+from langevin.samplers.generate import SAMPLES, Originals, SamplePipeline
 from langevin.samplers.store import SampleStore
 from langevin.samplers.trajectory import Trajectory
 from langevin.training.processes import is_first_process
@@ -41,13 +41,34 @@ SHOWN = 10_000
 SEEN = 8
 
 
-def fill(out: Path, path: Path, cfg: DictConfig) -> None:
-    """Sample from a checkpoint into a folder that no other process fills.
+class Plan(NamedTuple):
+    """What a sampling config asks of a model.
+
+    Attributes:
+        number: how many samples it makes.
+        generator: makes them.
+        originals: what they are made of; None: of noise alone.
+        record: how they are made, plain values: "samples" and "model", and what is done with the originals.
+    """
+
+    number: int
+    generator: SamplePipeline
+    originals: Originals | None
+    record: dict[str, Any]
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The class of each sample (N,); None where they have none."""
+        labels = self.generator.requests.cond(range(self.number)).get("label")
+        return None if labels is None else labels.numpy()
+
+
+def plan(cfg: DictConfig, path: Path, model: Model) -> Plan:
+    """Find out what a sampling config asks of a model, loaded from the checkpoint `path`.
 
     Raises:
-        UserError: when the folder holds the samples of other settings, or the config asks for what the model cannot do.
+        UserError: when the model cannot do that.
     """
-    model = load_model(path, cfg.trust)
     chosen = override(model.cfg, cfg, SAMPLING)
     check_model(chosen, SAMPLING, model.spec)
     originals = open_originals(cfg, chosen, model)
@@ -56,17 +77,27 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     if labels is None and originals is not None and originals.labels is not None and is_class_conditional(chosen):
         labels = originals.labels.tolist()
     generator = model.generator(chosen, labels)
+    about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
+    record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
+    if originals is not None:
+        record |= originals.beginning.record(hashlib.sha256(originals.samples.tobytes()).hexdigest())
+    return Plan(number, generator, originals, record)
+
+
+def fill(out: Path, path: Path, cfg: DictConfig) -> None:
+    """Sample from a checkpoint into a folder that no other process fills.
+
+    Raises:
+        UserError: when the folder holds the samples of other settings, or the config asks for what the model cannot do.
+    """
+    model = load_model(path, cfg.trust)
+    planned = plan(cfg, path, model)
+    number, generator, originals, record = planned
     modality = generator.modality
     if cfg.png and modality.suffix is None:
         raise UserError(f"png is true; allowed: false, since {modality.noun} are no files one by one")
 
-    about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
-    record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
-    made_of: dict[str, Any] = {}
-    if originals is not None:
-        made_of = originals.beginning.record(hashlib.sha256(originals.samples.tobytes()).hexdigest())
-    store = SampleStore(out, "sample", {**record, "batch_size": cfg.batch_size, "inverted": None, **made_of})
-    record |= made_of
+    store = SampleStore(out, "sample", {"inverted": None, **record, "batch_size": cfg.batch_size})
     if (out / "samples.npz").exists() and not cfg.overwrite:
         refuse_others(out, {"num_samples": number, **record})
         if is_whole(out, number, cfg.png, cfg.invert is not None, cfg.trajectory is not None):
@@ -92,8 +123,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
             seen.is_complete = True
     fabric.barrier()
     if fabric.global_rank == 0:
-        labels = generator.requests.cond(range(number)).get("label")
-        write(out, store, batches.all, None if labels is None else labels.numpy(), record, modality)
+        write(out, lambda: store.arrays(SAMPLES, batches.all), number, planned.labels, record, modality)
         if cfg.png:
             write_one_by_one(out / "png", store, batches.all, modality)
         message = f"{out / 'samples.npz'}: {number} {modality.noun} of step {model.step}; look at {out / 'grid.png'}"
@@ -191,10 +221,21 @@ def write_trajectory(out: Path, seen: Trajectory, figure: Figure) -> None:
     write_atomically(out / "trajectory.npz", lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
+def preview(parts: Iterable[NDArray[Any]], modality: Modality) -> Figure:
+    """The first of some samples to be looked at; of the parts (B, C, *size), no more are read than it shows."""
+    shown: list[np.ndarray] = []
+    number = COLUMNS**2 if modality.suffix else SHOWN
+    for part in parts:
+        shown += list(part[: number - len(shown)])
+        if len(shown) == number:
+            break
+    return modality.preview(torch.from_numpy(np.stack(shown)), COLUMNS)
+
+
 def write(
     out: Path,
-    store: SampleStore,
-    batches: Sequence[Sequence[int]],
+    parts: Callable[[], Iterable[NDArray[Any]]],
+    number: int,
     labels: NDArray[np.int64] | None,
     record: dict[str, Any],
     modality: Modality,
@@ -203,22 +244,15 @@ def write(
 
     Args:
         out: the folder.
-        store: holds the samples.
-        batches: which samples, batch by batch.
+        parts: gives the samples, as stored, one part (B, C, *size) after the other.
+        number: how many samples these are.
         labels: int64 (N,), or None.
         record: how they were made.
         modality: what they are.
     """
-    shown: list[np.ndarray] = []
-    number = COLUMNS**2 if modality.suffix else SHOWN
-    for part in store.arrays(SAMPLES, batches):
-        shown += list(part[: number - len(shown)])
-        if len(shown) == number:
-            break
-    modality.preview(torch.from_numpy(np.stack(shown)), COLUMNS).write(out / "grid.png")
+    preview(parts(), modality).write(out / "grid.png")
     arrays = {"record": np.array(json.dumps(record))} | ({} if labels is None else {"arr_1": labels})
-    parts = (np.moveaxis(part, 1, -1) for part in store.arrays(SAMPLES, batches))
-    write_npz(out / "samples.npz", parts, sum(map(len, batches)), **arrays)
+    write_npz(out / "samples.npz", (np.moveaxis(part, 1, -1) for part in parts()), number, **arrays)
 
 
 def write_one_by_one(folder: Path, store: SampleStore, batches: Sequence[Sequence[int]], modality: Modality) -> None:

@@ -32,8 +32,15 @@ REQUIRED = ("loader", "features")
 OPTIONAL = ("data", "metrics", "likelihoods")
 
 
-def run(cfg: DictConfig) -> None:
-    """Measure what the config names: images or a model; or compare what was measured."""
+def check(cfg: DictConfig) -> str:
+    """Find every mistake in the config that shows without images or a model.
+
+    Returns:
+        The option that says what is to be done, such as "samples".
+
+    Raises:
+        ConfigError: with all mistakes.
+    """
     from langevin.assembly.components import SAMPLING
     from langevin.config.validate import ConfigError, Mistake, structure
 
@@ -65,9 +72,14 @@ def run(cfg: DictConfig) -> None:
             mistakes.append(Mistake("metrics", f"choose at least one, such as metrics=[fid,kid]{or_likelihoods}"))
     if mistakes:
         raise ConfigError(mistakes)
+    return tasks[0]
 
+
+def run(cfg: DictConfig) -> None:
+    """Measure what the config names: images or a model; or compare what was measured."""
+    task = check(cfg)
     # Imported here, because Lightning and torch are slow to import and useless if the command has a mistake.
-    if tasks == ["compare"]:
+    if task == "compare":
         from langevin.evaluation.compare import compare
 
         places, vary = ([each] if isinstance(each, str) else list(each) for each in (cfg.compare, cfg.vary))
@@ -78,17 +90,17 @@ def run(cfg: DictConfig) -> None:
     from langevin.filling import filling
     from langevin.training.processes import is_first_process
 
-    if tasks == ["samples"]:
+    if task == "samples":
         # Where the samples are missing, no folder is made for them.
         out = evaluation.folder_of_values(cfg) if cfg.out or Path(cfg.samples).exists() else None
-        task = evaluation.evaluate_samples
-    elif of_model:
+        measure = evaluation.evaluate_samples
+    elif task == "checkpoint":
         out = Path(cfg.out) if cfg.out else None
-        task = evaluation.evaluate_likelihoods if cfg.get("likelihoods") else evaluation.evaluate_model
+        measure = evaluation.evaluate_likelihoods if cfg.get("likelihoods") else evaluation.evaluate_model
     else:
-        out, task = None, evaluation.export
+        out, measure = None, evaluation.export
     with filling(out) if out is not None and is_first_process() else nullcontext():
-        task(cfg)
+        measure(cfg)
 
 
 main = command("evaluate", run, OPTIONS)

@@ -27,8 +27,12 @@ OPTIONS = {
 }
 
 
-def run(cfg: DictConfig) -> None:
-    """Sample by the config; the model is rebuilt from the config stored with its weights."""
+def check(cfg: DictConfig) -> None:
+    """Find every mistake in the config that shows without the model.
+
+    Raises:
+        ConfigError: with all of them.
+    """
     from langevin.assembly.components import SAMPLING
     from langevin.config.validate import ConfigError, Mistake, structure
 
@@ -38,6 +42,11 @@ def run(cfg: DictConfig) -> None:
         mistakes.append(Mistake("invert", "is given beside edit.images; allowed: one of them"))
     if mistakes:
         raise ConfigError(mistakes)
+
+
+def run(cfg: DictConfig) -> None:
+    """Sample by the config; the model is rebuilt from the config stored with its weights."""
+    check(cfg)
 
     from langevin.checkpoint import find_checkpoint, folder_of
 

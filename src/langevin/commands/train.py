@@ -35,8 +35,12 @@ CONFIG = "config.yaml"
 LOCK = ".lock"
 
 
-def run(cfg: DictConfig) -> None:
-    """Train by the config, from the run's last checkpoint if it has one."""
+def run(cfg: DictConfig) -> Path:
+    """Train by the config, from the run's last checkpoint if it has one.
+
+    Returns:
+        The run's folder.
+    """
     from langevin.assembly.check import mistakes_in
     from langevin.config.validate import ConfigError
 
@@ -56,6 +60,7 @@ def run(cfg: DictConfig) -> None:
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # of its tips and settings
     warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # the EMA network, which never trains
+    warnings.filterwarnings("ignore", ".*`srun` command is available")  # Lightning's advice
     warnings.filterwarnings("ignore", ".*does not have many workers")  # a batch is an index into memory
     warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")  # data without a test split
     warnings.filterwarnings("ignore", r".*self\.log\('(step|val/.*)', \.\.\., sync_dist=True\)")  # are reduced by us
@@ -76,7 +81,7 @@ def run(cfg: DictConfig) -> None:
         if (done := done_without(data.source, cfg)) is None:
             raise
         say(f"{done} is done: it stands at trainer.max_steps={cfg.trainer.max_steps}; its data is not there ({error})")
-        return
+        return done
     spec, content = data.spec, data.content
     run_dir = Path(cfg.output_dir) / cfg.name if cfg.name else own_folder(cfg, content)
     if not cfg.name and is_first_process():
@@ -86,7 +91,7 @@ def run(cfg: DictConfig) -> None:
     step = 0 if checkpoint is None else step_of(checkpoint, cfg, content)
     if step >= cfg.trainer.max_steps:
         say(f"{run_dir} is done: it stands at step {step} of trainer.max_steps={cfg.trainer.max_steps}")
-        return
+        return run_dir
 
     if (read := summary(data)) is not None:
         say(read)
@@ -114,6 +119,7 @@ def run(cfg: DictConfig) -> None:
                 logger.resume(step)
             logger.log_hyperparams(plain(cfg) | {"parameters": parameters, "code": code_version()})
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    return run_dir
 
 
 def done_without(source: "Source", cfg: DictConfig) -> Path | None:

@@ -121,7 +121,7 @@ class SamplePipeline:
         batches: Batches,
         seed: int,
         device: torch.device | str,
-        store: SampleStore,
+        store: SampleStore | None,
         on_prediction: OnPrediction | None = None,
         originals: Originals | None = None,
     ) -> Iterator[SampleBatch]:
@@ -132,7 +132,7 @@ class SamplePipeline:
             batches: which samples; its progress bar shows how far a batch is too.
             seed: sample i is made from the noise of (seed, i).
             device: where.
-            store: keeps finished batches.
+            store: keeps finished batches; None: nothing does.
             on_prediction: is called after each evaluation of the model while sampling.
             originals: sample i is made of the i-th of these; None: of noise alone.
         """
@@ -146,10 +146,11 @@ class SamplePipeline:
                 on_prediction(x_t, t, prediction)
 
         for batch in batches:
-            kept = store.get(batch)
+            kept = None if store is None else store.get(batch)
             if kept is None:
                 made = self._make(denoise, batch, seed, device, look, originals)
-                store.put(batch, {name: tensor.cpu().numpy() for name, tensor in made.items()})
+                if store is not None:
+                    store.put(batch, {name: tensor.cpu().numpy() for name, tensor in made.items()})
             else:
                 made = {name: torch.from_numpy(array) for name, array in kept.items()}
             yield SampleBatch(torch.tensor(batch), made[SAMPLES], self.requests.cond(batch))
