@@ -56,8 +56,8 @@ class Result(NamedTuple):
 
 
 def call(command: str, *overrides: str) -> Result:
-    """Call a module of `langevin.commands`, such as `train`, as from a shell."""
-    main = importlib.import_module(f"langevin.commands.{command}").main
+    """Call a command, such as "train", or another module that has a `main`, "study.__main__", as from a shell."""
+    main = importlib.import_module(f"langevin.{command}" if "." in command else f"langevin.commands.{command}").main
     before = sys.argv
     sys.argv = [f"{command}.py", *overrides]
     out, err = io.StringIO(), io.StringIO()
