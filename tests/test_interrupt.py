@@ -27,6 +27,14 @@ def test_a_signal_is_noted(each):
     assert received() == each.name
 
 
+def test_after_a_while_of_listening_signals_do_what_they_did_before():
+    before = signal.getsignal(signal.SIGINT)
+    with interrupt.listening():
+        signal.raise_signal(signal.SIGINT)
+        assert received() == "SIGINT"
+    assert (received(), signal.getsignal(signal.SIGINT)) == (None, before)
+
+
 def test_a_second_ctrl_c_stops_at_once(capfd):
     listen()
     signal.raise_signal(signal.SIGINT)

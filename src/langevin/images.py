@@ -1,5 +1,6 @@
 """Pixels: between uint8 and [-1, 1], and into files."""
 
+import io
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,6 +41,12 @@ class Figure(NamedTuple):
     def write(self, path: Path) -> None:
         """Write it as PNG."""
         write_png(path, self.pixels, self.scale)
+
+    def png(self) -> bytes:
+        """It as PNG."""
+        file = io.BytesIO()
+        enlarged(self.pixels, self.scale).save(file, "PNG")
+        return file.getvalue()
 
 
 def write_npz(path: Path, parts: Iterable[np.ndarray], number: int, **arrays: np.ndarray) -> None:
@@ -85,7 +92,13 @@ def enlargement(image_size: int) -> int:
 
 def write_png(path: Path, pixels: np.ndarray, scale: int = 1) -> None:
     """Write an image, uint8 (H, W, 3), enlarged `scale` times without smoothing, as PNG."""
-    image = Image.fromarray(pixels)
-    if scale > 1:
-        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    image = enlarged(pixels, scale)
     write_atomically(path, lambda file: image.save(file, "PNG"))
+
+
+def enlarged(pixels: np.ndarray, scale: int) -> Image.Image:
+    """An image, uint8 (H, W, 3), `scale` times as large, without smoothing."""
+    image = Image.fromarray(pixels)
+    if scale == 1:
+        return image
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)

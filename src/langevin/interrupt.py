@@ -12,6 +12,7 @@ import subprocess
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn, TypeVar
 
@@ -46,6 +47,23 @@ def listen() -> None:
     _listener = os.getpid()
     for each in SIGNALS:
         signal.signal(each, _note)
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Record `SIGNALS` while a part of a program runs; afterwards they do what they did before.
+
+    In the main thread only, as Python has it for all that concerns signals.
+    """
+    global _received
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    listen()
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, signal.SIG_DFL if handler is None else handler)
+        _received = None
 
 
 def received() -> str | None:
