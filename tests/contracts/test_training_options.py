@@ -14,7 +14,7 @@ from contracts.options import OPTIONS, REFUSED, choice, chosen_in
 from langevin.assembly.components import make_model, make_objective
 from langevin.assembly.make import make
 from langevin.assembly.run import make_module
-from langevin.diffusion.draws import BatchDraws, Streams
+from langevin.diffusion.draws import BatchDraws
 from langevin.facts import DataFacts
 from langevin.images import from_uint8
 
@@ -64,7 +64,7 @@ def test_takes_a_step(group, option):
     module = make_module(cfg, FACTS)
     network, ema_model = module.model.network, module.ema.network
     x, labels = batch()
-    terms = module.objective(module.model, {"x": x, "label": labels}, BatchDraws(Streams(0), x, len(x)))
+    terms = module.objective(module.model, {"x": x, "label": labels}, BatchDraws(0, x, len(x)))
     assert all(term.shape == (len(x),) for term in terms.values())
     loss = terms["loss"].mean()
     assert 0 < loss < float("inf")
@@ -102,7 +102,7 @@ def test_a_classifier_takes_a_step(option):
     size = cfg.data.get("image_size") or FACTS.image_size
     module = make_module(cfg, dataclasses.replace(FACTS, image_size=size))
     x, labels = batch(2, size)
-    terms = module.objective(module.model, {"x": x, "label": labels}, BatchDraws(Streams(0), x, len(x)))
+    terms = module.objective(module.model, {"x": x, "label": labels}, BatchDraws(0, x, len(x)))
     torch.testing.assert_close(terms["loss"], torch.full((2,), math.log(10)), rtol=1e-4, atol=0)  # of ten classes
     assert 0 < gradient(terms["loss"].mean(), module.model.network) < float("inf")
 
@@ -121,7 +121,7 @@ def test_a_model_takes_a_step(option):
     torch.manual_seed(0)
     denoiser = make_model(cfg, dataclasses.replace(FACTS, image_size=cfg.data.image_size))
     x, labels = batch(2, cfg.data.image_size)
-    draws = BatchDraws(Streams(0), x, len(x))
+    draws = BatchDraws(0, x, len(x))
     loss = make_objective(cfg)(denoiser, {"x": x, "label": labels}, draws)["loss"].mean()
     assert 0 < loss < float("inf")
     assert 0 < gradient(loss, denoiser.network) < float("inf")
