@@ -1,3 +1,3 @@
-"""Langevin: controlled experiments on image diffusion models."""
+"""Langevin: controlled experiments on diffusion models."""
 
 __version__ = "0.1.0"

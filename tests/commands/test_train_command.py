@@ -222,7 +222,7 @@ def process(*arguments, cwd=ROOT):
 def test_help():
     done = process("train.py", "--help")
     assert done.returncode == 0
-    assert "Langevin: experiments on image diffusion models." in done.stdout
+    assert "Langevin: experiments on diffusion models." in done.stdout
     assert f"schedule: {', '.join(options('schedule'))}\n" in done.stdout
 
 
