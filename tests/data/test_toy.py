@@ -115,7 +115,7 @@ def test_the_points_are_those_of_the_first_version(name, point, label):
 def test_a_source_of_them(name, tmp_path):
     module = DataModule(Toy(name, 100), 16, cache_dir=str(tmp_path))
     module.prepare_data()
-    points, labels = drawn(name, 100, 0)
+    points, _ = drawn(name, 100, 0)
     np.testing.assert_array_equal(module.train_set.samples, points)
     assert len(module.test_set) == 10
     assert module.spec.shape == (2,)
