@@ -1,7 +1,6 @@
 """The commands, called in this process: only the first call pays for imports."""
 
 import contextlib
-import functools
 import importlib
 import io
 import subprocess
@@ -56,9 +55,6 @@ class Result(NamedTuple):
     err: str
 
 
-groups = functools.cache(groups_of)
-
-
 def call(command: str, *overrides: str) -> Result:
     """Call `langevin.train`, `langevin.sample` or `langevin.evaluate` as from a shell."""
     main = importlib.import_module(f"langevin.{command}").main
@@ -79,7 +75,7 @@ def call(command: str, *overrides: str) -> Result:
 def composed(command: str, *overrides: str) -> tuple[DictConfig, dict[str, str]]:
     """A command's config and the choices it was made of."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        own = groups(command)
+        own = groups_of(command)
         cfg = compose(command, [force_add_override(override, own) for override in overrides], return_hydra_config=True)
     choices = dict(cfg.hydra.runtime.choices)
     with open_dict(cfg):
