@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+# How many processes share the tests out, by file: fixtures of a module train once, and its tests keep their order.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart train-digits sample-digits train-classifier evaluate-digits test test-unit test-all check format clean
@@ -40,13 +43,13 @@ evaluate-digits: sample-digits train-classifier
 		metrics=[fid,precision_recall,memorisation,class_accuracy]
 
 test: $(INSTALLED_DEV)  ## install, then run the tests (without the slow ones)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-unit: $(INSTALLED_DEV)  ## run only the tests of single functions and classes (about a minute)
-	$(BIN)/python -m pytest -m "unit and not slow"
+	$(PYTEST) -m "unit and not slow"
 
 test-all: $(INSTALLED_DEV)  ## run all tests, including the slow ones
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(INSTALLED_DEV)  ## check lint, format, types and import rules
 	$(BIN)/ruff check .

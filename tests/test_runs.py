@@ -83,6 +83,7 @@ def test_what_a_sweep_came_to(capsys, monkeypatch, sweep):
 
 
 def test_the_table(capsys, monkeypatch, sweep):
+    monkeypatch.delenv("COLUMNS", raising=False)
     title, head, *lines = listed(capsys, monkeypatch, sweep).splitlines()
     assert title == f"{sweep}: 5 runs: 1 unfinished, 4 done"
     assert head.split() == ["run", "state", "step", "age", "images/s", "loss", "val", "loss", "differs"]

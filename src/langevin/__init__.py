@@ -1,4 +1,4 @@
-"""Langevin: controlled experiments on image diffusion models.
+"""Langevin: controlled experiments on diffusion models.
 
 A trained run is an object, see `load` and `train`::
 

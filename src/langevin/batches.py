@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from langevin.bars import progress_bar
 from langevin.interrupt import stop_on_signal
 
 
@@ -42,7 +43,8 @@ class Batches:
         mine = self.all[self.rank :: self.world_size]
         rounds = -(-len(self.all) // self.world_size)
         self._done = 0
-        with tqdm(total=sum(map(len, mine)), desc=self.doing, unit="sample", disable=self.rank > 0) as self._bar:
+        options = {"total": sum(map(len, mine)), "desc": self.doing, "unit": "sample"}
+        with progress_bar(**options, disable=self.rank > 0) as self._bar:
             for indices in stop_on_signal(mine, rounds, self.where):
                 self._under_way = len(indices)
                 yield indices

@@ -16,6 +16,8 @@ LAST = "last.ckpt"
 """The newest checkpoint of a run."""
 RECORD = "langevin"
 """The entry that holds what a model is rebuilt from."""
+DRAWS = "draws"
+"""The entry of the version of training's random numbers, `BatchDraws.VERSION`; missing in those of version 1."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

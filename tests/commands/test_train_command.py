@@ -34,6 +34,19 @@ def runs(folder):
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    assert train(folder, "name=mine").status == 0
+    return folder / "mine"
+
+
+@pytest.fixture
+def mine(whole, tmp_path):
+    """A copy of a run of two steps, as if it had been trained there."""
+    return shutil.copytree(whole, tmp_path / "mine")
+
+
 def test_a_run_leaves_what_is_promised(tmp_path):
     result = train(tmp_path, "name=mine", "conditions=[class_label]")
     assert result.status == 0
@@ -59,8 +72,7 @@ def test_a_run_leaves_what_is_promised(tmp_path):
     assert width > 3 * height  # four images beside each other
 
 
-def test_a_run_that_is_done_reports_it_and_touches_nothing(tmp_path):
-    assert train(tmp_path, "name=mine").status == 0
+def test_a_run_that_is_done_reports_it_and_touches_nothing(mine, tmp_path):
     before = content(tmp_path)
     result = train(tmp_path, "name=mine")
     assert result.status == 0
@@ -69,8 +81,7 @@ def test_a_run_that_is_done_reports_it_and_touches_nothing(tmp_path):
     assert content(tmp_path) == before
 
 
-def test_more_steps_continue_it(tmp_path):
-    assert train(tmp_path, "name=mine").status == 0
+def test_more_steps_continue_it(mine, tmp_path):
     first = rows(tmp_path / "mine")
     result = train(tmp_path, "name=mine", "trainer.max_steps=4", "callbacks.samples.num_samples=5", "metrics=[]")
     assert result.status == 0
@@ -80,8 +91,7 @@ def test_more_steps_continue_it(tmp_path):
     assert [row["train/loss"] for row in rows(tmp_path / "mine")[:2]] == [row["train/loss"] for row in first]
 
 
-def test_a_name_belongs_to_one_config(tmp_path):
-    assert train(tmp_path, "name=mine").status == 0
+def test_a_name_belongs_to_one_config(mine, tmp_path):
     before = content(tmp_path)
     result = train(tmp_path, "name=mine", "trainer.max_steps=4", "optimizer.lr=0.5", "schedule=cosine")
     assert result.status == 1
@@ -203,8 +213,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     assert "Traceback" not in result.err
 
 
-def test_a_damaged_last_checkpoint_is_no_new_beginning(tmp_path):
-    assert train(tmp_path, "name=mine").status == 0
+def test_a_damaged_last_checkpoint_is_no_new_beginning(mine, tmp_path):
     checkpoint = tmp_path / "mine" / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     before = content(tmp_path)
@@ -222,7 +231,7 @@ def process(*arguments, cwd=ROOT):
 def test_help():
     done = process("train.py", "--help")
     assert done.returncode == 0
-    assert "Langevin: experiments on image diffusion models." in done.stdout
+    assert "Langevin: experiments on diffusion models." in done.stdout
     assert f"schedule: {', '.join(options('schedule'))}\n" in done.stdout
 
 

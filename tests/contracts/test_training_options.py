@@ -13,7 +13,7 @@ from contracts.options import OPTIONS, REFUSED, choice, chosen_in
 from langevin.assembly.components import make_model, make_objective
 from langevin.assembly.make import make
 from langevin.assembly.run import make_module
-from langevin.diffusion.draws import BatchDraws, Streams
+from langevin.diffusion.draws import BatchDraws
 from langevin.images import from_uint8
 from langevin.spec import DataSpec
 
@@ -63,7 +63,7 @@ def test_takes_a_step(group, option):
     module = make_module(cfg, SPEC)
     network, ema_model = module.model.network, module.ema.network
     x, labels = batch()
-    terms = module.objective(module.model, {"x": x, "label": labels}, BatchDraws(Streams(0), x, len(x)))
+    terms = module.objective(module.model, {"x": x, "label": labels}, BatchDraws(0, x, len(x)))
     assert all(term.shape == (len(x),) for term in terms.values())
     loss = terms["loss"].mean()
     assert 0 < loss < float("inf")
@@ -101,7 +101,7 @@ def test_a_classifier_takes_a_step(option):
     size = cfg.data.get("image_size") or SPEC.image_size
     module = make_module(cfg, DataSpec.of_images(1, size, 10))
     x, labels = batch(2, size)
-    terms = module.objective(module.model, {"x": x, "label": labels}, BatchDraws(Streams(0), x, len(x)))
+    terms = module.objective(module.model, {"x": x, "label": labels}, BatchDraws(0, x, len(x)))
     torch.testing.assert_close(terms["loss"], torch.full((2,), math.log(10)), rtol=1e-4, atol=0)  # of ten classes
     assert 0 < gradient(terms["loss"].mean(), module.model.network) < float("inf")
 
@@ -121,7 +121,7 @@ def test_a_model_takes_a_step(option):
     spec = make(cfg, "data").spec(10)
     denoiser = make_model(cfg, spec)
     x, labels = torch.rand(2, *spec.shape) * 2 - 1, torch.tensor([3, 4])
-    draws = BatchDraws(Streams(0), x, len(x))
+    draws = BatchDraws(0, x, len(x))
     loss = make_objective(cfg)(denoiser, {"x": x, "label": labels}, draws)["loss"].mean()
     assert 0 < loss < float("inf")
     assert 0 < gradient(loss, denoiser.network) < float("inf")

@@ -2,8 +2,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from langevin.data.toy import DISTRIBUTIONS, HALF_SIDE, MOON_NOISE, MOON_SCALE, RADIUS
+from langevin.data.module import DataModule
+from langevin.data.toy import DISTRIBUTIONS, HALF_SIDE, MOON_NOISE, MOON_SCALE, RADIUS, Toy
 
 N = 200_000
 
@@ -107,3 +109,18 @@ def test_the_points_are_those_of_the_first_version(name, point, label):
     points, labels = drawn(name, 2)
     assert points[0] == pytest.approx(point, abs=1e-7)
     assert label is None or labels[0] == label
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_a_source_of_them(name, tmp_path):
+    module = DataModule(Toy(name, 100), 16, cache_dir=str(tmp_path))
+    module.prepare_data()
+    points, _ = drawn(name, 100, 0)
+    np.testing.assert_array_equal(module.train_set.samples, points)
+    assert len(module.test_set) == 10
+    assert module.spec.shape == (2,)
+    assert module.spec.levels is None
+    assert module.num_classes == {"eight_gaussians": 8, "moons": 2, "checkerboard": None}[name]
+    batch = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
+    assert torch.equal(batch["x"], torch.from_numpy(points)[batch["index"]])
+    assert batch["x"].dtype == torch.float32

@@ -1,13 +1,12 @@
 """The recorded runs, unpacked once."""
 
 import shutil
-import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from goldens.record import RUNS
+from goldens.record import unpack
 
 
 class Golden(NamedTuple):
@@ -20,11 +19,7 @@ class Golden(NamedTuple):
 @pytest.fixture(scope="session")
 def golden_folder(tmp_path_factory):
     """All recorded runs, in `runs`, and their values, in `values`; a test copies what it changes."""
-    folder = tmp_path_factory.mktemp("goldens")
-    for archive in RUNS.glob("*.tar.xz"):
-        with tarfile.open(archive) as file:
-            file.extractall(folder, filter="data")
-    return folder
+    return unpack(tmp_path_factory.mktemp("goldens"))
 
 
 @pytest.fixture

@@ -106,25 +106,33 @@ def read_curve(path: Path) -> Curve:
     return {name: {row["step"]: float(row[name]) for row in rows if row[name]} for name in COLUMNS}
 
 
-def record(name: str, checkout: Path = ROOT) -> Curve:
+def train(*options: str, checkout: Path = ROOT) -> str:
     """Train in this process by the `langevin` that it imports; with DDP in two others, by `train.py` of a checkout.
 
+    Returns:
+        what it printed.
+
     Raises:
-        RuntimeError: with what it printed, when it does not train.
+        RuntimeError: with its errors, when it does not train.
     """
     from helpers.commands import call
 
+    if "trainer=ddp_cpu" in options:
+        environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, checkout / "train.py", *options]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        status, output, errors = done.returncode, done.stdout, done.stderr
+    else:
+        status, output, errors = call("train", *options)
+    if status:
+        raise RuntimeError(f"{' '.join(options)}: {errors}")
+    return output
+
+
+def record(name: str, checkout: Path = ROOT) -> Curve:
+    """The curve of a case, see `train`."""
     with tempfile.TemporaryDirectory() as folder:
-        options = (*CASES[name], f"output_dir={folder}", "name=run")
-        if "trainer=ddp_cpu" in options:
-            environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, checkout / "train.py", *options]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-            status, output = done.returncode, done.stderr
-        else:
-            status, _, output = call("train", *options)
-        if status:
-            raise RuntimeError(f"{name}: {output}")
+        train(*CASES[name], f"output_dir={folder}", "name=run", checkout=checkout)
         return read_curve(Path(folder) / "run" / "metrics.csv")
 
 

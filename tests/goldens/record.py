@@ -110,6 +110,18 @@ def pack(folder: Path, name: str, archives: Path) -> None:
             file.add(folder / place, place, filter=kept)
 
 
+def unpack(folder: Path) -> Path:
+    """Unpack all recorded runs, into `runs`, and their values, into `values`.
+
+    Returns:
+        the folder.
+    """
+    for archive in RUNS.glob("*.tar.xz"):
+        with tarfile.open(archive) as file:
+            file.extractall(folder, filter="data")
+    return folder
+
+
 def record(checkout: Path, archives: Path, folder: Path) -> None:
     """Make all runs in `folder` by the code of `checkout`, and pack them."""
     sys.path.insert(0, str(checkout / "src"))

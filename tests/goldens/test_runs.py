@@ -2,18 +2,18 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from diffusers import UNet2DModel
-from helpers.commands import ROOT, call
+from helpers.commands import call
 
-from goldens.record import EVALUATE, FEATURES, IMPORTED, RESUMED, RUNS, SAMPLE, TRAINED, options_of, outputs_of
+from goldens.curves import COLUMNS
+from goldens.record import EVALUATE, FEATURES, IMPORTED, RUNS, SAMPLE, TRAINED, outputs_of
+from goldens.resumed import CURVES as RESUMED_CURVES
+from goldens.resumed import resume
 from langevin.checkpoint import read_checkpoint
 from langevin.report.__main__ import report
 from langevin.runs import find_runs
@@ -126,22 +126,14 @@ def test_a_report_shows_all(golden_folder, tmp_path):
 def test_it_is_resumed(name, golden):
     run_dir, values = golden(name)
     before = (run_dir / "metrics.csv").read_text()
-    arguments = *options_of(name), RESUMED, f"output_dir={run_dir.parent}", f"name={name}"
-    if name == "ddp":
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, ROOT / "train.py", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        out = done.stdout
-    else:
-        out = run("train", *arguments).out
+    out, curve = resume(run_dir)
     assert f"{name} does not record which data it was trained on" in out
+    assert out.count(f"{name}: random numbers of training are drawn otherwise since it was saved") == 1
     with (values / "resumed.csv").open(newline="") as old, (run_dir / "metrics.csv").open(newline="") as new:
         expected, rows = list(csv.DictReader(old)), list(csv.DictReader(new))
     assert (run_dir / "metrics.csv").read_text().startswith(before), "what was logged stays"
     assert [row["step"] for row in rows] == [row["step"] for row in expected]
-    for row, wanted in zip(rows, expected, strict=True):
-        for column in ("train/loss", "train/grad_norm", "val/loss"):
-            assert bool(row[column]) == bool(wanted[column])
-            if row[column]:
-                assert float(row[column]) == pytest.approx(float(wanted[column]), rel=1e-3), (row["step"], column)
+    recorded = json.loads(RESUMED_CURVES.read_text())[name]
+    for column in COLUMNS:
+        assert [bool(row[column]) for row in rows] == [bool(row[column]) for row in expected]
+        assert curve[column] == pytest.approx(recorded[column], rel=1e-3), column

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from hydra._internal.hydra import Hydra
 
+from helpers import composing
 from langevin.samplers.generate import SamplePipeline
 
 
@@ -26,9 +26,9 @@ def _cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _composed_once():
-    """Hydra composes a config twice, the first time only to read hydra.mode, which no config of ours sets."""
+    """Hydra reads and merges the same files once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Hydra, "get_mode", lambda self, config_name, overrides: None)
+        composing.once(patch)
         yield
 
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from network_helpers import Sequence, labelled, randomize
@@ -69,7 +71,7 @@ def test_starts_at_zero_with_blocks_that_change_nothing():
     assert torch.equal(network(vectors(), TIMES), torch.zeros(3, 2))
     features, embedding = torch.randn(3, 12), torch.randn(3, 8)
     assert torch.equal(network.blocks[1](features, embedding), features)
-    assert network.first(vectors()).std() > 0.1
+    assert made(width=3000).first(vectors(500)).std().item() == pytest.approx(math.hypot(3, 1), rel=0.1)
 
 
 def test_sees_noise_level_and_label():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
 from langevin.diffusion.denoiser import Denoiser
-from langevin.diffusion.draws import BatchDraws, Draws, SampleDraws, Streams
+from langevin.diffusion.draws import BatchDraws, Draws, SampleDraws
 from langevin.diffusion.objective import Simple
 from langevin.diffusion.parameterization import X
 from langevin.diffusion.process import GaussianProcess, Process
@@ -123,11 +123,11 @@ def test_two_roles_are_two_groups_of_one_optimizer(train):
 
 def test_batches_may_differ_in_size():
     """The same network on images of two sizes, one after the other."""
-    denoiser, streams = Denoiser(Convolution(), GaussianProcess(Linear(), X())), Streams(0)
+    denoiser = Denoiser(Convolution(), GaussianProcess(Linear(), X()))
     objective = Simple(UniformTimes(), UnitX())
     for size in (8, 12):
         x = torch.randn(4, 1, size, size + 2)
-        terms = objective(denoiser, {"x": x}, BatchDraws(streams, x, 4))
+        terms = objective(denoiser, {"x": x}, BatchDraws(0, x, 4))
         assert terms["loss"].shape == (4,)
         assert terms["loss"].isfinite().all()
 

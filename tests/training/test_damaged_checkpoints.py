@@ -29,12 +29,20 @@ def whole(tmp_path_factory):
     return train(tmp_path_factory.mktemp("whole"), *QUIET, "callbacks.checkpoint.every_minutes=1e-9")
 
 
-@pytest.fixture
-def run(whole, tmp_path):
+@pytest.fixture(scope="module")
+def at_five(tmp_path_factory):
     """The same at its fifth step, with the fourth before it."""
-    four = train(tmp_path, *QUIET, "callbacks.checkpoint.every_minutes=1e-9", "trainer.max_steps=5")
-    assert [read_checkpoint(path)["global_step"] for path in last_checkpoints(four.directory / "checkpoints")] == [5, 4]
-    return four
+    run = train(
+        tmp_path_factory.mktemp("five"), *QUIET, "callbacks.checkpoint.every_minutes=1e-9", "trainer.max_steps=5"
+    )
+    assert [read_checkpoint(path)["global_step"] for path in last_checkpoints(run.directory / "checkpoints")] == [5, 4]
+    return run
+
+
+@pytest.fixture
+def run(at_five, tmp_path):
+    """A copy of it to damage."""
+    return at_five._replace(directory=shutil.copytree(at_five.directory, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from training_helpers import BUSY, QUIET, VALIDATED, differing, read_csv, train, trained
 
+from langevin.checkpoint import read_checkpoint
+from langevin.files import write_atomically
 from langevin.training.callbacks.checkpoint import Checkpoint
 from langevin.training.module import DiffusionModule
 
@@ -130,6 +132,17 @@ def test_a_run_is_done_only_when_it_is_evaluated(snapshots):
     """At the last save, after which the same command would find nothing to do, the last evaluation is in the log."""
     folder, _, whole = snapshots
     assert read_csv(folder / "from_7" / "metrics.csv") == read_csv(whole.directory / "metrics.csv")
+
+
+def test_a_run_of_other_random_numbers_is_resumed_with_a_notice(tmp_path):
+    """Once: what it saves from then on is of the present ones. One that is done draws no more."""
+    notice = "run: random numbers of training are drawn otherwise since it was saved (now version 2, then 1)"
+    run = train(tmp_path, *QUIET, "trainer.max_steps=1")
+    checkpoint = read_checkpoint(run.last)
+    del checkpoint["draws"]  # which the first version did not save
+    write_atomically(run.last, lambda file: torch.save(checkpoint, file))
+    printed = [train(tmp_path, *QUIET, f"trainer.max_steps={steps}").out for steps in (1, 2, 3)]
+    assert [out.count(notice) for out in printed] == [0, 1, 0]
 
 
 def test_a_finished_run_is_extended(tmp_path):

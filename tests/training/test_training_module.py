@@ -12,6 +12,7 @@ from langevin.assembly.run import make_data, make_module
 from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
 from langevin.data.digits import Digits
+from langevin.diffusion.draws import BatchDraws
 from langevin.diffusion.time_sampler import UniformTimes
 from langevin.images import from_uint8
 from langevin.training.module import DiffusionModule, step_seed
@@ -20,8 +21,9 @@ BATCH = 8
 
 
 def test_every_batch_and_rank_has_its_own_seed():
-    """And so have the numbers that all ranks share."""
-    seeds = [step_seed(7, rank, batch) for rank in (None, *range(4)) for batch in (None, *range(5000))]
+    """And so have the numbers that belong to no rank, and the batches of a validation."""
+    seeds = [step_seed(7, rank, batch) for rank in (None, *range(4)) for batch in range(5000)]
+    seeds += [step_seed(7, None, batch, validation=True) for batch in range(5000)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
     # Torch's CPU generator looks at 32 bits: a few of so many may coincide, by chance.
@@ -37,12 +39,6 @@ def validated(tmp_path_factory):
     return train(tmp_path_factory.mktemp("validated"), *QUIET, *VALIDATED, "trainer.limit_val_batches=1.0")
 
 
-def noise(batch, x, generator):
-    """Channel by channel of each pixel, as the module draws it."""
-    _, channels, *size = x.shape
-    return torch.randn(batch, *size, channels, generator=generator).movedim(-1, 1)
-
-
 def loss_on_test_set(run, weights):
     """The validation loss, computed here: the same times and noise, with the weights of a prefix of the state dict."""
     model = load_model(run.last)
@@ -52,13 +48,12 @@ def loss_on_test_set(run, weights):
     )
     test_set = Digits().load("test")
     x, labels = from_uint8(torch.from_numpy(test_set.lazy.array)[:, None]), torch.from_numpy(test_set.labels)
-    drawn = torch.Generator().manual_seed(step_seed(model.cfg.seed, None, None))
     objective = make_objective(model.cfg)
     losses = []
-    for part in torch.arange(len(x)).split(BATCH):
-        t, _ = UniformTimes().sample(BATCH, model.denoiser.schedule, drawn)
-        t, eps = t[: len(part)], noise(BATCH, x, drawn)[: len(part)]
-        noised = model.denoiser.process.mix(x[part], eps, t)
+    for index, part in enumerate(torch.arange(len(x)).split(BATCH)):
+        draws = BatchDraws(step_seed(model.cfg.seed, None, index, validation=True), x[part], BATCH)
+        t = UniformTimes().sample(BATCH, model.denoiser.schedule, draws.shared)[0][: len(part)]
+        noised = model.denoiser.process.mix(x[part], draws.normal(), t)
         losses.append(objective.terms(model.denoiser, x[part], noised, {"label": labels[part]}, t)["loss"])
     return torch.cat(losses).double().mean().item()
 
@@ -143,10 +138,10 @@ def test_the_gradient_is_the_mean_over_all_images_of_the_step(tmp_path):
         batch = data.on_after_batch_transfer(batch, 0)
         x = batch["x"]
         assert len(x) == BATCH // 2
-        drawn = torch.Generator().manual_seed(step_seed(cfg.seed, None, index))
-        t, _ = UniformTimes().sample(len(x), module.model.schedule, drawn)
-        eps = noise(len(x), x, drawn)
-        dropped = torch.rand(len(x), generator=drawn) < cfg.conditions.class_label.dropout
+        draws = BatchDraws(step_seed(cfg.seed, None, index), x, len(x))
+        t, _ = UniformTimes().sample(len(x), module.model.schedule, draws.shared)
+        eps = draws.normal()
+        dropped = draws.uniform() < cfg.conditions.class_label.dropout
         label = batch["label"].masked_fill(dropped, -1)
         torch.manual_seed(step_seed(cfg.seed, 0, index))
         noised = module.model.process.mix(x, eps, t)

@@ -217,12 +217,16 @@ def refuse_another_run(run_dir: Path, cfg: DictConfig) -> None:
 
 
 def step_of(checkpoint: Path, cfg: DictConfig, content: Content) -> int:
-    """The step of a checkpoint of this run; prints a notice if nothing records which data it was trained on.
+    """The step of a checkpoint of this run.
+
+    Prints a notice if nothing records which data it was trained on, and if what remains to be trained has random
+    numbers of another version.
 
     Raises:
         UserError: when it is another run's.
     """
-    from langevin.checkpoint import RECORD, folder_of, read_checkpoint
+    from langevin.checkpoint import DRAWS, RECORD, folder_of, read_checkpoint
+    from langevin.diffusion.draws import BatchDraws
 
     stored = read_checkpoint(checkpoint)
     record = stored[RECORD]
@@ -246,6 +250,12 @@ def step_of(checkpoint: Path, cfg: DictConfig, content: Content) -> int:
         place = OmegaConf.select(cfg, "data.path")
         given = "data" if place is None else f"data.path={place}"
         say(f"{run_dir} does not record which data it was trained on; {given} is taken to be the same")
+    version = stored.get(DRAWS, 1)
+    if version != BatchDraws.VERSION and stored["global_step"] < cfg.trainer.max_steps:
+        say(
+            f"{run_dir}: random numbers of training are drawn otherwise since it was saved (now version "
+            f"{BatchDraws.VERSION}, then {version}); the run continues with the new ones"
+        )
     return stored["global_step"]
 
 

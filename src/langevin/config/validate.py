@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import functools
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +48,7 @@ def groups() -> list[str]:
     return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 
 
+@functools.cache
 def groups_of(command: str) -> list[str]:
     """The groups that a command has."""
     file = OmegaConf.load(CONF / f"{command}.yaml")

@@ -17,8 +17,8 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
+from langevin.bars import progress_bar
 from langevin.data.images import LazySamples, Transform
 from langevin.data.source import SampleSet, usable
 from langevin.errors import UserError
@@ -282,10 +282,9 @@ def _decode_all(
         return len(indices)
 
     executor = ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), 16))
-    # Once a second, for a batch job's log keeps every line.
     with (
         open(building / _CHUNKS, "wb", buffering=0) as finished,
-        tqdm(total=count, desc=f"decoding {title}", unit=" samples", mininterval=1, leave=False) as progress,
+        progress_bar(total=count, desc=f"decoding {title}", unit="sample") as progress,
     ):
         for first, digest in digests.items():
             finished.write(_line(first, digest))

@@ -1,11 +1,16 @@
 """Random numbers that belong to the samples of a batch, not to the batch."""
 
+import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
+
+GAMMA = 0x9E3779B97F4A7C15
+"""2^64 divided by the golden ratio, to the nearest odd number."""
 
 
 class Draws(ABC):
@@ -60,32 +65,15 @@ class SampleDraws(Draws):
         return torch.from_numpy(rows).to(self._device, non_blocking=True)
 
 
-class Streams:
-    """The random streams of a seed, one on each kind of device, which all processes draw alike.
-
-    Args:
-        seed: at least 0.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._generators: dict[torch.device, Generator] = {}
-
-    def on(self, device: torch.device) -> Generator:
-        """The stream on a device."""
-        if device not in self._generators:
-            self._generators[device] = Generator(device).manual_seed(self._seed)
-        return self._generators[device]
-
-
 class BatchDraws(Draws):
     """The random numbers of a training batch that is spread over processes.
 
-    Every process draws those of all samples and takes its own: a sample gets the same ones under any number of
-    processes.
+    Those of a sample are a pure function of the batch's seed, the sample's place in the whole batch, and how much was
+    drawn for it before. A process computes those of its own samples alone, and a sample gets the same ones under any
+    number of processes; on a GPU they differ from the CPU's by rounding.
 
     Args:
-        streams: what is drawn from; a further batch continues them.
+        seed: the batch's, in [0, 2^63).
         x: this process's samples (B, *shape): every `step`-th of the batch, from the one at `first` on.
         total: how many samples the batch has.
         first: this process's number.
@@ -97,9 +85,12 @@ class BatchDraws(Draws):
         drawn: what the objective has drawn for this process's samples, by name: to be recorded, each with B rows.
     """
 
+    VERSION = 2
+    """Of the numbers, for checkpoints: a run that resumes under another one continues with other numbers."""
+
     def __init__(
         self,
-        streams: Streams,
+        seed: int,
         x: Tensor,
         total: int,
         first: int = 0,
@@ -109,31 +100,63 @@ class BatchDraws(Draws):
         self.shape = tuple(x.shape[1:])
         self.total = total
         self.drawn: dict[str, Tensor] = {}
-        self._streams = streams
-        self._rows, self._device = len(x), x.device
-        self._first, self._step = first, step
+        self._seed = seed
+        self._own = slice(first, first + step * len(x), step)
+        places = torch.arange(self._own.start, self._own.stop, step, device=x.device)
+        self._states = places.mul_(signed(GAMMA * GAMMA)).add_(seed)[:, None]
+        self._used = 0  # words of each sample so far
         self._gather = gather
 
-    @property
+    @functools.cached_property
     def shared(self) -> Generator:
-        """The stream on the CPU, for numbers of the whole batch, such as its times; all processes draw alike."""
-        return self._streams.on(torch.device("cpu"))
+        """A stream on the CPU, for one number a sample of the whole batch, such as times: all processes draw alike."""
+        return Generator().manual_seed(self._seed)
 
     def mine(self, values: Tensor) -> Tensor:
         """The part (B, ...) of values of all samples (total, ...) that belongs to this process's."""
-        return values[self._first :: self._step][: self._rows]
+        return values[self._own]
 
     def gather(self, values: Tensor) -> Tensor:
         """The values (total,) of all samples from those (B,) of this process's; every process must call it."""
-        return self._gather(values).reshape(-1, self._rows).T.flatten()
+        return self._gather(values).reshape(-1, len(values)).T.flatten()
 
     def normal(self) -> Tensor:
-        """See `Draws`; channels last in memory, as images are."""
+        """See `Draws`; channels last in memory, as images are. None is beyond 6.8. Source: Box and Muller 1958."""
         channels, *size = self.shape
-        stream = self._streams.on(self._device)
-        noise = torch.randn(self.total, *size, channels, device=self._device, generator=stream)
-        return self.mine(noise).movedim(-1, 1)
+        number = math.prod(self.shape)
+        words = self._words(-(-number // 2))
+        # Half a word is a radius and half an angle, of a pair. Small numbers, which make large radii, are not rounded.
+        u = (words >> 32).bitwise_and_(2**32 - 1).float().add_(0.5).mul_(2**-32)
+        angle = words.bitwise_and_(2**32 - 1).float().mul_(math.tau * 2**-32)
+        pairs = torch.view_as_real(torch.polar(u.log_().mul_(-2).sqrt_(), angle))
+        return pairs.flatten(1)[:, :number].reshape(len(words), *size, channels).movedim(-1, 1)
 
     def uniform(self) -> Tensor:
-        """See `Draws`."""
-        return self.mine(torch.rand(self.total, device=self._device, generator=self._streams.on(self._device)))
+        """See `Draws`: multiples of 2^-24."""
+        return (self._words(1)[:, 0] >> 40).bitwise_and_(2**24 - 1).float().mul_(2**-24)
+
+    def _words(self, number: int) -> Tensor:
+        """The next words of 64 random bits of each sample: int64 (B, number).
+
+        They are those of SplitMix64 (Steele, Lea and Flood 2014), which passes BigCrush: its n-th word is a hash of
+        ``seed + n GAMMA``. The sample at place p begins at ``n = p GAMMA``, by the golden ratio: so N samples begin
+        more than ``2^62 / N`` words apart, and none meets another's.
+        """
+        # Philox-4x32-10 takes some hundred tensor operations where these are 14; for vectors of two numbers each
+        # operation costs as much as the next, whatever it computes, and a step of an MLP has a few hundred of them.
+        steps = torch.arange(self._used + 1, self._used + 1 + number, device=self._states.device)
+        self._used += number
+        words = self._states + steps.mul_(signed(GAMMA))
+        words = xorshift(words, 30).mul_(signed(0xBF58476D1CE4E5B9))
+        words = xorshift(words, 27).mul_(signed(0x94D049BB133111EB))
+        return xorshift(words, 31)
+
+
+def signed(word: int) -> int:
+    """The lowest 64 bits of a number as torch's int64, whose sums and products wrap around."""
+    return (word + 2**63) % 2**64 - 2**63
+
+
+def xorshift(words: Tensor, shift: int) -> Tensor:
+    """``words ^ (words >> shift)`` in place, of int64 as if they had no sign."""
+    return words.bitwise_xor_((words >> shift).bitwise_and_(2 ** (64 - shift) - 1))

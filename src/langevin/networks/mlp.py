@@ -13,12 +13,17 @@ from langevin.networks.embeddings import TimeEmbedding
 from langevin.networks.initialization import fan_average, zero
 from langevin.networks.network import Network
 
+STEEPNESS = 3.0
+"""The standard deviation of the first features, without their biases, of entries of unit variance."""
+
 
 class MLP(Network):
     """Residual blocks of two linear layers, each given the noise level and the condition: for vectors (B, D).
 
-    It starts as the U-Nets do: by DDPM's scheme, with the last layer of every block and of the network at zero. There
-    is no normalization: it would hide the length of a vector of few entries.
+    It starts as the U-Nets do: by DDPM's scheme, with the last layer of every block and of the network at zero. Only
+    the first layer starts larger, with biases: of few entries, DDPM's scheme makes features so small that SiLU is all
+    but linear in them, and sharp densities are learned slowly. There is no normalization: it would hide the length of
+    a vector of few entries.
 
     Args:
         in_channels: D, the entries of a vector.
@@ -52,7 +57,9 @@ class MLP(Network):
             raise OptionError("time_channels", text)
         self.time = TimeEmbedding(time_channels, time_channels)
         self.condition = None if condition is None else condition(dim=time_channels)
-        self.first = fan_average(nn.Linear(in_channels + self.concat_channels, width))
+        self.first = nn.Linear(in_channels + self.concat_channels, width)
+        nn.init.normal_(self.first.weight, std=STEEPNESS * self.first.in_features**-0.5)
+        nn.init.normal_(self.first.bias)
         self.blocks = nn.ModuleList(MLPBlock(width, time_channels, dropout) for _ in range(depth))
         self.last = zero(nn.Linear(width, out_channels))
 

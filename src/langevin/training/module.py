@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from langevin.checkpoint import DRAWS
 from langevin.codecs.codec import Codec
 from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
-from langevin.diffusion.draws import BatchDraws, Streams
+from langevin.diffusion.draws import BatchDraws
 from langevin.diffusion.objective import Objective
 from langevin.training.ema import EMA
 from langevin.training.lr_schedule import LRSchedule
@@ -28,16 +29,18 @@ ROLE = "role"
 """What names a group of an optimizer's parameters, see `Objective.parameters_by_role`."""
 
 
-def step_seed(seed: int, rank: int | None, batch_index: int | None) -> int:
+def step_seed(seed: int, rank: int | None, batch_index: int, validation: bool = False, encoding: bool = False) -> int:
     """The seed of a batch's random numbers: a pure function, so a resumed run draws the same ones.
 
     Args:
         seed: the run's seed.
-        rank: the process, for numbers of its own; None for those that all processes draw alike.
-        batch_index: the training batch, from 0; None for validation.
+        rank: the process, for numbers of its own; None for those of the samples, whatever process has them.
+        batch_index: the batch, from 0: of training, or of each validation.
+        validation: which of the two.
+        encoding: whether they are the codec's, not the objective's.
     """
     # Mixed, since torch's CPU generator looks at the low 32 bits alone.
-    words = [seed, 0 if rank is None else rank + 1, 0 if batch_index is None else batch_index + 1]
+    words = [seed, 0 if rank is None else rank + 1, batch_index + 1, validation + 2 * encoding]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -45,9 +48,8 @@ class DiffusionModule(LightningModule):
     """Trains a model under an objective and keeps its EMA weights. Everything periodic is a callback.
 
     The random numbers of a training batch are a pure function of (seed, batch): nothing about them needs saving, and
-    evaluation in between does not disturb them. Each process draws times, noise and condition dropout for the images of
-    all processes, and then takes its own part: an image gets the same ones under any number of processes. Dropout
-    inside a network is different: every process draws its own.
+    evaluation in between does not disturb them. A sample gets the same times, noise and condition dropout under any
+    number of processes. Dropout inside a network is different: every process draws its own.
 
     Args:
         model: the model to train: a denoiser, or a classifier of noisy images.
@@ -68,7 +70,6 @@ class DiffusionModule(LightningModule):
     drawn: dict[str, Tensor]
     _terms: list[dict[str, Tensor]]  # of the objective, means of this step's micro-batches so far
     _means: ImageMeans  # of this validation so far
-    _streams: Streams  # of this validation's random numbers
 
     def __init__(
         self,
@@ -98,8 +99,9 @@ class DiffusionModule(LightningModule):
         return self.model.with_network(self.ema.network).eval()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what the objective has learnt besides weights."""
+        """Save what the objective has learnt besides weights, and how random numbers are drawn."""
         checkpoint[HISTORY] = self.objective.history()
+        checkpoint[DRAWS] = BatchDraws.VERSION
 
     def load_history(self, checkpoint: dict[str, Any]) -> None:
         """Restore the same."""
@@ -126,25 +128,25 @@ class DiffusionModule(LightningModule):
         """How many samples a micro-batch has, over all processes."""
         return self.batch_size // self.trainer.accumulate_grad_batches
 
-    def draws(self, streams: Streams, x: Tensor) -> BatchDraws:
-        """The random numbers of this process's samples x (B, ...)."""
+    def draws(self, seed: int, x: Tensor) -> BatchDraws:
+        """The random numbers of this process's samples x (B, ...) of a batch with a seed."""
         rank, world_size = self.global_rank, self.trainer.world_size
-        return BatchDraws(streams, x, self.global_microbatch_size, rank, world_size, self._gather)
+        return BatchDraws(seed, x, self.global_microbatch_size, rank, world_size, self._gather)
 
     def _gather(self, values: Tensor) -> Tensor:
         return torch.as_tensor(self.all_gather(values))
 
     @torch.no_grad()
-    def encoded(self, batch: Batch, streams: Streams) -> Batch:
+    def encoded(self, batch: Batch, batch_idx: int, validation: bool = False) -> Batch:
         """A batch with what is diffused in place of its samples "x"."""
-        return {**batch, "x": self.codec.encode(batch["x"], self.draws(streams, batch["x"]))}
+        draws = self.draws(step_seed(self.seed, None, batch_idx, validation, encoding=True), batch["x"])
+        return {**batch, "x": self.codec.encode(batch["x"], draws)}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of a batch, see `Objective.forward`."""
         torch.manual_seed(step_seed(self.seed, self.global_rank, batch_idx))  # of dropout inside the network
-        streams = Streams(step_seed(self.seed, None, batch_idx))
-        batch = self.encoded(batch, streams)
-        draws = self.draws(streams, batch["x"])
+        batch = self.encoded(batch, batch_idx)
+        draws = self.draws(step_seed(self.seed, None, batch_idx), batch["x"])
         terms = {name: term.mean() for name, term in self.objective(self.model, batch, draws).items()}
         self.drawn = draws.drawn
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
@@ -153,20 +155,20 @@ class DiffusionModule(LightningModule):
         return terms["loss"]
 
     def on_validation_epoch_start(self) -> None:
-        """Give every validation the same times and noise, so that its losses compare over time."""
+        """Begin new means."""
         self._means = ImageMeans()
-        self._streams = Streams(step_seed(self.seed, None, None))
-        torch.manual_seed(step_seed(self.seed, None, None))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure the EMA weights' loss on this process's part of a batch of held-out samples, which may be empty.
 
-        Nothing here waits for other processes.
+        Every validation has the same times and noise, so that its losses compare over time. Nothing here waits for
+        other processes.
         """
         if len(batch["x"]) == 0:  # the last batch, since it has fewer samples than there are processes
             return
-        batch = self.encoded(batch, self._streams)
-        self._means.add(self.objective(self.ema_model, batch, self.draws(self._streams, batch["x"])))
+        batch = self.encoded(batch, batch_idx, validation=True)
+        draws = self.draws(step_seed(self.seed, None, batch_idx, validation=True), batch["x"])
+        self._means.add(self.objective(self.ema_model, batch, draws))
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all held-out images, and which step they belong to."""
