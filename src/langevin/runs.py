@@ -44,7 +44,7 @@ class Value(NamedTuple):
 
 
 @dataclass
-class Run:
+class RunState:
     """What is known of a run.
 
     Attributes:
@@ -73,9 +73,9 @@ class Run:
     differs: dict[str, Any] = field(default_factory=dict)
 
 
-def find_runs(place: Path) -> dict[Path, list[Run]]:
+def find_runs(place: Path) -> dict[Path, list[RunState]]:
     """The runs in a folder and its subfolders, or the one that it is, by the folders that hold them."""
-    found: dict[Path, list[tuple[Run, dict[str, Any]]]] = {}
+    found: dict[Path, list[tuple[RunState, dict[str, Any]]]] = {}
     locks = held_locks()
 
     def closed(error: OSError) -> None:
@@ -99,15 +99,17 @@ def find_runs(place: Path) -> dict[Path, list[Run]]:
     return {folder: [run for run, _ in pairs] for folder, pairs in found.items()}
 
 
-def unreadable(run_dir: Path, error: Exception) -> tuple[Run, dict[str, Any]]:
+def unreadable(run_dir: Path, error: Exception) -> tuple[RunState, dict[str, Any]]:
     """An unreadable run, and why it cannot be read."""
     reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
-    return Run(folder=str(run_dir.parent), name=run_dir.name, state="failed", note=f"cannot be read ({reason})"), {}
+    return RunState(
+        folder=str(run_dir.parent), name=run_dir.name, state="failed", note=f"cannot be read ({reason})"
+    ), {}
 
 
-def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[Run, dict[str, Any]] | None:
+def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[RunState, dict[str, Any]] | None:
     """A run and the options that distinguish it; None where the folder is not that of a training run."""
-    run = Run(folder=str(run_dir.parent), name=run_dir.resolve().name)
+    run = RunState(folder=str(run_dir.parent), name=run_dir.resolve().name)
     config, fault = checked_config(run_dir / "config.yaml")
     if config is None:
         if not any((run_dir / name).exists() for name in TRACES):
@@ -276,7 +278,7 @@ def kinds(config: dict[str, Any], path: str) -> Iterator[Any]:
             yield config.get(target)
 
 
-def table(folder: Path, runs: Sequence[Run], width: int | None, now: float) -> str:
+def table(folder: Path, runs: Sequence[RunState], width: int | None, now: float) -> str:
     """The runs of a folder for people, no line longer than `width`; nothing in it can do anything to a terminal."""
     counts = [(sum(run.state == state for run in runs), state) for state in STATES]
     title = f"{folder}: {len(runs)} runs: " if len(runs) > 1 else f"{folder}: 1 run: "
@@ -378,7 +380,7 @@ def main() -> None:
     print("\n\n".join(tables) or visible(f"no such runs in {arguments.folder}"))
 
 
-def plain(run: Run) -> dict[str, Any]:
+def plain(run: RunState) -> dict[str, Any]:
     """A run for programs."""
     metrics = {name: value._asdict() for name, value in run.metrics.items()}
     return asdict(run) | {"metrics": metrics}

@@ -67,7 +67,7 @@ MISSING = [
     (["data=null"], "data", ["must be chosen: data=NAME with one of cifar10, digits, image_folder, stanford_cars"]),
     (["model=null"], "model", ["must be chosen", "unet_small"]),
     (["~optimizer"], "optimizer", ["must be chosen: optimizer=NAME with one of adam, adamw"]),
-    (["~model.dropout"], "model.dropout", ["must be given"]),
+    (["~model.channels"], "model.channels", ["must be given"]),
     (["seed=${nowhere}"], "seed", ["Interpolation key 'nowhere' not found"]),
     (["schedule.num_steps=${oc.env:NO_SUCH_VARIABLE}"], "schedule.num_steps", ["'NO_SUCH_VARIABLE' not found"]),
 ]

@@ -23,6 +23,7 @@ SMALL = {
     "trainer.accumulate_grad_batches": 1,
     "trainer.log_every_n_steps": 1,
     "trainer.limit_val_batches": 1,
+    "lr_schedule.steps": 1,
     "callbacks.samples.num_samples": 4,
     "callbacks.trajectory.num_samples": 2,
     "evaluation.num_samples": 4,

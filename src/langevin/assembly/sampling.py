@@ -41,7 +41,7 @@ SHOWN = 10_000
 SEEN = 8
 
 
-class Plan(NamedTuple):
+class SamplingPlan(NamedTuple):
     """What a sampling config asks of a model.
 
     Attributes:
@@ -63,7 +63,7 @@ class Plan(NamedTuple):
         return None if labels is None else labels.numpy()
 
 
-def plan(cfg: DictConfig, path: Path, model: Model) -> Plan:
+def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
     """Find out what a sampling config asks of a model, loaded from the checkpoint `path`.
 
     Raises:
@@ -81,7 +81,7 @@ def plan(cfg: DictConfig, path: Path, model: Model) -> Plan:
     record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
     if originals is not None:
         record |= originals.beginning.record(hashlib.sha256(originals.samples.tobytes()).hexdigest())
-    return Plan(number, generator, originals, record)
+    return SamplingPlan(number, generator, originals, record)
 
 
 def fill(out: Path, path: Path, cfg: DictConfig) -> None:

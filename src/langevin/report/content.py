@@ -13,7 +13,7 @@ from langevin.errors import UserError
 from langevin.logged import Series, read_logged
 from langevin.report.curves import SPEED, Curve, is_evaluated, seconds_of, thinned
 from langevin.report.values import finite, grouped, points_of
-from langevin.runs import Run, differing, find_runs, named, read_config, short_names
+from langevin.runs import RunState, differing, find_runs, named, read_config, short_names
 from langevin.sessions import sessions_of
 
 POINTS = 1000
@@ -24,13 +24,13 @@ LONGEST = 1e12
 """Seconds of a duration that is shown."""
 
 
-def chosen(places: Sequence[Path]) -> list[tuple[Path, Run]]:
+def chosen(places: Sequence[Path]) -> list[tuple[Path, RunState]]:
     """The runs at some places: runs, or folders that hold runs.
 
     Raises:
         UserError: when there is none at one of them, or a run is named twice.
     """
-    found: dict[Path, Run] = {}
+    found: dict[Path, RunState] = {}
     for place in places:
         if not place.is_dir():
             raise UserError(f"{place} is not a folder; give runs, or folders that hold runs")
@@ -45,7 +45,7 @@ def chosen(places: Sequence[Path]) -> list[tuple[Path, Run]]:
     return list(found.items())
 
 
-def content_of(runs: Sequence[tuple[Path, Run]], vary: Sequence[str], now: datetime) -> dict[str, Any]:
+def content_of(runs: Sequence[tuple[Path, RunState]], vary: Sequence[str], now: datetime) -> dict[str, Any]:
     """All that the page shows, but the images.
 
     Args:
