@@ -5,8 +5,9 @@ import textwrap
 import pytest
 from helpers.commands import call, composed
 
-from langevin.assembly.check import mistakes_in
+from langevin.assembly.check import check_model, mistakes_in
 from langevin.assembly.run import dry_build
+from langevin.config.validate import ConfigError
 
 # The overrides, and the path and words of the one mistake they make.
 UNKNOWN = [
@@ -432,3 +433,11 @@ def test_a_network_of_ones_own_is_not_built_by_the_check(tmp_path, monkeypatch):
     cfg, _ = composed("train")
     cfg.model = {"_target_": "net_of_ones_own.Net"}
     assert mistakes_in(cfg) == []
+
+
+def test_a_broken_task_of_a_stored_model_is_reported_once():
+    cfg, _ = composed("train")
+    cfg.task._target_ = "langevin.assembly.tasks.NoTask"
+    with pytest.raises(ConfigError) as error:
+        check_model(cfg)
+    assert [path for path, _ in error.value.mistakes] == ["task._target_"]

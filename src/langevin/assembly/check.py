@@ -17,7 +17,7 @@ from langevin.config.options import RUN_OPTIONS, TRUST
 from langevin.config.signature import signature
 from langevin.config.stored import targets
 from langevin.config.types import TARGET
-from langevin.config.validate import PLURAL, ConfigError, Mistake, groups, structure
+from langevin.config.validate import CHOOSERS, PLURAL, ConfigError, Mistake, groups, structure
 from langevin.data.source import Source
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
@@ -27,8 +27,6 @@ from langevin.spec import DataSpec
 
 OPTIONAL = ("thresholding", "guidance", *PLURAL)
 """The optional groups of a run."""
-CHOOSERS = ("formulation", "experiment")
-"""The groups that only choose others."""
 
 
 def mistakes_in(cfg: DictConfig) -> list[Mistake]:
@@ -51,13 +49,12 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
         ]
         text = f"makes samples, which {task.noun} cannot; leave it out"
         mistakes += [Mistake(f"callbacks.{name}", text) for name in makers]
-    return mistakes + contradictions(cfg, broken)
+    return mistakes + contradictions(cfg, task, broken)
 
 
 def tasked(cfg: DictConfig) -> tuple[Task | None, list[Mistake]]:
     """The config's task, on which the other groups depend; None with the mistakes where it cannot be built."""
-    node = OmegaConf.masked_copy(cfg, [group for group in ("task",) if group in cfg])
-    if mistakes := structure(node, {}, ["task"]):
+    if mistakes := structure(OmegaConf.create({"task": cfg.get("task")}), {}, ["task"]):
         return None, mistakes
     return try_instantiate(cfg, "task")
 
@@ -73,33 +70,33 @@ def check_model(cfg: DictConfig, also: Collection[str] = (), spec: DataSpec | No
     Raises:
         ConfigError: with all of them.
     """
-    part, mistakes = structure_of_model(cfg, also)
-    mistakes += contradictions(part, {path.partition(".")[0] for path, _ in mistakes}, spec)
+    part, task, mistakes = structure_of_model(cfg, also)
+    if task is not None:
+        mistakes += contradictions(part, task, {path.partition(".")[0] for path, _ in mistakes}, spec)
     if mistakes:
         raise ConfigError(mistakes)
 
 
-def structure_of_model(cfg: DictConfig, also: Collection[str] = ()) -> tuple[DictConfig, list[Mistake]]:
-    """The part of a config that a trained model is rebuilt from, with the groups `also`; and its structural errors."""
+def structure_of_model(cfg: DictConfig, also: Collection[str] = ()) -> tuple[DictConfig, Task | None, list[Mistake]]:
+    """The part of a config that a trained model is rebuilt from, with the groups `also`; its task and its errors."""
     part = OmegaConf.masked_copy(cfg, [group for group in (*MODEL, *also, TRUST) if group in cfg])
     task, mistakes = tasked(cfg)
     if task is None:
-        return part, mistakes
+        return part, None, mistakes
     required = [group for group in (*MODEL, *also) if group not in (*OPTIONAL, *task.unused)]
-    return part, structure(part, {TRUST: RUN_OPTIONS[TRUST]}, required, (*OPTIONAL, *task.unused))
+    return part, task, structure(part, {TRUST: RUN_OPTIONS[TRUST]}, required, (*OPTIONAL, *task.unused))
 
 
-def contradictions(cfg: DictConfig, broken: Collection[str], spec: DataSpec | None = None) -> list[Mistake]:
+def contradictions(cfg: DictConfig, task: Task, broken: Collection[str], spec: DataSpec | None = None) -> list[Mistake]:
     """The mistakes found by building the parts and combining them, without data.
 
     Args:
         cfg: the composed config, or a part of it.
+        task: its task.
         broken: the groups whose structure is already known to be wrong; nothing is built of them.
         spec: what the model knows of its data, where that is known.
     """
-    task, mistakes = tasked(cfg)
-    if task is None:
-        return mistakes
+    mistakes: list[Mistake] = []
 
     def build(group: str, **offered: Any) -> Any:
         missing = group.partition(".")[0] in broken or OmegaConf.select(cfg, group) is None

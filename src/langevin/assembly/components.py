@@ -12,7 +12,7 @@ from langevin.assembly.conditioning import is_class_conditional, is_conditional
 from langevin.assembly.make import make, mistakes_of
 from langevin.assembly.tasks import task_of
 from langevin.codecs.codec import Codec
-from langevin.config.types import TARGET, plain
+from langevin.config.types import TARGET, node_of, path_of, plain
 from langevin.config.validate import ConfigError
 from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Denoise, Denoiser
@@ -152,8 +152,7 @@ def described(part: Any, node: dict[str, Any] | None) -> dict[str, Any] | None:
     """A part as its config's node, or as the node of what that has chosen."""
     if part is None or node is None:
         return None
-    path = f"{type(part).__module__}.{type(part).__qualname__}"
-    return node if node[TARGET] == path else {TARGET: path, **vars(part)}
+    return node if node[TARGET] == path_of(type(part)) else node_of(part)
 
 
 def loaders(cfg: DictConfig) -> dict[str, Callable[..., Any]]:

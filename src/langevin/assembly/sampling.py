@@ -35,10 +35,6 @@ from langevin.training.processes import is_first_process
 from langevin.visible import visible
 
 COLUMNS = 10
-SHOWN = 10_000
-"""How many samples are looked at for a figure that shows them all together."""
-# How many samples a trajectory shows.
-SEEN = 8
 
 
 class SamplingPlan(NamedTuple):
@@ -100,7 +96,8 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     store = SampleStore(out, "sample", {"inverted": None, **record, "batch_size": cfg.batch_size})
     if (out / "samples.npz").exists() and not cfg.overwrite:
         refuse_others(out, {"num_samples": number, **record})
-        if is_whole(out, number, cfg.png, cfg.invert is not None, cfg.trajectory is not None):
+        files = one_by_one(out, range(number), modality) if cfg.png else []
+        if is_whole(out, files, cfg.invert is not None, cfg.trajectory is not None):
             if is_first_process():
                 store.remove()
                 made = f"{number} {modality.noun} of step {model.step}, of the same settings"
@@ -114,18 +111,18 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
             store.remove()
     fabric.barrier()
     batches = Batches(number, cfg.batch_size, fabric.global_rank, fabric.world_size, "sample")
-    shown = SEEN if modality.suffix else SHOWN
     records = cfg.trajectory and fabric.global_rank == 0
-    seen = Trajectory(denoiser.schedule, shown, generator.show) if records else None
+    seen = Trajectory(denoiser.schedule, modality.traced, generator.show) if records else None
     for batch in generator.stored(denoiser, batches, cfg.seed, fabric.device, store, seen, originals):
         if seen is not None and not seen.is_complete:
-            write_trajectory(out, seen, modality.strips(*seen.chosen(cfg.trajectory), batch.samples[:shown].cpu()))
+            finished = batch.samples[: modality.traced].cpu()
+            write_trajectory(out, seen, modality.strips(*seen.chosen(cfg.trajectory), finished))
             seen.is_complete = True
     fabric.barrier()
     if fabric.global_rank == 0:
         write(out, lambda: store.arrays(SAMPLES, batches.all), number, planned.labels, record, modality)
         if cfg.png:
-            write_one_by_one(out / "png", store, batches.all, modality)
+            write_one_by_one(out, store, batches.all, modality)
         message = f"{out / 'samples.npz'}: {number} {modality.noun} of step {model.step}; look at {out / 'grid.png'}"
         print(visible(message))
         if originals is not None:
@@ -172,11 +169,15 @@ def record_in(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def is_whole(out: Path, number: int, png: bool, inverted: bool, trajectory: bool) -> bool:
+def is_whole(out: Path, files: Iterable[Path], inverted: bool, trajectory: bool) -> bool:
     """Whether everything exists that a command writes beside samples.npz; a trajectory is always recomputed."""
-    names = ["grid.png", *(["noise.npz"] if inverted else [])]
-    names += [f"png/{index:06d}.png" for index in range(number)] if png else []
-    return not trajectory and all((out / name).is_file() for name in names)
+    files = [out / "grid.png", *([out / "noise.npz"] if inverted else []), *files]
+    return not trajectory and all(file.is_file() for file in files)
+
+
+def one_by_one(out: Path, indices: Iterable[int], modality: Modality) -> list[Path]:
+    """The files of single samples."""
+    return [out / "png" / f"{index:06d}{modality.suffix}" for index in indices]
 
 
 def difference(originals: Originals, store: SampleStore, batches: Sequence[Sequence[int]]) -> float:
@@ -224,10 +225,9 @@ def write_trajectory(out: Path, seen: Trajectory, figure: Figure) -> None:
 def preview(parts: Iterable[NDArray[Any]], modality: Modality) -> Figure:
     """The first of some samples to be looked at; of the parts (B, C, *size), no more are read than it shows."""
     shown: list[np.ndarray] = []
-    number = COLUMNS**2 if modality.suffix else SHOWN
     for part in parts:
-        shown += list(part[: number - len(shown)])
-        if len(shown) == number:
+        shown += list(part[: modality.previewed - len(shown)])
+        if len(shown) == modality.previewed:
             break
     return modality.preview(torch.from_numpy(np.stack(shown)), COLUMNS)
 
@@ -255,8 +255,8 @@ def write(
     write_npz(out / "samples.npz", (np.moveaxis(part, 1, -1) for part in parts()), number, **arrays)
 
 
-def write_one_by_one(folder: Path, store: SampleStore, batches: Sequence[Sequence[int]], modality: Modality) -> None:
+def write_one_by_one(out: Path, store: SampleStore, batches: Sequence[Sequence[int]], modality: Modality) -> None:
     """Write each sample as one file."""
     for indices, part in zip(batches, store.arrays(SAMPLES, batches), strict=True):
-        for index, sample in zip(indices, torch.from_numpy(part), strict=True):
-            modality.write(folder / f"{index:06d}{modality.suffix}", sample)
+        for file, sample in zip(one_by_one(out, indices, modality), torch.from_numpy(part), strict=True):
+            modality.write(file, sample)

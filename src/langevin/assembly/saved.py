@@ -188,7 +188,7 @@ def _rebuilt(path: Path, trust: Sequence[str]) -> Model:
     )
     misfit = f"checkpoint {path} does not fit the config stored in it"
     try:
-        if mistakes := structure_of_model(cfg)[1]:
+        if mistakes := structure_of_model(cfg)[-1]:
             raise ConfigError(mistakes)
         with torch.device("meta"):
             codec = make_codec(cfg, spec)

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from langevin.config.types import path_of
 from langevin.diffusion.draws import Draws
 from langevin.digest import digest_of
 from langevin.spec import DataSpec
@@ -26,7 +27,7 @@ class Codec(nn.Module, ABC):
 
     def record(self) -> dict[str, Any]:
         """What of it decides samples, as entries of a protocol: plain values."""
-        return {"codec": {"class": f"{type(self).__module__}.{type(self).__qualname__}", "weights": digest_of(self)}}
+        return {"codec": {"class": path_of(type(self)), "weights": digest_of(self)}}
 
     @abstractmethod
     def encode(self, x: Tensor, draws: Draws) -> Tensor:

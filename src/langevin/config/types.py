@@ -29,6 +29,16 @@ PLAIN = (*NAMES, *LISTS, "NoneType", "Any", "object", "dict", "Mapping")
 TARGET = "_target_"
 
 
+def path_of(cls: type) -> str:
+    """The full path of a class, as a config names it."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def node_of(part: Any) -> dict[str, Any]:
+    """A part, whose attributes are its parameters, as a config's node."""
+    return {TARGET: path_of(type(part)), **vars(part)}
+
+
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """A config as plain values, its interpolations resolved.
 

@@ -18,8 +18,9 @@ from langevin.errors import UserError
 CONF = next(path for path in (Path(__file__).parents[1] / "conf", Path(__file__).parents[3] / "conf") if path.is_dir())
 # Groups of which several options compose: their nodes hold named components.
 PLURAL = ("callbacks", "conditions", "likelihoods", "loggers", "metrics", "rescalings")
-# Groups that only choose others.
+# Groups that choose options of others; a task is a component besides, the rest only choose.
 BUNDLES = ("formulation", "task", "experiment")
+CHOOSERS = ("formulation", "experiment")
 
 
 class Mistake(NamedTuple):

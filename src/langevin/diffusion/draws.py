@@ -102,8 +102,7 @@ class BatchDraws(Draws):
         self.drawn: dict[str, Tensor] = {}
         self._seed = seed
         self._own = slice(first, first + step * len(x), step)
-        places = torch.arange(self._own.start, self._own.stop, step, device=x.device)
-        self._states = places.mul_(signed(GAMMA * GAMMA)).add_(seed)[:, None]
+        self._device = x.device
         self._used = 0  # words of each sample so far
         self._gather = gather
 
@@ -111,6 +110,12 @@ class BatchDraws(Draws):
     def shared(self) -> Generator:
         """A stream on the CPU, for one number a sample of the whole batch, such as times: all processes draw alike."""
         return Generator().manual_seed(self._seed)
+
+    @functools.cached_property
+    def _states(self) -> Tensor:
+        """Where the words of each sample begin, int64 (B, 1); computed for what draws, which not every codec does."""
+        places = torch.arange(self._own.start, self._own.stop, self._own.step, device=self._device)
+        return places.mul_(signed(GAMMA * GAMMA)).add_(self._seed)[:, None]
 
     def mine(self, values: Tensor) -> Tensor:
         """The part (B, ...) of values of all samples (total, ...) that belongs to this process's."""
@@ -144,7 +149,7 @@ class BatchDraws(Draws):
         """
         # Philox-4x32-10 takes some hundred tensor operations where these are 14; for vectors of two numbers each
         # operation costs as much as the next, whatever it computes, and a step of an MLP has a few hundred of them.
-        steps = torch.arange(self._used + 1, self._used + 1 + number, device=self._states.device)
+        steps = torch.arange(self._used + 1, self._used + 1 + number, device=self._device)
         self._used += number
         words = self._states + steps.mul_(signed(GAMMA))
         words = xorshift(words, 30).mul_(signed(0xBF58476D1CE4E5B9))

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from langevin.config.types import path_of
 from langevin.images import Figure
 
 
@@ -21,16 +22,20 @@ class Modality(ABC):
         noun: what its samples are called, in the plural.
         levels: see `DataSpec`.
         suffix: of the file of one sample; None where a sample is not a file.
+        previewed: how many samples a preview shows, at most.
+        traced: how many samples strips show, at most.
     """
 
     noun: ClassVar[str]
     levels: ClassVar[int | None] = None
     suffix: ClassVar[str | None] = None
+    previewed: ClassVar[int] = 100
+    traced: ClassVar[int] = 8
 
     @classmethod
     def path(cls) -> str:
         """The full path of the class."""
-        return f"{cls.__module__}.{cls.__qualname__}"
+        return path_of(cls)
 
     @abstractmethod
     def to_model(self, stored: Tensor) -> Tensor:

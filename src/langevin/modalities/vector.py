@@ -14,6 +14,7 @@ class VectorModality(Modality):
     """Vectors (B, D) of real numbers, float32, which a model takes as they are."""
 
     noun = "vectors"
+    previewed = traced = 10_000  # a scatter plot shows them all together
 
     def to_model(self, stored: Tensor) -> Tensor:
         """See `Modality`."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from langevin.batches import Batches
 from langevin.codecs.codec import Codec
+from langevin.config.types import node_of
 from langevin.diffusion.denoiser import Condition, Denoise, Denoiser
 from langevin.diffusion.draws import SampleDraws
 from langevin.diffusion.process import Prediction
@@ -109,7 +110,7 @@ class SamplePipeline:
             device: where.
             on_prediction: is called after each evaluation of the model while sampling.
         """
-        denoise = self.guide(denoiser, device)
+        denoise = self._guided(denoiser, device)
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             made = self._make(denoise, batch, seed, device, on_prediction)
@@ -136,7 +137,7 @@ class SamplePipeline:
             on_prediction: is called after each evaluation of the model while sampling.
             originals: sample i is made of the i-th of these; None: of noise alone.
         """
-        denoise = self.guide(denoiser, device)
+        denoise = self._guided(denoiser, device)
         walked = denoiser.schedule if originals is None else originals.beginning.walked(denoiser.schedule)
         steps = self.sampler.times(walked)[:-1]
 
@@ -155,13 +156,17 @@ class SamplePipeline:
                 made = {name: torch.from_numpy(array) for name, array in kept.items()}
             yield SampleBatch(torch.tensor(batch), made[SAMPLES], self.requests.cond(batch))
 
+    def _guided(self, denoiser: Denoiser, device: torch.device | str) -> Denoise:
+        """What is sampled from; the codec goes to the same device."""
+        self.codec.to(device)
+        return self.guide(denoiser, device)
+
     def _chosen_spacing(self, schedule: Schedule) -> dict[str, Any]:
         """The timestep spacing that the sampler chose where that was left to it, as a config would name it."""
         timestep_spacing = self.sampler.spacing_on(schedule)
         if timestep_spacing is self.sampler.timestep_spacing:
             return {}
-        kind = type(timestep_spacing)
-        return {"timestep_spacing": {"_target_": f"{kind.__module__}.{kind.__qualname__}", **vars(timestep_spacing)}}
+        return {"timestep_spacing": node_of(timestep_spacing)}
 
     def record(self, denoiser: Denoiser, seed: int, precision: str = "32-true") -> dict[str, Any]:
         """How its samples are made, for a protocol: plain values.
@@ -208,7 +213,6 @@ class SamplePipeline:
     ) -> dict[str, Tensor]:
         cond = self.requests.cond(indices, device) or None
         fresh = SampleDraws(seed, indices, self.shape, device)
-        self.codec.to(device)
         if originals is None:
             return {SAMPLES: self.show(self.sampler(denoise, fresh, cond, on_prediction))}
         stored, own = originals.batch(indices)
