@@ -17,12 +17,13 @@ from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError, Mistake, options, unknown
 from langevin.errors import UserError
 from langevin.interrupt import Interrupted, listening
-from langevin.samples import Samples
+from langevin.samples import Samples, Strips
 
 if TYPE_CHECKING:
     from langevin.assembly.saved import Model
     from langevin.diffusion.denoiser import Denoiser
     from langevin.evaluation.result import EvaluationResult
+    from langevin.modalities.modality import Modality
     from langevin.spec import DataSpec
 
 Given = Mapping[str, tuple[str, Any]]
@@ -126,7 +127,7 @@ class Run:
             seed: sample i depends on (seed, i) alone.
             batch_size: samples at a time.
             device: "cpu", or "cuda", "cuda:1", "mps"; "auto": a GPU where there is one.
-            trajectory: also show the first samples at this many times from noise to sample, at least 2.
+            trajectory: also keep the first samples at this many times from noise to sample, at least 2.
             overrides: further ones of sampler, timestep_spacing, thresholding, guidance and edit, as on the command
                 line, such as ``["sampler.eta=0.5"]``.
 
@@ -159,7 +160,7 @@ class Run:
         for batch in generator.stored(denoiser, batches, seed, on, None, seen, asked.originals):
             samples = batch.samples.cpu()
             if trajectory is not None and seen is not None and not seen.is_complete:
-                strips = modality.strips(*seen.chosen(trajectory), samples[: modality.traced])
+                strips = Strips(*seen.chosen(trajectory), samples[: modality.traced], modality)
                 seen.is_complete = True
             parts.append(np.moveaxis(samples.numpy(), 1, -1))
         return Samples(np.concatenate(parts), asked.labels, asked.record, modality, strips)
@@ -186,12 +187,19 @@ class Run:
         found = {}
         for name in options(group):
             chosen = OmegaConf.load(CONF / group / f"{name}.yaml")
-            if TARGET not in chosen:
+            if not isinstance(chosen, DictConfig) or TARGET not in chosen:
                 continue  # it is the choice of none
             with suppress(UserError):
                 check_model(override(self._loaded.cfg, OmegaConf.create({group: chosen}), [group]), SAMPLING, self.spec)
                 found[name] = plain(chosen)
         return found
+
+    @property
+    def modality(self) -> "Modality":
+        """What its samples are, and how they are looked at."""
+        from langevin.assembly.components import modality_of
+
+        return modality_of(self.spec)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
