@@ -91,6 +91,17 @@ def test_where_the_images_lie_is_no_part_of_a_run_and_what_they_are_is():
     assert len({named("here", content) for content in ("1", "2", None)}) == 3
 
 
+def test_an_option_that_was_added_later_renames_no_run():
+    cfg, choices = composed("train", "data=image_folder", "data.path=here")
+    found = automatic_name(cfg, choices)
+    assert found != automatic_name(*composed("train", "data=image_folder", "data.path=here", "data.resize=pad"))
+    assert cfg.data.resize == "crop"
+    before = cfg.copy()
+    del before.data.resize
+    assert automatic_name(before, choices) == found
+    assert differences(before, cfg) == []
+
+
 def test_all_cells_of_a_sweep_differ():
     cells = {
         name(f"schedule={schedule}", f"seed={seed}", f"model.dropout={dropout}")

@@ -37,8 +37,10 @@ NOT_IDENTITY = (
 )
 PATHS = ("data.path", "data.test_path")
 """Where the data lies: it distinguishes two runs that are otherwise the same."""
-LATER = {"data.background": [255, 255, 255], "data.skip_broken": False}
+LATER = {"data.background": [255, 255, 255], "data.skip_broken": False, "data.resize": "crop"}
 """Options that were added later, with the values that earlier runs had."""
+UNNAMED = ("data.resize",)
+"""Of those, the ones that at these values leave a run the name that it had before."""
 YET_IDENTITY = ("trainer.precision", "trainer.gradient_clip_val")
 
 
@@ -92,7 +94,8 @@ def automatic_name(cfg: DictConfig, choices: Mapping[str, Any], content: str | N
         choices: what was chosen of each group.
         content: the digest of the data; None gives the name of before the data was a part of it.
     """
-    meaning = identity(cfg) | ({} if content is None else {"data.content": content})
+    meaning = {path: value for path, value in identity(cfg).items() if path not in UNNAMED or value != LATER[path]}
+    meaning |= {} if content is None else {"data.content": content}
     chosen = [choices.get(group) for group in ("experiment", "data", "model", "classifier", "schedule")]
     return "-".join([*dict.fromkeys(str(choice) for choice in chosen if choice), digest(meaning)])
 
