@@ -146,9 +146,9 @@ class Run:
 
             import numpy as np
 
-            from langevin.assembly.run import launch
             from langevin.assembly.sampling import plan
             from langevin.batches import Batches
+            from langevin.processes import launch
             from langevin.samplers.trajectory import Trajectory
 
             asked = plan(cfg, self.checkpoint, self._loaded)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from langevin.errors import UserError
+from langevin.errors import UserError, missing_package
 from langevin.visible import visible_lines
 
 
@@ -57,7 +57,7 @@ def explore(places: Sequence[Path], host: str, port: int, trust: Sequence[str]) 
     if len(places) > 2:
         raise UserError(f"RUN: {len(places)} are given; allowed: one, or two to compare")
     if find_spec("gradio") is None:
-        raise UserError("the explorer needs the package gradio: pip install 'langevin-diffusion[ui]'")
+        raise missing_package("the explorer", "gradio", "ui")
     with bound(host, port) as opened:
         from langevin.api import load
         from langevin.ui.explorer import Explorer
@@ -81,7 +81,7 @@ def explore(places: Sequence[Path], host: str, port: int, trust: Sequence[str]) 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and serve the page."""
     parser = argparse.ArgumentParser(
-        "python -m langevin.ui", description="Opens a page on this machine that samples from one or two trained runs."
+        "langevin ui", description="Opens a page on this machine that samples from one or two trained runs."
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder or a .ckpt file; at most two")
     parser.add_argument("--host", default="127.0.0.1", help="the address to serve from (127.0.0.1: this machine alone)")
