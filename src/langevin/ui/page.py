@@ -33,6 +33,7 @@ STYLE = """
 .runs .heads { display: grid; grid-auto-columns: 1fr; grid-auto-flow: column; font-size: .75rem; text-align: center; }
 .runs .heads span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; padding: 0 1px; }
 .runs code { display: block; margin-top: .6rem; font-size: .78rem; overflow-wrap: anywhere; }
+.runs figcaption { margin-top: .3rem; }
 .runs .start { opacity: .75; }
 """
 
