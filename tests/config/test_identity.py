@@ -30,6 +30,7 @@ OTHER = [
     ("batch_size=64",),
     ("model=unet",),
     ("model.dropout=0.1",),
+    ("model.norm_groups=16",),
     ("schedule=cosine",),
     ("schedule.num_steps=500",),
     ("optimizer.lr=1e-3",),
@@ -98,8 +99,19 @@ def test_an_option_that_was_added_later_renames_no_run():
     assert cfg.data.resize == "crop"
     before = cfg.copy()
     del before.data.resize
+    del before.model.norm_groups
     assert automatic_name(before, choices) == found
-    assert differences(before, cfg) == []
+    assert differences(before, cfg) == differences(cfg, before) == []
+    other = cfg.copy()
+    other.data.resize, other.model.norm_groups = "pad", 8
+    assert differences(before, other) == [
+        "data.resize: crop in the run, pad now",
+        "model.norm_groups: None in the run, 8 now",
+    ]
+    assert differences(other, before) == [
+        "data.resize: pad in the run, crop now",
+        "model.norm_groups: 8 in the run, None now",
+    ]
 
 
 def test_all_cells_of_a_sweep_differ():
