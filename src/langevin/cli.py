@@ -50,18 +50,18 @@ def command(
 
     Args:
         config_name: the command's file in conf/.
-        run: what it does with the composed config.
+        run: what it does with the composed config; Hydra's sweepers are given what it returns.
         options_of_command: its own options and their types, such as {"seed": "int"}.
     """
 
-    def task(cfg: DictConfig) -> None:
+    def task(cfg: DictConfig) -> object:
         listen()  # a job of hydra/launcher=slurm begins here, with handlers of submitit
         keep_memory()
         hydra_cfg = HydraConfig.get()
         try:
             settle_experiment(config_name, cfg)
             with isolated_job(hydra_cfg.overrides.task) if hydra_cfg.mode is RunMode.MULTIRUN else nullcontext():
-                run(cfg)
+                return run(cfg)
         except UserError as error:
             fail(str(error))
         except Interrupted as stop:

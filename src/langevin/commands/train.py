@@ -7,6 +7,7 @@ import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,9 @@ from langevin.config.stored import read_held, read_stored
 from langevin.config.types import plain
 from langevin.content import FILE, Content, alike, read_content
 from langevin.content import differences as other_data
+from langevin.early_stop import last_step, stop_at
 from langevin.errors import UserError
+from langevin.logged import last_values
 from langevin.sessions import session
 from langevin.spec import DataSpec
 from langevin.visible import visible_lines
@@ -89,8 +92,10 @@ def run(cfg: DictConfig) -> Path:
     refuse_other_data(run_dir, content, cfg.accept_data)
     checkpoint = newest_of(run_dir)
     step = 0 if checkpoint is None else step_of(checkpoint, cfg, content)
-    if step >= cfg.trainer.max_steps:
-        say(f"{run_dir} is done: it stands at step {step} of trainer.max_steps={cfg.trainer.max_steps}")
+    if checkpoint is not None and step >= last_step(run_dir, cfg.trainer, plain(cfg).get("callbacks")):
+        stop = stop_at(run_dir, step)
+        early = "" if stop is None else f"; it stopped early, {stop['why']}"
+        say(f"{run_dir} is done: it stands at step {step} of trainer.max_steps={cfg.trainer.max_steps}{early}")
         return run_dir
 
     if (read := summary(data)) is not None:
@@ -141,7 +146,8 @@ def done_without(source: "Source", cfg: DictConfig) -> Path | None:
         if held is None or not (cfg.name or run_dir.name == automatic_name(cfg, choices, held.sha256)):
             continue
         checkpoint = newest_of(run_dir) if have_same_paths(read_held(run_dir / CONFIG), cfg) else None
-        if checkpoint is not None and step_of(checkpoint, cfg, held) >= cfg.trainer.max_steps:
+        end = last_step(run_dir, cfg.trainer, plain(cfg).get("callbacks"))
+        if checkpoint is not None and step_of(checkpoint, cfg, held) >= end:
             return run_dir
     return None
 
@@ -328,7 +334,30 @@ def say(message: str) -> None:
         print(visible_lines(message), flush=True)
 
 
-main = command("train", run, RUN_OPTIONS)
+def optimized(cfg: DictConfig) -> float | None:
+    """Train by the config; see `run`.
+
+    Returns:
+        The last value of what `optimized_metric` names, for a sweeper of Hydra that searches for its optimum; None
+        where nothing is named, and on all processes but the first.
+
+    Raises:
+        UserError: when the run has not logged it.
+    """
+    run_dir = run(cfg)
+    from langevin.training.processes import is_first_process
+
+    if cfg.optimized_metric is None or not is_first_process():
+        return None
+    values = last_values(run_dir / "metrics.csv", [])
+    found = [name for name in values if name == cfg.optimized_metric or fnmatchcase(name, cfg.optimized_metric)]
+    if len(found) != 1:
+        what = f"fits {', '.join(found)}" if found else "was not logged"
+        raise UserError(f"optimized_metric={cfg.optimized_metric} {what}; allowed: one of {', '.join(values)}")
+    return values[found[0]][0]
+
+
+main = command("train", optimized, RUN_OPTIONS)
 
 if __name__ == "__main__":
     main()

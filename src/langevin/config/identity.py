@@ -18,6 +18,7 @@ NOT_IDENTITY = (
     "resume",
     "accept_data",
     "compile",
+    "optimized_metric",
     "trust",
     "loader",
     "trainer",

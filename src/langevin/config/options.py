@@ -10,6 +10,7 @@ RUN_OPTIONS = {
     "seed": "Annotated[int, Ge(0)]",
     "batch_size": "Annotated[int, Ge(1)]",
     "compile": "bool",
+    "optimized_metric": "str | None",
     TRUST: "list[str]",
 }
 """A run's own options, beside the components it is made of."""
