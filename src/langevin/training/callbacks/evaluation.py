@@ -18,6 +18,7 @@ from langevin.samplers.generate import SamplePipeline
 from langevin.training.callbacks.monitored import Monitored
 from langevin.training.callbacks.periodic import Periodic, callbacks_of, publish_image
 from langevin.training.loggers.csv import CSVFile
+from langevin.training.loggers.mlflow import MLflow
 from langevin.training.module import DiffusionModule
 
 
@@ -90,6 +91,8 @@ class Evaluate(Periodic):
                 logger.log_hyperparams({f"protocols/{name}": protocol})
             elif isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("eval/protocol", f"{name}: {json.dumps(protocol)}", trainer.global_step)
+            elif isinstance(logger, MLflow):
+                logger.log_protocol(name, protocol)
             logger.save()  # the step may be saved, and the run killed, before the next row of the log
         if trainer.is_global_zero:
             write_json(self.directory / f"protocol-{name}.json", protocol)
