@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from langevin.config.migration import current
 from langevin.config.overrides import literal, parsed, require_consistent, settle
-from langevin.config.validate import CONF, PLURAL, groups, groups_of, options, unknown
+from langevin.config.validate import CONF, INSTEAD, PLURAL, groups, groups_of, options, unknown
 from langevin.errors import UserError
 from langevin.interrupt import STATUS, Interrupted, listen, requeue
 from langevin.visible import visible_lines
@@ -237,7 +237,8 @@ def force_add_override(argument: str, own: list[str]) -> str:
 
     Raises:
         UserError: when it chooses from a group that the command does not have, which Hydra would advise to add; sets
-            an option by a name of before; or chooses a launcher of ours whose package is missing.
+            an option by a name of before; leaves out what a run cannot do without; or chooses a launcher of ours whose
+            package is missing.
     """
     key, equals, value = argument.partition("=")
     name = key.lstrip("+~")
@@ -252,6 +253,8 @@ def force_add_override(argument: str, own: list[str]) -> str:
         raise UserError(f"{group}: {unknown(group, own)}")
     if group not in own:
         return "++" + argument
+    if argument in INSTEAD:
+        raise UserError(f"{argument}: leave it out; instead, there is {INSTEAD[argument]}")
     if value == "null":
         return f"{key}=none" if "none" in options(key) else f"{key}=[]" if key in PLURAL else f"~{key}"
     return argument

@@ -3,6 +3,7 @@
 import logging
 import platform
 import re
+import shutil
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from langevin.cli import command, command_line
-from langevin.config.identity import PATHS, automatic_name, differences
+from langevin.config.identity import PATHS, automatic_name, debug_of, differences
 from langevin.config.options import RUN_OPTIONS
 from langevin.config.stored import read_held, read_stored
 from langevin.config.types import plain
@@ -60,6 +61,7 @@ def run(cfg: DictConfig) -> Path:
     from langevin.training.loggers.csv import CSVFile
     from langevin.training.loggers.tensorboard import TensorBoard
     from langevin.training.processes import is_first_process
+    from langevin.training.profiler import FOLDER as PROFILE
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # of its tips and settings
     warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # the EMA network, which never trains
@@ -75,22 +77,26 @@ def run(cfg: DictConfig) -> Path:
         raise UserError(
             "accept_data is true; allowed with name=NAME, the folder under output_dir of the run to continue"
         )
-    if cfg.name and is_first_process():
+    is_debug = debug_of(HydraConfig.get().runtime.choices) is not None
+    if cfg.name and not is_debug and is_first_process():
         refuse_another_run(Path(cfg.output_dir) / cfg.name, cfg)
     data = make_data(cfg)
     try:
         data.prepare_data()  # before a run is chosen, because what the data is decides which one it is
     except UserError as error:
-        if (done := done_without(data.source, cfg)) is None:
+        if is_debug or (done := done_without(data.source, cfg)) is None:
             raise
         say(f"{done} is done: it stands at trainer.max_steps={cfg.trainer.max_steps}; its data is not there ({error})")
         return done
     spec, content = data.spec, data.content
     run_dir = Path(cfg.output_dir) / cfg.name if cfg.name else own_folder(cfg, content)
-    if not cfg.name and is_first_process():
-        refuse_another_run(run_dir, cfg)
-    refuse_other_data(run_dir, content, cfg.accept_data)
-    checkpoint = newest_of(run_dir)
+    if is_debug:
+        checkpoint = None
+    else:
+        if not cfg.name and is_first_process():
+            refuse_another_run(run_dir, cfg)
+        refuse_other_data(run_dir, content, cfg.accept_data)
+        checkpoint = newest_of(run_dir)
     step = 0 if checkpoint is None else step_of(checkpoint, cfg, content)
     if checkpoint is not None and step >= last_step(run_dir, cfg.trainer, plain(cfg).get("callbacks")):
         stop = stop_at(run_dir, step)
@@ -110,7 +116,7 @@ def run(cfg: DictConfig) -> Path:
     with ExitStack() as stack:
         if is_first_process():
             stack.enter_context(run_lock(run_dir))
-            clear_unfinished(run_dir)
+            clear(run_dir) if is_debug else clear_unfinished(run_dir)
             if checkpoint is not None:
                 quarantine_corrupt(checkpoint)
             write_json(run_dir / FILE, content.plain())
@@ -124,6 +130,8 @@ def run(cfg: DictConfig) -> Path:
                 logger.resume(step)
             logger.log_hyperparams(plain(cfg) | {"parameters": parameters, "code": code_version()})
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if cfg.trainer.profiler is not None:
+        say(f"the profile is in {run_dir / PROFILE}")
     return run_dir
 
 
@@ -283,6 +291,15 @@ def clear_unfinished(run_dir: Path) -> None:
         for path in directory.glob(".*"):
             if path.is_file() and path.name != LOCK:
                 path.unlink()
+
+
+def clear(run_dir: Path) -> None:
+    """Remove all files of an earlier run but its lock, which is held."""
+    for path in run_dir.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 @contextmanager

@@ -40,6 +40,8 @@ PATHS = ("data.path", "data.test_path")
 """Where the data lies: it distinguishes two runs that are otherwise the same."""
 LATER = {"data.background": [255, 255, 255], "data.skip_broken": False}
 """Options that were added later, with the values that earlier runs had."""
+DECIDES_IF_SET = ("loader.first",)
+"""Options that decide what is trained where they are not null."""
 YET_IDENTITY = ("trainer.precision", "trainer.gradient_clip_val")
 
 
@@ -51,12 +53,14 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
 def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same of a config's plain values."""
 
-    def decides(path: str) -> bool:
+    def decides(path: str, value: Any) -> bool:
+        if path in DECIDES_IF_SET:
+            return value is not None
         parts = path.split(".")
         prefixes = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
         return bool(prefixes.intersection(YET_IDENTITY)) or not prefixes.intersection(NOT_IDENTITY)
 
-    return {path: value for path, value in flatten(values) if decides(path)}
+    return {path: value for path, value in flatten(values) if decides(path, value)}
 
 
 def distinguishing(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,6 +86,15 @@ def digest(record: Mapping[str, Any], digits: int = 8) -> str:
     return hashlib.sha256(json.dumps(former(record), sort_keys=True).encode()).hexdigest()[:digits]
 
 
+def debug_of(choices: Mapping[str, object]) -> str | None:
+    """What the names of runs with the chosen debug preset begin with, such as "debug_fast"; None where none is.
+
+    Args:
+        choices: what was chosen of each group.
+    """
+    return f"debug_{choices['debug']}" if choices.get("debug") else None
+
+
 def automatic_name(cfg: DictConfig, choices: Mapping[str, Any], content: str | None = None) -> str:
     """A run's name: its main choices, and a digest that differs whenever what is trained differs.
 
@@ -95,6 +108,7 @@ def automatic_name(cfg: DictConfig, choices: Mapping[str, Any], content: str | N
     """
     meaning = identity(cfg) | ({} if content is None else {"data.content": content})
     chosen = [choices.get(group) for group in ("experiment", "data", "model", "classifier", "schedule")]
+    chosen = [debug_of(choices), *chosen]
     return "-".join([*dict.fromkeys(str(choice) for choice in chosen if choice), digest(meaning)])
 
 

@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from langevin.config.identity import debug_of
 from langevin.config.signature import TargetError, signature
 from langevin.config.stored import walk
 from langevin.config.types import TARGET
@@ -135,7 +136,8 @@ def settle(cfg: DictConfig, overrides: Iterable[str], own: Iterable[str]) -> Non
 
     Fields that an experiment has set on one network, for example, are not used by another, and the user has not typed
     them. A part of the same class under another name, such as another `trainer`, keeps them. A part whose `_target_`
-    alone is set keeps those that the new class takes.
+    alone is set keeps those that the new class takes. A debug preset sets fields only of parts that are there, and
+    gives a named run a name of its own.
 
     Args:
         cfg: a training config composed of the overrides; changed in place. Hydra must be initialized.
@@ -144,13 +146,14 @@ def settle(cfg: DictConfig, overrides: Iterable[str], own: Iterable[str]) -> Non
     """
     given = list(overrides)
     _drop_of_experiment(cfg, given, own)
+    _drop_of_debug(cfg, given)
     _drop_of_class(cfg, given)
 
 
 def _drop_of_experiment(cfg: DictConfig, given: list[str], own: Iterable[str]) -> None:
     from hydra import compose
 
-    chosen = {override.partition("=")[0].lstrip("~") for override in given} & set(own) - {"experiment"}
+    chosen = {override.partition("=")[0].lstrip("~") for override in given} & set(own) - {"experiment", "debug"}
     experiments = [override for override in given if override.startswith("experiment=")]
     if not chosen or not experiments or experiments[-1] == "experiment=null":
         return
@@ -167,6 +170,32 @@ def _drop_of_experiment(cfg: DictConfig, given: list[str], own: Iterable[str]) -
                         del cfg[group][name]
             elif _class_of(old) != _class_of(new):
                 cfg[group] = new
+
+
+def _drop_of_debug(cfg: DictConfig, given: list[str]) -> None:
+    chosen = [value for key, _, value in (override.partition("=") for override in given) if key == "debug"]
+    if not chosen or (start := debug_of({"debug": chosen[-1]})) is None:
+        return
+    if cfg.get("name"):
+        cfg.name = f"{start}-{cfg.name}"
+    typed = {override.partition("=")[0].lstrip("+~") for override in given}
+    preset = yaml.safe_load((CONF / "debug" / f"{chosen[-1]}.yaml").read_text())
+    nodes = {group: fields for group, fields in preset.items() if isinstance(fields, Mapping) and group not in PLURAL}
+    nodes |= {f"{group}.{name}": fields for group in PLURAL for name, fields in preset.get(group, {}).items()}
+    with open_dict(cfg):
+        for path, fields in nodes.items():
+            above, _, name = path.rpartition(".")
+            parent = OmegaConf.select(cfg, above) if above else cfg
+            if not isinstance(parent, DictConfig) or not isinstance(node := parent.get(name), DictConfig):
+                continue
+            unused = set(fields)
+            with suppress(TargetError):
+                if TARGET in node:
+                    unused -= set(signature(str(node[TARGET])) or fields)
+            for field in unused.intersection(node) - {key.removeprefix(f"{path}.") for key in typed}:
+                del node[field]
+            if not node:
+                del parent[name]
 
 
 def _drop_of_class(cfg: DictConfig, given: list[str]) -> None:
