@@ -6,6 +6,7 @@ import errno
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
@@ -79,6 +80,7 @@ def command(
         if not any(argument.startswith(f"{LAUNCHER}=") for argument in sys.argv[1:]):  # the launcher is not interrupted
             listen()
         calm_threads()
+        warnings.formatwarning = plain_warning
         # Hydra's parser accepts its flags before or after the overrides, but not between them.
         arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
         sweeps = bool({"-m", "--multirun"}.intersection(arguments))
@@ -206,6 +208,11 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: what is free at the top of the heap stays
         mallopt(-4, 0)  # M_MMAP_MAX: nothing lies outside of the heap
+
+
+def plain_warning(message: Warning | str, category: type[Warning], *where: object, **line: object) -> str:
+    """A warning for a user: where in the code it arose, which Python puts before it, says nothing to them."""
+    return f"warning: {message}\n"
 
 
 def command_line(command: str) -> str:

@@ -97,7 +97,7 @@ def test_a_profile_is_written(tmp_path, profiler, words):
         (["trainer.fast_dev_run=true"], "trainer.fast_dev_run: no such option; instead, there is debug=fast"),
         (["evaluation=null"], "evaluation=null: leave it out; instead, there is metrics=[]"),
         (["debug=quick"], "fast"),
-        (["debug=overfit", "loader.first=0"], "loader.first: is 0; allowed: a whole number, at least 1"),
+        (["debug=overfit", "overfit_samples=0"], "overfit_samples: is 0; allowed: a whole number, at least 1"),
         (["debug=fast", "callbacks=[checkpoint]", "callbacks.samples.columns=2"], "callbacks.samples: is not chosen"),
     ],
 )

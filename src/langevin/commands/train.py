@@ -110,7 +110,7 @@ def run(cfg: DictConfig) -> Path:
     module = make_module(cfg, spec)
     trainer = make_trainer(cfg, run_dir, spec, data, module.codec)
     parameters = sum(weight.numel() for weight in module.model.parameters())
-    samples = f"{len(data.train_set):,} {data.source.modality.noun} of {spec.shape}"
+    samples = f"{data.number:,} {data.source.modality.noun} of {spec.shape}"
     where = f"{trainer.strategy.root_device.type} x {trainer.world_size}"
     say(f"{run_dir}: from step {step} to {cfg.trainer.max_steps}; {samples}, {parameters:,} parameters, on {where}")
     with ExitStack() as stack:

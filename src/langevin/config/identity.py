@@ -40,7 +40,7 @@ PATHS = ("data.path", "data.test_path")
 """Where the data lies: it distinguishes two runs that are otherwise the same."""
 LATER = {"data.background": [255, 255, 255], "data.skip_broken": False}
 """Options that were added later, with the values that earlier runs had."""
-DECIDES_IF_SET = ("loader.first",)
+DECIDES_IF_SET = ("overfit_samples",)
 """Options that decide what is trained where they are not null."""
 YET_IDENTITY = ("trainer.precision", "trainer.gradient_clip_val")
 

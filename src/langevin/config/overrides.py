@@ -203,8 +203,10 @@ def _drop_of_class(cfg: DictConfig, given: list[str]) -> None:
     typed = {override.partition("=")[0].lstrip("+~") for override in given}
     for path in [key.removesuffix(f".{TARGET}") for key in typed if key.endswith(f".{TARGET}")]:
         node = OmegaConf.select(cfg, path)
+        if not isinstance(node, DictConfig) or not isinstance(node.get(TARGET), str):
+            continue
         with suppress(TargetError), open_dict(cfg):
-            if (fields := signature(str(node[TARGET]))) is None:
+            if (fields := signature(node[TARGET])) is None:
                 continue
             for name in [str(key) for key in node if key != TARGET and key not in fields]:
                 if not any(f"{key}.".startswith(f"{path}.{name}.") for key in typed):

@@ -104,7 +104,7 @@ class DataModule(lightning.LightningDataModule):
         num_workers: Annotated[int, Ge(0)] = 0,
         cache_dir: str | None = None,
         seed: int = 0,
-        first: Annotated[int, Ge(1)] | None = None,
+        first: int | None = None,
     ) -> None:
         super().__init__()
         for option, value, least in (
@@ -160,6 +160,11 @@ class DataModule(lightning.LightningDataModule):
             }
         )
 
+    @property
+    def number(self) -> int:
+        """How many samples are trained on; known after `prepare_data`."""
+        return len(self.train_set) if self.first is None else min(self.first, len(self.train_set))
+
     def setup(self, stage: str) -> None:
         """Open the caches in the processes in which Lightning does not call `prepare_data`."""
         self.prepare_data()
@@ -174,7 +179,7 @@ class DataModule(lightning.LightningDataModule):
         rank, world_size = self._rank_and_world_size()
         self._micro_batch_size(world_size)
         stream = SampleStream(
-            min(len(self.train_set), self.first or len(self.train_set)),
+            self.number,
             self.batch_size,
             seed=self.seed,
             flip=self.source.flip,

@@ -83,6 +83,7 @@ class Wandb(Guarded, WandbLogger):
             resume="allow",
             settings=self._settings,
         )
+        self._wandb_init.pop("anonymous", None)  # Lightning gives it, and W&B prints a warning of that
         self._id_file = run_dir / "wandb_id"
 
     @property
@@ -131,4 +132,13 @@ class Wandb(Guarded, WandbLogger):
 def _has_account() -> bool:
     import wandb
 
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:  # what `wandb.api` did, which newer versions print a warning of
+        from wandb.sdk import wandb_setup
+        from wandb.sdk.lib import wbauth
+
+        settings = wandb_setup.singleton().settings
+        return bool(wbauth.read_netrc_auth(host=settings.base_url) or settings.api_key)
+    except (ImportError, AttributeError):  # an older version
+        return bool(wandb.api.api_key)
