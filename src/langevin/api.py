@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from langevin.checkpoint import find_checkpoint
+from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.cli import composed, isolated_job
 from langevin.config.options import RUN_OPTIONS
 from langevin.config.types import plain
@@ -156,7 +156,8 @@ class Run:
         denoiser, batches = self.model.to(on), Batches(asked.number, batch_size, doing="sample")
         made = asked.generator.stored(denoiser, batches, seed, on, store=None, originals=asked.originals)
         parts = [np.moveaxis(batch.samples.cpu().numpy(), 1, -1) for batch in made]
-        return Samples(np.concatenate(parts), asked.labels, asked.record, asked.generator.modality)
+        classes = asked.classes(folder_of(self.checkpoint))
+        return Samples(np.concatenate(parts), asked.labels, asked.record, asked.generator.modality, classes)
 
     def evaluate(
         self,
@@ -229,12 +230,14 @@ class Samples:
         labels: the class of each, int64 (N,); None of an unconditional model.
         record: how they were made, plain values, as stored in samples.npz.
         modality: what they are.
+        classes: the name of each one's class, or its number where names are not known; None of an unconditional model.
     """
 
     samples: "NDArray[Any]"
     labels: "NDArray[np.int64] | None"
     record: dict[str, Any]
     modality: "Modality"
+    classes: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -245,7 +248,7 @@ class Samples:
     def _repr_png_(self) -> bytes:
         from langevin.assembly.sampling import preview
 
-        return preview([self._channels_first()], self.modality).png()
+        return preview([self._channels_first()], self.modality, self.classes).png()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``samples.npz`` and ``grid.png`` as ``python sample.py`` does; files of these names are replaced.
@@ -258,7 +261,8 @@ class Samples:
         """
         from langevin.assembly.sampling import write
 
-        write(Path(folder), lambda: [self._channels_first()], len(self), self.labels, self.record, self.modality)
+        about = self.labels, self.record, self.modality, self.classes
+        write(Path(folder), lambda: [self._channels_first()], len(self), *about)
 
     def _channels_first(self) -> "NDArray[Any]":
         import numpy as np

@@ -5,6 +5,10 @@ const runs = content.runs.map((run, index) => ({ ...run, index, shown: true }));
 const charts = new Map();
 const named = (run) => ({ node: swatch(run.index), text: run.name });
 const titled = (group) => group.protocol ? `${group.name} (${group.protocol})` : group.name;
+const headed = (column) => column.task ? `${column.name} (${column.task})` : column.name;
+// A line needs two points: a value alone is in the tables.
+const isLine = ({ x, y }) => new Set(x.filter((_, i) => y[i] !== null)).size > 1;
+const isDrawn = (column) => column.runs.some((curve) => curve && isLine(curve));
 
 // Runs
 
@@ -56,9 +60,18 @@ function setUpRuns() {
 function setUpCharts(parent, all, title) {
   for (const one of all) {
     const note = make("small"), node = make("div", { class: "plot" });
-    parent.append(make("figure", {}, make("figcaption", {}, title(one), note), node));
-    charts.set(one, { node, note });
+    const figure = make("figure", {}, make("figcaption", {}, title(one), note), node);
+    parent.append(figure);
+    charts.set(one, { node, note, figure });
   }
+}
+
+// A chart of what is shown now; none where no trace is a line.
+function drawChart(one, traces, notes, now) {
+  const { node, note, figure } = charts.get(one);
+  note.textContent = [...notes, ...notPositive(traces, now.logY)].join("; ");
+  figure.hidden = !traces.some(isLine);
+  if (!figure.hidden) plot(node, traces, axes(now, traces));
 }
 
 function view() {
@@ -84,6 +97,7 @@ function notPositive(traces, logY) {
 }
 
 function drawCurves(shown, now) {
+  const lost = []; // notes of charts that are not drawn
   for (const column of content.curves) {
     const drawn = shown.filter((run) => column.runs[run.index] && now.scale(run));
     const longest = Math.max(...drawn.map((run) => column.runs[run.index].x.at(-1) * now.scale(run)));
@@ -103,10 +117,12 @@ function drawCurves(shown, now) {
       const faint = { mode: "lines", opacity: 0.25, hoverinfo: "skip", hovertemplate: null };
       return [{ ...raw, ...faint }, line(run, mean.x, mean.y, { mode: "lines" })];
     });
-    const { node, note } = charts.get(column);
-    note.textContent = [...notes, ...notPositive(traces, now.logY)].join("; ");
-    plot(node, traces, axes(now, traces));
+    drawChart(column, traces, notes, now);
+    if (charts.get(column).figure.hidden && notes.length) lost.push(`${headed(column)}: ${notes.join("; ")}`);
   }
+  const single = content.curves.filter((column) => !isDrawn(column)).map(headed);
+  byId("curves-note").textContent = [
+    ...(single.length ? [`One value a run, see Last losses: ${single.join(", ")}`] : []), ...lost].join("; ");
 }
 
 function drawMetrics(now) {
@@ -121,43 +137,42 @@ function drawMetrics(now) {
       })];
     });
     const bad = traces.flatMap(({ y }) => y).filter((value) => value === null).length;
-    const { node, note } = charts.get(group);
-    note.textContent = [
+    drawChart(group, traces, [
       ...(group.varied.length ? [`compared over ${group.varied.join(", ")}`] : []),
       ...(bad ? [`${whole(bad)} values are not finite`] : []),
-      ...notPositive(traces, now.logY),
-    ].join("; ");
-    plot(node, traces, axes(now, traces));
+    ], now);
   }
 }
 
 // Tables
 
+function drawEvaluations() {
+  const { heads, names, rows } = content.evaluations;
+  const number = (text, note = "") => ({ text, note, class: "number" });
+  const found = rows.filter(({ run }) => runs[run].shown).map(({ run, step, source, settings, values }) => [
+    named(runs[run]),
+    number(step === null ? "not recorded" : whole(step)),
+    ...settings,
+    ...names.map((name) => name in values ? number(short(values[name])) : ""),
+    source,
+  ]);
+  const head = ["run", number("step"), ...heads, ...names.map((name) => number(name)), "evaluated"];
+  byId("evaluations").replaceChildren(
+    found.length ? table("Evaluations", head, [{ rows: found }]) : "There are no evaluated values.");
+}
+
 function drawValues(shown) {
-  const losses = content.curves.filter(({ name }) => name.startsWith("val/"));
-  const rows = new Map();
-  const put = (run, settings, column, step, value) => {
-    const key = `${run.index} ${settings}`;
-    const empty = () => Array(losses.length + content.groups.length).fill("");
-    if (!rows.has(key)) rows.set(key, [{ ...named(run), note: settings }, ...empty()]);
-    const note = step === null ? "step not recorded" : step < run.step ? `at ${whole(step)}` : "";
-    rows.get(key)[1 + column] = { text: short(value), note, class: "number" };
+  const losses = content.curves.filter((column) => column.name.startsWith("val/") || !isDrawn(column));
+  const cell = (run, { runs: curves }) => {
+    const curve = curves[run.index], step = curve?.x.at(-1);
+    if (!curve) return "";
+    return { text: short(curve.y.at(-1)), note: step < run.step ? `at ${whole(step)}` : "", class: "number" };
   };
-  for (const run of shown) {
-    losses.forEach(({ runs: curves }, column) => {
-      const curve = curves[run.index];
-      if (curve) put(run, "", column, curve.x.at(-1), curve.y.at(-1));
-    });
-    content.groups.forEach(({ series }, column) => {
-      for (const { settings, points } of series.filter((one) => one.run === run.index)) {
-        put(run, settings, losses.length + column, ...points.at(-1));
-      }
-    });
-  }
-  const names = [...losses.map(({ name }) => name), ...content.groups.map(titled)];
-  const heads = ["run", ...names.map((text) => ({ text, class: "number" }))];
-  const found = table("Last values", heads, [{ rows: [...rows.values()] }]);
-  byId("values").replaceChildren(rows.size ? found : "There are no evaluated values.");
+  const rows = shown.filter((run) => losses.some(({ runs: curves }) => curves[run.index]))
+    .map((run) => [named(run), ...losses.map((column) => cell(run, column))]);
+  byId("values-head").hidden = !rows.length;
+  const heads = ["run", ...losses.map((column) => ({ text: headed(column), class: "number" }))];
+  byId("values").replaceChildren(...(rows.length ? [table("Last losses", heads, [{ rows }])] : []));
 }
 
 function drawConfig(shown) {
@@ -230,16 +245,30 @@ const measures = [
     const own = group.series.filter((series) => series.run === run.index);
     return own.length === 1 ? own[0].points.at(-1)[1] : null;
   } })),
-  ...content.curves.map(({ name, runs: curves }) => ({ name, of: (run) => curves[run.index]?.y.at(-1) ?? null })),
-];
+  ...content.curves.map((column) =>
+    ({ name: headed(column), of: (run) => column.runs[run.index]?.y.at(-1) ?? null })),
+].filter((measure) => axesOf(linesOf(measure, runs)).length);
+
+// The runs that have a value of a measure, and the options in which they differ.
+function linesOf(measure, shown) {
+  return shown.map((run) => ({ run, value: measure.of(run) })).filter(({ value }) => value !== null);
+}
+
+function axesOf(lines) {
+  return content.varied.filter((name) => new Set(lines.map(({ run }) => run.differs[name]?.text)).size > 1);
+}
 
 function drawSweep(shown) {
   const measure = measures[byId("metric").value];
-  const lines = shown.map((run) => ({ run, value: measure.of(run) })).filter(({ value }) => value !== null);
+  const lines = linesOf(measure, shown), columns = axesOf(lines);
   const lost = shown.length - lines.length;
   byId("parallel-note").textContent = "Coloured by the metric's last value."
     + (lost ? ` Left out for want of a single finite value: ${lost}.` : "");
-  const columns = content.varied.filter((name) => new Set(lines.map(({ run }) => run.differs[name]?.text)).size > 1);
+  byId("parallel").hidden = !columns.length;
+  if (!columns.length) {
+    byId("parallel-note").textContent = "The runs that are shown with this metric do not differ.";
+    return;
+  }
   const scales = [
     ...columns.map((name) => placed(lines.map(({ run }) => run.differs[name]))),
     placed(lines.map(({ value }) => ({ number: value, text: short(value) })), 2),
@@ -282,11 +311,11 @@ async function load() {
 
 function start() {
   setUpRuns();
-  setUpCharts(byId("curves"), content.curves, (column) => [column.name, ...column.same].join(" = "));
+  setUpCharts(byId("curves"), content.curves, (column) => [headed(column), ...column.same].join(" = "));
   setUpCharts(byId("metrics"), content.groups, titled);
   if (!content.curves.length) byId("curves").textContent = "These runs have logged nothing yet.";
   const drawImages = setUpImages();
-  const isSweep = runs.length > 3 && content.varied.length > 0 && measures.length > 0;
+  const isSweep = runs.length > 3 && measures.length > 0;
   byId("sweep").hidden = !isSweep;
   byId("metric").append(...measures.map(({ name }, index) => make("option", { value: index }, name)));
   const chosen = () => runs.filter((run) => run.shown);
@@ -301,6 +330,7 @@ function start() {
   };
   const drawAll = () => {
     draw();
+    drawEvaluations();
     drawValues(chosen());
     drawConfig(chosen());
     drawImages();
