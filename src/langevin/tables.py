@@ -44,6 +44,20 @@ def fitting(columns: Columns, expendable: Sequence[str], width: int | None) -> t
     return left, len(columns) - len(left)
 
 
+def is_number(text: str) -> bool:
+    """Whether a cell is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def natural(cells: Sequence[str]) -> list[tuple[bool, float, str]]:
+    """Sorts rows by their cells: numbers by their size, before texts."""
+    return [(False, float(cell), "") if is_number(cell) else (True, 0.0, cell) for cell in cells]
+
+
 def aligned(columns: Columns, texts: Collection[str], width: int | None) -> Iterator[str]:
     """The lines of a table, none of them longer than `width`.
 

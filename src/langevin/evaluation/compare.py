@@ -11,7 +11,7 @@ from langevin.errors import UserError
 from langevin.evaluation.protocol import differing, may_vary, telling_settings
 from langevin.evaluation.values import FILE, Measured, read_measured
 from langevin.files import write_atomically
-from langevin.tables import fitting, output_width, print_table
+from langevin.tables import fitting, is_number, natural, output_width, print_table
 from langevin.visible import visible
 
 
@@ -76,25 +76,25 @@ def print_values(found: Sequence[Measured], names: Sequence[str]) -> None:
         names: of those to be printed.
     """
     width = output_width()
-    folders = [str(measured.place.parent) for measured in found]
-    common = os.path.commonpath(folders) if len(found) > 1 else ""
-    rest = [os.path.relpath(folder, common) if common else folder for folder in folders]
-    columns: dict[str, list[str]] = {"place": rest}
-    if len({measured.step for measured in found}) > 1:
-        columns["step"] = ["" if measured.step is None else str(measured.step) for measured in found]
     # The protocols of a file's values differ in nothing but the settings of the metrics.
     settings = telling_settings([next(iter(measured.protocols.values()), {}) for measured in found])
+    folders = [str(measured.place.parent) for measured in found]
+    common = os.path.commonpath(folders) if len(found) > 1 else ""
+    columns = {"place": [os.path.relpath(folder, common) if common else folder for folder in folders]}
+    if len({measured.step for measured in found}) > 1:
+        columns["step"] = ["" if measured.step is None else str(measured.step) for measured in found]
     columns |= settings | {name: [value_of(measured, name) for measured in found] for name in names}
-    columns = {visible(head): [visible(cell) for cell in cells] for head, cells in columns.items()}
-    expendable = [visible(head) for head in reversed(settings)]
-    # The setting that tells most stays beside the values, and so does a place that is not too long.
-    fits, left_out = fitting(columns, [*expendable[:-1], "place", *expendable[-1:]], width)
+    order = sorted(range(len(found)), key=lambda row: natural([cells[row] for cells in settings.values()]))
+    columns = {visible(head): [visible(cells[row]) for row in order] for head, cells in columns.items()}
+    # Those that tell most stay beside the values, and tell the rows apart even without their places.
+    heads = [visible(head) for head in settings]
+    shown, left_out = fitting(columns, [*heads[:1:-1], "place", *heads[1::-1]], width)
+    texts = [head for head, cells in columns.items() if not all(map(is_number, filter(None, cells)))]
     if common not in ("", "."):
         print(visible(f"{common}:"))
-    print_table(fits, ("place", *expendable), width)
+    print_table(shown, texts, width)
     if left_out:
-        missing = ", ".join(head for head in columns if head not in fits)
-        print(f"no room for {missing}: out=FILE.csv has all columns")
+        print(f"no room for {', '.join(head for head in columns if head not in shown)}: out=FILE.csv has all columns")
 
 
 def files_at(place: str) -> list[Path]:

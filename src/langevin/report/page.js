@@ -258,6 +258,14 @@ function axesOf(lines) {
   return content.varied.filter((name) => new Set(lines.map(({ run }) => run.differs[name]?.text)).size > 1);
 }
 
+// A text in lines of so many characters, at spaces where there are some.
+function wrapped(text, most) {
+  return text.split(" ").flatMap((word) => word.match(new RegExp(`.{1,${most}}`, "gu")) ?? []).reduce((lines, word) => {
+    const joined = lines.length ? `${lines.at(-1)} ${word}` : word;
+    return lines.length && joined.length <= most ? [...lines.slice(0, -1), joined] : [...lines, word];
+  }, []);
+}
+
 function drawSweep(shown) {
   const measure = measures[byId("metric").value];
   const lines = linesOf(measure, shown), columns = axesOf(lines);
@@ -285,7 +293,7 @@ function drawSweep(shown) {
     ...(x === columns.length ? { xanchor: "left", xshift: 7 } : { xanchor: "right", xshift: -7 }),
     bgcolor: color("--card"), opacity: 0.9, borderpad: 1 });
   const head = (name, x) => ({ x, y: 1.06, showarrow: false, xanchor: "center", yanchor: "bottom",
-    text: (name + (scales[x].isLog ? " (log)" : "")).match(/.{1,18}/gu).map(markup).join("<br>"),
+    text: wrapped(name + (scales[x].isLog ? " (log)" : ""), 18).map(markup).join("<br>"),
     font: { size: 12, weight: 600 } });
   const upright = (x) => ({ type: "line", x0: x, x1: x, y0: 0, y1: 1, layer: "below",
     line: { color: color("--soft"), width: 1 } });

@@ -14,6 +14,7 @@ from langevin.evaluation.protocol import DERIVED, may_vary, of_value, stated, te
 from langevin.evaluation.values import FILE, read_measured
 from langevin.logged import Logged
 from langevin.report.curves import EVALUATED, is_evaluated
+from langevin.tables import natural
 
 NOT_RECORDED = "protocol not recorded"
 TRAINING = "in training"
@@ -206,7 +207,7 @@ def evaluations(points: Sequence[Sequence[Point]]) -> dict[str, Any]:
                 {
                     "run": run,
                     "step": measured[0].step,
-                    "source": source.removesuffix(f"/{FILE}"),
+                    "source": source.removesuffix(f"/{FILE}").removeprefix("evaluations/"),
                     "values": {point.name: point.value for point in measured},
                 }
             )
@@ -215,5 +216,6 @@ def evaluations(points: Sequence[Sequence[Point]]) -> dict[str, Any]:
     cells = iter(zip(*columns.values(), strict=True) if columns else [()] * len(rows))
     for row, protocol in zip(rows, protocols, strict=True):
         row["settings"] = list(next(cells)) if protocol else [NOT_RECORDED] * len(columns)
+    rows.sort(key=lambda row: (row["run"], row["source"] != TRAINING, natural(row["settings"])))
     names = dict.fromkeys(name for row in rows for name in row["values"])
     return {"heads": list(columns), "names": list(names), "rows": rows}
