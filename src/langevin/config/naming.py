@@ -72,8 +72,11 @@ def short_names(paths: set[str]) -> dict[str, str]:
 
 
 def typed_name(path: str) -> str:
-    """What one types before "=": "sampler" and "sampler.steps" for a protocol's values of the samples."""
-    return path.removeprefix("samples.").removesuffix(f".{TARGET}")
+    """What one types before "=": "sampler" and "sampler.steps" for a protocol's values of the samples.
+
+    What a digest is of stands for the digest.
+    """
+    return path.removeprefix("samples.").removesuffix(f".{TARGET}").removesuffix(".sha256")
 
 
 def named(path: str, value: Any) -> str:
@@ -89,7 +92,8 @@ def options_by_class(group: str) -> dict[str, str]:
     """The options of a group by their classes; of several with one class, the one named like it, if there is."""
     found: dict[str, list[str]] = {}
     for file in sorted((CONF / group).glob("*.yaml")):
-        if target := re.search(rf"^{TARGET}: *(\S+)", file.read_text(), re.MULTILINE):
+        # The part itself, or in a file that chooses options of other groups too, the part under the group's name.
+        if target := re.search(rf"^(?:{group}:\n  )?{TARGET}: *(\S+)", file.read_text(), re.MULTILINE):
             found.setdefault(target[1], []).append(file.stem)
 
     def is_like(option: str, path: str) -> bool:

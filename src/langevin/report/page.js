@@ -47,7 +47,7 @@ function setUpRuns() {
       { text: run.sessions.wall_time ?? "not recorded", note: run.sessions.killed ? "and what was killed" : "" },
     ]) }])));
   list("reasons", content.reasons.map(({ name, ways, why }) => make("details", {},
-    make("summary", {}, `${name} was computed in ${ways} ways, which are shown separately`),
+    make("summary", {}, `${name} was computed in ${ways} ways, which are shown separately in charts`),
     make("ul", {}, ...why.map((each) => make("li", {}, each))),
     "Differences that are meant: --vary PATH, such as samples.sampler.")));
   byId("made").textContent = `Made ${content.made} by Langevin ${content.version}; `
@@ -209,6 +209,8 @@ function setUpImages() {
   const grids = make("div", { class: "grids" });
   place.append(make("div", { class: "controls" }, several ? make("label", {}, "Images ", kind) : null,
     make("div", { class: "slider" }, make("label", { for: "step" }, "Step"), " ", text, slider)), grids, note);
+  // Pixels of small images stay squares; those of large ones, which may hold letters, are smoothed as they shrink.
+  const onload = ({ target }) => target.classList.toggle("pixels", target.naturalWidth < target.clientWidth);
   const draw = () => {
     const { kind: name, steps, of, shown } = content.images[kind.value];
     const at = Number(slider.value);
@@ -220,7 +222,7 @@ function setUpImages() {
       const alt = `${name} of ${run.label} at ${when}`;
       return make("figure", {},
         make("figcaption", {}, swatch(run.index), ` ${run.label}`, make("small", {}, when)),
-        key ? make("img", { src: `data:image/png;base64,${content.png[key]}`, alt })
+        key ? make("img", { src: `data:image/png;base64,${content.png[key]}`, alt, onload })
           : make("div", { class: "none" }, step === null ? "none yet" : "the file is damaged"));
     }));
     const why = content.limited ? ", for a page below 10 MB" : "";
@@ -241,12 +243,12 @@ function setUpImages() {
 // Sweep: parallel coordinates, a line a run.
 
 const measures = [
-  ...content.groups.map((group) => ({ name: titled(group), of: (run) => {
+  ...content.groups.map((group) => ({ name: titled(group), short: group.name, of: (run) => {
     const own = group.series.filter((series) => series.run === run.index);
     return own.length === 1 ? own[0].points.at(-1)[1] : null;
   } })),
   ...content.curves.map((column) =>
-    ({ name: headed(column), of: (run) => column.runs[run.index]?.y.at(-1) ?? null })),
+    ({ name: headed(column), short: column.name, of: (run) => column.runs[run.index]?.y.at(-1) ?? null })),
 ].filter((measure) => axesOf(linesOf(measure, runs)).length);
 
 // The runs that have a value of a measure, and the options in which they differ.
@@ -305,7 +307,7 @@ function drawSweep(shown) {
     xaxis: { ...hidden, range: [-0.4, scales.length - 0.6] }, yaxis: { ...hidden, range: [-0.08, 1.3] },
     shapes: [...scales.keys()].map(upright),
     annotations: [...scales.flatMap(({ ticks }, x) => ticks.map((each) => tick(each, x))),
-      ...[...columns, measure.name].map(head)],
+      ...[...columns, measure.short].map(head)],
   });
 }
 

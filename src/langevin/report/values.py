@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from langevin.config.identity import digest
-from langevin.config.naming import short_names, telling
+from langevin.config.naming import short_names, telling, typed_name
 from langevin.config.stored import GREATEST
 from langevin.errors import UserError
 from langevin.evaluation.protocol import DERIVED, may_vary, of_value, stated, telling_settings
@@ -131,8 +131,9 @@ def compared(flat: Mapping[str, Any], vary: Sequence[str]) -> dict[str, Any]:
 def settings(protocol: Mapping[str, Any], paths: Sequence[str]) -> str:
     """A protocol's values at some paths, in short; the number of evaluations only where nothing else differs."""
     paths = [path for path in paths if path != DERIVED] or paths
-    short = short_names(set(paths))
-    return " ".join(f"{short[path]}={shorten(stated(protocol, path) or 'absent', 30)}" for path in paths)
+    names = {path: typed_name(path) for path in paths}
+    short = short_names(set(names.values()))
+    return " ".join(f"{short[names[path]]}={shorten(stated(protocol, path) or 'absent', 30)}" for path in paths)
 
 
 def numbered(titles: Sequence[str]) -> list[str]:
