@@ -5,7 +5,7 @@ from helpers.images import shown
 from PIL import Image
 
 from langevin.images import (
-    Labels,
+    GridLabels,
     class_labels,
     enlargement,
     from_uint8,
@@ -138,7 +138,7 @@ WHITE = torch.full_like(SIX, 255)
 @pytest.mark.parametrize("captions", [True, False])
 @pytest.mark.parametrize("sides", [True, False])
 def test_labels_are_written_beside_the_images(heads, captions, sides):
-    labels = Labels([("head", 2), ("x", 1)] * heads, ["one", "two"] * sides, [*"abcdef"] * captions)
+    labels = GridLabels([("head", 2), ("x", 1)] * heads, ["one", "two"] * sides, [*"abcdef"] * captions)
     figure = labelled_grid(SIX, 3, labels)
     rows = shown(figure.enlarged(), 2, 3, heads=heads, captions=captions)
     assert np.array_equal([image for row in rows for image in row], SIX[:, 0])
@@ -147,7 +147,7 @@ def test_labels_are_written_beside_the_images(heads, captions, sides):
 
 def test_a_label_is_below_its_own_image():
     captions = ["", "", "", "", "W", ""]
-    ink = labelled_grid(WHITE, 3, Labels(captions=captions)).pixels[..., 0] < 128
+    ink = labelled_grid(WHITE, 3, GridLabels(captions=captions)).pixels[..., 0] < 128
     across = np.flatnonzero(ink.any(0))
     assert 8 + 72 <= across.min() < across.max() < 8 + 72 + 64
     assert abs((across.min() + across.max()) / 2 - (8 + 72 + 32)) < 2, "in its middle"
@@ -155,16 +155,16 @@ def test_a_label_is_below_its_own_image():
 
 
 def test_labels_that_do_not_fit_are_cut():
-    wide = labelled_grid(WHITE, 3, Labels([("W" * 99, 1)], ["W" * 999, ""]))
+    wide = labelled_grid(WHITE, 3, GridLabels([("W" * 99, 1)], ["W" * 999, ""]))
     assert wide.pixels.shape[1] < 3 * 72 + 8 + 24 * 20
     above = wide.pixels[:12, :, 0] < 128
     assert np.ptp(np.flatnonzero(above.any(0))) < 72
     # What could do something to a terminal or is no text does nothing here.
-    labelled_grid(SIX, 3, Labels(captions=["\x1b[2J\n", "\ud800", "日本", "", "a", "b"]))
+    labelled_grid(SIX, 3, GridLabels(captions=["\x1b[2J\n", "\ud800", "日本", "", "a", "b"]))
 
 
 def test_classes_stand_above_columns_where_each_is_of_one():
-    assert class_labels(None, 3) == Labels()
-    assert class_labels([*"abcabc"], 3) == Labels(heads=[("a", 1), ("b", 1), ("c", 1)])
-    assert class_labels([*"ab"], 3) == Labels(heads=[("a", 1), ("b", 1)])
-    assert class_labels([*"abcab"], 2) == Labels(captions=[*"abcab"])
+    assert class_labels(None, 3) == GridLabels()
+    assert class_labels([*"abcabc"], 3) == GridLabels(heads=[("a", 1), ("b", 1), ("c", 1)])
+    assert class_labels([*"ab"], 3) == GridLabels(heads=[("a", 1), ("b", 1)])
+    assert class_labels([*"abcab"], 2) == GridLabels(captions=[*"abcab"])

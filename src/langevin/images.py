@@ -61,7 +61,7 @@ class Figure(NamedTuple):
         return np.asarray(enlarged(self.pixels, self.scale))
 
 
-class Labels(NamedTuple):
+class GridLabels(NamedTuple):
     """What is written beside images that are laid out in rows.
 
     Attributes:
@@ -107,7 +107,7 @@ def image_grid(images: Tensor, columns: int) -> np.ndarray:
     return make_grid(images.cpu(), nrow=columns, padding=_gap(images.shape[-1]), pad_value=255).permute(1, 2, 0).numpy()
 
 
-def labelled_grid(images: Tensor, columns: int, labels: Labels = Labels()) -> Figure:  # noqa: B008
+def labelled_grid(images: Tensor, columns: int, labels: GridLabels = GridLabels()) -> Figure:  # noqa: B008
     """Lay images out as `image_grid` does, small ones to be enlarged, with labels around them.
 
     Args:
@@ -147,14 +147,14 @@ def labelled_grid(images: Tensor, columns: int, labels: Labels = Labels()) -> Fi
     return Figure(np.asarray(canvas))
 
 
-def class_labels(classes: Sequence[str] | None, columns: int) -> Labels:
+def class_labels(classes: Sequence[str] | None, columns: int) -> GridLabels:
     """The labels of a grid of images of some classes: above its columns where each is of one class, else below each."""
     if classes is None:
-        return Labels()
+        return GridLabels()
     by_column = [classes[column::columns] for column in range(min(columns, len(classes)))]
     if all(len(set(each)) == 1 for each in by_column):
-        return Labels(heads=[(each[0], 1) for each in by_column])
-    return Labels(captions=classes)
+        return GridLabels(heads=[(each[0], 1) for each in by_column])
+    return GridLabels(captions=classes)
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:

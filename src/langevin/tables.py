@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-Columns = Mapping[str, Sequence[str]]
+TableColumns = Mapping[str, Sequence[str]]
 """The cells of columns by their heads, all of one length."""
 
 GAP = 2
@@ -20,12 +20,14 @@ def output_width() -> int | None:
     return None if is_file else shutil.get_terminal_size().columns
 
 
-def total_width(columns: Columns) -> int:
+def total_width(columns: TableColumns) -> int:
     """The width of a table."""
     return sum(max(map(len, [head, *cells])) for head, cells in columns.items()) + GAP * (len(columns) - 1)
 
 
-def fitting(columns: Columns, expendable: Sequence[str], width: int | None) -> tuple[dict[str, Sequence[str]], int]:
+def fitting(
+    columns: TableColumns, expendable: Sequence[str], width: int | None
+) -> tuple[dict[str, Sequence[str]], int]:
     """Leave columns out until a table fits.
 
     Args:
@@ -58,7 +60,7 @@ def natural(cells: Sequence[str]) -> list[tuple[bool, float, str]]:
     return [(False, float(cell), "") if is_number(cell) else (True, 0.0, cell) for cell in cells]
 
 
-def aligned(columns: Columns, texts: Collection[str], width: int | None) -> Iterator[str]:
+def aligned(columns: TableColumns, texts: Collection[str], width: int | None) -> Iterator[str]:
     """The lines of a table, none of them longer than `width`.
 
     Args:
@@ -76,7 +78,7 @@ def aligned(columns: Columns, texts: Collection[str], width: int | None) -> Iter
         yield line if width is None or len(line) <= width else line[: width - 1] + "…"
 
 
-def print_table(columns: Columns, texts: Collection[str], width: int | None) -> None:
+def print_table(columns: TableColumns, texts: Collection[str], width: int | None) -> None:
     """Print a table: with colours where stdout is a terminal, else plain; see `aligned`.
 
     The cells must be printable, see `langevin.visible`.

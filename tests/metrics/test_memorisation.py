@@ -7,7 +7,7 @@ from helpers.measured import KnownReference, measured, reference_of
 from scipy.spatial.distance import cdist
 
 from langevin.errors import UserError
-from langevin.images import Labels, labelled_grid
+from langevin.images import GridLabels, labelled_grid
 from langevin.metrics.base import Plan
 from langevin.metrics.memorisation import Memorisation
 
@@ -119,7 +119,7 @@ def test_image_shows_samples_beside_their_nearest_training_images():
     for one, other in zip(np.sort(by_features)[:, :3], np.sort(by_pixels)[:, :3], strict=True):
         captions += ["", *(f"{distance:.3g}" for distance in [*one, *other])]
     heads = [("sample", 1), ("nearest by features", 3), ("nearest by pixels", 3)]
-    expected = labelled_grid(torch.stack(rows), 7, Labels(heads, (), captions))
+    expected = labelled_grid(torch.stack(rows), 7, GridLabels(heads, (), captions))
     assert np.array_equal(metric.figure.pixels, expected.pixels)
 
 

@@ -7,7 +7,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.images import Labels, labelled_grid
+from langevin.images import GridLabels, labelled_grid
 from langevin.metrics.base import Columns, FeatureSetMetric, Plan
 from langevin.metrics.gathered import Rows
 from langevin.metrics.neighbours import Points
@@ -100,5 +100,7 @@ class Memorisation(FeatureSetMetric):
         rows = torch.cat([shown_images.cpu()[:, None], beside], dim=1)
         distances = torch.cat([distances / scales[space] for space, (distances, _) in found.items()], dim=1)
         captions = [text for row in distances.tolist() for text in ("", *(f"{each:.3g}" for each in row))]
-        labels = Labels([("sample", 1), *((f"nearest by {space}", self.neighbours) for space in found)], (), captions)
+        labels = GridLabels(
+            [("sample", 1), *((f"nearest by {space}", self.neighbours) for space in found)], (), captions
+        )
         self.figure = labelled_grid(rows.flatten(0, 1), rows.shape[1], labels)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from langevin.images import Figure, Labels, class_labels, from_uint8, labelled_grid, to_uint8, write_png
+from langevin.images import Figure, GridLabels, class_labels, from_uint8, labelled_grid, to_uint8, write_png
 from langevin.modalities.modality import Modality
 
 
@@ -46,7 +46,7 @@ class ImageModality(Modality):
         ]
         of_classes = [""] * len(finished) if classes is None else [f"{name}: " for name in classes]
         sides = [side for name in of_classes for side in (f"{name}x_t", "predicted x")]
-        labels = Labels([*((time, 1) for time in times), ("sample", 1)], sides) if times else Labels()
+        labels = GridLabels([*((time, 1) for time in times), ("sample", 1)], sides) if times else GridLabels()
         return labelled_grid(torch.stack(rows), len(x) + 1, labels)
 
     def beside(self, kinds: Mapping[str, Tensor], columns: int, classes: Sequence[str] | None = None) -> Figure:
@@ -55,7 +55,9 @@ class ImageModality(Modality):
         groups = min(number, max(1, columns // len(kinds)))
         images = torch.stack([*kinds.values()], dim=1).flatten(0, 1)
         captions = [] if classes is None else [text for name in classes for text in [""] * (len(kinds) - 1) + [name]]
-        return labelled_grid(images, groups * len(kinds), Labels([(kind, 1) for kind in kinds] * groups, (), captions))
+        return labelled_grid(
+            images, groups * len(kinds), GridLabels([(kind, 1) for kind in kinds] * groups, (), captions)
+        )
 
     def write(self, path: Path, sample: Tensor) -> None:
         """See `Modality`: a PNG."""
