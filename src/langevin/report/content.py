@@ -120,8 +120,11 @@ def curves(columns: Sequence[Mapping[str, Curve]], tasks: Sequence[str]) -> list
 
     Args:
         columns: each run's, by their names.
-        tasks: each run's.
+        tasks: each run's; empty where it is not known.
     """
+    # A run whose config cannot be read is with the first: nothing is known against it.
+    known = next(filter(None, tasks), "")
+    tasks = [task or known for task in tasks]
     names = {name for column in columns for name in column}
     first = ["train/loss", "val/loss"]
     order = [name for name in first if name in names] + sorted(names.difference(first), key=significance)
