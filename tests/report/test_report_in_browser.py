@@ -35,13 +35,13 @@ def test_evaluations_are_rows_of_a_table(visit, page_of_sweep, sweep):
     """The last of each run's training, and the one of evaluate.py, which is no chart: it would have one point."""
     page = visit(page_of_sweep)
     heads = page.locator("#evaluations thead th").all_inner_texts()
-    assert heads == ["run", "step", "sampler.steps", "NFE", "fid@50", "evaluated"]
+    assert heads == ["run", "fid@50", "sampler.steps", "NFE", "step", "evaluated"]
     rows = [row.inner_text().split("\t") for row in page.locator("#evaluations tbody tr").all()]
     last = [logged(sweep, run, "eval/fid@50")[-1] for run in range(4)]
     expected = [
-        [f"run{run}", str(step), "20", "20", f"{value:.5g}", "in training"] for run, (step, value) in enumerate(last)
+        [f"run{run}", f"{value:.5g}", "20", "20", str(step), "in training"] for run, (step, value) in enumerate(last)
     ]
-    expected.insert(1, ["run0", "200", "50", "50", "3.5", "late"])
+    expected.insert(1, ["run0", "3.5", "50", "50", "200", "late"])
     assert rows == expected
     shown = page.locator("#metrics figcaption").filter(visible=True).all_inner_texts()
     assert shown == ["fid@50 (steps=20)"]

@@ -100,7 +100,7 @@ class Memorisation(FeatureSetMetric):
         rows = torch.cat([shown_images.cpu()[:, None], beside], dim=1)
         distances = torch.cat([distances / scales[space] for space, (distances, _) in found.items()], dim=1)
         captions = [text for row in distances.tolist() for text in ("", *(f"{each:.3g}" for each in row))]
-        labels = GridLabels(
-            [("sample", 1), *((f"nearest by {space}", self.neighbours) for space in found)], (), captions
-        )
+        said = "nearest by " if self.neighbours > 1 else ""  # a single column has no room for more
+        heads = [("sample", 1), *((f"{said}{space}", self.neighbours) for space in found)]
+        labels = GridLabels(heads, captions=captions)
         self.figure = labelled_grid(rows.flatten(0, 1), rows.shape[1], labels)

@@ -148,15 +148,18 @@ function drawMetrics(now) {
 
 function drawEvaluations() {
   const { heads, names, rows } = content.evaluations;
-  const number = (text, note = "") => ({ text, note, class: "number" });
+  const number = (text) => ({ text, class: "number" });
+  const isNumeric = heads.map((_, column) => rows.every(({ settings }) => !Number.isNaN(Number(settings[column]))));
+  const setting = (text, column) => isNumeric[column] ? number(text) : text;
   const found = rows.filter(({ run }) => runs[run].shown).map(({ run, step, source, settings, values }) => [
     named(runs[run]),
-    number(step === null ? "not recorded" : whole(step)),
-    ...settings,
     ...names.map((name) => name in values ? number(short(values[name])) : ""),
+    ...settings.map(setting),
+    number(step === null ? "not recorded" : whole(step)),
     source,
   ]);
-  const head = ["run", number("step"), ...heads, ...names.map((name) => number(name)), "evaluated"];
+  // The values come first, so that they are seen on a small screen too.
+  const head = ["run", ...names.map((name) => number(name)), ...heads.map(setting), number("step"), "evaluated"];
   byId("evaluations").replaceChildren(
     found.length ? table("Evaluations", head, [{ rows: found }]) : "There are no evaluated values.");
 }
