@@ -20,10 +20,10 @@ def progress_bar(**options: Any) -> tqdm:
     """
     if sys.stderr.isatty():
         return tqdm(**{"file": sys.stderr, "dynamic_ncols": True, "mininterval": 0.2} | options)
-    return _LogBar(**{"file": Lines(sys.stderr), "mininterval": SHORTEST, "maxinterval": SHORTEST} | options)
+    return LogBar(**{"file": Lines(sys.stderr), "mininterval": SHORTEST, "maxinterval": SHORTEST} | options)
 
 
-class _LogBar(tqdm):
+class LogBar(tqdm):
     """Draws itself ever more rarely."""
 
     mininterval: float
