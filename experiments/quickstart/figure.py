@@ -1,4 +1,7 @@
-"""The quickstart's samples beside real digits, each above the training image nearest to it: see README.md."""
+"""The quickstart's samples beside real digits, each above the training image nearest to it; and a strip of samples.
+
+See README.md for the command.
+"""
 
 import argparse
 from pathlib import Path
@@ -11,12 +14,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 import langevin
 from langevin.assembly.run import make_data
-from langevin.images import enlarged, write_png
+from langevin.images import enlarged, image_grid, write_png
 
 Images = NDArray[np.uint8]
 
 REAL, PAIRS = 2, 3
 """Rows of real digits, and of samples with a row of training images below each."""
+STRIP = (2, 20)
+"""Rows and columns of the strip."""
 SCALE = 8
 """How many times an image is enlarged, without smoothing."""
 GAP, WIDE_GAP, MARGIN = 8, 28, 150
@@ -27,7 +32,9 @@ def main() -> None:
     """Read the command line; sample, write the figure, and print how near samples and held-out digits come."""
     parser = argparse.ArgumentParser("python -m experiments.quickstart.figure", description=__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run of digits by class, such as outputs/quickstart")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "samples.png", help="the PNG to write")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "samples.png", help="the figure; strip.png beside it"
+    )
     parser.add_argument("--num-samples", type=int, default=500, help="how many the printed distance is a median of")
     given = parser.parse_args()
     run = langevin.load(given.run)
@@ -44,7 +51,8 @@ def main() -> None:
         columns = slice(10 * row, 10 * (row + 1))
         groups.append([("samples", samples[columns]), ("nearest real", training[nearest[columns]])])
     write_png(given.out, figure(groups))
-    print(f"{given.out}: written")
+    strip = torch.from_numpy(samples[: STRIP[0] * STRIP[1]]).permute(0, 3, 1, 2)
+    write_png(given.out.with_name("strip.png"), image_grid(strip, STRIP[1]), SCALE // 2)
     for name, values in (
         ("samples", distances),
         ("held-out digits", nearest_images(data.test_set.samples, training)[0]),

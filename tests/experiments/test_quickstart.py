@@ -43,6 +43,7 @@ def test_the_figure_shows_real_digits_samples_and_the_nearest(tmp_path, monkeypa
     real = images[labels == 0][0].repeat(3, axis=-1)
     for start in (0, figure.SCALE - 1):
         assert np.array_equal(corner[start :: figure.SCALE, start :: figure.SCALE], real)
+    assert Image.open(tmp_path / "strip.png").size == (20 * 36 + 4, 2 * 36 + 4)
     printed = capsys.readouterr().out
     assert "40 samples:" in printed
     assert "297 held-out digits: 1.15" in printed
