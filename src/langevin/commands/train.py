@@ -3,6 +3,7 @@
 import logging
 import platform
 import re
+import shlex
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -51,12 +52,13 @@ def run(cfg: DictConfig) -> Path:
     import torch
 
     from langevin.assembly.run import dry_build, make_data, make_module, make_trainer
+    from langevin.assembly.tasks import task_of
     from langevin.checkpoint import newest_of
     from langevin.data.summary import summary
     from langevin.files import write_atomically, write_json
+    from langevin.processes import is_first_process
     from langevin.training.loggers.csv import CSVFile
     from langevin.training.loggers.tensorboard import TensorBoard
-    from langevin.training.processes import is_first_process
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # of its tips and settings
     warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # the EMA network, which never trains
@@ -121,6 +123,7 @@ def run(cfg: DictConfig) -> Path:
                 logger.resume(step)
             logger.log_hyperparams(plain(cfg) | {"parameters": parameters, "code": code_version()})
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    say(f"saved in {run_dir}; next: {task_of(cfg).use.format(run=shlex.quote(str(run_dir)))}")
     return run_dir
 
 
@@ -335,7 +338,7 @@ def code_version() -> str:
 
 def say(message: str) -> None:
     """Print a line once, whatever the number of processes."""
-    from langevin.training.processes import is_first_process
+    from langevin.processes import is_first_process
 
     if is_first_process():
         print(visible_lines(message), flush=True)
