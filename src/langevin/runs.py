@@ -24,6 +24,7 @@ from langevin.config.migration import migrated
 from langevin.config.naming import differing, named, short_names
 from langevin.config.stored import DEEPEST, GREATEST
 from langevin.config.types import TARGET
+from langevin.early_stop import stop_at
 from langevin.files import require_regular
 from langevin.logged import last_values
 from langevin.tables import GAP, fitting, output_width, print_table
@@ -53,9 +54,9 @@ class RunState:
     Attributes:
         folder: where it lies beside others.
         name: its own folder's name.
-        state: "running" while a process trains it, "done" when it stands at max_steps, "failed" when it diverged or its
-            files are damaged, "imported" when it is a model of another library, else "unfinished": the same command
-            resumes it.
+        state: "running" while a process trains it, "done" when it stands at max_steps or has stopped early,
+            "failed" when it diverged or its files are damaged, "imported" when it is a model of another library, else
+            "unfinished": the same command resumes it.
         note: why it failed, which part of it cannot be read, or what was imported.
         step: the last that was saved or logged.
         max_steps: of the whole run.
@@ -158,7 +159,7 @@ def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool) ->
     """The state of a run that no process trains, and why it failed."""
     if saved is None and has_saved:
         return "failed", "its checkpoints are damaged"
-    if saved is not None and saved >= max_steps:
+    if saved is not None and (saved >= max_steps or stop_at(run_dir, saved) is not None):
         return "done", ""
     for path in sorted((run_dir / "diverged").glob("step_*.json"), reverse=True)[:1]:
         try:
