@@ -199,6 +199,9 @@ class Integers:
     def __call__(self, sample: NDArray[np.int16]) -> NDArray[np.int16]:
         return sample
 
+    def enlarges(self, sample: NDArray[np.int16]) -> bool:
+        return False
+
 
 class Waves(Source):
     """Sines of random frequencies."""
