@@ -19,7 +19,7 @@ def test_a_run_notes_each_of_its_sessions(tmp_path):
         assert done.status == 0, done.err
     first, second = sessions_of(tmp_path / "run")
     assert [(each["from_step"], each["to_step"]) for each in (first, second)] == [(0, 2), (2, 3)]
-    assert first["command"].startswith("python train.py ")
+    assert first["command"].startswith("langevin train ")
     assert " trainer.max_steps=2 " in first["command"]
     assert " 'model.channel_multipliers=[1]' " in first["command"]
     assert first["hardware"].startswith("1 x ")
@@ -29,7 +29,7 @@ def test_a_run_notes_each_of_its_sessions(tmp_path):
 
 
 def test_one_that_is_killed_has_no_end(tmp_path):
-    context = session(tmp_path, lambda: 7, command="python train.py", hardware="1 x CPU", code="1")
+    context = session(tmp_path, lambda: 7, command="langevin train", hardware="1 x CPU", code="1")
     context.__enter__()
     (only,) = sessions_of(tmp_path)
     assert only["from_step"] == 7

@@ -52,7 +52,7 @@ def load(path: str | os.PathLike[str], trust: Sequence[str] = ()) -> "Run":
 
 
 def train(overrides: Sequence[str] = ()) -> "Run":
-    """Train a model in this process, or resume its training, as ``python train.py OVERRIDES`` does; and load it.
+    """Train a model in this process, or resume its training, as ``langevin train OVERRIDES`` does; and load it.
 
     It seeds torch's global random numbers. Ctrl-C, and the signals of a scheduler, save the run and stop it.
 
@@ -69,7 +69,7 @@ def train(overrides: Sequence[str] = ()) -> "Run":
 
         task, _ = tasked(cfg)
         if task is not None and not task.makes_samples:
-            raise UserError(f"task: trains {task.noun}; allowed here: models that make samples. Use python train.py")
+            raise UserError(f"task: trains {task.noun}; allowed here: models that make samples. Use langevin train")
         try:
             with listening(), isolated_job(HydraConfig.get().overrides.task, "langevin.commands.train"):
                 folder = run(cfg)
@@ -115,7 +115,7 @@ class Run:
         trajectory: int | None = None,
         overrides: Sequence[str] = (),
     ) -> "Samples":
-        """Make samples: the same, to the bit, as those of ``python sample.py`` with the same choices.
+        """Make samples: the same, to the bit, as those of ``langevin sample`` with the same choices.
 
         Args:
             n: how many, at least 1.
@@ -232,7 +232,7 @@ class Run:
         device: str = "auto",
         overrides: Sequence[str] = (),
     ) -> "EvaluationResult":
-        """Compute metrics of samples: the same values, by the same protocol, as ``python evaluate.py`` computes.
+        """Compute metrics of samples: the same values, by the same protocol, as ``langevin evaluate`` computes.
 
         Args:
             metrics: options of conf/metrics, such as ``["fid", "kid"]``.

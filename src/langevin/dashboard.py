@@ -1,4 +1,4 @@
-"""`python -m langevin.dashboard [FOLDER] --project PROJECT`: a workspace and a report in W&B for the runs in a folder.
+"""`langevin dashboard [FOLDER] --project PROJECT`: a workspace and a report in W&B for the runs in a folder.
 
 What is logged and what differs among the runs is read from their folders, so that every metric has its panel and every
 option that was varied its axis. Nothing of the runs is sent: W&B shows what they have logged there (`loggers=wandb`).
@@ -134,7 +134,7 @@ def save(content: DashboardContent, entity: str | None, project: str, name: str)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and make them."""
     parser = argparse.ArgumentParser(
-        "python -m langevin.dashboard", description="Makes a workspace and a report in W&B for the runs in a folder."
+        "langevin dashboard", description="Makes a workspace and a report in W&B for the runs in a folder."
     )
     parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="where the runs are (outputs)")
     parser.add_argument("--project", required=True, help="the project in W&B, loggers.wandb.project of the runs")

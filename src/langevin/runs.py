@@ -1,4 +1,4 @@
-"""`python -m langevin.runs [FOLDER]`: lists the runs in a folder, and what differs among those of a sweep.
+"""`langevin runs [FOLDER]`: lists the runs in a folder, and what differs among those of a sweep.
 
 It reads the files of runs, writes nothing, blocks no run, and does not import torch.
 """
@@ -145,7 +145,7 @@ def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[RunState, dict[str, 
 
 
 def imported(run: RunState, run_dir: Path, config: Mapping[str, Any]) -> tuple[RunState, dict[str, Any]] | None:
-    """A model that convert.py has imported, which was not trained here and so differs from no run in an option."""
+    """A model that langevin convert has imported: not trained here, so it differs from no run in an option."""
     classes = {group: config[group].get(TARGET) for group in IMPORTED if isinstance(config.get(group), dict)}
     if not classes:
         return None
@@ -328,7 +328,7 @@ def age(seconds: float) -> str:
 
 def main() -> None:
     """Read the command line and list."""
-    parser = argparse.ArgumentParser("python -m langevin.runs", description="Lists runs and their state.")
+    parser = argparse.ArgumentParser("langevin runs", description="Lists runs and their state.")
     parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="where the runs are (outputs)")
     parser.add_argument("--state", choices=STATES, help="only the runs in this state")
     parser.add_argument("--json", action="store_true", help="a JSON list, with all values and full names")

@@ -85,7 +85,7 @@ class Samples:
         return preview([self._channels_first()], self.modality, self.classes, columns)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``samples.npz`` and ``grid.png`` as ``python sample.py`` does; files of these names are replaced.
+        """Write ``samples.npz`` and ``grid.png`` as ``langevin sample`` does; files of these names are replaced.
 
         And ``trajectory.png`` where there is a `trajectory`.
 

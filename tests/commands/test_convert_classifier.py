@@ -30,7 +30,7 @@ def test_a_classifier_of_openai_guides_a_model_of_openai(classifier_file, tmp_pa
     place = f"import={classifier_file}", f"flags={flags} {CLASSIFIER}", f"out={classifier}"
     result = convert(*place, "classifier.dropout=0.1")
     assert result.status == 0, result.err
-    assert f"sample.py checkpoint=RUN guidance=classifier guidance.classifier={classifier}\n" in result.out
+    assert f"langevin sample checkpoint=RUN guidance=classifier guidance.classifier={classifier}\n" in result.out
     config = config_of(classifier)
     assert set(config) == {"task", "codec", "classifier", "process", "schedule", "parameterization"}
     assert config["classifier"]["dropout"] == 0.1

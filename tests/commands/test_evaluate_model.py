@@ -147,7 +147,7 @@ def test_a_comparison_of_other_numbers_of_samples_is_refused(measured, labelled,
 def test_comparing_nothing_is_reported(tmp_path):
     assert "there is no metrics.json" in evaluate(f"compare={tmp_path}", status=1).err
     (tmp_path / "metrics.json").write_text('{"metrics": {"fid@3": 1}}')
-    assert "is no metrics.json of evaluate.py" in evaluate(f"compare={tmp_path}", status=1).err
+    assert "is no metrics.json of langevin evaluate" in evaluate(f"compare={tmp_path}", status=1).err
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

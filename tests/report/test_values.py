@@ -134,7 +134,7 @@ def test_a_foreign_file_is_reported(tmp_path, content):
     (tmp_path / "metrics.json").write_text(content)
     points, (fault,) = points_of(tmp_path, Logged({}, {}))
     assert [point.value for point in points] == [None]
-    assert f"{tmp_path / 'metrics.json'} is no metrics.json of evaluate.py" in fault
+    assert f"{tmp_path / 'metrics.json'} is no metrics.json of langevin evaluate" in fault
 
 
 def test_a_damaged_protocol_is_none(tmp_path):

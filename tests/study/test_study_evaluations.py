@@ -88,7 +88,8 @@ def test_an_evaluation_that_is_damaged_or_of_an_earlier_step(copied):
     whole = json.loads((place / "metrics.json").read_text())
     (place / "metrics.json").write_text("{")
     assert (
-        f"{place / 'metrics.json'} is no metrics.json of evaluate.py (JSONDecodeError: " in study(copied, status=1).err
+        f"{place / 'metrics.json'} is no metrics.json of langevin evaluate (JSONDecodeError: "
+        in study(copied, status=1).err
     )
     (place / "metrics.json").write_text(json.dumps(whole | {"model": whole["model"] | {"step": 2}}))
     assert f"{place.name}: not evaluated" in study(copied, "table").out

@@ -1,4 +1,4 @@
-"""What `evaluate.py` measures, built from its config: images, a model by its samples, or a model by likelihoods."""
+"""What `langevin evaluate` measures, by its config: images, a model by its samples, or a model by likelihoods."""
 
 import math
 from collections.abc import Callable, Iterator

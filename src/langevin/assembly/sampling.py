@@ -1,4 +1,4 @@
-"""What `sample.py` makes, built from its config: a folder of samples of a trained model."""
+"""What `langevin sample` makes, built from its config: a folder of samples of a trained model."""
 
 import hashlib
 import json

@@ -1,1 +1,1 @@
-"""The commands of the scripts `train.py`, `sample.py`, `evaluate.py` and `convert.py`."""
+"""The commands that are configured by Hydra: `langevin train`, `sample`, `evaluate` and `convert`."""

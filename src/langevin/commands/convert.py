@@ -1,4 +1,4 @@
-"""`python convert.py`: models from other libraries (`import=PLACE`), and ours to diffusers (`export=RUN`)."""
+"""`langevin convert`: models from other libraries (`import=PLACE`), and ours to diffusers (`export=RUN`)."""
 
 import json
 from pathlib import Path
@@ -114,7 +114,7 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     AtomicCheckpointIO().save_checkpoint(checkpoint_of(network, record), out / "checkpoints" / "last.ckpt")
     number = sum(weight.numel() for weight in network.parameters())
     use = f"RUN guidance=classifier guidance.classifier={out}" if not task.makes_samples else out
-    print(f"{out}: {number:,} parameters for images of {spec.shape}; python sample.py checkpoint={use}")
+    print(f"{out}: {number:,} parameters for images of {spec.shape}; langevin sample checkpoint={use}")
 
 
 def read(place: Path, flags: str | None) -> "Imported":

@@ -1,4 +1,4 @@
-"""`python evaluate.py`: measures images (`samples=PLACE`), or a trained model (`checkpoint=RUN`)."""
+"""`langevin evaluate`: measures images (`samples=PLACE`), or a trained model (`checkpoint=RUN`)."""
 
 from contextlib import nullcontext
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`python sample.py checkpoint=RUN_OR_FILE`: makes images with a trained model."""
+"""`langevin sample checkpoint=RUN_OR_FILE`: makes images with a trained model."""
 
 from contextlib import nullcontext
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`python train.py`: trains a model, or resumes its training."""
+"""`langevin train`: trains a model, or resumes its training."""
 
 import logging
 import platform

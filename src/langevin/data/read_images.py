@@ -47,7 +47,7 @@ def read_images(
     samples need not cover every class. Transparent pixels are composited on white.
 
     An ``.npz`` holds ``arr_0``, uint8 (N, H, W, 1 or 3) or float32 (N, D), and optionally ``arr_1``, N integer labels:
-    the layout of ADM's sample files. A folder with a ``samples.npz``, such as sample.py leaves, means that file.
+    the layout of ADM's sample files. A folder with a ``samples.npz``, such as langevin sample leaves, means that file.
 
     Args:
         path: the folder, zip or .npz.
@@ -79,7 +79,7 @@ def left_out(path: str, option: str = "samples") -> str:
 
 
 def read_record(path: str) -> dict[str, Any] | None:
-    """How the samples at a place that `read_images` has read were made, if sample.py has written them; else None."""
+    """How the samples at a place that `read_images` has read were made; None unless langevin sample wrote them."""
     npz = _npz_of(path)
     if npz is None:
         return None

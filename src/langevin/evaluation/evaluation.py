@@ -1,4 +1,4 @@
-"""The one evaluation: used by the training callback and by evaluate.py alike."""
+"""The one evaluation: used by the training callback and by langevin evaluate alike."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

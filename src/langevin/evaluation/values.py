@@ -1,4 +1,4 @@
-"""Reads the values that evaluate.py has written, with their protocols; imports no torch."""
+"""Reads the values that langevin evaluate has written, with their protocols; imports no torch."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ class Measured(NamedTuple):
 
 
 def read_measured(path: Path) -> Measured:
-    """Read what evaluate.py has written.
+    """Read what langevin evaluate has written.
 
     Raises:
         UserError: when it has not.
@@ -39,5 +39,5 @@ def read_measured(path: Path) -> Measured:
         protocols = {name: of_value(content["protocol"], name) for name in values}
         step = (content.get("model") or {}).get("step")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is no {FILE} of evaluate.py ({type(error).__name__}: {error})") from error
+        raise UserError(f"{path} is no {FILE} of langevin evaluate ({type(error).__name__}: {error})") from error
     return Measured(path, step, values, protocols)

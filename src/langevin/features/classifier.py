@@ -22,7 +22,7 @@ class ClassifierFeatures(FeatureExtractor):
     Args:
         load_clean_classifier: gives what maps images in [-1, 1] to features and logits, by a run or a checkpoint;
             with the spec of its data, and the data's name.
-        checkpoint: that run's folder, or a .ckpt file: of ``python train.py task=classifier``.
+        checkpoint: that run's folder, or a .ckpt file: of ``langevin train task=classifier``.
     """
 
     preprocessing = "none but x / 127.5 - 1, taken for an image at the classifier's time of least noise"

@@ -31,7 +31,7 @@ class ClassifierGuidance(Guidance):
 
     Args:
         load_classifier: gives the classifier that a run or a checkpoint holds.
-        classifier: that run's folder, or a .ckpt file: of ``python train.py task=classifier``.
+        classifier: that run's folder, or a .ckpt file: of ``langevin train task=classifier``.
         scale: 0 is no guidance (and costs nothing more), 1 Bayes' rule, more exaggerates the class.
         form: see above.
 

@@ -1,1 +1,1 @@
-"""`python -m langevin.report RUN...`: runs side by side, in one HTML file that needs no network."""
+"""`langevin report RUN...`: runs side by side, in one HTML file that needs no network."""

@@ -46,7 +46,7 @@ def report(places: list[Path], out: Path, grids: int | None, vary: list[str]) ->
 def main() -> None:
     """Read the command line and write the page."""
     parser = argparse.ArgumentParser(
-        "python -m langevin.report", description="Puts runs side by side in one HTML file, to be opened in a browser."
+        "langevin report", description="Puts runs side by side in one HTML file, to be opened in a browser."
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run, or a folder that holds runs")
     parser.add_argument("--out", default="report.html", type=Path, help="the file (report.html)")

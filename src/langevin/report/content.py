@@ -40,7 +40,7 @@ def chosen(places: Sequence[Path]) -> list[tuple[Path, RunState]]:
             raise UserError(f"{place} is not a folder; give runs, or folders that hold runs")
         here = [run for runs in find_runs(place.resolve()).values() for run in runs]
         if not here:
-            raise UserError(f"{place} is not a run and holds none: there is no config.yaml of train.py in it")
+            raise UserError(f"{place} is not a run and holds none: there is no config.yaml of langevin train in it")
         for run in here:
             run_dir = Path(run.folder) / run.name
             if run_dir in found:

@@ -1,4 +1,4 @@
-"""Evaluated values, in training and by evaluate.py: put together where they were computed in the same way."""
+"""Evaluated values, in training and by langevin evaluate: put together where they were computed in the same way."""
 
 import json
 import math
@@ -41,7 +41,7 @@ class Point(NamedTuple):
 
 
 def points_of(run_dir: Path, logged: Logged) -> tuple[list[Point], list[str]]:
-    """The values of a run, those of its training and those of evaluate.py; and what could not be read."""
+    """The values of a run, those of its training and those of langevin evaluate; and what could not be read."""
     points, faults = [], []
     directory = run_dir / "evaluations"
     protocols = {name: read_protocol(directory / f"protocol-{name}.json") for name in set(logged.protocols.values())}
@@ -97,7 +97,7 @@ def grouped(
 
     Args:
         points: each run's.
-        vary: the parts of protocols in which values may differ and yet be compared, as in `evaluate.py compare=`.
+        vary: the parts of protocols in which values may differ and yet be compared, as in `langevin evaluate compare=`.
 
     Returns:
         The groups, each with its name, the paths at which its protocols may and do differ, and its series: a run, the

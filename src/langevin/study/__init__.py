@@ -1,1 +1,1 @@
-"""What `python -m langevin.study` does: a grid of runs from one small file, and the table of its results."""
+"""What `langevin study` does: a grid of runs from one small file, and the table of its results."""

@@ -1,4 +1,4 @@
-"""`python -m langevin.study FOLDER [run|table|search] [--out FOLDER] [-- OVERRIDES]`: a study's grid, table, search."""
+"""`langevin study FOLDER [run|table|search] [--out FOLDER] [-- OVERRIDES]`: a study's grid, table, search."""
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ def main() -> None:
     """Read the command line; run, and make the table."""
     given = sys.argv[1:]
     own, overrides = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
-    parser = argparse.ArgumentParser("python -m langevin.study", description=DESCRIPTION)
+    parser = argparse.ArgumentParser("langevin study", description=DESCRIPTION)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of the study, such as experiments/schedules")
     parser.add_argument(
         "task",
@@ -29,7 +29,7 @@ def main() -> None:
         help="one of the three; run and table where left out",
     )
     parser.add_argument("--out", type=Path, help="where the table goes, if not into FOLDER")
-    parser.epilog = "What follows -- are overrides of train.py for all runs, or Hydra's own (hydra/launcher=slurm)."
+    parser.epilog = "What follows -- are options of langevin train for all runs, or Hydra's own (hydra/launcher=slurm)."
     arguments = parser.parse_args(own)
     if not any(text.startswith(f"{LAUNCHER}=") for text in overrides):  # who launches is not interrupted
         listen()

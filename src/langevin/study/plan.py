@@ -50,10 +50,10 @@ class Study:
     Attributes:
         folder: where its `study.yaml` lies, and where its table goes.
         question: in words.
-        base: overrides of `train.py` that all runs share.
+        base: overrides of `langevin train` that all runs share.
         extra: more of them, from the command line.
         factors: what is varied in training.
-        evaluate_base: overrides of `evaluate.py` that all evaluations share.
+        evaluate_base: overrides of `langevin evaluate` that all evaluations share.
         evaluate_factors: what is varied in evaluating each trained run; where there is neither this nor a base, what
             runs measure in training is read.
         cells: the names of the combinations of arms that are trained; None for all.
@@ -82,7 +82,7 @@ class Study:
 
     @property
     def evaluates(self) -> bool:
-        """Whether trained runs are evaluated separately, by `evaluate.py`."""
+        """Whether trained runs are evaluated separately, by `langevin evaluate`."""
         return bool(self.evaluate_base or self.evaluate_factors)
 
     @property
@@ -121,7 +121,7 @@ def read_study(place: Path, extra: Sequence[str] = ()) -> Study:
 
     Args:
         place: its folder, or the file itself.
-        extra: overrides of `train.py` from the command line, which beat the study's base.
+        extra: overrides of `langevin train` from the command line, which beat the study's base.
 
     Raises:
         UserError: when there is none, or with all the mistakes in it.

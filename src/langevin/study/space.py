@@ -52,7 +52,7 @@ class Search:
 
     Attributes:
         folder: where its `study.yaml` lies, and where its table goes.
-        overrides: of `train.py`, that all trials share.
+        overrides: of `langevin train`, that all trials share.
         space: what each option may be.
         value: what is optimized: the name of a logged value, or a pattern of one; each run's last.
         maximize: whether a higher value is better.
@@ -79,7 +79,7 @@ def read_search(place: Path, extra: tuple[str, ...] = ()) -> Search:
 
     Args:
         place: the study's folder, or the file itself.
-        extra: overrides of `train.py` from the command line, which beat the study's base.
+        extra: overrides of `langevin train` from the command line, which beat the study's base.
 
     Raises:
         UserError: when there is none, or with all the mistakes in it.
@@ -134,7 +134,7 @@ def mistaken(option: str, given: Any) -> Iterator[Mistake]:
     try:
         key_of(f"{option}=0")
     except ValueError:
-        yield Mistake(place, "is no option; allowed: one of train.py, such as optimizer.lr")
+        yield Mistake(place, "is no option; allowed: one of langevin train, such as optimizer.lr")
         return
     yield from misgiven(place, "train", (f"{option}=0",))
     if isinstance(given, Mapping):

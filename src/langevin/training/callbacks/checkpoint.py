@@ -19,7 +19,7 @@ from langevin.training.callbacks.steps import StepCallback
 from langevin.training.shares import full_tensor
 
 CONFIG = "config.yaml"
-"""What train.py writes into a run's folder before it trains, and what makes it the folder of a run."""
+"""What langevin train writes into a run's folder before it trains, and what makes it the folder of a run."""
 NEW = ".last.ckpt.new"
 """The newest checkpoint, before it is renamed to last.ckpt."""
 

@@ -15,7 +15,8 @@ class MeasureLikelihoods(Callback):
     """Measures the EMA weights at every validation, on its images.
 
     An image has the same noise in every validation and on any number of processes, and nothing is drawn from the
-    random numbers of training. As in `evaluate.py`, the model computes in float32 whatever ``trainer.precision`` is.
+    random numbers of training. As in `langevin evaluate`, the model computes in float32 whatever
+    ``trainer.precision`` is.
     They are logged as `val/NAME`, in bits a dimension, and their parts as `val/NAME/PART`.
 
     Args:

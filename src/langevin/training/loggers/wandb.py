@@ -32,7 +32,7 @@ class Wandb(Guarded, WandbLogger):
         project: the project in W&B.
         entity: the team or account; null for the account's own.
         mode: online, offline or disabled.
-        group: the group that the run is shown in; null for what the sweep goes over (`train.py -m`), or none.
+        group: the group that the run is shown in; null for what the sweep goes over (`langevin train -m`), or none.
         tags: tags of the run.
 
     Raises:
