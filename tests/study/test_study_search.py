@@ -170,4 +170,4 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("langevin.study.__main__.find_spec", lambda name: None)
     result = call("study.__main__", str(write(tmp_path / "study")), "search")
     assert result.status == 1
-    assert result.err == "error: study search needs the package optuna: pip install 'langevin[search]'\n"
+    assert result.err == "error: study search needs the package optuna: pip install 'langevin-diffusion[search]'\n"

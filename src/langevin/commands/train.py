@@ -3,6 +3,7 @@
 import logging
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import warnings
@@ -55,12 +56,13 @@ def run(cfg: DictConfig) -> Path:
     import torch
 
     from langevin.assembly.run import dry_build, make_data, make_module, make_trainer
+    from langevin.assembly.tasks import task_of
     from langevin.checkpoint import newest_of
     from langevin.data.summary import summary
     from langevin.files import write_atomically, write_json
+    from langevin.processes import is_first_process
     from langevin.training.loggers.csv import CSVFile
     from langevin.training.loggers.tensorboard import TensorBoard
-    from langevin.training.processes import is_first_process
     from langevin.training.profiler import FOLDER as PROFILE
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # of its tips and settings
@@ -132,6 +134,7 @@ def run(cfg: DictConfig) -> Path:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if cfg.trainer.profiler is not None:
         say(f"the profile is in {run_dir / PROFILE}")
+    say(f"saved in {run_dir}; next: {task_of(cfg).use.format(run=shlex.quote(str(run_dir)))}")
     return run_dir
 
 
@@ -345,7 +348,7 @@ def code_version() -> str:
 
 def say(message: str) -> None:
     """Print a line once, whatever the number of processes."""
-    from langevin.training.processes import is_first_process
+    from langevin.processes import is_first_process
 
     if is_first_process():
         print(visible_lines(message), flush=True)
@@ -362,7 +365,7 @@ def optimized(cfg: DictConfig) -> float | None:
         UserError: when the run has not logged it.
     """
     run_dir = run(cfg)
-    from langevin.training.processes import is_first_process
+    from langevin.processes import is_first_process
 
     if cfg.optimized_metric is None or not is_first_process():
         return None

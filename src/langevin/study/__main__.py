@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from langevin.cli import LAUNCHER, calm_threads, fail
-from langevin.errors import UserError
+from langevin.errors import UserError, missing_package
 from langevin.interrupt import listen
 from langevin.visible import visible
 
@@ -59,7 +59,7 @@ def work(folder: Path, task: str | None, out: Path | None, overrides: list[str])
     from langevin.study.plan import FILE, StudyError, read_study
 
     if task != "run" and find_spec("matplotlib") is None:
-        raise UserError("the table's figure needs the package matplotlib: pip install -e '.[experiments]'")
+        raise missing_package("the table's figure", "matplotlib", "experiments")
     hydra = [text for text in overrides if text.startswith("hydra")]
     study = read_study(folder, [text for text in overrides if text not in hydra])
     grid = lay_out(study)
@@ -96,7 +96,7 @@ def find_best(folder: Path, out: Path | None, overrides: list[str]) -> None:
         UserError: when there is a mistake in the search, before anything is run; or when no trial has a value.
     """
     if find_spec("optuna") is None:
-        raise UserError("study search needs the package optuna: pip install 'langevin[search]'")
+        raise missing_package("study search", "optuna", "search")
     from langevin.study.launch import launch
     from langevin.study.plan import FILE, StudyError
     from langevin.study.search import TABLES, best_first, mistakes_of, search, text, write_tables

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from langevin.config.identity import flatten
-from langevin.errors import UserError
+from langevin.errors import missing_package
 from langevin.files import write_atomically
 from langevin.training.loggers.guarded import Guarded
 
@@ -75,7 +75,7 @@ class MLflow(Guarded, Logger):
         self.tags = dict(tags or {})
         needed = ("mlflow", *(LOCAL if self.tracking_uri.startswith("sqlite:") else ()))
         if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-            raise UserError(f"loggers=mlflow needs the package {missing[0]}: pip install 'langevin[mlflow]'")
+            raise missing_package("loggers=mlflow", missing[0], "mlflow")
         self._client: Any = None
         self._start_error: Exception | None = None
         self._run_id: str | None = None
