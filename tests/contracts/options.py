@@ -10,10 +10,12 @@ from typing import Any
 import yaml
 from helpers.commands import composed
 from helpers.saved import save_untrained
+from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from langevin.config.overrides import settle
 from langevin.config.types import TARGET
-from langevin.config.validate import BUNDLES, CONF, PLURAL, groups, options
+from langevin.config.validate import BUNDLES, CONF, PLURAL, groups, groups_of, options
 from langevin.spec import DataSpec
 
 COMMANDS = ("train", "sample", "evaluate", "convert")
@@ -109,7 +111,12 @@ def needs_hydra(group: str, option: str) -> bool:
 def chosen_in(base: DictConfig, overrides: tuple[str, ...], group: str, option: str) -> DictConfig:
     """The config of training with `overrides`, which is `base`, and an option: composed by Hydra where it must be."""
     if needs_hydra(group, option):
-        return composed("train", *overrides, *choice(group, option))[0]
+        given = (*overrides, *choice(group, option))
+        cfg = composed("train", *given)[0]
+        if group == "debug":  # sets fields of parts that may not be there
+            with initialize_config_dir(str(CONF), version_base="1.3"):
+                settle(cfg, given, groups_of("train"))
+        return cfg
     return swapped(base, **{group: option})
 
 

@@ -83,7 +83,7 @@ def test_a_server_that_is_not_there_stops_no_run(tmp_path, monkeypatch):
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch, package):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
-    with pytest.raises(UserError, match=rf"needs the package {package}: pip install 'langevin\[mlflow\]'"):
+    with pytest.raises(UserError, match=rf"needs the package {package}: pip install 'langevin-diffusion\[mlflow\]'"):
         MLflow(tmp_path, "run")
     run = train(tmp_path, *QUIET, "loggers=[mlflow]", status=1)
     assert "Traceback" not in run.err

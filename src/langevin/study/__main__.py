@@ -12,7 +12,7 @@ from langevin.interrupt import listen
 from langevin.visible import visible
 
 DESCRIPTION = """Runs the grid of FOLDER/study.yaml, what is missing or unfinished of it, and makes its table from what
-is there. The grid is run here, one run after another, or by another of Hydra's launchers: -- hydra/launcher=slurm
+is there. The grid is run here, one run after another, or by another of Hydra's launchers: -- hydra/launcher=slurm.
 With `search`, makes the trials of its section search, what is missing of them, and a table of them, the best first."""
 
 
