@@ -19,10 +19,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from langevin.config.describe import CONF, part_names
 from langevin.config.migration import current
 from langevin.config.overrides import literal, parsed, require_consistent, settle
-from langevin.config.validate import CONF, PLURAL, groups, groups_of, options, unknown
-from langevin.errors import UserError
+from langevin.config.validate import PLURAL, groups, groups_of, unknown
+from langevin.errors import UserError, missing_package
+from langevin.help import is_wanted, show
 from langevin.interrupt import STATUS, Interrupted, listen, requeue
 from langevin.visible import visible_lines
 
@@ -83,6 +85,9 @@ def command(
         arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
         sweeps = bool({"-m", "--multirun"}.intersection(arguments))
         try:
+            if is_wanted(arguments):
+                show(config_name, arguments)
+                return
             sys.argv[1:] = for_hydra(config_name, arguments, options_of_command, sweeps)
         except UserError as error:
             fail(str(error))
@@ -209,12 +214,12 @@ def keep_memory() -> None:
 
 
 def command_line(command: str) -> str:
-    """The command line of a Hydra command, in a form that can be rerun.
+    """The command line of a command that Hydra configures, in a form that can be rerun.
 
     Args:
         command: "train" or "evaluate".
     """
-    return shlex.join(["python", f"{command}.py", *(each.lstrip("+") for each in HydraConfig.get().overrides.task)])
+    return shlex.join(["langevin", command, *(each.lstrip("+") for each in HydraConfig.get().overrides.task)])
 
 
 def swept(overrides: list[str]) -> str:
@@ -244,7 +249,7 @@ def force_add_override(argument: str, own: list[str]) -> str:
     if current(name) != name:
         raise UserError(f"{argument}: {name} is called {current(name)} now")
     if key == LAUNCHER and (CONF / LAUNCHER / f"{value}.yaml").is_file() and find_spec("submitit") is None:
-        raise UserError(f"{argument} needs the package hydra-submitit-launcher: pip install -e '.[slurm]'")
+        raise missing_package(argument, "hydra-submitit-launcher", "slurm")
     if not equals or key.startswith(("-", "+", "~", "hydra")) or "/" in key:
         return argument
     group = key.partition("@")[0]
@@ -253,7 +258,7 @@ def force_add_override(argument: str, own: list[str]) -> str:
     if group not in own:
         return "++" + argument
     if value == "null":
-        return f"{key}=none" if "none" in options(key) else f"{key}=[]" if key in PLURAL else f"~{key}"
+        return f"{key}=none" if "none" in part_names(key) else f"{key}=[]" if key in PLURAL else f"~{key}"
     return argument
 
 

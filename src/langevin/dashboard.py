@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from langevin.errors import UserError
+from langevin.errors import UserError, missing_package
 from langevin.runs import find_runs, short_names
 
 STEP = "trainer/global_step"
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         if find_spec("wandb_workspaces") is None:
-            raise UserError("a dashboard needs the package wandb-workspaces: pip install -e '.[dashboard]'")
+            raise missing_package("a dashboard", "wandb-workspaces", "dashboard")
         for address in save(content_of(given.folder), given.entity, given.project, given.name):
             print(address)
     except UserError as error:

@@ -28,6 +28,17 @@ class OptionError(UserError):
         super().__init__("; ".join(f"{name} {what}" for name, what in self.found))
 
 
+def missing_package(what: str, package: str, extra: str) -> UserError:
+    """The error for an optional package that is not installed.
+
+    Args:
+        what: what needs it, such as "loggers=wandb".
+        package: its name on the package index.
+        extra: the extra of our distribution that installs it.
+    """
+    return UserError(f"{what} needs the package {package}: pip install 'langevin-diffusion[{extra}]'")
+
+
 def refuse(found: Sequence[tuple[str, str]]) -> None:
     """Raise what is wrong with some options, if anything is.
 

@@ -9,7 +9,6 @@ from helpers.commands import ROOT, TINY, call
 from PIL import Image
 
 from langevin.checkpoint import read_checkpoint
-from langevin.config.validate import options
 
 
 def train(folder, *overrides):
@@ -226,13 +225,6 @@ def test_a_damaged_last_checkpoint_is_no_new_beginning(mine, tmp_path):
 
 def process(*arguments, cwd=ROOT):
     return subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
-
-
-def test_help():
-    done = process("train.py", "--help")
-    assert done.returncode == 0
-    assert "Langevin: experiments on diffusion models." in done.stdout
-    assert f"schedule: {', '.join(options('schedule'))}\n" in done.stdout
 
 
 def test_a_mistake_ends_the_process_with_status_1(tmp_path):

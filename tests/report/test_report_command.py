@@ -98,7 +98,7 @@ def test_mistakes(capsys, monkeypatch, tmp_path, run, out):
         assert output.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "runs"]
     monkeypatch.setattr(command, "find_spec", lambda name: None)
-    assert "pip install -e '.[report]'" in report(capsys, monkeypatch, run, "--out", out, status=1)
+    assert "pip install 'langevin-diffusion[report]'" in report(capsys, monkeypatch, run, "--out", out, status=1)
 
 
 def test_a_link_to_a_run_is_the_run(capsys, monkeypatch, tmp_path, run, out):

@@ -99,6 +99,6 @@ def test_its_absence_is_reported(tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "tensorboard" else find(name, *a))
     with pytest.raises(
-        UserError, match=r"loggers=tensorboard needs the package .* pip install 'langevin\[tensorboard\]'"
+        UserError, match=r"loggers=tensorboard needs the package .* pip install 'langevin-diffusion\[tensorboard\]'"
     ):
         TensorBoard(tmp_path)

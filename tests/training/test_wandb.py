@@ -297,5 +297,7 @@ def test_disabled_writes_nothing(tmp_path):
 def test_its_absence_is_reported(tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "wandb" else find(name, *a))
-    with pytest.raises(UserError, match=r"loggers=wandb needs the package wandb: pip install 'langevin\[wandb\]'"):
+    with pytest.raises(
+        UserError, match=r"loggers=wandb needs the package wandb: pip install 'langevin-diffusion\[wandb\]'"
+    ):
         Wandb(tmp_path, "run")

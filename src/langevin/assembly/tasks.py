@@ -23,6 +23,7 @@ class Task(ABC):
         model: its class, which is made of a network and a process.
         makes_samples: whether it can be sampled from.
         unused: the groups that it has no use for.
+        use: the command that a trained run is for, with {run} for its folder.
         instead: by such a group, or by "objective", what to do where one was chosen that does not fit.
     """
 
@@ -31,6 +32,7 @@ class Task(ABC):
     model: ClassVar[type[Denoiser | NoisyClassifier]]
     makes_samples: ClassVar[bool]
     unused: ClassVar[tuple[str, ...]]
+    use: ClassVar[str]
     instead: ClassVar[dict[str, str]]
 
     @abstractmethod
@@ -58,6 +60,7 @@ class DenoisingTask(Task):
     model = Denoiser
     makes_samples = True
     unused = ("classifier",)
+    use = "langevin sample checkpoint={run}"
     instead: ClassVar = {
         "classifier": "leave it out, or add task=classifier",
         "objective": "take another, or add task=classifier",
@@ -83,6 +86,7 @@ class ClassificationTask(Task):
         *("model", "conditions", "variance", "weighting", "sampler", "timestep_spacing", "thresholding", "guidance"),
         *("metrics", "features", "evaluation", "likelihoods"),
     )
+    use = "langevin sample checkpoint=RUN guidance=classifier guidance.classifier={run}"
     instead: ClassVar = {"objective": "take cross_entropy"}
 
     def offered(

@@ -3,6 +3,7 @@
 import logging
 import platform
 import re
+import shlex
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ def run(cfg: DictConfig) -> Path:
     import torch
 
     from langevin.assembly.run import dry_build, make_data, make_module, make_trainer
+    from langevin.assembly.tasks import task_of
     from langevin.checkpoint import newest_of
     from langevin.data.summary import summary
     from langevin.files import write_atomically, write_json
@@ -119,6 +121,7 @@ def run(cfg: DictConfig) -> Path:
                 logger.resume(step)
             logger.log_hyperparams(plain(cfg) | {"parameters": parameters, "code": code_version()})
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    say(f"saved in {run_dir}; next: {task_of(cfg).use.format(run=shlex.quote(str(run_dir)))}")
     return run_dir
 
 

@@ -4,18 +4,18 @@ import ast
 import difflib
 import functools
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from langevin.config.describe import CONF
+from langevin.config.describe import part_names as options
 from langevin.config.migration import current
 from langevin.config.signature import Field, TargetError, signature
 from langevin.config.types import TARGET, describe, fits, hides_component, holds_components, takes_components
 from langevin.errors import UserError
 
-CONF = next(path for path in (Path(__file__).parents[1] / "conf", Path(__file__).parents[3] / "conf") if path.is_dir())
 # Groups of which several options compose: their nodes hold named components.
 PLURAL = ("callbacks", "conditions", "likelihoods", "loggers", "metrics", "rescalings")
 # Groups that choose options of others; a task is a component besides, the rest only choose.
@@ -54,11 +54,6 @@ def groups_of(command: str) -> list[str]:
     """The groups that a command has."""
     file = OmegaConf.load(CONF / f"{command}.yaml")
     return [str(group) for entry in file.defaults if isinstance(entry, DictConfig) for group in entry]
-
-
-def options(group: str) -> list[str]:
-    """The names of a group's options."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def structure(

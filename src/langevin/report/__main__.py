@@ -5,7 +5,7 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from langevin.errors import UserError
+from langevin.errors import UserError, missing_package
 from langevin.files import write_atomically
 from langevin.report.content import chosen, content_of
 from langevin.report.images import fitting, images_of
@@ -23,7 +23,7 @@ def report(places: list[Path], out: Path, grids: int | None, vary: list[str]) ->
         UserError: when there is nothing to show, or no place to put it.
     """
     if find_spec("plotly") is None:
-        raise UserError("the report needs the package plotly: pip install -e '.[report]'")
+        raise missing_package("the report", "plotly", "report")
     if grids is not None and grids < 1:
         raise UserError(f"--grids {grids}: allowed: a whole number, at least 1")
     if out.is_dir() or not out.parent.is_dir():

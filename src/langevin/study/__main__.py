@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from langevin.cli import LAUNCHER, calm_threads, fail
-from langevin.errors import UserError
+from langevin.errors import UserError, missing_package
 from langevin.interrupt import listen
 from langevin.visible import visible
 
@@ -50,7 +50,7 @@ def work(folder: Path, task: str | None, out: Path | None, overrides: list[str])
     from langevin.study.plan import FILE, StudyError, read_study
 
     if task != "run" and find_spec("matplotlib") is None:
-        raise UserError("the table's figure needs the package matplotlib: pip install -e '.[experiments]'")
+        raise missing_package("the table's figure", "matplotlib", "experiments")
     hydra = [text for text in overrides if text.startswith("hydra")]
     study = read_study(folder, [text for text in overrides if text not in hydra])
     grid = lay_out(study)

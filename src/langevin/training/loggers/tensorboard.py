@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from langevin.config.identity import flatten
-from langevin.errors import UserError
+from langevin.errors import missing_package
 
 
 class TensorBoard(TensorBoardLogger):
@@ -23,7 +23,7 @@ class TensorBoard(TensorBoardLogger):
 
     def __init__(self, run_dir: Path) -> None:
         if importlib.util.find_spec("tensorboard") is None:
-            raise UserError("loggers=tensorboard needs the package tensorboard: pip install 'langevin[tensorboard]'")
+            raise missing_package("loggers=tensorboard", "tensorboard", "tensorboard")
         self._options: dict[str, Any] = {
             "save_dir": run_dir,
             "name": "tensorboard",

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from langevin.cli import SWEEP
-from langevin.errors import UserError
+from langevin.errors import missing_package
 from langevin.files import write_atomically
 from langevin.training.processes import is_first_process
 
@@ -58,7 +58,7 @@ class Wandb(WandbLogger):
         tags: list[str] | None = None,
     ) -> None:
         if importlib.util.find_spec("wandb") is None:
-            raise UserError("loggers=wandb needs the package wandb: pip install 'langevin[wandb]'")
+            raise missing_package("loggers=wandb", "wandb", "wandb")
         import wandb
 
         if mode == "online" and not _has_account():
