@@ -25,7 +25,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from langevin.config import describe  # noqa: E402  (of this repository, installed or not)
+from langevin.__main__ import CONFIGURED, OTHERS  # noqa: E402  (of this repository, installed or not)
+from langevin.config import describe  # noqa: E402
 
 STUDIES = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/README.md"))
 PAGES = {
@@ -39,9 +40,6 @@ PAGES = {
 SOURCES = {page: source for source, page in PAGES.items()}
 COPIED = (".png", ".csv", ".json", ".yaml", ".tex", ".md")
 """Files beside the studies' pages, to which these link."""
-COMMANDS = ("train", "sample", "evaluate", "convert")
-TOOLS = ("runs", "report", "study", "dashboard")
-"""Commands that take arguments instead of overrides."""
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^()\s#]+)(#[^()\s]*)?\)")
 FENCED = re.compile(r"^(`{3,}).*?^\1$", re.MULTILINE | re.DOTALL)
 
@@ -149,13 +147,13 @@ def _section(nav: Any, page: str) -> list[Any]:
 
 def _groups() -> list[str]:
     """All groups, in the order in which a training command lists them; those that it lacks at the end."""
-    names = [group.name for command in COMMANDS for group in describe.command_groups(command)]
+    names = [group.name for command in CONFIGURED for group in describe.command_groups(command)]
     return list(dict.fromkeys(names))
 
 
 def _commands() -> str:
     parts = ["# Commands", "", "Every command explains itself: `langevin COMMAND --help`.", ""]
-    for command in COMMANDS:
+    for command in CONFIGURED:
         parts += [f"## langevin {command}", "", _prose(describe.command_comment(command)), ""]
         parts += [*_table(describe.command_options(command)), ""]
         parts += ["Groups, each with a page of its own:", "", "| group | default | |", "| --- | --- | --- |"]
@@ -164,7 +162,7 @@ def _commands() -> str:
             for group in describe.command_groups(command)
         ]
         parts.append("")
-    for tool in TOOLS:
+    for tool in OTHERS:
         parts += [f"## langevin {tool}", "", "```text", _usage(tool), "```", ""]
     return "\n".join(parts)
 
@@ -172,7 +170,7 @@ def _commands() -> str:
 def _usage(tool: str) -> str:
     """The help that a command prints."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "COLUMNS": "100"}
-    arguments = [sys.executable, "-m", f"langevin.{tool}", "--help"]
+    arguments = [sys.executable, "-m", "langevin", tool, "--help"]
     return subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True).stdout.rstrip()
 
 
@@ -186,7 +184,7 @@ def _group_list() -> str:
         "| group | default | parts |",
         "| --- | --- | --- |",
     ]
-    chosen = {group.name: group for command in reversed(COMMANDS) for group in describe.command_groups(command)}
+    chosen = {group.name: group for command in reversed(CONFIGURED) for group in describe.command_groups(command)}
     for group in _groups():
         names = ", ".join(f"[`{name}`]({group}.md#{name})" for name in describe.part_names(group))
         parts.append(f"| [{group}]({group}.md) | `{chosen[group].default}` | {names} |")
@@ -194,7 +192,7 @@ def _group_list() -> str:
 
 
 def _group(group: str) -> str:
-    said = {each.name: each.comment for command in COMMANDS for each in describe.command_groups(command)}
+    said = {each.name: each.comment for command in CONFIGURED for each in describe.command_groups(command)}
     parts = [f"# {group}", "", _prose(said[group]), ""]
     for name in describe.part_names(group):
         part = describe.part(group, name)
@@ -220,14 +218,11 @@ def _cell(text: str) -> str:
 
 def _prose(comment: str) -> str:
     """A comment as a paragraph; its lines of commands as code."""
-    lines: list[str] = []
+    lines = []
     for line in comment.splitlines():
-        head, colon, command = line.partition(": ") if ": python " in line or ": langevin " in line else ("", "", line)
-        if re.match(r"(python|langevin) ", command.strip()):
-            lines += [*([f"{head.strip()}:"] if head else []), "", f"    {command.strip()}", ""]
-        else:
-            lines.append(html.escape(line, quote=False))
-    return "\n".join(lines)
+        is_command = re.fullmatch(r"([A-Z][\w ]*:)?\s*langevin .*", line)
+        lines.append(f"\n```text\n{line}\n```\n" if is_command else html.escape(line, quote=False))
+    return re.sub(r"```\n\n\n```text\n", "", "\n".join(lines))
 
 
 # Notebooks.
