@@ -11,24 +11,19 @@ from nbformat import NotebookNode
 HERE = Path(__file__).parent
 
 
-def executed(path: Path, folder: Path) -> NotebookNode:
+def run(notebook: NotebookNode, folder: Path) -> NotebookNode:
     """Execute a notebook.
 
     Args:
-        path: the notebook.
+        notebook: is changed in place.
         folder: where it runs: runs go to `outputs/` there.
 
     Returns:
         the notebook with its outputs, but those of stderr.
     """
-    notebook = nbformat.read(path, as_version=4)
-    return run(notebook, folder)
-
-
-def run(notebook: NotebookNode, folder: Path) -> NotebookNode:
-    """Execute the cells of a notebook in a folder, see `executed`."""
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1] / "src"), os.environ.get("PYTHONPATH", "")])
-    NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(folder)}}).execute()
+    source = os.pathsep.join([str(HERE.parents[1] / "src"), os.environ.get("PYTHONPATH", "")])
+    client = NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(folder)}})
+    client.execute(env=os.environ | {"PYTHONPATH": source})
     for cell in notebook.cells:
         cell.metadata.clear()
         if cell.cell_type == "code":
@@ -46,4 +41,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebook", nargs="?", type=Path, default=HERE / "first_samples.ipynb")
     given = parser.parse_args()
-    nbformat.write(executed(given.notebook, Path.cwd()), given.notebook)
+    nbformat.write(run(nbformat.read(given.notebook, as_version=4), Path.cwd()), given.notebook)

@@ -3,7 +3,6 @@
 import re
 import shlex
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +18,12 @@ BLOCK = re.compile(
     r"(?:^<!-- (?P<marker>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 CONFIGURED = re.compile(
-    r"(?:^|\s)(?:langevin |(?:python )?(?:slurm/)?)(train|sample|evaluate|convert)(?:\.py|\.sbatch)?\s"
+    r"(?:^|\s)(?:langevin |(?:python )?(?:slurm/)?)(train|sample|evaluate|convert)(?:\.py|\.sbatch)?\s(?:\S+\.txt )?"
 )
-DIGITS = ("trainer.val_check_interval=2", "trainer.limit_val_batches=1", "metrics=[]", "evaluation.num_samples=8")
+NO_VALUES = {"trainer.val_check_interval": "2", "trainer.limit_val_batches": "1", "metrics": "[]"}
 AT_MOST = {
     "num_samples": 40,  # FID asks for 32 or more, of a classifier of 32 features
-    "num_images": 2,
+    "num_images": 1,
     "batch_size": 40,
     "trajectory": 2,
     "sampler.steps": 2,
@@ -80,16 +79,19 @@ def cells(overrides: list[str]) -> list[list[str]]:
 def shortened(command: str, overrides: list[str]) -> list[str]:
     """Overrides that ask for the same in a second or two."""
     given = dict(each.partition("=")[::2] for each in overrides if "=" in each)
-    short = [f"{key}={AT_MOST[key]}" for key, value in given.items() if key in AT_MOST and value.isdigit()]
-    if command == "train":
-        classifies = "task" in given or "classifier" in given.get("experiment", "")
-        is_toy = given.get("experiment") == "toy"
-        tiny = ("trainer.max_steps=2", "callbacks=[checkpoint]", "lr_schedule.steps=0") if is_toy else CLASSIFIER if classifies else TINY
-        short += [each for each in chain(tiny, DIGITS if not classifies else ()) if each.partition("=")[0] not in short]
-        if "trainer.max_steps" in given:
-            short = [each for each in short if each != "trainer.max_steps=2"]
-    replaced = {each.partition("=")[0] for each in short}
-    return [each for each in overrides if each.partition("=")[0] not in replaced] + list(dict.fromkeys(short))
+    short = {}
+    if command == "train" and given.get("experiment") == "toy":
+        short |= {"trainer.max_steps": "2", "callbacks": "[checkpoint]", "lr_schedule.steps": "0"} | NO_VALUES
+    elif command == "train" and ("task" in given or "classifier" in given.get("experiment", "")):
+        short |= dict(each.split("=", 1) for each in CLASSIFIER)
+    elif command == "train":
+        short |= dict(each.split("=", 1) for each in TINY) | NO_VALUES
+    if "sampler" in given:
+        short["sampler.steps"] = "2"
+    if given.get("data") == "image_folder":
+        short["data.image_size"] = "16"
+    short |= {key: str(AT_MOST[key]) for key, value in given.items() if key in AT_MOST and value.isdigit()}
+    return [each for each in overrides if each.partition("=")[0] not in short] + [f"{k}={v}" for k, v in short.items()]
 
 
 def shortened_python(text: str) -> str:
