@@ -193,7 +193,7 @@ def _group_list() -> str:
 
 def _group(group: str) -> str:
     said = {each.name: each.comment for command in CONFIGURED for each in describe.command_groups(command)}
-    parts = [f"# {group}", "", _prose(said[group]), ""]
+    parts = [f"# {group}", "", f"{said[group][:1].upper()}{_prose(said[group])[1:]}.", ""]
     for name in describe.part_names(group):
         part = describe.part(group, name)
         parts += [f"## {name} {{ #{name} }}", "", _prose(part.comment), ""]
