@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from langevin.assembly.run import launch, make_evaluation, open_data
+from langevin.assembly.run import make_evaluation, open_data
 from langevin.cli import fail
 from langevin.config.validate import CONF
 from langevin.errors import UserError
@@ -27,6 +27,7 @@ from langevin.evaluation.result import EvaluationResult
 from langevin.files import write_json
 from langevin.images import image_grid
 from langevin.metrics.reference import Reference
+from langevin.processes import launch
 from langevin.samplers.generate import SampleBatch
 
 LEVELS = 5  # above 0, evenly up to the greatest

@@ -147,9 +147,9 @@ class Run:
 
             import numpy as np
 
-            from langevin.assembly.run import launch
             from langevin.assembly.sampling import plan
             from langevin.batches import Batches
+            from langevin.processes import launch
 
             asked = plan(cfg, self.checkpoint, self._loaded)
         on = launch(cfg.accelerator, cfg.devices).device

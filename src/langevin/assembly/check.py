@@ -4,13 +4,13 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from langevin.assembly.components import LOSS, MODEL, loaders, of_spec
 from langevin.assembly.conditioning import is_conditional
 from langevin.assembly.make import mistakes_of, target_of, try_instantiate
+from langevin.assembly.meta import without_values
 from langevin.assembly.tasks import Task
 from langevin.codecs.codec import Codec
 from langevin.config.options import RUN_OPTIONS, TRUST
@@ -228,7 +228,7 @@ def check_network(
         return [Mistake(group, f"{text}; allowed: such as {group}={'mlp' if axes else 'unet_small'}")]
     if cfg[group][TARGET] not in targets(group):
         return []
-    with torch.device("meta"):
+    with without_values():
         return try_instantiate(cfg, group, **of_spec(spec), **task.offered(cfg, 2, None, spec.channels))[1]
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
@@ -15,7 +14,7 @@ import langevin
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, modality_of
 from langevin.assembly.conditioning import is_class_conditional
-from langevin.assembly.run import launch, make_evaluation, make_likelihoods, open_data, open_reference
+from langevin.assembly.run import make_evaluation, make_likelihoods, open_data, open_reference
 from langevin.assembly.saved import Model, load_model, override, require_trusted
 from langevin.batches import Batches
 from langevin.checkpoint import find_checkpoint, folder_of
@@ -31,6 +30,7 @@ from langevin.evaluation.result import EvaluationResult
 from langevin.evaluation.values import FILE
 from langevin.files import write_json
 from langevin.metrics.reference import PUBLISHED, Reference, write_statistics
+from langevin.processes import Processes, launch
 from langevin.samplers.generate import SampleBatch
 
 
@@ -54,11 +54,11 @@ def evaluate_samples(cfg: DictConfig) -> None:
     *size, channels = images.shape[1:]
     evaluation.require_shape((channels, *size), f"samples={cfg.samples}")
 
-    fabric = launch(cfg.accelerator, cfg.devices)
-    evaluation.to(fabric.device).gather()
+    processes = launch(cfg.accelerator, cfg.devices)
+    evaluation.to(processes.device).gather()
 
     def batches() -> Iterator[SampleBatch]:
-        for indices in batches_of(cfg, fabric, len(images), "evaluate"):
+        for indices in batches_of(cfg, processes, len(images), "evaluate"):
             index = torch.tensor(indices)
             of_batch = {name: column[index] for name, column in cond.items()}
             target = None if targets is None else at(targets, indices)
@@ -66,14 +66,14 @@ def evaluate_samples(cfg: DictConfig) -> None:
 
     made = read_record(cfg.samples)
     result = evaluation.measure(batches(), None if made is None else made["samples"])
-    if fabric.global_rank == 0:
+    if processes.global_rank == 0:
         if unread := left_out(cfg.samples):
             print(f"samples={cfg.samples}: left out {unread}")
         out = folder_of_values(cfg)
         about = {"samples": {"path": cfg.samples, "number": len(images)}, "reference": described(cfg, reference)}
         result.write(out, **about, **({} if made is None else {"model": made["model"]}))
         print(f"{out / FILE}: {len(images)} samples against {reference.number or 'published'} of the reference")
-    fabric.barrier()
+    processes.barrier()
 
 
 def evaluate_model(cfg: DictConfig) -> None:
@@ -123,17 +123,17 @@ def measure(
     evaluation.prepare(cfg.num_samples, reference, generator.requests.cond(range(cfg.num_samples)))
     evaluation.require_shape(model.spec.shape)
 
-    fabric = launch(cfg.accelerator, cfg.devices)
-    evaluation.to(fabric.device)
-    denoiser = model.denoiser.to(fabric.device)
+    processes = launch(cfg.accelerator, cfg.devices)
+    evaluation.to(processes.device)
+    denoiser = model.denoiser.to(processes.device)
     directory = folder_of(path) / "evaluations"
-    batches = batches_of(cfg, fabric, cfg.num_samples, "evaluate")
+    batches = batches_of(cfg, processes, cfg.num_samples, "evaluate")
     result, weights, store = measure_model(evaluation, generator, denoiser, batches, cfg.seed, directory, "model")
-    if fabric.global_rank == 0:
+    if processes.global_rank == 0:
         about = {"checkpoint": str(path), "step": model.step, "weights": weights, "data": model.spec.content}
         write(result, {"model": about, "reference": described(chosen, reference)})
         store.remove()
-    fabric.barrier()
+    processes.barrier()
     return result
 
 
@@ -155,11 +155,11 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
         raise UserError(f"num_images is {number}; allowed: at most {len(images)}, all of split={cfg.split}, or null")
     likelihoods, modality = make_likelihoods(chosen, model.diffused.image_size), modality_of(model.spec)
 
-    fabric = launch(cfg.accelerator, cfg.devices)
-    device, denoiser = fabric.device, model.denoiser.to(fabric.device)
+    processes = launch(cfg.accelerator, cfg.devices)
+    device, denoiser = processes.device, model.denoiser.to(processes.device)
     for likelihood in likelihoods.values():
         likelihood.to(device)
-    batches = batches_of(cfg, fabric, number, "likelihood")
+    batches = batches_of(cfg, processes, number, "likelihood")
     for indices in batches:
         batch = {name: values.to(device) for name, values in images.batch(indices).items()}
         x, cond = modality.to_model(batch["x"]), denoiser.condition(batch)
@@ -167,7 +167,7 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
             likelihood.update(denoiser, x, cond, SampleDraws(cfg.seed, indices, x.shape[1:], device))
             batches.progress(done / len(likelihoods))
     values = {name: likelihood.compute() for name, likelihood in likelihoods.items()}
-    if fabric.global_rank == 0:
+    if processes.global_rank == 0:
         report = {
             "likelihoods": {
                 name: {part: known(value.tolist()) for part, value in parts.items()} for name, parts in values.items()
@@ -192,7 +192,7 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
             parts = ", ".join(f"{part} {float(value[part]):.4f}" for part in likelihoods[name].parts)
             print(f"{name:{width}}  {float(value['bits_per_dim']):.4f} bits/dim: {parts}")
         print(f"{out / 'likelihood.json'}: {number} images of split={cfg.split} at step {model.step}")
-    fabric.barrier()
+    processes.barrier()
 
 
 def export(cfg: DictConfig) -> None:
@@ -208,15 +208,15 @@ def export(cfg: DictConfig) -> None:
         raise UserError("metrics: none of these has statistics to export; allowed: fid and sfid")
     reference = open_reference(cfg)
     evaluation.prepare_reference(reference)
-    fabric = launch(cfg.accelerator, cfg.devices)
-    evaluation.to(fabric.device)
+    processes = launch(cfg.accelerator, cfg.devices)
+    evaluation.to(processes.device)
     outputs = evaluation.moments_of
-    reference.gather(evaluation.features, outputs, (), fabric.device, evaluation.directory)
-    if fabric.global_rank == 0:
+    reference.gather(evaluation.features, outputs, (), processes.device, evaluation.directory)
+    if processes.global_rank == 0:
         write_statistics(Path(cfg.export), reference, evaluation.features, outputs)
         names = ", ".join(name for output in outputs for name in PUBLISHED[output])
         print(f"{cfg.export}: {names} of {reference.moments(outputs[0]).number} images, {evaluation.features.name}")
-    fabric.barrier()
+    processes.barrier()
 
 
 def at(samples: NDArray[Any], indices: range) -> Tensor:
@@ -224,9 +224,9 @@ def at(samples: NDArray[Any], indices: range) -> Tensor:
     return torch.from_numpy(samples[indices]).movedim(-1, 1)
 
 
-def batches_of(cfg: DictConfig, fabric: Fabric, number: int, doing: str) -> Batches:
+def batches_of(cfg: DictConfig, processes: Processes, number: int, doing: str) -> Batches:
     """This process's part of a command's images."""
-    return Batches(number, cfg.batch_size, fabric.global_rank, fabric.world_size, doing)
+    return Batches(number, cfg.batch_size, processes.global_rank, processes.world_size, doing)
 
 
 def described(cfg: DictConfig, reference: Reference) -> dict[str, Any]:

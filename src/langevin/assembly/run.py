@@ -6,8 +6,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
@@ -30,7 +28,6 @@ from langevin.config.validate import Mistake
 from langevin.data.cache import resolve_cache_dir
 from langevin.data.module import DataModule
 from langevin.data.read_images import read_images
-from langevin.errors import UserError
 from langevin.evaluation.evaluation import Evaluation
 from langevin.likelihood.base import Likelihood
 from langevin.metrics.reference import Reference, read_statistics
@@ -164,19 +161,3 @@ def open_reference(cfg: DictConfig) -> Reference:
         return Reference(*read_images(cfg.reference, "reference", cfg.loader.cache_dir))
     data = open_data(cfg)
     return Reference(data.train_set.samples, None if data.num_classes is None else data.train_set.labels)
-
-
-def launch(accelerator: str, devices: int | str) -> Fabric:
-    """Start this command's other processes, if it has several; each continues from here on its own device.
-
-    Raises:
-        UserError: when the machine does not have the requested devices.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*`srun` command is available")  # Lightning's advice
-            fabric = Fabric(accelerator=accelerator, devices=devices)
-        fabric.launch()
-    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
-        raise UserError(f"accelerator={accelerator}, devices={devices}: {error}") from error
-    return fabric

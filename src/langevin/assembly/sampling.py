@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_sampler
 from langevin.assembly.conditioning import is_class_conditional
-from langevin.assembly.run import launch
 from langevin.assembly.saved import Model, load_model, override
 from langevin.batches import Batches
 from langevin.config.identity import flatten
@@ -27,11 +26,11 @@ from langevin.evaluation.protocol import differing
 from langevin.files import write_atomically
 from langevin.images import Figure, write_npz
 from langevin.modalities.modality import Modality
+from langevin.processes import is_first_process, launch
 from langevin.samplers.beginning import Inversion, SDEdit
 from langevin.samplers.generate import SAMPLES, Originals, SamplePipeline
 from langevin.samplers.store import SampleStore
 from langevin.samplers.trajectory import Trajectory
-from langevin.training.processes import is_first_process
 from langevin.visible import visible
 
 COLUMNS = 10
@@ -103,23 +102,23 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
                 made = f"{number} {modality.noun} of step {model.step}, of the same settings"
                 print(visible(f"{out / 'samples.npz'} is done: {made}"))
             return
-    fabric = launch(cfg.accelerator, cfg.devices)
-    denoiser = model.denoiser.to(fabric.device)
-    if fabric.global_rank == 0:
+    processes = launch(cfg.accelerator, cfg.devices)
+    denoiser = model.denoiser.to(processes.device)
+    if processes.global_rank == 0:
         store.remove_others()
         if cfg.trajectory:  # is recorded only while images are made
             store.remove()
-    fabric.barrier()
-    batches = Batches(number, cfg.batch_size, fabric.global_rank, fabric.world_size, "sample")
-    records = cfg.trajectory and fabric.global_rank == 0
+    processes.barrier()
+    batches = Batches(number, cfg.batch_size, processes.global_rank, processes.world_size, "sample")
+    records = cfg.trajectory and processes.global_rank == 0
     seen = Trajectory(denoiser.schedule, modality.traced, generator.show) if records else None
-    for batch in generator.stored(denoiser, batches, cfg.seed, fabric.device, store, seen, originals):
+    for batch in generator.stored(denoiser, batches, cfg.seed, processes.device, store, seen, originals):
         if seen is not None and not seen.is_complete:
             finished = batch.samples[: modality.traced].cpu()
             write_trajectory(out, seen, modality.strips(*seen.chosen(cfg.trajectory), finished))
             seen.is_complete = True
-    fabric.barrier()
-    if fabric.global_rank == 0:
+    processes.barrier()
+    if processes.global_rank == 0:
         write(out, lambda: store.arrays(SAMPLES, batches.all), number, planned.labels, record, modality)
         if cfg.png:
             write_one_by_one(out, store, batches.all, modality)
@@ -133,7 +132,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
                 off = f"{out / 'noise.npz'}: the noise they come from; {off}"
             print(visible(off))
         store.remove()
-    fabric.barrier()
+    processes.barrier()
 
 
 def refuse_others(out: Path, record: dict[str, Any]) -> None:

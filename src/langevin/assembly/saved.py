@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from langevin.assembly.check import check_model, structure_of_model
 from langevin.assembly.components import MODEL, SAMPLING, make_codec, make_generator, make_model
 from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.make import make
+from langevin.assembly.meta import without_values
 from langevin.assembly.sizes import MisfitError, refuse_misfit, require_sizes
 from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
 from langevin.codecs.codec import Codec
@@ -190,7 +190,7 @@ def _rebuilt(path: Path, trust: Sequence[str]) -> Model:
     try:
         if mistakes := structure_of_model(cfg)[-1]:
             raise ConfigError(mistakes)
-        with torch.device("meta"):
+        with without_values():
             codec = make_codec(cfg, spec)
         refuse_misfit("codec", codec.state_dict(), of_codec)
         diffused = codec.spec(spec)

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from langevin.assembly.components import make_network, make_process
+from langevin.assembly.meta import without_values
 from langevin.assembly.tasks import task_of
 from langevin.config.stored import targets
 from langevin.config.types import TARGET
@@ -58,7 +58,7 @@ def require_sizes(cfg: DictConfig, spec: DataSpec, weights: Mapping[str, Tensor]
 
     hook = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"):
+        with without_values():
             network = make_network(cfg, spec, process)
     finally:
         hook.remove()

@@ -88,7 +88,7 @@ def run(cfg: DictConfig) -> None:
 
     from langevin.assembly import evaluation
     from langevin.filling import filling
-    from langevin.training.processes import is_first_process
+    from langevin.processes import is_first_process
 
     if task == "samples":
         # Where the samples are missing, no folder is made for them.

@@ -54,7 +54,7 @@ def run(cfg: DictConfig) -> None:
 
     from langevin.assembly.sampling import fill
     from langevin.filling import filling
-    from langevin.training.processes import is_first_process
+    from langevin.processes import is_first_process
 
     out = Path(cfg.out) if cfg.out else folder_of(path) / "generated"
     with filling(out) if is_first_process() else nullcontext():

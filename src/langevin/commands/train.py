@@ -56,9 +56,9 @@ def run(cfg: DictConfig) -> Path:
     from langevin.checkpoint import newest_of
     from langevin.data.summary import summary
     from langevin.files import write_atomically, write_json
+    from langevin.processes import is_first_process
     from langevin.training.loggers.csv import CSVFile
     from langevin.training.loggers.tensorboard import TensorBoard
-    from langevin.training.processes import is_first_process
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # of its tips and settings
     warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # the EMA network, which never trains
@@ -325,7 +325,7 @@ def code_version() -> str:
 
 def say(message: str) -> None:
     """Print a line once, whatever the number of processes."""
-    from langevin.training.processes import is_first_process
+    from langevin.processes import is_first_process
 
     if is_first_process():
         print(visible_lines(message), flush=True)

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from langevin.cli import SWEEP
 from langevin.errors import missing_package
 from langevin.files import write_atomically
-from langevin.training.processes import is_first_process
+from langevin.processes import is_first_process
 
 
 class Wandb(WandbLogger):
