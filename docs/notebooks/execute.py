@@ -22,7 +22,8 @@ def run(notebook: NotebookNode, folder: Path) -> NotebookNode:
         the notebook with its outputs, but those of stderr.
     """
     source = os.pathsep.join([str(HERE.parents[1] / "src"), os.environ.get("PYTHONPATH", "")])
-    client = NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(folder)}})
+    place = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=1800, coalesce_streams=True, resources=place)
     client.execute(env=os.environ | {"PYTHONPATH": source})
     for cell in notebook.cells:
         cell.metadata.clear()
