@@ -14,7 +14,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _outside_of_fences(markdown, lambda text: LINK.sub(directed, text))
 
 
-def _outside_of_fences(markdown: str, change: Any) -> str:
+def _outside_of_fences(markdown: str, change: Callable[[str], str]) -> str:
     parts, end = [], 0
     for fence in FENCED.finditer(markdown):
         parts += [change(markdown[end : fence.start()]), fence[0]]

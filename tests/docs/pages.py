@@ -71,15 +71,17 @@ def cells(overrides: list[str]) -> list[list[str]]:
     values = []
     for override in overrides:
         read = parsed(override)
-        swept = read is not None and read.is_sweep_override()
-        values.append([f"{read.key_or_group}={each}" for each in read.sweep_string_iterator()] if swept else [override])
+        if read is not None and read.is_sweep_override():
+            values.append([f"{read.key_or_group}={each}" for each in read.sweep_string_iterator()])
+        else:
+            values.append([override])
     return [[each[i % len(each)] for each in values] for i in range(max(map(len, values), default=1))]
 
 
 def shortened(command: str, overrides: list[str]) -> list[str]:
     """Overrides that ask for the same in a second or two."""
     given = dict(each.partition("=")[::2] for each in overrides if "=" in each)
-    short = {}
+    short: dict[str, str] = {}
     if command == "train" and given.get("experiment") == "toy":
         short |= {"trainer.max_steps": "2", "callbacks": "[checkpoint]", "lr_schedule.steps": "0"} | NO_VALUES
     elif command == "train" and ("task" in given or "classifier" in given.get("experiment", "")):
