@@ -1,0 +1,74 @@
+"""How the commands report mistakes: all at once, a line each, and nothing on the disk is touched."""
+
+import textwrap
+
+import pytest
+from helpers.commands import call
+
+# One of each kind, none of which stands in the way of another; some need what others choose.
+TOGETHER = {
+    "foo=1": "foo",
+    "seed=${nowhere}": "seed",
+    "batch_size=0": "batch_size",
+    "data.image_size=0": "data.image_size",
+    "model.block=convnext": "model.block",
+    "schedule.num_step=10": "schedule.num_step",
+    "parameterization._target_=langevin.diffusion.parameterization.Epsilon": "parameterization._target_",
+    "sampler.steps=0": "sampler.steps",
+    "sampler.eta=2": "sampler.eta",
+    "guidance=classifier_free": "guidance",
+    "ema.max_decay=1": "ema.max_decay",
+    "optimizer.lr=fast": "optimizer.lr",
+    "lr_schedule.steps=soon": "lr_schedule.steps",
+    "trainer.max_steps=0": "trainer.max_steps",
+    "callbacks.samples.num_samples=0": "callbacks.samples.num_samples",
+    "callbacks.progress.every_n_steps=0": "callbacks.progress.every_n_steps",
+    "metrics=[class_accuracy]": None,
+    "evaluation.num_samples=0": "evaluation.num_samples",
+    "loader.num_workers=-1": "loader.num_workers",
+}
+
+
+def test_all_are_reported_at_once_and_nothing_is_touched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path / "cache"))
+    result = call("train", *TOGETHER)
+    assert result.status == 1
+    assert "Traceback" not in result.err + result.out
+    lines = result.err.splitlines()
+    expected = {path for path in TOGETHER.values() if path is not None}
+    assert lines[0] == f"error: {len(expected)} mistakes in the config:"
+    assert {line.split(": ")[0].strip() for line in lines[1:]} == expected
+    assert len([row for line in lines for row in textwrap.wrap(line, 100)]) <= 50
+    assert result.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("schedule=cosin", ["schedule/cosin", "Available options in 'schedule':", "cosine", "linear"]),
+        ("metrics=[fidd]", ["Could not load 'metrics/fidd'"]),
+        ("experiment=digit", ["experiment/digit", "digits"]),
+        ("batch_size", ["batch_size", "EQUAL"]),
+    ],
+)
+def test_what_hydra_says_by_itself_is_plain(override, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("train", override)
+    assert result.status == 1
+    assert "Traceback" not in result.err
+    for word in words:
+        assert word in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate"])
+def test_a_mistake_in_a_commands_own_options(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(command, "batch_size=few", "batchsize=3", "checkpoint=x", "samples=y")
+    assert result.status == 1
+    assert "  batch_size: is 'few'; allowed: a whole number, at least 1\n" in result.err
+    assert "  batchsize: no such option (did you mean batch_size?); allowed: " in result.err
+    assert "Traceback" not in result.err
+    assert list(tmp_path.iterdir()) == []
