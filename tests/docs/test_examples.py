@@ -98,6 +98,8 @@ def run_block(block: Block, monkeypatch) -> None:
     for name, command, *words in commands(block.text):
         assert name == "langevin", f"{name} is not run by a test: mark the block <!-- not run: REASON -->"
         short = shortened(command, words) if command in CONFIGURED else words
+        if command == "study":
+            short = [*words, "--", "lr_schedule.steps=0", *shortened("train", [])]
         status, printed = langevin_command([name, command, *short], monkeypatch)
         assert status == 0, f"langevin {command} {' '.join(short)}\n{printed}"
 
@@ -131,7 +133,7 @@ def test_blocks_work(page, folder, monkeypatch):
         if block.language in ("python", "yaml") and first.startswith("# my_"):
             place = folder / first.removeprefix("# ")
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(block.text)
+            place.write_text(re.sub(r"trials: \d+", "trials: 2", block.text))
         elif block.language == "python":
             exec(shortened_python(block.text), {})
         elif block.language == "console":
