@@ -37,6 +37,7 @@ KINDS = {
     "study": "integration",
     "tenants": "integration",
     "training": "integration",
+    "ui": "integration",
 }
 """The marker of a folder's tests: `unit`, `integration` or `e2e`. A file or a test that has one itself keeps it."""
 

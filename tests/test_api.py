@@ -95,6 +95,40 @@ def test_samples_of_vectors_are_numbers(tmp_path):
     assert made._repr_png_().startswith(b"\x89PNG")
 
 
+def test_the_trajectory_is_that_of_the_command(run, labelled, tmp_path):
+    made = run.sample(9, seed=2, batch_size=4, device="cpu", steps=5, trajectory=3)
+    chosen = ("num_samples=9", "seed=2", "batch_size=4", "accelerator=cpu", "sampler.steps=5", "trajectory=3")
+    result = call("sample", f"checkpoint={labelled}", f"out={tmp_path / 'command'}", *chosen)
+    assert result.status == 0, result.err
+    made.save(tmp_path / "api")
+    paths = (tmp_path / each / "trajectory.png" for each in ("command", "api"))
+    assert len({path.read_bytes() for path in paths}) == 1
+    assert run.sample(2, steps=1, device="cpu").trajectory is None
+    with pytest.raises(langevin.UserError, match=r"trajectory: is 1; allowed: .*at least 2"):
+        run.sample(2, trajectory=1)
+
+
+def test_choices_are_those_that_suit_the_model(run, plain, labelled):
+    assert run.choices("guidance").keys() == {"classifier_free"}
+    assert langevin.load(plain).choices("guidance") == {}
+    samplers = run.choices("sampler")
+    assert samplers["ddim"] == {"_target_": "langevin.samplers.ddim.DDIM", "steps": 50, "eta": 0.0}
+    assert {"ancestral", "heun", "unipc"} <= samplers.keys()
+    with pytest.raises(langevin.UserError, match="group is 'model'; allowed: sampler, "):
+        run.choices("model")
+    assert langevin.load(plain).class_names is None
+    assert run.class_names == tuple("0123456789")
+    split = {"number": 2, "class_names": [f"digit {each}" for each in range(10)], "sha256": ""}
+    (labelled / "data.json").write_text(json.dumps({"splits": {"train": split}}))
+    assert run.class_names[3] == "digit 3"
+
+
+def test_a_sampler_that_the_schedule_does_not_allow_is_no_choice(tmp_path):
+    found = langevin.load(save(tmp_path / "run", *TINY, "formulation=edm")).choices("sampler")
+    assert "heun" in found
+    assert "ancestral" not in found  # it takes every step of a schedule, and this one has none
+
+
 def test_values_are_those_of_the_command(run, labelled, tmp_path):
     fewer = "metrics.energy_distance.max_reference=100"
     found = run.evaluate(["class_accuracy", "energy_distance"], 20, steps=3, device="cpu", overrides=[fewer])

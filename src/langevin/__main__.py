@@ -18,6 +18,7 @@ OTHERS = {
     "study": ("langevin.study.__main__", "runs a study's grid of runs, or a search, and makes its table"),
     "report": ("langevin.report.__main__", "puts runs side by side in one HTML file"),
     "dashboard": ("langevin.dashboard", "makes a workspace and a report in W&B for the runs in a folder"),
+    "ui": ("langevin.ui.__main__", "opens a page on this machine that samples from one or two runs"),
 }
 MODULES = {name: f"langevin.commands.{name}" for name in CONFIGURED} | {name: at for name, (at, _) in OTHERS.items()}
 

@@ -3,26 +3,23 @@
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from langevin.checkpoint import find_checkpoint
+from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.cli import composed, isolated_job
 from langevin.config.options import RUN_OPTIONS
-from langevin.config.types import plain
+from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError, Mistake, options, unknown
 from langevin.errors import UserError
 from langevin.interrupt import Interrupted, listening
+from langevin.samples import Samples, Strips
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from langevin.assembly.saved import Model
     from langevin.diffusion.denoiser import Denoiser
     from langevin.evaluation.result import EvaluationResult
@@ -115,6 +112,7 @@ class Run:
         seed: int = 0,
         batch_size: int = 64,
         device: str = "auto",
+        trajectory: int | None = None,
         overrides: Sequence[str] = (),
     ) -> "Samples":
         """Make samples: the same, to the bit, as those of ``python sample.py`` with the same choices.
@@ -129,6 +127,7 @@ class Run:
             seed: sample i depends on (seed, i) alone.
             batch_size: samples at a time.
             device: "cpu", or "cuda", "cuda:1", "mps"; "auto": a GPU where there is one.
+            trajectory: also keep the first samples at this many times from noise to sample, at least 2.
             overrides: further ones of sampler, timestep_spacing, thresholding, guidance and edit, as on the command
                 line, such as ``["sampler.eta=0.5"]``.
 
@@ -140,7 +139,7 @@ class Run:
 
         chosen, given = _of_sampler(sampler, steps, guidance)
         chosen += _allowed(overrides, (*SAMPLING, "edit"))
-        given |= {"num_samples": ("n", n), "labels": ("labels", labels)}
+        given |= {"num_samples": ("n", n), "labels": ("labels", labels), "trajectory": ("trajectory", trajectory)}
         given |= _common(self.checkpoint, seed, batch_size, device)
         with composed("sample", chosen, OPTIONS) as cfg, _by_parameters(cfg, given):
             check(cfg)
@@ -150,13 +149,70 @@ class Run:
             from langevin.assembly.sampling import plan
             from langevin.batches import Batches
             from langevin.processes import launch
+            from langevin.samplers.trajectory import Trajectory
 
             asked = plan(cfg, self.checkpoint, self._loaded)
         on = launch(cfg.accelerator, cfg.devices).device
         denoiser, batches = self.model.to(on), Batches(asked.number, batch_size, doing="sample")
-        made = asked.generator.stored(denoiser, batches, seed, on, store=None, originals=asked.originals)
-        parts = [np.moveaxis(batch.samples.cpu().numpy(), 1, -1) for batch in made]
-        return Samples(np.concatenate(parts), asked.labels, asked.record, asked.generator.modality)
+        generator, modality, strips = asked.generator, asked.generator.modality, None
+        seen = None if trajectory is None else Trajectory(denoiser.schedule, modality.traced, generator.show)
+        parts = []
+        for batch in generator.stored(denoiser, batches, seed, on, None, seen, asked.originals):
+            samples = batch.samples.cpu()
+            if trajectory is not None and seen is not None and not seen.is_complete:
+                strips = Strips(*seen.chosen(trajectory), samples[: modality.traced], modality)
+                seen.is_complete = True
+            parts.append(np.moveaxis(samples.numpy(), 1, -1))
+        return Samples(np.concatenate(parts), asked.labels, asked.record, modality, strips)
+
+    def choices(self, group: str) -> dict[str, dict[str, Any]]:
+        """The options of a group that suit this model as they are, such as those samplers that its schedule allows.
+
+        Args:
+            group: "sampler", "timestep_spacing", "thresholding" or "guidance".
+
+        Returns:
+            the fields of each, by its name. An option with a field that must be given is none of them.
+
+        Raises:
+            UserError: when there is no such group.
+        """
+        from langevin.assembly.check import check_model
+        from langevin.assembly.components import SAMPLING
+        from langevin.assembly.saved import override
+        from langevin.config.validate import CONF
+
+        if group not in SAMPLING:
+            raise UserError(f"group is {group!r}; allowed: {', '.join(SAMPLING)}")
+        found = {}
+        for name in options(group):
+            chosen = OmegaConf.load(CONF / group / f"{name}.yaml")
+            if not isinstance(chosen, DictConfig) or TARGET not in chosen:
+                continue  # it is the choice of none
+            with suppress(UserError):
+                check_model(override(self._loaded.cfg, OmegaConf.create({group: chosen}), [group]), SAMPLING, self.spec)
+                found[name] = plain(chosen)
+        return found
+
+    @property
+    def modality(self) -> "Modality":
+        """What its samples are, and how they are looked at."""
+        from langevin.assembly.components import modality_of
+
+        return modality_of(self.spec)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The classes that samples can be asked for, by name where the run's folder knows them; None: of none."""
+        from langevin.assembly.conditioning import is_class_conditional
+        from langevin.content import read_content
+
+        number = self.spec.num_classes
+        if number is None or not is_class_conditional(self._loaded.cfg):
+            return None
+        content = read_content(folder_of(self.checkpoint))
+        names = None if content is None or "train" not in content.splits else content.splits["train"].class_names
+        return names if names is not None and len(names) == number else tuple(map(str, range(number)))
 
     def evaluate(
         self,
@@ -218,52 +274,6 @@ class Run:
             from langevin.assembly.evaluation import measure
 
             return measure(cfg, self.checkpoint, self._loaded, lambda result, about: None)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Samples:
-    """Samples of a model. A notebook shows them.
-
-    Attributes:
-        samples: images are uint8 (N, H, W, C), vectors float32 (N, D).
-        labels: the class of each, int64 (N,); None of an unconditional model.
-        record: how they were made, plain values, as stored in samples.npz.
-        modality: what they are.
-    """
-
-    samples: "NDArray[Any]"
-    labels: "NDArray[np.int64] | None"
-    record: dict[str, Any]
-    modality: "Modality"
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} {self.modality.noun} of shape {self.samples.shape[1:]}>"
-
-    def _repr_png_(self) -> bytes:
-        from langevin.assembly.sampling import preview
-
-        return preview([self._channels_first()], self.modality).png()
-
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``samples.npz`` and ``grid.png`` as ``python sample.py`` does; files of these names are replaced.
-
-        Args:
-            folder: is made where it is missing.
-
-        Raises:
-            OSError: when it cannot be written.
-        """
-        from langevin.assembly.sampling import write
-
-        write(Path(folder), lambda: [self._channels_first()], len(self), self.labels, self.record, self.modality)
-
-    def _channels_first(self) -> "NDArray[Any]":
-        import numpy as np
-
-        return np.ascontiguousarray(np.moveaxis(self.samples, -1, 1))
 
 
 def _of_sampler(

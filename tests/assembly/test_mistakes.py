@@ -123,6 +123,7 @@ RANGES = [
     (["batch_size=0"], "batch_size", ["is 0", "at least 1"]),
     (["seed=-1"], "seed", ["is -1", "at least 0"]),
     (["data=image_folder", "data.channels=2"], "data.channels", ["is 2", "1 (grey) or 3 (RGB)"]),
+    (["data=image_folder", "data.resize=zoom"], "data.resize", ["is 'zoom'", "one of crop, pad, stretch"]),
     (["data=image_folder", "data.background=[0,0]"], "data.background", ["is [0, 0]; allowed: three whole numbers"]),
     (["data=image_folder", "data.background=[0,0,256]"], "data.background", ["is [0, 0, 256]", "at most 255"]),
     (["data=cifar10", "data.background=white"], "data.background", ["is 'white'; allowed: a list"]),

@@ -30,6 +30,7 @@ OTHER = [
     ("batch_size=64",),
     ("model=unet",),
     ("model.dropout=0.1",),
+    ("model.norm_groups=16",),
     ("schedule=cosine",),
     ("schedule.num_steps=500",),
     ("optimizer.lr=1e-3",),
@@ -89,6 +90,28 @@ def test_where_the_images_lie_is_no_part_of_a_run_and_what_they_are_is():
 
     assert named("here", "1") == named("there", "1")
     assert len({named("here", content) for content in ("1", "2", None)}) == 3
+
+
+def test_an_option_that_was_added_later_renames_no_run():
+    cfg, choices = composed("train", "data=image_folder", "data.path=here")
+    found = automatic_name(cfg, choices)
+    assert found != automatic_name(*composed("train", "data=image_folder", "data.path=here", "data.resize=pad"))
+    assert cfg.data.resize == "crop"
+    before = cfg.copy()
+    del before.data.resize
+    del before.model.norm_groups
+    assert automatic_name(before, choices) == found
+    assert differences(before, cfg) == differences(cfg, before) == []
+    other = cfg.copy()
+    other.data.resize, other.model.norm_groups = "pad", 8
+    assert differences(before, other) == [
+        "data.resize: crop in the run, pad now",
+        "model.norm_groups: None in the run, 8 now",
+    ]
+    assert differences(other, before) == [
+        "data.resize: pad in the run, crop now",
+        "model.norm_groups: 8 in the run, None now",
+    ]
 
 
 def test_all_cells_of_a_sweep_differ():

@@ -1,6 +1,5 @@
 """What every file of conf/ must be, for the files that are there today and those of tomorrow."""
 
-import ast
 import importlib.util
 import inspect
 import re
@@ -12,7 +11,7 @@ from helpers.commands import ROOT
 
 from contracts.options import COMMANDS, FILES, OPTIONS, components, group_of, load
 from langevin.assembly.handed import HANDED
-from langevin.config import validate
+from langevin.config import describe as descriptions
 from langevin.config.signature import signature
 from langevin.config.types import TARGET, describe, fits
 from langevin.config.validate import BUNDLES, CONF, PLURAL, groups, groups_of, options
@@ -125,14 +124,11 @@ def test_bundles_come_last_so_that_they_override():
 
 
 def conf_found_by(package):
-    """The CONF of a copy of `validate.py` in langevin's folder `package`."""
-    file = package / "config" / "validate.py"
+    """The CONF of a copy of `describe.py` in langevin's folder `package`."""
+    file = package / "config" / "describe.py"
     file.parent.mkdir(parents=True)
-    tree = ast.parse(inspect.getsource(validate))
-    # The mistakes' own classes are not copied: only where CONF is.
-    kept = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom | ast.Assign)]
-    file.write_text(ast.unparse(ast.Module(kept, [])))
-    spec = importlib.util.spec_from_file_location("validate_elsewhere", file)
+    file.write_text(inspect.getsource(descriptions))
+    spec = importlib.util.spec_from_file_location("describe_elsewhere", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.CONF

@@ -153,6 +153,34 @@ def test_broken_images_can_be_left_out(tmp_path, partly_broken, pixels):
     assert build(tmp_path / "other").skipped == ()
 
 
+def test_enlarged_images_are_counted_over_an_interruption(tmp_path, write, pixels, monkeypatch):
+    monkeypatch.setattr(interrupt, "_received", None)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    small = {3, 20, 21, 70, 90}
+    path = write({f"{i:03}.png": pixels(i, *((5, 9) if i in small else (8, 9))) for i in range(100)})
+    source = ImageFolder(path, image_size=8)
+
+    def load():
+        images = source.load("train")
+        opened = type(images.lazy).open
+
+        def stop(self, index):
+            if index == 64:
+                interrupt._received = "SIGTERM"
+            return opened(self, index)
+
+        monkeypatch.setattr(type(images.lazy), "open", stop)
+        return images
+
+    with pytest.raises(interrupt.Interrupted):
+        open_or_build(tmp_path / "cache", "toy", "1", source.transform, load)
+    monkeypatch.undo()
+    monkeypatch.setattr(interrupt, "_received", None)
+    for again in (lambda: source.load("train"), not_again):
+        cache = open_or_build(tmp_path / "cache", "toy", "1", source.transform, again)
+        assert cache.enlarged == (5, tuple(f"{i:03}.png in {path}" for i in (3, 20, 21)))
+
+
 def test_what_remains_must_be_of_every_class(tmp_path, write, pixels):
     for files, message in (
         ({"a/1.png": pixels(0), "b/2.png": b"junk", "b/3.png": b""}, "no image of class b can be used"),
@@ -234,13 +262,14 @@ def test_an_interrupted_build_is_continued_with_the_same_digest(tmp_path, monkey
             raise KeyboardInterrupt
         interrupt._received = "SIGTERM"
 
+    assert build(tmp_path / "whole").enlarged == (0, ())
     stopping[:], decoded[:] = [stop], []
     with pytest.raises(interrupt.Interrupted if kind == "signal" else KeyboardInterrupt) as raised:
         build(tmp_path / "cache", lambda: SampleSet(Counted(ARRAY), LABELS, NAMES))
     if kind == "signal":
         assert re.fullmatch(r"by SIGTERM with (128|150) of 150 images of toy decoded", str(raised.value))
     (partial,) = caches(tmp_path / "cache")
-    kept = [int(line.split()[0]) for line in (partial / "chunks").read_text().splitlines()]
+    kept = [json.loads(line)[0] for line in (partial / "chunks").read_text().splitlines()]
     assert kept == ([0, 64, 128] if "150 of" in str(raised.value) else [0, 64])
     with open(partial / "images.npy", "r+b") as file:  # as a crash of the machine may leave what was not flushed
         file.seek(500)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from langevin.data.images import ArrayImages, ImageFiles, NativeTransform, SquareTransform
+from langevin.data.images import (
+    ArrayImages,
+    ImageFiles,
+    NativeTransform,
+    PadTransform,
+    SquareTransform,
+    StretchTransform,
+)
 
 
 class Bytes:
@@ -35,6 +42,43 @@ def test_centre_crop_then_lanczos(pixels, height, width, size):
     square = Image.fromarray(np.ascontiguousarray(array[top : top + side, left : left + side]))
     want = np.asarray(square if side == size else square.resize((size, size), Image.Resampling.LANCZOS))
     np.testing.assert_array_equal(SquareTransform(size, 3)(Image.fromarray(array)), want)
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 40), (40, 20), (20, 20)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_whole_image_on_a_background(pixels, height, width, channels):
+    image = Image.fromarray(pixels(1, height, width))
+    array = PadTransform(10, channels, (200, 30, 60))(image)
+    rows, columns = height * 10 // max(height, width), width * 10 // max(height, width)
+    top, left = (10 - rows) // 2, (10 - columns) // 2
+    inside = (slice(top, top + rows), slice(left, left + columns))
+    want = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((columns, rows), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(array[inside], want.reshape(rows, columns, channels))
+    outside = np.ones((10, 10), bool)
+    outside[inside] = False
+    colour = [200, 30, 60] if channels == 3 else [round(0.299 * 200 + 0.587 * 30 + 0.114 * 60)]
+    np.testing.assert_array_equal(array[outside], np.broadcast_to(colour, (outside.sum(), channels)))
+    assert outside.any() == (height != width)
+
+
+def test_the_whole_image_stretched(pixels):
+    image = Image.fromarray(pixels(1, 20, 50))
+    want = np.asarray(image.resize((10, 10), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(StretchTransform(10, 3)(image), want)
+
+
+@pytest.mark.parametrize(
+    ("transform", "size", "enlarges"),
+    [
+        (SquareTransform(10, 3), (9, 30), True),
+        (SquareTransform(10, 3), (10, 30), False),
+        (StretchTransform(10, 3), (30, 9), True),
+        (PadTransform(10, 3), (9, 30), False),
+        (PadTransform(10, 3), (9, 9), True),
+    ],
+)
+def test_what_is_enlarged(transform, size, enlarges):
+    assert transform.enlarges(Image.new("RGB", size)) == enlarges
 
 
 def test_resizing_is_antialiased():

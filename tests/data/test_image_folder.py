@@ -9,6 +9,8 @@ from PIL import Image
 
 from langevin.data.archive import counted
 from langevin.data.image_folder import ImageFolder
+from langevin.data.module import DataModule
+from langevin.data.summary import summary
 from langevin.errors import UserError
 
 
@@ -137,6 +139,29 @@ def test_links_that_lead_nowhere(write, pixels, tmp_path):
 def test_a_background_that_is_no_colour(background):
     with pytest.raises(UserError, match=r"^background is \["):
         ImageFolder("x", image_size=8, background=background)
+
+
+def test_how_images_become_squares(write, pixels, tmp_path, monkeypatch):
+    monkeypatch.setenv("LANGEVIN_CACHE", str(tmp_path / "cache"))
+    image = pixels(0, 8, 4)
+    path = write({"a.png": image, "b.png": pixels(1, 9, 9)})
+
+    def made(resize, **options):
+        data = DataModule(ImageFolder(path, image_size=8, resize=resize, **options), batch_size=1)
+        data.prepare_data()
+        return data
+
+    cropped, padded, stretched = (made(resize).train_set for resize in ("crop", "pad", "stretch"))
+    whole = Image.fromarray(image)
+    middle = Image.fromarray(image[2:6]).resize((8, 8), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(cropped.samples[0], np.asarray(middle))
+    np.testing.assert_array_equal(padded.samples[0, :, 2:6], image)
+    assert (padded.samples[0, :, :2] == 255).all()
+    assert (made("pad", background=(1, 2, 3)).train_set.samples[0, 0, 0] == [1, 2, 3]).all()
+    np.testing.assert_array_equal(stretched.samples[0], np.asarray(whole.resize((8, 8), Image.Resampling.LANCZOS)))
+    assert len({each.digest for each in (cropped, padded, stretched)}) == 3
+    assert summary(made("crop")) == f"data: 2 images; enlarged to 8x8: 1 image (a.png in {path})"
+    assert summary(made("pad")) == "data: 2 images"
 
 
 def test_the_options_of_decoding_choose_the_cache(write, pixels):

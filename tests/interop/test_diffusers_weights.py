@@ -16,6 +16,7 @@ DDPM = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "unet.yaml"))
 del DDPM["_target_"]
 SMALL = DDPM | {"channel_multipliers": [1, 2], "blocks_per_level": 1, "attention_resolutions": [8]}
 ADM = SMALL | {"head_channels": 64, "scale_shift": True, "residual_resampling": True, "time_embedding": "cosine_first"}
+NARROW = SMALL | {"channels": 64, "norm_groups": 16}
 
 # Of the published config.json: google/ddpm-cifar10-32 and google/ddpm-celebahq-256.
 SHARED = {
@@ -79,14 +80,16 @@ def test_model_of_published_networks(name, multipliers):
     assert found | {"dropout": 0.1, "checkpointing": False} == model
 
 
-@pytest.mark.parametrize("model", [SMALL, ADM, SMALL | {"symmetric_padding": True, "norm_epsilon": 1e-5}])
+@pytest.mark.parametrize("model", [SMALL, ADM, SMALL | {"symmetric_padding": True, "norm_epsilon": 1e-5}, NARROW])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_config_there_and_back(model, channels):
     found, size = unet_of("config.json", written(unet_2d_config(model, channels, channels, 16, 5)))
     assert (found | {"checkpointing": False}, size) == (model, 16)
 
 
-@pytest.mark.parametrize(("model", "num_classes"), [(SMALL, None), (ADM, 7)], ids=["ddpm", "adm"])
+@pytest.mark.parametrize(
+    ("model", "num_classes"), [(SMALL, None), (ADM, 7), (NARROW, 7)], ids=["ddpm", "adm", "narrow"]
+)
 def test_there_and_back(model, num_classes):
     """The random weights of ours go into diffusers' own class, and come back as they were."""
     network = ours(model, 8, num_classes)

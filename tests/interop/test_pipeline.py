@@ -209,13 +209,14 @@ RESNET = {
             {"trained_betas": BETAS, "variance_type": "learned_range", "prediction_type": "sample", **DYNAMIC},
             marks=pytest.mark.slow,
         ),
+        (ddpm_folder, TWO_LEVELS | {"block_out_channels": (32, 64), "norm_num_groups": 8}, {}),
         (
             ddim_folder,
             {"attention_head_dim": None, "in_channels": 3, "out_channels": 3},
             {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "linspace"},
         ),
     ],
-    ids=["default", "scaled_linear", "ddpm", "adm", "zero_snr"],
+    ids=["default", "scaled_linear", "ddpm", "adm", "narrow", "zero_snr"],
 )
 def test_there_and_back(make, fields, scheduler, tmp_path, caplog):
     pipeline = make(tmp_path / "folder", unet(**fields), **scheduler)

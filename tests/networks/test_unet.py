@@ -111,6 +111,7 @@ def test_runs_in_the_type_of_its_weights():
         ({"image_size": 0}, "channel_multipliers", ["0"]),
         ({"channels": 48}, "channels", ["48", "multiple of 32"]),
         ({"channels": 0}, "channels", ["0", "multiple of 32"]),
+        ({"channels": 64, "norm_groups": 24}, "channels", ["is 64", "multiple of norm_groups (24) and of 4"]),
         ({"channel_multipliers": []}, "channel_multipliers", ["[]", "positive"]),
         ({"channel_multipliers": [1, 0]}, "channel_multipliers", ["[1, 0]", "positive"]),
         ({"head_channels": 48}, "head_channels", ["48", "[64]"]),

@@ -64,6 +64,8 @@ def test_celebahq_256(size):
         {"head_channels": 64, "scale_shift": True},
         {"residual_resampling": True, "attention_resolutions": []},
         {"symmetric_padding": True, "time_embedding": "cosine_first", "norm_epsilon": 1e-5},
+        {"norm_groups": 8, "channels": 24},
+        {"norm_groups": 16, "channels": 64, "scale_shift": True, "residual_resampling": True},
     ],
     ids=lambda changes: "-".join(changes),
 )

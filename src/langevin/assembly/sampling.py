@@ -221,14 +221,14 @@ def write_trajectory(out: Path, seen: Trajectory, figure: Figure) -> None:
     write_atomically(out / "trajectory.npz", lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
-def preview(parts: Iterable[NDArray[Any]], modality: Modality) -> Figure:
+def preview(parts: Iterable[NDArray[Any]], modality: Modality, columns: int = COLUMNS) -> Figure:
     """The first of some samples to be looked at; of the parts (B, C, *size), no more are read than it shows."""
     shown: list[np.ndarray] = []
     for part in parts:
         shown += list(part[: modality.previewed - len(shown)])
         if len(shown) == modality.previewed:
             break
-    return modality.preview(torch.from_numpy(np.stack(shown)), COLUMNS)
+    return modality.preview(torch.from_numpy(np.stack(shown)), columns)
 
 
 def write(

@@ -37,8 +37,10 @@ NOT_IDENTITY = (
 )
 PATHS = ("data.path", "data.test_path")
 """Where the data lies: it distinguishes two runs that are otherwise the same."""
-LATER = {"data.background": [255, 255, 255], "data.skip_broken": False}
-"""Options that were added later, with the values that earlier runs had."""
+SINCE = {"data.resize": "crop", "model.norm_groups": None}
+"""Options that were added later, with the values that earlier runs had: at these they are no part of an identity."""
+LATER = {"data.background": [255, 255, 255], "data.skip_broken": False} | SINCE
+"""All that were added later, also those that changed the names of runs."""
 YET_IDENTITY = ("trainer.precision", "trainer.gradient_clip_val")
 
 
@@ -55,7 +57,7 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
         prefixes = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
         return bool(prefixes.intersection(YET_IDENTITY)) or not prefixes.intersection(NOT_IDENTITY)
 
-    return {path: value for path, value in flatten(values) if decides(path)}
+    return {path: value for path, value in flatten(values) if decides(path) and (path, value) not in SINCE.items()}
 
 
 def distinguishing(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,6 +103,7 @@ def differences(old: DictConfig, new: DictConfig) -> list[str]:
     """What two configs train differently, a line each."""
     before, after = identity(old), identity(new)
     before = {path: value for path, value in LATER.items() if path in after} | before
+    after = {path: value for path, value in SINCE.items() if path in before} | after
     return [
         f"{path}: {before.get(path, 'absent')} in the run, {after.get(path, 'absent')} now"
         for path in sorted(before.keys() | after.keys())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ BYTES = "|u1"
 """The type of the samples of a cache that does not note it, as numpy writes it."""
 _FORMAT = 1
 _CHUNK = 64  # images decoded, hashed and written together: another number would change the digest of all data
-_CHUNKS = "chunks"  # of an unfinished cache, the first image and the sha256 of each chunk that is written, a line each
+_CHUNKS = "chunks"  # of an unfinished cache, a `Chunk` that is written a line
+_NAMED = 3  # enlarged images whose names are kept
 
 
 class CachedSamples:
@@ -46,6 +47,7 @@ class CachedSamples:
         columns: the further columns, see `SampleSet`.
         class_names: a name for each class, or None when unlabelled.
         skipped: the names of the images that were left out because they cannot be decoded.
+        enlarged: how many images were smaller than they are stored, and the names of the first of them.
 
     Raises:
         ValueError: when a file is missing, cut short, or not as ``meta.json`` describes it.
@@ -72,6 +74,7 @@ class CachedSamples:
             raise ValueError(f"{folder}: arrays of {self.samples.shape} and {self.labels.shape}, not {shape}")
         self.class_names: tuple[str, ...] | None = None if names is None else tuple(names)
         self.skipped: tuple[str, ...] = tuple(meta.get("skipped", ()))
+        self.enlarged: tuple[int, tuple[str, ...]] = (meta.get("enlarged", 0), tuple(meta.get("enlarged_names", ())))
         self._meta = meta
 
     @functools.cached_property
@@ -203,7 +206,7 @@ def _build(folder: Path, images: SampleSet, transform: Transform) -> None:
     try:
         building.mkdir(exist_ok=True)
         count = len(images.lazy)
-        broken, chunks = _decode_all(building, images.lazy, transform, folder.name.rpartition("-")[0])
+        broken, small, chunks = _decode_all(building, images.lazy, transform, folder.name.rpartition("-")[0])
         labels = np.full(count, -1, np.int64) if images.labels is None else images.labels
         columns = dict(images.columns)
         if broken:
@@ -220,6 +223,8 @@ def _build(folder: Path, images: SampleSet, transform: Transform) -> None:
             "class_names": images.class_names,
             "columns": list(columns),
             "skipped": [images.lazy.name(index) for index in sorted(broken)],
+            "enlarged": len(small),
+            "enlarged_names": [images.lazy.name(index) for index in small[:_NAMED]],
             "bytes": {name: (building / name).stat().st_size for name in ("images.npy", *arrays)},
         }
         dtype = np.dtype(transform.dtype)
@@ -237,9 +242,26 @@ def _build(folder: Path, images: SampleSet, transform: Transform) -> None:
         raise
 
 
+class _Chunk(NamedTuple):
+    """Some images that are decoded.
+
+    Attributes:
+        first: the first of them.
+        digest: the sha256 of their pixels.
+        small: those that are enlarged.
+    """
+
+    first: int
+    digest: str
+    small: list[int]
+
+    def line(self) -> bytes:
+        return f"{json.dumps(self)}\n".encode()
+
+
 def _decode_all(
     building: Path, lazy: LazySamples, transform: Transform, title: str
-) -> tuple[dict[int, Exception], list[str]]:
+) -> tuple[dict[int, Exception], list[int], list[str]]:
     """Fill images.npy with the transformed images, all but those that an earlier build has left there.
 
     Threads, not processes: Pillow decodes and resizes without the interpreter lock, so photographs decode on all cores,
@@ -247,7 +269,8 @@ def _decode_all(
     disk then raises OSError, where touching a map of it would end the process with SIGBUS.
 
     Returns:
-        what cannot be decoded, each with its error, its place left black; and the sha256 of each chunk, in order.
+        what cannot be decoded, each with its error, its place left black; what is enlarged; and the sha256 of each
+        chunk, in order.
 
     Raises:
         Interrupted: between two chunks, once a signal has come.
@@ -259,26 +282,29 @@ def _decode_all(
         buffer, {"descr": dtype.str, "fortran_order": False, "shape": (count, *transform.shape)}
     )
     header = buffer.getvalue()
-    digests = _finished(building, header, count, size)
-    if not digests:
+    chunks = _finished(building, header, count, size)
+    if not chunks:
         path.write_bytes(header)
     broken: dict[int, Exception] = {}
 
     def decode(first: int) -> int:
         indices = range(first, min(first + _CHUNK, count))
-        block = np.zeros((len(indices), *transform.shape), dtype)
+        block, small = np.zeros((len(indices), *transform.shape), dtype), []
         for index in indices:
             try:
-                block[index - first] = transform(lazy.open(index))
+                sample = lazy.open(index)
+                block[index - first] = transform(sample)
+                if transform.enlarges(sample):
+                    small.append(index)
             except Exception as error:  # a broken file makes decoders raise anything: OSError, SyntaxError, ...
                 broken[index] = error
         with open(path, "r+b") as file:
             file.seek(len(header) + first * size)
             file.write(block.data)
-        digest = hashlib.sha256(block.data).hexdigest()
+        chunk = _Chunk(first, hashlib.sha256(block.data).hexdigest(), small)
         if broken.keys().isdisjoint(indices):  # else another build looks at them again
-            finished.write(_line(first, digest))  # in one piece at the end, whichever thread writes it
-        digests[first] = digest
+            finished.write(chunk.line())  # in one piece at the end, whichever thread writes it
+        chunks[first] = chunk
         return len(indices)
 
     executor = ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), 16))
@@ -286,41 +312,39 @@ def _decode_all(
         open(building / _CHUNKS, "wb", buffering=0) as finished,
         progress_bar(total=count, desc=f"decoding {title}", unit="sample") as progress,
     ):
-        for first, digest in digests.items():
-            finished.write(_line(first, digest))
+        for first, chunk in chunks.items():
+            finished.write(chunk.line())
             progress.update(min(_CHUNK, count - first))
-        left = [first for first in range(0, count, _CHUNK) if first not in digests]
+        left = [first for first in range(0, count, _CHUNK) if first not in chunks]
         try:
             for done in as_completed([executor.submit(decode, first) for first in left]):
                 progress.update(done.result())
                 if received() is not None:
                     executor.shutdown(cancel_futures=True)
-                    kept = sum(min(_CHUNK, count - first) for first in digests)
+                    kept = sum(min(_CHUNK, count - first) for first in chunks)
                     raise Interrupted(f"by {received()} with {kept:,} of {count:,} images of {title} decoded")
         finally:
             executor.shutdown(cancel_futures=True)
-    return broken, [digests[first] for first in range(0, count, _CHUNK)]
+    ordered = [chunks[first] for first in range(0, count, _CHUNK)]
+    return broken, [index for chunk in ordered for index in chunk.small], [chunk.digest for chunk in ordered]
 
 
-def _finished(building: Path, header: bytes, count: int, size: int) -> dict[int, str]:
-    """The chunks that an earlier build has finished, with their digests: their bytes must still be the ones it noted.
+def _finished(building: Path, header: bytes, count: int, size: int) -> dict[int, _Chunk]:
+    """The chunks that an earlier build has finished, by their first image: their bytes must still be the ones it noted.
 
     A crash of the machine may have lost some, since nothing is flushed to the disk before the end.
     """
     found = {}
-    with suppress(OSError, ValueError), open(building / "images.npy", "rb") as file:
+    with suppress(OSError, ValueError, TypeError), open(building / "images.npy", "rb") as file:
         if file.read(len(header)) == header:
             for line in (building / _CHUNKS).read_text().splitlines():
-                first, digest = int(line.partition(" ")[0]), line.partition(" ")[2]
-                if first in range(0, count, _CHUNK):
-                    file.seek(len(header) + first * size)
-                    if hashlib.sha256(file.read(min(_CHUNK, count - first) * size)).hexdigest() == digest:
-                        found[first] = digest
+                chunk = _Chunk(*json.loads(line))
+                if chunk.first in range(0, count, _CHUNK):
+                    file.seek(len(header) + chunk.first * size)
+                    block = file.read(min(_CHUNK, count - chunk.first) * size)
+                    if hashlib.sha256(block).hexdigest() == chunk.digest:
+                        found[chunk.first] = chunk
     return found
-
-
-def _line(first: int, digest: str) -> bytes:
-    return f"{first} {digest}\n".encode()
 
 
 def _hashed(images: NDArray[Any]) -> Iterator[str]:

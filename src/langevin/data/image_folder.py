@@ -5,14 +5,23 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from langevin.data.archive import open_archive
-from langevin.data.images import SUFFIXES, WHITE, Color, ImageFiles
+from langevin.data.images import (
+    SUFFIXES,
+    WHITE,
+    Color,
+    ImageFiles,
+    PadTransform,
+    SquareTransform,
+    StretchTransform,
+    Transform,
+)
 from langevin.data.source import FileSource, SampleSet
 from langevin.errors import UserError
 
@@ -190,11 +199,13 @@ class ImageFolder(FileSource):
 
     Args:
         path: the folder or zip.
-        image_size: side in pixels; images are cropped to the central square, then resized.
+        image_size: side in pixels.
         channels: 3 (RGB) or 1 (grey).
         flip: mirror images at random in training.
-        background: the colour behind transparent pixels: red, green and blue, 0 to 255.
+        background: the colour behind transparent pixels, and beside padded images: red, green and blue, 0 to 255.
         skip_broken: leave out the images that cannot be decoded, instead of refusing the data.
+        resize: how an image that is no square becomes one: "crop" takes its centre, "pad" adds background, "stretch"
+            changes its proportions.
     """
 
     def __init__(
@@ -205,9 +216,21 @@ class ImageFolder(FileSource):
         flip: bool = True,
         background: Sequence[Annotated[int, Ge(0), Le(255)]] = WHITE,
         skip_broken: bool = False,
+        resize: Literal["crop", "pad", "stretch"] = "crop",
     ) -> None:
         super().__init__(image_size, channels, flip, background, skip_broken)
         self.path = path
+        self.resize = resize
+
+    @property
+    def transform(self) -> Transform:
+        """See `Source`."""
+        of_option: dict[str, Transform] = {
+            "crop": SquareTransform(self.image_size, self.channels),
+            "pad": PadTransform(self.image_size, self.channels, self.background),
+            "stretch": StretchTransform(self.image_size, self.channels),
+        }
+        return of_option[self.resize]
 
     @functools.cached_property
     def _files(self) -> LabelledFiles:

@@ -144,6 +144,9 @@ class Transform(Protocol):
     def __call__(self, sample: Any, /) -> NDArray[Any]:
         """Turn a sample into an array, or raise ValueError with the reason."""
 
+    def enlarges(self, sample: Any, /) -> bool:
+        """Whether the array has more pixels along a side than the sample gives it."""
+
 
 @dataclass(frozen=True)
 class AsStored:
@@ -159,10 +162,13 @@ class AsStored:
     def __call__(self, sample: NDArray[Any]) -> NDArray[np.float32]:  # noqa: D102
         return sample.astype(np.float32)
 
+    def enlarges(self, sample: NDArray[Any]) -> bool:  # noqa: D102
+        return False
+
 
 @dataclass(frozen=True)
-class SquareTransform:
-    """Centre crop to a square, then antialiased Lanczos resize; an image of the right size keeps its pixels.
+class _ToSquare:
+    """Makes an image a square of bytes.
 
     Attributes:
         size: side of the result in pixels.
@@ -174,8 +180,20 @@ class SquareTransform:
     dtype: ClassVar[type[np.generic]] = np.uint8
 
     @property
-    def shape(self) -> tuple[int, int, int]:  # noqa: D102
+    def shape(self) -> tuple[int, int, int]:
         return self.size, self.size, self.channels
+
+    def enlarges(self, image: Image.Image) -> bool:
+        return min(image.size) < self.size
+
+    def _resized(self, image: Image.Image, width: int, height: int) -> Image.Image:
+        """The image of another size, antialiased; one of this size keeps its pixels."""
+        return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+@dataclass(frozen=True)
+class SquareTransform(_ToSquare):
+    """Centre crop to a square, then antialiased Lanczos resize; an image of the right size keeps its pixels."""
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:  # noqa: D102
         image = _convert(image, self.channels)
@@ -183,9 +201,38 @@ class SquareTransform:
         left, top = (image.width - side) // 2, (image.height - side) // 2
         if image.size != (side, side):
             image = image.crop((left, top, left + side, top + side))
-        if side != self.size:
-            image = image.resize((self.size, self.size), Image.Resampling.LANCZOS)
-        return np.asarray(image).reshape(self.shape)
+        return np.asarray(self._resized(image, self.size, self.size)).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class PadTransform(_ToSquare):
+    """Lanczos resize of the whole image until its longer side fits, in the middle of a square of a colour.
+
+    Attributes:
+        background: the red, green and blue, 0 to 255, of the rest.
+    """
+
+    background: Color = WHITE
+
+    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:  # noqa: D102
+        image = _convert(image, self.channels)
+        longer = max(image.size)
+        image = self._resized(image, *(max(1, round(side * self.size / longer)) for side in image.size))
+        canvas = Image.new("RGB", (self.size, self.size), self.background).convert(image.mode)
+        canvas.paste(image, ((self.size - image.width) // 2, (self.size - image.height) // 2))
+        return np.asarray(canvas).reshape(self.shape)
+
+    def enlarges(self, image: Image.Image) -> bool:  # noqa: D102
+        return max(image.size) < self.size
+
+
+@dataclass(frozen=True)
+class StretchTransform(_ToSquare):
+    """Lanczos resize of the whole image to a square, whatever that does to its proportions."""
+
+    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:  # noqa: D102
+        image = _convert(image, self.channels)
+        return np.asarray(self._resized(image, self.size, self.size)).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -211,6 +258,9 @@ class NativeTransform:
         if channels == 1 and not is_grey(image):
             raise ValueError("it is in colour, the first image is grey")
         return np.asarray(_convert(image, channels)).reshape(self.shape)
+
+    def enlarges(self, image: Image.Image) -> bool:  # noqa: D102
+        return False
 
 
 def _crop(image: Image.Image, box: Box) -> Image.Image:

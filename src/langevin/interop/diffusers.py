@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -73,8 +74,8 @@ UNET: Known = {
     "dropout": (0.0, "Annotated[float, Ge(0), Lt(1)]"),
     "act_fn": ("silu", "Literal['silu', 'swish']"),
     "attention_head_dim": (8, "Annotated[int, Ge(1)] | None"),
-    "norm_num_groups": (32, f"Literal[{NORM_GROUPS}]"),
-    "attn_norm_num_groups": (None, f"Literal[{NORM_GROUPS}] | None"),
+    "norm_num_groups": (32, "Annotated[int, Ge(1)]"),
+    "attn_norm_num_groups": (None, "Annotated[int, Ge(1)] | None"),
     "norm_eps": (1e-5, "Annotated[float, Gt(0)]"),
     "resnet_time_scale_shift": ("default", "Literal['default', 'scale_shift']"),
     "add_attention": (True, "Literal[True]"),
@@ -91,7 +92,7 @@ def from_diffusers(state_dict: StateDict, model: Model, num_classes: int | None 
 
     Args:
         state_dict: of theirs, made of (Attn)Down and (Attn)Up blocks, or Resnet(Down/Up)sample blocks. Its number of
-            groups is to be ours: 32 where no width is below 128. Its attention may have the names of old versions.
+            groups is to be ours. Its attention may have the names of old versions.
         model: the parameters of ours, see `renaming.Model`.
         num_classes: of the data. Our table of classes has one row more, for "no label"; theirs gets one of zeros where
             it has as many rows as there are classes.
@@ -170,6 +171,7 @@ def unet_2d_config(
         way: tuple(f"Attn{way}Block2D" if attend else plain[way] if inside else f"{way}Block2D" for attend in attends)
         for way in plain
     }
+    groups = model.get("norm_groups") or NORM_GROUPS
     openai = model.get("time_embedding", "sinusoidal") == "cosine_first"
     return {
         "sample_size": image_size,
@@ -187,9 +189,9 @@ def unet_2d_config(
         "freq_shift": int(not openai),
         "resnet_time_scale_shift": "scale_shift" if model.get("scale_shift", False) else "default",
         "norm_eps": model.get("norm_epsilon", NORM_EPSILON),
-        "norm_num_groups": NORM_GROUPS,
+        "norm_num_groups": groups,
         # By itself, attention in the middle has a normalization only without a scale and shift.
-        "attn_norm_num_groups": NORM_GROUPS if model.get("scale_shift", False) else None,
+        "attn_norm_num_groups": groups if model.get("scale_shift", False) else None,
         "attention_head_dim": model.get("head_channels"),
         "act_fn": "silu",
         "center_input_sample": False,
@@ -237,11 +239,12 @@ def unet_of(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int]
     levels, scale_shift = len(widths), own["resnet_time_scale_shift"] == "scale_shift"
     down, up = own["down_block_types"], own["up_block_types"][::-1]
     attends = ["Attn" in block for block in down]
+    groups, of_attention = own["norm_num_groups"], own["attn_norm_num_groups"]
     suits = {
         "sample_size": (rest in ([], [size]), "one number, or the same number twice"),
         "block_out_channels": (
-            width >= 4 * NORM_GROUPS and width % NORM_GROUPS == 0 and all(each % width == 0 for each in widths),
-            f"multiples of the first, which is a multiple of {NORM_GROUPS} and at least {4 * NORM_GROUPS}",
+            width > 0 and width % math.lcm(4, groups) == 0 and all(each % width == 0 for each in widths),
+            f"multiples of the first, which is a multiple of norm_num_groups ({groups}) and of 4",
         ),
         "down_block_types": (len(down) == levels, "one for each of block_out_channels"),
         "up_block_types": (
@@ -254,8 +257,8 @@ def unet_of(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int]
             "0 with flip_sin_to_cos true, 1 with flip_sin_to_cos false",
         ),
         "attn_norm_num_groups": (
-            not scale_shift or own["attn_norm_num_groups"] is not None,
-            f"{NORM_GROUPS} with resnet_time_scale_shift scale_shift",
+            of_attention == groups or (of_attention is None and not scale_shift),
+            f"{groups}, as norm_num_groups" + ("" if scale_shift else ", or null"),
         ),
     }
     for name, (fine, allowed) in suits.items():
@@ -280,6 +283,8 @@ def unet_of(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int]
         "residual_resampling": inside == {True},
         "symmetric_padding": own["downsample_padding"] == 1 and inside != {True},
         "norm_epsilon": own["norm_eps"],
+        # From this width on, our own choice is the same number at every width.
+        "norm_groups": None if groups == NORM_GROUPS and width >= 4 * NORM_GROUPS else groups,
         "dropout": own["dropout"],
         **dict.fromkeys(ABSENT, False),
         "resample_filter": list(BOX),
@@ -311,8 +316,9 @@ def _require_common(model: Model) -> None:
 
 def _require_groups(model: Model) -> None:
     """Refuse widths at which our GroupNorm has fewer groups than at others."""
-    if model["channels"] < 4 * NORM_GROUPS:
-        allowed = f"{4 * NORM_GROUPS} or more, for diffusers' UNet2DModel has as many groups at every width"
+    if model.get("norm_groups") is None and model["channels"] < 4 * NORM_GROUPS:
+        why = "for diffusers' UNet2DModel has as many groups at every width"
+        allowed = f"{4 * NORM_GROUPS} or more, or a network trained with model.norm_groups, {why}"
         raise UserError(f"model.channels is {model['channels']}; allowed: {allowed}")
 
 

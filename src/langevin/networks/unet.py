@@ -1,5 +1,6 @@
 """The U-Net of DDPM (Ho, Jain & Abbeel 2020, appendix B) and its successors: one network, differences are options."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -34,7 +35,7 @@ class UNet(Network):
         out_channels: channels of the output: more than `in_channels` where a variance is learned.
         image_size: height and width of the image, divisible by 2 ** (number of levels - 1). It places the attention.
         condition: builds the condition's embedding, called with `dim=`; None for an unconditional network.
-        channels: width of the first convolution, a multiple of 32 (the groups of GroupNorm). The embedding is four
+        channels: width of the first convolution, a multiple of 32, or of `norm_groups` and of 4. The embedding is four
             times as wide.
         channel_multipliers: width of each level as a multiple of `channels`; its length is the number of levels.
         blocks_per_level: residual blocks in each level of the encoder; one more in the decoder.
@@ -60,6 +61,8 @@ class UNet(Network):
         resample_projection: whether these blocks' shortcuts are 1x1 convolutions even where the width is kept.
         progressive_input: whether the image is an input at every resolution; see `ProgressiveInput`.
         norm_epsilon: GroupNorm's: 1e-6 in DDPM and NCSN++, 1e-5 in OpenAI's networks.
+        norm_groups: GroupNorm's groups, the same number at every width, as in diffusers; None: at most 32, of at least
+            4 channels each. A group of one channel removes what the embedding adds to it.
         dropout: probability in [0, 1) inside the residual blocks.
         checkpointing: keep only each step's input for the gradient and recompute the rest: slower by about a third,
             with much less memory. The gradients are the same.
@@ -93,13 +96,14 @@ class UNet(Network):
         resample_projection: bool = False,
         progressive_input: bool = False,
         norm_epsilon: Annotated[float, Gt(0)] = NORM_EPSILON,
+        norm_groups: Annotated[int, Ge(1)] | None = None,
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
         widths = [channels * multiplier for multiplier in channel_multipliers]
         attends = [image_size // 2**level in attention_resolutions for level in range(len(widths))]
-        wrong = levels_mistakes(image_size, channels, channel_multipliers)
+        wrong = levels_mistakes(image_size, channels, channel_multipliers, norm_groups)
         wrong += heads_mistakes(heads, head_channels, widths, attends)
         wrong += _filter_mistakes(list(resample_filter), residual_resampling or progressive_input)
         if cross_attention and map_condition:
@@ -130,6 +134,7 @@ class UNet(Network):
             resample_filter=resample_filter,
             resample_projection=resample_projection,
             token_channels=embedding_channels if cross_attention else None,
+            norm_groups=norm_groups,
         )
 
         self.time = TimeEmbedding(channels, embedding_channels, time_embedding)
@@ -159,7 +164,7 @@ class UNet(Network):
                     blocks.append(parts.upsample(width))
                 self.up.append(Chain(*blocks))
 
-        self.norm = normalization(width, norm_epsilon)
+        self.norm = normalization(width, norm_epsilon, norm_groups)
         self.last = zero(nn.Conv2d(width, out_channels, 3, padding=1))
         # Convolutions are faster with the channels innermost, on the CPU and on the tensor cores of a GPU.
         self.to(memory_format=torch.channels_last)
@@ -192,11 +197,14 @@ class UNet(Network):
         return block(x, embedding, tokens)
 
 
-def levels_mistakes(image_size: int, channels: int, multipliers: list[int]) -> list[tuple[str, str]]:
+def levels_mistakes(
+    image_size: int, channels: int, multipliers: list[int], groups: int | None = None
+) -> list[tuple[str, str]]:
     """What is wrong with the levels of a U-Net, see `OptionError`."""
     wrong = []
-    if channels < 1 or channels % NORM_GROUPS:
-        allowed = f"a positive multiple of {NORM_GROUPS}, the groups of GroupNorm"
+    if channels < 1 or channels % math.lcm(4, groups or NORM_GROUPS):
+        of_groups = f"{NORM_GROUPS}, the groups of GroupNorm" if groups is None else f"norm_groups ({groups}) and of 4"
+        allowed = f"a positive multiple of {of_groups}"
         wrong.append(("channels", f"is {channels}; allowed: {allowed}"))
     if not multipliers or min(multipliers) < 1:
         text = f"is {list(multipliers)}; allowed: one positive integer for each level"

@@ -17,11 +17,12 @@ class SelfAttention(Block):
     Starts as the identity, but for the rescaling: the last projection is zero.
 
     Args:
-        channels: C, a multiple of 32.
+        channels: C, see `normalization`.
         heads: number of heads, a divisor of C; DDPM has 1.
         norm_epsilon: see `normalization`.
         skip_rescale: whether the sum is divided by the square root of 2.
         token_channels: D', of the tokens; None without any.
+        norm_groups: see `normalization`.
     """
 
     def __init__(
@@ -31,11 +32,12 @@ class SelfAttention(Block):
         norm_epsilon: float = NORM_EPSILON,
         skip_rescale: bool = False,
         token_channels: int | None = None,
+        norm_groups: int | None = None,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.skip_rescale = skip_rescale
-        self.norm = normalization(channels, norm_epsilon)
+        self.norm = normalization(channels, norm_epsilon, norm_groups)
         self.qkv = projections(channels, 3, channels)
         self.kv = None if token_channels is None else projections(token_channels, 2, channels)
         self.project = zero(nn.Linear(channels, channels))

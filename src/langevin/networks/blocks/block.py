@@ -48,18 +48,19 @@ class Chain(Block):
         return x
 
 
-def normalization(channels: int, epsilon: float = NORM_EPSILON) -> nn.GroupNorm:
-    """Give the U-Nets' normalization: at most 32 groups, of at least 4 channels.
+def normalization(channels: int, epsilon: float = NORM_EPSILON, groups: int | None = None) -> nn.GroupNorm:
+    """Give the U-Nets' normalization: at most 32 groups, of at least 4 channels, unless their number is given.
 
     A group of one channel would remove what the embedding adds to it, so that a narrow network would lose the noise
     level and the label. Source of the 4: EDM's networks (Karras et al. 2022). From 128 channels on there are
     32 groups, as in DDPM's and OpenAI's networks.
 
     Args:
-        channels: a multiple of 32.
+        channels: a multiple of 32, or of `groups`.
         epsilon: added to the variance; DDPM and NCSN++ have 1e-6, OpenAI's networks 1e-5.
+        groups: how many; None: as above.
     """
-    return nn.GroupNorm(min(NORM_GROUPS, channels // 4), channels, eps=epsilon)
+    return nn.GroupNorm(groups or min(NORM_GROUPS, channels // 4), channels, eps=epsilon)
 
 
 def join(skip: Tensor, branch: Tensor, rescale: bool) -> Tensor:

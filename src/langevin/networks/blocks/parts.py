@@ -32,6 +32,7 @@ class BlockFactory:
     resample_filter: Sequence[float] = BOX
     resample_projection: bool = False
     token_channels: int | None = None
+    norm_groups: int | None = None
 
     def residual(self, in_channels: int, out_channels: int, resample: Filter | None = None) -> Block:
         """A residual block."""
@@ -45,12 +46,13 @@ class BlockFactory:
             self.skip_rescale,
             resample,
             self.resample_projection,
+            self.norm_groups,
         )
 
     def attention(self, width: int) -> Block:
         """A self-attention."""
         heads = number_of_heads(width, self.heads, self.head_channels)
-        return SelfAttention(width, heads, self.norm_epsilon, self.skip_rescale, self.token_channels)
+        return SelfAttention(width, heads, self.norm_epsilon, self.skip_rescale, self.token_channels, self.norm_groups)
 
     def step(self, in_channels: int, out_channels: int, attend: bool) -> list[Block]:
         """A residual block and the attention that may follow it."""

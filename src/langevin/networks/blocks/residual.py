@@ -15,8 +15,8 @@ class ResidualBlock(Block):
     Starts as its shortcut alone, but for the rescaling: the last convolution is zero.
 
     Args:
-        in_channels: C, a multiple of 32.
-        out_channels: C', a multiple of 32; where it differs from C the shortcut is a 1x1 convolution.
+        in_channels: C, see `normalization`.
+        out_channels: C', see `normalization`; where it differs from C the shortcut is a 1x1 convolution.
         embedding_channels: size of the embedding.
         dropout: probability in [0, 1) before the last convolution.
         norm_epsilon: see `normalization`.
@@ -27,6 +27,7 @@ class ResidualBlock(Block):
         resample: changes the resolution of both, in the branch before the first convolution (BigGAN; Brock et al. 2019,
             appendix B); None keeps it.
         resample_projection: whether the shortcut is a 1x1 convolution also where `resample` is given and C' = C.
+        norm_groups: see `normalization`.
     """
 
     def __init__(
@@ -40,15 +41,16 @@ class ResidualBlock(Block):
         skip_rescale: bool = False,
         resample: Filter | None = None,
         resample_projection: bool = False,
+        norm_groups: int | None = None,
     ) -> None:
         super().__init__()
         self.scale_shift = scale_shift
         self.skip_rescale = skip_rescale
         self.resample: nn.Module = nn.Identity() if resample is None else resample
-        self.norm1 = normalization(in_channels, norm_epsilon)
+        self.norm1 = normalization(in_channels, norm_epsilon, norm_groups)
         self.conv1 = fan_average(nn.Conv2d(in_channels, out_channels, 3, padding=1))
         self.embed = fan_average(nn.Linear(embedding_channels, (1 + scale_shift) * out_channels))
-        self.norm2 = normalization(out_channels, norm_epsilon)
+        self.norm2 = normalization(out_channels, norm_epsilon, norm_groups)
         self.dropout = Dropout(dropout)
         self.conv2 = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.shortcut: nn.Module = nn.Identity()
