@@ -58,7 +58,7 @@ check: $(INSTALLED_DEV)  ## check lint, format, types and import rules
 	$(BIN)/lint-imports
 
 docs: $(INSTALLED_DEV)  ## build the documentation into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(INSTALLED_DEV)  ## format the code and fix lint errors
 	$(BIN)/ruff check --fix .
