@@ -9,7 +9,7 @@ from report.report_helpers import make_run
 from langevin import dashboard
 from langevin.dashboard import STEP, TRAINING, DashboardContent, content_of, main, report, sections, workspace
 
-ws = pytest.importorskip("wandb_workspaces.workspaces", reason="pip install 'langevin[dashboard]'")
+ws = pytest.importorskip("wandb_workspaces.workspaces", reason="pip install 'langevin-diffusion[dashboard]'")
 METRICS = ("eval/fid@50", "eval/inception_score_mean@50", "val/bits_per_dim")
 
 

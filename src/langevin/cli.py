@@ -6,6 +6,7 @@ import errno
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
@@ -22,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from langevin.config.describe import CONF, part_names
 from langevin.config.migration import current
 from langevin.config.overrides import literal, parsed, require_consistent, settle
-from langevin.config.validate import PLURAL, groups, groups_of, unknown
+from langevin.config.validate import INSTEAD, PLURAL, groups, groups_of, unknown
 from langevin.errors import UserError, missing_package
 from langevin.help import is_wanted, show
 from langevin.interrupt import STATUS, Interrupted, listen, requeue
@@ -52,18 +53,18 @@ def command(
 
     Args:
         config_name: the command's file in conf/.
-        run: what it does with the composed config.
+        run: what it does with the composed config; Hydra's sweepers are given what it returns.
         options_of_command: its own options and their types, such as {"seed": "int"}.
     """
 
-    def task(cfg: DictConfig) -> None:
+    def task(cfg: DictConfig) -> object:
         listen()  # a job of hydra/launcher=slurm begins here, with handlers of submitit
         keep_memory()
         hydra_cfg = HydraConfig.get()
         try:
             settle_experiment(config_name, cfg)
             with isolated_job(hydra_cfg.overrides.task) if hydra_cfg.mode is RunMode.MULTIRUN else nullcontext():
-                run(cfg)
+                return run(cfg)
         except UserError as error:
             fail(str(error))
         except Interrupted as stop:
@@ -81,6 +82,7 @@ def command(
         if not any(argument.startswith(f"{LAUNCHER}=") for argument in sys.argv[1:]):  # the launcher is not interrupted
             listen()
         calm_threads()
+        warnings.formatwarning = plain_warning
         # Hydra's parser accepts its flags before or after the overrides, but not between them.
         arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
         sweeps = bool({"-m", "--multirun"}.intersection(arguments))
@@ -213,6 +215,11 @@ def keep_memory() -> None:
         mallopt(-4, 0)  # M_MMAP_MAX: nothing lies outside of the heap
 
 
+def plain_warning(message: Warning | str, category: type[Warning], *where: object, **line: object) -> str:
+    """A warning for a user: where in the code it arose, which Python puts before it, says nothing to them."""
+    return f"warning: {message}\n"
+
+
 def command_line(command: str) -> str:
     """The command line of a command that Hydra configures, in a form that can be rerun.
 
@@ -242,7 +249,8 @@ def force_add_override(argument: str, own: list[str]) -> str:
 
     Raises:
         UserError: when it chooses from a group that the command does not have, which Hydra would advise to add; sets
-            an option by a name of before; or chooses a launcher of ours whose package is missing.
+            an option by a name of before; leaves out what a run cannot do without; or chooses a launcher of ours whose
+            package is missing.
     """
     key, equals, value = argument.partition("=")
     name = key.lstrip("+~")
@@ -257,6 +265,8 @@ def force_add_override(argument: str, own: list[str]) -> str:
         raise UserError(f"{group}: {unknown(group, own)}")
     if group not in own:
         return "++" + argument
+    if argument in INSTEAD:
+        raise UserError(f"{argument}: leave it out; instead, there is {INSTEAD[argument]}")
     if value == "null":
         return f"{key}=none" if "none" in part_names(key) else f"{key}=[]" if key in PLURAL else f"~{key}"
     return argument

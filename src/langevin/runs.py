@@ -24,6 +24,7 @@ from langevin.config.identity import distinguishing
 from langevin.config.migration import migrated
 from langevin.config.stored import DEEPEST, GREATEST
 from langevin.config.types import TARGET
+from langevin.early_stop import stop_at
 from langevin.files import require_regular
 from langevin.logged import last_values
 from langevin.visible import visible, visible_lines
@@ -50,8 +51,8 @@ class RunState:
     Attributes:
         folder: where it lies beside others.
         name: its own folder's name.
-        state: "running" while a process trains it, "done" when it stands at max_steps, "failed" when it diverged or its
-            files are damaged, else "unfinished": the same command resumes it.
+        state: "running" while a process trains it, "done" when it stands at max_steps or has stopped early,
+            "failed" when it diverged or its files are damaged, else "unfinished": the same command resumes it.
         note: why it failed, or which part of it cannot be read.
         step: the last that was saved or logged.
         max_steps: of the whole run.
@@ -141,7 +142,7 @@ def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool) ->
     """The state of a run that no process trains, and why it failed."""
     if saved is None and has_saved:
         return "failed", "its checkpoints are damaged"
-    if saved is not None and saved >= max_steps:
+    if saved is not None and (saved >= max_steps or stop_at(run_dir, saved) is not None):
         return "done", ""
     for path in sorted((run_dir / "diverged").glob("step_*.json"), reverse=True)[:1]:
         try:

@@ -91,7 +91,7 @@ RANGES = [
         ["is [0.9, 1.5], ", "allowed: such as [0.9, 0.999], the default"],
     ),
     (["trainer.limit_val_batches=7.5"], "trainer.limit_val_batches", ["is 7.5, ", "allowed: such as 1.0"]),
-    (["trainer.profiler=foo"], "trainer.profiler", ["is 'foo', ", "'simple'", "allowed: such as null, the default"]),
+    (["trainer.profiler=foo"], "trainer.profiler", ["is 'foo'; allowed: one of simple, advanced, pytorch or null"]),
     (["lr_schedule.steps=-1"], "lr_schedule.steps", ["is -1; allowed: at least 0"]),
     (["trainer.max_steps=0"], "trainer.max_steps", ["is 0; allowed: a whole number, at least 1"]),
     (

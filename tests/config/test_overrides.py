@@ -114,3 +114,26 @@ def test_what_is_typed_and_what_is_no_other_part_stays():
     assert cfg.trainer.max_steps == digits.trainer.max_steps
     assert cfg.trainer.devices == 2
     assert cfg.callbacks.samples == digits.callbacks.samples
+
+
+def test_a_class_by_its_path_keeps_the_fields_that_it_takes():
+    cfg = settled("optimizer._target_=torch.optim.SGD", "optimizer.lr=0.1")
+    assert cfg.optimizer == {"_target_": "torch.optim.SGD", "lr": 0.1, "weight_decay": 0.0}
+    cfg = settled("optimizer._target_=torch.optim.SGD", "optimizer.eps=0.1")
+    assert cfg.optimizer.eps == 0.1, "typed, so that it is reported"
+    adamw = composed("train")[0].optimizer
+    assert settled("~optimizer._target_").optimizer == {key: adamw[key] for key in adamw if key != "_target_"}
+    for target in ("torch.optim.NoSuch", "null"):
+        assert list(settled(f"optimizer._target_={target}").optimizer) == list(adamw)
+
+
+def test_the_command_line_is_above_debug_and_debug_above_the_experiment():
+    cfg = settled("experiment=digits", "debug=fast", "trainer.log_every_n_steps=3", "optimizer=adam", "sampler=heun")
+    digits = composed("train", "experiment=digits")[0]
+    assert digits.trainer.max_steps != cfg.trainer.max_steps == 4
+    assert cfg.trainer.log_every_n_steps == 3
+    assert cfg.optimizer.lr == composed("train", "optimizer=adam")[0].optimizer.lr
+    assert cfg.sampler.steps == 2
+    assert list(cfg.metrics) == ["class_accuracy"], "nothing of metrics that were not chosen"
+    assert settled("debug=fast", "name=mine").name == "debug_fast-mine"
+    assert settled("experiment=digits", "name=mine").name == "mine"

@@ -17,7 +17,7 @@ def test_the_list_is_that_of_conf():
     assert all(target.startswith("langevin.") for path in CONF.iterdir() for target in targets(path.name) - TORCH)
 
 
-TORCH = {"torch.optim.Adam", "torch.optim.AdamW"}
+TORCH = {"torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD"}
 
 
 def test_a_resolved_config_is_read_as_it_was_written():

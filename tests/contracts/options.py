@@ -33,6 +33,7 @@ NEEDS = {
     ("guidance", "classifier"): ("guidance.classifier={classifier}",),
     ("guidance", "classifier_free"): ("conditions=[class_label]",),
     ("lr_schedule", "cosine"): ("lr_schedule.steps=1",),
+    ("lr_schedule", "linear"): ("lr_schedule.steps=1",),
     ("model", "mlp"): ("data=toy",),
     ("model", "tutorial_unet"): ("data.image_size=16",),
     ("objective", "cross_entropy"): ("task=classifier",),

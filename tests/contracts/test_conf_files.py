@@ -18,7 +18,11 @@ from langevin.config.validate import BUNDLES, CONF, PLURAL, groups, groups_of, o
 
 # How torch's optimizers compute, which is not for a config to say.
 ADAM = {"amsgrad", "maximize", "foreach", "capturable", "differentiable"}
-UNLISTED = {"torch.optim.AdamW": ADAM, "torch.optim.Adam": ADAM | {"decoupled_weight_decay"}}
+UNLISTED = {
+    "torch.optim.AdamW": ADAM,
+    "torch.optim.Adam": ADAM | {"decoupled_weight_decay"},
+    "torch.optim.SGD": {"maximize", "foreach", "differentiable"},
+}
 
 COMPONENTS = [
     pytest.param(group_of(file), node, id=file.relative_to(CONF).as_posix())

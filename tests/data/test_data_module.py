@@ -61,6 +61,14 @@ def test_batches_follow_the_stream(digits, num_workers):
         np.testing.assert_array_equal(batch["index"].numpy(), indices)
 
 
+@pytest.mark.parametrize(("first", "number"), [(3, 3), (2000, 1500)])
+def test_the_first_samples_alone(digits, first, number):
+    module = digits(first=first)
+    batches = itertools.islice(module.train_dataloader(), 60)
+    assert module.number == number
+    assert set(torch.cat([batch["index"] for batch in batches]).tolist()) == set(range(number))
+
+
 def test_shapes_types_and_strides(write, pixels, cache_dir):
     module = DataModule(ImageFolder(write({"x.png": pixels(3)}), 10), 6, cache_dir=cache_dir)
     module.prepare_data()

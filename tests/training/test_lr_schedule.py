@@ -4,7 +4,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from training_helpers import QUIET, column, differing, train, trained
 
 from langevin.errors import UserError
-from langevin.training.lr_schedule import CosineDecay, InverseSqrtDecay, WarmUp
+from langevin.training.lr_schedule import CosineDecay, InverseSqrtDecay, LinearDecay, WarmUp
 
 
 def test_warm_up_is_linear_then_constant():
@@ -45,6 +45,18 @@ def test_cosine_without_warm_up_halves_midway_and_stays_at_its_end():
     assert [schedule(step) for step in (0, 50, 100, 10**6)] == pytest.approx([1, 0.5, 0, 0], abs=1e-15)
 
 
+@pytest.mark.parametrize("final", [0.0, 0.25])
+def test_linear_is_torchs_after_its_warm_up(final):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    rise = LinearLR(optimizer, start_factor=1 / 8, total_iters=7)
+    fall = LinearLR(optimizer, start_factor=1.0, end_factor=final, total_iters=12)
+    theirs = SequentialLR(optimizer, [rise, fall], milestones=[8])
+    for step in range(24):
+        assert LinearDecay(8, 20, final)(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9, abs=1e-12)
+        optimizer.step()
+        theirs.step()
+
+
 def test_inverse_square_root():
     schedule = InverseSqrtDecay(4, decay_from=100)
     assert [schedule(step) for step in (0, 3, 99, 399, 9999)] == [0.25, 1.0, 1.0, 0.5, 0.1]
@@ -57,6 +69,7 @@ def test_inverse_square_root():
     [
         ("inverse_sqrt", "steps=-1", "is -1; allowed: at least 0"),
         ("cosine", "steps=6", "total_steps: is 6; allowed: above steps=6, which warm up"),
+        ("linear", "steps=6", "total_steps: is 6; allowed: above steps=6, which warm up"),
         ("cosine", "final=1.5", "is 1.5; allowed: a number, at least 0, at most 1"),
         ("inverse_sqrt", "decay_from=0", "is 0; allowed: a whole number, at least 1"),
     ],
@@ -68,10 +81,13 @@ def test_refuses_what_is_out_of_range(tmp_path, option, path, message):
     assert "Traceback" not in run.err
 
 
-@pytest.mark.parametrize("options", [("lr_schedule=cosine",), ("lr_schedule=inverse_sqrt", "lr_schedule.decay_from=4")])
+@pytest.mark.parametrize(
+    "options",
+    [("lr_schedule=cosine",), ("lr_schedule=linear",), ("lr_schedule=inverse_sqrt", "lr_schedule.decay_from=4")],
+)
 def test_an_interrupted_run_has_the_same_rates(tmp_path, options):
-    """The decay of the cosine ends with the run: a shorter one has another schedule, unless its end is given."""
-    end = ("lr_schedule.total_steps=6",) if "cosine" in options[0] else ()
+    """A decay ends with the run: a shorter one has another schedule, unless its end is given."""
+    end = ("lr_schedule.total_steps=6",) if "inverse" not in options[0] else ()
     options = (*QUIET, "lr_schedule.steps=2", *options, *end)
     whole = train(tmp_path, *options, name="whole")
     assert column(whole.rows, "train/learning_rate")[6] < 0.9e-3

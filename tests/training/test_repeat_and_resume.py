@@ -78,7 +78,7 @@ def test_looking_on_changes_nothing(tmp_path, undisturbed, count):
 def snapshots(request, tmp_path_factory):
     """A busy run, and what lay on the disk after each time that it was saved: what a kill might leave behind."""
     folder = tmp_path_factory.mktemp("snapshots")
-    save, consider, taken = Checkpoint._save, Checkpoint._consider, []
+    save, consider, taken = Checkpoint._save, Checkpoint.consider, []
 
     def save_and_copy(self, trainer, names):
         save(self, trainer, names)
@@ -88,9 +88,9 @@ def snapshots(request, tmp_path_factory):
         shutil.copyfile(self.directory.parent / "metrics.csv", snapshot.parent / "metrics.csv")
         taken.append((trainer.global_step, *names))
 
-    def always_best(self, values):
+    def always_best(self, trainer, value):
         self.best = None
-        consider(self, values)
+        consider(self, trainer, value)
 
     options = (
         *BUSY,
@@ -103,7 +103,7 @@ def snapshots(request, tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoint, "_save", save_and_copy)
-        patch.setattr(Checkpoint, "_consider", always_best)
+        patch.setattr(Checkpoint, "consider", always_best)
         whole = train(folder, *options)
     assert taken == [
         (2, "best.ckpt", "last.ckpt"),

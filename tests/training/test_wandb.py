@@ -163,6 +163,7 @@ def test_without_an_account_it_is_recorded_offline(tmp_path):
     assert "no account on this machine" in warning
     assert f"recording offline in {run.directory / 'wandb'}" in warning
     assert time.monotonic() - began < 20
+    assert "WARNING" not in run.err, "of its own"
     assert list(history(run.directory)["train/loss"]) == [1, 2]
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from langevin.assembly.components import LOSS, MODEL, loaders, of_spec
 from langevin.assembly.conditioning import is_conditional
+from langevin.assembly.logged_values import unlogged
 from langevin.assembly.make import mistakes_of, target_of, try_instantiate
 from langevin.assembly.meta import without_values
 from langevin.assembly.tasks import Task
@@ -49,6 +50,8 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
         ]
         text = f"makes samples, which {task.noun} cannot; leave it out"
         mistakes += [Mistake(f"callbacks.{name}", text) for name in makers]
+    if not broken.intersection(("objective", "callbacks", "metrics", "likelihoods", "evaluation", "trainer")):
+        mistakes += unlogged(cfg, task)
     return mistakes + contradictions(cfg, task, broken)
 
 

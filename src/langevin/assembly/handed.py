@@ -33,6 +33,7 @@ HANDED = {
     "batch_size": "samples per optimizer step",
     "accumulate": "micro-batches per optimizer step",
     "seed": "the run's seed",
+    "first": "how many of the samples are trained on, or None for all",
     "run_dir": "the run's folder",
     "run_name": "the run's name",
     "record": "what a checkpoint stores beside the weights",

@@ -42,7 +42,8 @@ def make_data(cfg: DictConfig) -> DataModule:
     """The config's data, not yet opened."""
     source = make(cfg, "data")
     accumulate = cfg.trainer.accumulate_grad_batches
-    return make(cfg, "loader", source=source, batch_size=cfg.batch_size, accumulate=accumulate, seed=cfg.seed)
+    offered = {"batch_size": cfg.batch_size, "accumulate": accumulate, "seed": cfg.seed, "first": cfg.overfit_samples}
+    return make(cfg, "loader", source=source, **offered)
 
 
 def make_module(cfg: DictConfig, spec: DataSpec) -> DiffusionModule:

@@ -4,10 +4,12 @@ import logging
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +18,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from langevin.cli import command, command_line
-from langevin.config.identity import PATHS, automatic_name, differences
+from langevin.config.identity import PATHS, automatic_name, debug_of, differences
 from langevin.config.options import RUN_OPTIONS
 from langevin.config.stored import read_held, read_stored
 from langevin.config.types import plain
 from langevin.content import FILE, Content, alike, read_content
 from langevin.content import differences as other_data
+from langevin.early_stop import last_step, stop_at
 from langevin.errors import UserError
+from langevin.logged import last_values
 from langevin.sessions import session
 from langevin.spec import DataSpec
 from langevin.visible import visible_lines
@@ -59,6 +63,7 @@ def run(cfg: DictConfig) -> Path:
     from langevin.processes import is_first_process
     from langevin.training.loggers.csv import CSVFile
     from langevin.training.loggers.tensorboard import TensorBoard
+    from langevin.training.profiler import FOLDER as PROFILE
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # of its tips and settings
     warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # the EMA network, which never trains
@@ -74,25 +79,31 @@ def run(cfg: DictConfig) -> Path:
         raise UserError(
             "accept_data is true; allowed with name=NAME, the folder under output_dir of the run to continue"
         )
-    if cfg.name and is_first_process():
+    is_debug = debug_of(HydraConfig.get().runtime.choices) is not None
+    if cfg.name and not is_debug and is_first_process():
         refuse_another_run(Path(cfg.output_dir) / cfg.name, cfg)
     data = make_data(cfg)
     try:
         data.prepare_data()  # before a run is chosen, because what the data is decides which one it is
     except UserError as error:
-        if (done := done_without(data.source, cfg)) is None:
+        if is_debug or (done := done_without(data.source, cfg)) is None:
             raise
         say(f"{done} is done: it stands at trainer.max_steps={cfg.trainer.max_steps}; its data is not there ({error})")
         return done
     spec, content = data.spec, data.content
     run_dir = Path(cfg.output_dir) / cfg.name if cfg.name else own_folder(cfg, content)
-    if not cfg.name and is_first_process():
-        refuse_another_run(run_dir, cfg)
-    refuse_other_data(run_dir, content, cfg.accept_data)
-    checkpoint = newest_of(run_dir)
+    if is_debug:
+        checkpoint = None
+    else:
+        if not cfg.name and is_first_process():
+            refuse_another_run(run_dir, cfg)
+        refuse_other_data(run_dir, content, cfg.accept_data)
+        checkpoint = newest_of(run_dir)
     step = 0 if checkpoint is None else step_of(checkpoint, cfg, content)
-    if step >= cfg.trainer.max_steps:
-        say(f"{run_dir} is done: it stands at step {step} of trainer.max_steps={cfg.trainer.max_steps}")
+    if checkpoint is not None and step >= last_step(run_dir, cfg.trainer, plain(cfg).get("callbacks")):
+        stop = stop_at(run_dir, step)
+        early = "" if stop is None else f"; it stopped early, {stop['why']}"
+        say(f"{run_dir} is done: it stands at step {step} of trainer.max_steps={cfg.trainer.max_steps}{early}")
         return run_dir
 
     if (read := summary(data)) is not None:
@@ -101,13 +112,13 @@ def run(cfg: DictConfig) -> Path:
     module = make_module(cfg, spec)
     trainer = make_trainer(cfg, run_dir, spec, data, module.codec)
     parameters = sum(weight.numel() for weight in module.model.parameters())
-    samples = f"{len(data.train_set):,} {data.source.modality.noun} of {spec.shape}"
+    samples = f"{data.number:,} {data.source.modality.noun} of {spec.shape}"
     where = f"{trainer.strategy.root_device.type} x {trainer.world_size}"
     say(f"{run_dir}: from step {step} to {cfg.trainer.max_steps}; {samples}, {parameters:,} parameters, on {where}")
     with ExitStack() as stack:
         if is_first_process():
             stack.enter_context(run_lock(run_dir))
-            clear_unfinished(run_dir)
+            clear(run_dir) if is_debug else clear_unfinished(run_dir)
             if checkpoint is not None:
                 quarantine_corrupt(checkpoint)
             write_json(run_dir / FILE, content.plain())
@@ -121,6 +132,8 @@ def run(cfg: DictConfig) -> Path:
                 logger.resume(step)
             logger.log_hyperparams(plain(cfg) | {"parameters": parameters, "code": code_version()})
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if cfg.trainer.profiler is not None:
+        say(f"the profile is in {run_dir / PROFILE}")
     say(f"saved in {run_dir}; next: {task_of(cfg).use.format(run=shlex.quote(str(run_dir)))}")
     return run_dir
 
@@ -144,7 +157,8 @@ def done_without(source: "Source", cfg: DictConfig) -> Path | None:
         if held is None or not (cfg.name or run_dir.name == automatic_name(cfg, choices, held.sha256)):
             continue
         checkpoint = newest_of(run_dir) if have_same_paths(read_held(run_dir / CONFIG), cfg) else None
-        if checkpoint is not None and step_of(checkpoint, cfg, held) >= cfg.trainer.max_steps:
+        end = last_step(run_dir, cfg.trainer, plain(cfg).get("callbacks"))
+        if checkpoint is not None and step_of(checkpoint, cfg, held) >= end:
             return run_dir
     return None
 
@@ -282,6 +296,15 @@ def clear_unfinished(run_dir: Path) -> None:
                 path.unlink()
 
 
+def clear(run_dir: Path) -> None:
+    """Remove all files of an earlier run but its lock, which is held."""
+    for path in run_dir.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
 @contextmanager
 def run_lock(run_dir: Path) -> Iterator[None]:
     """Lock the run's folder against a second process that trains the run; the lock of a killed process is released.
@@ -331,7 +354,30 @@ def say(message: str) -> None:
         print(visible_lines(message), flush=True)
 
 
-main = command("train", run, RUN_OPTIONS)
+def optimized(cfg: DictConfig) -> float | None:
+    """Train by the config; see `run`.
+
+    Returns:
+        The last value of what `optimized_metric` names, for a sweeper of Hydra that searches for its optimum; None
+        where nothing is named, and on all processes but the first.
+
+    Raises:
+        UserError: when the run has not logged it.
+    """
+    run_dir = run(cfg)
+    from langevin.processes import is_first_process
+
+    if cfg.optimized_metric is None or not is_first_process():
+        return None
+    values = last_values(run_dir / "metrics.csv", [])
+    found = [name for name in values if name == cfg.optimized_metric or fnmatchcase(name, cfg.optimized_metric)]
+    if len(found) != 1:
+        what = f"fits {', '.join(found)}" if found else "was not logged"
+        raise UserError(f"optimized_metric={cfg.optimized_metric} {what}; allowed: one of {', '.join(values)}")
+    return values[found[0]][0]
+
+
+main = command("train", optimized, RUN_OPTIONS)
 
 if __name__ == "__main__":
     main()

@@ -18,6 +18,7 @@ NOT_IDENTITY = (
     "resume",
     "accept_data",
     "compile",
+    "optimized_metric",
     "trust",
     "loader",
     "trainer",
@@ -37,7 +38,7 @@ NOT_IDENTITY = (
 )
 PATHS = ("data.path", "data.test_path")
 """Where the data lies: it distinguishes two runs that are otherwise the same."""
-SINCE = {"data.resize": "crop", "model.norm_groups": None}
+SINCE = {"data.resize": "crop", "model.norm_groups": None, "overfit_samples": None}
 """Options that were added later, with the values that earlier runs had: at these they are no part of an identity."""
 LATER = {"data.background": [255, 255, 255], "data.skip_broken": False} | SINCE
 """All that were added later, also those that changed the names of runs."""
@@ -83,6 +84,15 @@ def digest(record: Mapping[str, Any], digits: int = 8) -> str:
     return hashlib.sha256(json.dumps(former(record), sort_keys=True).encode()).hexdigest()[:digits]
 
 
+def debug_of(choices: Mapping[str, object]) -> str | None:
+    """What the names of runs with the chosen debug preset begin with, such as "debug_fast"; None where none is.
+
+    Args:
+        choices: what was chosen of each group.
+    """
+    return f"debug_{choices['debug']}" if choices.get("debug") else None
+
+
 def automatic_name(cfg: DictConfig, choices: Mapping[str, Any], content: str | None = None) -> str:
     """A run's name: its main choices, and a digest that differs whenever what is trained differs.
 
@@ -96,6 +106,7 @@ def automatic_name(cfg: DictConfig, choices: Mapping[str, Any], content: str | N
     """
     meaning = identity(cfg) | ({} if content is None else {"data.content": content})
     chosen = [choices.get(group) for group in ("experiment", "data", "model", "classifier", "schedule")]
+    chosen = [debug_of(choices), *chosen]
     return "-".join([*dict.fromkeys(str(choice) for choice in chosen if choice), digest(meaning)])
 
 

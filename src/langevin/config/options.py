@@ -10,6 +10,8 @@ RUN_OPTIONS = {
     "seed": "Annotated[int, Ge(0)]",
     "batch_size": "Annotated[int, Ge(1)]",
     "compile": "bool",
+    "overfit_samples": "Annotated[int, Ge(1)] | None",
+    "optimized_metric": "str | None",
     TRUST: "list[str]",
 }
 """A run's own options, beside the components it is made of."""

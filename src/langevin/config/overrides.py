@@ -13,8 +13,9 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from langevin.config.identity import debug_of
 from langevin.config.signature import TargetError, signature
 from langevin.config.stored import walk
 from langevin.config.types import TARGET
@@ -131,20 +132,28 @@ def require_consistent(arguments: Iterable[str], own: Iterable[str]) -> None:
 
 
 def settle(cfg: DictConfig, overrides: Iterable[str], own: Iterable[str]) -> None:
-    """Drop what an experiment has set on a part that the command line has replaced by another.
+    """Drop fields of a part that the command line has replaced by another, where it has not set them itself.
 
-    Fields that were set on one network, for example, are not used by another, and the user has not typed them. A
-    part of the same class under another name, such as another `trainer`, keeps them.
+    Fields that an experiment has set on one network, for example, are not used by another, and the user has not typed
+    them. A part of the same class under another name, such as another `trainer`, keeps them. A part whose `_target_`
+    alone is set keeps those that the new class takes. A debug preset sets fields only of parts that are there, and
+    gives a named run a name of its own.
 
     Args:
         cfg: a training config composed of the overrides; changed in place. Hydra must be initialized.
         overrides: those of the command line.
         own: the command's groups.
     """
+    given = list(overrides)
+    _drop_of_experiment(cfg, given, own)
+    _drop_of_debug(cfg, given)
+    _drop_of_class(cfg, given)
+
+
+def _drop_of_experiment(cfg: DictConfig, given: list[str], own: Iterable[str]) -> None:
     from hydra import compose
 
-    given = list(overrides)
-    chosen = {override.partition("=")[0].lstrip("~") for override in given} & set(own) - {"experiment"}
+    chosen = {override.partition("=")[0].lstrip("~") for override in given} & set(own) - {"experiment", "debug"}
     experiments = [override for override in given if override.startswith("experiment=")]
     if not chosen or not experiments or experiments[-1] == "experiment=null":
         return
@@ -161,6 +170,47 @@ def settle(cfg: DictConfig, overrides: Iterable[str], own: Iterable[str]) -> Non
                         del cfg[group][name]
             elif _class_of(old) != _class_of(new):
                 cfg[group] = new
+
+
+def _drop_of_debug(cfg: DictConfig, given: list[str]) -> None:
+    chosen = [value for key, _, value in (override.partition("=") for override in given) if key == "debug"]
+    if not chosen or (start := debug_of({"debug": chosen[-1]})) is None:
+        return
+    if cfg.get("name"):
+        cfg.name = f"{start}-{cfg.name}"
+    typed = {override.partition("=")[0].lstrip("+~") for override in given}
+    preset = yaml.safe_load((CONF / "debug" / f"{chosen[-1]}.yaml").read_text())
+    nodes = {group: fields for group, fields in preset.items() if isinstance(fields, Mapping) and group not in PLURAL}
+    nodes |= {f"{group}.{name}": fields for group in PLURAL for name, fields in preset.get(group, {}).items()}
+    with open_dict(cfg):
+        for path, fields in nodes.items():
+            above, _, name = path.rpartition(".")
+            parent = OmegaConf.select(cfg, above) if above else cfg
+            if not isinstance(parent, DictConfig) or not isinstance(node := parent.get(name), DictConfig):
+                continue
+            unused = set(fields)
+            with suppress(TargetError):
+                if TARGET in node:
+                    unused -= set(signature(str(node[TARGET])) or fields)
+            for field in unused.intersection(node) - {key.removeprefix(f"{path}.") for key in typed}:
+                del node[field]
+            if not node:
+                del parent[name]
+
+
+def _drop_of_class(cfg: DictConfig, given: list[str]) -> None:
+    """Drop the fields that a class set by `PATH._target_=` does not take, and that came with the class before it."""
+    typed = {override.partition("=")[0].lstrip("+~") for override in given}
+    for path in [key.removesuffix(f".{TARGET}") for key in typed if key.endswith(f".{TARGET}")]:
+        node = OmegaConf.select(cfg, path)
+        if not isinstance(node, DictConfig) or not isinstance(node.get(TARGET), str):
+            continue
+        with suppress(TargetError), open_dict(cfg):
+            if (fields := signature(node[TARGET])) is None:
+                continue
+            for name in [str(key) for key in node if key != TARGET and key not in fields]:
+                if not any(f"{key}.".startswith(f"{path}.{name}.") for key in typed):
+                    del node[name]
 
 
 def _class_of(node: object) -> object:

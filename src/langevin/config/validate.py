@@ -19,8 +19,14 @@ from langevin.errors import UserError
 # Groups of which several options compose: their nodes hold named components.
 PLURAL = ("callbacks", "conditions", "likelihoods", "loggers", "metrics", "rescalings")
 # Groups that choose options of others; a task is a component besides, the rest only choose.
-BUNDLES = ("formulation", "task", "experiment")
-CHOOSERS = ("formulation", "experiment")
+BUNDLES = ("formulation", "task", "experiment", "debug")
+CHOOSERS = ("formulation", "experiment", "debug")
+INSTEAD = {
+    "fast_dev_run": "debug=fast, a few steps through all that a run does",
+    "overfit_batches": "debug=overfit, which trains on a few samples",
+    "evaluation=null": "metrics=[]: without metrics nothing is evaluated",
+}
+"""What a user may look for, and what there is in its place."""
 
 
 class Mistake(NamedTuple):
@@ -173,6 +179,8 @@ def unknown(key: str, known: list[str]) -> str:
     """The message for an unknown key."""
     if current(key) in known:
         return f"is called {current(key)} now"
+    if key in INSTEAD:
+        return f"no such option; instead, there is {INSTEAD[key]}"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"no such option{hint}; allowed: {', '.join(dict.fromkeys(known)) or 'none'}"

@@ -79,6 +79,7 @@ class DataModule(lightning.LightningDataModule):
         num_workers: worker processes that gather batches; 0 gathers in the main process.
         cache_dir: where the decoded samples are kept; None is ``$LANGEVIN_CACHE``, else ``~/.cache/langevin``.
         seed: chooses the order of the samples and their mirroring.
+        first: train on the first so many samples alone; None for all.
 
     Attributes:
         train_set: the decoded training samples; here after `prepare_data`, as are the following.
@@ -103,6 +104,7 @@ class DataModule(lightning.LightningDataModule):
         num_workers: Annotated[int, Ge(0)] = 0,
         cache_dir: str | None = None,
         seed: int = 0,
+        first: int | None = None,
     ) -> None:
         super().__init__()
         for option, value, least in (
@@ -118,6 +120,7 @@ class DataModule(lightning.LightningDataModule):
         self.num_workers = num_workers
         self.cache_dir = resolve_cache_dir(cache_dir)
         self.seed = seed
+        self.first = first
 
     def prepare_data(self) -> None:
         """Open the caches, building them if necessary; safe from every process, and a second call does nothing.
@@ -157,6 +160,11 @@ class DataModule(lightning.LightningDataModule):
             }
         )
 
+    @property
+    def number(self) -> int:
+        """How many samples are trained on; known after `prepare_data`."""
+        return len(self.train_set) if self.first is None else min(self.first, len(self.train_set))
+
     def setup(self, stage: str) -> None:
         """Open the caches in the processes in which Lightning does not call `prepare_data`."""
         self.prepare_data()
@@ -171,7 +179,7 @@ class DataModule(lightning.LightningDataModule):
         rank, world_size = self._rank_and_world_size()
         self._micro_batch_size(world_size)
         stream = SampleStream(
-            len(self.train_set),
+            self.number,
             self.batch_size,
             seed=self.seed,
             flip=self.source.flip,

@@ -33,9 +33,11 @@ class Objective(nn.Module, ABC, Generic[Model]):
 
     Attributes:
         trains: the kind of model that it trains.
+        logs: the names of the terms that it returns; "*" where they are not known.
     """
 
     trains: ClassVar[type[nn.Module]] = Denoiser
+    logs: ClassVar[tuple[str, ...]] = ("*",)
 
     @abstractmethod
     def forward(self, model: Model, batch: Mapping[str, Tensor], draws: BatchDraws) -> dict[str, Tensor]:
@@ -144,6 +146,8 @@ class Simple(Denoising):
         weighting: how much each noise level counts.
     """
 
+    logs: ClassVar[tuple[str, ...]] = ("loss", "mse")
+
     def __init__(self, time_sampler: TimeSampler, weighting: Weighting) -> None:
         super().__init__(time_sampler)
         self.weighting = weighting
@@ -213,6 +217,8 @@ class VLBObjective(Denoising):
     2021), section 3.3, with ``time_sampler=loss_aware``.
     """
 
+    logs = ("loss",)
+
     def terms(self, model: Denoiser, x: Tensor, noised: Noised, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
         """See `TimedObjective`."""
         return {"loss": vlb_term(model, model(noised.x_t, t, cond), x, t)}
@@ -232,6 +238,8 @@ class Hybrid(Simple):
         weighting: how much each noise level counts in L_simple.
         vlb_weight: how much the bound counts, in bits a dimension.
     """
+
+    logs = ("loss", "mse", "vlb")
 
     def __init__(
         self, time_sampler: TimeSampler, weighting: Weighting, vlb_weight: Annotated[float, Gt(0)] = 0.001
@@ -263,6 +271,7 @@ class CrossEntropy(TimedObjective[NoisyClassifier]):
     """
 
     trains = NoisyClassifier
+    logs = ("loss", "accuracy")
 
     def condition(self, model: NoisyClassifier, batch: Mapping[str, Tensor], draws: BatchDraws) -> Condition:
         """See `TimedObjective`: the labels."""

@@ -63,6 +63,8 @@ class SampleMetric(SumStateMetric, ABC):
     metrics themselves (`Moments`, `Rows`), which `compute` gets from all processes.
 
     Attributes:
+        reports: the names of its values; `*` stands for the name of the features or a label, `N` for the number of
+            samples.
         reads: the extractor's outputs that `update` reads.
         moments_of: the outputs of whose Gaussian in the reference `begin` asks.
         rows_of: the outputs of which `begin` asks for every reference image.
@@ -73,6 +75,7 @@ class SampleMetric(SumStateMetric, ABC):
         details: what else it found, as plain values, the same on every process; None if nothing.
     """
 
+    reports: ClassVar[tuple[str, ...]] = ("*",)
     reads: ClassVar[tuple[str, ...]] = ()
     moments_of: ClassVar[tuple[str, ...]] = ()
     rows_of: ClassVar[tuple[str, ...]] = ()

@@ -18,6 +18,7 @@ class ClassAccuracy(SampleMetric):
     ``class_accuracy``; read it beside the classifier's own accuracy on real images, which bounds it.
     """
 
+    reports = ("class_accuracy",)
     needs = ("label",)
     higher_is_better = True
 

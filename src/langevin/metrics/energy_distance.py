@@ -29,6 +29,7 @@ class EnergyDistance(SampleMetric):
             all, where there are fewer.
     """
 
+    reports = ("energy_distance@N",)
     higher_is_better = False
 
     samples: Rows

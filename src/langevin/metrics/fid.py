@@ -26,6 +26,7 @@ class FrechetDistance(SampleMetric):
             number of feature dimensions (2048 for Inception), below which a covariance is singular.
     """
 
+    reports = ("fid@N", "fd_*@N")
     reads = ("features",)
     moments_of = ("features",)
     non_protocol_params = ("min_samples",)

@@ -29,6 +29,7 @@ class FrechetDistanceByClass(FeatureSetMetric):
         each: whether to report each class too, as ``fid_class_<label>@N``, else ``fd_class_<label>_<extractor>@N``.
     """
 
+    reports = ("fid_by_class@N", "fd_by_class_*@N", "fid_class_*@N", "fd_class_*@N")
     needs = ("label",)
     non_protocol_params = ("min_samples", "each")
     higher_is_better = False

@@ -33,6 +33,7 @@ class ExtrapolatedFrechetDistance(SampleSetMetric):
         seed: of the draws, in [0, 2^32).
     """
 
+    reports = ("fid_infinity@N", "fd_infinity_*@N")
     moments_of = ("features",)
     higher_is_better = False
 

@@ -26,6 +26,7 @@ class InceptionScore(SampleMetric):
         splits: number of splits, at least 1 and at most the number of samples.
     """
 
+    reports = ("inception_score@N", "classifier_score_*@N", "inception_score_std@N", "classifier_score_std_*@N")
     reads = ("logits",)
     higher_is_better = True
 

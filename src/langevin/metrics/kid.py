@@ -28,6 +28,7 @@ class KernelDistance(FeatureSetMetric):
         seed: of the draws, in [0, 2^32).
     """
 
+    reports = ("kid@N", "kd_*@N", "kid_std@N", "kd_std_*@N")
     higher_is_better = False
 
     def __init__(

@@ -32,6 +32,7 @@ class Memorisation(FeatureSetMetric):
         neighbours: how many training images to show beside each, twice; at least 1 and at most as many as there are.
     """
 
+    reports = ("authenticity@N", "authenticity_*@N")
     non_protocol_params = ("shown", "neighbours")
     higher_is_better = True
 

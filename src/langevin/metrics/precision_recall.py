@@ -11,6 +11,8 @@ from langevin.interrupt import stop_on_signal
 from langevin.metrics.base import FeatureSetMetric, Plan
 from langevin.metrics.neighbours import Points
 
+NAMES = ("precision", "recall", "density", "coverage")
+
 
 class PrecisionRecall(FeatureSetMetric):
     """How real the samples look, and how much of the reference they cover; higher is better.
@@ -36,6 +38,7 @@ class PrecisionRecall(FeatureSetMetric):
         density_coverage_k: k for density and coverage, at least 1 and less than the number of reference images.
     """
 
+    reports = tuple(f"{name}{of}@N" for name in NAMES for of in ("", "_*"))
     higher_is_better = True
 
     def __init__(
@@ -63,7 +66,7 @@ class PrecisionRecall(FeatureSetMetric):
     def begin(self, plan: Plan) -> None:
         """Name the values, see the base class."""
         super().begin(plan)
-        self.keys = [plan.key(name, name) for name in ("precision", "recall", "density", "coverage")]
+        self.keys = [plan.key(name, name) for name in NAMES]
 
     def compute(self) -> dict[str, Tensor]:
         """Return the four values, see the base class."""

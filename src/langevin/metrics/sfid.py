@@ -14,6 +14,7 @@ class SpatialFrechetDistance(FrechetDistance):
             number of feature dimensions (2023 for Inception), below which a covariance is singular.
     """
 
+    reports = ("sfid@N", "sfd_*@N")
     reads = ("spatial",)
     moments_of = ("spatial",)
     names = ("sfid", "sfd")

@@ -1,4 +1,4 @@
-"""`python -m langevin.study FOLDER [run|table] [--out FOLDER] [-- OVERRIDES]`: runs a study's grid, makes its table."""
+"""`python -m langevin.study FOLDER [run|table|search] [--out FOLDER] [-- OVERRIDES]`: a study's grid, table, search."""
 
 import argparse
 import sys
@@ -12,7 +12,8 @@ from langevin.interrupt import listen
 from langevin.visible import visible
 
 DESCRIPTION = """Runs the grid of FOLDER/study.yaml, what is missing or unfinished of it, and makes its table from what
-is there. The grid is run here, one run after another, or by another of Hydra's launchers: -- hydra/launcher=slurm"""
+is there. The grid is run here, one run after another, or by another of Hydra's launchers: -- hydra/launcher=slurm
+With `search`, makes the trials of its section search, what is missing of them, and a table of them, the best first."""
 
 
 def main() -> None:
@@ -21,7 +22,12 @@ def main() -> None:
     own, overrides = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
     parser = argparse.ArgumentParser("python -m langevin.study", description=DESCRIPTION)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of the study, such as experiments/schedules")
-    parser.add_argument("task", nargs="?", choices=("run", "table"), help="one of the two; both where left out")
+    parser.add_argument(
+        "task",
+        nargs="?",
+        choices=("run", "table", "search"),
+        help="one of the three; run and table where left out",
+    )
     parser.add_argument("--out", type=Path, help="where the table goes, if not into FOLDER")
     parser.epilog = "What follows -- are overrides of train.py for all runs, or Hydra's own (hydra/launcher=slurm)."
     arguments = parser.parse_args(own)
@@ -30,7 +36,10 @@ def main() -> None:
     calm_threads()
     warnings.filterwarnings("ignore", ".*`srun` command is available")  # Lightning's advice
     try:
-        work(arguments.folder, arguments.task, arguments.out, overrides)
+        if arguments.task == "search":
+            find_best(arguments.folder, arguments.out, overrides)
+        else:
+            work(arguments.folder, arguments.task, arguments.out, overrides)
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -78,6 +87,34 @@ def work(folder: Path, task: str | None, out: Path | None, overrides: list[str])
             print(visible(f"missing: {line}"))
     if failed:
         sys.exit(1)
+
+
+def find_best(folder: Path, out: Path | None, overrides: list[str]) -> None:
+    """Search, and write the table of trials.
+
+    Raises:
+        UserError: when there is a mistake in the search, before anything is run; or when no trial has a value.
+    """
+    if find_spec("optuna") is None:
+        raise missing_package("study search", "optuna", "search")
+    from langevin.study.launch import launch
+    from langevin.study.plan import FILE, StudyError
+    from langevin.study.search import TABLES, best_first, mistakes_of, search, text, write_tables
+    from langevin.study.space import read_search
+
+    hydra = [text for text in overrides if text.startswith("hydra")]
+    plan = read_search(folder, tuple(text for text in overrides if text not in hydra))
+    if mistakes := mistakes_of(plan):
+        raise StudyError(plan.folder / FILE, mistakes)
+    trials = search(plan, lambda run_dir, given: launch("train", {run_dir: given}, hydra).get(run_dir))
+    place = out or plan.folder
+    write_tables(plan, trials, place)
+    best = best_first(plan, trials)[0]
+    print(visible(f"{place}: {', '.join(TABLES)} of {len(trials)} trials"))
+    if best.value is None:
+        raise UserError(f"no trial has a value; of the first, {best.note}")
+    given = " ".join(f"{option}={text(value)}" for option, value in best.params.items())
+    print(visible(f"best: {plan.value} {best.value:.6g} in {best.run_dir}: {given}"))
 
 
 if __name__ == "__main__":

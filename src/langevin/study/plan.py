@@ -29,6 +29,7 @@ KEYS = {
     "seeds": "list[Annotated[int, Ge(0)]]",
     "measures": "Mapping[str, Literal['up', 'down']]",
     "confounds_acknowledged": "list[str]",
+    "search": "Mapping",
 }
 EVALUATE_KEYS = {"base": "str | list[str]", "factors": ARMS}
 REQUIRED = ("question", "seeds", "measures")
@@ -125,15 +126,7 @@ def read_study(place: Path, extra: Sequence[str] = ()) -> Study:
     Raises:
         UserError: when there is none, or with all the mistakes in it.
     """
-    file = place / FILE if place.is_dir() else place
-    try:
-        values = yaml.load(file.read_text(), Loader)
-    except FileNotFoundError as error:
-        raise UserError(f"{file} does not exist; give a folder with a {FILE}, such as experiments/schedules") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, Mapping):
-        raise UserError(f"{file}: must hold {', '.join(f'{key}:' for key in KEYS)} and holds none of them")
+    file, values = load_file(place)
     if mistakes := [*misshapen(values, KEYS, "", REQUIRED)]:
         raise StudyError(file, mistakes)
     evaluate = values.get("evaluate") or {}
@@ -155,6 +148,24 @@ def read_study(place: Path, extra: Sequence[str] = ()) -> Study:
     if mistakes := [*mistaken(study)]:
         raise StudyError(file, mistakes)
     return study
+
+
+def load_file(place: Path) -> tuple[Path, Mapping[Any, Any]]:
+    """The `study.yaml` in a folder, or the file itself, and what it holds, unchecked.
+
+    Raises:
+        UserError: when there is none, or it is no mapping.
+    """
+    file = place / FILE if place.is_dir() else place
+    try:
+        values = yaml.load(file.read_text(), Loader)
+    except FileNotFoundError as error:
+        raise UserError(f"{file} does not exist; give a folder with a {FILE}, such as experiments/schedules") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, Mapping):
+        raise UserError(f"{file}: must hold {', '.join(f'{key}:' for key in KEYS)} and holds none of them")
+    return file, values
 
 
 def misshapen(
@@ -280,6 +291,8 @@ def misgiven(place: str, command: str, overrides: Sequence[str]) -> Iterator[Mis
             continue
         if key in SET_BY_STUDY[command]:
             yield Mistake(place, f"{text!r}: {key} is set by the study; leave it out")
+        elif key == "debug":
+            yield Mistake(place, f"{text!r}: a debug run is none of a study; try one cell of it by langevin train")
         elif key.startswith("hydra"):
             yield Mistake(place, f"{text!r}: Hydra's own settings are given on the command line, after --")
 

@@ -16,6 +16,7 @@ from langevin.config.identity import PATHS, digest
 from langevin.config.stored import read_held
 from langevin.config.types import plain
 from langevin.content import differences, read_content
+from langevin.early_stop import last_step
 from langevin.errors import UserError
 from langevin.evaluation.protocol import DERIVED, differing, of_value
 from langevin.evaluation.values import FILE as METRICS
@@ -84,6 +85,7 @@ def state(grid: Grid, cell: Cell, seed: int) -> str:
         UserError: when its folder holds another run, or it has been trained for more steps than the study's.
     """
     run_dir, steps = grid.run_dir(cell, seed), cell.cfg.trainer.max_steps
+    end = end_of(grid, cell, seed)
     if not (run_dir / CONFIG).is_file():
         return "missing"
     refuse_another(run_dir, cell, seed)
@@ -93,12 +95,17 @@ def state(grid: Grid, cell: Cell, seed: int) -> str:
             f"{run_dir} stands at step {saved}, beyond the study's trainer.max_steps={steps}; set that to {saved}, or "
             "remove the folder"
         )
-    if saved == steps:
+    if saved == end:
         return ""
     read = read_run(run_dir, held_locks())
     assert read is not None
     run, _ = read
     return f"{run.state} at step {saved} of {steps}" + (f": {run.note}" if run.note else "")
+
+
+def end_of(grid: Grid, cell: Cell, seed: int) -> int:
+    """The step at which a run is done; before the study's last one where it has stopped early."""
+    return last_step(grid.run_dir(cell, seed), cell.cfg.trainer, plain(cell.cfg).get("callbacks"))
 
 
 def refuse_another(run_dir: Path, cell: Cell, seed: int) -> None:
@@ -151,7 +158,7 @@ def is_evaluated(grid: Grid, cell: Cell, seed: int, evaluation: Cell) -> bool:
     """
     path = grid.evaluation_dir(cell, seed, evaluation) / METRICS
     try:
-        return path.is_file() and read_measured(path).step == cell.cfg.trainer.max_steps
+        return path.is_file() and read_measured(path).step == end_of(grid, cell, seed)
     except UserError as error:
         raise DamagedError(f"{error}; remove it") from error
 
@@ -199,7 +206,7 @@ def of_training(grid: Grid, cell: Cell, seed: int) -> Result:
     Raises:
         DamagedError: when the protocol of that is lost.
     """
-    run_dir, step = grid.run_dir(cell, seed), cell.cfg.trainer.max_steps
+    run_dir, step = grid.run_dir(cell, seed), end_of(grid, cell, seed)
     row = texts_at(run_dir / "metrics.csv", step)
     name = row.pop(PROTOCOL, "")
     values = {key: number for key, text in row.items() if (number := as_number(text)) is not None}

@@ -42,8 +42,8 @@ class WarmUp(LRSchedule):
         return min(1.0, (step + 1) / self.steps) if self.steps else 1.0
 
 
-class CosineDecay(WarmUp):
-    """Warm-up, then half a cosine from the full rate to a fraction of it. Source: SGDR (Loshchilov & Hutter 2017).
+class Decay(WarmUp, ABC):
+    """Warm-up, then from the full rate to a fraction of it.
 
     Args:
         steps: the optimizer steps of warming up; 0 for none.
@@ -66,10 +66,30 @@ class CosineDecay(WarmUp):
         self.total_steps = total_steps
         self.final = final
 
+    @abstractmethod
+    def remaining(self, done: float) -> float:
+        """How much of the way down remains, from 1 to 0, where the fraction `done` of its steps is done."""
+
     def __call__(self, step: int) -> float:
         """See `LRSchedule`."""
         done = min(1.0, max(0, step - self.steps) / (self.total_steps - self.steps))
-        return super().__call__(step) * (self.final + (1 - self.final) * (1 + math.cos(math.pi * done)) / 2)
+        return super().__call__(step) * (self.final + (1 - self.final) * self.remaining(done))
+
+
+class CosineDecay(Decay):
+    """Warm-up, then half a cosine. Source: SGDR (Loshchilov & Hutter 2017)."""
+
+    def remaining(self, done: float) -> float:
+        """See `Decay`."""
+        return (1 + math.cos(math.pi * done)) / 2
+
+
+class LinearDecay(Decay):
+    """Warm-up, then a straight line. Source: BERT (Devlin et al. 2019)."""
+
+    def remaining(self, done: float) -> float:
+        """See `Decay`."""
+        return 1 - done
 
 
 class InverseSqrtDecay(WarmUp):

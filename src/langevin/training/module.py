@@ -189,10 +189,10 @@ class DiffusionModule(LightningModule):
     ) -> None:
         """Clip the gradient of each role by its norm, where configured, and log the step; listeners see the model's."""
         limit = gradient_clip_val or float("inf")
-        norms = {
-            str(group.get(ROLE, "model")): full_tensor(nn.utils.clip_grad_norm_(group["params"], limit))
-            for group in optimizer.param_groups
-        }
+        weights: dict[str, list[nn.Parameter]] = {}
+        for group in optimizer.param_groups:  # an optimizer may have split those of a role
+            weights.setdefault(str(group.get(ROLE, "model")), []).extend(group["params"])
+        norms = {role: full_tensor(nn.utils.clip_grad_norm_(own, limit)) for role, own in weights.items()}
         norm = norms.pop("model")
         # Lightning counts the step under way from 0; "step" gives loggers the number of steps done, as everywhere here.
         step = self.global_step + 1

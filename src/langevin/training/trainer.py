@@ -17,6 +17,7 @@ from langevin.errors import OptionError, UserError
 from langevin.training.callbacks.checkpoint import Checkpoint
 from langevin.training.callbacks.interruption import Interruption
 from langevin.training.checkpoint import AtomicCheckpointIO
+from langevin.training.profiler import make_profiler
 from langevin.training.strategy import Shares
 
 
@@ -37,7 +38,7 @@ def make_trainer(
     log_every_n_steps: Annotated[int, Ge(1)] = 50,
     deterministic: bool = False,
     benchmark: bool | None = None,
-    profiler: str | None = None,
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None,
     detect_anomaly: bool = False,
 ) -> Trainer:
     """Make a `Trainer`; the arguments from `accelerator` on are Lightning's own, under their own names.
@@ -65,7 +66,7 @@ def make_trainer(
         log_every_n_steps: optimizer steps between rows of the log.
         deterministic: only deterministic algorithms.
         benchmark: let cuDNN choose its algorithms by timing them; None leaves that to Lightning.
-        profiler: "simple", "advanced", "pytorch", or None.
+        profiler: see `make_profiler`.
         detect_anomaly: stop where a gradient becomes NaN.
 
     Raises:
@@ -114,7 +115,7 @@ def make_trainer(
             log_every_n_steps=log_every_n_steps,
             deterministic=deterministic,
             benchmark=benchmark,
-            profiler=profiler,
+            profiler=make_profiler(profiler, run_dir),
             detect_anomaly=detect_anomaly,
             # Lightning would save within the signal's handler, where its ranks wait for each other for ever.
             plugins=[AtomicCheckpointIO(), *([SLURMEnvironment(auto_requeue=False)] if in_job else [])],

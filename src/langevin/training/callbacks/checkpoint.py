@@ -12,9 +12,9 @@ from annotated_types import Ge, Gt
 from lightning.pytorch import LightningModule, Trainer, callbacks
 
 from langevin.checkpoint import LAST, RECORD, last_checkpoints
-from langevin.errors import OptionError, UserError
+from langevin.errors import UserError
 from langevin.files import write_atomically
-from langevin.training.callbacks.periodic import Periodic, callbacks_of
+from langevin.training.callbacks.monitored import Monitored
 from langevin.training.callbacks.steps import StepCallback
 from langevin.training.shares import full_tensor
 
@@ -24,7 +24,7 @@ NEW = ".last.ckpt.new"
 """The newest checkpoint, before it is renamed to last.ckpt."""
 
 
-class Checkpoint(StepCallback, callbacks.Checkpoint):
+class Checkpoint(StepCallback, Monitored, callbacks.Checkpoint):
     """Keeps `checkpoints/last.ckpt` current, and copies of it where configured.
 
     As one of Lightning's checkpoint callbacks it is called after all others, so that what is saved is done.
@@ -42,8 +42,8 @@ class Checkpoint(StepCallback, callbacks.Checkpoint):
         keep_last: how many of the last checkpoints are kept: last.ckpt, and before it last-1.ckpt, ...: where a disk
             damages the newest, the run resumes from the one before; at least 1.
         keep_every_n_steps: keep a copy `step_XXXXXXXX.ckpt` each time so many steps are done; null for none.
-        monitor: the value whose lowest (see `mode`) is kept as `best.ckpt`: of the validation, such as "val/loss", or
-            of the evaluation, such as "eval/fid@5000"; null for none.
+        monitor: the value whose lowest (see `mode`) is kept as `best.ckpt`: see `Monitored`; null for
+            none.
         mode: "min" or "max".
 
     Raises:
@@ -67,8 +67,7 @@ class Checkpoint(StepCallback, callbacks.Checkpoint):
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
     ) -> None:
-        if monitor is not None and not monitor.startswith(("val/", "eval/")):
-            raise OptionError("monitor", f"is {monitor}; allowed: a name that begins with val/ or eval/, or null")
+        super().__init__("checkpoint", monitor, mode)
         self.directory = run_dir / "checkpoints"
         self.record = record
         self.every_n_steps = every_n_steps
@@ -77,8 +76,6 @@ class Checkpoint(StepCallback, callbacks.Checkpoint):
         self._pause = 60.0 if self._limits_share else None if every_minutes is None else 60 * every_minutes
         self.keep_last = keep_last
         self.keep_every_n_steps = keep_every_n_steps
-        self.monitor = monitor
-        self.sign = 1 if mode == "min" else -1
         self.best: float | None = None
         self._best_is_now = False
         self._kept_step = -1
@@ -92,18 +89,10 @@ class Checkpoint(StepCallback, callbacks.Checkpoint):
         Raises:
             UserError: when nothing in this run computes `monitor`.
         """
+        super().on_train_start(trainer, pl_module)
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
         self._has_config = (self.directory.parent / CONFIG).is_file()
-        source, remedy = (self.monitor or "").partition("/")[0], None
-        if source == "val" and not sum(trainer.num_val_batches):
-            remedy = "there is no validation; set trainer.val_check_interval, with data that has a test split"
-        elif source == "eval" and not any(
-            isinstance(callback, Periodic) and callback.evaluates for callback in callbacks_of(trainer)
-        ):
-            remedy = "there is no evaluation; choose metrics=[...]"
-        if remedy is not None:
-            raise UserError(f"callbacks.checkpoint.monitor={self.monitor}: is never computed, since {remedy}")
 
     def before_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the previous step, where it is time."""
@@ -118,21 +107,9 @@ class Checkpoint(StepCallback, callbacks.Checkpoint):
             return False
         return trainer.strategy.broadcast(time.monotonic() - self._saved_at > self._pause)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the best by a value of the validation."""
-        if self.monitor is not None and self.monitor.startswith("val/"):
-            self._consider({name: float(value) for name, value in trainer.callback_metrics.items()})
-
-    def on_evaluation(self, trainer: Trainer, values: dict[str, float]) -> None:
-        """Keep the best by a value of the evaluation on samples."""
-        if self.monitor is not None and self.monitor.startswith("eval/"):
-            self._consider(values)
-
-    def _consider(self, values: dict[str, float]) -> None:
-        if self.monitor not in values:
-            known = ", ".join(name for name in sorted(values) if not name.startswith("train/"))
-            raise UserError(f"callbacks.checkpoint.monitor={self.monitor}: was not computed; allowed: {known}")
-        score = self.sign * values[self.monitor]
+    def consider(self, trainer: Trainer, value: float) -> None:
+        """Keep the best."""
+        score = self.sign * value
         if not math.isnan(score) and (self.best is None or score < self.best):
             self.best, self._best_is_now = score, True
 

@@ -15,9 +15,10 @@ from langevin.evaluation.evaluation import Evaluation
 from langevin.evaluation.model import measure_model
 from langevin.files import write_json
 from langevin.samplers.generate import SamplePipeline
-from langevin.training.callbacks.checkpoint import Checkpoint
+from langevin.training.callbacks.monitored import Monitored
 from langevin.training.callbacks.periodic import Periodic, callbacks_of, publish_image
 from langevin.training.loggers.csv import CSVFile
+from langevin.training.loggers.mlflow import MLflow
 from langevin.training.module import DiffusionModule
 
 
@@ -78,7 +79,7 @@ class Evaluate(Periodic):
             for metric, details in result.details.items():
                 write_json(self.directory / f"{metric}_{trainer.global_step:08d}.json", details)
         for callback in callbacks_of(trainer):
-            if isinstance(callback, Checkpoint):
+            if isinstance(callback, Monitored):
                 callback.on_evaluation(trainer, values)
 
     def _publish(self, trainer: Trainer, values: dict[str, float], protocol: dict[str, Any]) -> None:
@@ -90,6 +91,8 @@ class Evaluate(Periodic):
                 logger.log_hyperparams({f"protocols/{name}": protocol})
             elif isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("eval/protocol", f"{name}: {json.dumps(protocol)}", trainer.global_step)
+            elif isinstance(logger, MLflow):
+                logger.log_protocol(name, protocol)
             logger.save()  # the step may be saved, and the run killed, before the next row of the log
         if trainer.is_global_zero:
             write_json(self.directory / f"protocol-{name}.json", protocol)

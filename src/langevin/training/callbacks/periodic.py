@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from langevin.images import Figure
 from langevin.training.callbacks.progress import Progress
 from langevin.training.callbacks.steps import StepCallback
+from langevin.training.loggers.mlflow import MLflow
 from langevin.training.module import DiffusionModule
 from langevin.training.shares import summon_full_params
 
@@ -68,9 +69,12 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
 def publish_image(trainer: Trainer, directory: Path, name: str, figure: Figure) -> None:
     """Write a figure as `directory/name_STEP.png`, and give it to the loggers that take images."""
     step, image = trainer.global_step, figure.pixels
-    figure.write(directory / f"{name}_{step:08d}.png")
+    path = directory / f"{name}_{step:08d}.png"
+    figure.write(path)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(key=name, images=[image], step=step)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, image, step, dataformats="HWC")
+        elif isinstance(logger, MLflow):
+            logger.log_figure(path)

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import secrets
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,9 +14,10 @@ from langevin.cli import SWEEP
 from langevin.errors import missing_package
 from langevin.files import write_atomically
 from langevin.processes import is_first_process
+from langevin.training.loggers.guarded import Guarded
 
 
-class Wandb(WandbLogger):
+class Wandb(Guarded, WandbLogger):
     """Logs to Weights & Biases; where that fails, the run continues without it, with a warning.
 
     Without an account, or when the service cannot be reached at the start, the run is recorded offline in
@@ -39,6 +39,7 @@ class Wandb(WandbLogger):
         UserError: when the package wandb is missing.
     """
 
+    service = "W&B"
     FALLBACKS: ClassVar[list[tuple[Literal["offline", "disabled"], str]]] = [
         ("offline", "recording offline instead"),
         ("disabled", "continuing without it"),
@@ -82,8 +83,8 @@ class Wandb(WandbLogger):
             resume="allow",
             settings=self._settings,
         )
+        self._wandb_init.pop("anonymous", None)  # Lightning gives it, and W&B prints a warning of that
         self._id_file = run_dir / "wandb_id"
-        self._failed = False
 
     @property
     def experiment(self) -> Any:
@@ -105,14 +106,6 @@ class Wandb(WandbLogger):
         if not self._id_file.is_file():
             write_atomically(self._id_file, lambda file: file.write(secrets.token_hex(4).encode()))
         return self._id_file.read_text()
-
-    def _guarded(self, log: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        try:
-            log(*args, **kwargs)
-        except Exception as error:
-            if not self._failed:
-                warnings.warn(f"W&B failed ({error}); the run continues, metrics.csv has the numbers", stacklevel=2)
-            self._failed = True
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
@@ -139,4 +132,13 @@ class Wandb(WandbLogger):
 def _has_account() -> bool:
     import wandb
 
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:  # what `wandb.api` did, which newer versions print a warning of
+        from wandb.sdk import wandb_setup
+        from wandb.sdk.lib import wbauth
+
+        settings = wandb_setup.singleton().settings
+        return bool(wbauth.read_netrc_auth(host=settings.base_url) or settings.api_key)
+    except (ImportError, AttributeError):  # an older version
+        return bool(wandb.api.api_key)
