@@ -97,8 +97,8 @@ def part(group: str, name: str) -> Part:
 
 
 def first_sentence(comment: str) -> str:
-    """The first sentence of a comment, without its full stop; of one that goes on in a list, its first line."""
-    return comment.partition("\n")[0].partition(". ")[0].rstrip(".")
+    """The first sentence of a comment, without its full stop."""
+    return " ".join(comment.split()).partition(". ")[0].rstrip(".")
 
 
 def _groups(command: str) -> list[Group]:
