@@ -53,7 +53,7 @@ def test_a_debug_run_is_not_the_real_one(tmp_path):
 def test_a_run_without_a_name_has_one_that_begins_with_debug(tmp_path):
     debug(tmp_path, "debug=fast", "metrics=[]", "callbacks=[checkpoint]")
     (run,) = tmp_path.iterdir()
-    assert run.name.startswith("debug_fast-digits-unet_small-linear-")
+    assert run.name.startswith("debug_fast-digits-unet_small-cosine-")
 
 
 @pytest.mark.parametrize(

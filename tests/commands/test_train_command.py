@@ -8,7 +8,9 @@ import yaml
 from helpers.commands import ROOT, TINY, call
 from PIL import Image
 
+import langevin.assembly.run
 from langevin.checkpoint import read_checkpoint
+from langevin.errors import UserError
 
 
 def train(folder, *overrides):
@@ -152,6 +154,20 @@ def test_null_takes_a_choice_back(tmp_path):
     config = yaml.safe_load((tmp_path / "mine" / "config.yaml").read_text())
     assert not config.get("conditions")
     assert not config.get("metrics")
+
+
+def test_the_bare_command_says_what_it_trains_and_what_to_try(tmp_path, monkeypatch):
+    def stop(*_):
+        raise UserError("stopped")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(langevin.assembly.run, "make_module", stop)
+    bare, chosen = call("train"), call("train", "data=digits")
+    assert bare.err.endswith("error: stopped\n")
+    assert chosen.err.endswith("error: stopped\n")
+    assert "data=digits model=unet_small formulation=ddpm, 100,000 steps" in bare.out
+    assert bare.out.endswith(": langevin train experiment=digits\n")
+    assert "experiment=digits" not in chosen.out
 
 
 def test_metrics_are_computed_in_training(tmp_path):

@@ -64,7 +64,7 @@ def default():
 
 def test_a_name_says_the_main_choices(default):
     assert default.rpartition("-")[0] == "digits-unet_small-linear"
-    assert name("experiment=digits").rpartition("-")[0] == "digits-unet_small-linear"
+    assert name("experiment=digits").rpartition("-")[0] == "digits-unet_small-cosine"
     assert name("data=cifar10", "model=unet", "schedule=cosine").rpartition("-")[0] == "cifar10-unet-cosine"
 
 
@@ -143,4 +143,4 @@ def test_differences_of_a_stored_config_are_none():
     cfg, _ = composed("train", "experiment=digits")
     stored = OmegaConf.create(OmegaConf.to_yaml(cfg, resolve=True))
     assert differences(stored, cfg) == []
-    assert identity(cfg)["model.channels"] == 64
+    assert identity(cfg)["model.channels"] == 32

@@ -35,7 +35,7 @@ NEW = {
 NAMED = {
     (): "digits-unet_small-linear-8e33553b",
     ("conditions=[class_label]",): "digits-unet_small-linear-895519e3",
-    ("experiment=digits",): "digits-unet_small-linear-77c4e191",
+    ("experiment=digits_ddpm",): "digits_ddpm-digits-unet_small-linear-77c4e191",  # was experiment=digits then
     ("task=classifier",): "digits-half_unet-linear-1329d7c8",
     ("conditions=[class_label,vector]", "conditions.vector.size=3"): "digits-unet_small-linear-bb79485f",
     ("formulation=edm",): "digits-unet_small-edm-6f0ce512",

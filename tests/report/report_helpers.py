@@ -18,7 +18,7 @@ SPEED = 640.0
 @functools.cache
 def config(*overrides):
     """A composed config, which takes a while."""
-    return composed("train", "experiment=digits", "trainer.max_steps=100", *overrides)[0]
+    return composed("train", "experiment=digits_ddpm", "trainer.max_steps=100", *overrides)[0]
 
 
 def make_run(folder, name, *overrides, change=None, rows=(), images=None, step=None):
