@@ -1,12 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from helpers.images import shown
 from PIL import Image
 
 from langevin.images import (
+    GridLabels,
+    class_labels,
     enlargement,
     from_uint8,
     image_grid,
+    labelled_grid,
     to_uint8,
     write_npz,
     write_png,
@@ -122,3 +126,45 @@ def test_an_npz_that_is_never_finished_is_not_there(tmp_path):
 @pytest.mark.parametrize(("size", "times"), [(8, 8), (32, 2), (64, 1), (256, 1), (48, 1)])
 def test_small_images_are_enlarged(size, times):
     assert enlargement(size) == times
+
+
+SIX = torch.arange(6 * 64, dtype=torch.uint8).reshape(6, 1, 8, 8)
+
+
+WHITE = torch.full_like(SIX, 255)
+
+
+@pytest.mark.parametrize("heads", [True, False])
+@pytest.mark.parametrize("captions", [True, False])
+@pytest.mark.parametrize("sides", [True, False])
+def test_labels_are_written_beside_the_images(heads, captions, sides):
+    labels = GridLabels([("head", 2), ("x", 1)] * heads, ["one", "two"] * sides, [*"abcdef"] * captions)
+    figure = labelled_grid(SIX, 3, labels)
+    rows = shown(figure.enlarged(), 2, 3, heads=heads, captions=captions)
+    assert np.array_equal([image for row in rows for image in row], SIX[:, 0])
+    assert figure.png().startswith(b"\x89PNG")
+
+
+def test_a_label_is_below_its_own_image():
+    captions = ["", "", "", "", "W", ""]
+    ink = labelled_grid(WHITE, 3, GridLabels(captions=captions)).pixels[..., 0] < 128
+    across = np.flatnonzero(ink.any(0))
+    assert 8 + 72 <= across.min() < across.max() < 8 + 72 + 64
+    assert abs((across.min() + across.max()) / 2 - (8 + 72 + 32)) < 2, "in its middle"
+    assert np.flatnonzero(ink.any(1)).min() > ink.shape[0] / 2, "in the second row"
+
+
+def test_labels_that_do_not_fit_are_cut():
+    wide = labelled_grid(WHITE, 3, GridLabels([("W" * 99, 1)], ["W" * 999, ""]))
+    assert wide.pixels.shape[1] < 3 * 72 + 8 + 24 * 20
+    above = wide.pixels[:12, :, 0] < 128
+    assert np.ptp(np.flatnonzero(above.any(0))) < 72
+    # What could do something to a terminal or is no text does nothing here.
+    labelled_grid(SIX, 3, GridLabels(captions=["\x1b[2J\n", "\ud800", "日本", "", "a", "b"]))
+
+
+def test_classes_stand_above_columns_where_each_is_of_one():
+    assert class_labels(None, 3) == GridLabels()
+    assert class_labels([*"abcabc"], 3) == GridLabels(heads=[("a", 1), ("b", 1), ("c", 1)])
+    assert class_labels([*"ab"], 3) == GridLabels(heads=[("a", 1), ("b", 1)])
+    assert class_labels([*"abcab"], 2) == GridLabels(captions=[*"abcab"])

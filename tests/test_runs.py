@@ -6,11 +6,14 @@ import fcntl
 import json
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
 
 import pytest
+import yaml
 from helpers.commands import TINY, call
 from helpers.processes import command
 
@@ -89,8 +92,8 @@ def test_the_table(capsys, monkeypatch, sweep):
     assert head.split() == ["run", "state", "step", "age", "images/s", "loss", "val", "loss", "differs"]
     assert len(lines) == 5
     assert {tuple(line.split()[-2:]) for line in lines} == {
-        (f"seed={seed}", f"schedule={kind}") for kind, seed in [("Linear", 0), ("Linear", 1), ("Linear", 5)]
-    } | {(f"seed={seed}", "schedule=Cosine") for seed in (0, 1)}
+        (f"seed={seed}", f"schedule={kind}") for kind, seed in [("linear", 0), ("linear", 1), ("linear", 5)]
+    } | {(f"seed={seed}", "schedule=cosine") for seed in (0, 1)}
     column = head.index("differs")
     assert all(line[column - 1] == " " and line[column:].startswith("seed=") for line in lines)
 
@@ -325,25 +328,37 @@ def test_names_and_values_do_nothing_to_a_terminal(capsys, monkeypatch, tmp_path
         assert shown in output, output
 
 
-def test_what_differs():
-    """A field says nothing where its component's kind differs; it does where the kind is the same."""
-    kinds = [("a.Adam", 0.9), ("a.Adam", 0.9), ("a.Lion", 0.5)]
-    configs = [{"optimizer._target_": kind, "optimizer.beta": beta, "seed": 0} for kind, beta in kinds]
-    assert list(runs.differing(configs)) == [{"optimizer._target_": kind} for kind, _ in kinds]
-    configs[1]["optimizer.beta"] = 0.8
-    assert list(runs.differing(configs)) == [
-        {"optimizer._target_": "a.Adam", "optimizer.beta": 0.9},
-        {"optimizer._target_": "a.Adam", "optimizer.beta": 0.8},
-        {"optimizer._target_": "a.Lion", "optimizer.beta": 0.5},
-    ]
+def test_an_imported_model_is_listed(capsys, monkeypatch, tmp_path):
+    """And makes nothing of the trained run beside it differ."""
+    train(tmp_path / "runs", "name=own", "schedule=linear")
+    folder = tmp_path / "runs" / "theirs"
+    shutil.copytree(tmp_path / "runs" / "own" / "checkpoints", folder / "checkpoints")
+    config = yaml.safe_load((folder.parent / "own" / "config.yaml").read_text())
+    kept = {name: config[name] for name in ("model", "parameterization", "sampler")}
+    kept["schedule"] = {"_target_": "langevin.diffusion.schedules.cosine.Cosine"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(kept))
+    seen = found(capsys, monkeypatch, tmp_path)
+    theirs = seen["theirs"]
+    assert (theirs["state"], theirs["step"], theirs["max_steps"]) == ("imported", 0, None)
+    assert theirs["note"] == "model=unet schedule=cosine parameterization=eps"
+    assert (seen["own"]["state"], seen["own"]["differs"]) == ("done", {})
+    lines = listed(capsys, monkeypatch, tmp_path).splitlines()
+    assert lines[0].endswith("2 runs: 1 done, 1 imported")
+    assert lines[3].split()[:2] == ["theirs", "imported"]
+    assert "/" not in lines[3].split(" ", 1)[1], "no steps"
+    assert list(found(capsys, monkeypatch, tmp_path, "--state", "imported")) == ["theirs"]
+    shutil.rmtree(folder / "checkpoints")
+    assert list(found(capsys, monkeypatch, tmp_path)) == ["own"]
 
 
-def test_names_are_as_short_as_distinguishes_them():
-    paths = {"optimizer.lr", "schedule._target_", "data.image_size", "model.first.size", "model.second.size"}
-    assert runs.short_names(paths) == {
-        "optimizer.lr": "lr",
-        "schedule._target_": "schedule",
-        "data.image_size": "image_size",
-        "model.first.size": "first.size",
-        "model.second.size": "second.size",
-    }
+def test_a_terminal_has_colours(capsys, monkeypatch, sweep):
+    plain = listed(capsys, monkeypatch, sweep)
+    assert "\x1b[" not in plain
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
+    coloured = listed(capsys, monkeypatch, sweep)
+    assert "\x1b[32mdone" in coloured
+    words = re.sub(r"\x1b\[[0-9;]*m", "", coloured).split()
+    assert [word for word in words if "=" in word] == [word for word in plain.split() if "=" in word]

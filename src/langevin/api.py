@@ -156,14 +156,16 @@ class Run:
         denoiser, batches = self.model.to(on), Batches(asked.number, batch_size, doing="sample")
         generator, modality, strips = asked.generator, asked.generator.modality, None
         seen = None if trajectory is None else Trajectory(denoiser.schedule, modality.traced, generator.show)
-        parts = []
+        parts, classes = [], asked.classes(folder_of(self.checkpoint))
         for batch in generator.stored(denoiser, batches, seed, on, None, seen, asked.originals):
             samples = batch.samples.cpu()
             if trajectory is not None and seen is not None and not seen.is_complete:
-                strips = Strips(*seen.chosen(trajectory), samples[: modality.traced], modality)
+                strips = Strips(
+                    *seen.chosen(trajectory), samples[: modality.traced], modality, seen.labels(trajectory), classes
+                )
                 seen.is_complete = True
             parts.append(np.moveaxis(samples.numpy(), 1, -1))
-        return Samples(np.concatenate(parts), asked.labels, asked.record, modality, strips)
+        return Samples(np.concatenate(parts), asked.labels, asked.record, modality, strips, classes)
 
     def choices(self, group: str) -> dict[str, dict[str, Any]]:
         """The options of a group that suit this model as they are, such as those samplers that its schedule allows.
@@ -205,13 +207,12 @@ class Run:
     def class_names(self) -> tuple[str, ...] | None:
         """The classes that samples can be asked for, by name where the run's folder knows them; None: of none."""
         from langevin.assembly.conditioning import is_class_conditional
-        from langevin.content import read_content
+        from langevin.content import class_names
 
         number = self.spec.num_classes
         if number is None or not is_class_conditional(self._loaded.cfg):
             return None
-        content = read_content(folder_of(self.checkpoint))
-        names = None if content is None or "train" not in content.splits else content.splits["train"].class_names
+        names = class_names(folder_of(self.checkpoint))
         return names if names is not None and len(names) == number else tuple(map(str, range(number)))
 
     def evaluate(

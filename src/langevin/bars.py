@@ -1,9 +1,15 @@
 """Progress bars that can be read in a log file too."""
 
 import sys
+import time
 from typing import Any, TextIO
 
 from tqdm import tqdm
+
+SHORTEST, LONGEST = 10.0, 600.0
+"""Seconds between two lines of a log file, at least: at first, and in the end."""
+SHARE = 1 / 20
+"""They grow with the time that has passed: about 60 lines in the first hour, 220 in a day."""
 
 
 def progress_bar(**options: Any) -> tqdm:
@@ -14,7 +20,20 @@ def progress_bar(**options: Any) -> tqdm:
     """
     if sys.stderr.isatty():
         return tqdm(**{"file": sys.stderr, "dynamic_ncols": True, "mininterval": 0.2} | options)
-    return tqdm(**{"file": Lines(sys.stderr), "mininterval": 10} | options)
+    return LogBar(**{"file": Lines(sys.stderr), "mininterval": SHORTEST, "maxinterval": SHORTEST} | options)
+
+
+class LogBar(tqdm):
+    """Draws itself ever more rarely."""
+
+    mininterval: float
+    maxinterval: float
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Draw a line, and choose when to draw the next."""
+        super().display(msg, pos)
+        passed = time.time() - getattr(self, "start_t", time.time())
+        self.mininterval = self.maxinterval = max(self.mininterval, min(LONGEST, SHARE * passed))
 
 
 class Lines:

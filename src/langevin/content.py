@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,24 @@ def read_content(run_dir: Path) -> Content | None:
         return Content({name: _split(**fields) for name, fields in splits.items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def class_names(run_dir: Path) -> tuple[str, ...] | None:
+    """The names of the classes that a run's folder records, in the order of their numbers; None where it has none."""
+    content = read_content(run_dir)
+    names = [split.class_names for split in content.splits.values()] if content is not None else []
+    return next((each for each in names if each is not None and all(isinstance(name, str) for name in each)), None)
+
+
+def labelled(labels: Iterable[int] | None, names: Sequence[str] | None) -> list[str] | None:
+    """What samples of some classes are labelled with: a class's name, or its number where that is not known.
+
+    Args:
+        labels: of each sample; None where they have none, and then nothing is.
+        names: of the classes.
+    """
+    known = range(len(names or ()))
+    return None if labels is None else [names[each] if names and each in known else str(each) for each in labels]
 
 
 def differences(old: Content, new: Content, before: str = "in the run", after: str = "now") -> list[str]:

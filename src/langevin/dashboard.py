@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from langevin.config.naming import short_names
 from langevin.errors import UserError, missing_package
-from langevin.runs import find_runs, short_names
+from langevin.runs import find_runs
 
 STEP = "trainer/global_step"
 """What Lightning's logger calls the step."""

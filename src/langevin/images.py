@@ -1,20 +1,28 @@
 """Pixels: between uint8 and [-1, 1], and into files."""
 
 import io
+import math
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from langevin.files import write_atomically
+from langevin.visible import visible
 
 VISIBLE_SIDE = 64
 """The side in pixels that small images are enlarged to, where they are to be looked at."""
+
+
+LETTERS = 13
+"""The height in pixels of labels, beside images of few pixels."""
+LONGEST_SIDE_LABEL = 24
+"""Letters of a label beside a row, at most: the rest is cut."""
 
 
 def from_uint8(images: Tensor) -> Tensor:
@@ -48,6 +56,24 @@ class Figure(NamedTuple):
         enlarged(self.pixels, self.scale).save(file, "PNG")
         return file.getvalue()
 
+    def enlarged(self) -> np.ndarray:
+        """It as in a file: uint8 (H * scale, W * scale, 3)."""
+        return np.asarray(enlarged(self.pixels, self.scale))
+
+
+class GridLabels(NamedTuple):
+    """What is written beside images that are laid out in rows.
+
+    Attributes:
+        heads: above the first row, from the left: texts, and of how many columns each is.
+        sides: to the left of each row.
+        captions: below each image.
+    """
+
+    heads: Sequence[tuple[str, int]] = ()
+    sides: Sequence[str] = ()
+    captions: Sequence[str] = ()
+
 
 def write_npz(path: Path, parts: Iterable[np.ndarray], number: int, **arrays: np.ndarray) -> None:
     """Write an .npz file whose ``arr_0`` need not fit into memory.
@@ -75,14 +101,82 @@ def write_npz(path: Path, parts: Iterable[np.ndarray], number: int, **arrays: np
 
 
 def image_grid(images: Tensor, columns: int) -> np.ndarray:
-    """Lay images uint8 (N, C, H, W) out in rows of `columns`: uint8 (H', W', 3), with a thin gap between them."""
-    from torchvision.utils import make_grid
+    """Lay images uint8 (N, C, H, W) out in rows of `columns`: uint8 (H', W', 3), with a thin gap between them.
 
-    return (
-        make_grid(images.cpu(), nrow=columns, padding=max(1, images.shape[-1] // 16), pad_value=255)
-        .permute(1, 2, 0)
-        .numpy()
-    )
+    As torchvision's `make_grid`, which takes longer to import than a small model to sample.
+    """
+    number, _, height, width = images.shape
+    gap, columns = _gap(width), min(columns, number)
+    rows = math.ceil(number / columns)
+    grid = np.full((gap + rows * (height + gap), gap + columns * (width + gap), 3), 255, np.uint8)
+    for place, image in enumerate(images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()):
+        row, column = divmod(place, columns)
+        top, left = gap + row * (height + gap), gap + column * (width + gap)
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def labelled_grid(images: Tensor, columns: int, labels: GridLabels = GridLabels()) -> Figure:  # noqa: B008
+    """Lay images out as `image_grid` does, small ones to be enlarged, with labels around them.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        columns: images in a row.
+        labels: those that do not fit are cut.
+    """
+    scale = enlargement(images.shape[-1])
+    if not any(labels):
+        return Figure(image_grid(images, columns), scale)
+    rows = [enlarged(image_grid(row, columns), scale) for row in images.split(columns)]
+    gap = scale * _gap(images.shape[-1])
+    across, down = scale * images.shape[-1] + gap, scale * images.shape[-2] + gap
+    font = ImageFont.load_default(max(LETTERS, across // 20))
+    line = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else LETTERS  # a font of bitmaps
+    sides = [visible(side)[:LONGEST_SIDE_LABEL] for side in labels.sides]
+    left = gap + math.ceil(max(map(font.getlength, sides))) if sides else 0
+    top, below = (line if each else 0 for each in (labels.heads, labels.captions))
+    size = left + max(row.width for row in rows), top + len(rows) * (down + below) + gap
+    canvas = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
+
+    def write(text: str, x: float, y: float, room: float, anchor: str) -> None:
+        draw.text((x, y), _cut(visible(text), font, room), "black", font, anchor)
+
+    for number, row in enumerate(rows):
+        y = top + number * (down + below)
+        canvas.paste(row, (left, y))
+        if sides:
+            write(sides[number], left, y + gap + (down - gap) / 2, left, "rm")
+        for column, caption in enumerate(labels.captions[number * columns : (number + 1) * columns]):
+            write(caption, left + gap + column * across + (across - gap) / 2, y + down, across, "ma")
+    column = 0
+    for text, span in labels.heads:
+        write(text, left + gap + column * across + (span * across - gap) / 2, gap / 2, span * across, "ma")
+        column += span
+    return Figure(np.asarray(canvas))
+
+
+def class_labels(classes: Sequence[str] | None, columns: int) -> GridLabels:
+    """The labels of a grid of images of some classes: above its columns where each is of one class, else below each."""
+    if classes is None:
+        return GridLabels()
+    by_column = [classes[column::columns] for column in range(min(columns, len(classes)))]
+    if all(len(set(each)) == 1 for each in by_column):
+        return GridLabels(heads=[(each[0], 1) for each in by_column])
+    return GridLabels(captions=classes)
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
+    """A text, cut where it is longer than some pixels."""
+    if font.getlength(text) <= room:
+        return text
+    length = next((n for n in range(len(text), 0, -1) if font.getlength(f"{text[:n]}...") <= room), 0)
+    return f"{text[:length]}..." if length else ""
+
+
+def _gap(width: int) -> int:
+    """The pixels between two images of some width."""
+    return max(1, width // 16)
 
 
 def enlargement(image_size: int) -> int:

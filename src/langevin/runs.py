@@ -8,11 +8,10 @@ import json
 import math
 import os
 import pickletools
-import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,16 +21,20 @@ import yaml
 from langevin.checkpoint import last_checkpoints
 from langevin.config.identity import distinguishing
 from langevin.config.migration import migrated
+from langevin.config.naming import differing, named, short_names
 from langevin.config.stored import DEEPEST, GREATEST
 from langevin.config.types import TARGET
 from langevin.early_stop import stop_at
 from langevin.files import require_regular
 from langevin.logged import last_values
+from langevin.tables import GAP, fitting, output_width, print_table
 from langevin.visible import visible, visible_lines
 
-STATES = ("running", "unfinished", "done", "failed")
+STATES = ("running", "unfinished", "done", "failed", "imported")
 TRACES = ("checkpoints", "metrics.csv", "sessions.json", ".lock")
 """What training leaves in a folder beside config.yaml, by which it is known for a run's when that is damaged."""
+IMPORTED = ("model", "classifier", "schedule", "parameterization")
+"""What an imported model is listed with."""
 MOST_VALUES = 100_000
 """Of a config: a file with more values, with its aliases expanded, is not ours."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
@@ -52,8 +55,9 @@ class RunState:
         folder: where it lies beside others.
         name: its own folder's name.
         state: "running" while a process trains it, "done" when it stands at max_steps or has stopped early,
-            "failed" when it diverged or its files are damaged, else "unfinished": the same command resumes it.
-        note: why it failed, or which part of it cannot be read.
+            "failed" when it diverged or its files are damaged, "imported" when it is a model of another library,
+            else "unfinished": the same command resumes it.
+        note: why it failed, which part of it cannot be read, or what was imported.
         step: the last that was saved or logged.
         max_steps: of the whole run.
         images_per_second: the last speed.
@@ -116,6 +120,8 @@ def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[RunState, dict[str, 
         if not any((run_dir / name).exists() for name in TRACES):
             return None
         run.state, run.note = "failed", fault
+    elif "trainer" not in config and (run_dir / "checkpoints").is_dir():
+        return imported(run, run_dir, config)
     elif not isinstance(config.get("trainer"), dict) or not isinstance(config["trainer"].get("max_steps"), int):
         return None
     else:
@@ -136,6 +142,17 @@ def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[RunState, dict[str, 
     if damage and not run.note:
         run.note = f"metrics.csv is damaged: {damage[0]}"
     return run, distinguishing(config or {})
+
+
+def imported(run: RunState, run_dir: Path, config: Mapping[str, Any]) -> tuple[RunState, dict[str, Any]] | None:
+    """A model that convert.py has imported, which was not trained here and so differs from no run in an option."""
+    classes = {group: config[group].get(TARGET) for group in IMPORTED if isinstance(config.get(group), dict)}
+    if not classes:
+        return None
+    run.state = "imported"
+    run.note = " ".join(f"{group}={named(f'{group}.{TARGET}', target)}" for group, target in classes.items())
+    run.updated = max(map(modified, (run_dir / "config.yaml", *last_checkpoints(run_dir / "checkpoints"))))
+    return run, {}
 
 
 def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool) -> tuple[str, str]:
@@ -257,37 +274,15 @@ def is_held(lock: Path, locks: frozenset[str]) -> bool:
         return False
 
 
-def differing(configs: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Of each config the values that are not the same in all; those of a component, among its own kind."""
-    seen: dict[tuple[Any, ...], list[Any]] = {}
-    for config in configs:
-        for path, value in config.items():
-            values = seen.setdefault((path, *map(str, kinds(config, path))), [])
-            if value not in values:
-                values.append(value)
-    varied = {path for (path, *_), values in seen.items() if len(values) > 1}
-    for config in configs:
-        yield {path: value for path, value in config.items() if path in varied}
-
-
-def kinds(config: dict[str, Any], path: str) -> Iterator[Any]:
-    """The classes of the components that a value is a field of."""
-    parts = path.split(".")
-    for end in range(1, len(parts)):
-        target = ".".join([*parts[:end], TARGET])
-        if target != path:
-            yield config.get(target)
-
-
-def table(folder: Path, runs: Sequence[RunState], width: int | None, now: float) -> str:
-    """The runs of a folder for people, no line longer than `width`; nothing in it can do anything to a terminal."""
+def print_runs(folder: Path, runs: Sequence[RunState], now: float) -> None:
+    """Print the runs of a folder for people; nothing in them can do anything to a terminal."""
     counts = [(sum(run.state == state for run in runs), state) for state in STATES]
     title = f"{folder}: {len(runs)} runs: " if len(runs) > 1 else f"{folder}: 1 run: "
-    title += ", ".join(f"{count} {state}" for count, state in counts if count)
+    print(visible(title + ", ".join(f"{count} {state}" for count, state in counts if count)))
     columns = {
         "run": [run.name for run in runs],
         "state": [run.state for run in runs],
-        "step": [f"{run.step}/{'?' if run.max_steps is None else run.max_steps}" for run in runs],
+        "step": [steps(run) for run in runs],
         "age": [age(now - run.updated) for run in runs],
         "images/s": ["" if run.images_per_second is None else f"{run.images_per_second:,.0f}" for run in runs],
     }
@@ -306,43 +301,16 @@ def table(folder: Path, runs: Sequence[RunState], width: int | None, now: float)
         for run in runs
     ]
     columns = {visible(head): [visible(cell) for cell in cells] for head, cells in columns.items()}
-    return "\n".join([visible(title), *aligned(columns, [visible(each) for each in last], width)])
+    last = [visible(each) for each in last]
+    width = output_width()
+    room = min(max(map(len, last)), 30) + GAP  # of the last column, which may be cut
+    shown, _ = fitting(columns, [*columns][:3:-1], None if width is None else width - room)
+    print_table({**shown, "differs": last} if any(last) else shown, ("run", "state", "differs"), width)
 
 
-def aligned(columns: dict[str, list[str]], last: list[str], width: int | None) -> Iterator[str]:
-    """The lines of a table: columns that do not fit are left out, the last is cut."""
-    widths = {head: max(map(len, [head, *cells])) for head, cells in columns.items()}
-    fits = list(columns)
-    room = max(map(len, last), default=0)
-    while width is not None and len(fits) > 4 and sum(widths[head] + 2 for head in fits) + min(room, 30) > width:
-        fits.pop()
-    for row, tail in enumerate(["differs" if room else "", *last]):
-        cells = [head if row == 0 else columns[head][row - 1] for head in fits]
-        texts = [
-            cell.ljust(widths[head]) if head in ("run", "state") else cell.rjust(widths[head])
-            for head, cell in zip(fits, cells, strict=True)
-        ]
-        line = "  ".join([*texts, tail]).rstrip()
-        yield line if width is None or len(line) <= width else line[: width - 1] + "…"
-
-
-def short_names(paths: set[str]) -> dict[str, str]:
-    """The shortest suffixes of paths that distinguish them; for a component's class, the component."""
-
-    def end(path: str, length: int) -> str:
-        return ".".join(path.removesuffix(f".{TARGET}").split(".")[-length:])
-
-    short = {}
-    for path in paths:
-        lengths = range(1, path.count(".") + 2)
-        unique = (n for n in lengths if sum(end(other, n) == end(path, n) for other in paths) == 1)
-        short[path] = end(path, next(unique, len(lengths)))
-    return short
-
-
-def named(path: str, value: Any) -> str:
-    """A value for people: a class by its own name."""
-    return str(value).rpartition(".")[2] if path.endswith(TARGET) else str(value).replace(" ", "")
+def steps(run: RunState) -> str:
+    """How far a run is; nothing of an imported model."""
+    return "" if run.state == "imported" else f"{run.step}/{'?' if run.max_steps is None else run.max_steps}"
 
 
 def shortened(value: float | None) -> str:
@@ -375,10 +343,13 @@ def main() -> None:
     if arguments.json:
         print(json.dumps([plain(run) for runs in found.values() for run in runs], indent=2, default=str))
         return
-    in_full = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    width = None if in_full else shutil.get_terminal_size().columns
-    tables = [table(folder, runs, width, time.time()) for folder, runs in found.items() if runs]
-    print("\n\n".join(tables) or visible(f"no such runs in {arguments.folder}"))
+    chosen = [(folder, runs) for folder, runs in found.items() if runs]
+    if not chosen:
+        print(visible(f"no such runs in {arguments.folder}"))
+    for number, (folder, runs) in enumerate(chosen):
+        if number:
+            print()
+        print_runs(folder, runs, time.time())
 
 
 def plain(run: RunState) -> dict[str, Any]:

@@ -24,17 +24,23 @@ class Strips:
         x: the predicted ones, likewise.
         finished: the samples that came of them, likewise.
         modality: what they are.
+        times: what each time is labelled with.
+        classes: what samples are labelled with, at least as many as these; None of an unconditional model.
     """
 
     x_t: "Sequence[Tensor]"
     x: "Sequence[Tensor]"
     finished: "Tensor"
     modality: "Modality"
+    times: Sequence[str] = ()
+    classes: Sequence[str] | None = None
 
     def figure(self, number: int | None = None) -> "Figure":
         """The first `number` of them to be looked at, with x_t above x; None: all."""
         x_t, x = ([frame[:number] for frame in frames] for frames in (self.x_t, self.x))
-        return self.modality.strips(x_t, x, self.finished[:number])
+        finished = self.finished[:number]
+        classes = None if self.classes is None else self.classes[: len(finished)]
+        return self.modality.strips(x_t, x, finished, self.times, classes)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,6 +53,7 @@ class Samples:
         record: how they were made, plain values, as stored in samples.npz.
         modality: what they are.
         trajectory: how the first of them come out of noise; None where that was not asked for.
+        classes: the name of each one's class, or its number where names are not known; None of an unconditional model.
     """
 
     samples: "NDArray[Any]"
@@ -54,6 +61,7 @@ class Samples:
     record: dict[str, Any]
     modality: "Modality"
     trajectory: Strips | None = None
+    classes: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -74,7 +82,7 @@ class Samples:
         """
         from langevin.assembly.sampling import preview
 
-        return preview([self._channels_first()], self.modality, columns)
+        return preview([self._channels_first()], self.modality, self.classes, columns)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``samples.npz`` and ``grid.png`` as ``python sample.py`` does; files of these names are replaced.
@@ -89,7 +97,8 @@ class Samples:
         """
         from langevin.assembly.sampling import write
 
-        write(Path(folder), lambda: [self._channels_first()], len(self), self.labels, self.record, self.modality)
+        about = self.labels, self.record, self.modality, self.classes
+        write(Path(folder), lambda: [self._channels_first()], len(self), *about)
         if self.trajectory is not None:
             self.trajectory.figure().write(Path(folder) / "trajectory.png")
 

@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from commands.test_sample_command import Evil
 from langevin.assembly.saved import load_model
+from langevin.runs import find_runs
 from langevin.spec import DataSpec
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -88,6 +89,8 @@ def test_the_run_says_what_is_known_and_no_more(imported):
     config = config_of(imported)
     parts = {"task", "model", "codec", "process", "schedule", "parameterization", "variance"}
     assert set(config) == parts | {"sampler", "timestep_spacing", "thresholding", "guidance"}
+    ((run,),) = find_runs(imported).values()
+    assert (run.state, run.note) == ("imported", "model=unet schedule=linear parameterization=eps"), "as it is listed"
     assert config["sampler"] == {"_target_": "langevin.samplers.ancestral.Ancestral", "steps": None}
     checkpoint = torch.load(imported / "checkpoints" / "last.ckpt", weights_only=True)
     assert yaml.safe_load(checkpoint["langevin"]["config"]) == config

@@ -101,7 +101,11 @@ def test_the_batch_does_not_matter(batch_size, measured, labelled, features, tmp
     assert again["protocol"] == measured["protocol"]
 
 
-def test_into_the_run_and_one_folder_for_each_way(labelled, features, tmp_path):
+def measured_names(folder):
+    return list(json.loads(next(folder.rglob("metrics.json")).read_text())["metrics"])
+
+
+def test_into_the_run_and_one_folder_for_each_way(labelled, features, tmp_path, monkeypatch):
     """Of a sweep no evaluation takes another's place, and the same one again takes its own."""
     folder = labelled / "evaluations"
     for options in (["sampler.steps=1"], ["sampler.steps=3"], ["sampler.steps=3"], ["sampler=heun", "sampler.steps=2"]):
@@ -115,8 +119,19 @@ def test_into_the_run_and_one_folder_for_each_way(labelled, features, tmp_path):
     table = evaluate(
         f"compare={folder}", "vary=[samples.sampler,samples.timestep_spacing]", f"out={tmp_path / 'table.csv'}"
     ).out
-    assert len(table.splitlines()) == 4
-    assert "samples.evaluations" in table.splitlines()[0]
+    place, head, *rows = table.splitlines()
+    assert place == f"{folder}:"
+    assert head.split() == ["place", "sampler", "sampler.steps", "timestep_spacing", "NFE", *measured_names(folder)]
+    assert [row.split()[1:5] for row in rows] == [
+        ["ddim", "1", "trailing", "1"],
+        ["ddim", "3", "trailing", "3"],
+        ["heun", "2", "inner_log_snr", "2"],
+    ]
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = evaluate(f"compare={folder}", "vary=[samples.sampler,samples.timestep_spacing]").out.splitlines()
+    assert max(map(len, narrow[1:-1])) <= 60
+    assert [line.split()[-1] for line in narrow[2:-1]] == [row.split()[-1] for row in rows], "the value is there"
+    assert narrow[-1].startswith("no room for ")
     assert (tmp_path / "table.csv").read_text().splitlines()[0].startswith("place,step,samples.sampler.")
     forced = evaluate(f"compare={folder}", "force=true").out
     assert "not comparable" in forced

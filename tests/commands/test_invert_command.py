@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from helpers.commands import call
+from helpers.images import shown
 from PIL import Image
+
+from langevin.images import to_uint8
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,11 @@ def test_goes_to_noise_and_back(labelled, made, tmp_path):
     assert many < 2
     assert many < few / 2
     noise = arrays(tmp_path / "many" / "noise.npz")["arr_0"]
+    rows = shown(np.asarray(Image.open(tmp_path / "many" / "grid.png")), 2, 9, heads=True, captions=True)
+    back, original = (arrays(folder / "samples.npz")["arr_0"] for folder in (tmp_path / "many", made))
+    assert np.array_equal(rows[0][::3], original[:3, ..., 0]), "original, noise, what it came to"
+    assert np.array_equal(rows[1][2::3], back[3:, ..., 0])
+    assert np.array_equal(rows[0][1], to_uint8(torch.from_numpy(noise[0, 0])))
     assert noise.shape == (6, 1, 8, 8)
     assert noise.dtype == np.float32
     assert 0.2 < noise.std() < 2
@@ -82,5 +91,8 @@ def test_trajectory_ends_in_the_samples(labelled, tmp_path):
     assert seen["x_t"].shape == seen["x"].shape == (5, 8, 8, 8, 1)
     assert np.array_equal(seen["x"][-1], samples["arr_0"][:8]), "DDIM's last step is the predicted image"
     assert not np.array_equal(seen["x"][0], seen["x"][-1])
-    image = Image.open(tmp_path / "trajectory.png")
-    assert image.height / image.width == pytest.approx(16 / 4, rel=0.05), "two rows per image, three times and the end"
+    rows = shown(np.asarray(Image.open(tmp_path / "trajectory.png")), 16, 4, heads=True)
+    for place, column in enumerate((0, 2, 4)):
+        for row, kind in enumerate(("x_t", "x")):
+            assert np.array_equal([strip[place] for strip in rows[row::2]], seen[kind][column, ..., 0])
+    assert np.array_equal([strip[3] for strip in rows[::2]], samples["arr_0"][:8, ..., 0])

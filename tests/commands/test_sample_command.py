@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from helpers.commands import call, wait_for
+from helpers.images import shown
 from helpers.processes import command
 from PIL import Image
 
@@ -48,11 +49,13 @@ def test_writes_what_is_promised(labelled, tmp_path):
     assert 20 < images.std() < 120
     assert ((images > 0) & (images < 255)).mean() > 0.3, "else little would be compared in what follows"
     files = sorted((tmp_path / "out" / "png").iterdir())
-    assert [path.name for path in files] == [f"{index:06d}.png" for index in range(12)]
+    assert [path.name for path in files] == [f"{index:06d}-{index % 10}.png" for index in range(12)], "and the class"
     for image, file in zip(images, files, strict=True):
         assert np.array_equal(np.asarray(Image.open(file).convert("L"))[..., None], image)
-    grid = Image.open(tmp_path / "out" / "grid.png")
-    assert grid.width > grid.height > 64
+    grid = np.asarray(Image.open(tmp_path / "out" / "grid.png"))
+    rows = shown(grid, 2, 10, heads=True)  # a class a column
+    assert np.array_equal(rows[0], images[:10, ..., 0])
+    assert np.array_equal(rows[1][:2], images[10:, ..., 0])
 
 
 def test_an_unconditional_model_has_no_labels(plain, tmp_path):

@@ -28,3 +28,32 @@ class ImageDataset(Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         return self.images[index]
+
+
+def shown(pixels, rows: int, columns: int, side: int = 8, scale: int = 8, *, heads: bool = False, captions=False):
+    """The images in a labelled grid, by rows: one channel each, at their own size.
+
+    It checks that they were enlarged without smoothing, that all else is grey, and that labels stand above, below and
+    beside them where there are some, and nowhere else.
+    """
+    gap = scale * max(1, side // 16)
+    pitch = scale * side + gap
+    height, width, _ = pixels.shape
+    labels = heads + rows * captions
+    line = (height - gap - rows * pitch) // labels if labels else 0
+    assert height == gap + rows * pitch + labels * line
+    left, top = width - gap - columns * pitch, line * heads
+    assert (pixels == pixels[..., :1]).all()
+    ink = pixels[..., 0] < 128
+    assert ink[:top].any() == heads
+    assert ink[:, : left + gap].any() == bool(left)
+    found = []
+    for row in range(rows):
+        y = top + gap + row * (pitch + line * captions)
+        below = ink[y + scale * side : y + scale * side + gap + line * captions]
+        assert below[:, left:].any() == captions
+        large = [pixels[y : y + scale * side, x : x + scale * side, 0] for x in range(left + gap, width, pitch)]
+        found.append([image[::scale, ::scale] for image in large])
+        for image, small in zip(large, found[-1], strict=True):
+            assert (image == small.repeat(scale, 0).repeat(scale, 1)).all()
+    return found

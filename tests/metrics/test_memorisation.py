@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.extractors import TinyExtractor
-from helpers.images import example_images
+from helpers.images import example_images, shown
 from helpers.measured import KnownReference, measured, reference_of
 from scipy.spatial.distance import cdist
 
 from langevin.errors import UserError
-from langevin.images import image_grid
+from langevin.images import GridLabels, labelled_grid
 from langevin.metrics.base import Plan
 from langevin.metrics.memorisation import Memorisation
 
@@ -115,7 +115,12 @@ def test_image_shows_samples_beside_their_nearest_training_images():
     for i in range(4):
         rows += [images[i], *training_images[by_features.argsort(1)[i, :3]]]
         rows += [*training_images[by_pixels.argsort(1)[i, :3]]]
-    assert np.array_equal(metric.figure.pixels, image_grid(torch.stack(rows), columns=7))
+    captions = []
+    for one, other in zip(np.sort(by_features)[:, :3], np.sort(by_pixels)[:, :3], strict=True):
+        captions += ["", *(f"{distance:.3g}" for distance in [*one, *other])]
+    heads = [("sample", 1), ("nearest by features", 3), ("nearest by pixels", 3)]
+    expected = labelled_grid(torch.stack(rows), 7, GridLabels(heads, (), captions))
+    assert np.array_equal(metric.figure.pixels, expected.pixels)
 
 
 def test_a_copy_is_shown_beside_its_original():
@@ -130,7 +135,8 @@ def test_grey_images_and_fewer_samples_than_are_shown():
     images, training_images = example_images(2, 8, 1, seed=1), example_images(5, 8, 1, seed=2)
     metric, _, _ = run(draw(2, 1), draw(5, 2), Memorisation(), None, False, images, training_images)
     assert [len(metric.details[space]) for space in ("features", "pixels")] == [2, 2]
-    assert metric.figure.pixels.shape == (2 * 8 + 3, 11 * 8 + 12, 3)
+    (first, second) = shown(metric.figure.pixels, 2, 11, heads=True, captions=True)
+    assert np.array_equal([first[0], second[0]], images[:, 0])
 
 
 def test_a_second_round_shows_its_own_samples():

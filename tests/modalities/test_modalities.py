@@ -1,7 +1,9 @@
 """Every modality gives back what it was given, and shows it."""
 
+import numpy as np
 import pytest
 import torch
+from helpers.images import shown
 
 from langevin.images import Figure
 from langevin.modalities.image import ImageModality
@@ -31,6 +33,30 @@ def test_figures(modality, stored):
         assert figure.pixels.dtype.name == "uint8"
         assert figure.pixels.shape[2] == 3
     assert many.pixels.shape[1] > few.pixels.shape[1] * 0.9
+
+
+@pytest.mark.parametrize("stored", [stored for _, stored in CASES[:1]])
+def test_an_image_beside_what_it_was_made_of(stored):
+    kinds = {"original": stored, "noise": stored.flip(0), "rebuilt": 255 - stored}
+    rows = shown(ImageModality().beside(kinds, 6, [*"abcdef"]).enlarged(), 3, 6, heads=True, captions=True)
+    expected = torch.stack([*kinds.values()], 1)[:, :, 0].reshape(3, 6, 8, 8)
+    assert np.array_equal(rows, expected)
+
+
+def test_strips_are_labelled_where_times_are_given():
+    stored = CASES[0][1][:2]
+    frames, plain = [stored, 255 - stored], ImageModality().strips([stored] * 2, [stored] * 2, stored)
+    rows = shown(
+        ImageModality().strips(frames, frames, stored, ["t=1", "t=0.5"], ["a", "b"]).enlarged(), 4, 3, heads=True
+    )
+    assert np.array_equal(rows[2], [stored[1, 0], 255 - stored[1, 0], stored[1, 0]])
+    assert np.array_equal(shown(plain.enlarged(), 4, 3)[0], [stored[0, 0]] * 3)
+
+
+@pytest.mark.parametrize(("modality", "stored"), CASES)
+def test_vectors_have_no_labels(modality, stored):
+    without, labelled = modality.preview(stored, 3), modality.preview(stored, 3, [*"abcdef"])
+    assert np.array_equal(without.pixels, labelled.pixels) == isinstance(modality, VectorModality)
 
 
 @pytest.mark.parametrize(("modality", "stored"), CASES[:2])

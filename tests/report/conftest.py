@@ -1,4 +1,8 @@
-"""A sweep, and its page."""
+"""A sweep, its page, and the browser that shows it: `apt-get install chromium`, or `playwright install chromium`."""
+
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +11,8 @@ from report_helpers import evaluated, make_protocol, make_run, protocol_in_train
 from langevin.config.identity import digest
 from langevin.report.__main__ import report
 from langevin.sessions import session
+
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 
 
 def rows_of(seed, protocol, last=200):
@@ -48,3 +54,52 @@ def page_of_sweep(sweep):
     out = sweep.parent / "report.html"
     report([sweep], out, None, [])
     return out
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    with sync_api.sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+        path = next(filter(None, map(shutil.which, names)), own if Path(own).exists() else None)
+        if path is None:
+            pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
+        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, "--disable-sync", "--no-first-run"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def visiting(browser):
+    """Opens pages from the disk, without a network; sees that they ask for nothing and that nothing goes wrong."""
+    seen, contexts = [], []
+
+    def visit(path, width=1200):
+        context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: seen.append(request.url))
+        page.on("console", lambda message: seen.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: seen.append(f"error: {error}"))
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-drawn]", timeout=60_000)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert [each for each in seen if not each.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.fixture
+def visit(browser):
+    with visiting(browser) as visit:
+        yield visit
+
+
+@pytest.fixture(scope="module")
+def still(browser, page_of_sweep):
+    """The page of the sweep, for tests that do not disturb each other."""
+    with visiting(browser) as visit:
+        yield visit(page_of_sweep)

@@ -72,3 +72,25 @@ def evaluated(place, value, record, step=100, name="fid@50"):
     content = {"metrics": {name: value}, "model": {"step": step}, "protocol": record, "version": "0"}
     (place / "metrics.json").write_text(json.dumps(content))
     return place / "metrics.json"
+
+
+def logged(sweep, run, column):
+    with (sweep / f"run{run}" / "metrics.csv").open(newline="") as file:
+        return [(int(row["step"]), float(row[column])) for row in csv.DictReader(file) if row[column]]
+
+
+def drawn(page, section, title):
+    """What Plotly draws in the chart of this title: x, y and the run of each trace."""
+    return page.evaluate(
+        """([section, title]) => {
+          const figure = [...document.querySelectorAll(`${section} figure`)].find(
+            (each) => each.querySelector("figcaption").firstChild.textContent === title);
+          return figure.querySelector(".plot").data.map(({ x, y, meta, mode }) => ({ x, y, run: meta.run, mode }));
+        }""",
+        [section, title],
+    )
+
+
+def settle(page):
+    """Wait until what was asked for is drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")

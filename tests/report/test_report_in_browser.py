@@ -1,98 +1,14 @@
-"""The page, in a headless Chromium: `apt-get install chromium`, or `playwright install chromium`."""
+"""What the page shows, in a headless Chromium."""
 
 import base64
-import csv
 import io
-import json
 import math
-import shutil
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
-from report_helpers import make_run
+from report_helpers import drawn, evaluated, logged, make_protocol, make_run, settle
 
 from langevin.report.__main__ import report
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-NASTY = '</script><script>window.ran = 1</script><img src=x onerror="window.ran = 1"><b>bold</b>&amp;'
-
-
-@pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    with sync_api.sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-        path = next(filter(None, map(shutil.which, names)), own if Path(own).exists() else None)
-        if path is None:
-            pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, "--disable-sync", "--no-first-run"])
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def visiting(browser):
-    """Opens pages from the disk, without a network; sees that they ask for nothing and that nothing goes wrong."""
-    seen, contexts = [], []
-
-    def visit(path, width=1200):
-        context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda request: seen.append(request.url))
-        page.on("console", lambda message: seen.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: seen.append(f"error: {error}"))
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-drawn]", timeout=60_000)
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert [each for each in seen if not each.startswith(("file:", "data:", "blob:"))] == []
-
-
-@pytest.fixture
-def visit(browser):
-    with visiting(browser) as visit:
-        yield visit
-
-
-@pytest.fixture(scope="module")
-def still(browser, page_of_sweep):
-    """The page of the sweep, for tests that do not disturb each other."""
-    with visiting(browser) as visit:
-        yield visit(page_of_sweep)
-
-
-def logged(sweep, run, column):
-    with (sweep / f"run{run}" / "metrics.csv").open(newline="") as file:
-        return [(int(row["step"]), float(row[column])) for row in csv.DictReader(file) if row[column]]
-
-
-def drawn(page, section, title):
-    """What Plotly draws in the chart of this title: x, y and the run of each trace."""
-    return page.evaluate(
-        """([section, title]) => {
-          const figure = [...document.querySelectorAll(`${section} figure`)].find(
-            (each) => each.querySelector("figcaption").firstChild.textContent === title);
-          return figure.querySelector(".plot").data.map(({ x, y, meta, mode }) => ({ x, y, run: meta.run, mode }));
-        }""",
-        [section, title],
-    )
-
-
-def settle(page):
-    """Wait until what was asked for is drawn."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
 
 COLUMNS = ("train/loss", "val/loss", "train/grad_norm", "train/images_per_second")
 
@@ -109,12 +25,75 @@ def test_the_numbers_drawn_are_those_logged(visit, page_of_sweep, sweep):
             for run, trace in enumerate(traces):
                 expected = [[step * scale[run], value] for step, value in logged(sweep, run, column)]
                 assert [list(point) for point in zip(trace["x"], trace["y"], strict=True)] == expected
-        for run, trace in enumerate(drawn(page, "#metrics", "fid@50 (steps=20 evaluations=20)")):
+        for run, trace in enumerate(drawn(page, "#metrics", "fid@50 (steps=20)")):
             expected = [[step * scale[run], value] for step, value in logged(sweep, run, "eval/fid@50")]
             assert [list(point) for point in zip(trace["x"], trace["y"], strict=True)] == expected
-        (other,) = drawn(page, "#metrics", "fid@50 (steps=50 evaluations=50)")
-        assert (other["run"], other["x"], other["y"]) == (0, [200 * scale[0]], [3.5])
-    assert "fid@50 was computed in 2 ways, which are shown separately" in page.inner_text("#reasons")
+    assert "fid@50 was computed in 2 ways, which are shown separately in charts" in page.inner_text("#reasons")
+
+
+def test_evaluations_are_rows_of_a_table(visit, page_of_sweep, sweep):
+    """The last of each run's training, and the one of evaluate.py, which is no chart: it would have one point."""
+    page = visit(page_of_sweep)
+    heads = page.locator("#evaluations thead th").all_inner_texts()
+    assert heads == ["run", "fid@50", "sampler.steps", "NFE", "step", "evaluated"]
+    rows = [row.inner_text().split("\t") for row in page.locator("#evaluations tbody tr").all()]
+    last = [logged(sweep, run, "eval/fid@50")[-1] for run in range(4)]
+    expected = [
+        [f"run{run}", f"{value:.5g}", "20", "20", str(step), "in training"] for run, (step, value) in enumerate(last)
+    ]
+    expected.insert(1, ["run0", "3.5", "50", "50", "200", "late"])
+    assert rows == expected
+    shown = page.locator("#metrics figcaption").filter(visible=True).all_inner_texts()
+    assert shown == ["fid@50 (steps=20)"]
+    page.locator("#legend input").first.uncheck()
+    settle(page)
+    assert page.locator("#evaluations tbody tr").count() == 3
+
+
+def test_no_chart_has_one_point_and_tasks_share_none(visit, tmp_path):
+    """A classifier beside a denoiser; what has one value is in the table, and what is not finite is still reported."""
+    rows = [{"step": step, "train/loss": 1 / step, "val/loss": 2.0 if step == 2 else ""} for step in (1, 2, 3)]
+    short = [{"step": 1, "train/loss": 0.5, "val/loss": math.nan}]
+    make_run(tmp_path / "runs", "denoiser", rows=rows)
+    classifier = {"task._target_": "langevin.assembly.tasks.ClassificationTask"}
+    make_run(tmp_path / "runs", "classifier", change=classifier, rows=rows)
+    make_run(tmp_path / "runs", "young", rows=short)
+    report([tmp_path / "runs"], tmp_path / "report.html", None, [])
+    page = visit(tmp_path / "report.html")
+    shown = page.locator("#curves figcaption").filter(visible=True)
+    assert shown.all_inner_texts() == ["train/loss (classifier)", "train/loss (denoiser)"]
+    assert [trace["run"] for trace in drawn(page, "#curves", "train/loss (denoiser)")] == [1, 2]
+    assert [trace["run"] for trace in drawn(page, "#curves", "train/loss (classifier)")] == [0]
+    note = page.inner_text("#curves-note")
+    assert "One value a run, see Last losses: val/loss (classifier), val/loss (denoiser)" in note
+    assert "val/loss (denoiser): " in note
+    assert "1 not finite, at step 1" in note
+    cells = [row.inner_text().split("\t") for row in page.locator("#values tbody tr").all()]
+    assert cells == [["classifier", "2 at 2", ""], ["denoiser", "", "2 at 2"], ["young", "", "nan"]]
+    for box in (0, 1):
+        page.locator("#legend input").nth(box).uncheck()
+    settle(page)
+    assert shown.count() == 0, "of the run of one step alone, nothing is a line"
+
+
+def test_no_parallel_coordinates_of_a_single_axis(visit, tmp_path):
+    """Runs in one folder that differ in nothing but what has no part in the training."""
+    for number in range(5):
+        rows = [{"step": step, "train/loss": step * number} for step in (1, 2)]
+        run = make_run(
+            tmp_path / "runs", f"run{number}", change={"seed": int(number == 4)}, rows=rows if number < 4 else ()
+        )
+        evaluated(run / "evaluations" / "x", number, make_protocol(), step=2)
+    report([tmp_path / "runs"], tmp_path / "report.html", None, [])
+    page = visit(tmp_path / "report.html")
+    options = page.locator("#metric option").all_inner_texts()
+    assert options == ["fid@50"], "the losses are of runs that do not differ"
+    texts = page.locator("#parallel .annotation-text").all_text_contents()
+    assert {"seed", "fid@50"} <= set(texts)
+    page.locator("#legend input").nth(4).uncheck()
+    settle(page)
+    assert not page.locator("#parallel").is_visible()
+    assert "do not differ" in page.inner_text("#parallel-note")
 
 
 def test_receipts_are_shown(visit, page_of_sweep):
@@ -126,11 +105,11 @@ def test_receipts_are_shown(visit, page_of_sweep):
 
 
 def test_every_panel_has_its_marks(still):
-    plots = still.locator(".plot")
-    assert plots.count() == 5 + 2 + 1
+    plots = still.locator(".plot").filter(visible=True)
+    assert plots.count() == 5 + 1 + 1
     for plot in plots.all():
         lines = plot.locator(".scatterlayer .trace")
-        assert lines.count() == (1 if "steps=50" in plot.locator("..").inner_text() else 4)
+        assert lines.count() == 4
         path = lines.first.locator("path").first
         assert len(path.get_attribute("d")) > 3
         box = plot.bounding_box()
@@ -140,7 +119,7 @@ def test_every_panel_has_its_marks(still):
     cells = [cell.inner_text() for cell in still.locator("#runs tbody tr").nth(3).locator("th, td").all()]
     assert cells[:4] == ["run3", "unfinished", "100 of 200", "6,400"]
     values = [cell.inner_text() for cell in still.locator("#values tbody tr").first.locator("th, td").all()]
-    assert values == ["run0", "0.01", "5", "3.5"]
+    assert values == ["run0", "0.01"]
     assert still.locator("#images img").count() == 4
     options = set(still.locator("#config > .scroll th[scope=row]").all_inner_texts())
     assert {"optimizer.lr", "batch_size", "schedule._target_"} <= options
@@ -195,7 +174,7 @@ def test_smoothing_is_the_mean_of_the_neighbourhood(visit, page_of_sweep, sweep)
 
 def test_logarithmic_axes(visit, page_of_sweep):
     page = visit(page_of_sweep)
-    plots = "[...document.querySelectorAll('#curves .plot, #metrics .plot')]"
+    plots = "[...document.querySelectorAll('figure:not([hidden]) .plot')]"
     for label, axis in (("horizontal", "xaxis"), ("vertical", "yaxis")):
         types = f"{plots}.map((each) => each._fullLayout.{axis}.type)"
         assert set(page.evaluate(types)) == {"linear"}
@@ -211,7 +190,7 @@ def test_the_sweep(visit, page_of_sweep, sweep):
     lines = "document.querySelector('#parallel .plot').data"
     found = page.evaluate(f"{lines}.map(({{ y, meta }}) => [meta.run, meta.value, y])")
     texts = page.locator("#parallel .annotation-text").all_text_contents()
-    assert {"schedule", "lr (log)", "batch_size", "val/loss", "Linear", "Cosine", "0.0001", "0.01"} <= set(texts)
+    assert {"schedule", "lr (log)", "batch_size", "val/loss", "linear", "cosine", "0.0001", "0.01"} <= set(texts)
     last = [logged(sweep, run, "val/loss")[-1][1] for run in range(4)]
     assert [(run, value) for run, value, _ in found] == list(enumerate(last))
     heights = np.array([height for _, _, height in found])
@@ -246,107 +225,12 @@ def test_runs_are_left_out_everywhere(visit, page_of_sweep):
     assert [trace["run"] for trace in drawn(page, "#curves", "val/loss")] == [0, 1, 2, 3]
 
 
-def test_the_keyboard_reaches_every_control(still):
-    every = "[...document.querySelectorAll('input, select, button, summary, .scroll')]"
-    asked = f"{every}.filter((each) => each.checkVisibility())"
-    controls = still.evaluate(f"{asked}.map((each, index) => each.dataset.number = index).length")
-    reached = []
-    for _ in range(controls + 5):
-        still.keyboard.press("Tab")
-        number, outline, name = still.evaluate(
-            """() => { const each = document.activeElement; const style = getComputedStyle(each);
-            return [each.dataset.number ?? null, style.outlineStyle === "none" ? 0 : parseFloat(style.outlineWidth),
-              (each.labels?.length ? each.labels[0].innerText : "") || each.ariaLabel || each.innerText]; }"""
-        )
-        if number is not None:
-            reached.append(int(number))
-            assert outline >= 2, name
-            assert name
-    # Of radio buttons only the chosen one is a stop.
-    missed = f"{asked}.filter((_, number) => !reached.includes(number))"
-    missed = still.evaluate(f"(reached) => {missed}.map((each) => each.outerHTML)", reached)
-    assert len(missed) == 1
-    assert 'value="steps"' in missed[0]
-
-
-def test_dark_is_dark_and_follows_the_system(visit, page_of_sweep):
-    page = visit(page_of_sweep)
-
-    def colors():
-        settle(page)
-        return page.evaluate(
-            """() => { const plot = document.querySelector("#curves .plot");
-            const style = (each) => getComputedStyle(each);
-            return [style(document.body).backgroundColor, style(plot.querySelector(".js-line")).stroke,
-              style(plot.querySelector(".xtick text")).fill]; }"""
-        )
-
-    light = colors()
-    page.emulate_media(color_scheme="dark")
-    dark = colors()
-    assert all(before != after for before, after in zip(light, dark, strict=True))
-    assert light[0] == "rgb(246, 247, 249)"
-    assert dark[0] == "rgb(15, 18, 22)"
-    page.emulate_media(color_scheme="light")
-    assert colors() == light
-
-
-def test_nothing_is_wider_than_a_small_screen(visit, page_of_sweep):
-    width = 320
-    page = visit(page_of_sweep, width=width)
-    page.locator("#config summary").click()
-    page.locator("#reasons summary").click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.evaluate("scrollTo(500, 0)")
-    assert page.evaluate("scrollX") == 0
-    for plot in page.locator("#curves .plot, #metrics .plot").all():
-        box = plot.bounding_box()
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= width
-        assert plot.locator("svg.main-svg").first.bounding_box()["width"] <= box["width"] + 1
-
-
-def test_names_are_texts(visit, tmp_path):
-    """Markup in a run's name, in a config's value and key, in a metric's name and in a file that is reported."""
-    name = NASTY.replace("/", "|")
-    rows = [{"step": step, "train/loss": 1.0, f"eval/{NASTY}": step, "eval/protocol": NASTY} for step in (1, 2)]
-    for seed in range(4):
-        run = make_run(tmp_path / "<i>runs", f"{name}{seed}", change={"seed": seed}, rows=rows)
-        config = run / "config.yaml"
-        config.write_text(f"{config.read_text()}{json.dumps(NASTY)}: {json.dumps(f'{NASTY}{seed}')}\n")
-    (run / "metrics.json").write_text("{")
-    report([tmp_path], tmp_path / "report.html", None, [])
-    page = visit(tmp_path / "report.html")
-    assert page.title() == "4 runs of <i>runs"
-    assert page.inner_text("h1") == "4 runs of <i>runs"
-    assert page.evaluate("window.ran") is None
-    assert page.locator("script").count() == 4, "the page's own"
-    assert page.locator("img, b, i").count() == 0
-    assert page.locator("#legend label").all_inner_texts() == [f"{name}{seed}" for seed in range(4)]
-    assert NASTY in page.locator("#metrics figcaption").first.inner_text()
-    assert page.get_by_role("rowheader", name=NASTY, exact=True).count() == 1
-    assert f"{NASTY}3" in page.inner_text("#config")
-    texts = [text.replace(" ", "") for text in page.locator("#parallel .annotation-text").all_text_contents()]
-    assert {f"{NASTY} (protocol not recorded)".replace(" ", ""), f"{NASTY}0".replace(" ", "")} <= set(texts)
-    hover = page.locator("#curves .plot").first
-    hover.scroll_into_view_if_needed()
-    x, y = page.evaluate(
-        """() => { const box = document.querySelector("#curves .nsewdrag").getBoundingClientRect();
-        const { xaxis, yaxis } = document.querySelector("#curves .plot")._fullLayout;
-        return [box.x + xaxis.c2p(2 * 128), box.y + yaxis.c2p(1)]; }"""
-    )
-    page.mouse.move(x, y - 3)
-    page.mouse.move(x, y)
-    page.wait_for_selector("#curves .hovertext")
-    assert name in page.locator("#curves .hovertext").first.text_content()
-
-
 def test_what_is_missing_is_reported(visit, tmp_path):
     bare = make_run(tmp_path, "bare")
     report([bare], tmp_path / "bare.html", None, [])
     page = visit(tmp_path / "bare.html")
     assert "have logged nothing yet" in page.inner_text("#curves")
-    assert "no evaluated values" in page.inner_text("#values")
+    assert "no evaluated values" in page.inner_text("#evaluations")
     assert "no images yet" in page.inner_text("#images")
     assert not page.locator("#sweep").is_visible()
     rows = [{"step": step, "train/loss": math.nan if step in (3, 4) else step - 2} for step in range(1, 8)]
@@ -367,41 +251,3 @@ def test_what_is_missing_is_reported(visit, tmp_path):
     assert page.locator("#images .none").all_inner_texts() == ["none yet", "the file is damaged"]
     assert "config.yaml is damaged" in page.inner_text("#runs")
     assert "samples_00000001.png cannot be read" in page.inner_text("#notes")
-
-
-def test_the_policy_lets_no_other_script_run_and_nothing_be_loaded(browser, page_of_sweep):
-    asked = []
-
-    class Server(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-
-    context = browser.new_context()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever).start()
-        page = context.new_page()
-        page.add_init_script(
-            "addEventListener('securitypolicyviolation', (e) => (window.refused ??= []).push(e.violatedDirective))"
-        )
-        page.goto(page_of_sweep.as_uri())
-        page.evaluate(
-            """(place) => { for (const [tag, name, value] of [["script", "textContent", "window.ran = 1"],
-              ["img", "src", `${place}/a.png`], ["script", "src", `${place}/a.js`]])
-                document.body.append(Object.assign(document.createElement(tag), { [name]: value })); }""",
-            f"http://127.0.0.1:{server.server_port}",
-        )
-        page.wait_for_selector("html[data-drawn]")
-        assert sorted(page.evaluate("window.refused")) == ["img-src", "script-src-elem", "script-src-elem"]
-        assert page.evaluate("window.ran") is None
-        server.shutdown()
-    assert asked == []
-    context.close()
-
-
-def test_a_browser_without_what_it_takes_reports_it(browser, page_of_sweep):
-    context = browser.new_context(offline=True)
-    page = context.new_page()
-    page.add_init_script("delete window.DecompressionStream")
-    page.goto(page_of_sweep.as_uri())
-    page.wait_for_selector("#trouble:has-text('could not be drawn')")
-    context.close()

@@ -181,11 +181,11 @@ class Wave(Modality):
     def from_model(self, x: Tensor) -> Tensor:
         return (x * 2**15).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
 
-    def preview(self, samples: Tensor, columns: int) -> Figure:
+    def preview(self, samples: Tensor, columns: int, classes: Sequence[str] | None = None) -> Figure:
         levels = ((samples.int() + 2**15) // 256).to(torch.uint8)
         return Figure(levels.reshape(len(levels), -1, 1).expand(-1, -1, 3).numpy())
 
-    def strips(self, x_t: Sequence[Tensor], x: Sequence[Tensor], finished: Tensor) -> Figure:
+    def strips(self, x_t, x, finished, times=(), classes=None) -> Figure:
         return self.preview(torch.cat([*x_t, *x, finished]), 1)
 
 
@@ -198,6 +198,9 @@ class Integers:
 
     def __call__(self, sample: NDArray[np.int16]) -> NDArray[np.int16]:
         return sample
+
+    def enlarges(self, sample: NDArray[np.int16]) -> bool:
+        return False
 
 
 class Waves(Source):

@@ -101,7 +101,7 @@ def test_a_log_file_has_lines(tmp_path):
 def test_the_bar_closes_on_an_error(tmp_path, monkeypatch, error):
     bars = []
 
-    class Bar(bar_module.tqdm):
+    class Bar(bar_module.LogBar):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             self.closed = 0
@@ -114,7 +114,7 @@ def test_the_bar_closes_on_an_error(tmp_path, monkeypatch, error):
     def fail(self, trainer, batch):
         raise error("in the midst of sampling")
 
-    monkeypatch.setattr(bar_module, "tqdm", Bar)
+    monkeypatch.setattr(bar_module, "LogBar", Bar)
     monkeypatch.setattr(SampleGrid, "act", fail)
     options = ("callbacks=[progress,samples]", "callbacks.samples.every_n_steps=2")
     run = train(tmp_path, *options, status=1)

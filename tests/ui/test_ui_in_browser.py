@@ -95,7 +95,6 @@ def test_the_page_shows_the_samples_of_the_run(browser, labelled):
         press(page)
         (first,) = images(page)
         assert np.array_equal(first, wanted(run, 6, n=6))
-        assert page.locator(".runs .heads span").all_inner_texts() == list(run.class_names[:6]), "as text"
         assert "2 evaluations of the network" in page.inner_text(".runs figcaption >> nth=0")
         assert page.locator(".runs figure").count() == 2, "the samples, and how they come out of noise"
         fill(page, Seed=5)

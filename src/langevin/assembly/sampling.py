@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ from langevin.assembly.components import SAMPLING, make_sampler
 from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.saved import Model, load_model, override
 from langevin.batches import Batches
+from langevin.checkpoint import folder_of
 from langevin.config.identity import flatten
 from langevin.config.migration import migrated
+from langevin.content import class_names, labelled
 from langevin.data.read_images import read_images
 from langevin.digest import digest_of
 from langevin.errors import OptionError, UserError
@@ -34,6 +37,8 @@ from langevin.samplers.trajectory import Trajectory
 from langevin.visible import visible
 
 COLUMNS = 10
+LONGEST_NAME = 60
+"""Letters of a class in the name of a file."""
 
 
 class SamplingPlan(NamedTuple):
@@ -56,6 +61,10 @@ class SamplingPlan(NamedTuple):
         """The class of each sample (N,); None where they have none."""
         labels = self.generator.requests.cond(range(self.number)).get("label")
         return None if labels is None else labels.numpy()
+
+    def classes(self, run_dir: Path) -> list[str] | None:
+        """What each sample is labelled with, by the names that the run's folder has; None where they have no class."""
+        return labelled(None if self.labels is None else self.labels.tolist(), class_names(run_dir))
 
 
 def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
@@ -88,14 +97,14 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     model = load_model(path, cfg.trust)
     planned = plan(cfg, path, model)
     number, generator, originals, record = planned
-    modality = generator.modality
+    modality, classes = generator.modality, planned.classes(folder_of(path))
     if cfg.png and modality.suffix is None:
         raise UserError(f"png is true; allowed: false, since {modality.noun} are no files one by one")
 
     store = SampleStore(out, "sample", {"inverted": None, **record, "batch_size": cfg.batch_size})
     if (out / "samples.npz").exists() and not cfg.overwrite:
         refuse_others(out, {"num_samples": number, **record})
-        files = one_by_one(out, range(number), modality) if cfg.png else []
+        files = one_by_one(out, range(number), modality, classes) if cfg.png else []
         if is_whole(out, files, cfg.invert is not None, cfg.trajectory is not None):
             if is_first_process():
                 store.remove()
@@ -115,13 +124,17 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     for batch in generator.stored(denoiser, batches, cfg.seed, processes.device, store, seen, originals):
         if seen is not None and not seen.is_complete:
             finished = batch.samples[: modality.traced].cpu()
-            write_trajectory(out, seen, modality.strips(*seen.chosen(cfg.trajectory), finished))
+            times, own = seen.labels(cfg.trajectory), None if classes is None else classes[: len(finished)]
+            write_trajectory(out, seen, modality.strips(*seen.chosen(cfg.trajectory), finished, times, own))
             seen.is_complete = True
     processes.barrier()
     if processes.global_rank == 0:
-        write(out, lambda: store.arrays(SAMPLES, batches.all), number, planned.labels, record, modality)
+        write(out, lambda: store.arrays(SAMPLES, batches.all), number, planned.labels, record, modality, classes)
+        if originals is not None:
+            inverted = cfg.invert is not None
+            show_originals(originals, store, batches.all, generator, classes, inverted).write(out / "grid.png")
         if cfg.png:
-            write_one_by_one(out, store, batches.all, modality)
+            write_one_by_one(out, store, batches.all, modality, classes)
         message = f"{out / 'samples.npz'}: {number} {modality.noun} of step {model.step}; look at {out / 'grid.png'}"
         print(visible(message))
         if originals is not None:
@@ -174,9 +187,15 @@ def is_whole(out: Path, files: Iterable[Path], inverted: bool, trajectory: bool)
     return not trajectory and all(file.is_file() for file in files)
 
 
-def one_by_one(out: Path, indices: Iterable[int], modality: Modality) -> list[Path]:
-    """The files of single samples."""
-    return [out / "png" / f"{index:06d}{modality.suffix}" for index in indices]
+def one_by_one(
+    out: Path, indices: Iterable[int], modality: Modality, classes: Sequence[str] | None = None
+) -> list[Path]:
+    """The files of single samples, named by their number and class."""
+
+    def ending(index: int) -> str:
+        return "" if classes is None else "-" + re.sub(r"[^\w-]+", "_", classes[index])[:LONGEST_NAME]
+
+    return [out / "png" / f"{index:06d}{ending(index)}{modality.suffix}" for index in indices]
 
 
 def difference(originals: Originals, store: SampleStore, batches: Sequence[Sequence[int]]) -> float:
@@ -221,14 +240,41 @@ def write_trajectory(out: Path, seen: Trajectory, figure: Figure) -> None:
     write_atomically(out / "trajectory.npz", lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
-def preview(parts: Iterable[NDArray[Any]], modality: Modality, columns: int = COLUMNS) -> Figure:
-    """The first of some samples to be looked at; of the parts (B, C, *size), no more are read than it shows."""
+def first(parts: Iterable[NDArray[Any]], number: int) -> torch.Tensor:
+    """The first `number` samples of some parts (B, C, *size), of which no more are read."""
     shown: list[np.ndarray] = []
     for part in parts:
-        shown += list(part[: modality.previewed - len(shown)])
-        if len(shown) == modality.previewed:
+        shown += list(part[: number - len(shown)])
+        if len(shown) == number:
             break
-    return modality.preview(torch.from_numpy(np.stack(shown)), columns)
+    return torch.from_numpy(np.stack(shown))
+
+
+def preview(
+    parts: Iterable[NDArray[Any]], modality: Modality, classes: Sequence[str] | None = None, columns: int = COLUMNS
+) -> Figure:
+    """The first of some samples to be looked at; of the parts (B, C, *size), no more are read than it shows."""
+    shown = first(parts, modality.previewed)
+    return modality.preview(shown, columns, None if classes is None else classes[: len(shown)])
+
+
+def show_originals(
+    originals: Originals,
+    store: SampleStore,
+    batches: Sequence[Sequence[int]],
+    generator: SamplePipeline,
+    classes: Sequence[str] | None,
+    inverted: bool,
+) -> Figure:
+    """The first samples to be looked at beside what they were made of: the original and, of an inversion, the noise."""
+    made = first(store.arrays(SAMPLES, batches), generator.modality.previewed // 2)
+    number = len(made)
+    kinds = {"original": torch.from_numpy(originals.samples[:number]).movedim(-1, 1)}
+    if inverted:
+        kinds |= {"noise": generator.show(first(store.arrays("noise", batches), number)), "rebuilt": made}
+    else:
+        kinds |= {"edited": made}
+    return generator.modality.beside(kinds, COLUMNS, None if classes is None else classes[:number])
 
 
 def write(
@@ -238,6 +284,7 @@ def write(
     labels: NDArray[np.int64] | None,
     record: dict[str, Any],
     modality: Modality,
+    classes: Sequence[str] | None,
 ) -> None:
     """Write samples.npz (ADM's layout, and how they were made) and grid.png, never all samples in memory at once.
 
@@ -248,14 +295,21 @@ def write(
         labels: int64 (N,), or None.
         record: how they were made.
         modality: what they are.
+        classes: what each is labelled with in grid.png; None: with nothing.
     """
-    preview(parts(), modality).write(out / "grid.png")
+    preview(parts(), modality, classes).write(out / "grid.png")
     arrays = {"record": np.array(json.dumps(record))} | ({} if labels is None else {"arr_1": labels})
     write_npz(out / "samples.npz", (np.moveaxis(part, 1, -1) for part in parts()), number, **arrays)
 
 
-def write_one_by_one(out: Path, store: SampleStore, batches: Sequence[Sequence[int]], modality: Modality) -> None:
+def write_one_by_one(
+    out: Path,
+    store: SampleStore,
+    batches: Sequence[Sequence[int]],
+    modality: Modality,
+    classes: Sequence[str] | None,
+) -> None:
     """Write each sample as one file."""
     for indices, part in zip(batches, store.arrays(SAMPLES, batches), strict=True):
-        for file, sample in zip(one_by_one(out, indices, modality), torch.from_numpy(part), strict=True):
+        for file, sample in zip(one_by_one(out, indices, modality, classes), torch.from_numpy(part), strict=True):
             modality.write(file, sample)

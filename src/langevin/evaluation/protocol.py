@@ -10,6 +10,8 @@ from typing import Any
 
 from langevin.config.identity import flatten
 from langevin.config.migration import migrated
+from langevin.config.naming import named, telling, typed_name
+from langevin.config.types import TARGET
 
 VERSION = "langevin-1"
 """Of what the values of a record mean."""
@@ -17,6 +19,10 @@ PIXELS = "uint8: [-1, 1] to the nearest of 0..255"
 """How a sample becomes an image."""
 DERIVED = "samples.evaluations"
 """Follows from the sampler: it may differ wherever the sampler may, and is then always shown."""
+METRIC = "metric."
+"""What begins the paths of a metric's own settings in the flat protocol of a value."""
+DIGITS = 8
+"""Of a digest that is shown to people."""
 
 
 def protocol(
@@ -67,3 +73,27 @@ def may_vary(path: str, vary: Sequence[str]) -> bool:
     """Whether values whose protocols differ at a path stay comparable, given the parts that may vary."""
     meant = any(path == part or path.startswith(f"{part}.") for part in vary)
     return meant or (path == DERIVED and any(part.startswith("samples") for part in vary))
+
+
+def telling_settings(protocols: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What tells values apart, but for the settings of single metrics, as people read and type it.
+
+    Args:
+        protocols: flat; one for each row of a table.
+
+    Returns:
+        The cells of each column by its head, such as "sampler", "sampler.steps" or "NFE".
+    """
+    paths = [path for path in telling(protocols) if not path.startswith(METRIC)]
+    return {
+        "NFE" if path == DERIVED else typed_name(path): [stated(protocol, path) for protocol in protocols]
+        for path in paths
+    }
+
+
+def stated(protocol: Mapping[str, Any], path: str) -> str:
+    """A protocol's value at a path, as one types it, digests cut; "none" where there is no such component."""
+    if path not in protocol:
+        return "none" if path.endswith(f".{TARGET}") else ""
+    text = named(path, protocol[path])
+    return text[:DIGITS] if path.endswith("sha256") else text

@@ -7,7 +7,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.images import Figure, enlargement, image_grid
+from langevin.images import GridLabels, labelled_grid
 from langevin.metrics.base import Columns, FeatureSetMetric, Plan
 from langevin.metrics.gathered import Rows
 from langevin.metrics.neighbours import Points
@@ -23,9 +23,9 @@ class Memorisation(FeatureSetMetric):
     data: measure held-out images as samples to know it. The reference must be exactly the images that the model was
     trained on.
 
-    `figure` shows in each row a sample, the images nearest to it in feature space, then those nearest in pixel
-    space. `details` gives by ``features`` and by ``pixels`` (in [0, 1]) a list for each sample shown: the ``images``,
-    by their place in the reference, and their Euclidean ``distances``.
+    `figure` shows in each row a sample, the images nearest to it in feature space, then those nearest in pixel space,
+    with their distances below them. `details` gives by ``features`` and by ``pixels`` (in [0, 1]) a list for each
+    sample shown: the ``images``, by their place in the reference, and their Euclidean ``distances``.
 
     Args:
         shown: how many samples to show, at least 1; all, where there are fewer.
@@ -99,4 +99,9 @@ class Memorisation(FeatureSetMetric):
         nearest = torch.cat([indices for _, indices in found.values()], dim=1).cpu()
         beside = torch.from_numpy(self.reference_images[nearest.numpy()]).permute(0, 1, 4, 2, 3)
         rows = torch.cat([shown_images.cpu()[:, None], beside], dim=1)
-        self.figure = Figure(image_grid(rows.flatten(0, 1), columns=rows.shape[1]), enlargement(rows.shape[-1]))
+        distances = torch.cat([distances / scales[space] for space, (distances, _) in found.items()], dim=1)
+        captions = [text for row in distances.tolist() for text in ("", *(f"{each:.3g}" for each in row))]
+        said = "nearest by " if self.neighbours > 1 else ""  # a single column has no room for more
+        heads = [("sample", 1), *((f"{said}{space}", self.neighbours) for space in found)]
+        labels = GridLabels(heads, captions=captions)
+        self.figure = labelled_grid(rows.flatten(0, 1), rows.shape[1], labels)

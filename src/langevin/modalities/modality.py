@@ -1,7 +1,7 @@
 """The interface of every kind of samples."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -46,18 +46,43 @@ class Modality(ABC):
         """The stored samples that x (B, C, *size) is nearest to: the inverse of `to_model`."""
 
     @abstractmethod
-    def preview(self, samples: Tensor, columns: int) -> Figure:
-        """Stored samples (N, C, *size) to be looked at; where each is shown by itself, `columns` in a row."""
+    def preview(self, samples: Tensor, columns: int, classes: Sequence[str] | None = None) -> Figure:
+        """Stored samples (N, C, *size) to be looked at.
+
+        Args:
+            samples: see above.
+            columns: how many are in a row, where each is shown by itself.
+            classes: what each is to be labelled with; None where they have no classes.
+        """
 
     @abstractmethod
-    def strips(self, x_t: Sequence[Tensor], x: Sequence[Tensor], finished: Tensor) -> Figure:
+    def strips(
+        self,
+        x_t: Sequence[Tensor],
+        x: Sequence[Tensor],
+        finished: Tensor,
+        times: Sequence[str] = (),
+        classes: Sequence[str] | None = None,
+    ) -> Figure:
         """How samples come out of noise.
 
         Args:
             x_t: the noisy samples (N, C, *size), as stored, at each of some times.
             x: the predicted ones, likewise.
             finished: the samples that came of them, likewise.
+            times: what each of the times is to be labelled with; empty: with nothing.
+            classes: what each sample is to be labelled with; None where they have no classes.
         """
+
+    def beside(self, kinds: Mapping[str, Tensor], columns: int, classes: Sequence[str] | None = None) -> Figure:
+        """Samples beside what they were made of; here the samples alone.
+
+        Args:
+            kinds: stored samples (N, C, *size) each, by what they are, such as "original"; the last are what was made.
+            columns: how many images are in a row, about.
+            classes: what each sample is to be labelled with; None where they have no classes.
+        """
+        return self.preview([*kinds.values()][-1], columns, classes)
 
     def write(self, path: Path, sample: Tensor) -> None:
         """Write one stored sample (C, *size) as a file; only where there is a `suffix`."""

@@ -24,12 +24,22 @@ class VectorModality(Modality):
         """See `Modality`."""
         return x.float()
 
-    def preview(self, samples: Tensor, columns: int) -> Figure:
-        """See `Modality`: a scatter plot of them all, see `scatter`."""
+    def preview(self, samples: Tensor, columns: int, classes: Sequence[str] | None = None) -> Figure:
+        """See `Modality`: a scatter plot of them all, see `scatter`; without labels."""
         return Figure(scatter(samples.cpu().numpy()))
 
-    def strips(self, x_t: Sequence[Tensor], x: Sequence[Tensor], finished: Tensor) -> Figure:
-        """See `Modality`: scatter plots of x_t, and below them of the predicted x; the finished samples end both."""
+    def strips(
+        self,
+        x_t: Sequence[Tensor],
+        x: Sequence[Tensor],
+        finished: Tensor,
+        times: Sequence[str] = (),
+        classes: Sequence[str] | None = None,
+    ) -> Figure:
+        """See `Modality`: scatter plots of x_t, below them of the predicted x, the finished samples at the end of both.
+
+        They have no labels.
+        """
         limit = limit_of(finished.numpy())
         rows = [panels([frame.numpy() for frame in [*frames, finished]], limit) for frames in (x_t, x)]
         return Figure(np.concatenate(rows))

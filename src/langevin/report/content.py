@@ -9,17 +9,21 @@ from typing import Any
 
 from langevin import __version__
 from langevin.config.identity import deciding, distinguishing, flatten
+from langevin.config.naming import differing, named, short_names
+from langevin.config.types import TARGET
 from langevin.errors import UserError
 from langevin.logged import Series, read_logged
 from langevin.report.curves import SPEED, Curve, is_evaluated, seconds_of, thinned
-from langevin.report.values import finite, grouped, points_of
-from langevin.runs import RunState, differing, find_runs, named, read_config, short_names
+from langevin.report.values import evaluations, finite, grouped, points_of
+from langevin.runs import RunState, find_runs, read_config
 from langevin.sessions import sessions_of
 
 POINTS = 1000
 """About how many points of a curve are drawn, and of all runs together, of one column, eight times as many."""
 FEWEST_POINTS = 200
 TIME = "%Y-%m-%d %H:%M"
+LAST = ("train/grad_norm", "train/learning_rate", SPEED)
+"""The columns that are no losses."""
 LONGEST = 1e12
 """Seconds of a duration that is shown."""
 
@@ -99,34 +103,57 @@ def content_of(runs: Sequence[tuple[Path, RunState]], vary: Sequence[str], now: 
         "runs": entries,
         "varied": [short[path] for path in dict.fromkeys(path for each in differs for path in each)],
         "points": most,
-        "curves": curves(columns),
+        "curves": curves(columns, [task(config) for config in configs]),
         "groups": groups,
+        "evaluations": evaluations(points),
         "reasons": reasons,
         "config": config_table(configs),
         "faults": faults,
     }
 
 
-def curves(columns: Sequence[Mapping[str, Curve]]) -> list[dict[str, Any]]:
-    """Each column's curves, a run each or None; losses first, equal columns once."""
+def curves(columns: Sequence[Mapping[str, Curve]], tasks: Sequence[str]) -> list[dict[str, Any]]:
+    """Each column's curves, a run each or None; losses first, equal columns once.
+
+    The losses of runs of several tasks, such as a classifier's cross-entropy and a denoiser's squared error, have
+    nothing but their names in common, and so have an entry for each task.
+
+    Args:
+        columns: each run's, by their names.
+        tasks: each run's; empty where it is not known.
+    """
+    # A run whose config cannot be read is with the first: nothing is known against it.
+    known = next(filter(None, tasks), "")
+    tasks = [task or known for task in tasks]
     names = {name for column in columns for name in column}
     first = ["train/loss", "val/loss"]
     order = [name for name in first if name in names] + sorted(names.difference(first), key=significance)
     entries: list[dict[str, Any]] = []
     for name in order:
-        drawn = [asdict(column[name]) if name in column else None for column in columns]
-        twin = next((one for one in entries if one["runs"] == drawn), None)
-        if twin is None:
-            entries.append({"name": name, "same": [], "runs": drawn})
-        else:  # such as the only term of the loss
-            twin["same"].append(name)
+        holders = dict.fromkeys(task for task, column in zip(tasks, columns, strict=True) if name in column)
+        for kind in holders if len(holders) > 1 and name not in LAST else [None]:
+            drawn = [
+                asdict(column[name]) if name in column and kind in (None, task) else None
+                for task, column in zip(tasks, columns, strict=True)
+            ]
+            twin = next((one for one in entries if one["runs"] == drawn), None)
+            if twin is None:
+                entries.append({"name": name, "task": kind or "", "same": [], "runs": drawn})
+            else:  # such as the only term of the loss
+                twin["same"].append(name)
     return entries
+
+
+def task(config: Mapping[str, Any]) -> str:
+    """What a run trains, as one types it."""
+    node = config.get("task")
+    path = f"task.{TARGET}"
+    return named(path, node.get(TARGET)) if isinstance(node, Mapping) else ""
 
 
 def significance(column: str) -> tuple[int, str]:
     """Where a column stands among others: columns about speed and gradients come last."""
-    last = ("train/grad_norm", "train/learning_rate", SPEED)
-    return (last.index(column) + 1 if column in last else 0, column)
+    return (LAST.index(column) + 1 if column in LAST else 0, column)
 
 
 def config_table(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

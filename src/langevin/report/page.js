@@ -5,6 +5,10 @@ const runs = content.runs.map((run, index) => ({ ...run, index, shown: true }));
 const charts = new Map();
 const named = (run) => ({ node: swatch(run.index), text: run.name });
 const titled = (group) => group.protocol ? `${group.name} (${group.protocol})` : group.name;
+const headed = (column) => column.task ? `${column.name} (${column.task})` : column.name;
+// A line needs two points: a value alone is in the tables.
+const isLine = ({ x, y }) => new Set(x.filter((_, i) => y[i] !== null)).size > 1;
+const isDrawn = (column) => column.runs.some((curve) => curve && isLine(curve));
 
 // Runs
 
@@ -43,7 +47,7 @@ function setUpRuns() {
       { text: run.sessions.wall_time ?? "not recorded", note: run.sessions.killed ? "and what was killed" : "" },
     ]) }])));
   list("reasons", content.reasons.map(({ name, ways, why }) => make("details", {},
-    make("summary", {}, `${name} was computed in ${ways} ways, which are shown separately`),
+    make("summary", {}, `${name} was computed in ${ways} ways, which are shown separately in charts`),
     make("ul", {}, ...why.map((each) => make("li", {}, each))),
     "Differences that are meant: --vary PATH, such as samples.sampler.")));
   byId("made").textContent = `Made ${content.made} by Langevin ${content.version}; `
@@ -56,9 +60,18 @@ function setUpRuns() {
 function setUpCharts(parent, all, title) {
   for (const one of all) {
     const note = make("small"), node = make("div", { class: "plot" });
-    parent.append(make("figure", {}, make("figcaption", {}, title(one), note), node));
-    charts.set(one, { node, note });
+    const figure = make("figure", {}, make("figcaption", {}, title(one), note), node);
+    parent.append(figure);
+    charts.set(one, { node, note, figure });
   }
+}
+
+// A chart of what is shown now; none where no trace is a line.
+function drawChart(one, traces, notes, now) {
+  const { node, note, figure } = charts.get(one);
+  note.textContent = [...notes, ...notPositive(traces, now.logY)].join("; ");
+  figure.hidden = !traces.some(isLine);
+  if (!figure.hidden) plot(node, traces, axes(now, traces));
 }
 
 function view() {
@@ -84,6 +97,7 @@ function notPositive(traces, logY) {
 }
 
 function drawCurves(shown, now) {
+  const lost = []; // notes of charts that are not drawn
   for (const column of content.curves) {
     const drawn = shown.filter((run) => column.runs[run.index] && now.scale(run));
     const longest = Math.max(...drawn.map((run) => column.runs[run.index].x.at(-1) * now.scale(run)));
@@ -103,10 +117,12 @@ function drawCurves(shown, now) {
       const faint = { mode: "lines", opacity: 0.25, hoverinfo: "skip", hovertemplate: null };
       return [{ ...raw, ...faint }, line(run, mean.x, mean.y, { mode: "lines" })];
     });
-    const { node, note } = charts.get(column);
-    note.textContent = [...notes, ...notPositive(traces, now.logY)].join("; ");
-    plot(node, traces, axes(now, traces));
+    drawChart(column, traces, notes, now);
+    if (charts.get(column).figure.hidden && notes.length) lost.push(`${headed(column)}: ${notes.join("; ")}`);
   }
+  const single = content.curves.filter((column) => !isDrawn(column)).map(headed);
+  byId("curves-note").textContent = [
+    ...(single.length ? [`One value a run, see Last losses: ${single.join(", ")}`] : []), ...lost].join("; ");
 }
 
 function drawMetrics(now) {
@@ -121,43 +137,45 @@ function drawMetrics(now) {
       })];
     });
     const bad = traces.flatMap(({ y }) => y).filter((value) => value === null).length;
-    const { node, note } = charts.get(group);
-    note.textContent = [
+    drawChart(group, traces, [
       ...(group.varied.length ? [`compared over ${group.varied.join(", ")}`] : []),
       ...(bad ? [`${whole(bad)} values are not finite`] : []),
-      ...notPositive(traces, now.logY),
-    ].join("; ");
-    plot(node, traces, axes(now, traces));
+    ], now);
   }
 }
 
 // Tables
 
+function drawEvaluations() {
+  const { heads, names, rows } = content.evaluations;
+  const number = (text) => ({ text, class: "number" });
+  const isNumeric = heads.map((_, column) => rows.every(({ settings }) => !Number.isNaN(Number(settings[column]))));
+  const setting = (text, column) => isNumeric[column] ? number(text) : text;
+  const found = rows.filter(({ run }) => runs[run].shown).map(({ run, step, source, settings, values }) => [
+    named(runs[run]),
+    ...names.map((name) => name in values ? number(short(values[name])) : ""),
+    ...settings.map(setting),
+    number(step === null ? "not recorded" : whole(step)),
+    source,
+  ]);
+  // The values come first, so that they are seen on a small screen too.
+  const head = ["run", ...names.map((name) => number(name)), ...heads.map(setting), number("step"), "evaluated"];
+  byId("evaluations").replaceChildren(
+    found.length ? table("Evaluations", head, [{ rows: found }]) : "There are no evaluated values.");
+}
+
 function drawValues(shown) {
-  const losses = content.curves.filter(({ name }) => name.startsWith("val/"));
-  const rows = new Map();
-  const put = (run, settings, column, step, value) => {
-    const key = `${run.index} ${settings}`;
-    const empty = () => Array(losses.length + content.groups.length).fill("");
-    if (!rows.has(key)) rows.set(key, [{ ...named(run), note: settings }, ...empty()]);
-    const note = step === null ? "step not recorded" : step < run.step ? `at ${whole(step)}` : "";
-    rows.get(key)[1 + column] = { text: short(value), note, class: "number" };
+  const losses = content.curves.filter((column) => column.name.startsWith("val/") || !isDrawn(column));
+  const cell = (run, { runs: curves }) => {
+    const curve = curves[run.index], step = curve?.x.at(-1);
+    if (!curve) return "";
+    return { text: short(curve.y.at(-1)), note: step < run.step ? `at ${whole(step)}` : "", class: "number" };
   };
-  for (const run of shown) {
-    losses.forEach(({ runs: curves }, column) => {
-      const curve = curves[run.index];
-      if (curve) put(run, "", column, curve.x.at(-1), curve.y.at(-1));
-    });
-    content.groups.forEach(({ series }, column) => {
-      for (const { settings, points } of series.filter((one) => one.run === run.index)) {
-        put(run, settings, losses.length + column, ...points.at(-1));
-      }
-    });
-  }
-  const names = [...losses.map(({ name }) => name), ...content.groups.map(titled)];
-  const heads = ["run", ...names.map((text) => ({ text, class: "number" }))];
-  const found = table("Last values", heads, [{ rows: [...rows.values()] }]);
-  byId("values").replaceChildren(rows.size ? found : "There are no evaluated values.");
+  const rows = shown.filter((run) => losses.some(({ runs: curves }) => curves[run.index]))
+    .map((run) => [named(run), ...losses.map((column) => cell(run, column))]);
+  byId("values-head").hidden = !rows.length;
+  const heads = ["run", ...losses.map((column) => ({ text: headed(column), class: "number" }))];
+  byId("values").replaceChildren(...(rows.length ? [table("Last losses", heads, [{ rows }])] : []));
 }
 
 function drawConfig(shown) {
@@ -194,6 +212,8 @@ function setUpImages() {
   const grids = make("div", { class: "grids" });
   place.append(make("div", { class: "controls" }, several ? make("label", {}, "Images ", kind) : null,
     make("div", { class: "slider" }, make("label", { for: "step" }, "Step"), " ", text, slider)), grids, note);
+  // Pixels of small images stay squares; those of large ones, which may hold letters, are smoothed as they shrink.
+  const onload = ({ target }) => target.classList.toggle("pixels", target.naturalWidth < target.clientWidth);
   const draw = () => {
     const { kind: name, steps, of, shown } = content.images[kind.value];
     const at = Number(slider.value);
@@ -205,7 +225,7 @@ function setUpImages() {
       const alt = `${name} of ${run.label} at ${when}`;
       return make("figure", {},
         make("figcaption", {}, swatch(run.index), ` ${run.label}`, make("small", {}, when)),
-        key ? make("img", { src: `data:image/png;base64,${content.png[key]}`, alt })
+        key ? make("img", { src: `data:image/png;base64,${content.png[key]}`, alt, onload })
           : make("div", { class: "none" }, step === null ? "none yet" : "the file is damaged"));
     }));
     const why = content.limited ? ", for a page below 10 MB" : "";
@@ -226,20 +246,42 @@ function setUpImages() {
 // Sweep: parallel coordinates, a line a run.
 
 const measures = [
-  ...content.groups.map((group) => ({ name: titled(group), of: (run) => {
+  ...content.groups.map((group) => ({ name: titled(group), short: group.name, of: (run) => {
     const own = group.series.filter((series) => series.run === run.index);
     return own.length === 1 ? own[0].points.at(-1)[1] : null;
   } })),
-  ...content.curves.map(({ name, runs: curves }) => ({ name, of: (run) => curves[run.index]?.y.at(-1) ?? null })),
-];
+  ...content.curves.map((column) =>
+    ({ name: headed(column), short: column.name, of: (run) => column.runs[run.index]?.y.at(-1) ?? null })),
+].filter((measure) => axesOf(linesOf(measure, runs)).length);
+
+// The runs that have a value of a measure, and the options in which they differ.
+function linesOf(measure, shown) {
+  return shown.map((run) => ({ run, value: measure.of(run) })).filter(({ value }) => value !== null);
+}
+
+function axesOf(lines) {
+  return content.varied.filter((name) => new Set(lines.map(({ run }) => run.differs[name]?.text)).size > 1);
+}
+
+// A text in lines of so many characters, at spaces where there are some.
+function wrapped(text, most) {
+  return text.split(" ").flatMap((word) => word.match(new RegExp(`.{1,${most}}`, "gu")) ?? []).reduce((lines, word) => {
+    const joined = lines.length ? `${lines.at(-1)} ${word}` : word;
+    return lines.length && joined.length <= most ? [...lines.slice(0, -1), joined] : [...lines, word];
+  }, []);
+}
 
 function drawSweep(shown) {
   const measure = measures[byId("metric").value];
-  const lines = shown.map((run) => ({ run, value: measure.of(run) })).filter(({ value }) => value !== null);
+  const lines = linesOf(measure, shown), columns = axesOf(lines);
   const lost = shown.length - lines.length;
   byId("parallel-note").textContent = "Coloured by the metric's last value."
     + (lost ? ` Left out for want of a single finite value: ${lost}.` : "");
-  const columns = content.varied.filter((name) => new Set(lines.map(({ run }) => run.differs[name]?.text)).size > 1);
+  byId("parallel").hidden = !columns.length;
+  if (!columns.length) {
+    byId("parallel-note").textContent = "The runs that are shown with this metric do not differ.";
+    return;
+  }
   const scales = [
     ...columns.map((name) => placed(lines.map(({ run }) => run.differs[name]))),
     placed(lines.map(({ value }) => ({ number: value, text: short(value) })), 2),
@@ -256,7 +298,7 @@ function drawSweep(shown) {
     ...(x === columns.length ? { xanchor: "left", xshift: 7 } : { xanchor: "right", xshift: -7 }),
     bgcolor: color("--card"), opacity: 0.9, borderpad: 1 });
   const head = (name, x) => ({ x, y: 1.06, showarrow: false, xanchor: "center", yanchor: "bottom",
-    text: (name + (scales[x].isLog ? " (log)" : "")).match(/.{1,18}/gu).map(markup).join("<br>"),
+    text: wrapped(name + (scales[x].isLog ? " (log)" : ""), 18).map(markup).join("<br>"),
     font: { size: 12, weight: 600 } });
   const upright = (x) => ({ type: "line", x0: x, x1: x, y0: 0, y1: 1, layer: "below",
     line: { color: color("--soft"), width: 1 } });
@@ -268,7 +310,7 @@ function drawSweep(shown) {
     xaxis: { ...hidden, range: [-0.4, scales.length - 0.6] }, yaxis: { ...hidden, range: [-0.08, 1.3] },
     shapes: [...scales.keys()].map(upright),
     annotations: [...scales.flatMap(({ ticks }, x) => ticks.map((each) => tick(each, x))),
-      ...[...columns, measure.name].map(head)],
+      ...[...columns, measure.short].map(head)],
   });
 }
 
@@ -282,11 +324,11 @@ async function load() {
 
 function start() {
   setUpRuns();
-  setUpCharts(byId("curves"), content.curves, (column) => [column.name, ...column.same].join(" = "));
+  setUpCharts(byId("curves"), content.curves, (column) => [headed(column), ...column.same].join(" = "));
   setUpCharts(byId("metrics"), content.groups, titled);
   if (!content.curves.length) byId("curves").textContent = "These runs have logged nothing yet.";
   const drawImages = setUpImages();
-  const isSweep = runs.length > 3 && content.varied.length > 0 && measures.length > 0;
+  const isSweep = runs.length > 3 && measures.length > 0;
   byId("sweep").hidden = !isSweep;
   byId("metric").append(...measures.map(({ name }, index) => make("option", { value: index }, name)));
   const chosen = () => runs.filter((run) => run.shown);
@@ -301,6 +343,7 @@ function start() {
   };
   const drawAll = () => {
     draw();
+    drawEvaluations();
     drawValues(chosen());
     drawConfig(chosen());
     drawImages();

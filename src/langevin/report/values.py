@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from langevin.config.identity import digest
+from langevin.config.naming import short_names, telling, typed_name
 from langevin.config.stored import GREATEST
 from langevin.errors import UserError
-from langevin.evaluation.protocol import differing, may_vary, of_value
+from langevin.evaluation.protocol import DERIVED, may_vary, of_value, stated, telling_settings
 from langevin.evaluation.values import FILE, read_measured
 from langevin.logged import Logged
 from langevin.report.curves import EVALUATED, is_evaluated
-from langevin.runs import kinds, named, short_names
+from langevin.tables import natural
+
+NOT_RECORDED = "protocol not recorded"
+TRAINING = "in training"
 
 
 class Point(NamedTuple):
@@ -46,7 +50,7 @@ def points_of(run_dir: Path, logged: Logged) -> tuple[list[Point], list[str]]:
             name = logged.protocols.get(step, "")
             value_name = column.removeprefix(EVALUATED)
             flat = concerning(protocols.get(name), value_name)
-            points.append(Point(value_name, step, finite(value), flat, name or str(run_dir), "in training"))
+            points.append(Point(value_name, step, finite(value), flat, name or str(run_dir), TRAINING))
     for path in sorted(run_dir.rglob(FILE)):
         try:
             measured = read_measured(path)
@@ -109,12 +113,12 @@ def grouped(
     for name, parts in groups.items():
         first_protocols = [part[0][1].protocol for part in parts.values()]
         known = [compared(flat, vary) for flat in first_protocols if flat is not None]
-        paths = explaining(known)
+        paths = telling(known)
         if len(parts) > 1:
             reasons.append({"name": name, "ways": len(parts), "why": why(known, paths, len(known) < len(parts))})
-        for flat, part in zip(first_protocols, parts.values(), strict=True):
-            protocol = settings(flat, paths[:3]) if flat is not None else "protocol not recorded"
-            varied = explaining([point.protocol or {} for _, point in part])
+        ways = [settings(flat, paths) if flat is not None else NOT_RECORDED for flat in first_protocols]
+        for protocol, part in zip(numbered(ways), parts.values(), strict=True):
+            varied = telling([point.protocol or {} for _, point in part])
             listed.append({"name": name, "protocol": protocol, "varied": varied, "series": series_of(part, vary)})
     return listed, reasons
 
@@ -124,37 +128,34 @@ def compared(flat: Mapping[str, Any], vary: Sequence[str]) -> dict[str, Any]:
     return {path: value for path, value in flat.items() if not may_vary(path, vary)}
 
 
-def explaining(protocols: Sequence[dict[str, Any]]) -> list[str]:
-    """Where protocols differ; of a component only its kind, or its being there, where that differs."""
-    paths = differing(protocols)
-
-    def alike(path: str) -> bool:
-        return len({tuple(map(str, kinds(protocol, path))) for protocol in protocols}) == 1
-
-    return [path for path in paths if alike(path) and not any(path.startswith(f"{other}.") for other in paths)]
-
-
 def settings(protocol: Mapping[str, Any], paths: Sequence[str]) -> str:
-    """A protocol's values at some paths, in short."""
-    short = short_names(set(paths))
-    return " ".join(
-        f"{short[path]}={shorten(named(path, protocol[path]) if path in protocol else stated(protocol, path), 30)}"
-        for path in paths
-    )
+    """A protocol's values at some paths, in short; the number of evaluations only where nothing else differs."""
+    paths = [path for path in paths if path != DERIVED] or paths
+    names = {path: typed_name(path) for path in paths}
+    short = short_names(set(names.values()))
+    return " ".join(f"{short[names[path]]}={shorten(stated(protocol, path) or 'absent', 30)}" for path in paths)
 
 
-def stated(protocol: Mapping[str, Any], path: str) -> str:
-    """A protocol's value at a path, in full."""
-    if path in protocol:
-        return json.dumps(protocol[path])
-    return "given" if any(other.startswith(f"{path}.") for other in protocol) else "absent"
+def numbered(titles: Sequence[str]) -> list[str]:
+    """Titles, the second and later of equal ones with a number."""
+    seen: dict[str, int] = {}
+    found = []
+    for title in titles:
+        seen[title] = seen.get(title, 0) + 1
+        found.append(title if seen[title] == 1 else f"{title}, {seen[title]}".removeprefix(", "))
+    return found
+
+
+def in_full(protocol: Mapping[str, Any], path: str) -> str:
+    """A protocol's value at a path, as it is written."""
+    return json.dumps(protocol[path]) if path in protocol else "absent"
 
 
 def why(protocols: Sequence[dict[str, Any]], paths: Sequence[str], is_part_unknown: bool) -> list[str]:
     """Why values of one name are shown separately."""
     lines = []
     for path in paths:
-        seen = dict.fromkeys(shorten(stated(protocol, path), 60) for protocol in protocols)
+        seen = dict.fromkeys(shorten(in_full(protocol, path), 60) for protocol in protocols)
         lines.append(f"{path}: {' or '.join(seen)}")
     return lines + (["how some of them were computed is not recorded"] if is_part_unknown else [])
 
@@ -172,7 +173,7 @@ def series_of(part: Sequence[tuple[int, Point]], vary: Sequence[str]) -> list[di
     found = []
     for run, points in runs.items():
         flats = [point.protocol or {} for point in points]
-        paths = [path for path in explaining(flats) if may_vary(path, vary)]
+        paths = [path for path in telling(flats) if may_vary(path, vary)]
         several: dict[str, dict[str, Any]] = {}
         for point, flat in zip(points, flats, strict=True):
             how = settings(flat, paths)
@@ -182,3 +183,40 @@ def series_of(part: Sequence[tuple[int, Point]], vary: Sequence[str]) -> list[di
             one["points"].sort(key=lambda point: -1 if point[0] is None else point[0])
             found.append(one)
     return found
+
+
+def evaluations(points: Sequence[Sequence[Point]]) -> dict[str, Any]:
+    """All evaluations of several runs as a table; of those in training only each run's last.
+
+    Args:
+        points: each run's.
+
+    Returns:
+        The "heads" of what tells them apart, the "names" of the values, and the "rows": each evaluation's "run",
+        "step" or None, "source", "settings" by the heads, and "values" by their names.
+    """
+    rows: list[dict[str, Any]] = []
+    protocols: list[dict[str, Any]] = []
+    for run, found in enumerate(points):
+        last = max((point.step for point in found if point.source == TRAINING and point.step is not None), default=None)
+        own: dict[str, list[Point]] = {}
+        for point in found:
+            if point.source != TRAINING or point.step == last:
+                own.setdefault(point.source, []).append(point)
+        for source, measured in own.items():
+            rows.append(
+                {
+                    "run": run,
+                    "step": measured[0].step,
+                    "source": source.removesuffix(f"/{FILE}").removeprefix("evaluations/"),
+                    "values": {point.name: point.value for point in measured},
+                }
+            )
+            protocols.append(measured[0].protocol or {})  # others differ in the settings of metrics alone
+    columns = telling_settings([protocol for protocol in protocols if protocol])
+    cells = iter(zip(*columns.values(), strict=True) if columns else [()] * len(rows))
+    for row, protocol in zip(rows, protocols, strict=True):
+        row["settings"] = list(next(cells)) if protocol else [NOT_RECORDED] * len(columns)
+    rows.sort(key=lambda row: (row["run"], row["source"] != TRAINING, natural(row["settings"])))
+    names = dict.fromkeys(name for row in rows for name in row["values"])
+    return {"heads": list(columns), "names": list(names), "rows": rows}

@@ -45,5 +45,12 @@ class Trajectory:
 
     def chosen(self, num_times: int) -> tuple[list[Tensor], list[Tensor]]:
         """The noisy and the predicted samples at `num_times` times, evenly spread; at all if there are fewer."""
-        places = torch.linspace(0, len(self.times) - 1, min(num_times, len(self.times))).round().long().tolist()
+        places = self._places(num_times)
         return [self.x_t[place] for place in places], [self.x[place] for place in places]
+
+    def labels(self, num_times: int) -> list[str]:
+        """What the same times are labelled with."""
+        return [f"t={self.times[place]:.4g}" for place in self._places(num_times)]
+
+    def _places(self, num_times: int) -> list[int]:
+        return torch.linspace(0, len(self.times) - 1, min(num_times, len(self.times))).round().long().tolist()

@@ -49,7 +49,6 @@ class Made:
         run: the run.
         samples: with their trajectory.
         columns: how many images are in a row.
-        heads: the classes of the columns; none where a column has several.
         call: the Python that makes the same.
         seconds: how long it took.
     """
@@ -57,7 +56,6 @@ class Made:
     run: Run
     samples: Samples
     columns: int
-    heads: Sequence[str]
     call: str
     seconds: float
 
@@ -131,7 +129,7 @@ class Explorer:
         columns = len(names) if names is not None and by_class else ROW
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         call = f"langevin.load({str(folder_of(run.checkpoint))!r}).sample({given})"
-        return Made(run, samples, min(columns, len(samples)), names if names and by_class else (), call, seconds)
+        return Made(run, samples, min(columns, len(samples)), call, seconds)
 
     def arguments(self, run: Run, asked: Asked) -> dict[str, Any]:
         """What `Run.sample` is called with; what the run decides is left out."""

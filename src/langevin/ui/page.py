@@ -30,8 +30,6 @@ STYLE = """
 .runs figure.wide { flex-basis: 100%; max-width: none; }
 .runs img { width: 100%; height: auto; display: block; background: #fff; border-radius: 2px; }
 .runs img.pixels { image-rendering: pixelated; }
-.runs .heads { display: grid; grid-auto-columns: 1fr; grid-auto-flow: column; font-size: .75rem; text-align: center; }
-.runs .heads span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; padding: 0 1px; }
 .runs code { display: block; margin-top: .6rem; font-size: .78rem; overflow-wrap: anywhere; }
 .runs figcaption { margin-top: .3rem; }
 .runs .start { opacity: .75; }
@@ -127,11 +125,9 @@ def section(made: Made) -> str:
         label = " of the classes in turn" if several else f" of class {classes[samples.labels[0]]}"
     about = f"{len(samples)} {noun}{label}, seed {record['seed']}"
     cost = f"{record['evaluations']} evaluations of the network each, {made.seconds:.1f} s together"
-    heads = "".join(f'<span title="{escape(each)}">{escape(each)}</span>' for each in made.heads[: made.columns])
     parts = [
         f"<h2>{escape(name_of(made.run))} <small>step {made.run.step:,}</small></h2>",
         '<div class="figures"><figure>',
-        f'<div class="heads">{heads}</div>' if heads else "",
         image(samples.figure(made.columns), about),
         f"<figcaption>{escape(about)}; {cost}.</figcaption></figure>",
     ]

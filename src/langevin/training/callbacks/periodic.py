@@ -68,7 +68,7 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
 
 def publish_image(trainer: Trainer, directory: Path, name: str, figure: Figure) -> None:
     """Write a figure as `directory/name_STEP.png`, and give it to the loggers that take images."""
-    step, image = trainer.global_step, figure.pixels
+    step, image = trainer.global_step, figure.enlarged()
     path = directory / f"{name}_{step:08d}.png"
     figure.write(path)
     for logger in trainer.loggers:

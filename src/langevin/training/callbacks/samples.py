@@ -6,7 +6,8 @@ from typing import Annotated
 from annotated_types import Ge
 from lightning.pytorch import Trainer
 
-from langevin.samplers.generate import SamplePipeline
+from langevin.content import class_names, labelled
+from langevin.samplers.generate import SampleBatch, SamplePipeline
 from langevin.samplers.trajectory import Trajectory
 from langevin.training.callbacks.periodic import Periodic, publish_image
 from langevin.training.module import DiffusionModule
@@ -45,7 +46,7 @@ class SampleGrid(Periodic):
         if not trainer.is_global_zero:
             return
         (batch,) = self.generator(module.ema_model, range(self.num_samples), self.seed, self.num_samples, module.device)
-        figure = self.generator.modality.preview(batch.samples, self.columns)
+        figure = self.generator.modality.preview(batch.samples, self.columns, classes_of(batch, self.directory.parent))
         publish_image(trainer, self.directory, "samples", figure)
 
 
@@ -85,5 +86,14 @@ class SampleTrajectory(Periodic):
         (batch,) = self.generator(
             module.ema_model, range(self.num_samples), self.seed, self.num_samples, module.device, seen
         )
-        figure = self.generator.modality.strips(*seen.chosen(self.num_times), batch.samples.cpu())
+        classes = classes_of(batch, self.directory.parent)
+        figure = self.generator.modality.strips(
+            *seen.chosen(self.num_times), batch.samples.cpu(), seen.labels(self.num_times), classes
+        )
         publish_image(trainer, self.directory, "trajectory", figure)
+
+
+def classes_of(batch: SampleBatch, run_dir: Path) -> list[str] | None:
+    """What the samples of a run are labelled with; None where they have no classes."""
+    labels = batch.cond.get("label")
+    return labelled(None if labels is None else labels.tolist(), class_names(run_dir))
