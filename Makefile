@@ -9,7 +9,7 @@ JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart train-digits sample-digits train-classifier evaluate-digits test test-unit test-all check format clean
+.PHONY: help quickstart train-digits sample-digits train-classifier evaluate-digits test test-unit test-all check docs format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -57,9 +57,12 @@ check: $(INSTALLED_DEV)  ## check lint, format, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(INSTALLED_DEV)  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: $(INSTALLED_DEV)  ## format the code and fix lint errors
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove the virtual environment and caches; runs in outputs/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -19,6 +19,7 @@ KINDS = {
     "contracts": "integration",
     "data": "unit",
     "diffusion": "unit",
+    "docs": "e2e",
     "evaluation": "unit",
     "experiments": "integration",
     "features": "unit",

@@ -1,13 +1,13 @@
 """Langevin: controlled experiments on diffusion models.
 
-A trained run is an object, see `load` and `train`::
+A trained run is an object, see `load` and `train`:
 
     run = langevin.load("outputs/quickstart")
     samples = run.sample(16, sampler="ddim", steps=20, guidance=2.0)
     samples.samples, samples.labels  # uint8 (16, H, W, C), int64 (16,)
     run.evaluate(["class_accuracy"], num_samples=500).values
 
-The parts that runs are made of are classes that can be used without a config::
+The parts that runs are made of are classes that can be used without a config:
 
     from langevin.diffusion.denoiser import Denoiser
     from langevin.diffusion.draws import SampleDraws
