@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -80,6 +81,20 @@ def test_the_help_waits_for_neither_hydra_nor_torch():
         "sys.exit(bool({'hydra', 'omegaconf', 'torch', 'lightning', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_own_parts_beside_their_configs_are_found_in_the_current_folder(tmp_path):
+    """By the installed script, which by itself imports nothing from there; nor does it hide an installed package."""
+    (tmp_path / "conf" / "schedule").mkdir(parents=True)
+    (tmp_path / "conf" / "schedule" / "own.yaml").write_text("_target_: own_parts.Own\n")
+    source = "from langevin.diffusion.schedules.cosine import Cosine\n\n\nclass Own(Cosine):\n    pass\n"
+    (tmp_path / "own_parts.py").write_text(source)
+    (tmp_path / "torch.py").write_text("raise SystemExit('the wrong torch')\n")
+    script = Path(sysconfig.get_path("scripts")) / "langevin"
+    command = [script, "train", "--config-dir=conf", "schedule=own", "ema.max_decay=1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: 1 mistake in the config:\n  ema.max_decay: is 1; allowed: ")
 
 
 @pytest.mark.parametrize("start", [["-m", "langevin", "train"], ["train.py"]], ids=["langevin", "script"])

@@ -82,6 +82,7 @@ def command(
         if not any(argument.startswith(f"{LAUNCHER}=") for argument in sys.argv[1:]):  # the launcher is not interrupted
             listen()
         calm_threads()
+        reach_own_parts(sys.argv[1:])
         warnings.formatwarning = plain_warning
         # Hydra's parser accepts its flags before or after the overrides, but not between them.
         arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
@@ -190,6 +191,15 @@ def isolated_job(overrides: Iterable[str], module: str | None = None) -> Iterato
         distributed = sys.modules.get("torch.distributed")
         if distributed is not None and distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def reach_own_parts(arguments: Iterable[str]) -> None:
+    """Let a user's own parts be imported from the current folder, where the command line names such.
+
+    The folder comes last: no file in it hides an installed package.
+    """
+    if any(argument.startswith(("--config-dir", "-cd", "trust=")) for argument in arguments):
+        sys.path.append(os.getcwd())
 
 
 def calm_threads() -> None:
