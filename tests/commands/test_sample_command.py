@@ -3,6 +3,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -374,3 +376,16 @@ def test_sampling_that_was_asked_to_stop_resumes_to_the_same_images(labelled, tm
     assert call("sample", *options, f"out={tmp_path / 'undisturbed'}").status == 0
     again, whole = (np.load(tmp_path / name / "samples.npz")["arr_0"] for name in ("out", "undisturbed"))
     assert np.array_equal(again, whole)
+
+
+def test_sampling_on_one_process_starts_without_what_takes_seconds_to_import(labelled, tmp_path):
+    """Lightning, torchvision, and torch's compiler, which building a network on "meta" would import."""
+    code = (
+        "import sys; from langevin.commands.sample import main; main(); "
+        "slow = {'lightning', 'torchmetrics', 'torchvision', 'scipy', 'sklearn', 'torch._dynamo'}; "
+        "print(*slow.intersection(sys.modules))"
+    )
+    arguments = [f"checkpoint={labelled}", "num_samples=2", "sampler.steps=2", f"out={tmp_path}", "accelerator=cpu"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert "2 images of step 6" in done.stdout
+    assert done.stdout.splitlines()[-1] == ""
