@@ -1,6 +1,7 @@
 """What all tests share: their kind by their folder, one thread, a cache of decoded images, and fixtures of several."""
 
 import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from helpers.peers import peer
 __all__ = ["_cache", "_composed_once", "_one_thread", "inception_weights", "made", "peer"]
 
 HERE = Path(__file__).parent
+os.environ.pop("COLUMNS", None)  # pytest-xdist tells its workers of 80, as if they wrote to a terminal
 KINDS = {
     ".": "unit",
     "assembly": "integration",

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from langevin.config.describe import CONF, part_names
 from langevin.config.migration import current
 from langevin.config.overrides import literal, parsed, require_consistent, settle
+from langevin.config.typed import refuse_slips
 from langevin.config.validate import INSTEAD, PLURAL, groups, groups_of, unknown
 from langevin.errors import UserError, missing_package
 from langevin.help import is_wanted, show
@@ -86,7 +87,7 @@ def command(
         warnings.formatwarning = plain_warning
         # Hydra's parser accepts its flags before or after the overrides, but not between them.
         arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
-        sweeps = bool({"-m", "--multirun"}.intersection(arguments))
+        sweeps = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"}.intersection(arguments))
         try:
             if is_wanted(arguments):
                 show(config_name, arguments)
@@ -155,6 +156,7 @@ def for_hydra(
     own = groups_of(config_name)
     arguments = [literal(argument, options_of_command, own, sweeps) for argument in arguments]
     forced = [force_add_override(argument, own) for argument in arguments]
+    refuse_slips(arguments, own, options_of_command, sweeps)
     require_consistent(arguments, own)
     return forced
 

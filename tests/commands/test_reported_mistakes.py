@@ -47,13 +47,16 @@ def test_all_are_reported_at_once_and_nothing_is_touched(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("schedule=cosin", ["schedule/cosin", "Available options in 'schedule':", "cosine", "linear"]),
-        ("metrics=[fidd]", ["Could not load 'metrics/fidd'"]),
-        ("experiment=digit", ["experiment/digit", "digits"]),
-        ("batch_size", ["batch_size", "EQUAL"]),
+        ("schedule=cosin", ["schedule=cosin: no such option (did you mean cosine?); allowed: cosine, ", "linear"]),
+        ("metrics=[fidd]", ["metrics=fidd: no such option (did you mean fid?); allowed: class_accuracy, "]),
+        ("experiment=digit", ["experiment=digit: no such option (did you mean digits?)"]),
+        ("batch_size", ["batch_size: has no value; options are given as NAME=VALUE, such as data=digits"]),
+        ("--data=digits", ["--data=digits: there is no such flag; options are given without dashes, as in data=VALUE"]),
+        ("schedule=linear,cosine", ["schedule=linear,cosine: has several values; for a sweep over them add -m"]),
+        ("optimizer.lr=1e-3,1e-4", ["optimizer.lr=1e-3,1e-4: has several values; for a sweep over them add -m"]),
     ],
 )
-def test_what_hydra_says_by_itself_is_plain(override, words, tmp_path, monkeypatch):
+def test_a_slip_on_the_command_line_is_plain(override, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = call("train", override)
     assert result.status == 1

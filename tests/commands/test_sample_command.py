@@ -126,7 +126,7 @@ def test_labels(labelled, tmp_path):
             "sampler.steps: is 2000; allowed: at least 1 and at most",
         ),
         ("plain", ["sampler.step=3"], "sampler.step: no such option (did you mean steps?)"),
-        ("plain", ["sampler=eulr"], "Available options in 'sampler'"),
+        ("plain", ["sampler=eulr"], "sampler=eulr: no such option (did you mean euler?); allowed: ancestral, "),
         ("plain", ["guidance.scale=3"], "guidance: is not chosen; choose it first: guidance=NAME with one of"),
         ("plain", ["model.channels=64"], "model: no such option; allowed: checkpoint, num_samples"),
         ("plain", ["seed=${nowhere}"], "seed: Interpolation key 'nowhere' not found"),

@@ -130,7 +130,11 @@ def test_a_mistake_in_the_section_is_reported(tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"value": "val/los"}, "optimized_metric: is val/los, which nothing logs; allowed: train/loss"),
+        (
+            {"value": "val/loss"},
+            "optimized_metric: is val/loss, which nothing logs; there is no validation: set "
+            "trainer.val_check_interval, at most trainer.max_steps",
+        ),
         ({"space": {"optimizer.rate": [1, 2]}}, "optimizer.rate: no such option"),
         ({"space": {"schedule": ["linear", "cosin"]}}, "schedule/cosin: there is no such option; allowed: cosine"),
         ({"space": {"batch_size": {"low": 0, "high": 8}}}, "batch_size: is 0; allowed: a whole number, at least 1"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.commands import ROOT, call
+from helpers.images import shown
 from PIL import Image
 from training_helpers import BUSY, TINY, Run, column, differing, start, train, trained
 
@@ -13,7 +14,6 @@ from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
 from langevin.digest import digest_of
 from langevin.files import write_atomically
-from langevin.images import enlargement, image_grid
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -140,9 +140,9 @@ def test_its_samples_and_measures_are_those_of_its_checkpoint(run, ranks):
     place = run.directory / "one"
     assert call("sample", f"checkpoint={run.directory}", "num_samples=8", "seed=0", f"out={place}").status == 0
     images = torch.from_numpy(np.load(place / "samples.npz")["arr_0"]).movedim(-1, 1)
-    shown = np.asarray(Image.open(run.directory / "samples" / "samples_00000004.png").convert("RGB"))
-    scale = enlargement(8)
-    assert np.array_equal(shown[::scale, ::scale], image_grid(images[:4], 2))
+    page = np.asarray(Image.open(run.directory / "samples" / "samples_00000004.png").convert("RGB"))
+    rows = shown(page, rows=2, columns=2, captions=True)
+    assert np.array_equal(np.stack([image for row in rows for image in row]), images[:4, 0])
     assert call("evaluate", "data=digits", "metrics=[class_accuracy]", f"samples={place}").status == 0
     value = json.loads((place / "metrics.json").read_text())["metrics"]["class_accuracy"]
     assert column(run.rows, "eval/class_accuracy")[4] == pytest.approx(value, rel=1e-9)

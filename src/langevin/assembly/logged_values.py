@@ -37,7 +37,8 @@ def unlogged(cfg: DictConfig, task: Task) -> Iterator[Mistake]:
         source, remedy = name.partition("/")[0], ""
         if not any(each.startswith(f"{source}/") for each in known):
             remedies = {
-                "val": "there is no validation: set trainer.val_check_interval, with data that has a test split; ",
+                "val": "there is no validation: set trainer.val_check_interval, at most trainer.max_steps, with data "
+                "that has a test split; ",
                 "eval": "there is no evaluation: choose metrics=[...]; ",
             }
             remedy = remedies.get(source, "")
@@ -50,7 +51,8 @@ def logged_names(cfg: DictConfig, task: Task) -> Iterator[str]:
     yield from (f"train/{name}" for name in (*terms, "grad_norm", "learning_rate"))
     if "progress" in (cfg.get("callbacks") or {}):
         yield "train/images_per_second"
-    if cfg.trainer.val_check_interval is not None:
+    interval = cfg.trainer.val_check_interval
+    if interval is not None and interval <= cfg.trainer.max_steps:
         yield from (f"val/{name}" for name in terms)
         for name in cfg.get("likelihoods") or {}:
             parts = getattr(target_of(cfg, f"likelihoods.{name}"), "parts", ANY)

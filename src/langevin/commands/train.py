@@ -1,6 +1,5 @@
 """`langevin train`: trains a model, or resumes its training."""
 
-import logging
 import platform
 import re
 import shlex
@@ -65,7 +64,6 @@ def run(cfg: DictConfig) -> Path:
     from langevin.training.loggers.tensorboard import TensorBoard
     from langevin.training.profiler import FOLDER as PROFILE
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # of its tips and settings
     warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # the EMA network, which never trains
     warnings.filterwarnings("ignore", ".*`srun` command is available")  # Lightning's advice
     warnings.filterwarnings("ignore", ".*does not have many workers")  # a batch is an index into memory

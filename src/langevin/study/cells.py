@@ -1,6 +1,5 @@
 """The cells of a study: each combination of arms with its config, its name, and what is wrong with it."""
 
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -168,7 +167,6 @@ def mistakes_of(grid: Grid) -> list[Mistake]:
     """All mistakes in the configs of all cells that show without data, each with the cells that have it."""
     from langevin.assembly.run import dry_build  # takes seconds, for it imports Lightning
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     cells: dict[Mistake, list[str]] = {}
     for cell in grid.trained:
         found = mistakes_in(cell.cfg) or [*dry_build(cell.cfg), *unmeasured(grid.study, cell.cfg)]

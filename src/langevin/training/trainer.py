@@ -1,5 +1,6 @@
 """The Lightning trainer, with the settings that every run of ours has."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,7 @@ def make_trainer(
     Raises:
         UserError: when the machine does not have the requested devices.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # of its tips and settings
     in_job = SLURMEnvironment.detect()
     # With another number of processes Lightning would train several times over, or on a part of the data.
     tasks = os.environ.get("SLURM_NTASKS") if in_job else None
