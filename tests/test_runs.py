@@ -181,6 +181,12 @@ def test_a_run_that_diverged(capsys, monkeypatch, tmp_path):
     config.write_text(config.read_text().replace("max_steps: 2\n", "max_steps: 3\n"))
     run = found(capsys, monkeypatch, tmp_path)["run"]
     assert (run["state"], run["step"], run["note"]) == ("unfinished", 2, "")  # it is past that
+    metrics = tmp_path / "run" / "metrics.csv"
+    row = {"step": "3", "train/loss": "nan"}
+    with metrics.open("a") as file:
+        file.write(",".join(row.get(name, "") for name in metrics.read_text().splitlines()[0].split(",")) + "\n")
+    run = found(capsys, monkeypatch, tmp_path)["run"]
+    assert (run["state"], run["note"]) == ("failed", "diverged: the loss is nan at step 3")
 
 
 def test_running_and_killed(capsys, monkeypatch, tmp_path):

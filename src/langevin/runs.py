@@ -138,7 +138,7 @@ def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[RunState, dict[str, 
     if is_held(run_dir / ".lock", locks):
         run.state, run.note = "running", ""
     elif config is not None:
-        run.state, run.note = judged(run_dir, saved, run.max_steps or 0, bool(ends))
+        run.state, run.note = judged(run_dir, saved, run.max_steps or 0, bool(ends), logged.get("train/loss"))
     if damage and not run.note:
         run.note = f"metrics.csv is damaged: {damage[0]}"
     return run, distinguishing(config or {})
@@ -155,7 +155,7 @@ def imported(run: RunState, run_dir: Path, config: Mapping[str, Any]) -> tuple[R
     return run, {}
 
 
-def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool) -> tuple[str, str]:
+def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool, loss: Value | None) -> tuple[str, str]:
     """The state of a run that no process trains, and why it failed."""
     if saved is None and has_saved:
         return "failed", "its checkpoints are damaged"
@@ -168,6 +168,8 @@ def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool) ->
                 return "failed", f"diverged at step {found['step']}: {found['fault']}"
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass  # half written, or not ours
+    if loss is not None and not math.isfinite(loss.value) and loss.step > (saved or 0):
+        return "failed", f"diverged: the loss is {loss.value} at step {loss.step}"
     return "unfinished", ""
 
 
