@@ -186,7 +186,7 @@ def test_a_run_that_diverged(capsys, monkeypatch, tmp_path):
     with metrics.open("a") as file:
         file.write(",".join(row.get(name, "") for name in metrics.read_text().splitlines()[0].split(",")) + "\n")
     run = found(capsys, monkeypatch, tmp_path)["run"]
-    assert (run["state"], run["note"]) == ("failed", "diverged: the loss is nan at step 3")
+    assert (run["state"], run["note"]) == ("failed", "diverged: the loss is not finite at step 3")
 
 
 def test_running_and_killed(capsys, monkeypatch, tmp_path):

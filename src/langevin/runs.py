@@ -168,8 +168,8 @@ def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool, lo
                 return "failed", f"diverged at step {found['step']}: {found['fault']}"
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass  # half written, or not ours
-    if loss is not None and not math.isfinite(loss.value) and loss.step > (saved or 0):
-        return "failed", f"diverged: the loss is {loss.value} at step {loss.step}"
+    if loss is not None and loss.value is None and loss.step > (saved or 0):
+        return "failed", f"diverged: the loss is not finite at step {loss.step}"
     return "unfinished", ""
 
 
