@@ -208,8 +208,9 @@ def calm_threads() -> None:
     """Let idle CPU threads sleep instead of spinning; to be called before torch is imported.
 
     By default GNU OpenMP spins for milliseconds at the end of every parallel loop, which costs a small network most of
-    its speed as soon as anything else runs on the machine. (The digits network on 2 cores beside one busy process: 31
-    images/s, against 90 so; undisturbed it is 575 either way.)
+    its speed as soon as anything else runs on the machine. (64 samples of a digits network on 2 cores, start included:
+    5.7 s alone. Beside four busy processes 21 s, as long as one thread takes there, whose fair share it is; spinning 20
+    times as long takes up to twice that. Spinning a third as long, or not at all, costs up to half the speed alone.)
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}.intersection(os.environ):
         os.environ["GOMP_SPINCOUNT"] = "1000"
