@@ -136,7 +136,7 @@ def test_a_bad_reference(name, bad, real):
         ([], "reference: give either reference=FILE_OR_DIR or data=NAME, and not both"),
         (["data=digits", "metrics=[]"], "metrics: choose at least one, such as metrics=[fid,kid]"),
         (["data=digits", "metrics=null"], "metrics: choose at least one"),
-        (["data=digits", "metrics=[fidd]"], "metrics/fidd"),
+        (["data=digits", "metrics=[fidd]"], "metrics=fidd: no such option (did you mean fid?)"),
         (["data=digits", "batch_size=0"], "batch_size: is 0; allowed: a whole number, at least 1"),
         (
             ["data=digits", "metrics=[fid]", "metrics.fid.min_sample=3"],
