@@ -34,6 +34,7 @@ def test_fast_goes_through_all_that_a_run_does(tmp_path):
     assert [row["step"] for row in rows(run)] == ["1", "2", "3", "4"]
 
 
+@pytest.mark.slow
 def test_a_debug_run_is_not_the_real_one(tmp_path):
     """Neither does it take the real run's name, nor is it resumed."""
     real = ("batch_size=8", "trainer.max_steps=2", "callbacks=[checkpoint]", "metrics=[]", "name=mine")
@@ -79,6 +80,7 @@ def test_overfit_learns_a_few_samples(tmp_path):
     assert sum(losses[-5:]) < 0.35 * sum(losses[:5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("profiler", "words"), [("pytorch", "aten::convolution"), ("simple", "run_training_batch"), ("advanced", "cumtime")]
 )

@@ -117,6 +117,7 @@ def test_every_block_says_what_it_is(page):
             assert yaml.safe_load(block.text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [*NAMED, *(pytest.param(page, id=str(page.relative_to(ROOT))) for page in OTHERS)])
 def test_every_command_has_a_config_without_mistakes(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -126,6 +127,7 @@ def test_every_command_has_a_config_without_mistakes(page, tmp_path, monkeypatch
                 check(command, overrides)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
 def test_blocks_work(page, folder, monkeypatch):
     for block in blocks(page):

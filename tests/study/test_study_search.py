@@ -61,6 +61,7 @@ def test_finds_the_best_of_a_known_quadratic(tmp_path, faked):
     assert best.value < at_random
 
 
+@pytest.mark.slow
 def test_a_killed_search_proposes_the_same_as_an_undisturbed_one(tmp_path, faked):
     faked.nan, faked.failing = {3, 12}, {5}
     whole = search(read_search(write(tmp_path / "study", trials=16)), faked)
@@ -100,6 +101,7 @@ def test_kinds_of_options(tmp_path, faked):
     assert 1e-5 <= rates[0] < 1e-3 < rates[-1] <= 1e-1
 
 
+@pytest.mark.slow
 def test_the_highest_is_best_where_it_is_asked_for(tmp_path, faked):
     plan = read_search(write(tmp_path / "study", trials=30, direction="maximize"))
     best = best_first(plan, search(plan, faked))[0]

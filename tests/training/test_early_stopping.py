@@ -57,6 +57,7 @@ def test_a_run_that_has_stopped_is_done(tmp_path, scripted):
     assert again.rows == first.rows
 
 
+@pytest.mark.slow
 def test_more_patience_resumes_it_with_its_counts(tmp_path, scripted):
     train(tmp_path, *STOPS)
     scripted({**LOSSES, 10: 1.2})
@@ -67,6 +68,7 @@ def test_more_patience_resumes_it_with_its_counts(tmp_path, scripted):
     assert read_checkpoint(end.last)["global_step"] == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [6, 7])
 def test_a_resumed_run_stops_where_an_undisturbed_one_does(tmp_path, scripted, end):
     whole = train(tmp_path, *STOPS, name="whole")

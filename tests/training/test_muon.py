@@ -83,6 +83,7 @@ def test_a_gradient_is_clipped_as_one(tmp_path):
     assert norms[0] == norms[1]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same(tmp_path):
     whole = train(tmp_path, *LEARNS, name="whole")
     train(tmp_path, *LEARNS, "trainer.max_steps=3")
@@ -130,6 +131,7 @@ def test_refuses_what_is_out_of_range(tmp_path, options, message):
     assert "Traceback" not in run.err
 
 
+@pytest.mark.slow
 def test_sgd_with_momentum_resumes(tmp_path):
     options = (*QUIET, "optimizer=sgd", "optimizer.nesterov=true", "optimizer.lr=0.1")
     whole = train(tmp_path, *options, name="whole")

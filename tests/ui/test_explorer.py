@@ -39,6 +39,7 @@ def test_samples_are_those_of_the_run(run, explorer):
     assert len(found.samples.trajectory.x) == 3
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_own_guidance_at_its_own_scale(own_guidance):
     run = langevin.load(own_guidance)
     explorer = Explorer([run])
@@ -49,6 +50,7 @@ def test_a_run_keeps_its_own_guidance_at_its_own_scale(own_guidance):
     assert not np.array_equal(own, run.sample(3, guidance=3).samples), "that is without its rescale"
 
 
+@pytest.mark.slow
 def test_one_run_is_offered_what_suits_it(explorer, plain, points):
     assert explorer.class_names[1] == "<b>one</b>"
     assert {"ancestral", "ddim", "heun"} <= explorer.samplers.keys()
@@ -66,6 +68,7 @@ def test_one_run_is_offered_what_suits_it(explorer, plain, points):
     assert (explorer.most, explorer.number) == (10_000, 2000)
 
 
+@pytest.mark.slow
 def test_two_runs_are_offered_what_suits_both(run, own_guidance, plain, mixed):
     second = langevin.load(own_guidance)
     explorer = Explorer([run, second])
