@@ -158,13 +158,9 @@ class Run:
         seen = None if trajectory is None else Trajectory(denoiser.schedule, modality.traced, generator.show)
         parts, classes = [], asked.classes(folder_of(self.checkpoint))
         for batch in generator.stored(denoiser, batches, seed, on, None, seen, asked.originals):
-            samples = batch.samples.cpu()
             if trajectory is not None and seen is not None and not seen.is_complete:
-                strips = Strips(
-                    *seen.chosen(trajectory), samples[: modality.traced], modality, seen.labels(trajectory), classes
-                )
-                seen.is_complete = True
-            parts.append(np.moveaxis(samples.numpy(), 1, -1))
+                strips = Strips.of(seen, trajectory, batch.samples, modality, classes)
+            parts.append(np.moveaxis(batch.samples.cpu().numpy(), 1, -1))
         return Samples(np.concatenate(parts), asked.labels, asked.record, modality, strips, classes)
 
     def choices(self, group: str) -> dict[str, dict[str, Any]]:

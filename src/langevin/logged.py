@@ -6,8 +6,9 @@ no row. What cannot be read is left out and reported.
 
 import csv
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +28,11 @@ DIGITS = 15
 
 class LogError(Exception):
     """What is wrong with a `metrics.csv`, in a few words."""
+
+
+def matching(pattern: str, names: Collection[str]) -> list[str]:
+    """The names of logged values that a name or a pattern such as "eval/fd_*@500" means, in their order."""
+    return [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
 
 
 @dataclass

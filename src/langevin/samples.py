@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from langevin.images import Figure
     from langevin.modalities.modality import Modality
+    from langevin.samplers.trajectory import Trajectory
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,6 +35,27 @@ class Strips:
     modality: "Modality"
     times: Sequence[str] = ()
     classes: Sequence[str] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        seen: "Trajectory",
+        num_times: int,
+        samples: "Tensor",
+        modality: "Modality",
+        classes: Sequence[str] | None,
+    ) -> "Strips":
+        """What a trajectory has seen of a batch, at `num_times` times; it records no other batch then.
+
+        Args:
+            seen: the trajectory.
+            num_times: at least 2.
+            samples: the batch, as stored, (N, C, *size).
+            modality: what they are.
+            classes: what they are labelled with; None of an unconditional model.
+        """
+        seen.is_complete = True
+        return cls(*seen.chosen(num_times), samples[: seen.count].cpu(), modality, seen.labels(num_times), classes)
 
     def figure(self, number: int | None = None) -> "Figure":
         """The first `number` of them to be looked at, with x_t above x; None: all."""

@@ -34,6 +34,7 @@ from langevin.samplers.beginning import Inversion, SDEdit
 from langevin.samplers.generate import SAMPLES, Originals, SamplePipeline
 from langevin.samplers.store import SampleStore
 from langevin.samplers.trajectory import Trajectory
+from langevin.samples import Strips
 from langevin.visible import visible
 
 COLUMNS = 10
@@ -123,10 +124,8 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     seen = Trajectory(denoiser.schedule, modality.traced, generator.show) if records else None
     for batch in generator.stored(denoiser, batches, cfg.seed, processes.device, store, seen, originals):
         if seen is not None and not seen.is_complete:
-            finished = batch.samples[: modality.traced].cpu()
-            times, own = seen.labels(cfg.trajectory), None if classes is None else classes[: len(finished)]
-            write_trajectory(out, seen, modality.strips(*seen.chosen(cfg.trajectory), finished, times, own))
-            seen.is_complete = True
+            strips = Strips.of(seen, cfg.trajectory, batch.samples, modality, classes)
+            write_trajectory(out, seen, strips.figure())
     processes.barrier()
     if processes.global_rank == 0:
         write(out, lambda: store.arrays(SAMPLES, batches.all), number, planned.labels, record, modality, classes)

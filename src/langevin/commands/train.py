@@ -8,7 +8,6 @@ import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from langevin.content import FILE, Content, alike, read_content
 from langevin.content import differences as other_data
 from langevin.early_stop import last_step, stop_at
 from langevin.errors import UserError
-from langevin.logged import last_values
+from langevin.logged import last_values, matching
 from langevin.sessions import session
 from langevin.spec import DataSpec
 from langevin.visible import visible_lines
@@ -381,7 +380,7 @@ def optimized(cfg: DictConfig) -> float | None:
     if cfg.optimized_metric is None or not is_first_process():
         return None
     values = last_values(run_dir / "metrics.csv", [])
-    found = [name for name in values if name == cfg.optimized_metric or fnmatchcase(name, cfg.optimized_metric)]
+    found = matching(cfg.optimized_metric, values)
     if len(found) != 1:
         what = f"fits {', '.join(found)}" if found else "was not logged"
         raise UserError(f"optimized_metric={cfg.optimized_metric} {what}; allowed: one of {', '.join(values)}")

@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,7 +29,7 @@ from langevin.config.validate import Mistake
 from langevin.early_stop import last_step
 from langevin.errors import UserError
 from langevin.files import write_atomically, write_json
-from langevin.logged import last_values
+from langevin.logged import last_values, matching
 from langevin.runs import read_step
 from langevin.study.cells import composed, quoted, trained_values
 from langevin.study.plan import FILE, StudyError
@@ -103,7 +102,7 @@ def judged(plan: Search, number: int, record: Mapping[str, Any], run_dir: Path) 
     if "failed" in record:
         return Trial(number, params, run_dir, None, f"failed: {record['failed']}")
     values = last_values(run_dir / "metrics.csv", [])
-    found = [name for name in values if name == plan.value or fnmatchcase(name, plan.value)]
+    found = matching(plan.value, values)
     if len(found) != 1:
         what = f"fits {', '.join(found)}" if found else "was not logged"
         return Trial(number, params, run_dir, None, f"failed: {plan.value} {what}")

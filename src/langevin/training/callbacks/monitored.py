@@ -1,13 +1,13 @@
 """Callbacks that follow one value of the validation, or of the evaluation on samples."""
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from typing import Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from langevin.errors import OptionError, UserError
+from langevin.logged import matching
 from langevin.training.callbacks.periodic import Periodic, callbacks_of
 
 
@@ -63,14 +63,9 @@ class Monitored(Callback):
 
     def _take(self, trainer: Trainer, values: Mapping[str, float]) -> None:
         assert self.monitor is not None
-        found = fitting(self.monitor, values)
+        found = matching(self.monitor, sorted(values))
         if len(found) != 1:
             what = f"fits {', '.join(found)}" if found else "was not computed"
             known = ", ".join(name for name in sorted(values) if not name.startswith("train/"))
             raise UserError(f"{self._option}={self.monitor}: {what}; allowed: one of {known}")
         self.consider(trainer, values[found[0]])
-
-
-def fitting(pattern: str, names: Collection[str]) -> list[str]:
-    """The names that a name or a pattern means."""
-    return [pattern] if pattern in names else sorted(name for name in names if fnmatchcase(name, pattern))
