@@ -28,7 +28,7 @@ from langevin.files import write_json
 from langevin.images import image_grid
 from langevin.metrics.reference import Reference
 from langevin.processes import launch
-from langevin.samplers.generate import SampleBatch
+from langevin.samplers.pipeline import SampleBatch
 
 LEVELS = 5  # above 0, evenly up to the greatest
 SHOWN = 3  # images of each level

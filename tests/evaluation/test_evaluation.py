@@ -26,7 +26,7 @@ from langevin.metrics.memorisation import Memorisation
 from langevin.metrics.precision_recall import PrecisionRecall
 from langevin.metrics.reference import Reference
 from langevin.metrics.sfid import SpatialFrechetDistance
-from langevin.samplers.generate import SampleBatch
+from langevin.samplers.pipeline import SampleBatch
 
 N = 103
 

@@ -16,7 +16,7 @@ from langevin.features.inception import Inception
 from langevin.metrics.base import Plan
 from langevin.metrics.kid import KernelDistance, squared_mmd
 from langevin.metrics.reference import Reference
-from langevin.samplers.generate import SampleBatch
+from langevin.samplers.pipeline import SampleBatch
 
 D = TinyExtractor.sizes["features"]
 

@@ -22,7 +22,7 @@ from langevin.metrics.inception_score import InceptionScore
 from langevin.metrics.kid import KernelDistance
 from langevin.metrics.precision_recall import PrecisionRecall
 from langevin.metrics.reference import Reference
-from langevin.samplers.generate import SampleBatch
+from langevin.samplers.pipeline import SampleBatch
 
 MEAN_STD = ("mean", "std")
 SHARED = Path(__file__).parents[3] / "shared" / "data"

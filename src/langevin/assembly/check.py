@@ -26,7 +26,7 @@ from langevin.guidance.guidance import Guidance
 from langevin.samplers.sampler import Sampler
 from langevin.spec import DataSpec
 
-OPTIONAL = ("thresholding", "guidance", *PLURAL)
+OPTIONAL = ("thresholding", "guidance", "perceptual", "discriminator", *PLURAL)
 """The optional groups of a run."""
 
 
@@ -43,11 +43,9 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
             mistakes.append(Mistake(group, f"is not used by {task.noun}; {instead}"))
     broken = {path.partition(".")[0] for path, _ in mistakes}
     if not task.makes_samples and "callbacks" not in broken:
-        makers = [
-            name
-            for name, node in (cfg.get("callbacks") or {}).items()
-            if "generator" in (signature(node[TARGET]) or {})
-        ]
+        lacking = {"sampling"} if task.reconstructs else {"sampling", "generator"}
+        callbacks = cfg.get("callbacks") or {}
+        makers = [name for name, node in callbacks.items() if lacking.intersection(signature(node[TARGET]) or {})]
         text = f"makes samples, which {task.noun} cannot; leave it out"
         mistakes += [Mistake(f"callbacks.{name}", text) for name in makers]
     if not broken.intersection(("objective", "callbacks", "metrics", "likelihoods", "evaluation", "trainer")):
@@ -136,14 +134,15 @@ def contradictions(cfg: DictConfig, task: Task, broken: Collection[str], spec: D
         mistakes += found
         check_compatible("thresholding", thresholding, diffused)
     sampler = build("sampler", timestep_spacing=build("timestep_spacing"))
-    parts = {name: build(name) for name in LOSS if cfg.get(name) is not None}
+    of_loss = {} if diffused is None else of_spec(diffused)
+    parts = {name: build(name, **of_loss, **loaders(cfg)) for name in LOSS if cfg.get(name) is not None}
     objective, time_sampler = None, parts.get("time_sampler")
     if cfg.get("objective") is not None and "objective" not in broken:
         if getattr(target_of(cfg, "objective"), "trains", task.model) is not task.model:
             instead = task.instead.get("objective", "take another")
             mistakes.append(Mistake("objective", f"does not train {task.noun}; {instead}"))
         else:
-            objective = build("objective", **parts, **loaders(cfg))
+            objective = build("objective", **parts, **of_loss, **loaders(cfg))
     build("lr_schedule")
     build("ema", network=nn.Identity())
     conditions = {name: build(f"conditions.{name}", num_classes=2, dim=2) for name in cfg.get("conditions") or {}}

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from langevin.assembly.conditioning import is_class_conditional, is_conditional
 from langevin.assembly.make import make, mistakes_of
 from langevin.assembly.tasks import task_of
+from langevin.autoencoding.model import AutoencoderModel
 from langevin.codecs.codec import Codec
 from langevin.config.types import TARGET, node_of, path_of, plain
 from langevin.config.validate import ConfigError
@@ -28,11 +29,11 @@ from langevin.samplers.sampler import Sampler
 from langevin.spec import DataSpec
 
 MODEL = (
-    *("task", "model", "classifier", "conditions", "codec"),
+    *("task", "model", "classifier", "autoencoder", "conditions", "codec"),
     *("process", "schedule", "rescalings", "parameterization", "variance"),
 )
 """The groups that a trained model is rebuilt from."""
-LOSS = ("time_sampler", "weighting")
+LOSS = ("time_sampler", "weighting", "perceptual", "discriminator")
 """The groups that an objective is made of."""
 SAMPLING = ("sampler", "timestep_spacing", "thresholding", "guidance")
 """The groups that may be replaced for a trained model."""
@@ -59,19 +60,19 @@ def modality_of(spec: DataSpec) -> Modality:
     raise UserError(f"the data's modality {spec.modality} is no modality")
 
 
-def make_model(cfg: DictConfig, spec: DataSpec) -> Denoiser | NoisyClassifier:
+def make_model(cfg: DictConfig, spec: DataSpec) -> Denoiser | NoisyClassifier | AutoencoderModel:
     """What a config trains, with fresh weights; see `make_network`."""
     process = make_process(cfg, spec.image_size)
-    return task_of(cfg).model(make_network(cfg, spec, process), process)
+    return task_of(cfg).make_model(make_network(cfg, spec, process), process)
 
 
-def make_network(cfg: DictConfig, spec: DataSpec, process: GaussianProcess) -> Any:
+def make_network(cfg: DictConfig, spec: DataSpec, process: GaussianProcess | None) -> Any:
     """The network of what a config trains, with fresh weights.
 
     Args:
         cfg: the config.
         spec: of what is diffused.
-        process: the config's.
+        process: the config's; None where it has none.
 
     Raises:
         UserError: when it needs labels that the data does not have, or it cannot be built.
@@ -95,16 +96,19 @@ def make_schedule(cfg: DictConfig, image_size: int | None) -> Schedule:
     return schedule
 
 
-def make_process(cfg: DictConfig, image_size: int | None) -> GaussianProcess:
-    """The config's process: its schedule, and what a network's output means by it."""
+def make_process(cfg: DictConfig, image_size: int | None) -> GaussianProcess | None:
+    """The config's process: its schedule, and what a network's output means by it; None where it has none."""
+    if cfg.get("process") is None:
+        return None
     parts = {name: make(cfg, name) for name in ("parameterization", "variance") if cfg.get(name) is not None}
     return make(cfg, "process", schedule=make_schedule(cfg, image_size), **parts)
 
 
-def make_objective(cfg: DictConfig) -> Objective:
-    """The objective that the config minimises."""
-    parts = {name: make(cfg, name) for name in LOSS if cfg.get(name) is not None}
-    return make(cfg, "objective", **parts, **loaders(cfg))
+def make_objective(cfg: DictConfig, spec: DataSpec) -> Objective:
+    """The objective that the config minimises, for what is diffused or reconstructed."""
+    offered = {**of_spec(spec), **loaders(cfg)}
+    parts = {name: make(cfg, name, **offered) for name in LOSS if cfg.get(name) is not None}
+    return make(cfg, "objective", **parts, **offered)
 
 
 def make_sampler(cfg: DictConfig, spec: DataSpec) -> Sampler:

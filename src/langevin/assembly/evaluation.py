@@ -31,7 +31,7 @@ from langevin.evaluation.values import FILE
 from langevin.files import write_json
 from langevin.metrics.reference import PUBLISHED, Reference, write_statistics
 from langevin.processes import Processes, launch
-from langevin.samplers.generate import SampleBatch
+from langevin.samplers.pipeline import SampleBatch
 
 
 def evaluate_samples(cfg: DictConfig) -> None:

@@ -18,13 +18,14 @@ from langevin.assembly.components import (
     make_model,
     make_objective,
     make_schedule,
+    modality_of,
 )
 from langevin.assembly.make import make, try_instantiate
 from langevin.assembly.saved import record_of
 from langevin.assembly.tasks import task_of
 from langevin.codecs.codec import Codec
 from langevin.config.types import plain
-from langevin.config.validate import Mistake
+from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import resolve_cache_dir
 from langevin.data.module import DataModule
 from langevin.data.read_images import read_images
@@ -32,6 +33,7 @@ from langevin.evaluation.evaluation import Evaluation
 from langevin.likelihood.base import Likelihood
 from langevin.metrics.reference import Reference, read_statistics
 from langevin.networks.compiled import compile_blocks
+from langevin.samplers.reconstruct import Given, ReconstructionPipeline
 from langevin.spec import DataSpec
 from langevin.training.callbacks.likelihood import MeasureLikelihoods
 from langevin.training.loggers.csv import CSVFile
@@ -53,7 +55,7 @@ def make_module(cfg: DictConfig, spec: DataSpec) -> DiffusionModule:
     fused = cfg.trainer.precision != "16-mixed"
     module = DiffusionModule(
         make_model(cfg, codec.spec(spec)),
-        make_objective(cfg),
+        make_objective(cfg, codec.spec(spec)),
         ema=lambda network: make(cfg, "ema", network=network),
         optimizer=lambda parameters: make(cfg, "optimizer", params=parameters, fused=fused),
         lr_schedule=make(cfg, "lr_schedule"),
@@ -87,7 +89,7 @@ def make_likelihoods(cfg: DictConfig, image_size: int | None) -> dict[str, Likel
 
 def dry_build(cfg: DictConfig) -> list[Mistake]:
     """Build everything that needs Lightning, with placeholders for data and model, and return the mistakes found."""
-    makers: dict[str, Any] = dict.fromkeys(("generator", "evaluation"))
+    makers: dict[str, Any] = dict.fromkeys(("generator", "sampling", "evaluation"))
     anything = {**makers, "record": {}, "run_dir": Path(), "run_name": "", "batch_size": cfg.batch_size}
     source = SimpleNamespace(channels=1, image_size=8)
     stand_ins: dict[str, dict[str, Any]] = {
@@ -119,28 +121,59 @@ def make_trainer(
         data: opened.
         codec: the training module's; None: made by the config.
     """
-    generator = make_generator(cfg, spec, codec=codec) if task_of(cfg).makes_samples else None
+    codec = make_codec(cfg, spec) if codec is None else codec
+    task = task_of(cfg)
+    sampling = make_generator(cfg, spec, codec=codec) if task.makes_samples else None
+    given = given_of(data) if task.reconstructs else None
+    generator = sampling if given is None else ReconstructionPipeline(given, modality_of(spec), codec)
     offered = {
         "run_dir": run_dir,
         "run_name": run_dir.name,
         "batch_size": cfg.batch_size,
         "generator": generator,
+        "sampling": sampling,
         "record": record_of(cfg, spec),
     }
     callbacks: list[Callback] = [make(cfg, f"callbacks.{name}", **offered) for name in cfg.get("callbacks") or {}]
     if cfg.get("metrics"):
-        evaluation = make_evaluation(cfg)
-        samples = data.train_set
-        reference = Reference(samples.samples, samples.labels if data.num_classes is not None else None)
-        number = cfg.evaluation.num_samples
+        evaluation, number = make_evaluation(cfg), cfg.evaluation.num_samples
         cond = {} if generator is None else generator.requests.cond(range(number))
-        evaluation.prepare(number, reference, cond)
+        reference, target = references(data, given, number)
+        evaluation.prepare(number, reference, cond, target)
         callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator, run_dir=run_dir))
     if likelihoods := make_likelihoods(cfg, spec.image_size):
         callbacks.append(MeasureLikelihoods(likelihoods))
     loggers: list[Logger] = [CSVFile(run_dir / "metrics.csv")]
     loggers += [make(cfg, f"loggers.{name}", **offered) for name in cfg.get("loggers") or {}]
     return make(cfg, "trainer", run_dir=run_dir, callbacks=callbacks, loggers=loggers)
+
+
+def given_of(data: DataModule) -> Given:
+    """What an autoencoder reconstructs to be looked at and measured: held-out samples, else training samples."""
+    samples, split = (data.train_set, "train") if data.test_set is None else (data.test_set, "test")
+    labels = None if data.num_classes is None else samples.labels
+    return Given(samples.samples, labels, split, samples.digest)
+
+
+def references(data: DataModule, given: Given | None, number: int) -> tuple[Reference, Reference | None]:
+    """What the samples of an evaluation are compared with, and what each should be.
+
+    Args:
+        data: opened.
+        given: what is reconstructed: then both are the first of these; None: the reference is the training set.
+        number: how many samples are measured.
+
+    Raises:
+        UserError: when fewer are given.
+    """
+    if given is None:
+        samples = data.train_set
+        return Reference(samples.samples, samples.labels if data.num_classes is not None else None), None
+    if number > len(given.samples):
+        text = f"is {number}; allowed: at most {len(given.samples)}, the {given.split} samples to be reconstructed"
+        raise ConfigError([Mistake("evaluation.num_samples", text)])
+    originals = given.samples[:number]
+    return Reference(originals, None if given.labels is None else given.labels[:number]), Reference(originals)
 
 
 def open_data(cfg: DictConfig) -> DataModule:

@@ -31,7 +31,8 @@ from langevin.images import Figure, write_npz
 from langevin.modalities.modality import Modality
 from langevin.processes import is_first_process, launch
 from langevin.samplers.beginning import Inversion, SDEdit
-from langevin.samplers.generate import SAMPLES, Originals, SamplePipeline
+from langevin.samplers.generate import Originals, SamplePipeline
+from langevin.samplers.pipeline import SAMPLES
 from langevin.samplers.store import SampleStore
 from langevin.samplers.trajectory import Trajectory
 from langevin.samples import Strips

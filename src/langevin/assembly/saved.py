@@ -15,6 +15,7 @@ from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.make import make
 from langevin.assembly.meta import without_values
 from langevin.assembly.sizes import MisfitError, refuse_misfit, require_sizes
+from langevin.autoencoding.model import AutoencoderModel
 from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
 from langevin.codecs.codec import Codec
 from langevin.config.stored import StoredError, forget_places, read_stored, refuse_modality, refuse_untrusted
@@ -41,7 +42,7 @@ class Model(NamedTuple):
         step: the optimizer step it stands at.
     """
 
-    model: Denoiser | NoisyClassifier
+    model: Denoiser | NoisyClassifier | AutoencoderModel
     codec: Codec
     cfg: DictConfig
     spec: DataSpec

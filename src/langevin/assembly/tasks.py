@@ -8,10 +8,14 @@ from omegaconf import DictConfig
 
 from langevin.assembly.conditioning import is_conditional, make_condition
 from langevin.assembly.make import make
+from langevin.autoencoding.model import AutoencoderModel
 from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.process import Process
 from langevin.errors import UserError
+
+RECONSTRUCTION = ("autoencoder", "perceptual", "discriminator")
+"""The groups of autoencoders alone."""
 
 
 class Task(ABC):
@@ -20,8 +24,9 @@ class Task(ABC):
     Attributes:
         noun: what that is called.
         network: the group of its network.
-        model: its class, which is made of a network and a process.
+        model: its class.
         makes_samples: whether it can be sampled from.
+        reconstructs: whether it can reconstruct given samples.
         unused: the groups that it has no use for.
         use: the command that a trained run is for, with {run} for its folder.
         instead: by such a group, or by "objective", what to do where one was chosen that does not fit.
@@ -29,8 +34,9 @@ class Task(ABC):
 
     noun: ClassVar[str]
     network: ClassVar[str]
-    model: ClassVar[type[Denoiser | NoisyClassifier]]
+    model: ClassVar[type[Denoiser | NoisyClassifier | AutoencoderModel]]
     makes_samples: ClassVar[bool]
+    reconstructs: ClassVar[bool] = False
     unused: ClassVar[tuple[str, ...]]
     use: ClassVar[str]
     instead: ClassVar[dict[str, str]]
@@ -51,6 +57,10 @@ class Task(ABC):
             UserError: when the data does not have what it needs.
         """
 
+    def make_model(self, network: Any, process: Any) -> Denoiser | NoisyClassifier | AutoencoderModel:
+        """The model of a network, and of a process where it has one."""
+        return self.model(network, process)  # type: ignore[call-arg]
+
 
 class DenoisingTask(Task):
     """A generative model."""
@@ -59,11 +69,12 @@ class DenoisingTask(Task):
     network = "model"
     model = Denoiser
     makes_samples = True
-    unused = ("classifier",)
+    unused = ("classifier", *RECONSTRUCTION)
     use = "langevin sample checkpoint={run}"
     instead: ClassVar = {
         "classifier": "leave it out, or add task=classifier",
         "objective": "take another, or add task=classifier",
+        **dict.fromkeys(RECONSTRUCTION, "leave it out, or add task=autoencoder"),
     }
 
     def offered(
@@ -85,6 +96,7 @@ class ClassificationTask(Task):
     unused = (
         *("model", "conditions", "variance", "weighting", "sampler", "timestep_spacing", "thresholding", "guidance"),
         *("metrics", "features", "evaluation", "likelihoods"),
+        *RECONSTRUCTION,
     )
     use = "langevin sample checkpoint=RUN guidance=classifier guidance.classifier={run}"
     instead: ClassVar = {"objective": "take cross_entropy"}
@@ -96,6 +108,32 @@ class ClassificationTask(Task):
         if num_classes is None:
             raise UserError("classifier: needs labels, but the data has none; use data with labels")
         return {"num_classes": num_classes}
+
+
+class AutoencodingTask(Task):
+    """An autoencoder, for codec=autoencoder: diffusion in its latents."""
+
+    noun = "an autoencoder"
+    network = "autoencoder"
+    model = AutoencoderModel
+    makes_samples = False
+    reconstructs = True
+    unused = (
+        *("model", "classifier", "conditions", "process", "schedule", "rescalings", "parameterization", "variance"),
+        *("weighting", "time_sampler", "sampler", "timestep_spacing", "thresholding", "guidance", "likelihoods"),
+    )
+    use = "langevin train codec=autoencoder codec.run={run} with the data that it was trained on"
+    instead: ClassVar = {"objective": "take reconstruction"}
+
+    def offered(
+        self, cfg: DictConfig, num_classes: int | None, process: Process | None, channels: int
+    ) -> dict[str, Any]:
+        """See `Task`: nothing more."""
+        return {}
+
+    def make_model(self, network: Any, process: Any) -> AutoencoderModel:
+        """See `Task`; it has no process."""
+        return AutoencoderModel(network)
 
 
 def task_of(cfg: DictConfig) -> Task:

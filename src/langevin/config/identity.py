@@ -105,7 +105,7 @@ def automatic_name(cfg: DictConfig, choices: Mapping[str, Any], content: str | N
         content: the digest of the data; None gives the name of before the data was a part of it.
     """
     meaning = identity(cfg) | ({} if content is None else {"data.content": content})
-    chosen = [choices.get(group) for group in ("experiment", "data", "model", "classifier", "schedule")]
+    chosen = [choices.get(group) for group in ("experiment", "data", "model", "classifier", "autoencoder", "schedule")]
     chosen = [debug_of(choices), *chosen]
     return "-".join([*dict.fromkeys(str(choice) for choice in chosen if choice), digest(meaning)])
 

@@ -23,8 +23,8 @@ class Draws(ABC):
     shape: tuple[int, ...]
 
     @abstractmethod
-    def normal(self) -> Tensor:
-        """Standard normal noise of the shape of the samples: float32 (B, *shape)."""
+    def normal(self, shape: Sequence[int] | None = None) -> Tensor:
+        """Standard normal noise of the shape of the samples, or of another one: float32 (B, *shape)."""
 
     @abstractmethod
     def uniform(self) -> Tensor:
@@ -54,9 +54,10 @@ class SampleDraws(Draws):
         self._device = device
         self.shape = tuple(shape)
 
-    def normal(self) -> Tensor:
+    def normal(self, shape: Sequence[int] | None = None) -> Tensor:
         """See `Draws`."""
-        rows = [generator.standard_normal(self.shape, dtype=np.float32) for generator in self._generators]
+        shape = self.shape if shape is None else shape
+        rows = [generator.standard_normal(shape, dtype=np.float32) for generator in self._generators]
         return torch.from_numpy(np.stack(rows)).to(self._device, non_blocking=True)
 
     def uniform(self) -> Tensor:
@@ -125,10 +126,14 @@ class BatchDraws(Draws):
         """The values (total,) of all samples from those (B,) of this process's; every process must call it."""
         return self._gather(values).reshape(-1, len(values)).T.flatten()
 
-    def normal(self) -> Tensor:
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the processes of values of any shape; every process must call it."""
+        return self._gather(values).reshape(-1, *values.shape).mean(0)
+
+    def normal(self, shape: Sequence[int] | None = None) -> Tensor:
         """See `Draws`; channels last in memory, as images are. None is beyond 6.8. Source: Box and Muller 1958."""
-        channels, *size = self.shape
-        number = math.prod(self.shape)
+        channels, *size = self.shape if shape is None else shape
+        number = channels * math.prod(size)
         words = self._words(-(-number // 2))
         # Half a word is a radius and half an angle, of a pair. Small numbers, which make large radii, are not rounded.
         u = (words >> 32).bitwise_and_(2**32 - 1).float().add_(0.5).mul_(2**-32)

@@ -22,7 +22,8 @@ from langevin.diffusion.variance import Variance
 from langevin.diffusion.weighting import Weighting
 from langevin.errors import UserError
 
-Model = TypeVar("Model", Denoiser, NoisyClassifier)
+Model = TypeVar("Model", bound=nn.Module)
+Timed = TypeVar("Timed", Denoiser, NoisyClassifier)
 
 
 class Objective(nn.Module, ABC, Generic[Model]):
@@ -32,10 +33,12 @@ class Objective(nn.Module, ABC, Generic[Model]):
     a learned weighting's, are trained and saved with the model's.
 
     Attributes:
+        step: the optimizer step under way, from 0, as the trainer sets it.
         trains: the kind of model that it trains.
         logs: the names of the terms that it returns; "*" where they are not known.
     """
 
+    step: int = 0
     trains: ClassVar[type[nn.Module]] = Denoiser
     logs: ClassVar[tuple[str, ...]] = ("*",)
 
@@ -62,7 +65,8 @@ class Objective(nn.Module, ABC, Generic[Model]):
 
     def parameters_by_role(self, model: Model) -> dict[str, Iterable[nn.Parameter]]:
         """What is trained, by roles: each is a group of one optimizer, and its gradient is clipped by itself."""
-        return {"model": [*model.network.parameters(), *self.parameters()]}
+        network: Any = model.network
+        return {"model": [*network.parameters(), *self.parameters()]}
 
     def history(self) -> dict[str, Any]:
         """What it has learnt besides weights, for a checkpoint."""
@@ -72,7 +76,7 @@ class Objective(nn.Module, ABC, Generic[Model]):
         """Restore what `history` gave."""
 
 
-class TimedObjective(Objective[Model]):
+class TimedObjective(Objective[Timed]):
     """A loss that takes each sample at one random time.
 
     Args:
@@ -83,7 +87,7 @@ class TimedObjective(Objective[Model]):
         super().__init__()
         self.time_sampler = time_sampler
 
-    def forward(self, model: Model, batch: Mapping[str, Tensor], draws: BatchDraws) -> dict[str, Tensor]:
+    def forward(self, model: Timed, batch: Mapping[str, Tensor], draws: BatchDraws) -> dict[str, Tensor]:
         """See `Objective`."""
         x, sampler = batch["x"], self.time_sampler
         if sampler.loss_aware and not self.training:
@@ -100,11 +104,11 @@ class TimedObjective(Objective[Model]):
         return terms | {"loss": broadcast_to(draws.mine(importance), x).flatten() * terms["loss"]}
 
     @abstractmethod
-    def condition(self, model: Model, batch: Mapping[str, Tensor], draws: BatchDraws) -> Condition | None:
+    def condition(self, model: Timed, batch: Mapping[str, Tensor], draws: BatchDraws) -> Condition | None:
         """What the model, or the loss, is given of a batch beside x."""
 
     @abstractmethod
-    def terms(self, model: Model, x: Tensor, noised: Noised, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
+    def terms(self, model: Timed, x: Tensor, noised: Noised, cond: Condition | None, t: Tensor) -> dict[str, Tensor]:
         """The terms of the loss at given times and noise, as `forward` returns them.
 
         Args:

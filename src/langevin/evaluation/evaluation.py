@@ -13,7 +13,7 @@ from langevin.evaluation.result import EvaluationResult
 from langevin.features.extractor import BATCH, FeatureExtractor
 from langevin.metrics.base import Plan, SampleMetric
 from langevin.metrics.reference import Reference
-from langevin.samplers.generate import SampleBatch
+from langevin.samplers.pipeline import SampleBatch
 
 
 class Evaluation:

@@ -1,20 +1,20 @@
 """Measures a model by its samples: none is kept in the end, but a killed evaluation reuses those it has made."""
 
 from pathlib import Path
+from typing import Any
 
 from langevin.batches import Batches
-from langevin.diffusion.denoiser import Denoiser
 from langevin.digest import digest_of
 from langevin.evaluation.evaluation import Evaluation
 from langevin.evaluation.result import EvaluationResult
-from langevin.samplers.generate import SamplePipeline
+from langevin.samplers.pipeline import Pipeline
 from langevin.samplers.store import SampleStore
 
 
 def measure_model(
     evaluation: Evaluation,
-    generator: SamplePipeline,
-    denoiser: Denoiser,
+    generator: Pipeline,
+    model: Any,
     batches: Batches,
     seed: int,
     directory: Path,
@@ -26,7 +26,7 @@ def measure_model(
     Args:
         evaluation: the metrics, prepared; they are computed on its device.
         generator: makes the samples.
-        denoiser: the model, with EMA weights as everywhere, on the same device.
+        model: of which samples are made, with EMA weights as everywhere, on the same device.
         batches: this process's part of the samples.
         seed: of the samples.
         directory: holds the store of finished samples.
@@ -40,8 +40,8 @@ def measure_model(
         Interrupted: after a signal.
     """
     evaluation.gather()
-    record = generator.record(denoiser, seed, precision)
-    weights = digest_of(denoiser.network)
+    record = generator.record(model, seed, precision)
+    weights = digest_of(model.network)
     store = SampleStore(directory, kind, {"weights": weights, "samples": record, "batch_size": batches.size})
-    result = evaluation.measure(generator.stored(denoiser, batches, seed, evaluation.device, store), record)
+    result = evaluation.measure(generator.stored(model, batches, seed, evaluation.device, store), record)
     return result, weights, store

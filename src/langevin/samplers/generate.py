@@ -17,12 +17,10 @@ from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.modalities.modality import Modality
 from langevin.samplers.beginning import Beginning
+from langevin.samplers.pipeline import SAMPLES, Pipeline, SampleBatch
 from langevin.samplers.requests import Requests
 from langevin.samplers.sampler import OnPrediction, Sampler
 from langevin.samplers.store import SampleStore
-
-SAMPLES = "images"
-"""What a store of finished batches calls the samples, whatever they are."""
 
 
 class Originals(NamedTuple):
@@ -44,23 +42,7 @@ class Originals(NamedTuple):
         return samples, {} if self.labels is None else {"label": torch.from_numpy(self.labels[indices])}
 
 
-class SampleBatch(NamedTuple):
-    """A batch of finished samples.
-
-    Attributes:
-        indices: which ones these are, int64 (B,), on the CPU.
-        samples: as stored, (B, C, *size): images are uint8.
-        cond: the columns of their conditions, (B, ...) each; none where they have no condition.
-        target: what each should have been, likewise, where that is known; else None.
-    """
-
-    indices: Tensor
-    samples: Tensor
-    cond: Condition
-    target: Tensor | None = None
-
-
-class SamplePipeline:
+class SamplePipeline(Pipeline):
     """Makes samples with a denoiser: a sampler, its guidance, and what is requested.
 
     Args:
@@ -100,12 +82,12 @@ class SamplePipeline:
         device: torch.device | str,
         on_prediction: OnPrediction | None = None,
     ) -> Iterator[SampleBatch]:
-        """Make the samples `indices` of `seed`, `batch_size` at a time.
+        """See `Pipeline`: sample i is made from the noise of (seed, i).
 
         Args:
             denoiser: the model.
             indices: which samples.
-            seed: sample i is made from the noise of (seed, i).
+            seed: see above.
             batch_size: how many at once.
             device: where.
             on_prediction: is called after each evaluation of the model while sampling.

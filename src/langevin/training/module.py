@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from langevin.autoencoding.model import AutoencoderModel
 from langevin.checkpoint import DRAWS
 from langevin.codecs.codec import Codec
 from langevin.diffusion.classifier import NoisyClassifier
@@ -52,7 +53,7 @@ class DiffusionModule(LightningModule):
     number of processes. Dropout inside a network is different: every process draws its own.
 
     Args:
-        model: the model to train: a denoiser, or a classifier of noisy images.
+        model: the model to train: a denoiser, a classifier of noisy images, or an autoencoder.
         objective: what is minimised.
         ema: makes the EMA copy of a network.
         optimizer: makes the optimizer of some parameters, or of groups of them.
@@ -73,7 +74,7 @@ class DiffusionModule(LightningModule):
 
     def __init__(
         self,
-        model: Denoiser | NoisyClassifier,
+        model: Denoiser | NoisyClassifier | AutoencoderModel,
         objective: Objective,
         ema: Callable[[nn.Module], EMA],
         optimizer: Callable[[Any], Optimizer],
@@ -147,6 +148,7 @@ class DiffusionModule(LightningModule):
         torch.manual_seed(step_seed(self.seed, self.global_rank, batch_idx))  # of dropout inside the network
         batch = self.encoded(batch, batch_idx)
         draws = self.draws(step_seed(self.seed, None, batch_idx), batch["x"])
+        self.objective.step = self.global_step
         terms = {name: term.mean() for name, term in self.objective(self.model, batch, draws).items()}
         self.drawn = draws.drawn
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
@@ -216,7 +218,9 @@ class DiffusionModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer, and the learning rate's factor at each step."""
         roles = self.objective.parameters_by_role(self.model)
-        groups = [{"params": list(parameters), ROLE: role} for role, parameters in roles.items()]
+        groups: list[dict[str, Any]] = [{"params": list(own), ROLE: role} for role, own in roles.items()]
+        for group in groups[1:]:
+            group["weight_decay"] = 0.0  # is meant for the model
         # A single group goes without its name, as in every checkpoint so far.
         optimizer = self.make_optimizer(groups if len(groups) > 1 else groups[0]["params"])
         optimizer.register_load_state_dict_pre_hook(like_weights)

@@ -42,7 +42,7 @@ class SelfAttention(Block):
         self.kv = None if token_channels is None else projections(token_channels, 2, channels)
         self.project = zero(nn.Linear(channels, channels))
 
-    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
         """Map features (B, C, H, W), given tokens (B, L, D'), to features of the same shape."""
         pixels = self.norm(x).flatten(2).transpose(1, 2)
         query, key, value = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)

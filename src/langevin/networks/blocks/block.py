@@ -17,12 +17,12 @@ class Block(nn.Module, ABC):
     """
 
     @abstractmethod
-    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
         """Map features to features.
 
         Args:
             x: (B, C, H, W).
-            embedding: (B, D).
+            embedding: (B, D); None for blocks that were made without one.
             tokens: (B, L, D'), for attention; None in a network without cross-attention.
 
         Returns:
@@ -41,7 +41,7 @@ class Chain(Block):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
         """See `Block`; the features are those of the last."""
         for block in self.blocks:
             x = block(x, embedding, tokens)

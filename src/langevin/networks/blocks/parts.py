@@ -16,11 +16,11 @@ class BlockFactory:
     """Makes the blocks of one network. Its fields are described where a user chooses them, in `UNet`.
 
     Attributes:
-        embedding_channels: size of the embedding that the residual blocks receive.
+        embedding_channels: size of the embedding that the residual blocks receive; None without one.
         token_channels: size of the tokens that the attentions receive; None without any.
     """
 
-    embedding_channels: int
+    embedding_channels: int | None
     dropout: float
     norm_epsilon: float
     heads: int | None

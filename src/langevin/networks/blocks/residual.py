@@ -17,7 +17,7 @@ class ResidualBlock(Block):
     Args:
         in_channels: C, see `normalization`.
         out_channels: C', see `normalization`; where it differs from C the shortcut is a 1x1 convolution.
-        embedding_channels: size of the embedding.
+        embedding_channels: size of the embedding; None for a block without one.
         dropout: probability in [0, 1) before the last convolution.
         norm_epsilon: see `normalization`.
         scale_shift: whether the embedding scales and shifts the second normalization's output (AdaGN: y_s GroupNorm(h)
@@ -34,7 +34,7 @@ class ResidualBlock(Block):
         self,
         in_channels: int,
         out_channels: int,
-        embedding_channels: int,
+        embedding_channels: int | None,
         dropout: float,
         norm_epsilon: float = NORM_EPSILON,
         scale_shift: bool = False,
@@ -49,7 +49,9 @@ class ResidualBlock(Block):
         self.resample: nn.Module = nn.Identity() if resample is None else resample
         self.norm1 = normalization(in_channels, norm_epsilon, norm_groups)
         self.conv1 = fan_average(nn.Conv2d(in_channels, out_channels, 3, padding=1))
-        self.embed = fan_average(nn.Linear(embedding_channels, (1 + scale_shift) * out_channels))
+        self.embed: nn.Linear | None = None
+        if embedding_channels is not None:
+            self.embed = fan_average(nn.Linear(embedding_channels, (1 + scale_shift) * out_channels))
         self.norm2 = normalization(out_channels, norm_epsilon, norm_groups)
         self.dropout = Dropout(dropout)
         self.conv2 = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
@@ -57,14 +59,18 @@ class ResidualBlock(Block):
         if in_channels != out_channels or (resample is not None and resample_projection):
             self.shortcut = fan_average(nn.Conv2d(in_channels, out_channels, 1))
 
-    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
         """Map features (B, C, H, W) under an embedding (B, D) to (B, C', H', W'); the tokens are not used."""
         h = self.conv1(self.resample(functional.silu(self.norm1(x))))
-        embedded = self.embed(functional.silu(embedding))[:, :, None, None]
-        if self.scale_shift:
-            scale, shift = embedded.chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
+        if self.embed is None:
+            h = self.norm2(h)
         else:
-            h = self.norm2(h.add_(embedded))
+            assert embedding is not None
+            embedded = self.embed(functional.silu(embedding))[:, :, None, None]
+            if self.scale_shift:
+                scale, shift = embedded.chunk(2, dim=1)
+                h = self.norm2(h) * (1 + scale) + shift
+            else:
+                h = self.norm2(h.add_(embedded))
         h = self.conv2(self.dropout(functional.silu(h)))
         return join(self.shortcut(self.resample(x)), h, self.skip_rescale)

@@ -14,7 +14,7 @@ from langevin.config.identity import digest
 from langevin.evaluation.evaluation import Evaluation
 from langevin.evaluation.model import measure_model
 from langevin.files import write_json
-from langevin.samplers.generate import SamplePipeline
+from langevin.samplers.pipeline import Pipeline
 from langevin.training.callbacks.monitored import Monitored
 from langevin.training.callbacks.periodic import Periodic, callbacks_of, publish_image
 from langevin.training.loggers.csv import CSVFile
@@ -23,7 +23,7 @@ from langevin.training.module import DiffusionModule
 
 
 class Evaluate(Periodic):
-    """Computes the metrics on fresh samples of the EMA weights; every rank makes its part of them.
+    """Computes the metrics on fresh samples of the EMA weights, or reconstructions; every rank makes its part.
 
     Sample i of a seed is the same for any number of ranks, so the values are too. They are logged as `eval/NAME`.
 
@@ -45,7 +45,7 @@ class Evaluate(Periodic):
     def __init__(
         self,
         evaluation: Evaluation,
-        generator: SamplePipeline,
+        generator: Pipeline,
         run_dir: Path,
         every_n_steps: Annotated[int, Ge(1)] = 10_000,
         num_samples: Annotated[int, Ge(1)] = 5000,

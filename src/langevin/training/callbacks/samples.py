@@ -1,13 +1,14 @@
 """Figures of what the model makes, as it learns."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge
 from lightning.pytorch import Trainer
 
 from langevin.content import class_names, labelled
-from langevin.samplers.generate import SampleBatch, SamplePipeline
+from langevin.samplers.generate import SamplePipeline
+from langevin.samplers.pipeline import Pipeline, SampleBatch
 from langevin.samplers.trajectory import Trajectory
 from langevin.training.callbacks.periodic import Periodic, publish_image
 from langevin.training.module import DiffusionModule
@@ -15,6 +16,8 @@ from langevin.training.module import DiffusionModule
 
 class SampleGrid(Periodic):
     """A grid of samples from the same noise every time, so that they compare over time.
+
+    Of an autoencoder these are reconstructions of the same held-out samples, each beside its original.
 
     Args:
         generator: makes samples.
@@ -27,7 +30,7 @@ class SampleGrid(Periodic):
 
     def __init__(
         self,
-        generator: SamplePipeline,
+        generator: Pipeline,
         run_dir: Path,
         every_n_steps: Annotated[int, Ge(1)] = 5000,
         num_samples: Annotated[int, Ge(1)] = 64,
@@ -46,15 +49,19 @@ class SampleGrid(Periodic):
         if not trainer.is_global_zero:
             return
         (batch,) = self.generator(module.ema_model, range(self.num_samples), self.seed, self.num_samples, module.device)
-        figure = self.generator.modality.preview(batch.samples, self.columns, classes_of(batch, self.directory.parent))
-        publish_image(trainer, self.directory, "samples", figure)
+        modality, classes = self.generator.modality, classes_of(batch, self.directory.parent)
+        if batch.target is None:
+            publish_image(trainer, self.directory, "samples", modality.preview(batch.samples, self.columns, classes))
+        else:
+            kinds = {"original": batch.target, "reconstructed": batch.samples.cpu()}
+            publish_image(trainer, self.directory, "samples", modality.beside(kinds, self.columns, classes))
 
 
 class SampleTrajectory(Periodic):
     """How samples come out of noise: x_t and the predicted x at times along the way.
 
     Args:
-        generator: makes samples.
+        sampling: makes samples.
         run_dir: the run's folder; the PNGs go to `samples`.
         every_n_steps: how often; at least 1.
         num_samples: how many; at least 1.
@@ -64,7 +71,7 @@ class SampleTrajectory(Periodic):
 
     def __init__(
         self,
-        generator: SamplePipeline,
+        sampling: SamplePipeline,
         run_dir: Path,
         every_n_steps: Annotated[int, Ge(1)] = 5000,
         num_samples: Annotated[int, Ge(1)] = 4,
@@ -72,7 +79,7 @@ class SampleTrajectory(Periodic):
         seed: Annotated[int, Ge(0)] = 0,
     ) -> None:
         super().__init__(every_n_steps)
-        self.generator = generator
+        self.sampling = sampling
         self.directory = run_dir / "samples"
         self.num_samples = num_samples
         self.num_times = num_times
@@ -82,12 +89,13 @@ class SampleTrajectory(Periodic):
         """Sample on the first rank, recording the trajectory."""
         if not trainer.is_global_zero:
             return
-        seen = Trajectory(module.model.schedule, self.num_samples, self.generator.show)
-        (batch,) = self.generator(
+        model: Any = module.model
+        seen = Trajectory(model.schedule, self.num_samples, self.sampling.show)
+        (batch,) = self.sampling(
             module.ema_model, range(self.num_samples), self.seed, self.num_samples, module.device, seen
         )
         classes = classes_of(batch, self.directory.parent)
-        figure = self.generator.modality.strips(
+        figure = self.sampling.modality.strips(
             *seen.chosen(self.num_times), batch.samples.cpu(), seen.labels(self.num_times), classes
         )
         publish_image(trainer, self.directory, "trajectory", figure)

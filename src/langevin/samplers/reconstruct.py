@@ -1,0 +1,115 @@
+"""Reconstructions of given samples by an autoencoder, as a pipeline whose samples have targets."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langevin.autoencoding.model import AutoencoderModel
+from langevin.batches import Batches
+from langevin.codecs.codec import Codec
+from langevin.diffusion.denoiser import Condition
+from langevin.diffusion.draws import SampleDraws
+from langevin.modalities.modality import Modality
+from langevin.samplers.pipeline import SAMPLES, Pipeline, SampleBatch
+from langevin.samplers.requests import Requests
+from langevin.samplers.store import SampleStore
+
+
+class Given(NamedTuple):
+    """Samples to be reconstructed.
+
+    Attributes:
+        samples: as stored, (N, *size, C).
+        labels: int64 (N,); None without.
+        split: which part of the data they are: "test" or "train".
+        digest: of the data they are a part of.
+    """
+
+    samples: NDArray[Any]
+    labels: NDArray[np.int64] | None
+    split: str
+    digest: str
+
+
+class OfGiven(Requests):
+    """The labels of given samples.
+
+    Args:
+        given: the samples.
+    """
+
+    def __init__(self, given: Given) -> None:
+        self.given = given
+
+    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
+        """See `Requests`."""
+        labels = self.given.labels
+        return {} if labels is None else {"label": torch.from_numpy(labels[np.asarray(indices)]).to(device)}
+
+    def record(self) -> dict[str, Any]:
+        """See `Requests`."""
+        return {"reconstructed": {"split": self.given.split, "sha256": self.given.digest}}
+
+
+class ReconstructionPipeline(Pipeline):
+    """Sample i is the reconstruction of the i-th of some samples, which is its target; latents are their means.
+
+    Args:
+        given: the samples.
+        modality: what they are.
+        codec: between the samples and what is reconstructed.
+    """
+
+    def __init__(self, given: Given, modality: Modality, codec: Codec) -> None:
+        self.given = given
+        self.modality = modality
+        self.codec = codec
+        self.requests = OfGiven(given)
+
+    def __call__(
+        self, model: AutoencoderModel, indices: Sequence[int], seed: int, batch_size: int, device: torch.device | str
+    ) -> Iterator[SampleBatch]:
+        """See `Pipeline`; of the indices those that are given."""
+        indices = [index for index in indices if index < len(self.given.samples)]
+        for start in range(0, len(indices), batch_size):
+            batch = indices[start : start + batch_size]
+            yield self._batch(batch, self._make(model, batch, seed, device))
+
+    def stored(
+        self,
+        model: AutoencoderModel,
+        batches: Batches,
+        seed: int,
+        device: torch.device | str,
+        store: SampleStore | None,
+    ) -> Iterator[SampleBatch]:
+        """See `Pipeline`."""
+        for batch in batches:
+            kept = None if store is None else store.get(batch)
+            if kept is None:
+                made = self._make(model, batch, seed, device)
+                if store is not None:
+                    store.put(batch, {SAMPLES: made.cpu().numpy()})
+            else:
+                made = torch.from_numpy(kept[SAMPLES])
+            yield self._batch(batch, made)
+
+    def record(self, model: AutoencoderModel, seed: int, precision: str = "32-true") -> dict[str, Any]:
+        """See `Pipeline`."""
+        return {**self.codec.record(), **self.requests.record(), "seed": seed, "precision": precision}
+
+    def _batch(self, indices: Sequence[int], made: Tensor) -> SampleBatch:
+        return SampleBatch(torch.tensor(indices), made, self.requests.cond(indices), self._given(indices))
+
+    def _given(self, indices: Sequence[int]) -> Tensor:
+        return torch.from_numpy(self.given.samples[np.asarray(indices)]).movedim(-1, 1)
+
+    def _make(self, model: AutoencoderModel, indices: Sequence[int], seed: int, device: torch.device | str) -> Tensor:
+        x = self.modality.to_model(self._given(indices).to(device))
+        self.codec.to(device)
+        z = self.codec.encode(x, SampleDraws(seed, indices, x.shape[1:], device))
+        return self.modality.from_model(self.codec.decode(model(z).x.float()))
