@@ -16,6 +16,8 @@ os.environ.pop("COLUMNS", None)  # pytest-xdist tells its workers of 80, as if t
 KINDS = {
     ".": "unit",
     "assembly": "integration",
+    "autoencoding": "unit",
+    "codecs": "unit",
     "commands": "e2e",
     "config": "unit",
     "contracts": "integration",

@@ -43,6 +43,8 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
             instead = task.instead.get(group, "leave it out")
             mistakes.append(Mistake(group, f"is not used by {task.noun}; {instead}"))
     broken = {path.partition(".")[0] for path, _ in mistakes}
+    if task.reconstructs and OmegaConf.select(cfg, "trainer.strategy") == "fsdp":
+        mistakes.append(Mistake("trainer.strategy", f"is fsdp; allowed with {task.noun}: auto, ddp"))
     if not task.makes_samples and "callbacks" not in broken:
         lacking = {"sampling"} if task.reconstructs else {"sampling", "generator"}
         callbacks = cfg.get("callbacks") or {}
@@ -51,6 +53,8 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
         mistakes += [Mistake(f"callbacks.{name}", text) for name in makers]
     if not broken.intersection(("objective", "callbacks", "metrics", "likelihoods", "evaluation", "trainer")):
         mistakes += unlogged(cfg, task)
+    if "codec" not in broken and codec_uses(cfg) == task.network:
+        return [*mistakes, Mistake("codec", f"is made of {task.noun}, which is what is trained; take codec=identity")]
     return mistakes + contradictions(cfg, task, broken)
 
 

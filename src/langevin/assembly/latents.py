@@ -14,6 +14,7 @@ from torch import Tensor
 from langevin.assembly.components import codec_uses
 from langevin.assembly.make import mistakes_of
 from langevin.assembly.saved import autoencoder_of
+from langevin.assembly.tasks import task_of
 from langevin.codecs.codec import CachedCodec, Codec, LatentStatistics
 from langevin.config.types import plain
 from langevin.config.validate import ConfigError, Mistake
@@ -40,7 +41,7 @@ def complete(cfg: DictConfig) -> list[Mistake]:
     node = cfg.get("codec")
     place = None if not isinstance(node, DictConfig) or OmegaConf.is_missing(node, "run") else node.get("run")
     try:
-        if not isinstance(place, str) or codec_uses(cfg) != "autoencoder":
+        if not isinstance(place, str) or codec_uses(cfg) != "autoencoder" or task_of(cfg).network == "autoencoder":
             return []
         network, channels, own = autoencoder_of("run", place, tuple(cfg.get("trust") or ()))
     except ConfigError as error:
