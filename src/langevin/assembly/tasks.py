@@ -59,7 +59,7 @@ class DenoisingTask(Task):
     network = "model"
     model = Denoiser
     makes_samples = True
-    unused = ("classifier",)
+    unused = ("classifier", "perceptual")
     use = "langevin sample checkpoint={run}"
     instead: ClassVar = {
         "classifier": "leave it out, or add task=classifier",
@@ -84,7 +84,7 @@ class ClassificationTask(Task):
     makes_samples = False
     unused = (
         *("model", "conditions", "variance", "weighting", "sampler", "timestep_spacing", "thresholding", "guidance"),
-        *("metrics", "features", "evaluation", "likelihoods"),
+        *("perceptual", "metrics", "features", "evaluation", "likelihoods"),
     )
     use = "langevin sample checkpoint=RUN guidance=classifier guidance.classifier={run}"
     instead: ClassVar = {"objective": "take cross_entropy"}
