@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers.backbones import save_backbone
 from helpers.commands import call
 from helpers.images import example_images
 from PIL import Image
@@ -36,7 +37,9 @@ def evaluate(folder, *overrides):
 
 
 def test_pairs_need_neither_reference_nor_inception(pair, tmp_path):
-    result = evaluate(tmp_path, "metrics=[psnr,ssim]", "features.weights=nowhere.pth")
+    weights = save_backbone(tmp_path / "weights.pth", "squeeze")
+    lpips = "metrics.lpips.net=squeeze", f"metrics.lpips.weights={weights}"
+    result = evaluate(tmp_path, "metrics=[psnr,ssim,lpips]", *lpips, "features.weights=nowhere.pth")
     assert result.status == 0, result.err
     samples, originals = pair
     report = json.loads((tmp_path / "samples" / "metrics.json").read_text())
@@ -45,8 +48,18 @@ def test_pairs_need_neither_reference_nor_inception(pair, tmp_path):
     assert 0.3 < report["metrics"]["ssim"] < 0.95
     assert report["reference"] == {"path": str(tmp_path / "originals"), "number": 40}
     protocol = report["protocol"]
+    digest = protocol["metrics"]["lpips"]["settings"]["perceptual"]["weights"]
+    assert report["metrics"][f"lpips_squeeze-{digest[:8]}"] > 0
     assert protocol["features"] is None
     assert protocol["target"] == protocol["reference"]
+
+
+def test_missing_weights_are_reported_at_once(tmp_path):
+    result = evaluate(tmp_path, "metrics=[lpips]", f"metrics.lpips.weights={tmp_path / 'nowhere.pth'}")
+    assert result.status == 1
+    assert f"metrics.lpips.weights: is {tmp_path / 'nowhere.pth'}, and there is no such file; allowed:" in result.err
+    assert "alexnet-owt-7be5be79.pth" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_rfid_is_of_the_originals(pair, tmp_path, monkeypatch):

@@ -181,9 +181,10 @@ class Evaluation:
             "reference": self.reference.record(),
             **({} if self.plan.target is None else {"target": self.plan.target.record()}),
         }
+        settings = {name: {**self.settings[name], **metric.record()} for name, metric in self.metrics.items()}
         return EvaluationResult(
             {name: value for of_metric in values.values() for name, value in of_metric.items()},
-            protocol(measured, samples, self.settings, values),
+            protocol(measured, samples, settings, values),
             {name: metric.details for name, metric in self.metrics.items() if metric.details is not None},
             {name: metric.figure for name, metric in self.metrics.items() if metric.figure is not None},
         )

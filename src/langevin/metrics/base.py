@@ -100,6 +100,10 @@ class SampleMetric(SumStateMetric, ABC):
     figure: Figure | None = None
     details: dict[str, Any] | None = None
 
+    def record(self) -> dict[str, Any]:
+        """What decides its values beside its parameters, as entries of a protocol: plain values, such as a digest."""
+        return {}
+
     def check(self, plan: Plan) -> None:
         """Find a user's mistake before any work.
 
