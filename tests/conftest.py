@@ -35,6 +35,7 @@ KINDS = {
     "metrics": "unit",
     "modalities": "unit",
     "networks": "unit",
+    "perceptual": "unit",
     "report": "integration",
     "samplers": "unit",
     "slurm": "e2e",

@@ -178,6 +178,7 @@ def contradictions(cfg: DictConfig, task: Task, broken: Collection[str], spec: D
         except UserError as error:
             mistakes += mistakes_of(cfg, "timestep_spacing", error)
     check_compatible("time_sampler", time_sampler, schedule)
+    check_compatible("perceptual", parts.get("perceptual"), diffused)
     check_compatible("objective", objective, schedule, variance)
     check_compatible("parameterization", parameterization, schedule)
     build("process", schedule=schedule, parameterization=parameterization)

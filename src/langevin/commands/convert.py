@@ -124,10 +124,10 @@ def read(place: Path, flags: str | None) -> "Imported":
         UserError: when there is nothing, or it is of no known format, or the flags do not go with it.
     """
     from langevin.interop.edm import read_edm
-    from langevin.interop.imported import read_weights
     from langevin.interop.openai import read_openai
     from langevin.interop.openai_classifier import read_openai_classifier
     from langevin.interop.pipeline import is_folder, read_folder
+    from langevin.weights import read_weights
 
     if not place.exists():
         raise UserError(f"import={place}: does not exist; allowed: {ACCEPTED}")
@@ -180,8 +180,8 @@ def export_model(cfg: DictConfig, out: Path) -> None:
     from langevin.assembly.conditioning import is_class_conditional
     from langevin.assembly.saved import load_model, override
     from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
-    from langevin.interop.imported import SAFETENSORS
     from langevin.interop.pipeline import write_folder, write_weights
+    from langevin.weights import SAFETENSORS
 
     path = find_checkpoint(Path(cfg.export), "export")
     model = load_model(path, cfg.trust)
