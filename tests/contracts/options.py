@@ -26,6 +26,9 @@ BETAS = [0.01 * step for step in range(1, 41)]
 # What an option cannot do without, beside the defaults.
 NEEDS = {
     ("timestep_spacing", "explicit"): ("timestep_spacing.times=[3,2,1]", "sampler.steps=null"),
+    **{("autoencoder", option): ("task=autoencoder",) for option in options("autoencoder")},
+    ("codec", "autoencoder"): ("codec.run={autoencoder}",),
+    ("discriminator", "patch"): ("task=autoencoder", "discriminator.layers=1"),
     ("classifier", "adm_64"): ("task=classifier", "data.image_size=64"),
     ("classifier", "half_unet"): ("task=classifier",),
     ("features", "classifier"): ("features.checkpoint={classifier}",),
@@ -42,16 +45,17 @@ NEEDS = {
     ("model", "tutorial_unet"): ("data.image_size=16",),
     ("objective", "cross_entropy"): ("task=classifier",),
     ("objective", "hybrid"): ("variance=learned_range",),
-    ("perceptual", "classifier"): ("perceptual.run={classifier}",),
-    ("perceptual", "lpips"): ("perceptual.net=alex", "perceptual.weights={alex}"),
+    ("objective", "reconstruction"): ("task=autoencoder",),
+    ("perceptual", "classifier"): ("task=autoencoder", "perceptual.run={classifier}"),
+    ("perceptual", "lpips"): ("task=autoencoder", "perceptual.net=alex", "perceptual.weights={alex}"),
     ("rescalings", "zero_terminal_snr"): ("parameterization=v",),
     ("schedule", "explicit"): (f"schedule.betas={BETAS}", "sampler.steps=null"),
     ("schedule", "flow"): ("parameterization=flow",),
     ("variance", "learned_range"): ("objective=hybrid",),
 }
 
-# Refused as long as no data set supplies what they need, or no task uses them.
-REFUSED = {("conditions", "vector"), ("perceptual", "classifier"), ("perceptual", "lpips")}
+# Refused as long as no data set supplies what they need; LPIPS' networks need larger images than digits.
+REFUSED = {("conditions", "vector"), ("perceptual", "lpips")}
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -86,14 +90,15 @@ def choice(group: str, option: str) -> tuple[str, ...]:
 SPEC = DataSpec.of_images(channels=1, image_size=8, num_classes=10)
 NARROW = {
     "{model}": ("model.channels=32", "model.channel_multipliers=[1]"),
+    "{autoencoder}": ("task=autoencoder", "autoencoder.channels=8", "autoencoder.norm_groups=4"),
     "{classifier}": ("task=classifier", "classifier.channels=32", "classifier.channel_multipliers=[1]"),
 }
 FOLDER = tempfile.TemporaryDirectory()
 
 
 def with_files(override: str, *also: str) -> str:
-    """An override with a path in place of {model} or {classifier}, a checkpoint made with the choices `also`, or of
-    {alex}, the weights of an AlexNet.
+    """An override with a path in place of {model}, {classifier} or {autoencoder}, a checkpoint made with the choices
+    `also`, or of {alex}, the weights of an AlexNet.
     """
     if "{alex}" in override:
         return override.replace("{alex}", str(backbone()))

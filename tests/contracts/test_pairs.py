@@ -212,7 +212,7 @@ def test_objective_variance_and_time_sampler(form, objective, variance):
     (time_sampler,) = some("time_sampler", place, 1)
     cfg = config(form, objective=objective, variance=variance, time_sampler=time_sampler)
     refused = {
-        "objective": objective == "cross_entropy"  # of another model
+        "objective": objective in ("cross_entropy", "reconstruction")  # of other models
         or (objective in ("vlb", "hybrid") and is_continuous(form))
         or (variance == "learned_range" and objective in ("simple", "l1", "huber"))
         or (variance != "learned_range" and objective == "hybrid"),

@@ -1,4 +1,4 @@
-"""Moments of a whole data set: those of every sample and of its mirror image, computed once."""
+"""MomentsTransform of a whole data set: those of every sample and of its mirror image, computed once."""
 
 import itertools
 import shutil
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from langevin.data.digits import Digits
-from langevin.data.latents import Encoder
+from langevin.data.latents import MomentsEncoder
 from langevin.data.module import DataModule, preprocess
 from langevin.errors import UserError
 from langevin.interrupt import Interrupted
@@ -17,7 +17,7 @@ from langevin.modalities.image import ImageModality
 
 
 def halves(stored):
-    """Moments (B, 4, 4, 2): of each 2x2 pixels the first and the last, which a mirror image has elsewhere."""
+    """MomentsTransform (B, 4, 4, 2): of each 2x2 pixels the first and the last, which a mirror image has elsewhere."""
     return np.concatenate([stored[:, ::2, ::2], stored[:, 1::2, 1::2]], axis=-1).astype(np.float16) / 16
 
 
@@ -32,7 +32,7 @@ def opened(tmp_path):
 
 
 def encoder(encode=halves, weights="a"):
-    return Encoder((4, 4, 2), weights, encode)
+    return MomentsEncoder((4, 4, 2), weights, encode)
 
 
 def test_batches_hold_the_moments_of_the_images_that_they_would_hold(opened):

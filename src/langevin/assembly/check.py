@@ -31,9 +31,16 @@ OPTIONAL = ("thresholding", "guidance", "perceptual", "discriminator", *PLURAL)
 
 
 def mistakes_in(cfg: DictConfig) -> list[Mistake]:
-    """The mistakes in a training config that show without Lightning; `dry_build` finds the others."""
+    """The mistakes in a training config that show without Lightning; `dry_build` finds the others.
+
+    The config is completed by what the run of its codec is, see `complete`.
+    """
+    from langevin.assembly.codec_run import complete  # not at the top: to load a run is to check its config
+
     task, mistakes = tasked(cfg)
     if task is None:
+        return mistakes
+    if mistakes := complete(cfg):
         return mistakes
     unused = unused_in(cfg, task)
     required = [group for group in groups() if group not in (*CHOOSERS, *OPTIONAL, *unused)]

@@ -45,11 +45,10 @@ def run(cfg: DictConfig) -> Path:
         The run's folder.
     """
     from langevin.assembly.check import mistakes_in
-    from langevin.assembly.latents import complete
     from langevin.config.validate import ConfigError
 
     # Most mistakes show without Lightning, which takes seconds to import, and are reported first.
-    if mistakes := complete(cfg) or mistakes_in(cfg):
+    if mistakes := mistakes_in(cfg):
         raise ConfigError(mistakes)
 
     import torch

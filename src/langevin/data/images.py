@@ -31,7 +31,7 @@ MAX_PIXELS = 89_478_485
 WHITE: Color = (255, 255, 255)
 
 
-class Block(NamedTuple):
+class DecodedBlock(NamedTuple):
     """Some samples, decoded.
 
     Attributes:
@@ -67,9 +67,9 @@ class LazySamples(ABC):
     def open(self, index: int) -> Any:
         """What a `Transform` takes; raises what the decoder raises when the sample is broken."""
 
-    def block(self, indices: Sequence[int], transform: "Transform") -> Block:
+    def block(self, indices: Sequence[int], transform: "Transform") -> DecodedBlock:
         """Decode some samples."""
-        block = Block(np.zeros((len(indices), *transform.shape), transform.dtype), [], {})
+        block = DecodedBlock(np.zeros((len(indices), *transform.shape), transform.dtype), [], {})
         for place, index in enumerate(indices):
             try:
                 sample = self.open(index)

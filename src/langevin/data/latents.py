@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langevin.data.cache import CachedSamples, open_or_build
-from langevin.data.images import Block, LazySamples, Transform
+from langevin.data.images import DecodedBlock, LazySamples, Transform
 from langevin.data.source import SampleSet
 from langevin.errors import UserError
 
 
-class Encoder(NamedTuple):
+class MomentsEncoder(NamedTuple):
     """What computes moments.
 
     Attributes:
@@ -30,7 +30,7 @@ class Encoder(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Moments:
+class MomentsTransform:
     """What a cache of moments holds: float16, as a transform's description.
 
     Attributes:
@@ -54,7 +54,7 @@ class Encoded(LazySamples):
     Attributes:
         samples: the cache.
         mirrors: 2 where samples may be mirrored, which latents cannot be; else 1.
-        encode: see `Encoder`.
+        encode: see `MomentsEncoder`.
     """
 
     samples: CachedSamples
@@ -69,12 +69,12 @@ class Encoded(LazySamples):
     def open(self, index: int) -> Any:  # noqa: D102
         return self.block([index]).array[0]
 
-    def block(self, indices: Sequence[int], transform: Transform | None = None) -> Block:
+    def block(self, indices: Sequence[int], transform: Transform | None = None) -> DecodedBlock:
         """Encode some of them; what fails is the encoder, not a sample, and is raised."""
         rows = np.asarray(indices)
         stored = self.samples.samples[rows % len(self.samples)]
         is_mirrored = (rows >= len(self.samples)).reshape(-1, *(1,) * (stored.ndim - 1))
-        return Block(self.encode(np.where(is_mirrored, stored[..., ::-1, :], stored)), [], {})
+        return DecodedBlock(self.encode(np.where(is_mirrored, stored[..., ::-1, :], stored)), [], {})
 
 
 def readable(size: int) -> str:
@@ -82,7 +82,9 @@ def readable(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
-def open_or_encode(cache_dir: Path, name: str, samples: CachedSamples, flip: bool, encoder: Encoder) -> CachedSamples:
+def open_or_encode(
+    cache_dir: Path, name: str, samples: CachedSamples, flip: bool, encoder: MomentsEncoder
+) -> CachedSamples:
     """Open the moments of all samples, and compute them first if there are none; killed and rerun, it resumes.
 
     Args:
@@ -99,7 +101,7 @@ def open_or_encode(cache_dir: Path, name: str, samples: CachedSamples, flip: boo
     lazy = Encoded(samples, 1 + flip, encoder.encode)
 
     def load() -> SampleSet:
-        size = len(lazy) * int(np.prod(encoder.shape)) * np.dtype(Moments.dtype).itemsize
+        size = len(lazy) * int(np.prod(encoder.shape)) * np.dtype(MomentsTransform.dtype).itemsize
         free = shutil.disk_usage(cache_dir).free
         room = f"{readable(size)} in {cache_dir}, where {readable(free)} are free"
         if size > free:
@@ -113,4 +115,4 @@ def open_or_encode(cache_dir: Path, name: str, samples: CachedSamples, flip: boo
         return SampleSet(lazy, repeated, samples.class_names, columns=columns)
 
     fingerprint = repr(("latents", samples.digest, flip, encoder.weights))
-    return open_or_build(cache_dir, name, fingerprint, Moments(encoder.shape), load)
+    return open_or_build(cache_dir, name, fingerprint, MomentsTransform(encoder.shape), load)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from langevin.content import Content, Split
 from langevin.data.cache import CachedSamples, open_or_build, resolve_cache_dir
-from langevin.data.latents import Encoder, open_or_encode
+from langevin.data.latents import MomentsEncoder, open_or_encode
 from langevin.data.source import Source
 from langevin.data.stream import Positions, SampleStream
 from langevin.errors import OptionError, UserError
@@ -154,7 +154,7 @@ class DataModule(lightning.LightningDataModule):
         self.test_set = test
         self.train_set = train
 
-    def encode(self, encoder: Encoder) -> CachedSamples:
+    def encode(self, encoder: MomentsEncoder) -> CachedSamples:
         """Give latents' moments in batches from here on, in place of samples; they are computed if necessary.
 
         Args:
