@@ -32,7 +32,7 @@ IN_DOCSTRING = re.findall(r":\n\n((?:    .*\n|\n)+)", langevin.__doc__)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with what the pages assume to be there: two trained runs, and some photos by class."""
+    """A folder with what the pages assume to be there: two trained runs, photos by class, images with targets."""
     folder = tmp_path_factory.mktemp("docs")
     for experiment, name in (("digits", "quickstart"), ("digits_classifier", "digits_classifier")):
         overrides = shortened("train", [f"experiment={experiment}", f"name={name}"])
@@ -45,6 +45,9 @@ def runs(tmp_path_factory):
         place = folder / "photos" / ("cat", "dog")[number % 2] / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(place)
+        for kind in ("originals", "reconstructions"):
+            (folder / kind).mkdir(exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(folder / kind / place.name)
     return folder
 
 
