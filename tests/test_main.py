@@ -97,7 +97,11 @@ def test_own_parts_beside_their_configs_are_found_in_the_current_folder(tmp_path
     assert done.stderr.startswith("error: 1 mistake in the config:\n  ema.max_decay: is 1; allowed: ")
 
 
-@pytest.mark.parametrize("start", [["-m", "langevin", "train"], ["train.py"]], ids=["langevin", "script"])
+@pytest.mark.parametrize(
+    "start",
+    [["-m", "langevin", "train"], pytest.param(["train.py"], marks=pytest.mark.slow)],
+    ids=["langevin", "script"],
+)
 def test_a_mistake_is_reported_the_same_way_by_the_program_and_the_script(start):
     """Of a sweep too, since Hydra reads the command line that the program leaves it."""
     done = subprocess.run(

@@ -26,7 +26,7 @@ def test_a_classifier_is_trained(classifier):
     assert "is done: it stands at step 6" in again.out
 
 
-@pytest.mark.parametrize("run", ["plain", "labelled"])
+@pytest.mark.parametrize("run", [pytest.param("plain", marks=pytest.mark.slow), "labelled"])
 def test_it_guides(run, classifier, tmp_path, request):
     run = request.getfixturevalue(run)
     images, labels = sampled(run, tmp_path / "guided", *by(classifier, "guidance.scale=30"))

@@ -33,7 +33,7 @@ GROUPS = (
     "formulation",
 )
 # At their own size they take seconds a step; narrow ones learn in networks/test_model_presets.py.
-LARGE = ("adm_64", "unet_large")
+LARGE = ("adm_64", "unet_large", "dit_b")
 
 
 @functools.cache

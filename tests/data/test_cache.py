@@ -4,15 +4,13 @@ import json
 import os
 import pickle
 import re
-import signal
-import subprocess
-import sys
 import textwrap
 import time
 
 import numpy as np
 import pytest
 from filelock import FileLock
+from helpers.processes import Script
 
 from langevin import interrupt
 from langevin.data.cache import CachedSamples, default_cache_dir, open_or_build, resolve_cache_dir
@@ -227,8 +225,8 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path):
         except UserError as error:
             print(error)
     """
-    result = run(code)
-    assert f"loader.cache_dir={tmp_path}: the image cache cannot be written" in result.stdout
+    printed = Code(tmp_path, code).printed()
+    assert f"loader.cache_dir={tmp_path}: the image cache cannot be written" in printed
     assert caches(tmp_path) == []
 
 
@@ -352,22 +350,27 @@ SLOW = """
 """
 
 
-def command(code):
-    setup = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
-    return [sys.executable, "-c", setup + textwrap.dedent(code)]
+class Code:
+    """A process of its own that runs some code, and what it has printed."""
 
+    def __init__(self, folder, code, name="code"):
+        setup = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        file, self.out, self.err = (folder / f"{name}.{suffix}" for suffix in ("py", "out", "err"))
+        file.write_text(setup + textwrap.dedent(code))
+        self.process = Script(file, out=self.out, err=self.err)
 
-def run(code):
-    return subprocess.run(command(code), capture_output=True, text=True, timeout=60, check=True)
+    def printed(self):
+        assert self.process.wait(60) == 0, self.err.read_text()
+        return self.out.read_text()
 
 
 def test_a_killed_build_leaves_no_cache_and_the_next_one_succeeds(tmp_path):
-    process = subprocess.Popen(command(SLOW.format(seconds=0.02, folder=str(tmp_path))))
+    process = Code(tmp_path, SLOW.format(seconds=0.02, folder=str(tmp_path))).process
     deadline = time.monotonic() + 40
     while not any(path.stat().st_size for path in tmp_path.glob("*.building/chunks")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert [path.suffix for path in caches(tmp_path)] == [".building"]
     decoded.clear()
@@ -377,10 +380,9 @@ def test_a_killed_build_leaves_no_cache_and_the_next_one_succeeds(tmp_path):
 
 
 def test_processes_that_start_together_build_once(tmp_path):
-    script = command(SLOW.format(seconds=0.005, folder=str(tmp_path)))
-    processes = [subprocess.Popen(script, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    outputs = [process.communicate(timeout=60)[0].split() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0]
+    script = SLOW.format(seconds=0.005, folder=str(tmp_path))
+    started = [Code(tmp_path, script, name) for name in "abc"]
+    outputs = [each.printed().split() for each in started]
     assert sorted(outputs, key=len) == [["opened"], ["opened"], ["building", "opened"]]
     assert len(caches(tmp_path)) == 1
 

@@ -28,7 +28,13 @@ def narrow(own):
     return own | {"channels": 32, "head_channels": own["head_channels"] and 16}
 
 
-@pytest.mark.parametrize("name", PRESETS)
+# Has no narrow form; takes a step every day in contracts/test_training_options.py.
+FULL_SIZE = "tutorial_unet"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == FULL_SIZE else []) for name in PRESETS]
+)
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
 def test_every_parameter_learns(name, autocast):
     cls, own = preset(name)

@@ -5,6 +5,7 @@ import io
 import math
 
 import numpy as np
+import pytest
 from PIL import Image
 from report_helpers import drawn, evaluated, logged, make_protocol, make_run, settle
 
@@ -31,6 +32,7 @@ def test_the_numbers_drawn_are_those_logged(visit, page_of_sweep, sweep):
     assert "fid@50 was computed in 2 ways, which are shown separately in charts" in page.inner_text("#reasons")
 
 
+@pytest.mark.slow
 def test_evaluations_are_rows_of_a_table(visit, page_of_sweep, sweep):
     """The last of each run's training, and the one of evaluate.py, which is no chart: it would have one point."""
     page = visit(page_of_sweep)
@@ -50,6 +52,7 @@ def test_evaluations_are_rows_of_a_table(visit, page_of_sweep, sweep):
     assert page.locator("#evaluations tbody tr").count() == 3
 
 
+@pytest.mark.slow
 def test_no_chart_has_one_point_and_tasks_share_none(visit, tmp_path):
     """A classifier beside a denoiser; what has one value is in the table, and what is not finite is still reported."""
     rows = [{"step": step, "train/loss": 1 / step, "val/loss": 2.0 if step == 2 else ""} for step in (1, 2, 3)]
@@ -76,6 +79,7 @@ def test_no_chart_has_one_point_and_tasks_share_none(visit, tmp_path):
     assert shown.count() == 0, "of the run of one step alone, nothing is a line"
 
 
+@pytest.mark.slow
 def test_no_parallel_coordinates_of_a_single_axis(visit, tmp_path):
     """Runs in one folder that differ in nothing but what has no part in the training."""
     for number in range(5):
@@ -96,6 +100,7 @@ def test_no_parallel_coordinates_of_a_single_axis(visit, tmp_path):
     assert "do not differ" in page.inner_text("#parallel-note")
 
 
+@pytest.mark.slow
 def test_receipts_are_shown(visit, page_of_sweep):
     page = visit(page_of_sweep)
     assert "Hardware: 1 x GPU <b>." in page.inner_text("#notes")
@@ -104,6 +109,7 @@ def test_receipts_are_shown(visit, page_of_sweep):
     assert [row[1:] for row in rows] == [[f"python train.py seed={seed}", "1.0", "0:00:00"] for seed in range(4)]
 
 
+@pytest.mark.slow
 def test_every_panel_has_its_marks(still):
     plots = still.locator(".plot").filter(visible=True)
     assert plots.count() == 5 + 1 + 1
@@ -129,6 +135,7 @@ def test_every_panel_has_its_marks(still):
     assert still.title() == "4 runs of runs"
 
 
+@pytest.mark.slow
 def test_the_slider_changes_the_images(still):
     slider = still.get_by_role("slider", name="Step")
 
@@ -151,6 +158,7 @@ def test_the_slider_changes_the_images(still):
     assert len({alt for _, alt in found}) == 4
 
 
+@pytest.mark.slow
 def test_smoothing_is_the_mean_of_the_neighbourhood(visit, page_of_sweep, sweep):
     page = visit(page_of_sweep)
     slider = page.get_by_role("slider", name="Smoothing")
@@ -172,6 +180,7 @@ def test_smoothing_is_the_mean_of_the_neighbourhood(visit, page_of_sweep, sweep)
         np.testing.assert_allclose(trace["y"], weights @ values / weights.sum(1), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_logarithmic_axes(visit, page_of_sweep):
     page = visit(page_of_sweep)
     plots = "[...document.querySelectorAll('figure:not([hidden]) .plot')]"
@@ -199,6 +208,7 @@ def test_the_sweep(visit, page_of_sweep, sweep):
     assert {tuple(sorted(column)) for column in heights.T[:-1]} == {(0, 0, 1, 1), (0, 1, 1, 1)}
 
 
+@pytest.mark.slow
 def test_runs_are_left_out_everywhere(visit, page_of_sweep):
     page = visit(page_of_sweep)
     boxes = page.locator("#legend input")

@@ -122,6 +122,7 @@ def test_the_clock_starts_anew_at_each_save(tmp_path, saves, monkeypatch):
     assert saves == [3, 6, 9, 10]
 
 
+@pytest.mark.slow
 def test_by_itself_it_saves_after_a_minute_and_for_a_hundredth_of_the_time(tmp_path, saves, monkeypatch):
     """By a clock that moves on by 10 s at every look: a save takes 10 s, so that the next may come after 1000 s."""
     now = iter(range(0, 100_000, 10))
@@ -226,7 +227,12 @@ BY = {
 
 
 @pytest.mark.parametrize(
-    ("monitor", "mode", "best"), [("val/loss", "min", 4), ("val/loss", "max", 6), ("eval/class_accuracy", "max", 6)]
+    ("monitor", "mode", "best"),
+    [
+        ("val/loss", "min", 4),
+        pytest.param("val/loss", "max", 6, marks=pytest.mark.slow),
+        ("eval/class_accuracy", "max", 6),
+    ],
 )
 def test_the_best_is_kept(tmp_path, scripted, monitor, mode, best):
     scripted({2: 3.0, 4: 1.0, 6: 5.0, 8: 2.0})
@@ -241,7 +247,7 @@ def test_the_best_is_kept(tmp_path, scripted, monitor, mode, best):
     assert differing(numbers(run.directory / "checkpoints" / "best.ckpt"), trained(whole)) == []
 
 
-@pytest.mark.parametrize("monitor", BY)
+@pytest.mark.parametrize("monitor", ["val/loss", pytest.param("eval/class_accuracy", marks=pytest.mark.slow)])
 def test_a_resumed_run_knows_its_best(tmp_path, scripted, monitor):
     options = (*BY[monitor], "trainer.log_every_n_steps=2")
     scripted({2: 1.0, 4: 3.0})

@@ -78,7 +78,10 @@ def found(run, step):
     return json.loads((run.directory / "diverged" / f"step_{step:08d}.json").read_text())
 
 
-@pytest.mark.parametrize("how", [nan_loss, infinite_loss, nan_gradient])
+SPOILT = [nan_loss, pytest.param(infinite_loss, marks=pytest.mark.slow), nan_gradient]
+
+
+@pytest.mark.parametrize("how", SPOILT)
 def test_stop_leaves_the_last_good_step(tmp_path, spoil, undisturbed, monkeypatch, how):
     spoil(how, 3)
     run = train(tmp_path, *GUARDED, SAVING, status=1)
@@ -106,7 +109,7 @@ def test_a_good_run_is_what_it_is_without(tmp_path, undisturbed):
     assert not (run.directory / "diverged").exists()
 
 
-@pytest.mark.parametrize("how", [nan_loss, infinite_loss, nan_gradient])
+@pytest.mark.parametrize("how", SPOILT)
 def test_skip_does_not_make_the_step(tmp_path, spoil, undisturbed, how):
     spoil(how, 3)
     run = train(tmp_path, *GUARDED, "callbacks.divergence.action=skip", "trainer.max_steps=4")
@@ -155,7 +158,7 @@ def test_an_explosion_is_measured_by_the_median(tmp_path, spoil, undisturbed):
     assert f"above factor=100 times the usual {usual:.4g}" in found(run, 5)["fault"]
 
 
-@pytest.mark.parametrize("extra", [(), LOSS_AWARE], ids=["uniform", "loss_aware"])
+@pytest.mark.parametrize("extra", [(), pytest.param(LOSS_AWARE, marks=pytest.mark.slow)], ids=["uniform", "loss_aware"])
 def test_roll_back_goes_to_the_last_checkpoint_and_past_the_batch(tmp_path, spoil, extra):
     seen = spoil(nan_loss, 5)
     options = (*GUARDED, *extra, "callbacks.divergence.action=roll_back")

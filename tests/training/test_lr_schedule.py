@@ -83,7 +83,11 @@ def test_refuses_what_is_out_of_range(tmp_path, option, path, message):
 
 @pytest.mark.parametrize(
     "options",
-    [("lr_schedule=cosine",), ("lr_schedule=linear",), ("lr_schedule=inverse_sqrt", "lr_schedule.decay_from=4")],
+    [
+        ("lr_schedule=cosine",),
+        pytest.param(("lr_schedule=linear",), marks=pytest.mark.slow),
+        pytest.param(("lr_schedule=inverse_sqrt", "lr_schedule.decay_from=4"), marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_run_has_the_same_rates(tmp_path, options):
     """A decay ends with the run: a shorter one has another schedule, unless its end is given."""

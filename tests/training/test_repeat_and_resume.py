@@ -48,9 +48,17 @@ def test_all_that_the_run_holds_has_moved(tmp_path, undisturbed):
     assert len(differing(average, weights)) == len(average) == len(weights) > 0
 
 
-@pytest.mark.parametrize("count", ACCUMULATE)
-@pytest.mark.parametrize("extra", [(), VALIDATED], ids=["plain", "validated"])
-def test_a_resumed_run_is_the_undisturbed_run(tmp_path, undisturbed, count, extra):
+@pytest.mark.parametrize(
+    ("extra", "count"),
+    [
+        pytest.param((), 1, marks=pytest.mark.slow),
+        ((), 2),
+        (VALIDATED, 1),
+        pytest.param(VALIDATED, 2, marks=pytest.mark.slow),
+    ],
+    ids=["plain-1", "plain-2", "validated-1", "validated-2"],
+)
+def test_a_resumed_run_is_the_undisturbed_run(tmp_path, undisturbed, extra, count):
     train(tmp_path, *QUIET, *extra, ACCUMULATE[count], "trainer.max_steps=3")
     resumed = train(tmp_path, *QUIET, *extra, ACCUMULATE[count])
     assert "from step 3 to 6" in resumed.out
@@ -115,7 +123,7 @@ def snapshots(request, tmp_path_factory):
     return folder, options, whole
 
 
-@pytest.mark.parametrize("step", [2, 3, 6])
+@pytest.mark.parametrize("step", [*(pytest.param(step, marks=pytest.mark.slow) for step in (2, 3)), 6])
 def test_nothing_is_lost_wherever_a_run_was_saved(snapshots, step):
     """After a validation; after an evaluation; after both. The log has every number, too."""
     folder, options, whole = snapshots
@@ -157,7 +165,7 @@ def test_a_finished_run_is_extended(tmp_path):
     assert extended.rows == whole.rows
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (4, 2)])
+@pytest.mark.parametrize(("before", "after"), [pytest.param(1, 2, marks=pytest.mark.slow), (4, 2)])
 def test_micro_batches_may_change_in_the_course_of_a_run(tmp_path, monkeypatch, before, after):
     """They decide what fits into memory, not what is trained: every step has the images that it would have had."""
     seen = {}

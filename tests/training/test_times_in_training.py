@@ -67,7 +67,7 @@ def test_it_is_warm_within_a_few_batches(whole):
     assert learnt(whole.last)["counts"].sum() == 8 * 8
 
 
-@pytest.mark.parametrize("step", [1, 3, 5])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_stopped_run_resumes_to_the_same_end(tmp_path, whole, step):
     train(tmp_path, *OPTIONS, f"trainer.max_steps={step}")
     resumed = train(tmp_path, *OPTIONS, "trainer.max_steps=8")
@@ -77,7 +77,7 @@ def test_a_stopped_run_resumes_to_the_same_end(tmp_path, whole, step):
     assert resumed.rows == whole.rows
 
 
-@pytest.mark.parametrize("step", [2, 4, 6])
+@pytest.mark.parametrize("step", [pytest.param(2, marks=pytest.mark.slow), 4, pytest.param(6, marks=pytest.mark.slow)])
 def test_so_does_one_that_is_killed(tmp_path, whole, step):
     """With what lay on the disk when that step was saved; the last steps of its log are trained again."""
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
