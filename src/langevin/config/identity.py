@@ -38,7 +38,15 @@ NOT_IDENTITY = (
 )
 PATHS = ("data.path", "data.test_path")
 """Where the data lies: it distinguishes two runs that are otherwise the same."""
-SINCE = {"data.resize": "crop", "model.norm_groups": None, "overfit_samples": None}
+SINCE = {
+    "data.resize": "crop",
+    "model.norm_groups": None,
+    "model.time_endpoint": False,
+    "model.mlp_norm_epsilon": 1e-6,
+    "overfit_samples": None,
+    "timestep_spacing.offset": 0,
+    "timestep_spacing.stop_at_first": False,
+}
 """Options that were added later, with the values that earlier runs had: at these they are no part of an identity."""
 LATER = {"data.background": [255, 255, 255], "data.skip_broken": False} | SINCE
 """All that were added later, also those that changed the names of runs."""
