@@ -21,7 +21,7 @@ DERIVED = "samples.evaluations"
 """Follows from the sampler: it may differ wherever the sampler may, and is then always shown."""
 METRIC = "metric."
 """What begins the paths of a metric's own settings in the flat protocol of a value."""
-ADDED = {(f"samples.{path}", value) for path, value in SINCE.items()}
+ADDED = {f"samples.{path}": value for path, value in SINCE.items()}
 """Paths and values by which earlier and later protocols would differ where nothing else does."""
 DIGITS = 8
 """Of a digest that is shown to people."""
@@ -64,7 +64,7 @@ def of_value(record: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise KeyError(name)
     rest = {key: value for key, value in record.items() if key != "metrics"}
     flat = flatten(migrated({**rest, "metric": owner["settings"]}))
-    return {path: value for path, value in flat if (path, value) not in ADDED}
+    return {path: value for path, value in flat if (path, value) not in ADDED.items()}
 
 
 def differing(protocols: Sequence[dict[str, Any]]) -> list[str]:
