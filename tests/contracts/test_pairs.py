@@ -194,6 +194,9 @@ RESCALINGS = [name for name in options("rescalings") if name != "zero_terminal_s
 def test_schedule_and_rescaling(form, rescaling):
     torch.manual_seed(0)
     cfg = swapped(config(form), rescalings=rescaling)
+    if rescaling == "unscaled_timesteps" and is_continuous(form):
+        assert_refused(cfg, {"rescalings"})
+        return
     schedule = make_schedule(cfg, image_size=8)
     for parameterization in some("parameterization", FORMS.index(form), 3):
         if not unsuited(parameterization, schedule):

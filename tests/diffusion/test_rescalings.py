@@ -11,6 +11,7 @@ from diffusion_helpers import times
 
 from langevin.diffusion.rescalings.input_scaling import InputScaling
 from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
+from langevin.diffusion.rescalings.unscaled_timesteps import UnscaledTimesteps
 from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
 from langevin.diffusion.schedules.cosine_chen import CosineChen
 from langevin.diffusion.schedules.cosine_log_snr import CosineLogSNR
@@ -138,3 +139,18 @@ def test_zero_terminal_snr_needs_two_steps():
 def test_zero_terminal_snr_needs_a_schedule_that_preserves_variance(schedule):
     with pytest.raises(UserError, match="preserves variance"):
         ZeroTerminalSNR(schedule)
+
+
+@pytest.mark.parametrize("num_steps", [7, 1000, 4000])
+def test_unscaled_timesteps_are_the_numbers_of_the_steps(num_steps):
+    plain = Linear(num_steps)
+    schedule = ZeroTerminalSNR(UnscaledTimesteps(plain))  # another rescaling leaves them
+    t = torch.arange(1, num_steps + 1, dtype=torch.float64)
+    assert torch.equal(schedule.clock(t), t - 1)
+    assert torch.equal(plain.clock(t), schedule.clock(t)) == (num_steps == 1000)
+    assert torch.equal(UnscaledTimesteps(plain)(t).alpha, plain(t).alpha)
+
+
+def test_unscaled_timesteps_need_steps():
+    with pytest.raises(UserError, match="needs a schedule with discrete steps"):
+        UnscaledTimesteps(VP())

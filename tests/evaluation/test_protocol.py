@@ -24,6 +24,15 @@ def test_a_value_has_what_concerns_it_alone():
         of_value(record(), "fid@6")
 
 
+def test_an_option_that_was_added_tells_no_values_apart_that_were_made_before_it():
+    spacing = {"_target_": "Leading"}
+    before = of_value(record({"timestep_spacing": spacing, "labels": [1]}), "fid@5")
+    added = {"offset": 0, "stop_at_first": False}
+    assert of_value(record({"timestep_spacing": spacing | added, "labels": [1]}), "fid@5") == before
+    moved = of_value(record({"timestep_spacing": spacing | added | {"offset": 1}, "labels": [1]}), "fid@5")
+    assert moved == before | {"samples.timestep_spacing.offset": 1}
+
+
 def test_values_may_differ_and_the_protocol_is_the_same():
     other = {"fid": {"fid@5": 2.0}, "kid": {"kid_std@5": 3, "kid@5": 4}}
     assert digest(protocol(MEASURED, None, SETTINGS, other)) == digest(record())

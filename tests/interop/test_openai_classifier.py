@@ -166,15 +166,19 @@ def test_half_precision_becomes_single():
             "--classifier_attention_resolutions 16,8",
             "--classifier_attention_resolutions is 16,8 with --image_size 64; allowed: 32,16,8, as the weights have it",
         ),
-        (
-            "--diffusion_steps 4000 --rescale_timesteps True",
-            "--diffusion_steps is 4000; allowed: 1000, for our networks .* 0..3999, whatever --rescale_timesteps is",
-        ),
     ],
 )
 def test_flags_that_cannot_be(flags, message):
     with pytest.raises(UserError, match=f"^flags: {message}$"):
         read_openai_classifier(openai_classifier_state(""), flags)
+
+
+def test_a_classifier_receives_the_number_of_the_step():
+    """Whatever their number, and whatever the flag says, which guided-diffusion does not pass to a classifier."""
+    for flags in ("--diffusion_steps 4000 --rescale_timesteps True", "--diffusion_steps 1000"):
+        overrides = read_openai_classifier(openai_classifier_state(""), flags).overrides
+        schedule = make_schedule(composed("train", *overrides)[0], 64)
+        assert schedule.clock(torch.tensor([501.0])).tolist() == [500]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from peer_states import assert_fills, openai_state
 
 from langevin.assembly.check import check_model
+from langevin.assembly.components import make_schedule
 from langevin.errors import UserError
 from langevin.interop.openai import read_openai
 from langevin.interop.openai_flags import parse_flags
@@ -263,21 +264,27 @@ MANY_STEPS = IMAGENET_64.replace("128", "192") + " --class_cond True " + COSINE_
             IMAGENET_64,
             "--rescale_timesteps and --rescale_learned_sigmas must be given, .*; allowed: True .* or False .*",
         ),
-        (
-            f"{MANY_STEPS} --rescale_learned_sigmas False --rescale_timesteps False",
-            MANY_STEPS,
-            "--rescale_timesteps is False with --diffusion_steps 4000; allowed: True, .*",
-        ),
-        (
-            f"{ADM_SMALL} --diffusion_steps 500",
-            ADM_SMALL,
-            "--rescale_timesteps is False with --diffusion_steps 500; .*",
-        ),
     ],
 )
 def test_flags_that_cannot_be(flags, state, message):
     with pytest.raises(UserError, match=f"^flags: {message}$"):
         read_openai(openai_state(state), flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "unscaled"),
+    [
+        (f"{ADM_SMALL} --diffusion_steps 500", True),  # guided-diffusion's default
+        (f"{ADM_SMALL} --diffusion_steps 500 --rescale_timesteps True", False),
+        (f"{SMALL} --diffusion_steps 500", False),  # improved-diffusion's
+        (f"{SMALL} --diffusion_steps 500 --rescale_timesteps False", True),
+        (f"{ADM_SMALL} --rescale_timesteps False", False),  # of 1000 steps, both are the same
+    ],
+)
+def test_the_numbers_of_other_than_1000_steps(flags, unscaled):
+    overrides = read_openai(openai_state(flags), flags).overrides
+    clock = make_schedule(composed("train", *overrides)[0], 64).clock(torch.tensor([1.0, 251.0]).double())
+    assert clock.tolist() == [0, 250 if unscaled or "500" not in flags else 500]
 
 
 def test_weights_that_cannot_be():

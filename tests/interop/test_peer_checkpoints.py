@@ -101,6 +101,7 @@ MODELS = {
         f"{GUIDED} --predict_xstart True --use_scale_shift_norm False --diffusion_steps 250 --rescale_timesteps True "
         "--use_new_attention_order True",
     ),
+    "guided, 250 unscaled": ("guided-diffusion", f"{GUIDED} --diffusion_steps 250 --noise_schedule cosine"),
 }
 
 

@@ -114,6 +114,10 @@ def test_ddim(network, schedule, prediction, tmp_path, monkeypatch):
         (DYNAMIC | {"beta_start": 8.5e-4, "beta_end": 0.012}, 0.7),
         (DYNAMIC | {"trained_betas": BETAS}, 0.0),
         ({"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}, 0.0),
+        (DYNAMIC | {"num_train_timesteps": 200, "beta_end": 0.1}, 0.0),
+        (DYNAMIC | {"num_train_timesteps": 4000, "beta_schedule": "squaredcos_cap_v2"}, 0.7),
+        (DYNAMIC | {"steps_offset": 1, "set_alpha_to_one": False}, 0.0),
+        (DYNAMIC | {"set_alpha_to_one": False}, 0.7),
     ],
     ids=lambda value: "-".join(value)[:40] if isinstance(value, dict) else None,
 )
@@ -215,8 +219,13 @@ RESNET = {
             {"attention_head_dim": None, "in_channels": 3, "out_channels": 3},
             {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "linspace"},
         ),
+        (
+            ddim_folder,
+            {},
+            {"num_train_timesteps": 300, "steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False},
+        ),
     ],
-    ids=["default", "scaled_linear", "ddpm", "adm", "narrow", "zero_snr"],
+    ids=["default", "scaled_linear", "ddpm", "adm", "narrow", "zero_snr", "300"],
 )
 def test_there_and_back(make, fields, scheduler, tmp_path, caplog):
     pipeline = make(tmp_path / "folder", unet(**fields), **scheduler)
@@ -280,7 +289,7 @@ def test_layouts(network, at_root, old_names, tmp_path):
             file.rename(tmp_path / "folder" / file.name)
             file.parent.rmdir() if not any(file.parent.iterdir()) else None
     found = read_folder(tmp_path / "folder")
-    assert found[:-1] == expected[:-1]
+    assert found._replace(weights=None) == expected._replace(weights=None)
     model = {"channels": 128, "channel_multipliers": [1], "blocks_per_level": 1}
     own, right = found.weights(model), expected.weights(model)
     assert own.keys() == right.keys()

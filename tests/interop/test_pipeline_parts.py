@@ -15,6 +15,7 @@ from langevin.diffusion.parameterization import EDMParameterization, Eps, FlowPa
 from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.rescalings.input_scaling import InputScaling
 from langevin.diffusion.rescalings.resolution_shift import ResolutionShift
+from langevin.diffusion.rescalings.unscaled_timesteps import UnscaledTimesteps
 from langevin.diffusion.rescalings.zero_terminal_snr import ZeroTerminalSNR
 from langevin.diffusion.schedules.cosine import Cosine
 from langevin.diffusion.schedules.explicit import ExplicitSchedule
@@ -25,10 +26,13 @@ from langevin.diffusion.schedules.sigmoid import SigmoidSchedule
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.variance import FixedLarge, FixedSmall, LearnedRange
 from langevin.errors import UserError
-from langevin.interop.pipeline import read_folder, scheduler_config, scheduler_of, write_folder
-from langevin.networks.dit import DiT
+from langevin.interop.pipeline import read_folder, write_folder
+from langevin.interop.scheduler_config import scheduler_config
+from langevin.interop.schedulers import scheduler_of
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
+from langevin.samplers.dpm_solver_multistep import DPMSolver2M, DPMSolver3M
+from langevin.samplers.heun import Heun
 from langevin.samplers.thresholding import Static
 from langevin.samplers.timestep_spacing import Karras, Leading, Trailing
 
@@ -85,21 +89,13 @@ def changed(file, **fields):
         (UNET, {"out_channels": 3}, "out_channels is 3; allowed: 1, as in_channels, or 2"),
         (UNET, {"out_channels": 2}, "out_channels is 2; allowed: 1, as in_channels, or 2"),
         (UNET, {"encoder_hid_dim": 4}, "encoder_hid_dim is 4; allowed: null, for it is not known here"),
-        (
-            SCHEDULER,
-            {"_class_name": "PNDMScheduler"},
-            '_class_name is "PNDMScheduler"; allowed',
-        ),
+        (SCHEDULER, {"_class_name": "LMSDiscreteScheduler"}, '_class_name is "LMSDiscreteScheduler"; allowed: DDPMSch'),
         (
             SCHEDULER,
             {"beta_schedule": "sigmoid"},
             'beta_schedule is "sigmoid"; allowed: ',
         ),
-        (
-            SCHEDULER,
-            {"num_train_timesteps": 200},
-            "num_train_timesteps is 200; allowed: ",
-        ),
+        (SCHEDULER, {"num_train_timesteps": 0}, "num_train_timesteps is 0; allowed: a whole number, at least 1"),
         (SCHEDULER, {"trained_betas": [0.1, 0.2]}, "trained_betas are 2; allowed: num_train"),
         (SCHEDULER, {"trained_betas": [1.5] * 1000}, "allowed: a list, each item a number"),
         (
@@ -113,8 +109,22 @@ def changed(file, **fields):
             {"clip_sample_range": 2.0},
             "clip_sample_range is 2.0; allowed: 1, or clip",
         ),
-        (SCHEDULER, {"steps_offset": 1}, "steps_offset is 1; allowed: 0"),
-        (SCHEDULER, {"set_alpha_to_one": False}, "set_alpha_to_one is false; allowed"),
+        (SCHEDULER, {"steps_offset": -1}, "steps_offset is -1; allowed: a whole number, at least 0"),
+        (
+            SCHEDULER,
+            {"_class_name": "DDIMScheduler", "set_alpha_to_one": False, "timestep_spacing": "trailing"},
+            "set_alpha_to_one is false; allowed: true with timestep_spacing trailing",
+        ),
+        (
+            SCHEDULER,
+            {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
+            'timestep_type is "continuous"; allowed: discrete',
+        ),
+        (
+            SCHEDULER,
+            {"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": True},
+            "use_flow_sigmas is true; allowed: ",
+        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -172,6 +182,10 @@ def betas_of(**parts):
         (SigmoidSchedule(1000), None),
         (ExplicitSchedule(BETAS), None),
         (ZeroTerminalSNR(Linear(1000)), "linear"),
+        (UnscaledTimesteps(Linear(200)), "linear"),
+        (UnscaledTimesteps(ZeroTerminalSNR(QuadraticSchedule(4000))), "scaled_linear"),
+        (ZeroTerminalSNR(UnscaledTimesteps(Cosine(300))), "squaredcos_cap_v2"),
+        (ResolutionShift(UnscaledTimesteps(Linear(300)), 128), None),
         (ZeroTerminalSNR(SigmoidSchedule(1000)), None),
         (ResolutionShift(Linear(1000), 256), None),
         (ZeroTerminalSNR(ResolutionShift(Cosine(1000), 256)), None),
@@ -183,18 +197,23 @@ def test_schedule(schedule, kind):
     config, made = betas_of(schedule=schedule, parameterization=V())
     assert config.get("beta_schedule") == kind
     assert ("trained_betas" in config) == (kind is None)
-    expected = schedule(torch.arange(1, 1001).double()).alpha.square()
+    times = torch.arange(schedule.num_steps + 1).double()
+    expected = schedule(times[1:]).alpha.square()
     torch.testing.assert_close(made, expected, rtol=2e-3, atol=1e-7)
-    overrides = scheduler_of("", config)
+    overrides = scheduler_of("", config).overrides
     again = make_schedule(composed("train", *overrides)[0], 8)
-    assert torch.allclose(again(torch.arange(1001).double()).alpha, schedule(torch.arange(1001).double()).alpha, 1e-12)
+    assert torch.allclose(again(times).alpha, schedule(times).alpha, 1e-12)
+    assert torch.allclose(again.clock(times), times - 1)
 
 
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
         ({"schedule": Cosine(None)}, "schedule is Cosine in continuous time; allowed: 1000 steps"),
-        ({"schedule": Linear(200)}, "schedule.num_steps is 200; allowed: 1000, for diffusers gives the network the"),
+        (
+            {"schedule": Linear(200)},
+            "schedule.num_steps is 200; allowed: 1000, or a model trained with rescalings=[unscaled_timesteps], for",
+        ),
         ({"schedule": FlowSchedule(1000)}, "schedule is FlowSchedule; allowed: one that preserves variance"),
         ({"schedule": InputScaling(SCHEDULE, 0.5)}, "rescalings.input_scaling.b is 0.5; allowed: no input scaling"),
         (
@@ -208,6 +227,13 @@ def test_schedule(schedule, kind):
         ),
         ({"parameterization": EDMParameterization()}, "parameterization is EDMParameterization; allowed: eps, x, v"),
         ({"sampler": Ancestral(Karras())}, "timestep_spacing is Karras; allowed: trailing, uniform, leading"),
+        ({"sampler": Heun(Trailing())}, "sampler is Heun; allowed: ancestral, ddim, dpm_solver_2m, dpm_solver_3m"),
+        ({"sampler": DPMSolver2M(Leading())}, "timestep_spacing is Leading; allowed: trailing, or inner_log_snr"),
+        ({"sampler": DPMSolver3M(Trailing())}, "sampler.released is false; allowed: true"),
+        (
+            {"sampler": Ancestral(Leading(1, stop_at_first=True))},
+            "timestep_spacing.stop_at_first is true; allowed: false, or sampler=ddim",
+        ),
         (
             {"sampler": DDIM(Trailing()), "variance": LearnedRange()},
             "variance is learned_range with sampler=ddim; allowed: sampler=ancestral",
@@ -220,10 +246,15 @@ def test_what_diffusers_has_not(parts, words):
         scheduler_config(**PARTS | parts)
 
 
-def test_a_network_that_is_no_unet(tmp_path):
-    facts = {"in_channels": 1, "out_channels": 1, "image_size": 8, "condition": None}
-    network = DiT(**facts, patch_size=4, width=32, depth=1, heads=1, checkpointing=False)
-    denoiser = Denoiser(network, GaussianProcess(SCHEDULE, Eps(), FixedLarge()))
-    with pytest.raises(UserError, match="model is DiT; allowed: a UNet"):
+def test_a_network_that_is_neither(tmp_path):
+    denoiser = Denoiser(torch.nn.Identity(), GaussianProcess(SCHEDULE, Eps(), FixedLarge()))
+    with pytest.raises(UserError, match="model is Identity; allowed: a UNet or a DiT"):
         write_folder(tmp_path / "out", denoiser, PARTS["sampler"], {}, 1, 8, None, {})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_an_autoencoder(network, tmp_path):
+    ddpm_folder(tmp_path, network)
+    (tmp_path / "vae").mkdir()
+    with pytest.raises(UserError, match="diffuses the latents of its vae/; allowed: a model of images of 1 or 3 chan"):
+        read_folder(tmp_path)

@@ -93,6 +93,8 @@ def in_float64(scheduler):
     torch.testing.assert_close(table.float(), scheduler.alphas_cumprod, rtol=0, atol=1e-6)
     scheduler.alphas_cumprod = table
     scheduler.one = scheduler.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
+    if not config.get("set_alpha_to_one", True):
+        scheduler.final_alpha_cumprod = table[0]
     return scheduler
 
 

@@ -24,7 +24,7 @@ def their_path(scheduler, network, steps, eta, noise):
     path = [x]
     for index in scheduler.timesteps:
         output = network(x, index.double().expand(len(x)))
-        last = index < 1000 // steps
+        last = index < 1000 // steps and scheduler.config.set_alpha_to_one
         x = scheduler.step(
             output,
             int(index),
@@ -46,6 +46,19 @@ def test_path_is_diffusers(eta, clip, timestep_spacing, spacing, steps):
     ours = our_path(DDIM(timestep_spacing, Static() if clip else None, steps, eta), model, Written())
     scheduler = DDIMScheduler(clip_sample=clip, timestep_spacing=spacing, set_alpha_to_one=True, steps_offset=0)
     assert_same_path(ours, their_path(scheduler, model.network, steps, eta, Written()))
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize(("offset", "to_one"), [(0, False), (1, False), (1, True), (7, False)])
+def test_path_with_an_offset_and_to_the_first_level_is_diffusers(eta, clip, offset, to_one):
+    model = denoiser(Linear())
+    spacing = Leading(offset, stop_at_first=not to_one)
+    ours = our_path(DDIM(spacing, Static() if clip else None, 20, eta), model, Written())
+    scheduler = DDIMScheduler(clip_sample=clip, set_alpha_to_one=to_one, steps_offset=offset)
+    assert_same_path(ours, their_path(scheduler, model.network, 20, eta, Written()))
+    plain = our_path(DDIM(Leading(), Static() if clip else None, 20, eta), model, Written())
+    assert max(float((a - b).abs().max()) for a, b in zip(ours, plain, strict=True)) > 1e-4
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])

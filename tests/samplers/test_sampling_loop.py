@@ -16,9 +16,13 @@ from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.schedules.vp import VP
+from langevin.diffusion.variance import LearnedRange
 from langevin.errors import UserError
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
+from langevin.samplers.dpm_solver_multistep import DPMSolver2M, DPMSolver3M
+from langevin.samplers.dpm_solver_sde import DPMSolver2MSDE
+from langevin.samplers.dpm_solver_singlestep import DPMSolver1S, DPMSolver2S
 from langevin.samplers.euler import Euler
 from langevin.samplers.heun import Heun
 from langevin.samplers.lms import LMS
@@ -26,6 +30,7 @@ from langevin.samplers.predictor_corrector import PredictorCorrector
 from langevin.samplers.sampler import Predictor, Sampler, Start
 from langevin.samplers.thresholding import Dynamic, Static
 from langevin.samplers.timestep_spacing import ExplicitSpacing, Karras, Leading, Trailing
+from langevin.samplers.unipc import UniPC
 
 
 class Counting(Sampler[int]):
@@ -177,6 +182,28 @@ def test_begins_without_any_signal(sampler, parameters, evaluations, schedule):
     x = sampler(Trailing(), steps=20, **parameters)(gaussian(schedule), Written((50, 2, 4, 4)))
     assert float(x.mean()) == pytest.approx(0.3, abs=0.05)
     assert float(x.std()) == pytest.approx(0.4, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "parameters"),
+    [
+        *((sampler, parameters) for sampler, parameters, _ in SAMPLERS.values()),
+        *((sampler, {}) for sampler in (DPMSolver1S, DPMSolver2S, DPMSolver2M, DPMSolver3M, DPMSolver2MSDE, UniPC)),
+    ],
+)
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_last_step_that_ends_at_the_first_time(sampler, parameters, offset):
+    """Without an offset it has no length."""
+    model, sigma = gaussian(Linear()), float(Linear()(torch.tensor(1.0, dtype=torch.float64)).sigma)
+    at_first, at_data = (
+        sampler(Leading(offset, stop), steps=20, **parameters)(model, Written((50, 2, 4, 4))) for stop in (True, False)
+    )
+    assert 0 < (at_first - at_data).abs().max() < 20 * sigma
+
+
+def test_a_last_step_without_length_has_no_variance_to_learn():
+    x = Ancestral(Leading(stop_at_first=True), steps=5)(denoiser(Linear(), variance=LearnedRange(), extra=2), Written())
+    assert x.isfinite().all()
 
 
 @all_samplers

@@ -13,7 +13,7 @@ from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.schedules.vp import VP
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 from langevin.samplers.timestep_spacing import (
     ExplicitSpacing,
     Karras,
@@ -109,6 +109,19 @@ def test_spacing_is_diffusers(steps, spacing, timestep_spacing):
     for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         exact = 1000 - Fraction(999 * k, steps - 1) if spacing == "linspace" else 1000 - Fraction(1000 * k, steps)
         assert a == b or (spacing != "leading" and is_half(exact) and abs(a - b) == 1)
+
+
+@pytest.mark.parametrize("steps", [2, 7, 50, 999])
+@pytest.mark.parametrize("offset", [1, 2])
+def test_the_offset_is_diffusers(steps, offset):
+    spacing = Leading(offset, stop_at_first=True)
+    if 1000 // steps * (steps - 1) + offset > 999:
+        with pytest.raises(OptionError, match="offset is 2; allowed: at most 1 with 999 of the schedule's 1000 steps"):
+            spacing(THOUSAND, steps)
+        return
+    theirs = DDIMScheduler(timestep_spacing="leading", steps_offset=offset)
+    theirs.set_timesteps(steps)
+    assert spacing(THOUSAND, steps).tolist() == [*(theirs.timesteps + 1).tolist(), 1]
 
 
 def test_one_step_is_from_the_last_time():

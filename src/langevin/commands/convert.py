@@ -24,8 +24,8 @@ OPTIONS = {
     "output_dir": "str",
 }
 ACCEPTED = (
-    "a folder of diffusers (model_index.json or config.json with its weights), or a state dict of OpenAI's or EDM's "
-    "networks (.pt, .pth, .bin or .safetensors)"
+    "a folder of diffusers (model_index.json or config.json with its weights), or a state dict of OpenAI's, EDM's or "
+    "DiT's networks (.pt, .pth, .bin or .safetensors)"
 )
 SEVERAL = 3
 """How many mismatched weights are named in a message."""
@@ -115,6 +115,8 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     number = sum(weight.numel() for weight in network.parameters())
     use = f"RUN guidance=classifier guidance.classifier={out}" if not task.makes_samples else out
     print(f"{out}: {number:,} parameters for images of {spec.shape}; langevin sample checkpoint={use}")
+    for note in imported.notes:
+        print(f"  {note}")
 
 
 def read(place: Path, flags: str | None) -> "Imported":
@@ -123,7 +125,9 @@ def read(place: Path, flags: str | None) -> "Imported":
     Raises:
         UserError: when there is nothing, or it is of no known format, or the flags do not go with it.
     """
+    from langevin.interop.dit import read_released_dit
     from langevin.interop.edm import read_edm
+    from langevin.interop.imported import refuse_latents
     from langevin.interop.openai import read_openai
     from langevin.interop.openai_classifier import read_openai_classifier
     from langevin.interop.pipeline import is_folder, read_folder
@@ -149,6 +153,10 @@ def read(place: Path, flags: str | None) -> "Imported":
         return read_folder(place)
     if any(name.removeprefix("model.").startswith(("map_layer0.", "enc.")) for name in weights):
         return read_edm(weights)
+    if "x_embedder.proj.weight" in weights:
+        read = read_released_dit(weights)
+        refuse_latents(place, read.channels)
+        return read
     if "time_embedding.linear_1.weight" in weights:
         raise UserError(f"import={place}: are weights of diffusers; give the folder that holds their config.json too")
     raise UserError(f"import={place}: weights of no network that is known; allowed: {ACCEPTED}")
@@ -198,15 +206,10 @@ def export_model(cfg: DictConfig, out: Path) -> None:
         raise UserError(f"export={path}: allowed: a model of images, without a codec, or out=NAME{SAFETENSORS}")
     num_classes = spec.num_classes if is_class_conditional(chosen) else None
     parts = model.denoiser, make_sampler(chosen, model.spec), parameters_of(chosen)
-    write_folder(out, *parts, spec.channels, spec.image_size, num_classes, record)
-    print(f"{out}: the EMA weights of step {model.step} as a diffusers pipeline")
-    if chosen.get("thresholding") is not None and not chosen.thresholding.keep_eps:
-        print("  its DDIM makes the same images with use_clipped_model_output=True: thresholding.keep_eps is false")
-    if num_classes is not None:
-        print(
-            "  diffusers' pipelines pass no labels to a network; load it with UNet2DModel.from_pretrained"
-            f"({str(out)!r}, subfolder='unet') and give it class_labels, 0 to {num_classes - 1}, {num_classes} for none"
-        )
+    notes = write_folder(out, *parts, spec.channels, spec.image_size, num_classes, record)
+    print(f"{out}: the EMA weights of step {model.step} for diffusers")
+    for note in notes:
+        print(f"  {note}")
 
 
 def parameters_of(cfg: DictConfig) -> dict[str, Any]:

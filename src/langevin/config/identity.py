@@ -42,7 +42,11 @@ PATHS = ("data.path", "data.test_path")
 SINCE = {
     "data.resize": "crop",
     "model.norm_groups": None,
+    "model.time_endpoint": False,
+    "model.mlp_norm_epsilon": 1e-6,
     "overfit_samples": None,
+    "timestep_spacing.offset": 0,
+    "timestep_spacing.stop_at_first": False,
     **dict.fromkeys(("autoencoder", "perceptual", "discriminator")),
 }
 """Options that were added later, with the values that earlier runs had: at these they are no part of an identity."""

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from langevin.diffusion.draws import Draws
@@ -162,8 +163,11 @@ class GaussianProcess(Process):
         )
 
     def finish(self, x_t: Tensor, t: Tensor, draws: Draws) -> Tensor:
-        """See `Process`: a schedule may scale the samples themselves, then alpha is not 1 at the data."""
-        return x_t / broadcast_to(self.schedule(t).alpha, x_t)
+        """See `Process`: where the walk ends before the data, what is left of the noise counts as data.
+
+        A schedule may scale the samples themselves, then alpha is not 1 at the data.
+        """
+        return x_t / broadcast_to(self.schedule(torch.zeros_like(t)).alpha, x_t)
 
 
 def eps_from_x(x: Tensor, x_t: Tensor, level: Level) -> Tensor:

@@ -8,7 +8,7 @@ samples were made (which weights, sampler, times, guidance, labels, seed, evalua
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from langevin.config.identity import flatten
+from langevin.config.identity import SINCE, flatten
 from langevin.config.migration import migrated
 from langevin.config.naming import named, telling, typed_name
 from langevin.config.types import TARGET
@@ -21,6 +21,8 @@ DERIVED = "samples.evaluations"
 """Follows from the sampler: it may differ wherever the sampler may, and is then always shown."""
 METRIC = "metric."
 """What begins the paths of a metric's own settings in the flat protocol of a value."""
+ADDED = {f"samples.{path}": value for path, value in SINCE.items()}
+"""Paths and values by which earlier and later protocols would differ where nothing else does."""
 DIGITS = 8
 """Of a digest that is shown to people."""
 
@@ -52,6 +54,8 @@ def protocol(
 def of_value(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What of a protocol concerns one value, flat: by paths such as "samples.sampler.steps", under today's names.
 
+    Options that were added later are left out at the values that all had before.
+
     Raises:
         KeyError: when it is no protocol of such a value.
     """
@@ -59,7 +63,8 @@ def of_value(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     if owner is None:
         raise KeyError(name)
     rest = {key: value for key, value in record.items() if key != "metrics"}
-    return dict(flatten(migrated({**rest, "metric": owner["settings"]})))
+    flat = flatten(migrated({**rest, "metric": owner["settings"]}))
+    return {path: value for path, value in flat if (path, value) not in ADDED.items()}
 
 
 def differing(protocols: Sequence[dict[str, Any]]) -> list[str]:

@@ -216,7 +216,7 @@ def completed(where: str, config: Mapping[str, Any], known: Known) -> dict[str, 
     for name, value in values.items():
         allowed = ast.parse(known[name][1], mode="eval").body
         if not fits(value, allowed):
-            raise _unfit(where, name, value, describe(allowed).removeprefix("one of "))
+            raise unfit(where, name, value, describe(allowed).removeprefix("one of "))
     return values
 
 
@@ -232,7 +232,7 @@ def unet_of(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int]
     """
     for name, value in config.items():
         if name not in UNET and name not in EMA and not name.startswith("_") and value is not None:
-            raise _unfit(where, name, value, "null, for it is not known here")
+            raise unfit(where, name, value, "null, for it is not known here")
     own = completed(where, config, UNET)
     width, *_ = widths = own["block_out_channels"] or [0]
     size, *rest = own["sample_size"] if isinstance(own["sample_size"], list) else [own["sample_size"]]
@@ -263,14 +263,14 @@ def unet_of(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int]
     }
     for name, (fine, allowed) in suits.items():
         if not fine:
-            raise _unfit(where, name, own[name], allowed)
+            raise unfit(where, name, own[name], allowed)
     # The resolution changes inside a residual block or by a convolution: down in all levels but the lowest, up in all
     # but the highest.
     changes = [own["downsample_type"] if "Attn" in block else block for block in down[:-1]]
     changes += [own["upsample_type"] if "Attn" in block else block for block in up[1:]]
     inside = {change.lower().startswith("resnet") for change in changes}
     if len(inside) > 1:
-        raise _unfit(where, "down_block_types", down, "with up_block_types, all Resnet...sample or none")
+        raise unfit(where, "down_block_types", down, "with up_block_types, all Resnet...sample or none")
     return {
         "channels": width,
         "channel_multipliers": [each // width for each in widths],
@@ -291,7 +291,8 @@ def unet_of(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int]
     }, size
 
 
-def _unfit(where: str, name: str, value: Any, allowed: str) -> UserError:
+def unfit(where: str, name: str, value: Any, allowed: str) -> UserError:
+    """The error for a field of a config at the place `where`."""
     return UserError(f"{where}: {name} is {json.dumps(value)}; allowed: {allowed}")
 
 

@@ -17,6 +17,7 @@ class Imported(NamedTuple):
         num_classes: how many classes it is conditioned on; None when it is unconditional.
         weights: given the parameters of the composed config's model, without its `_target_`, the state dict of our
             network.
+        notes: what is not the same here, or is chosen here, a sentence each.
     """
 
     overrides: list[str]
@@ -24,3 +25,22 @@ class Imported(NamedTuple):
     image_size: int
     num_classes: int | None
     weights: Callable[[Mapping[str, Any]], dict[str, Tensor]]
+    notes: tuple[str, ...] = ()
+
+
+def refuse_latents(place: Path, channels: int) -> None:
+    """Check that a model is one of pixels: what is imported has no codec.
+
+    Args:
+        place: the folder, which may hold a vae/, or the file.
+        channels: of what the model diffuses.
+
+    Raises:
+        UserError: when it diffuses the latents of an autoencoder.
+    """
+    if (place / "vae").is_dir() or channels not in (1, 3):
+        what = "the latents of its vae/" if (place / "vae").is_dir() else f"latents of {channels} channels"
+        raise UserError(
+            f"import={place}: diffuses {what}; allowed: a model of images of 1 or 3 channels, for a latent model needs "
+            "a codec, which comes with another option and is not imported"
+        )

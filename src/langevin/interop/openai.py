@@ -44,6 +44,8 @@ OWN_FLAGS = {
 }
 OWN_SIZES = {32: IMPROVED, 128: GUIDED}
 """Where only one of the libraries has multipliers for it."""
+UNSCALED = ["rescalings=[unscaled_timesteps]"]
+"""The choice with which a network receives the number of the step, whatever their number is."""
 RESCALING = ("rescale_timesteps", "rescale_learned_sigmas")
 """The flags that are True by default in improved-diffusion, False in guided-diffusion."""
 
@@ -157,8 +159,7 @@ def read_openai(state_dict: StateDict, flags: str) -> Imported:
     Raises:
         UserError: when a flag is unknown, of the wrong type, or contradicts the weights; when the weights are
             no `UNetModel`'s or those of super-resolution; or when ours cannot be the same: for channel multipliers
-            that do not begin with 1, for fewer than 128 channels, where our GroupNorm has fewer groups, and for times
-            0..T-1 that are not rescaled to 0..1000.
+            that do not begin with 1, and for fewer than 128 channels, where our GroupNorm has fewer groups.
     """
     given = parse_flags(flags)
     architecture = _architecture(state_dict)
@@ -330,18 +331,17 @@ def _diffusion(given: Mapping[str, Any], learned: bool, library: str | None) -> 
         training = ["objective=vlb", "time_sampler=loss_aware"]
     else:
         training = [f"objective={'hybrid' if learned else 'simple'}", "time_sampler=uniform"]
+    rescalings: list[str] = []
     if steps != 1000:
         rescales = _rescales(given, RESCALING[: 1 + (learned and not given.get("use_kl", False))], library)
         if not rescales["rescale_timesteps"]:
-            raise UserError(
-                f"flags: --rescale_timesteps is False with --diffusion_steps {steps}; allowed: True, for our networks "
-                f"receive the time on the scale 0..1000, and this one was trained on 0..{steps - 1}"
-            )
+            rescalings = UNSCALED
         if not rescales.get("rescale_learned_sigmas", True):  # then a step's term counts in full, not T / 1000 times
             training += settings("objective", {"vlb_weight": 1 / steps})
     return [
         f"formulation={'iddpm' if learned else 'ddpm'}",
         *noise_process(given),
+        *rescalings,
         f"parameterization={predicted}",
         f"weighting=unit_{predicted}",
         f"variance={'learned_range' if learned else fixed}",

@@ -1,7 +1,6 @@
 """OpenAI's classifiers of noisy images, guided-diffusion's `EncoderUNetModel`: weights, and models with their flags."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -10,6 +9,7 @@ from langevin.interop.imported import Imported
 from langevin.interop.openai import (
     MULTIPLIERS,
     OUTER,
+    UNSCALED,
     heights,
     noise_process,
     require_agreement,
@@ -93,7 +93,7 @@ def read_openai_classifier(state_dict: StateDict, flags: str) -> Imported:
     Raises:
         UserError: when a flag is unknown, of the wrong type, or contradicts the weights; when the weights are
             no `EncoderUNetModel`'s; or when ours cannot be the same: for a pooling other than by attention, for 512
-            pixels, for fewer than 128 channels, where our GroupNorm has fewer groups, and for other than 1000 steps.
+            pixels, and for fewer than 128 channels, where our GroupNorm has fewer groups.
     """
     given = parse_flags(flags, FLAGS | CLASSIFIER_FLAGS)
     architecture = _architecture(state_dict)
@@ -106,7 +106,6 @@ def read_openai_classifier(state_dict: StateDict, flags: str) -> Imported:
     }
     require_agreement(given, true)
     require_attention(given, "classifier_attention_resolutions", architecture.attends, architecture.image_size)
-    _require_steps(given)
     network = {
         "channels": architecture.channels,
         "channel_multipliers": MULTIPLIERS[architecture.image_size],
@@ -128,6 +127,8 @@ def read_openai_classifier(state_dict: StateDict, flags: str) -> Imported:
             "classifier=adm_64",
             *settings("classifier", network),
             *noise_process(given),
+            # guided-diffusion trains a classifier so, whatever --rescale_timesteps is.
+            *(UNSCALED if given.get("diffusion_steps", STEPS) != STEPS else []),
             "parameterization=eps",
         ],
         channels=architecture.in_channels,
@@ -191,14 +192,3 @@ def _size_and_depth(channels: int, widths: list[int]) -> tuple[int, int]:
         f"guided-diffusion's classifiers for {', '.join(map(str, SIZES))} pixels (that for 512 begins with half the "
         "width)"
     )
-
-
-def _require_steps(given: Mapping[str, Any]) -> None:
-    """Check that the times are 0..999, whether they are rescaled or not."""
-    steps = given.get("diffusion_steps", STEPS)
-    if steps != STEPS:
-        raise UserError(
-            f"flags: --diffusion_steps is {steps}; allowed: {STEPS}, for our networks receive the time on the scale "
-            f"0..{STEPS}, and guided-diffusion trains a classifier on 0..{steps - 1}, whatever "
-            "--rescale_timesteps is"
-        )

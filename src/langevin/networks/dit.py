@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -16,6 +16,7 @@ from langevin.networks.network import Network
 
 TIME_CHANNELS = 256
 MLP_RATIO = 4
+NORM_EPSILON = 1e-6
 
 
 class DiT(Network):
@@ -35,6 +36,9 @@ class DiT(Network):
         heads: number of attention heads.
         checkpointing: keep only the blocks' inputs for the gradient and recompute the rest: slower by a third, with
             much less memory.
+        time_endpoint: whether the frequencies of the time's features end with 1/10000 itself, as diffusers' do, see
+            `sinusoidal_embedding`; else just above it, as in the released code.
+        mlp_norm_epsilon: epsilon of the normalization before the perceptron; diffusers' `norm_eps`, there 1e-5.
 
     Raises:
         OptionError: when some of these are incompatible, or do not fit the image size.
@@ -54,6 +58,8 @@ class DiT(Network):
         depth: Annotated[int, Ge(1)],
         heads: Annotated[int, Ge(1)],
         checkpointing: bool,
+        time_endpoint: bool = False,
+        mlp_norm_epsilon: Annotated[float, Gt(0)] = NORM_EPSILON,
     ) -> None:
         super().__init__()
         wrong = []
@@ -68,12 +74,13 @@ class DiT(Network):
         self.patch_size = patch_size
         self.side = image_size // patch_size
         self.checkpointing = checkpointing
+        self.time_endpoint = time_endpoint
         self.time = nn.Sequential(nn.Linear(TIME_CHANNELS, width), nn.SiLU(), nn.Linear(width, width))
         self.condition = None if condition is None else condition(dim=width)
         self.patches = nn.Conv2d(in_channels + self.concat_channels, width, patch_size, stride=patch_size)
         # It follows from the sizes, so that no checkpoint need hold it.
         self.register_buffer("positions", position_embedding(self.side, width), persistent=False)
-        self.blocks = nn.ModuleList(DiTBlock(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(DiTBlock(width, heads, mlp_norm_epsilon) for _ in range(depth))
         self.norm = normalization(width)
         self.modulation = nn.Linear(width, 2 * width)
         self.last = nn.Linear(width, patch_size * patch_size * out_channels)
@@ -81,7 +88,7 @@ class DiT(Network):
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
-        waves = sinusoidal_embedding(c_noise, TIME_CHANNELS, endpoint=False, cosine_first=True)
+        waves = sinusoidal_embedding(c_noise, TIME_CHANNELS, endpoint=self.time_endpoint, cosine_first=True)
         embedding = self.time(waves.to(self.last.weight.dtype))
         x, context = self.conditioned(x, cond)
         if context.vector is not None:
@@ -126,15 +133,16 @@ class DiTBlock(nn.Module):
     Args:
         width: size of a patch's features.
         heads: number of attention heads, a divisor of `width`.
+        mlp_norm_epsilon: epsilon of the second normalization.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, mlp_norm_epsilon: float) -> None:
         super().__init__()
         self.heads = heads
         self.norm1 = normalization(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
-        self.norm2 = normalization(width)
+        self.norm2 = normalization(width, mlp_norm_epsilon)
         self.mlp = nn.Sequential(
             nn.Linear(width, MLP_RATIO * width), nn.GELU(approximate="tanh"), nn.Linear(MLP_RATIO * width, width)
         )
@@ -153,9 +161,9 @@ class DiTBlock(nn.Module):
         return self.project(attended.transpose(1, 2).flatten(2))
 
 
-def normalization(width: int) -> nn.LayerNorm:
+def normalization(width: int, epsilon: float = NORM_EPSILON) -> nn.LayerNorm:
     """Layer normalization without weights of its own: shift and scale come from the embedding."""
-    return nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+    return nn.LayerNorm(width, elementwise_affine=False, eps=epsilon)
 
 
 def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -38,8 +38,10 @@ class Ancestral(Sampler[None]):
     def step(
         self, denoise: Predictor, x_t: Tensor, t: Tensor, s: Tensor, state: None, draws: Draws
     ) -> tuple[Tensor, None]:
-        """See `Sampler`; no noise is added in the last step."""
+        """See `Sampler`; no noise is added in the last step, to the data."""
         prediction = denoise(x_t, t)
+        if s == t:  # its variance has no logarithm
+            return x_t, None
         if s == 0:
             mean = broadcast_to(denoise.schedule(s).alpha, x_t) * prediction.x
         else:

@@ -47,10 +47,11 @@ def order_at(order: int, times: Tensor, t: Tensor, s: Tensor, lowered: bool) -> 
         order: the sampler's.
         times: all the times of the walk.
         t: the time stepped from.
-        s: the time stepped to; the step to the data, which is infinite in logSNR, is of first order.
+        s: the time stepped to; the step to the data, which is infinite in logSNR, is of first order, and so is one of
+            no length.
         lowered: whether an order is at most the number of steps that are left.
     """
-    if s == 0:
+    if s == 0 or s == t:
         return 1
     return min(order, int((times < t).sum())) if lowered else order
 

@@ -59,13 +59,15 @@ def mean_weights(nodes: list[float], start: float, end: float) -> Tensor:
     """How much the value at each node counts in the mean, from `start` to `end`, of the polynomial through them.
 
     Args:
-        nodes: where the values are known; distinct.
+        nodes: where the values are known; distinct, the last the start.
         start: one end of the interval.
-        end: the other.
+        end: the other; at the start itself, the mean is the value there.
 
     Returns:
         float64 of the length of `nodes`; they add up to 1.
     """
+    if end == start:
+        return torch.eye(len(nodes), dtype=torch.float64)[-1]
     # In units of the interval, where the mean of u^p is 1 / (p + 1): the weights are those that give this for every
     # power that the polynomial may have.
     places = (np.array(nodes) - start) / (end - start)

@@ -101,7 +101,7 @@ class Sampler(ABC, Generic[State]):
         return self.timestep_spacing.chosen(self.own_spacing(schedule))
 
     def times(self, schedule: Schedule) -> Tensor:
-        """The times that it visits, float64 (steps + 1,), falling, the last 0.
+        """The times that it visits, float64 (steps + 1,), falling, the last 0 or where the spacing ends.
 
         Raises:
             UserError: when the schedule has none such, see `TimestepSpacing`.
@@ -156,7 +156,7 @@ class Sampler(ABC, Generic[State]):
             denoise: the model; to be called as often as the sampler needs.
             x_t: the images at time t, (B, C, H, W).
             t: the time stepped from, float64 ().
-            s: the time stepped to, float64 (); 0 in the last step.
+            s: the time stepped to, float64 (); in the last step 0, or where the timestep spacing ends, which may be t.
             state: what the step before handed on; None at first.
             draws: the samples' random numbers.
 

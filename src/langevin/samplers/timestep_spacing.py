@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Annotated
 
 import torch
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from langevin.diffusion.schedules.schedule import Schedule
@@ -13,17 +13,17 @@ from langevin.errors import OptionError, UserError
 
 
 class TimestepSpacing(ABC):
-    """Chooses the times at which the denoiser is called."""
+    """Chooses the times at which the denoiser is called, and the time at which a walk ends."""
 
     def __call__(self, schedule: Schedule, steps: int | None) -> Tensor:
-        """The times from the noisiest down to 0.
+        """The times from the noisiest down to the end.
 
         Args:
             schedule: the noise schedule.
             steps: how many steps to take; None for every one of a discrete schedule.
 
         Returns:
-            float64 (steps + 1,), falling, the last 0; whole numbers for a discrete schedule.
+            float64 (steps + 1,), falling to `end`; whole numbers for a discrete schedule.
 
         Raises:
             UserError: when the schedule has fewer steps than asked for, or none to count.
@@ -38,7 +38,11 @@ class TimestepSpacing(ABC):
         times = self.times(schedule, steps)
         if schedule.num_steps is not None:
             times = apart(torch.round(times), schedule.num_steps)
-        return torch.cat([times, times.new_zeros(1)])
+        return torch.cat([times, times.new_tensor([self.end(schedule)])])
+
+    def end(self, schedule: Schedule) -> float:
+        """The time that the last step leads to: 0, the data."""
+        return 0.0
 
     def chosen(self, own: "TimestepSpacing") -> "TimestepSpacing":
         """This timestep spacing, or where it leaves the choice to the sampler, the sampler's `own`."""
@@ -72,17 +76,36 @@ class Leading(TimestepSpacing):
     """Every (T // steps)-th time of a discrete schedule, from 1 up. Source: DDIM (Song et al. 2021), appendix D.2.
 
     The noisiest times are left out: of T = 1000 in 50 steps, those above 981. It is diffusers' default.
+
+    Args:
+        offset: is added to all times at which the denoiser is called. Source: diffusers' `steps_offset`.
+        stop_at_first: the last step leads to the schedule's first time, at which what is left of the noise counts as
+            data, instead of the data. Source: diffusers' `set_alpha_to_one=False`. Without an offset, the denoiser is
+            called at that time already, and the last step has no length.
     """
+
+    def __init__(self, offset: Annotated[int, Ge(0)] = 0, stop_at_first: bool = False) -> None:
+        self.offset = offset
+        self.stop_at_first = stop_at_first
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
         """See `TimestepSpacing`.
 
         Raises:
-            UserError: for a schedule in continuous time.
+            UserError: for a schedule in continuous time, or when the offset leads beyond its last step.
         """
         if schedule.num_steps is None:
             raise UserError("needs a schedule with discrete steps; take timestep_spacing=trailing")
-        return torch.arange(steps - 1, -1, -1, dtype=torch.float64) * (schedule.num_steps // steps) + 1
+        first = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * (schedule.num_steps // steps) + 1
+        if first[0] + self.offset > schedule.num_steps:
+            most = schedule.num_steps - int(first[0])
+            allowed = f"at most {most} with {steps} of the schedule's {schedule.num_steps} steps, or fewer steps"
+            raise OptionError("offset", f"is {self.offset}; allowed: {allowed}")
+        return first + self.offset
+
+    def end(self, schedule: Schedule) -> float:
+        """See `TimestepSpacing`."""
+        return schedule.t_min if self.stop_at_first else 0.0
 
 
 class QuadraticSpacing(TimestepSpacing):
