@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from langevin.errors import UserError
 
-SAFETENSORS = ".safetensors"
+SAFETENSORS, LIGHTNING = ".safetensors", ".ckpt"
 
 
 class Imported(NamedTuple):
@@ -23,6 +24,7 @@ class Imported(NamedTuple):
         num_classes: how many classes it is conditioned on; None when it is unconditional.
         weights: given the parameters of the composed config's model, without its `_target_`, the state dict of our
             network.
+        origin: plain values that came with it and that our config has no place for, such as its `scaling_factor`.
     """
 
     overrides: list[str]
@@ -30,12 +32,13 @@ class Imported(NamedTuple):
     image_size: int
     num_classes: int | None
     weights: Callable[[Mapping[str, Any]], dict[str, Tensor]]
+    origin: Mapping[str, Any] = MappingProxyType({})
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a file of named tensors onto the CPU: safetensors, or what `torch.save` wrote (.bin, .pt, .pth).
 
-    Nothing but tensors and plain values is unpickled.
+    Nothing but tensors and plain values is unpickled. Of a Lightning checkpoint (.ckpt) it is the state dict.
 
     Raises:
         UserError: when the file is missing, damaged, or holds anything else.
@@ -47,6 +50,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             weights: Any = load_file(path)
+        elif path.suffix == LIGHTNING:
+            weights = _of_lightning(path)
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file raises may be anything
@@ -61,3 +66,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "torch.save(network.state_dict(), FILE) writes it"
         )
     return dict(weights)
+
+
+class Inert:
+    """Stands for an object of any class in a pickle: takes whatever it is made of, and does nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+def _of_lightning(path: Path) -> Any:
+    """The state dict of a Lightning checkpoint, beside which callbacks and hyperparameters stand as objects.
+
+    Their classes are not imported: `Inert` takes the place of every class and function that is no tensor's.
+    """
+    unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    with torch.serialization.safe_globals([(Inert, name) for name in unknown]):
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content.get("state_dict", content) if isinstance(content, Mapping) else content
