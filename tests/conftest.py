@@ -16,6 +16,8 @@ os.environ.pop("COLUMNS", None)  # pytest-xdist tells its workers of 80, as if t
 KINDS = {
     ".": "unit",
     "assembly": "integration",
+    "autoencoding": "unit",
+    "codecs": "unit",
     "commands": "e2e",
     "config": "unit",
     "contracts": "integration",
@@ -33,6 +35,7 @@ KINDS = {
     "metrics": "unit",
     "modalities": "unit",
     "networks": "unit",
+    "perceptual": "unit",
     "report": "integration",
     "samplers": "unit",
     "slurm": "e2e",

@@ -70,11 +70,11 @@ def pair(tmp_path):
 
 def test_a_metric_sees_the_target_of_each_sample(pair, tmp_path):
     samples, targets = pair
-    result = evaluate(f"samples={tmp_path / 'samples'}", f"target={tmp_path / 'targets'}", "metrics=[psnr]")
+    result = evaluate(f"samples={tmp_path / 'samples'}", f"target={tmp_path / 'targets'}", "metrics=[squared_error]")
     assert result.status == 0, result.err
-    error = ((samples.astype(float) - targets) ** 2).mean((1, 2, 3))
+    error = (((samples.astype(float) - targets) / 255) ** 2).mean()
     content = report_of(tmp_path / "samples")
-    assert content["metrics"] == {"psnr": pytest.approx((10 * np.log10(255**2 / error)).mean())}
+    assert content["metrics"] == {"squared_error": pytest.approx(error)}
     assert content["protocol"]["target"]["number"] == 40
     assert len(content["protocol"]["target"]["sha256"]) == 64
 
@@ -83,12 +83,15 @@ def test_targets_that_do_not_go_with_the_samples_are_refused(pair, tmp_path):
     samples = f"samples={tmp_path / 'samples'}"
     few = save(tmp_path / "few.npz", pair[1][:39])
     for options, message in (
-        ((samples, "metrics=[psnr]"), "metrics.psnr needs the target of each sample"),
+        ((samples, "metrics=[squared_error]"), "metrics.squared_error needs the target of each sample"),
         (
-            (samples, f"target={few}", "metrics=[psnr]"),
+            (samples, f"target={few}", "metrics=[squared_error]"),
             f"target={few}: 39 samples of shape",
         ),
-        (("checkpoint=run", f"target={few}", "metrics=[psnr]"), "target: goes with samples=FILE_OR_DIR; leave it out"),
+        (
+            ("checkpoint=run", f"target={few}", "metrics=[squared_error]"),
+            "target: goes with samples=FILE_OR_DIR; leave it out",
+        ),
     ):
         result = evaluate(*options)
         assert result.status == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from helpers.backbones import save_backbone
 from helpers.commands import composed
 from helpers.saved import save_untrained
 from hydra import initialize_config_dir
@@ -36,18 +37,21 @@ NEEDS = {
     ("guidance", "classifier_free"): ("conditions=[class_label]",),
     ("lr_schedule", "cosine"): ("lr_schedule.steps=1",),
     ("lr_schedule", "linear"): ("lr_schedule.steps=1",),
+    ("metrics", "lpips"): ("metrics.lpips.weights={alex}",),
     ("model", "mlp"): ("data=toy",),
     ("model", "tutorial_unet"): ("data.image_size=16",),
     ("objective", "cross_entropy"): ("task=classifier",),
     ("objective", "hybrid"): ("variance=learned_range",),
+    ("perceptual", "classifier"): ("perceptual.run={classifier}",),
+    ("perceptual", "lpips"): ("perceptual.net=alex", "perceptual.weights={alex}"),
     ("rescalings", "zero_terminal_snr"): ("parameterization=v",),
     ("schedule", "explicit"): (f"schedule.betas={BETAS}", "sampler.steps=null"),
     ("schedule", "flow"): ("parameterization=flow",),
     ("variance", "learned_range"): ("objective=hybrid",),
 }
 
-# Refused as long as no data set supplies what they need.
-REFUSED = {("conditions", "vector")}
+# Refused as long as no data set supplies what they need, or no task uses them.
+REFUSED = {("conditions", "vector"), ("perceptual", "classifier"), ("perceptual", "lpips")}
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -88,7 +92,11 @@ FOLDER = tempfile.TemporaryDirectory()
 
 
 def with_files(override: str, *also: str) -> str:
-    """An override with a checkpoint's path in place of {model} or {classifier}, made with the choices `also`."""
+    """An override with a path in place of {model} or {classifier}, a checkpoint made with the choices `also`, or of
+    {alex}, the weights of an AlexNet.
+    """
+    if "{alex}" in override:
+        return override.replace("{alex}", str(backbone()))
     for name, overrides in NARROW.items():
         if name in override:
             return override.replace(name, str(untrained(*overrides, *also)))
@@ -100,6 +108,12 @@ def untrained(*overrides: str) -> Path:
     """A checkpoint of an untrained model of digits."""
     path = Path(FOLDER.name) / f"{abs(hash(overrides))}.ckpt"
     return save_untrained(path, composed("train", *overrides)[0], SPEC)
+
+
+@functools.cache
+def backbone() -> Path:
+    """The weights of an AlexNet, random."""
+    return save_backbone(Path(FOLDER.name) / "alexnet.pth", "alex")
 
 
 def needs_hydra(group: str, option: str) -> bool:

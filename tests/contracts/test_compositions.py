@@ -9,7 +9,7 @@ import torch
 from helpers.commands import composed
 from omegaconf import OmegaConf
 
-from contracts.options import COMMANDS, OPTIONS, REFUSED, choice, chosen_in, needs_hydra, swapped
+from contracts.options import COMMANDS, NEEDS, OPTIONS, REFUSED, choice, chosen_in, needs_hydra, swapped, with_files
 from langevin.assembly.check import check_model, mistakes_in
 from langevin.assembly.components import SAMPLING
 from langevin.assembly.run import dry_build
@@ -91,7 +91,8 @@ def test_in_evaluation(group, option):
 def test_all_options_of_the_plural_groups_at_once():
     # Rescalings act one after the other, so that their order must make sense.
     chosen = [f"{group}=[{','.join(options(group))}]" for group in PLURAL if group != "rescalings"]
-    chosen += ["rescalings=[zero_terminal_snr,resolution_shift,input_scaling]", "parameterization=v"]
+    chosen += ["rescalings=[zero_terminal_snr,resolution_shift,input_scaling]"]
+    chosen += [with_files(need) for (group, _), needs in NEEDS.items() if group in PLURAL for need in needs]
     cfg, _ = composed("train", *chosen, "conditions=[class_label]")
     mistakes = mistakes_in(cfg)
     assert mistakes + dry_build(cfg) == []

@@ -24,6 +24,7 @@ from langevin.diffusion.time_sampler import UniformTimes
 from langevin.diffusion.variance import FixedLarge
 from langevin.errors import UserError
 from langevin.images import from_uint8
+from langevin.spec import DataSpec
 
 FEW = 25  # the fewest steps, about, that any schedule allows
 
@@ -222,7 +223,7 @@ def test_objective_variance_and_time_sampler(form, objective, variance):
         return
     assert mistakes_in(cfg) == []
     parts = (make(cfg, group) for group in ("parameterization", "variance"))
-    assert takes_a_step(make_schedule(cfg, 8), *parts, make_objective(cfg))
+    assert takes_a_step(make_schedule(cfg, 8), *parts, make_objective(cfg, DataSpec.of_images(3, 8, None)))
 
 
 @pytest.mark.parametrize("time_sampler", options("time_sampler"))

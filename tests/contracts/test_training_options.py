@@ -123,6 +123,6 @@ def test_a_model_takes_a_step(option):
     denoiser = make_model(cfg, spec)
     x, labels = torch.rand(2, *spec.shape) * 2 - 1, torch.tensor([3, 4])
     draws = BatchDraws(0, x, len(x))
-    loss = make_objective(cfg)(denoiser, {"x": x, "label": labels}, draws)["loss"].mean()
+    loss = make_objective(cfg, spec)(denoiser, {"x": x, "label": labels}, draws)["loss"].mean()
     assert 0 < loss < float("inf")
     assert 0 < gradient(loss, denoiser.network) < float("inf")

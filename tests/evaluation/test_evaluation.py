@@ -24,6 +24,7 @@ from langevin.metrics.inception_score import InceptionScore
 from langevin.metrics.kid import KernelDistance
 from langevin.metrics.memorisation import Memorisation
 from langevin.metrics.precision_recall import PrecisionRecall
+from langevin.metrics.psnr import PSNR
 from langevin.metrics.reference import Reference
 from langevin.metrics.sfid import SpatialFrechetDistance
 from langevin.samplers.pipeline import SampleBatch
@@ -43,11 +44,15 @@ def make(directory, **metrics):
         "fid_by_class": FrechetDistanceByClass(min_samples=4),
         "memorisation": Memorisation(shown=3, neighbours=2),
         "energy_distance": EnergyDistance(),
+        "psnr": PSNR(),
     }
     return Evaluation(TinyExtractor(), metrics, directory)
 
 
 ASKED = {"label": torch.from_numpy(digits()[1][300 : 300 + N])}
+
+
+TARGETS = digits()[0][900 : 900 + N]
 
 
 def reference():
@@ -57,7 +62,7 @@ def reference():
 
 def prepared(directory):
     evaluation = make(directory)
-    evaluation.prepare(N, reference(), ASKED)
+    evaluation.prepare(N, reference(), ASKED, Reference(TARGETS))
     evaluation.gather()
     return evaluation
 
@@ -71,8 +76,9 @@ def add(evaluation, index, offset=300, batch_size=10):
     images, labels = digits()
     images = torch.from_numpy(images).permute(0, 3, 1, 2)[offset:]
     labels = (torch.from_numpy(labels)[offset:] + (torch.arange(len(images)) % 5 == 0)) % 10
+    targets = torch.from_numpy(TARGETS).permute(0, 3, 1, 2)
     for part in index.split(batch_size):
-        evaluation.add(SampleBatch(part, images[part], {"label": labels[part]}))
+        evaluation.add(SampleBatch(part, images[part], {"label": labels[part]}, target=targets[part]))
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +117,7 @@ def test_values_are_telling(expected):
         f"fd_by_class_tiny-00000000@{N}",
         f"authenticity_tiny-00000000@{N}",
         f"energy_distance@{N}",
+        "psnr",
     ]
     for name in first:
         assert abs(first[name]) > 0.01
@@ -161,7 +168,7 @@ def process(rank, world, folder, shares):
         evaluation.reset()
     seen = evaluation.features.images_seen
     again = make(folder / "statistics")
-    again.prepare(N, reference(), ASKED)
+    again.prepare(N, reference(), ASKED, Reference(TARGETS))
     again.gather()
     assert again.features.images_seen == 0  # every process finds what one has kept
     (folder / f"{rank}.json").write_text(json.dumps([rounds, seen]))
@@ -223,7 +230,8 @@ def test_reference_may_be_a_read_only_memory_map(tmp_path, expected, recwarn):
     images, labels = digits()
     np.save(tmp_path / "images.npy", images[:250])
     evaluation = make(tmp_path)
-    evaluation.prepare(N, Reference(np.load(tmp_path / "images.npy", mmap_mode="r"), labels[:250]), ASKED)
+    mapped = Reference(np.load(tmp_path / "images.npy", mmap_mode="r"), labels[:250])
+    evaluation.prepare(N, mapped, ASKED, Reference(TARGETS))
     evaluation.gather()
     add(evaluation, torch.arange(N))
     assert evaluation.compute() == close(expected[0])
@@ -238,7 +246,7 @@ def test_it_stays_out_of_a_modules_state_dict(tmp_path):
 
 def test_it_moves_before_and_after_prepare(tmp_path):
     evaluation = make(tmp_path).to("meta")
-    evaluation.prepare(N, reference(), ASKED)
+    evaluation.prepare(N, reference(), ASKED, Reference(TARGETS))
     assert evaluation.features.weight.device.type == "meta"
     evaluation = prepared(tmp_path).to("meta")
     assert evaluation.features.weight.device.type == "meta"
@@ -259,6 +267,7 @@ class Other(FrechetDistance):
             {"asked": {}},
             r"metrics\.class_accuracy needs the label of each sample",
         ),
+        ({"psnr": PSNR}, {}, r"metrics\.psnr needs the target of each sample.* samples=PLACE target=PLACE does"),
         ({"fid": FrechetDistance}, {"num_samples": 15}, r"num_samples=15 is too few for metrics.fid"),
         ({"fid": partial(FrechetDistance, 2)}, {"num_samples": 1}, r"num_samples=1 is too few for metrics.fid"),
         ({"inception_score": InceptionScore}, {"num_samples": 9}, r"num_samples=9 is too few for .*splits=10"),

@@ -43,14 +43,17 @@ def measured(
     labels: Tensor | None = None,
     order: Tensor | None = None,
     official: bool = False,
+    targets: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The values of samples that arrive by sevens, in some order."""
+    """The values of samples that arrive by sevens, in some order; targets are images (N, C, H, W)."""
     number = len(next(iter(outputs.values())))
     extractor = TinyExtractor(official)
     extractor.sizes = {**extractor.sizes, **{name: rows.shape[1] for name, rows in outputs.items() if rows.ndim == 2}}
     cond = {} if labels is None else {"label": labels}
-    metric.begin(Plan(number, reference, extractor, cond))
+    target = None if targets is None else Reference(targets.permute(0, 2, 3, 1).numpy())
+    metric.begin(Plan(number, reference, extractor, cond, target))
     for part in (torch.arange(number) if order is None else order).split(7):
         of_part = {name: rows[part] for name, rows in outputs.items()}
-        metric.update(of_part, {name: column[part] for name, column in cond.items()}, part)
+        of_cond = {name: column[part] for name, column in cond.items()}
+        metric.update(of_part, of_cond, part, None if targets is None else targets[part])
     return metric.compute()

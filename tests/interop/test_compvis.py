@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from langevin.errors import UserError
 from langevin.interop.compvis import is_compvis, read_compvis
-from langevin.interop.imported import read_weights
+from langevin.weights import read_weights
 
 
 def converted(state, codes=0):
@@ -62,23 +62,27 @@ def test_part_of_a_latent_diffusion_model():
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-class Noted:
-    """Takes note of being unpickled."""
+def mark(marker):
+    os.mkdir(marker)
 
-    def __init__(self, marker):
-        self.marker = str(marker)
+
+class Noted:
+    """Takes note of being unpickled, by a function of the system's or of anyone's."""
+
+    def __init__(self, marker, function=os.mkdir):
+        self.made = function, (str(marker),)
 
     def __reduce__(self):
-        return os.mkdir, (self.marker,)
+        return self.made
 
 
 def test_a_checkpoint_of_lightning(tmp_path):
     """Objects of any class lie beside the weights; none of them is made."""
-    state = compvis_state()
+    state, marker = compvis_state(), tmp_path / "executed"
     beside = {
         "callbacks": {ModelCheckpoint: {"best_model_path": "x", "best_model_score": torch.tensor(3.0)}},
         "hyper_parameters": OmegaConf.create({"lr": 1e-4, "ddconfig": {"ch_mult": [1, 2]}}),
-        "epoch": 3,
+        "epoch": Noted(marker, mark),
     }
     torch.save({"state_dict": state, **beside}, tmp_path / "model.ckpt")
     safe = torch.serialization.get_safe_globals()
@@ -86,6 +90,7 @@ def test_a_checkpoint_of_lightning(tmp_path):
     assert read.keys() == state.keys()
     assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
     assert set(torch.serialization.get_safe_globals()) == set(safe), "for this file alone"
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("name", ["object", "state"])

@@ -47,7 +47,7 @@ def model_of(imported):
     """What is made of an imported model, and what trains it on."""
     denoiser, cfg = filled(imported)
     check_model(cfg, ("objective", "weighting", "time_sampler"))
-    return denoiser, make_objective(cfg)
+    return denoiser, make_objective(cfg, DataSpec.of_images(3, 32, None))
 
 
 def assert_same(**pairs):

@@ -48,7 +48,7 @@ def loss_on_test_set(run, weights):
     )
     test_set = Digits().load("test")
     x, labels = from_uint8(torch.from_numpy(test_set.lazy.array)[:, None]), torch.from_numpy(test_set.labels)
-    objective = make_objective(model.cfg)
+    objective = make_objective(model.cfg, model.spec)
     losses = []
     for index, part in enumerate(torch.arange(len(x)).split(BATCH)):
         draws = BatchDraws(step_seed(model.cfg.seed, None, index, validation=True), x[part], BATCH)

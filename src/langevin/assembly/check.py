@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from langevin.assembly.components import LOSS, MODEL, loaders, of_spec
+from langevin.assembly.components import LOSS, MODEL, codec_uses, loaders, of_spec
 from langevin.assembly.conditioning import is_conditional
 from langevin.assembly.logged_values import unlogged
 from langevin.assembly.make import mistakes_of, target_of, try_instantiate
@@ -35,13 +35,16 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     task, mistakes = tasked(cfg)
     if task is None:
         return mistakes
-    required = [group for group in groups() if group not in (*CHOOSERS, *OPTIONAL, *task.unused)]
-    mistakes = structure(cfg, RUN_OPTIONS, required, (*OPTIONAL, *task.unused))
-    for group in task.unused:
+    unused = unused_in(cfg, task)
+    required = [group for group in groups() if group not in (*CHOOSERS, *OPTIONAL, *unused)]
+    mistakes = structure(cfg, RUN_OPTIONS, required, (*OPTIONAL, *unused))
+    for group in unused:
         if cfg.get(group):
             instead = task.instead.get(group, "leave it out")
             mistakes.append(Mistake(group, f"is not used by {task.noun}; {instead}"))
     broken = {path.partition(".")[0] for path, _ in mistakes}
+    if task.reconstructs and OmegaConf.select(cfg, "trainer.strategy") == "fsdp":
+        mistakes.append(Mistake("trainer.strategy", f"is fsdp; allowed with {task.noun}: auto, ddp"))
     if not task.makes_samples and "callbacks" not in broken:
         lacking = {"sampling"} if task.reconstructs else {"sampling", "generator"}
         callbacks = cfg.get("callbacks") or {}
@@ -50,6 +53,8 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
         mistakes += [Mistake(f"callbacks.{name}", text) for name in makers]
     if not broken.intersection(("objective", "callbacks", "metrics", "likelihoods", "evaluation", "trainer")):
         mistakes += unlogged(cfg, task)
+    if "codec" not in broken and codec_uses(cfg) == task.network:
+        return [*mistakes, Mistake("codec", f"is made of {task.noun}, which is what is trained; take codec=identity")]
     return mistakes + contradictions(cfg, task, broken)
 
 
@@ -84,8 +89,19 @@ def structure_of_model(cfg: DictConfig, also: Collection[str] = ()) -> tuple[Dic
     task, mistakes = tasked(cfg)
     if task is None:
         return part, None, mistakes
-    required = [group for group in (*MODEL, *also) if group not in (*OPTIONAL, *task.unused)]
-    return part, task, structure(part, {TRUST: RUN_OPTIONS[TRUST]}, required, (*OPTIONAL, *task.unused))
+    unused = unused_in(cfg, task)
+    required = [group for group in (*MODEL, *also) if group not in (*OPTIONAL, *unused)]
+    return part, task, structure(part, {TRUST: RUN_OPTIONS[TRUST]}, required, (*OPTIONAL, *unused))
+
+
+def unused_in(cfg: DictConfig, task: Task) -> list[str]:
+    """The groups that neither the task nor the config's codec has a use for."""
+    has_codec = isinstance(cfg.get("codec"), DictConfig) and isinstance(cfg.codec.get(TARGET), str)
+    try:
+        used = codec_uses(cfg) if has_codec else None
+    except ConfigError:  # is reported where the codec is built
+        used = None
+    return [group for group in task.unused if group != used]
 
 
 def contradictions(cfg: DictConfig, task: Task, broken: Collection[str], spec: DataSpec | None = None) -> list[Mistake]:
@@ -122,7 +138,13 @@ def contradictions(cfg: DictConfig, task: Task, broken: Collection[str], spec: D
     data: Source | None = build("data")
     are_classes_known = spec is not None
     spec = data.spec() if spec is None and data is not None else spec
-    diffused = diffused_by(build("codec", spec=spec), spec, mistakes)
+    codec = None
+    if spec is not None and "codec" not in broken:
+        with without_values():  # only its shapes are looked at
+            group = codec_uses(cfg)
+            network = {} if group is None else {"network": build(group, **of_spec(spec))}
+            codec = build("codec", spec=spec, **network)
+    diffused = diffused_by(codec, spec, mistakes)
     size = None if diffused is None else diffused.image_size
     schedule, parameterization, variance = build("schedule"), build("parameterization"), build("variance")
     # Any size will do where the data is unknown: the effect on the schedule's range is the same.
@@ -156,6 +178,7 @@ def contradictions(cfg: DictConfig, task: Task, broken: Collection[str], spec: D
         except UserError as error:
             mistakes += mistakes_of(cfg, "timestep_spacing", error)
     check_compatible("time_sampler", time_sampler, schedule)
+    check_compatible("perceptual", parts.get("perceptual"), diffused)
     check_compatible("objective", objective, schedule, variance)
     check_compatible("parameterization", parameterization, schedule)
     build("process", schedule=schedule, parameterization=parameterization)

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from langevin.assembly.conditioning import is_class_conditional, is_conditional
-from langevin.assembly.make import make, mistakes_of
+from langevin.assembly.make import make, mistakes_of, target_of
 from langevin.assembly.tasks import task_of
 from langevin.autoencoding.model import AutoencoderModel
 from langevin.codecs.codec import Codec
@@ -40,9 +40,17 @@ SAMPLING = ("sampler", "timestep_spacing", "thresholding", "guidance")
 
 
 def make_codec(cfg: DictConfig, spec: DataSpec) -> Codec:
-    """The config's codec for data of some spec."""
-    codec: Codec = make(cfg, "codec", spec=spec)
+    """The config's codec for data of some spec, with the weights of the run that it names, if it does."""
+    group = codec_uses(cfg)
+    offered = {} if group is None or cfg.get(group) is None else {"network": make(cfg, group, **of_spec(spec))}
+    codec: Codec = make(cfg, "codec", spec=spec, **offered, **loaders(cfg))
     return codec.requires_grad_(False).eval()
+
+
+def codec_uses(cfg: DictConfig) -> str | None:
+    """The group of the network of the config's codec, if that has one."""
+    group: str | None = getattr(target_of(cfg, "codec"), "uses", None)
+    return group
 
 
 def modality_of(spec: DataSpec) -> Modality:
@@ -147,7 +155,6 @@ def make_generator(
 
     settings = {group: None if cfg.get(group) is None else plain(cfg[group]) for group in ("ema", *SAMPLING)}
     settings["thresholding"] = described(sampler.thresholding, settings["thresholding"])
-    settings |= codec.record()
     requests, modality = Labels(num_classes, labels), modality_of(spec)
     return SamplePipeline(sampler, guide, diffused.shape, modality, codec, requests, settings)
 
@@ -160,17 +167,23 @@ def described(part: Any, node: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def loaders(cfg: DictConfig) -> dict[str, Callable[..., Any]]:
-    """The loaders of other models for guidance and features, called with the option that names a run and its value.
+    """The loaders of other models, called with the option that names a run and its value.
 
     Args:
         cfg: its `trust` lists the code that the configs of these runs may name besides our own.
     """
     # Not at the top: to load a model is to check its config, which is done here.
-    from langevin.assembly.saved import classifier_for_features, classifier_for_guidance, denoiser_for_guidance
+    from langevin.assembly.saved import (
+        autoencoder_for_codec,
+        classifier_for_features,
+        classifier_for_guidance,
+        denoiser_for_guidance,
+    )
 
     found = {
         "load_classifier": classifier_for_guidance,
         "load_denoiser": denoiser_for_guidance,
         "load_clean_classifier": classifier_for_features,
+        "load_autoencoder": autoencoder_for_codec,
     }
     return {name: functools.partial(load, trust=tuple(cfg.get("trust") or ())) for name, load in found.items()}

@@ -19,7 +19,7 @@ from langevin.assembly.saved import Model, load_model, override, require_trusted
 from langevin.batches import Batches
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.config.identity import digest
-from langevin.config.types import plain
+from langevin.config.types import TARGET, plain
 from langevin.data.cache import CachedSamples
 from langevin.data.read_images import left_out, read_images, read_record
 from langevin.diffusion.denoiser import Condition
@@ -42,7 +42,6 @@ def evaluate_samples(cfg: DictConfig) -> None:
     """
     evaluation = make_evaluation(cfg)
     images, labels = read_images(cfg.samples, "samples", cfg.loader.cache_dir)
-    reference = open_reference(cfg)
     cond: Condition = {} if labels is None else {"label": torch.from_numpy(labels)}
     targets = None if cfg.target is None else read_images(cfg.target, "target", cfg.loader.cache_dir)[0]
     if targets is not None and targets.shape != images.shape:
@@ -50,7 +49,10 @@ def evaluate_samples(cfg: DictConfig) -> None:
             f"target={cfg.target}: {len(targets)} samples of shape {targets.shape[1:]}, but those to be measured are "
             f"{len(images)} of {images.shape[1:]}; give one such for each of them, in their order"
         )
-    evaluation.prepare(len(images), reference, cond, None if targets is None else Reference(targets))
+    target = None if targets is None else Reference(targets)
+    is_given = cfg.reference is not None or cfg.get("data") is not None
+    reference = open_reference(cfg) if is_given or target is None else target
+    evaluation.prepare(len(images), reference, cond, target)
     *size, channels = images.shape[1:]
     evaluation.require_shape((channels, *size), f"samples={cfg.samples}")
 
@@ -231,7 +233,8 @@ def batches_of(cfg: DictConfig, processes: Processes, number: int, doing: str) -
 
 def described(cfg: DictConfig, reference: Reference) -> dict[str, Any]:
     """Where the reference of a config comes from, and how many images it has."""
-    place = str(cfg.reference or cfg.data.get("path") or cfg.data._target_)
+    data = cfg.get("data") or {}
+    place = str(cfg.reference or data.get("path") or data.get(TARGET) or cfg.target)
     return {"path": place, "number": reference.number}
 
 

@@ -23,13 +23,14 @@ HANDED = {
     "discriminator": "the discriminator, or None",
     "timestep_spacing": "the times that a sampler walks through",
     "thresholding": "what keeps predicted samples in range, or None",
-    "network": "the network of which EMA weights are kept",
+    "network": "a network: that of which EMA weights are kept, or that of a codec",
     "params": "the weights to optimize",
     "fused": "whether the optimizer may be one kernel over all weights",
     "source": "the data source",
     # other models: called with the option that names a run, and its value
     "load_classifier": "loads a classifier of noisy samples",
     "load_denoiser": "loads a denoiser",
+    "load_autoencoder": "loads the weights of an autoencoder",
     "load_clean_classifier": "loads a classifier of samples without noise",
     # of the run
     "batch_size": "samples per optimizer step",

@@ -19,7 +19,7 @@ from langevin.autoencoding.model import AutoencoderModel
 from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
 from langevin.codecs.codec import Codec
 from langevin.config.stored import StoredError, forget_places, read_stored, refuse_modality, refuse_untrusted
-from langevin.config.types import TARGET
+from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError
 from langevin.diffusion.classifier import CleanClassifier, NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
@@ -107,7 +107,8 @@ def generative(rebuilt: Model, path: Path) -> Model:
         UserError: when it is not.
     """
     if not isinstance(rebuilt.model, Denoiser):
-        raise UserError(f"checkpoint {path} holds a classifier (task=classifier); give one of a model of images")
+        kind = "a classifier (task=classifier)" if isinstance(rebuilt.model, NoisyClassifier) else "an autoencoder"
+        raise UserError(f"checkpoint {path} holds {kind}; give one of a model of images")
     return rebuilt
 
 
@@ -162,6 +163,28 @@ def classifier_for_features(
     return CleanClassifier(classifier).eval(), spec, name
 
 
+def autoencoder_of(option: str, value: str, trust: Sequence[str] = ()) -> tuple[nn.Module, int, dict[str, Any]]:
+    """The autoencoder that an option's value names, the channels of its images, and its node in a config.
+
+    Raises:
+        UserError: as `load_model`, or when it is not an autoencoder of images; the message names the option.
+    """
+    rebuilt = _rebuilt_for(option, value, trust)
+    if not isinstance(rebuilt.model, AutoencoderModel):
+        kind = "a denoiser" if isinstance(rebuilt.model, Denoiser) else "a classifier"
+        raise OptionError(option, f"is {value}; allowed: an autoencoder's run (task=autoencoder); this is {kind}'s")
+    return rebuilt.model.network, rebuilt.spec.channels, plain(rebuilt.cfg.autoencoder)
+
+
+def autoencoder_for_codec(option: str, value: str, trust: Sequence[str] = ()) -> Mapping[str, Tensor]:
+    """The EMA weights of the autoencoder that an option's value names.
+
+    Raises:
+        UserError: as `autoencoder_of`.
+    """
+    return autoencoder_of(option, value, trust)[0].state_dict()
+
+
 def denoiser_for_guidance(option: str, value: str, trust: Sequence[str] = ()) -> tuple[Denoiser, DataSpec, bool]:
     """The model that an option's value names, the spec of what it diffuses, and whether it is class-conditional.
 
@@ -170,7 +193,7 @@ def denoiser_for_guidance(option: str, value: str, trust: Sequence[str] = ()) ->
     """
     rebuilt = _rebuilt_for(option, value, trust)
     if not isinstance(rebuilt.model, Denoiser):
-        raise OptionError(option, f"is {value}; allowed: the run of a model of images, and this is a classifier's")
+        raise OptionError(option, f"is {value}; allowed: the run of a denoiser, which this is not")
     return rebuilt.model, rebuilt.diffused, is_class_conditional(rebuilt.cfg)
 
 

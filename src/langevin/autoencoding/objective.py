@@ -13,6 +13,7 @@ from langevin.autoencoding.model import AutoencoderModel
 from langevin.diffusion.draws import BatchDraws
 from langevin.diffusion.objective import Objective
 from langevin.networks.patch_discriminator import PatchDiscriminator
+from langevin.perceptual.perceptual import PerceptualDistance
 
 LARGEST_WEIGHT = 1e4
 """Of the adversarial loss, before `adversarial_weight`: the clamp of CompVis' code."""
@@ -43,7 +44,7 @@ class Reconstruction(Objective[AutoencoderModel]):
 
     def __init__(
         self,
-        perceptual: nn.Module | None = None,
+        perceptual: PerceptualDistance | None = None,
         discriminator: PatchDiscriminator | None = None,
         pixel: Literal["l1", "l2"] = "l1",
         perceptual_weight: Annotated[float, Gt(0)] = 1.0,

@@ -139,10 +139,10 @@ def read(place: Path, flags: str | None) -> "Imported":
     from langevin.interop.autoencoders import is_autoencoder, read_autoencoder
     from langevin.interop.compvis import is_compvis, read_compvis
     from langevin.interop.edm import read_edm
-    from langevin.interop.imported import read_weights
     from langevin.interop.openai import read_openai
     from langevin.interop.openai_classifier import read_openai_classifier
     from langevin.interop.pipeline import is_folder, read_folder
+    from langevin.weights import read_weights
 
     if not place.exists():
         raise UserError(f"import={place}: does not exist; allowed: {ACCEPTED}")
@@ -201,8 +201,8 @@ def export_model(cfg: DictConfig, out: Path) -> None:
     from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
     from langevin.config.validate import ConfigError
     from langevin.interop.autoencoders import write_autoencoder
-    from langevin.interop.imported import SAFETENSORS
     from langevin.interop.pipeline import write_folder, write_weights
+    from langevin.weights import SAFETENSORS
 
     path = find_checkpoint(Path(cfg.export), "export")
     model = load_trained(path, cfg.trust)

@@ -62,8 +62,9 @@ def check(cfg: DictConfig) -> str:
         if cfg.get("likelihoods"):
             mistakes.append(Mistake("likelihoods", "goes with checkpoint=; leave it out, and choose metrics=[fid]"))
     if "compare" not in tasks:
-        own_data = of_model and cfg.get("data") is None and cfg.reference is None
-        if not own_data and not cfg.get("likelihoods") and (cfg.reference is None) == (cfg.get("data") is None):
+        neither = cfg.get("data") is None and cfg.reference is None
+        is_known = neither and (of_model or cfg.target is not None)  # the model's own data, or the targets
+        if not is_known and not cfg.get("likelihoods") and (cfg.reference is None) == (cfg.get("data") is None):
             mistakes.append(Mistake("reference", "give either reference=FILE_OR_DIR or data=NAME, and not both"))
         if cfg.get("likelihoods") and cfg.reference is not None:
             mistakes.append(Mistake("reference", "goes with metrics; likelihoods are measured on data=NAME"))

@@ -45,14 +45,16 @@ def run(cfg: DictConfig) -> Path:
         The run's folder.
     """
     from langevin.assembly.check import mistakes_in
+    from langevin.assembly.latents import complete
     from langevin.config.validate import ConfigError
 
     # Most mistakes show without Lightning, which takes seconds to import, and are reported first.
-    if mistakes := mistakes_in(cfg):
+    if mistakes := complete(cfg) or mistakes_in(cfg):
         raise ConfigError(mistakes)
 
     import torch
 
+    from langevin.assembly.latents import encode_data
     from langevin.assembly.run import dry_build, make_data, make_module, make_trainer
     from langevin.assembly.tasks import task_of
     from langevin.checkpoint import newest_of
@@ -110,6 +112,7 @@ def run(cfg: DictConfig) -> Path:
     torch.manual_seed(cfg.seed)
     module = make_module(cfg, spec)
     trainer = make_trainer(cfg, run_dir, spec, data, module.codec)
+    encode_data(module.codec, data, trainer.strategy.root_device)
     parameters = sum(weight.numel() for weight in module.model.parameters())
     samples = f"{data.number:,} {data.source.modality.noun} of {spec.shape}"
     where = f"{trainer.strategy.root_device.type} x {trainer.world_size}"

@@ -11,7 +11,7 @@ from langevin.config.migration import former
 from langevin.config.types import plain
 
 # How a run is logged, stored or sped up. All else determines what is trained, and makes another run when changed.
-# The data's path does not; its content does, see `langevin.content`.
+# The data's path does not; its content does, see `langevin.content`. Nor does a codec's; its weights do.
 NOT_IDENTITY = (
     "name",
     "output_dir",
@@ -35,10 +35,16 @@ NOT_IDENTITY = (
     "data.path",
     "data.test_path",
     "data.download_dir",
+    "codec.run",
 )
 PATHS = ("data.path", "data.test_path")
 """Where the data lies: it distinguishes two runs that are otherwise the same."""
-SINCE = {"data.resize": "crop", "model.norm_groups": None, "overfit_samples": None}
+SINCE = {
+    "data.resize": "crop",
+    "model.norm_groups": None,
+    "overfit_samples": None,
+    **dict.fromkeys(("autoencoder", "perceptual", "discriminator")),
+}
 """Options that were added later, with the values that earlier runs had: at these they are no part of an identity."""
 LATER = {"data.background": [255, 255, 255], "data.skip_broken": False} | SINCE
 """All that were added later, also those that changed the names of runs."""

@@ -21,8 +21,8 @@ DEEPEST, LONGEST, GREATEST = 50, 100_000, 2**63
 """Of a config: how deeply it is nested, how many events of YAML it has, and a bound of its whole numbers."""
 
 
-PLACES = {"data": ("download_dir",), "loader": ("cache_dir",)}
-"""By their groups, the options that determine where something is written; null is a default of the machine."""
+PLACES = {"data": ("download_dir",), "loader": ("cache_dir",), "codec": ("run",)}
+"""By their groups, the options that determine where something is written, or which other run is read."""
 
 
 class StoredError(ValueError):
@@ -83,7 +83,7 @@ def read_held(path: Path) -> DictConfig:
 
 
 def forget_places(cfg: DictConfig) -> None:
-    """Have a stored config decide nothing about where something is written: this machine decides that.
+    """Have a stored config decide nothing about where something is written, or which other runs are read.
 
     Args:
         cfg: the config, by `read_stored`; changed in place.

@@ -289,15 +289,8 @@ def _decode_all(
 
     def decode(first: int) -> int:
         indices = range(first, min(first + _CHUNK, count))
-        block, small = np.zeros((len(indices), *transform.shape), dtype), []
-        for index in indices:
-            try:
-                sample = lazy.open(index)
-                block[index - first] = transform(sample)
-                if transform.enlarges(sample):
-                    small.append(index)
-            except Exception as error:  # a broken file makes decoders raise anything: OSError, SyntaxError, ...
-                broken[index] = error
+        block, small, unusable = lazy.block(indices, transform)
+        broken.update(unusable)
         with open(path, "r+b") as file:
             file.seek(len(header) + first * size)
             file.write(block.data)
@@ -307,10 +300,10 @@ def _decode_all(
         chunks[first] = chunk
         return len(indices)
 
-    executor = ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), 16))
+    executor = ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), lazy.threads))
     with (
         open(building / _CHUNKS, "wb", buffering=0) as finished,
-        progress_bar(total=count, desc=f"decoding {title}", unit="sample") as progress,
+        progress_bar(total=count, desc=f"{lazy.doing} {title}", unit="sample") as progress,
     ):
         for first, chunk in chunks.items():
             finished.write(chunk.line())
@@ -322,7 +315,9 @@ def _decode_all(
                 if received() is not None:
                     executor.shutdown(cancel_futures=True)
                     kept = sum(min(_CHUNK, count - first) for first in chunks)
-                    raise Interrupted(f"by {received()} with {kept:,} of {count:,} images of {title} decoded")
+                    raise Interrupted(
+                        f"by {received()} with {kept:,} of {count:,} images of {title} {lazy.doing[:-3]}ed"
+                    )
         finally:
             executor.shutdown(cancel_futures=True)
     ordered = [chunks[first] for first in range(0, count, _CHUNK)]

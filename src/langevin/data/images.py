@@ -4,7 +4,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,30 @@ MAX_PIXELS = 89_478_485
 WHITE: Color = (255, 255, 255)
 
 
+class Block(NamedTuple):
+    """Some samples, decoded.
+
+    Attributes:
+        array: (B, *size, C); zeros where a sample is broken.
+        small: those that were enlarged.
+        broken: why a sample cannot be decoded, by its index.
+    """
+
+    array: NDArray[Any]
+    small: list[int]
+    broken: dict[int, Exception]
+
+
 class LazySamples(ABC):
-    """A sequence of samples, opened one at a time from any thread."""
+    """A sequence of samples, opened one at a time from any thread.
+
+    Attributes:
+        threads: by how many threads at most.
+        doing: what is done to them, for a progress bar.
+    """
+
+    threads: ClassVar[int] = 16
+    doing: ClassVar[str] = "decoding"
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -44,6 +66,19 @@ class LazySamples(ABC):
     @abstractmethod
     def open(self, index: int) -> Any:
         """What a `Transform` takes; raises what the decoder raises when the sample is broken."""
+
+    def block(self, indices: Sequence[int], transform: "Transform") -> Block:
+        """Decode some samples."""
+        block = Block(np.zeros((len(indices), *transform.shape), transform.dtype), [], {})
+        for place, index in enumerate(indices):
+            try:
+                sample = self.open(index)
+                block.array[place] = transform(sample)
+                if transform.enlarges(sample):
+                    block.small.append(index)
+            except Exception as error:  # a broken file makes decoders raise anything: OSError, SyntaxError, ...
+                block.broken[index] = error
+        return block
 
 
 @dataclass(frozen=True)

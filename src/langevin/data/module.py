@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from langevin.content import Content, Split
 from langevin.data.cache import CachedSamples, open_or_build, resolve_cache_dir
+from langevin.data.latents import Encoder, open_or_encode
 from langevin.data.source import Source
 from langevin.data.stream import Positions, SampleStream
 from langevin.errors import OptionError, UserError
@@ -27,11 +28,13 @@ class Batched(Dataset[Batch]):
     Args:
         samples: the cache.
         flip: whether samples may be mirrored.
+        moments: of the samples' latents, see `open_or_encode`; None where the samples themselves are given.
     """
 
-    def __init__(self, samples: CachedSamples, flip: bool) -> None:
+    def __init__(self, samples: CachedSamples, flip: bool, moments: CachedSamples | None = None) -> None:
         self.samples = samples
         self.flip = flip
+        self.moments = moments
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -43,10 +46,13 @@ class Batched(Dataset[Batch]):
             positions: (B,) int64 indices and (B,) bool flips.
 
         Returns:
-            what `CachedSamples.batch` gives, and "flip" (B,) bool where samples may be mirrored. In validation B may
-            be 0.
+            what `CachedSamples.batch` gives, and "flip" (B,) bool where samples may be mirrored; or with "moments"
+            (B, M, *size) in place of "x". In validation B may be 0.
         """
         indices, flips = positions
+        if self.moments is not None:
+            batch = self.moments.batch(indices + len(self.samples) * flips)
+            return {"moments": batch.pop("x"), **batch, "index": torch.from_numpy(indices)}
         return self.samples.batch(indices) | ({"flip": torch.from_numpy(flips)} if self.flip else {})
 
 
@@ -58,8 +64,11 @@ def preprocess(batch: Batch, modality: Modality) -> Batch:
         modality: what the samples are.
 
     Returns:
-        the same without "flip", and "x" (B, C, *size) as a model takes it, mirrored where "flip" was true.
+        the same without "flip", and "x" (B, C, *size) as a model takes it, mirrored where "flip" was true; or
+        "moments" in float32, of the mirrored samples already.
     """
+    if "moments" in batch:
+        return batch | {"moments": batch["moments"].float()}
     stored = batch["x"]
     if "flip" in batch:  # before the conversion: of bytes, a quarter of the memory traffic of floats
         stored = torch.where(batch["flip"].reshape(-1, *(1,) * (stored.ndim - 1)), stored.flip(-1), stored)
@@ -86,6 +95,7 @@ class DataModule(lightning.LightningDataModule):
         test_set: the decoded test samples, or None when the source has none.
         class_names: a name for each class, or None when unlabelled.
         num_classes: number of classes, or None when unlabelled.
+        moments: of the latents of each split, after `encode`; else empty.
 
     Raises:
         UserError: when a number is out of range.
@@ -121,6 +131,7 @@ class DataModule(lightning.LightningDataModule):
         self.cache_dir = resolve_cache_dir(cache_dir)
         self.seed = seed
         self.first = first
+        self.moments: dict[str, CachedSamples] = {}
 
     def prepare_data(self) -> None:
         """Open the caches, building them if necessary; safe from every process, and a second call does nothing.
@@ -142,6 +153,27 @@ class DataModule(lightning.LightningDataModule):
         self.num_classes = None if train.class_names is None else len(train.class_names)
         self.test_set = test
         self.train_set = train
+
+    def encode(self, encoder: Encoder) -> CachedSamples:
+        """Give latents' moments in batches from here on, in place of samples; they are computed if necessary.
+
+        Args:
+            encoder: computes them.
+
+        Returns:
+            those of the training samples.
+
+        Raises:
+            UserError: when they cannot be written, or there is too little room.
+            Interrupted: once a signal has come.
+        """
+        sets = {"train": self.train_set, "test": self.test_set}
+        for split, samples in sets.items():
+            if samples is not None:
+                name = f"{self.source.name}-{split}-latents"
+                flip = self.source.flip and split == "train"
+                self.moments[split] = open_or_encode(self.cache_dir, name, samples, flip, encoder)
+        return self.moments["train"]
 
     @property
     def spec(self) -> DataSpec:
@@ -188,7 +220,7 @@ class DataModule(lightning.LightningDataModule):
             accumulate=self.accumulate,
             start=lambda: 0 if trainer is None else trainer.global_step * self.accumulate,
         )
-        return self._loader(self.train_set, stream, self.source.flip)
+        return self._loader("train", stream, self.source.flip)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
         """The test split once, in order; [] if there is no test split.
@@ -202,7 +234,7 @@ class DataModule(lightning.LightningDataModule):
         rank, world_size = self._rank_and_world_size()
         number, size = len(self.test_set), self._micro_batch_size(world_size) * world_size
         batches = [np.arange(first + rank, min(first + size, number), world_size) for first in range(0, number, size)]
-        return self._loader(self.test_set, [(indices, np.zeros(len(indices), np.bool_)) for indices in batches], False)
+        return self._loader("test", [(indices, np.zeros(len(indices), np.bool_)) for indices in batches], False)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn stored samples into a model's input once they are on the device; see `preprocess`."""
@@ -218,9 +250,11 @@ class DataModule(lightning.LightningDataModule):
             lambda: source.load(split),
         )
 
-    def _loader(self, samples: CachedSamples, batches: Iterable[Positions], flip: bool) -> DataLoader[Batch]:
+    def _loader(self, split: str, batches: Iterable[Positions], flip: bool) -> DataLoader[Batch]:
+        samples = self.train_set if split == "train" else self.test_set
+        assert samples is not None
         return DataLoader(
-            Batched(samples, flip),
+            Batched(samples, flip, self.moments.get(split)),
             batch_size=None,  # the sampler gives whole batches of indices
             sampler=cast("Any", batches),
             num_workers=self.num_workers,

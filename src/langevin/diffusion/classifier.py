@@ -56,7 +56,7 @@ class CleanClassifier(nn.Module):
     its input is ``alpha x`` there: x_t without its noise, which is negligible.
 
     Args:
-        classifier: the classifier, whose network has `features` and `classify`.
+        classifier: the classifier, whose network has `features`, `levels` and `classify`.
     """
 
     def __init__(self, classifier: NoisyClassifier) -> None:
@@ -65,9 +65,16 @@ class CleanClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The features (B, D) of images (B, C, H, W) in [-1, 1], and the logits of their classes, (B, classes)."""
+        network: Any = self.classifier.network
+        features = network.features(*self._presented(x))
+        return features, network.classify(features)
+
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """The activations (B, C', h, w) of each level of the network, of images (B, C, H, W) in [-1, 1]."""
+        network: Any = self.classifier.network
+        return network.levels(*self._presented(x))
+
+    def _presented(self, x: Tensor) -> tuple[Tensor, Tensor]:
         schedule = self.classifier.schedule
         t = torch.tensor(schedule.t_min, dtype=torch.float64)
-        x_t = broadcast_to(schedule(t).alpha, x) * x
-        network: Any = self.classifier.network
-        features = network.features(*self.classifier.process.present(x_t, t))
-        return features, network.classify(features)
+        return self.classifier.process.present(broadcast_to(schedule(t).alpha, x) * x, t)

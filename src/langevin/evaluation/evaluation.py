@@ -72,8 +72,7 @@ class Evaluation:
         """
         if num_samples < 1:
             raise UserError(f"num_samples={num_samples}: must be at least 1")
-        self.plan = Plan(num_samples, reference, self.features, cond)
-        self.target = target
+        self.plan = Plan(num_samples, reference, self.features, cond, target)
         # Before the weights are loaded, where mistakes can be found without them.
         known = hasattr(self.features, "sizes")
         if known:
@@ -84,12 +83,13 @@ class Evaluation:
         self.to(self.device)
 
     def _check(self) -> None:
-        given = {*self.plan.cond, *(() if self.target is None else ("target",))}
+        given = {*self.plan.cond, *(() if self.plan.target is None else ("target",))}
         for name, metric in self.metrics.items():
             if missing := [each for each in metric.needs if each not in given]:
+                like = ", as langevin evaluate samples=PLACE target=PLACE does" if missing[0] == "target" else ""
                 raise UserError(
                     f"metrics.{name} needs the {missing[0]} of each sample, but these have none: drop it, or measure "
-                    f"samples that have one"
+                    f"samples that have one{like}"
                 )
             lacking = {*metric.reads, *metric.moments_of, *metric.rows_of} - set(
                 self.features.sizes if self.outputs else ()
@@ -179,11 +179,12 @@ class Evaluation:
             "num_samples": self.plan.num_samples,
             "features": self.features.record() if self.outputs else None,
             "reference": self.reference.record(),
-            **({} if self.target is None else {"target": self.target.record()}),
+            **({} if self.plan.target is None else {"target": self.plan.target.record()}),
         }
+        settings = {name: {**self.settings[name], **metric.record()} for name, metric in self.metrics.items()}
         return EvaluationResult(
             {name: value for of_metric in values.values() for name, value in of_metric.items()},
-            protocol(measured, samples, self.settings, values),
+            protocol(measured, samples, settings, values),
             {name: metric.details for name, metric in self.metrics.items() if metric.details is not None},
             {name: metric.figure for name, metric in self.metrics.items() if metric.figure is not None},
         )

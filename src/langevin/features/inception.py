@@ -38,7 +38,7 @@ class Inception(FromFile):
     preprocessing = f"{RESIZED.format(side=299)}, (x - 128) / 128"
     outputs: ClassVar[Mapping[str, str]] = {"features": "2048", "logits": "logits_unbiased"}
     kind = "a state dict of torch-fidelity's FID Inception"
-    otherwise = "take features=classifier, or drop the metrics that use them (all but class_accuracy)"
+    otherwise = "take features=classifier, or drop the metrics that use them, such as fid"
 
     def __init__(self, weights: str | None = None) -> None:
         super().__init__(weights)

@@ -11,13 +11,14 @@ from torch import Tensor
 from langevin.errors import UserError
 from langevin.interop.autoencoder_weights import CONVOLUTIONS, DIFFUSERS, renamed, to_diffusers
 from langevin.interop.diffusers import Known, completed
-from langevin.interop.imported import Imported, read_weights
+from langevin.interop.imported import Imported
 from langevin.interop.pipeline import RECORD_FILE, UNET_FILE, VERSION, WEIGHTS, read_json, write_json, write_weights
 from langevin.interop.renaming import Model, StateDict, settings
 from langevin.networks.autoencoders.autoencoder import Autoencoder
 from langevin.networks.autoencoders.kl import KLAutoencoder
 from langevin.networks.autoencoders.vq import VQAutoencoder
 from langevin.networks.blocks.block import NORM_EPSILON, normalization
+from langevin.weights import read_weights
 
 KL, VQ = "AutoencoderKL", "VQModel"
 STABLE_DIFFUSION = 0.18215

@@ -23,13 +23,14 @@ from langevin.diffusion.variance import FixedLarge, FixedSmall, LearnedRange, Va
 from langevin.errors import UserError
 from langevin.files import write_atomically
 from langevin.interop.diffusers import Known, completed, from_diffusers, to_diffusers, unet_2d_config, unet_of
-from langevin.interop.imported import SAFETENSORS, Imported, read_weights
+from langevin.interop.imported import Imported
 from langevin.interop.renaming import Model, StateDict, class_overrides, settings
 from langevin.networks.unet import UNet
 from langevin.samplers.ddim import DDIM
 from langevin.samplers.sampler import Sampler
 from langevin.samplers.thresholding import Dynamic, Static, Thresholding
 from langevin.samplers.timestep_spacing import Leading, Trailing, UniformSpacing
+from langevin.weights import SAFETENSORS, read_weights
 
 VERSION = "0.32.0"
 """The version of diffusers whose format is written."""

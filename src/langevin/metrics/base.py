@@ -27,12 +27,14 @@ class Plan(NamedTuple):
         reference: what they are compared with.
         features: the extractor.
         cond: the columns of the samples' conditions, (num_samples, ...) each; none where they have no condition.
+        target: what each sample should be; None where that is not known.
     """
 
     num_samples: int
     reference: Reference
     features: FeatureExtractor
     cond: Columns = MappingProxyType({})
+    target: Reference | None = None
 
     def key(self, official: str, otherwise: str) -> str:
         """The name under which a value is reported, see `FeatureExtractor.metric_name`, with the number of samples."""
@@ -44,11 +46,23 @@ class Plan(NamedTuple):
         Raises:
             UserError: when they are not.
         """
-        samples = self.reference.samples
-        if samples is not None and samples.ndim != 4:
+        known = self.reference if self.target is None else self.target
+        if known.samples is not None and known.samples.ndim != 4:
             raise UserError(
-                f"metrics.{metric} is of images, but these samples are of shape {samples.shape[1:]}: drop it"
+                f"metrics.{metric} is of images, but these samples are of shape {known.samples.shape[1:]}: drop it"
             )
+
+    def require_pairs(self, metric: str) -> tuple[int, int, int]:
+        """The shape (C, H, W) of the samples, for a metric that compares each with its target, both images.
+
+        Raises:
+            UserError: when they are not images.
+        """
+        self.require_images(metric)
+        assert self.target is not None, "needs"
+        assert self.target.samples is not None
+        height, width, channels = self.target.samples.shape[1:]
+        return channels, height, width
 
     def counts(self) -> tuple[tuple[str, int], tuple[str, int | None]]:
         """The two numbers of images, each with what a user calls it."""
@@ -85,6 +99,10 @@ class SampleMetric(SumStateMetric, ABC):
     num_samples: int
     figure: Figure | None = None
     details: dict[str, Any] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What decides its values beside its parameters, as entries of a protocol: plain values, such as a digest."""
+        return {}
 
     def check(self, plan: Plan) -> None:
         """Find a user's mistake before any work.

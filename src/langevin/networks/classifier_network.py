@@ -29,6 +29,10 @@ class ClassifierNetwork(nn.Module, ABC):
     def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """The input of the last layer: a vector (B, D), for the arguments of `forward`."""
 
+    def levels(self, x: Tensor, c_noise: Tensor) -> list[Tensor]:
+        """Activations (B, C, h, w) at several depths, of several sizes; unless overridden, the features alone."""
+        return [self.features(x, c_noise)[:, :, None, None]]
+
     @abstractmethod
     def classify(self, features: Tensor) -> Tensor:
         """The last, linear map: `features` (B, D) to logits (B, num_classes)."""

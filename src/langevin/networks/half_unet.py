@@ -91,11 +91,20 @@ class HalfUNet(ClassifierNetwork):
     def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """The pooled features, see `ClassifierNetwork`. Height and width are those given as `image_size`."""
         embedding = self.time(c_noise)
+        x = self.middle(self._down(x, embedding)[-1], embedding)
+        return self.pool(functional.silu(self.norm(x)))
+
+    def levels(self, x: Tensor, c_noise: Tensor) -> list[Tensor]:
+        """What each level of the way down ends in, the finest first, see `ClassifierNetwork`."""
+        return self._down(x, self.time(c_noise))
+
+    def _down(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
         x = self.first(x.contiguous(memory_format=torch.channels_last))
+        last: dict[int, Tensor] = {}  # by the height
         for block in self.down:
             x = block(x, embedding)
-        x = self.middle(x, embedding)
-        return self.pool(functional.silu(self.norm(x)))
+            last[x.shape[2]] = x
+        return list(last.values())
 
     def classify(self, features: Tensor) -> Tensor:
         """See `ClassifierNetwork`."""

@@ -160,6 +160,7 @@ class SamplePipeline(Pipeline):
         """
         return {
             **self.settings,
+            **self.codec.record(),
             **self._chosen_spacing(denoiser.schedule),
             **self.requests.record(),
             "evaluations": self.nfe(denoiser),

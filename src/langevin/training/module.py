@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from langevin.autoencoding.model import AutoencoderModel
 from langevin.checkpoint import DRAWS
-from langevin.codecs.codec import Codec
+from langevin.codecs.codec import CachedCodec, Codec
 from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.draws import BatchDraws
@@ -139,9 +139,12 @@ class DiffusionModule(LightningModule):
 
     @torch.no_grad()
     def encoded(self, batch: Batch, batch_idx: int, validation: bool = False) -> Batch:
-        """A batch with what is diffused in place of its samples "x"."""
-        draws = self.draws(step_seed(self.seed, None, batch_idx, validation, encoding=True), batch["x"])
-        return {**batch, "x": self.codec.encode(batch["x"], draws)}
+        """A batch with what is diffused in place of its samples "x", or as "x" beside its latents' "moments"."""
+        seed = step_seed(self.seed, None, batch_idx, validation, encoding=True)
+        if "moments" not in batch:
+            return {**batch, "x": self.codec.encode(batch["x"], self.draws(seed, batch["x"]))}
+        assert isinstance(self.codec, CachedCodec)
+        return {**batch, "x": self.codec.latents(batch["moments"], self.draws(seed, batch["moments"]))}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of a batch, see `Objective.forward`."""
@@ -166,7 +169,7 @@ class DiffusionModule(LightningModule):
         Every validation has the same times and noise, so that its losses compare over time. Nothing here waits for
         other processes.
         """
-        if len(batch["x"]) == 0:  # the last batch, since it has fewer samples than there are processes
+        if len(batch["index"]) == 0:  # the last batch, since it has fewer samples than there are processes
             return
         batch = self.encoded(batch, batch_idx, validation=True)
         draws = self.draws(step_seed(self.seed, None, batch_idx, validation=True), batch["x"])

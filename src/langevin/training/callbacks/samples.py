@@ -53,7 +53,7 @@ class SampleGrid(Periodic):
         if batch.target is None:
             publish_image(trainer, self.directory, "samples", modality.preview(batch.samples, self.columns, classes))
         else:
-            kinds = {"original": batch.target, "reconstructed": batch.samples.cpu()}
+            kinds = {"original": batch.target, "rebuilt": batch.samples.cpu()}
             publish_image(trainer, self.directory, "samples", modality.beside(kinds, self.columns, classes))
 
 

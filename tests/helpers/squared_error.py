@@ -6,11 +6,11 @@ from torch import Tensor
 from langevin.metrics.base import Columns, Plan, SampleMetric
 
 
-class PSNR(SampleMetric):
-    """Peak signal-to-noise ratio in dB, mean over the samples."""
+class SquaredError(SampleMetric):
+    """Mean squared error of numbers up to `peak`, mean over the samples."""
 
     needs = ("target",)
-    higher_is_better = True
+    higher_is_better = False
 
     def __init__(self, peak: float = 255.0) -> None:
         super().__init__()
@@ -23,11 +23,11 @@ class PSNR(SampleMetric):
         self._add_sum("total")
 
     def update(self, samples: Columns, cond: Columns, index: Tensor, target: Tensor | None = None) -> None:
-        """Add the samples' ratios."""
-        error = (samples["stored"].double() - target.double()).square().flatten(1).mean(1)
-        self._accumulate(count=len(index), total=(10 * torch.log10(self.peak**2 / error)).sum())
+        """Add the samples' errors."""
+        error = (samples["stored"].double() - target.double()) / self.peak
+        self._accumulate(count=len(index), total=error.square().flatten(1).mean(1).sum())
 
     def compute(self) -> dict[str, Tensor]:
         """The mean."""
         self._require_all(self.count)
-        return {"psnr": self.total / self.count}
+        return {"squared_error": self.total / self.count}

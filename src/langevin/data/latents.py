@@ -1,0 +1,116 @@
+"""Latents' moments of a whole data set, computed once and kept like decoded images."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langevin.data.cache import CachedSamples, open_or_build
+from langevin.data.images import Block, LazySamples, Transform
+from langevin.data.source import SampleSet
+from langevin.errors import UserError
+
+
+class Encoder(NamedTuple):
+    """What computes moments.
+
+    Attributes:
+        shape: (*size, M) of the moments of one sample.
+        weights: the digest of its weights.
+        encode: gives the moments (B, *size, M) of stored samples (B, *size, C).
+    """
+
+    shape: tuple[int, ...]
+    weights: str
+    encode: Callable[[NDArray[Any]], NDArray[np.float16]]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a cache of moments holds: float16, as a transform's description.
+
+    Attributes:
+        shape: (*size, M) of the moments of one sample.
+    """
+
+    shape: tuple[int, ...]
+    dtype: ClassVar[type[np.generic]] = np.float16
+
+    def __call__(self, sample: NDArray[Any]) -> NDArray[Any]:  # noqa: D102
+        return sample
+
+    def enlarges(self, sample: NDArray[Any]) -> bool:  # noqa: D102
+        return False
+
+
+@dataclass(frozen=True)
+class Encoded(LazySamples):
+    """Samples of a cache on their way through an encoder; those above the number of samples are mirror images.
+
+    Attributes:
+        samples: the cache.
+        mirrors: 2 where samples may be mirrored, which latents cannot be; else 1.
+        encode: see `Encoder`.
+    """
+
+    samples: CachedSamples
+    mirrors: int
+    encode: Callable[[NDArray[Any]], NDArray[np.float16]]
+    threads: ClassVar[int] = 1  # the encoder itself uses all cores, or a GPU
+    doing: ClassVar[str] = "encoding"
+
+    def __len__(self) -> int:
+        return self.mirrors * len(self.samples)
+
+    def open(self, index: int) -> Any:  # noqa: D102
+        return self.block([index]).array[0]
+
+    def block(self, indices: Sequence[int], transform: Transform | None = None) -> Block:
+        """Encode some of them; what fails is the encoder, not a sample, and is raised."""
+        rows = np.asarray(indices)
+        stored = self.samples.samples[rows % len(self.samples)]
+        is_mirrored = (rows >= len(self.samples)).reshape(-1, *(1,) * (stored.ndim - 1))
+        return Block(self.encode(np.where(is_mirrored, stored[..., ::-1, :], stored)), [], {})
+
+
+def readable(size: int) -> str:
+    """A number of bytes, for people."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def open_or_encode(cache_dir: Path, name: str, samples: CachedSamples, flip: bool, encoder: Encoder) -> CachedSamples:
+    """Open the moments of all samples, and compute them first if there are none; killed and rerun, it resumes.
+
+    Args:
+        cache_dir: the folder of all caches.
+        name: what the cache is called, for people.
+        samples: the data.
+        flip: whether it may be mirrored: then row N + i is the mirror image of row i.
+        encoder: called only if they must be computed.
+
+    Raises:
+        UserError: when there is not enough room.
+        Interrupted: between two chunks, once a signal has come.
+    """
+    lazy = Encoded(samples, 1 + flip, encoder.encode)
+
+    def load() -> SampleSet:
+        size = len(lazy) * int(np.prod(encoder.shape)) * np.dtype(Moments.dtype).itemsize
+        free = shutil.disk_usage(cache_dir).free
+        room = f"{readable(size)} in {cache_dir}, where {readable(free)} are free"
+        if size > free:
+            raise UserError(
+                f"loader.cache_dir: the latents of {len(lazy):,} images take {room}; make room, or give a folder on "
+                "another disk with loader.cache_dir=FOLDER"
+            )
+        print(f"encoding {len(lazy):,} images once{' (both mirror images)' if flip else ''}: {room}", flush=True)
+        repeated = np.tile(samples.labels, lazy.mirrors)
+        columns = {key: np.concatenate([column] * lazy.mirrors) for key, column in samples.columns.items()}
+        return SampleSet(lazy, repeated, samples.class_names, columns=columns)
+
+    fingerprint = repr(("latents", samples.digest, flip, encoder.weights))
+    return open_or_build(cache_dir, name, fingerprint, Moments(encoder.shape), load)
