@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, VQModel
 from helpers.autoencoders import compvis_state, save
-from helpers.commands import call
+from helpers.commands import TINY, call
 
 from commands.test_convert_command import config_of, convert, files
 from langevin.assembly.saved import load_trained
@@ -84,6 +85,7 @@ def test_export_of_what_was_imported(imported, folder, tmp_path):
     assert convert(f"export={imported}", f"out={tmp_path / 'own.safetensors'}").status == 0
 
 
+@pytest.mark.slow
 def test_export_of_a_trained_one(tmp_path):
     """With the EMA weights, and a scale of 1 for there is none; without norm_groups there would be 8 and 16."""
     tiny = ("autoencoder=vq_f4", "autoencoder.channels=32", "autoencoder.channel_multipliers=[1,2]")
@@ -166,3 +168,19 @@ def test_a_mistake_in_an_export(imported, tmp_path):
     result = convert(f"export={imported}", f"out={tmp_path / 'out'}", "sampler=ddim")
     assert "sampler: is not used by an autoencoder; leave it out" in result.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scaling", ["channels", "0.18215"])
+def test_diffusion_in_the_latents_of_what_was_imported(scaling, tmp_path):
+    """Of images of another size than the config names."""
+    save(tmp_path / "vae", "kl", in_channels=1, out_channels=1, sample_size=64)
+    assert convert(f"import={tmp_path / 'vae'}", f"out={tmp_path / 'run'}").status == 0
+    codec = ("codec=autoencoder", f"codec.run={tmp_path / 'run'}", f"codec.scaling={scaling}")
+    tiny = (*TINY, "model=unet_small", "data=digits", "thresholding=none", f"output_dir={tmp_path}", "name=latent")
+    result = call("train", *codec, *tiny)
+    assert result.status == 0, result.err
+    result = call("sample", f"checkpoint={tmp_path / 'latent'}", "num_samples=2")
+    assert result.status == 0, result.err
+    with np.load(tmp_path / "latent" / "generated" / "samples.npz") as made:
+        assert made["arr_0"].shape == (2, 8, 8, 1)
