@@ -1,6 +1,7 @@
 """Autoencoders of other libraries as runs of task=autoencoder, and these as folders of diffusers."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -115,9 +116,11 @@ def test_a_checkpoint_of_compvis(tmp_path):
 def bad_places(folder, places):
     """Files and folders that are not what they should be."""
     config = json.loads((folder / "vae" / "config.json").read_text())
-    for name, changes in {"other": {"_class_name": "AsymmetricAutoencoderKL"}, "weightless": {}}.items():
-        (places / name).mkdir()
+    other = {"_class_name": "AsymmetricAutoencoderKL"}
+    for name, changes in {"other": other, "listed": {"_class_name": []}, "odd": {"sample_size": 30}}.items():
+        shutil.copytree(folder / "vae", places / name)
         (places / name / "config.json").write_text(json.dumps(config | changes))
+    shutil.copytree(folder / "vae", places / "weightless", ignore=shutil.ignore_patterns("*.safetensors"))
     state = compvis_state()
     del state["decoder.conv_out.bias"]
     torch.save({"state_dict": state}, places / "lacking.ckpt")
@@ -130,6 +133,8 @@ def bad_places(folder, places):
     ("name", "words"),
     [
         ("other", '_class_name is "AsymmetricAutoencoderKL"; allowed: '),
+        ("listed", "_class_name is []; allowed: "),
+        ("odd", "sample_size is 30; allowed: a multiple of 4, the number of levels being 3"),
         ("weightless", "holds no weights; allowed: diffusion_pytorch_model.safetensors or"),
         ("lacking.ckpt", "weights: do not fit the model of the config: 'decoder.last.bias' is missing"),
         ("unknown.ckpt", "weights of no network that is known; allowed: a folder of diffusers"),

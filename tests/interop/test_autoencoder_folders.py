@@ -139,7 +139,7 @@ def test_stable_diffusion():
         ("kl", {"up_block_types": ["UpDecoderBlock2D"]}, "up_block_types are 1; allowed: 3, as block_out_channels"),
         ("kl", {"block_out_channels": [16, 32, 30]}, "block_out_channels is [16, 32, 30]; allowed: multiples of norm_"),
         ("kl", {"block_out_channels": []}, "block_out_channels"),
-        ("kl", {"sample_size": [16, 8]}, "sample_size is [16, 8]; allowed: one number"),
+        ("kl", {"sample_size": [16, 8]}, "sample_size is [16, 8]; allowed: a multiple of 4"),
         ("kl", {"temporal_layers": 2}, "temporal_layers is 2; allowed: null, for it is not known here"),
         ("kl", {"scaling_factor": 0.0}, "scaling_factor is 0.0; allowed: a number, above 0"),
         ("vq", {"vq_embed_dim": 8}, "vq_embed_dim is 8; allowed: 4 or null"),

@@ -1,5 +1,6 @@
 """What is kept of the files beside a model, which are a stranger's."""
 
+import json
 import os
 
 import pytest
@@ -12,6 +13,15 @@ def test_a_card(tmp_path):
         "---\nlicense: mit\nbase_model: a/b\nlicense_link: {a: 1}\n---\nlicense: other\n"
     )
     assert origin_of(tmp_path) == {"license": "mit", "base_model": "a/b"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("CompVis/sd-1", True), ("/home/me/sd", False), ("../sd", False), (3, False)]
+)
+def test_a_name(name, kept, tmp_path):
+    """That of a hub, no place on a machine."""
+    (tmp_path / "config.json").write_text(json.dumps({"_name_or_path": name}))
+    assert origin_of(tmp_path) == ({"name": name} if kept else {})
 
 
 def test_the_inner_folder_comes_first(tmp_path):
@@ -36,7 +46,7 @@ def test_the_inner_folder_comes_first(tmp_path):
         b"---\nlicense: " + b"x" * (FIELD + 1) + b"\n---\n",
         b"---\nlicense: mit\n---\n" + b"x" * LONGEST,
         b"---\nlicense: \xff\n---\n",
-        b"---\nlicense: " + b"[" * 5000 + b"\n---\n",
+        b"---\nlicense: " + b"[" * 1500 + b"\n---\n",
         b"---\na: " + b"9" * 5000 + b"\nlicense: 1e999\n---\n",
     ],
     ids=range(12),

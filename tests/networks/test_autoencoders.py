@@ -11,7 +11,7 @@ from langevin.interop.autoencoder_weights import DIFFUSERS, renamed, to_diffuser
 from langevin.interop.autoencoders import config_of
 from langevin.networks.autoencoders.kl import LOG_VARIANCES
 
-SIZE, BATCH = 16, 2
+SIZE, BATCH = 32, 2
 TINY = {
     "channels": 32,
     "channel_multipliers": [1, 2],
@@ -30,10 +30,10 @@ OUTPUT, GRADIENT = 1e-5, 1e-4
 """What may differ, relative to the greatest value."""
 
 
-def networks(name, kind, **changes):
+def networks(name, kind, tiny=TINY, **changes):
     """Ours and diffusers' with the same weights, of the preset `name` with other fields."""
     cls, fields = preset(name, "autoencoder")
-    own = fields | TINY | changes
+    own = fields | tiny | changes
     ours = cls(in_channels=3, image_size=SIZE, **own)
     config = config_of(ours, own)
     assert config.pop("_class_name") == kind.__name__
@@ -46,14 +46,19 @@ def networks(name, kind, **changes):
 
 def assert_close(mine, expected, limit):
     assert expected.std() > 0
-    assert float((mine - expected).detach().abs().max() / expected.detach().abs().max()) < limit
+    difference = float((mine - expected).detach().abs().max() / expected.detach().abs().max())
+    print(f"{difference:.1e}")  # for peers.md
+    assert difference < limit
+
+
+def mixed(output):
+    """A random mixture of an output's values."""
+    return (output * torch.randn(output.shape, generator=torch.Generator().manual_seed(7))).sum()
 
 
 def gradients(network, x, output):
-    """Of a mixture of an output, with respect to the input and to every weight, by diffusers' names."""
-    mixture = torch.randn(output.shape, generator=torch.Generator().manual_seed(7))
-    inputs = [x, *network.parameters()]
-    found = torch.autograd.grad((output * mixture).sum(), inputs, allow_unused=True)
+    """Of a mixture of an output, with respect to the input and to those weights that it depends on, by name."""
+    found = torch.autograd.grad(mixed(output), [x, *network.parameters()], allow_unused=True)
     named = dict(zip(["x", *(name for name, _ in network.named_parameters())], found, strict=True))
     return {name: gradient for name, gradient in named.items() if gradient is not None}
 
@@ -106,6 +111,25 @@ def test_vq_model(changes):
     mine, expected = ours(x).x, theirs(x).sample
     assert_close(mine, expected, OUTPUT)
     assert_same_gradients(ours, theirs, own, x, mine, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), [("kl_f8", AutoencoderKL), ("kl_f4", AutoencoderKL), ("vq_f4", VQModel)])
+def test_presets(name, kind):
+    """At full width."""
+    ours, theirs, _ = networks(name, kind, {})
+    x = images(1, SIZE).requires_grad_()
+    made = theirs.encode(x)
+    mine, expected = ours.moments(x), made.latents if kind is VQModel else made.latent_dist.parameters
+    assert_close(mine, expected, OUTPUT)
+    assert_close(*(torch.autograd.grad(mixed(each), x)[0] for each in (mine, expected)), GRADIENT)
+    z = ours.mean_and_variance(expected)[0].detach().requires_grad_()
+    mine, expected = ours.decode(z), theirs.decode(z).sample
+    assert_close(mine, expected, OUTPUT)
+    if kind is VQModel:
+        assert torch.equal(ours.nearest(z).flatten(), theirs.quantize(z)[2][2])
+    else:
+        assert_close(*(torch.autograd.grad(mixed(each), z)[0] for each in (mine, expected)), GRADIENT)
 
 
 @pytest.mark.parametrize("legacy", [True, False])

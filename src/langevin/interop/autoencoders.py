@@ -66,7 +66,7 @@ LATENTS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
 def is_autoencoder(folder: Path) -> bool:
     """Whether a folder is one of diffusers for an autoencoder alone."""
     file = folder / UNET_FILE
-    return file.is_file() and read_json(file).get("_class_name") in FIELDS
+    return file.is_file() and str(read_json(file).get("_class_name")) in FIELDS
 
 
 def read_autoencoder(folder: Path) -> Imported:
@@ -79,7 +79,7 @@ def read_autoencoder(folder: Path) -> Imported:
     config = read_json(folder / UNET_FILE)
     kind = str(config["_class_name"])
     own = autoencoder_config(where, kind, config)
-    widths, size = own["block_out_channels"], own["sample_size"]
+    widths = own["block_out_channels"]
     channels = math.gcd(*widths)
     fields = {
         "latent_channels": own["latent_channels"],
@@ -100,7 +100,7 @@ def read_autoencoder(folder: Path) -> Imported:
     return Imported(
         choices(kind, fields),
         own["in_channels"],
-        size if isinstance(size, int) else size[0],
+        own["sample_size"],
         None,
         lambda model: renamed(weights, model, DIFFUSERS),
         origin,
@@ -131,10 +131,12 @@ def autoencoder_config(where: str, kind: str, config: Mapping[str, Any]) -> dict
     if not widths or any(width % math.lcm(4, groups) for width in widths):
         allowed = f"multiples of norm_num_groups ({groups}) and of 4"
         raise UserError(f"{where}: block_out_channels is {widths}; allowed: {allowed}")
-    size = own["sample_size"]
-    if not isinstance(size, int) and len(set(size)) > 1:
-        raise UserError(f"{where}: sample_size is {list(size)}; allowed: one number, or the same number twice")
-    return own
+    size, factor = own["sample_size"], 2 ** (len(widths) - 1)
+    height, *width = [size] if isinstance(size, int) else size
+    if height % factor or width not in ([], [height]):
+        allowed = f"a multiple of {factor}, the number of levels being {len(widths)}, or the same twice"
+        raise UserError(f"{where}: sample_size is {size}; allowed: {allowed}")
+    return own | {"sample_size": height}
 
 
 def with_outer_convolutions(weights: StateDict, config: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Whose an imported model is: what the files beside its weights say of its licence and of what it was made from."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ OF_CARD = ("license", "license_name", "license_link", "base_model")
 """The fields that model cards have for it; each holds a text or a list of texts."""
 NAME = "_name_or_path"
 """What diffusers calls the place that a model was loaded from."""
+HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+"""A name on a model hub; another place is a folder of somebody's machine."""
 LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE")
 LONGEST, FIELD = 100_000, 500
 """Characters of a file, and of a field, that are kept."""
@@ -38,7 +41,7 @@ def origin_of(place: Path) -> dict[str, Any]:
         said = {name: kept for name in OF_CARD if (kept := _kept(card.get(name))) is not None}
         if place.is_dir():
             name = _kept(_config(_text(each / CONFIG) or _text(each / INDEX)).get(NAME))
-            said |= {} if name is None else {"name": name}
+            said |= {"name": name} if isinstance(name, str) and HUB.fullmatch(name) else {}
         texts = (_text(each / file) for file in LICENCES)
         # Beside a file there may lie the licence of anything, unless a card says that a model is there.
         licence = next((text for text in texts if text), None) if place.is_dir() or said else None
