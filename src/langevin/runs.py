@@ -33,8 +33,10 @@ from langevin.visible import visible, visible_lines
 STATES = ("running", "unfinished", "done", "failed", "imported")
 TRACES = ("checkpoints", "metrics.csv", "sessions.json", ".lock")
 """What training leaves in a folder beside config.yaml, by which it is known for a run's when that is damaged."""
-IMPORTED = ("model", "classifier", "schedule", "parameterization")
+IMPORTED = ("model", "classifier", "autoencoder", "schedule", "parameterization")
 """What an imported model is listed with."""
+ORIGIN = "origin.json"
+"""Whose an imported model is."""
 MOST_VALUES = 100_000
 """Of a config: a file with more values, with its aliases expanded, is not ours."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
@@ -151,8 +153,19 @@ def imported(run: RunState, run_dir: Path, config: Mapping[str, Any]) -> tuple[R
         return None
     run.state = "imported"
     run.note = " ".join(f"{group}={named(f'{group}.{TARGET}', target)}" for group, target in classes.items())
+    if license := license_of(run_dir):
+        run.note += f" license={license}"
     run.updated = max(map(modified, (run_dir / "config.yaml", *last_checkpoints(run_dir / "checkpoints"))))
     return run, {}
+
+
+def license_of(run_dir: Path) -> str | None:
+    """The licence that an imported model came with, where its origin names one."""
+    try:
+        found = json.loads(require_regular(run_dir / ORIGIN).read_text())["license"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool, loss: Value | None) -> tuple[str, str]:

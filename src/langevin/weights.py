@@ -9,13 +9,13 @@ from torch import Tensor
 
 from langevin.errors import UserError
 
-SAFETENSORS = ".safetensors"
+SAFETENSORS, LIGHTNING = ".safetensors", ".ckpt"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a file of named tensors onto the CPU: safetensors, or what `torch.save` wrote (.bin, .pt, .pth).
 
-    Nothing but tensors and plain values is unpickled.
+    Nothing but tensors and plain values is unpickled. Of a Lightning checkpoint (.ckpt) it is the state dict.
 
     Raises:
         UserError: when the file is missing, damaged, or holds anything else.
@@ -27,6 +27,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             weights: Any = load_file(path)
+        elif path.suffix == LIGHTNING:
+            weights = _of_lightning(path)
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file raises may be anything
@@ -41,3 +43,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "torch.save(network.state_dict(), FILE) writes it"
         )
     return dict(weights)
+
+
+class Inert:
+    """Stands for an object of any class in a pickle: takes whatever it is made of, and does nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+def _of_lightning(path: Path) -> Any:
+    """The state dict of a Lightning checkpoint, beside which callbacks and hyperparameters stand as objects.
+
+    Their classes are not imported: `Inert` takes the place of every class and function that is no tensor's.
+    """
+    unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    with torch.serialization.safe_globals([(Inert, name) for name in unknown]):
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content.get("state_dict", content) if isinstance(content, Mapping) else content

@@ -88,7 +88,24 @@ def load_model(path: Path, trust: Sequence[str] = ()) -> Model:
         UserError: when the file is missing, damaged, not Langevin's, a classifier's, does not fit its own config, or
             names code that is not trusted.
     """
-    rebuilt = _rebuilt(path, trust)
+    return generative(_rebuilt(path, trust), path)
+
+
+def load_trained(path: Path, trust: Sequence[str] = ()) -> Model:
+    """Rebuild what a run of any task has trained.
+
+    Raises:
+        UserError: as `load_model`, but for a model of another task.
+    """
+    return _rebuilt(path, trust)
+
+
+def generative(rebuilt: Model, path: Path) -> Model:
+    """The model of a checkpoint, where it is a generative one.
+
+    Raises:
+        UserError: when it is not.
+    """
     if not isinstance(rebuilt.model, Denoiser):
         kind = "a classifier (task=classifier)" if isinstance(rebuilt.model, NoisyClassifier) else "an autoencoder"
         raise UserError(f"checkpoint {path} holds {kind}; give one of a model of images")

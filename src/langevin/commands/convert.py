@@ -12,6 +12,8 @@ from langevin.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from langevin.assembly.tasks import Task
+    from langevin.config.validate import Mistake
     from langevin.interop.imported import Imported
 
 OPTIONS = {
@@ -25,7 +27,7 @@ OPTIONS = {
 }
 ACCEPTED = (
     "a folder of diffusers (model_index.json or config.json with its weights), or a state dict of OpenAI's, EDM's or "
-    "DiT's networks (.pt, .pth, .bin or .safetensors)"
+    "DiT's networks or CompVis' autoencoders (.pt, .pth, .bin, .ckpt or .safetensors)"
 )
 SEVERAL = 3
 """How many mismatched weights are named in a message."""
@@ -49,7 +51,7 @@ def run(cfg: DictConfig) -> None:
     elif importing:
         mistakes += [
             Mistake(group, f"is what is imported; leave it out, single fields may be set, such as {group}.dropout=0.1")
-            for group in ("model", "classifier")
+            for group in ("model", "classifier", "autoencoder")
             if TARGET in (cfg.get(group) or {})
         ]
     else:
@@ -92,9 +94,9 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     mistakes = [
         Mistake(group, f"is not specified by the imported model; choose it: {group}=NAME")
         for group in ("schedule", "parameterization")
-        if group not in specified and TARGET not in (cfg.get(group) or {})
+        if group not in (*specified, *task.unused) and TARGET not in (cfg.get(group) or {})
     ]
-    mistakes += [Mistake(group, f"is not used by {task.noun}; leave it out") for group in task.unused if group in cfg]
+    mistakes += unused_choices(cfg, task)
     if mistakes:
         raise ConfigError(mistakes)
     groups = [group for group in (*MODEL, *SAMPLING) if group not in task.unused]
@@ -103,20 +105,31 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     chosen = OmegaConf.masked_copy(whole, [group for group in groups if group in whole])
     check_model(chosen, SAMPLING)
 
-    from langevin.files import write_atomically
+    from langevin.files import write_atomically, write_json
+    from langevin.interop.origin import ORIGIN, origin_of
     from langevin.training.checkpoint import AtomicCheckpointIO
 
     spec = DataSpec.of_images(imported.channels, imported.image_size, imported.num_classes)
     network = make_model(chosen, spec).network
     load(network, imported.weights(parameters_of(chosen)))
-    record = record_of(chosen, spec)
+    origin = {**origin_of(Path(cfg["import"])), **imported.origin}
+    record = record_of(chosen, spec) | ({"origin": origin} if origin else {})
+    (out / ORIGIN).unlink(missing_ok=True)  # of what was there before
+    if origin:
+        write_json(out / ORIGIN, origin)
     write_atomically(out / "config.yaml", lambda file: file.write(record["config"].encode()))
     AtomicCheckpointIO().save_checkpoint(checkpoint_of(network, record), out / "checkpoints" / "last.ckpt")
     number = sum(weight.numel() for weight in network.parameters())
-    use = f"RUN guidance=classifier guidance.classifier={out}" if not task.makes_samples else out
-    print(f"{out}: {number:,} parameters for images of {spec.shape}; langevin sample checkpoint={use}")
+    print(f"{out}: {number:,} parameters for images of {spec.shape}; {task.use.format(run=out)}")
     for note in imported.notes:
         print(f"  {note}")
+
+
+def unused_choices(cfg: DictConfig, task: "Task") -> "list[Mistake]":
+    """The groups that were chosen, and that a task has no use for."""
+    from langevin.config.validate import Mistake
+
+    return [Mistake(group, f"is not used by {task.noun}; leave it out") for group in task.unused if group in cfg]
 
 
 def read(place: Path, flags: str | None) -> "Imported":
@@ -125,6 +138,8 @@ def read(place: Path, flags: str | None) -> "Imported":
     Raises:
         UserError: when there is nothing, or it is of no known format, or the flags do not go with it.
     """
+    from langevin.interop.autoencoders import is_autoencoder, read_autoencoder
+    from langevin.interop.compvis import is_compvis, read_compvis
     from langevin.interop.dit import read_released_dit
     from langevin.interop.edm import read_edm
     from langevin.interop.imported import refuse_latents
@@ -150,14 +165,16 @@ def read(place: Path, flags: str | None) -> "Imported":
         up = any(name.startswith("output_blocks.") for name in weights)
         return (read_openai if up else read_openai_classifier)(weights, str(flags))
     if place.is_dir():
-        return read_folder(place)
+        return read_autoencoder(place) if is_autoencoder(place) else read_folder(place)
+    if is_compvis(weights):
+        return read_compvis(weights)
     if any(name.removeprefix("model.").startswith(("map_layer0.", "enc.")) for name in weights):
         return read_edm(weights)
     if "x_embedder.proj.weight" in weights:
         read = read_released_dit(weights)
         refuse_latents(place, read.channels)
         return read
-    if "time_embedding.linear_1.weight" in weights:
+    if "time_embedding.linear_1.weight" in weights or "encoder.conv_norm_out.weight" in weights:
         raise UserError(f"import={place}: are weights of diffusers; give the folder that holds their config.json too")
     raise UserError(f"import={place}: weights of no network that is known; allowed: {ACCEPTED}")
 
@@ -186,22 +203,32 @@ def export_model(cfg: DictConfig, out: Path) -> None:
     from langevin.assembly.check import check_model
     from langevin.assembly.components import SAMPLING, make_sampler
     from langevin.assembly.conditioning import is_class_conditional
-    from langevin.assembly.saved import load_model, override
+    from langevin.assembly.saved import generative, load_trained, override
+    from langevin.assembly.tasks import task_of
+    from langevin.autoencoding.model import AutoencoderModel
     from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
+    from langevin.config.validate import ConfigError
+    from langevin.interop.autoencoders import write_autoencoder
     from langevin.interop.pipeline import write_folder, write_weights
     from langevin.weights import SAFETENSORS
 
     path = find_checkpoint(Path(cfg.export), "export")
-    model = load_model(path, cfg.trust)
+    model = load_trained(path, cfg.trust)
+    if mistakes := unused_choices(cfg, task_of(model.cfg)):
+        raise ConfigError(mistakes)
     chosen = override(model.cfg, cfg, SAMPLING)
     check_model(chosen, SAMPLING)
     record: dict[str, Any] = {**read_checkpoint(path)[RECORD], "step": model.step}
     if out.suffix == SAFETENSORS:
         texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in record.items()}
-        write_weights(out, model.denoiser.network.state_dict(), texts)
+        write_weights(out, model.model.network.state_dict(), texts)
         print(f"{out}: the EMA weights of step {model.step}")
         return
-    spec = model.spec
+    if isinstance(model.model, AutoencoderModel):
+        kind = write_autoencoder(out, model.model.network, parameters_of(chosen), record)
+        print(f"{out}: the EMA weights of step {model.step}; diffusers' {kind}.from_pretrained({str(out)!r})")
+        return
+    spec = generative(model, path).spec
     if spec.image_size is None or model.codec.record():
         raise UserError(f"export={path}: allowed: a model of images, without a codec, or out=NAME{SAFETENSORS}")
     num_classes = spec.num_classes if is_class_conditional(chosen) else None

@@ -101,7 +101,7 @@ def from_diffusers(state_dict: StateDict, model: Model, num_classes: int | None 
         UserError: when a weight is unknown, or one of the outer layers missing, or ours has parts that theirs has not.
     """
     _require_common(model)
-    names = Renaming({_today(name): tensor for name, tensor in state_dict.items()}, "diffusers' UNet2DModel")
+    names = Renaming({today(name): tensor for name, tensor in state_dict.items()}, "diffusers' UNet2DModel")
     for theirs, ours in _layers(names, model):
         if names.has(theirs) or theirs in OUTER:
             names.move(theirs, ours)
@@ -323,7 +323,7 @@ def _require_groups(model: Model) -> None:
         raise UserError(f"model.channels is {model['channels']}; allowed: {allowed}")
 
 
-def _today(name: str) -> str:
+def today(name: str) -> str:
     """A weight's name in today's diffusers."""
     block, _, rest = name.rpartition(".attentions.")
     place, _, layer = rest.partition(".")

@@ -1,9 +1,13 @@
 """What a reader of another library's model finds out."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
+
+from langevin.errors import UserError
 
 
 class Imported(NamedTuple):
@@ -18,6 +22,7 @@ class Imported(NamedTuple):
         weights: given the parameters of the composed config's model, without its `_target_`, the state dict of our
             network.
         notes: what is not the same here, or is chosen here, a sentence each.
+        origin: plain values that came with it and that our config has no place for, such as its `scaling_factor`.
     """
 
     overrides: list[str]
@@ -26,6 +31,7 @@ class Imported(NamedTuple):
     num_classes: int | None
     weights: Callable[[Mapping[str, Any]], dict[str, Tensor]]
     notes: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = MappingProxyType({})
 
 
 def refuse_latents(place: Path, channels: int) -> None:
