@@ -12,7 +12,7 @@ from langevin.errors import UserError
 from langevin.interop.autoencoder_weights import CONVOLUTIONS, DIFFUSERS, renamed, to_diffusers
 from langevin.interop.diffusers import Known, completed
 from langevin.interop.imported import Imported
-from langevin.interop.pipeline import RECORD_FILE, UNET_FILE, VERSION, WEIGHTS, read_json, write_json, write_weights
+from langevin.interop.pipeline import RECORD_FILE, NETWORK_FILE, VERSION, WEIGHTS, read_json, write_json, write_weights
 from langevin.interop.renaming import Model, StateDict, settings
 from langevin.networks.autoencoders.autoencoder import Autoencoder
 from langevin.networks.autoencoders.kl import KLAutoencoder
@@ -65,7 +65,7 @@ LATENTS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
 
 def is_autoencoder(folder: Path) -> bool:
     """Whether a folder is one of diffusers for an autoencoder alone."""
-    file = folder / UNET_FILE
+    file = folder / NETWORK_FILE
     return file.is_file() and str(read_json(file).get("_class_name")) in FIELDS
 
 
@@ -75,8 +75,8 @@ def read_autoencoder(folder: Path) -> Imported:
     Raises:
         UserError: when a file is missing or damaged, or holds something that we have not.
     """
-    where = str(folder / UNET_FILE)
-    config = read_json(folder / UNET_FILE)
+    where = str(folder / NETWORK_FILE)
+    config = read_json(folder / NETWORK_FILE)
     kind = str(config["_class_name"])
     own = autoencoder_config(where, kind, config)
     widths = own["block_out_channels"]
@@ -103,7 +103,7 @@ def read_autoencoder(folder: Path) -> Imported:
         own["sample_size"],
         None,
         lambda model: renamed(weights, model, DIFFUSERS),
-        origin,
+        origin=origin,
     )
 
 
@@ -178,7 +178,7 @@ def write_autoencoder(out: Path, network: Autoencoder, model: Model, record: Map
     scaling = completed("the run's origin", said, known)
     weights = to_diffusers(network.state_dict(), model)
     write_weights(out / WEIGHTS[0], weights)
-    write_json(out / UNET_FILE, {"_diffusers_version": VERSION, **config, **scaling})
+    write_json(out / NETWORK_FILE, {"_diffusers_version": VERSION, **config, **scaling})
     write_json(out / RECORD_FILE, record)
     return kind
 

@@ -73,7 +73,7 @@ def read_compvis(state_dict: StateDict) -> Imported:
         IMAGE_SIZE,
         None,
         lambda model: renamed(weights, model, COMPVIS),
-        {"class": f"CompVis {kind}"},
+        origin={"class": f"CompVis {kind}"},
     )
 
 
