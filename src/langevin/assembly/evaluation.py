@@ -14,15 +14,23 @@ import langevin
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, modality_of
 from langevin.assembly.conditioning import is_class_conditional
-from langevin.assembly.run import make_evaluation, make_likelihoods, open_data, open_reference
-from langevin.assembly.saved import Model, load_model, override, require_trusted
+from langevin.assembly.run import (
+    given_of,
+    make_evaluation,
+    make_likelihoods,
+    open_data,
+    open_reference,
+    references,
+)
+from langevin.assembly.saved import Model, load_evaluated, load_model, override, require_trusted
 from langevin.batches import Batches
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.config.identity import digest
 from langevin.config.types import TARGET, plain
+from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import CachedSamples
 from langevin.data.read_images import left_out, read_images, read_record
-from langevin.diffusion.denoiser import Condition
+from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.draws import SampleDraws
 from langevin.errors import UserError
 from langevin.evaluation.model import measure_model
@@ -31,7 +39,8 @@ from langevin.evaluation.values import FILE
 from langevin.files import write_json
 from langevin.metrics.reference import PUBLISHED, Reference, write_statistics
 from langevin.processes import Processes, launch
-from langevin.samplers.pipeline import SampleBatch
+from langevin.samplers.pipeline import Pipeline, SampleBatch
+from langevin.samplers.reconstruct import ReconstructionPipeline
 
 
 def evaluate_samples(cfg: DictConfig) -> None:
@@ -85,13 +94,14 @@ def evaluate_model(cfg: DictConfig) -> None:
         UserError: when the model, the reference and the metrics are incompatible.
     """
     path = find_checkpoint(Path(cfg.checkpoint))
-    model = load_model(path, cfg.trust)
+    model = load_evaluated(path, cfg.trust)
 
     def write(result: EvaluationResult, about: dict[str, Any]) -> None:
         name = f"step_{model.step:08d}-{digest(result.protocol)}"
         out = Path(cfg.out) if cfg.out else folder_of(path) / "evaluations" / name
         result.write(out, **about)
-        print(f"{out / FILE}: {cfg.num_samples} samples of step {model.step}")
+        what = "samples" if isinstance(model.model, Denoiser) else "reconstructions"
+        print(f"{out / FILE}: {cfg.num_samples} {what} of step {model.step}")
 
     measure(cfg, path, model, write)
 
@@ -111,32 +121,56 @@ def measure(
     Raises:
         UserError: when the model, the reference and the metrics are incompatible.
     """
-    chosen = override(model.cfg, cfg, (*SAMPLING, "data", "loader"))
+    reconstructs = not isinstance(model.model, Denoiser)
+    sampling = () if reconstructs else SAMPLING
+    if reconstructs:
+        refuse_choices(cfg)
+    chosen = override(model.cfg, cfg, (*sampling, "data", "loader"))
     for name in ("features", "metrics", "reference"):
         chosen[name] = cfg[name]
     if chosen.get("data") is None and chosen.reference is None:
         raise UserError("reference: it is not known what the model was trained on; give reference=PLACE or data=NAME")
     source = () if chosen.reference else ("data",)
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
-    check_model(chosen, (*SAMPLING, *source, "loader", "features", "metrics"), model.spec)
-    generator = model.generator(chosen, cfg.labels)
+    check_model(chosen, (*sampling, *source, "loader", "features", "metrics"), model.spec)
     evaluation = make_evaluation(chosen)
-    reference = open_reference(chosen)
-    evaluation.prepare(cfg.num_samples, reference, generator.requests.cond(range(cfg.num_samples)))
+    generator: Pipeline
+    if reconstructs:
+        data = open_data(chosen)
+        given = given_of(data)
+        generator = ReconstructionPipeline(given, modality_of(model.spec), model.codec)
+        reference, target = references(data, given, cfg.num_samples, "num_samples")
+    else:
+        generator = model.generator(chosen, cfg.labels)
+        reference, target = open_reference(chosen), None
+    evaluation.prepare(cfg.num_samples, reference, generator.requests.cond(range(cfg.num_samples)), target)
     evaluation.require_shape(model.spec.shape)
 
     processes = launch(cfg.accelerator, cfg.devices)
     evaluation.to(processes.device)
-    denoiser = model.denoiser.to(processes.device)
+    network = model.model.to(processes.device)
     directory = folder_of(path) / "evaluations"
     batches = batches_of(cfg, processes, cfg.num_samples, "evaluate")
-    result, weights, store = measure_model(evaluation, generator, denoiser, batches, cfg.seed, directory, "model")
+    result, weights, store = measure_model(evaluation, generator, network, batches, cfg.seed, directory, "model")
     if processes.global_rank == 0:
         about = {"checkpoint": str(path), "step": model.step, "weights": weights, "data": model.spec.content}
         write(result, {"model": about, "reference": described(chosen, reference)})
         store.remove()
     processes.barrier()
     return result
+
+
+def refuse_choices(cfg: DictConfig) -> None:
+    """Check that an evaluation of an autoencoder chooses nothing that only sampling has.
+
+    Raises:
+        ConfigError: when it does.
+    """
+    chosen = [group for group in SAMPLING if cfg.get(group)]
+    chosen += [name for name in ("reference", "labels") if cfg.get(name) is not None]
+    if chosen:
+        text = "is not used for an autoencoder, whose reconstructions are compared with their originals; leave it out"
+        raise ConfigError([Mistake(name, text) for name in chosen])
 
 
 def evaluate_likelihoods(cfg: DictConfig) -> None:

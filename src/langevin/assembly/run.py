@@ -155,13 +155,16 @@ def given_of(data: DataModule) -> Given:
     return Given(samples.samples, labels, split, samples.digest)
 
 
-def references(data: DataModule, given: Given | None, number: int) -> tuple[Reference, Reference | None]:
+def references(
+    data: DataModule, given: Given | None, number: int, option: str = "evaluation.num_samples"
+) -> tuple[Reference, Reference | None]:
     """What the samples of an evaluation are compared with, and what each should be.
 
     Args:
         data: opened.
         given: what is reconstructed: then both are the first of these; None: the reference is the training set.
         number: how many samples are measured.
+        option: that says so.
 
     Raises:
         UserError: when fewer are given.
@@ -171,9 +174,9 @@ def references(data: DataModule, given: Given | None, number: int) -> tuple[Refe
         return Reference(samples.samples, samples.labels if data.num_classes is not None else None), None
     if number > len(given.samples):
         text = f"is {number}; allowed: at most {len(given.samples)}, the {given.split} samples to be reconstructed"
-        raise ConfigError([Mistake("evaluation.num_samples", text)])
-    originals = given.samples[:number]
-    return Reference(originals, None if given.labels is None else given.labels[:number]), Reference(originals)
+        raise ConfigError([Mistake(option, text)])
+    originals = Reference(given.samples[:number], None if given.labels is None else given.labels[:number])
+    return originals, originals
 
 
 def open_data(cfg: DictConfig) -> DataModule:

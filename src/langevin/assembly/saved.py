@@ -100,6 +100,16 @@ def load_trained(path: Path, trust: Sequence[str] = ()) -> Model:
     return _rebuilt(path, trust)
 
 
+def load_evaluated(path: Path, trust: Sequence[str] = ()) -> Model:
+    """Rebuild what metrics are computed of: a generative model, or an autoencoder; see `load_model`.
+
+    Raises:
+        UserError: as `load_model`, but for an autoencoder.
+    """
+    rebuilt = _rebuilt(path, trust)
+    return rebuilt if isinstance(rebuilt.model, AutoencoderModel) else generative(rebuilt, path)
+
+
 def generative(rebuilt: Model, path: Path) -> Model:
     """The model of a checkpoint, where it is a generative one.
 

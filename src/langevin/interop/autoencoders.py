@@ -12,7 +12,7 @@ from langevin.errors import UserError
 from langevin.interop.autoencoder_weights import CONVOLUTIONS, DIFFUSERS, renamed, to_diffusers
 from langevin.interop.diffusers import Known, completed
 from langevin.interop.imported import Imported
-from langevin.interop.pipeline import RECORD_FILE, NETWORK_FILE, VERSION, WEIGHTS, read_json, write_json, write_weights
+from langevin.interop.pipeline import NETWORK_FILE, RECORD_FILE, VERSION, WEIGHTS, read_json, write_json, write_weights
 from langevin.interop.renaming import Model, StateDict, settings
 from langevin.networks.autoencoders.autoencoder import Autoencoder
 from langevin.networks.autoencoders.kl import KLAutoencoder
