@@ -125,7 +125,11 @@ def test_other_files_are_refused_with_the_name_of_the_right_one(tmp_path):
     (tmp_path / "text.pth").write_text("no weights")
     save_backbone(tmp_path / "alex.pth", "alex")
     wanted = r"allowed: the path of torchvision's weights of VGG16, the file vgg16-397923af\.pth.*models\.html"
-    for name, reason in (("absent.pth", "no such file"), ("text.pth", "cannot be read"), ("alex.pth", "are others")):
+    for name, reason in (
+        ("absent.pth", "no such file"),
+        ("text.pth", "cannot be read"),
+        ("alex.pth", "another network"),
+    ):
         with pytest.raises(OptionError, match=wanted) as error:
             LPIPSDistance("vgg", str(tmp_path / name))
         assert reason in str(error.value)

@@ -110,8 +110,8 @@ class LPIPSDistance(PerceptualDistance):
 
     Zhang et al. 2018 (arXiv 1801.03924): the distance of unit vectors of activations at five levels of a classifier of
     ImageNet (seven of SqueezeNet). The weights of the channels ("lin") come with torchmetrics, those of the classifier
-    with torchvision. Values equal torchmetrics', which differ from those of the authors' code by a rounding error: it
-    adds 1e-10 to a vector's length, not 1e-8 to its square. A grey image counts as one of three equal channels.
+    with torchvision. Values equal torchmetrics', which adds 1e-8 to the square of a vector's length; the authors' code
+    adds 1e-10 to the length, and differs in the last digits. A grey image counts as one of three equal channels.
 
     Args:
         net: the classifier: vgg, which is usual in losses, alex, which agrees best with people, or squeeze.
@@ -132,14 +132,14 @@ class LPIPSDistance(PerceptualDistance):
         self.path = self._find(weights)
         with torch.random.fork_rng(devices=[]):  # the initial weights must not move the run's random numbers
             self.layers = nn.Sequential(*self.backbone.layers())
-        option = "null" if weights is None else weights
         try:
             state = read_weights(self.path)
             own = {name.removeprefix(PREFIX): each for name, each in state.items() if name.startswith(PREFIX)}
             self.layers.load_state_dict(own)
-        except (UserError, RuntimeError) as error:  # RuntimeError: other names or shapes
-            reason = str(error) if isinstance(error, UserError) else "the names or shapes of its weights are others"
-            raise OptionError("weights", f"is {option}; {self._wanted()} ({reason})") from error
+        except UserError as error:
+            raise self._refused(weights, str(error)) from error
+        except RuntimeError as error:
+            raise self._refused(weights, "the names or shapes in it are those of another network") from error
         self.heads = nn.ParameterList(_heads(net, len(self.backbone.ends)))
         # Constants, which are no weights.
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
@@ -147,19 +147,18 @@ class LPIPSDistance(PerceptualDistance):
         self.requires_grad_(False).eval()
 
     def _find(self, weights: str | None) -> Path:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / self.backbone.file
-        if weights is not None:
-            path = Path(weights).expanduser()
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / self.backbone.file
+        path = cached if weights is None else Path(weights).expanduser()
         if not path.is_file():
-            where = f"there is no {path}" if weights is None else "there is no such file"
-            raise OptionError("weights", f"is {'null' if weights is None else weights}, and {where}; {self._wanted()}")
+            raise self._refused(weights, f"there is no {path}" if weights is None else "there is no such file")
         return path
 
-    def _wanted(self) -> str:
-        name, file = self.backbone.name, self.backbone.file
-        return (
-            f"allowed: the path of torchvision's weights of {name}, the file {file}, or of its state dict as "
-            f".safetensors; they are listed at {MODELS_PAGE}"
+    def _refused(self, weights: str | None, reason: str) -> OptionError:
+        given, name, file = "null" if weights is None else weights, self.backbone.name, self.backbone.file
+        return OptionError(
+            "weights",
+            f"is {given}, and {reason}; allowed: the path of torchvision's weights of {name}, the file {file}, or of "
+            f"its state dict as .safetensors; they are listed at {MODELS_PAGE}",
         )
 
     @functools.cached_property
