@@ -12,7 +12,7 @@ from langevin.errors import UserError
 from langevin.interop.autoencoder_weights import CONVOLUTIONS, DIFFUSERS, renamed, to_diffusers
 from langevin.interop.diffusers import Known, completed
 from langevin.interop.imported import Imported
-from langevin.interop.pipeline import RECORD_FILE, NETWORK_FILE, VERSION, WEIGHTS, read_json, write_json, write_weights
+from langevin.interop.pipeline import NETWORK_FILE, RECORD_FILE, VERSION, WEIGHTS, read_json, write_json, write_weights
 from langevin.interop.renaming import Model, StateDict, settings
 from langevin.networks.autoencoders.autoencoder import Autoencoder
 from langevin.networks.autoencoders.kl import KLAutoencoder
@@ -103,8 +103,21 @@ def read_autoencoder(folder: Path) -> Imported:
         own["sample_size"],
         None,
         lambda model: renamed(weights, model, DIFFUSERS),
-        origin=origin,
+        scaling_notes(origin),
+        origin,
     )
+
+
+def scaling_notes(origin: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to choose for latents to be scaled as in the pipelines of where an autoencoder comes from."""
+    factor, shift = origin.get("scaling_factor"), origin.get("shift_factor")
+    if factor is None:
+        return ()
+    if shift:
+        return (
+            f"its pipelines scale latents by {factor} after a shift of {shift}; a codec here scales them by your data",
+        )
+    return (f"its pipelines scale latents by {factor}, as codec.scaling={factor} does; by default your data decides",)
 
 
 def autoencoder_config(where: str, kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
