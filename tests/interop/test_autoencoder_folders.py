@@ -91,6 +91,7 @@ def test_without_convolutions_around_the_latents(tmp_path):
     theirs = save(tmp_path, "kl", use_quant_conv=False, use_post_quant_conv=False, **scaling)
     imported = read_autoencoder(tmp_path)
     assert imported.origin == {"class": KL, "scaling_factor": 1.5305, "shift_factor": 0.0609}
+    assert "by 1.5305 after a shift of 0.0609" in imported.notes[0]
     ours, model = loaded(imported)
     assert_equal(ours, theirs)
     write_autoencoder(tmp_path / "back", ours, model, {"origin": imported.origin})

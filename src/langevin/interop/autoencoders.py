@@ -103,8 +103,21 @@ def read_autoencoder(folder: Path) -> Imported:
         own["sample_size"],
         None,
         lambda model: renamed(weights, model, DIFFUSERS),
-        origin=origin,
+        scaling_notes(origin),
+        origin,
     )
+
+
+def scaling_notes(origin: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to choose for latents to be scaled as in the pipelines of where an autoencoder comes from."""
+    factor, shift = origin.get("scaling_factor"), origin.get("shift_factor")
+    if factor is None:
+        return ()
+    if shift:
+        return (
+            f"its pipelines scale latents by {factor} after a shift of {shift}; a codec here scales them by your data",
+        )
+    return (f"its pipelines scale latents by {factor}, as codec.scaling={factor} does; by default your data decides",)
 
 
 def autoencoder_config(where: str, kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
