@@ -20,6 +20,7 @@ def classifier_file(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_classifier_of_openai_guides_a_model_of_openai(classifier_file, tmp_path):
     flags = "--num_channels 128 --num_res_blocks 1 --channel_mult 1,1 --noise_schedule cosine"
     torch.save(filled(openai_state(flags)), tmp_path / "model.pt")

@@ -243,6 +243,7 @@ def process(*arguments, cwd=ROOT):
     return subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_the_process_with_status_1(tmp_path):
     """From another folder than the repository's."""
     done = process(str(ROOT / "train.py"), "schedule.num_step=10", "sampler.steps=0", cwd=tmp_path)

@@ -100,6 +100,7 @@ def test_a_condition_reaches_the_network(train):
         assert changed.tolist() == [False, True]
 
 
+@pytest.mark.slow
 def test_a_teacher_is_neither_trained_nor_saved(train):
     teacher = train("trainer.max_steps=30", "optimizer.lr=1e-2", "ema.max_decay=0", name="teacher")
     run = train("objective=distillation", f"objective.teacher={teacher}", "trainer.max_steps=60", "optimizer.lr=1e-2")

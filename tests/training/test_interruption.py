@@ -106,6 +106,7 @@ def signalled(folder, *options):
     return output
 
 
+@pytest.mark.slow
 def test_a_run_is_asked_to_stop_while_it_is_validated(tmp_path):
     options = (*QUIET, *VALIDATED, "trainer.limit_val_batches=6", "callbacks.checkpoint.keep_every_n_steps=3")
     output = signalled(tmp_path, *options, SELDOM)

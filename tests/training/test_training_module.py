@@ -179,6 +179,7 @@ def test_steps_are_counted_exactly_late_in_a_run(tmp_path, monkeypatch, offset):
     assert list(column(rows, "val/loss")) == [offset + 2, offset + 4]
 
 
+@pytest.mark.slow
 def test_half_precision(tmp_path):
     """The forward pass is another, the weights and averages stay in float32, and a resumed run is still the same."""
     options = (*BUSY, "trainer.precision=bf16-mixed", "trainer.max_steps=4")

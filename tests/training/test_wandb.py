@@ -119,6 +119,7 @@ def test_a_run_is_recorded(tmp_path):
         assert any(np.array_equal(image, expected) for image in small)
 
 
+@pytest.mark.slow
 def test_runs_of_a_sweep_share_a_group_and_no_id(tmp_path, monkeypatch):
     monkeypatch.setenv("LANGEVIN_SWEEP", "")  # so that it is gone afterwards
     offline = ("loggers=[wandb]", "loggers.wandb.mode=offline", "trainer.max_steps=1", f"output_dir={tmp_path}")
