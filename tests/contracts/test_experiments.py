@@ -6,11 +6,14 @@ import pytest
 from helpers.commands import call, composed
 from omegaconf import OmegaConf
 
+from contracts.options import with_files
 from langevin.config.validate import CONF, options
 
 # Metrics that need no downloaded weights.
-OFFLINE = ("class_accuracy",)
+OFFLINE = ("class_accuracy", "psnr")
 SMALL = {
+    "autoencoder.channels": 8,
+    "autoencoder.norm_groups": 4,
     "model.channels": 32,
     "model.widths": "[8,8,8,8,8]",
     "batch_size": 8,
@@ -46,6 +49,8 @@ def shrunk(name):
             composed("train", f"experiment={name}", "data=digits")[0].data.keys() - composed("train")[0].data.keys()
         )
         overrides += ["data=digits", f"data.image_size={cfg.data.image_size}", *(f"~data.{key}" for key in foreign)]
+    if choices["codec"] == "autoencoder":
+        overrides.append(with_files("codec.run={autoencoder}"))
     metrics = [metric for metric in cfg.get("metrics") or {} if metric in OFFLINE]
     return [*overrides, f"metrics=[{','.join(metrics)}]"], metrics
 
