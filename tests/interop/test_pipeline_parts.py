@@ -112,11 +112,6 @@ def changed(file, **fields):
         (SCHEDULER, {"steps_offset": -1}, "steps_offset is -1; allowed: a whole number, at least 0"),
         (
             SCHEDULER,
-            {"_class_name": "DDIMScheduler", "set_alpha_to_one": False, "timestep_spacing": "trailing"},
-            "set_alpha_to_one is false; allowed: true with timestep_spacing trailing",
-        ),
-        (
-            SCHEDULER,
             {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
             'timestep_type is "continuous"; allowed: discrete',
         ),

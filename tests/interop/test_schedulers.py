@@ -5,7 +5,7 @@ import re
 import diffusers
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
 from helpers.commands import composed
 from helpers.draws import Given
 
@@ -111,6 +111,15 @@ def test_what_is_not_the_same_is_said(fields, words):
     *_, notes = run_of(DPMSolverMultistepScheduler(**{"timestep_spacing": "trailing"} | fields), 20)
     assert len(notes) == 1
     assert words in notes[0]
+
+
+def test_the_first_level_is_the_end_of_leading_times_alone():
+    for spacing, number in (("leading", 0), ("trailing", 1), ("linspace", 1)):
+        scheduler = DDIMScheduler(set_alpha_to_one=False, timestep_spacing=spacing)
+        denoiser, sampler, notes = run_of(scheduler, 20)
+        assert sampler.times(denoiser.schedule)[-1] == 1 - number
+        assert len(notes) == number
+        assert all("set_alpha_to_one False of DDIMScheduler is left out" in note for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def scheduler_of(where: str, config: Mapping[str, Any], learned: bool = False) -
     kind = completed(where, config, {"_class_name": (DDPM, f"Literal{list(KINDS)}")})["_class_name"]
     own = completed(where, config, KINDS[kind])
     sampler, notes = _sampler(kind, own)
-    spacing, more = _spacing(where, kind, own)
+    spacing, more = _spacing(kind, own)
     variance = "learned_range" if learned else (own.get("variance_type") or "fixed_small").removesuffix("_log")
     overrides = [
         *_schedule(where, own),
@@ -182,7 +182,7 @@ def _sampler(kind: str, own: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return ddim, [f"{kind} is not among our samplers: the run has sampler=ddim"]
 
 
-def _spacing(where: str, kind: str, own: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def _spacing(kind: str, own: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """The timestep spacing, and what differs."""
     name, at_first = own["timestep_spacing"], not own.get("set_alpha_to_one", True)
     notes = [
@@ -195,7 +195,9 @@ def _spacing(where: str, kind: str, own: Mapping[str, Any]) -> tuple[list[str], 
     if own.get("use_lu_lambdas"):
         return ["timestep_spacing=log_snr"], notes
     if at_first and name != "leading":
-        raise UserError(f"{where}: set_alpha_to_one is false; allowed: true with timestep_spacing {name}")
+        notes.append(
+            f"set_alpha_to_one False of {kind} is left out: with timestep_spacing {name}, steps end at the data"
+        )
     if kind == DPM and name == "linspace":
         name = "trailing"  # N of N + 1 times, all but the last: the same to within one step of T
     if name != "leading":
