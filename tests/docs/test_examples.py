@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import yaml
 from helpers.commands import ROOT, call
+from helpers.commands import composed as of_command
+from helpers.saved import save_untrained
 from pages import OTHERS, OWN, Block, blocks, cells, commands, configured, shortened, shortened_python
 from PIL import Image
 
@@ -20,6 +22,7 @@ from langevin.cli import composed
 from langevin.commands import convert, evaluate, sample
 from langevin.config.options import RUN_OPTIONS
 from langevin.errors import UserError
+from langevin.spec import DataSpec
 
 NAMED = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in OWN]
 RUN = [
@@ -120,6 +123,14 @@ def test_every_block_says_what_it_is(page):
             assert yaml.safe_load(block.text)
 
 
+def save_autoencoder(run):
+    """What a command takes for a trained autoencoder: of digits if its name says so, else of images in colour."""
+    place = run / "checkpoints" / "last.ckpt"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    cfg = of_command("train", "task=autoencoder", "autoencoder.channels=8", "autoencoder.norm_groups=4")[0]
+    save_untrained(place, cfg, DataSpec.of_images(1 if "digits" in run.name else 3, 8, None))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [*NAMED, *(pytest.param(page, id=str(page.relative_to(ROOT))) for page in OTHERS)])
 def test_every_command_has_a_config_without_mistakes(page, tmp_path, monkeypatch):
@@ -127,6 +138,9 @@ def test_every_command_has_a_config_without_mistakes(page, tmp_path, monkeypatch
     for block in blocks(page):
         if block.language in ("", "sh") and block.marker != "run":
             for command, overrides in configured(block.text):
+                for override in overrides:
+                    if override.startswith("codec.run="):
+                        save_autoencoder(tmp_path / override.removeprefix("codec.run="))
                 check(command, overrides)
 
 
