@@ -21,3 +21,11 @@ def zero(layer: Layer) -> Layer:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def orthogonal(layer: nn.Conv2d) -> nn.Conv2d:
+    """Fill the weight of a 1x1 convolution of as many channels with a random rotation, its bias with 0; return it."""
+    nn.init.orthogonal_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

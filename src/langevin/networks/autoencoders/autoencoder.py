@@ -12,7 +12,7 @@ from langevin.errors import OptionError, refuse
 from langevin.networks.blocks.attention import SelfAttention
 from langevin.networks.blocks.block import Block, normalization
 from langevin.networks.blocks.parts import BlockFactory
-from langevin.networks.initialization import fan_average
+from langevin.networks.initialization import fan_average, orthogonal
 from langevin.networks.unet import levels_mistakes
 
 
@@ -147,8 +147,9 @@ class ConvolutionalAutoencoder(Autoencoder):
         )
         widths = [channels * multiplier for multiplier in channel_multipliers]
         self.encoder = Encoder(parts, in_channels, moment_channels, widths, blocks_per_level, middle_attention)
-        self.before = fan_average(nn.Conv2d(moment_channels, moment_channels, 1))
-        self.after = fan_average(nn.Conv2d(latent_channels, latent_channels, 1))
+        # A map of few channels is easily next to singular; a channel of the latents would then stay unused.
+        self.before = orthogonal(nn.Conv2d(moment_channels, moment_channels, 1))
+        self.after = orthogonal(nn.Conv2d(latent_channels, latent_channels, 1))
         self.decoder = Decoder(
             parts, latent_channels, in_channels, widths[::-1], blocks_per_level + 1, middle_attention
         )
