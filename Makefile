@@ -9,7 +9,7 @@ JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart train-digits sample-digits train-classifier evaluate-digits test test-unit test-all check docs format clean
+.PHONY: help quickstart recipes train-digits sample-digits train-classifier evaluate-digits test test-unit test-all check docs format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -41,6 +41,18 @@ evaluate-digits: sample-digits train-classifier
 	$(BIN)/python evaluate.py samples=outputs/quickstart/generated data=digits \
 		features=classifier features.checkpoint=outputs/digits_classifier \
 		metrics=[fid,precision_recall,memorisation,class_accuracy]
+
+recipes: train-classifier  ## train the recipe in latents in full, and check that it is as good as its README says
+	$(BIN)/python train.py experiment=digits_autoencoder name=digits_autoencoder
+	$(BIN)/python evaluate.py checkpoint=outputs/digits_autoencoder metrics=[psnr] num_samples=297 \
+		out=outputs/digits_autoencoder/measured
+	$(BIN)/python train.py experiment=digits_latent codec.run=outputs/digits_autoencoder name=digits_latent
+	$(BIN)/python sample.py checkpoint=outputs/digits_latent num_samples=500 batch_size=250 overwrite=true
+	$(BIN)/python evaluate.py samples=outputs/digits_latent/generated data=digits \
+		features=classifier features.checkpoint=outputs/digits_classifier \
+		metrics=[fid,precision_recall,memorisation,class_accuracy]
+	$(BIN)/python -m experiments.latents.bounds outputs/digits_autoencoder/measured/metrics.json \
+		outputs/digits_latent/generated/metrics.json
 
 test: $(INSTALLED_DEV)  ## install, then run the tests (without the slow ones)
 	$(PYTEST) -m "not slow"

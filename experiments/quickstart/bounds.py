@@ -16,16 +16,21 @@ The worst of three seeds are 0.984, 1.16, 0.912 and 0.628. Another machine round
 """
 
 
-def main() -> None:
-    """Print each value and its bounds; end with status 1 if one is outside."""
-    values: dict[str, float] = json.loads(Path(sys.argv[1]).read_text())["metrics"]
-    outside = 0
-    for name, (least, greatest) in BOUNDS.items():
+def outside(file: str, bounds: dict[str, tuple[float, float]]) -> int:
+    """Print each value of a metrics.json and its bounds, and return how many are outside."""
+    values: dict[str, float] = json.loads(Path(file).read_text())["metrics"]
+    found = 0
+    for name, (least, greatest) in bounds.items():
         (value,) = (value for key, value in values.items() if key.startswith(name))
         inside = least <= value <= greatest
-        outside += not inside
+        found += not inside
         print(f"{name} {value:.3f}: {'within' if inside else 'OUTSIDE'} [{least:g}, {greatest:g}]")
-    sys.exit(outside > 0)
+    return found
+
+
+def main() -> None:
+    """End with status 1 if a value is outside its bounds."""
+    sys.exit(outside(sys.argv[1], BOUNDS) > 0)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from torch.distributions import Normal, kl_divergence
 
 from langevin.interop.autoencoder_weights import DIFFUSERS, renamed, to_diffusers
 from langevin.interop.autoencoders import config_of
-from langevin.networks.autoencoders.kl import LOG_VARIANCES
+from langevin.networks.autoencoders.kl import LOG_VARIANCES, KLAutoencoder
 
 SIZE, BATCH = 32, 2
 TINY = {
