@@ -65,9 +65,16 @@ class Model(NamedTuple):
         return make_generator(cfg, self.spec, labels, self.codec)
 
 
-def record_of(cfg: DictConfig, spec: DataSpec) -> dict[str, Any]:
-    """What a checkpoint stores beside the weights, so that the model can be rebuilt: plain values."""
-    return {"version": langevin.__version__, "config": OmegaConf.to_yaml(cfg, resolve=True), "spec": spec.plain()}
+def record_of(cfg: DictConfig, spec: DataSpec, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a checkpoint stores beside the weights, so that the model can be rebuilt: plain values.
+
+    Args:
+        cfg: the config.
+        spec: of the data.
+        origin: what is known of weights that were not trained here, such as their licence.
+    """
+    record = {"version": langevin.__version__, "config": OmegaConf.to_yaml(cfg, resolve=True), "spec": spec.plain()}
+    return record | ({"origin": dict(origin)} if origin else {})
 
 
 def checkpoint_of(network: nn.Module, record: dict[str, Any], codec: Codec | None = None) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     network = make_model(chosen, codec.spec(spec)).network
     load(network, imported.weights(parameters_of(chosen)))
     origin = {**origin_of(Path(cfg["import"])), **imported.origin}
-    record = record_of(chosen, spec) | ({"origin": origin} if origin else {})
+    record = record_of(chosen, spec, origin)
     (out / ORIGIN).unlink(missing_ok=True)  # of what was there before
     if origin:
         write_json(out / ORIGIN, origin)
