@@ -36,7 +36,7 @@ TRACES = ("checkpoints", "metrics.csv", "sessions.json", ".lock")
 IMPORTED = ("model", "classifier", "autoencoder", "schedule", "parameterization")
 """What an imported model is listed with."""
 ORIGIN = "origin.json"
-"""Whose an imported model is."""
+"""The file that says whose the weights are that were not trained here."""
 MOST_VALUES = 100_000
 """Of a config: a file with more values, with its aliases expanded, is not ours."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
@@ -60,6 +60,7 @@ class RunState:
             "failed" when it diverged or its files are damaged, "imported" when it is a model of another library,
             else "unfinished": the same command resumes it.
         note: why it failed, which part of it cannot be read, or what was imported.
+        license: of the weights that it came with, its own or those of the autoencoder in whose latents it diffuses.
         step: the last that was saved or logged.
         max_steps: of the whole run.
         images_per_second: the last speed.
@@ -72,6 +73,7 @@ class RunState:
     name: str
     state: str = "unfinished"
     note: str = ""
+    license: str | None = None
     step: int = 0
     max_steps: int | None = None
     images_per_second: float | None = None
@@ -116,7 +118,7 @@ def unreadable(run_dir: Path, error: Exception) -> tuple[RunState, dict[str, Any
 
 def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[RunState, dict[str, Any]] | None:
     """A run and the options that distinguish it; None where the folder is not that of a training run."""
-    run = RunState(folder=str(run_dir.parent), name=run_dir.resolve().name)
+    run = RunState(str(run_dir.parent), run_dir.resolve().name, license=license_of(run_dir))
     config, fault = checked_config(run_dir / "config.yaml")
     if config is None:
         if not any((run_dir / name).exists() for name in TRACES):
@@ -153,14 +155,12 @@ def imported(run: RunState, run_dir: Path, config: Mapping[str, Any]) -> tuple[R
         return None
     run.state = "imported"
     run.note = " ".join(f"{group}={named(f'{group}.{TARGET}', target)}" for group, target in classes.items())
-    if license := license_of(run_dir):
-        run.note += f" license={license}"
     run.updated = max(map(modified, (run_dir / "config.yaml", *last_checkpoints(run_dir / "checkpoints"))))
     return run, {}
 
 
 def license_of(run_dir: Path) -> str | None:
-    """The licence that an imported model came with, where its origin names one."""
+    """The licence of weights that were not trained here, where their origin names one."""
     try:
         found = json.loads(require_regular(run_dir / ORIGIN).read_text())["license"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -312,7 +312,7 @@ def print_runs(folder: Path, runs: Sequence[RunState], now: float) -> None:
             columns[head] = ["" if each is None else shortened(each.value) for each in found]
     short = short_names({path for run in runs for path in run.differs})
     last = [
-        run.note or " ".join(f"{short[path]}={named(path, value)}" for path, value in run.differs.items())
+        " ".join(filter(None, [run.note or described(run, short), run.license and f"license={run.license}"]))
         for run in runs
     ]
     columns = {visible(head): [visible(cell) for cell in cells] for head, cells in columns.items()}
@@ -321,6 +321,11 @@ def print_runs(folder: Path, runs: Sequence[RunState], now: float) -> None:
     room = min(max(map(len, last)), 30) + GAP  # of the last column, which may be cut
     shown, _ = fitting(columns, [*columns][:3:-1], None if width is None else width - room)
     print_table({**shown, "differs": last} if any(last) else shown, ("run", "state", "differs"), width)
+
+
+def described(run: RunState, short: Mapping[str, str]) -> str:
+    """In which options a run differs from the others of its folder."""
+    return " ".join(f"{short[path]}={named(path, value)}" for path, value in run.differs.items())
 
 
 def steps(run: RunState) -> str:

@@ -12,7 +12,7 @@ from helpers.commands import TINY, call
 
 from commands.test_convert_command import config_of, convert, files
 from langevin.assembly.saved import load_trained
-from langevin.runs import find_runs
+from langevin.runs import find_runs, print_runs
 from langevin.spec import DataSpec
 
 CARD = "---\nlicense: creativeml-openrail-m\nbase_model:\n- CompVis/sd\ntags: [a, b]\n---\n# A model\n"
@@ -72,7 +72,7 @@ def test_its_origin_is_kept(imported):
     assert torch.load(imported / "checkpoints" / "last.ckpt", weights_only=True)["langevin"]["origin"] == origin
     ((run,),) = find_runs(imported).values()
     assert run.state == "imported"
-    assert run.note == "autoencoder=KLAutoencoder license=creativeml-openrail-m"
+    assert (run.note, run.license) == ("autoencoder=KLAutoencoder", "creativeml-openrail-m")
 
 
 def test_export_of_what_was_imported(imported, folder, tmp_path):
@@ -178,15 +178,24 @@ def test_a_mistake_in_an_export(imported, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scaling", ["channels", "0.18215"])
-def test_diffusion_in_the_latents_of_what_was_imported(scaling, tmp_path):
-    """Of images of another size than the config names."""
+def test_diffusion_in_the_latents_of_what_was_imported(scaling, tmp_path, capsys):
+    """Of images of another size than the config names; its licence goes with it, into an export too."""
     save(tmp_path / "vae", "kl", in_channels=1, out_channels=1, sample_size=64)
+    (tmp_path / "vae" / "README.md").write_text(CARD)
     assert convert(f"import={tmp_path / 'vae'}", f"out={tmp_path / 'run'}").status == 0
     codec = ("codec=autoencoder", f"codec.run={tmp_path / 'run'}", f"codec.scaling={scaling}")
-    tiny = (*TINY, "model=unet_small", "data=digits", "thresholding=none", f"output_dir={tmp_path}", "name=latent")
+    tiny = (*TINY, "model=unet_small", "model.norm_groups=8", "data=digits", f"output_dir={tmp_path}", "name=latent")
     result = call("train", *codec, *tiny)
     assert result.status == 0, result.err
     result = call("sample", f"checkpoint={tmp_path / 'latent'}", "num_samples=2")
     assert result.status == 0, result.err
     with np.load(tmp_path / "latent" / "generated" / "samples.npz") as made:
         assert made["arr_0"].shape == (2, 8, 8, 1)
+    origin = json.loads((tmp_path / "latent" / "origin.json").read_text())
+    assert (origin["license"], origin["base_model"]) == ("creativeml-openrail-m", ["CompVis/sd"])
+    assert origin == torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["langevin"]["origin"]
+    (found,) = find_runs(tmp_path).values()
+    print_runs(tmp_path, found, 0.0)
+    assert capsys.readouterr().out.count("license=creativeml-openrail-m") == 2
+    assert convert(f"export={tmp_path / 'latent'}", f"out={tmp_path / 'out'}").status == 0
+    assert json.loads((tmp_path / "out" / "langevin.json").read_text())["origin"] == origin

@@ -51,7 +51,12 @@ def changed(file, **fields):
 @pytest.mark.parametrize(
     ("file", "fields", "words"),
     [
-        ("model_index.json", {"_class_name": "LDMPipeline"}, '_class_name is "LDMPipeline"; allowed: DDPMPipe'),
+        (
+            "model_index.json",
+            {"_class_name": "KarrasVePipeline"},
+            '_class_name is "KarrasVePipeline"; allowed: DDPMPipe',
+        ),
+        ("model_index.json", {"_class_name": "LDMPipeline"}, "is a LDMPipeline without its autoencoder; allowed: "),
         (UNET, {"_class_name": "UNet2DConditionModel"}, '_class_name is "UNet2DConditionModel"; allowed'),
         (UNET, {"mid_block_scale_factor": 1.41}, "mid_block_scale_factor is 1.41; allowed: 1"),
         (UNET, {"act_fn": "gelu"}, 'act_fn is "gelu"; allowed: silu, swish'),
@@ -246,10 +251,3 @@ def test_a_network_that_is_neither(tmp_path):
     with pytest.raises(UserError, match="model is Identity; allowed: a UNet or a DiT"):
         write_folder(tmp_path / "out", denoiser, PARTS["sampler"], {}, 1, 8, None, {})
     assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_with_an_autoencoder(network, tmp_path):
-    ddpm_folder(tmp_path, network)
-    (tmp_path / "vae").mkdir()
-    with pytest.raises(UserError, match="diffuses the latents of its vae/; allowed: a model of images of 1 or 3 chan"):
-        read_folder(tmp_path)

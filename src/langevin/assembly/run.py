@@ -1,6 +1,7 @@
 """Builds a whole run: data, training module, callbacks, loggers, trainer."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,7 +111,12 @@ def dry_build(cfg: DictConfig) -> list[Mistake]:
 
 
 def make_trainer(
-    cfg: DictConfig, run_dir: Path, spec: DataSpec, data: DataModule, codec: Codec | None = None
+    cfg: DictConfig,
+    run_dir: Path,
+    spec: DataSpec,
+    data: DataModule,
+    codec: Codec | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> Trainer:
     """The trainer with its callbacks and loggers; the metrics are checked and prepared here, before any training.
 
@@ -120,6 +126,7 @@ def make_trainer(
         spec: of the data.
         data: opened.
         codec: the training module's; None: made by the config.
+        origin: of the codec's weights, where these were not trained here; checkpoints record it.
     """
     codec = make_codec(cfg, spec) if codec is None else codec
     task = task_of(cfg)
@@ -132,7 +139,7 @@ def make_trainer(
         "batch_size": cfg.batch_size,
         "generator": generator,
         "sampling": sampling,
-        "record": record_of(cfg, spec),
+        "record": record_of(cfg, spec, origin),
     }
     callbacks: list[Callback] = [make(cfg, f"callbacks.{name}", **offered) for name in cfg.get("callbacks") or {}]
     if cfg.get("metrics"):

@@ -65,14 +65,22 @@ class Model(NamedTuple):
         return make_generator(cfg, self.spec, labels, self.codec)
 
 
-def record_of(cfg: DictConfig, spec: DataSpec) -> dict[str, Any]:
-    """What a checkpoint stores beside the weights, so that the model can be rebuilt: plain values."""
-    return {"version": langevin.__version__, "config": OmegaConf.to_yaml(cfg, resolve=True), "spec": spec.plain()}
+def record_of(cfg: DictConfig, spec: DataSpec, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a checkpoint stores beside the weights, so that the model can be rebuilt: plain values.
+
+    Args:
+        cfg: the config.
+        spec: of the data.
+        origin: what is known of weights that were not trained here, such as their licence.
+    """
+    record = {"version": langevin.__version__, "config": OmegaConf.to_yaml(cfg, resolve=True), "spec": spec.plain()}
+    return record | ({"origin": dict(origin)} if origin else {})
 
 
-def checkpoint_of(network: nn.Module, record: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint of a network that has not been trained here: its weights, and the record, as of step 0."""
+def checkpoint_of(network: nn.Module, record: dict[str, Any], codec: Codec | None = None) -> dict[str, Any]:
+    """A checkpoint of a network that has not been trained here: its weights, its codec's, and the record, of step 0."""
     weights = {AVERAGED + name: tensor for name, tensor in network.state_dict().items()}
+    weights |= {} if codec is None else {CODEC + name: tensor for name, tensor in codec.state_dict().items()}
     return {RECORD: record, "state_dict": weights, "global_step": 0}
 
 

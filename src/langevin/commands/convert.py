@@ -1,6 +1,7 @@
 """`langevin convert`: models from other libraries (`import=PLACE`), and ours to diffusers (`export=RUN`)."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def run(cfg: DictConfig) -> None:
     elif importing:
         mistakes += [
             Mistake(group, f"is what is imported; leave it out, single fields may be set, such as {group}.dropout=0.1")
-            for group in ("model", "classifier", "autoencoder")
+            for group in ("model", "classifier", "autoencoder", "codec")
             if TARGET in (cfg.get(group) or {})
         ]
     else:
@@ -78,8 +79,8 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     """
     from hydra import compose
 
-    from langevin.assembly.check import check_model
-    from langevin.assembly.components import MODEL, SAMPLING, make_model
+    from langevin.assembly.check import check_model, unused_in
+    from langevin.assembly.components import MODEL, SAMPLING, make_codec, make_model
     from langevin.assembly.saved import checkpoint_of, override, record_of
     from langevin.assembly.tasks import task_of
     from langevin.config.types import TARGET
@@ -96,40 +97,47 @@ def import_model(cfg: DictConfig, out: Path) -> None:
         for group in ("schedule", "parameterization")
         if group not in (*specified, *task.unused) and TARGET not in (cfg.get(group) or {})
     ]
-    mistakes += unused_choices(cfg, task)
+    unused = unused_in(imported_cfg, task)
+    mistakes += unused_choices(cfg, task, unused)
     if mistakes:
         raise ConfigError(mistakes)
-    groups = [group for group in (*MODEL, *SAMPLING) if group not in task.unused]
+    groups = [group for group in (*MODEL, *SAMPLING) if group not in unused]
     whole = override(imported_cfg, cfg, groups)
     # It was not trained with our data, objective or optimizer, so none is recorded.
     chosen = OmegaConf.masked_copy(whole, [group for group in groups if group in whole])
-    check_model(chosen, SAMPLING)
+    spec = DataSpec.of_images(imported.channels, imported.image_size, imported.num_classes)
+    check_model(chosen, SAMPLING, spec)
 
+    from langevin.codecs.autoencoder import AutoencoderCodec
     from langevin.files import write_atomically, write_json
     from langevin.interop.origin import ORIGIN, origin_of
     from langevin.training.checkpoint import AtomicCheckpointIO
 
-    spec = DataSpec.of_images(imported.channels, imported.image_size, imported.num_classes)
-    network = make_model(chosen, spec).network
+    codec = make_codec(chosen, spec)
+    if imported.codec is not None:
+        assert isinstance(codec, AutoencoderCodec)
+        load(codec.network, imported.codec.weights(parameters_of(chosen, "autoencoder")))
+        codec.shift.fill_(imported.codec.shift)
+    network = make_model(chosen, codec.spec(spec)).network
     load(network, imported.weights(parameters_of(chosen)))
     origin = {**origin_of(Path(cfg["import"])), **imported.origin}
-    record = record_of(chosen, spec) | ({"origin": origin} if origin else {})
+    record = record_of(chosen, spec, origin)
     (out / ORIGIN).unlink(missing_ok=True)  # of what was there before
     if origin:
         write_json(out / ORIGIN, origin)
     write_atomically(out / "config.yaml", lambda file: file.write(record["config"].encode()))
-    AtomicCheckpointIO().save_checkpoint(checkpoint_of(network, record), out / "checkpoints" / "last.ckpt")
+    AtomicCheckpointIO().save_checkpoint(checkpoint_of(network, record, codec), out / "checkpoints" / "last.ckpt")
     number = sum(weight.numel() for weight in network.parameters())
     print(f"{out}: {number:,} parameters for images of {spec.shape}; {task.use.format(run=out)}")
     for note in imported.notes:
         print(f"  {note}")
 
 
-def unused_choices(cfg: DictConfig, task: "Task") -> "list[Mistake]":
-    """The groups that were chosen, and that a task has no use for."""
+def unused_choices(cfg: DictConfig, task: "Task", unused: Sequence[str]) -> "list[Mistake]":
+    """The groups that were chosen, of those that a model of a task has no use for."""
     from langevin.config.validate import Mistake
 
-    return [Mistake(group, f"is not used by {task.noun}; leave it out") for group in task.unused if group in cfg]
+    return [Mistake(group, f"is not used by {task.noun}; leave it out") for group in unused if group in cfg]
 
 
 def read(place: Path, flags: str | None) -> "Imported":
@@ -207,14 +215,17 @@ def export_model(cfg: DictConfig, out: Path) -> None:
     from langevin.assembly.tasks import task_of
     from langevin.autoencoding.model import AutoencoderModel
     from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
+    from langevin.codecs.autoencoder import AutoencoderCodec
     from langevin.config.validate import ConfigError
-    from langevin.interop.autoencoders import write_autoencoder
-    from langevin.interop.pipeline import write_folder, write_weights
+    from langevin.interop.autoencoders import scaled_part, write_autoencoder
+    from langevin.interop.folder import write_weights
+    from langevin.interop.pipeline import write_folder
     from langevin.weights import SAFETENSORS
 
     path = find_checkpoint(Path(cfg.export), "export")
     model = load_trained(path, cfg.trust)
-    if mistakes := unused_choices(cfg, task_of(model.cfg)):
+    task = task_of(model.cfg)
+    if mistakes := unused_choices(cfg, task, task.unused):
         raise ConfigError(mistakes)
     chosen = override(model.cfg, cfg, SAMPLING)
     check_model(chosen, SAMPLING)
@@ -228,23 +239,27 @@ def export_model(cfg: DictConfig, out: Path) -> None:
         kind = write_autoencoder(out, model.model.network, parameters_of(chosen), record)
         print(f"{out}: the EMA weights of step {model.step}; diffusers' {kind}.from_pretrained({str(out)!r})")
         return
-    spec = generative(model, path).spec
-    if spec.image_size is None or model.codec.record():
-        raise UserError(f"export={path}: allowed: a model of images, without a codec, or out=NAME{SAFETENSORS}")
+    spec, codec = generative(model, path).diffused, model.codec
+    autoencoder = None
+    if isinstance(codec, AutoencoderCodec):
+        autoencoder = scaled_part(codec.network, parameters_of(chosen, "autoencoder"), codec.shift, codec.scale)
+    if spec.image_size is None or (codec.record() and autoencoder is None):
+        allowed = f"a model of images, or of the latents of codec=autoencoder, or out=NAME{SAFETENSORS}"
+        raise UserError(f"export={path}: allowed: {allowed}")
     num_classes = spec.num_classes if is_class_conditional(chosen) else None
-    parts = model.denoiser, make_sampler(chosen, model.spec), parameters_of(chosen)
-    notes = write_folder(out, *parts, spec.channels, spec.image_size, num_classes, record)
+    parts = model.denoiser, make_sampler(chosen, spec), parameters_of(chosen)
+    notes = write_folder(out, *parts, spec.channels, spec.image_size, num_classes, record, autoencoder)
     print(f"{out}: the EMA weights of step {model.step} for diffusers")
     for note in notes:
         print(f"  {note}")
 
 
-def parameters_of(cfg: DictConfig) -> dict[str, Any]:
-    """The parameters of a config's network."""
+def parameters_of(cfg: DictConfig, group: str | None = None) -> dict[str, Any]:
+    """The parameters of a config's network, or of another component."""
     from langevin.assembly.tasks import task_of
     from langevin.config.types import TARGET, plain
 
-    return {name: value for name, value in plain(cfg[task_of(cfg).network]).items() if name != TARGET}
+    return {name: value for name, value in plain(cfg[group or task_of(cfg).network]).items() if name != TARGET}
 
 
 main = command("convert", run, OPTIONS)

@@ -24,6 +24,7 @@ from langevin.content import FILE, Content, alike, read_content
 from langevin.content import differences as other_data
 from langevin.early_stop import last_step, stop_at
 from langevin.errors import UserError
+from langevin.interop.origin import ORIGIN
 from langevin.logged import last_values, matching
 from langevin.sessions import session
 from langevin.spec import DataSpec
@@ -53,6 +54,7 @@ def run(cfg: DictConfig) -> Path:
 
     import torch
 
+    from langevin.assembly.codec_run import codec_origin
     from langevin.assembly.latents import encode_data
     from langevin.assembly.run import dry_build, make_data, make_module, make_trainer
     from langevin.assembly.tasks import task_of
@@ -110,7 +112,8 @@ def run(cfg: DictConfig) -> Path:
         say(nothing_chosen(cfg))
     torch.manual_seed(cfg.seed)
     module = make_module(cfg, spec)
-    trainer = make_trainer(cfg, run_dir, spec, data, module.codec)
+    origin = codec_origin(cfg)
+    trainer = make_trainer(cfg, run_dir, spec, data, module.codec, origin)
     encode_data(module.codec, data, trainer.strategy.root_device)
     parameters = sum(weight.numel() for weight in module.model.parameters())
     samples = f"{data.number:,} {data.source.modality.noun} of {spec.shape}"
@@ -123,6 +126,8 @@ def run(cfg: DictConfig) -> Path:
             if checkpoint is not None:
                 quarantine_corrupt(checkpoint)
             write_json(run_dir / FILE, content.plain())
+            if origin:
+                write_json(run_dir / ORIGIN, origin)
             text = OmegaConf.to_yaml(cfg, resolve=True)
             write_atomically(run_dir / CONFIG, lambda file: file.write(text.encode()))
             hardware = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"

@@ -1,24 +1,23 @@
 """Folders of diffusers that hold an autoencoder, `AutoencoderKL` or `VQModel`, both ways."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.interop.autoencoder_weights import CONVOLUTIONS, DIFFUSERS, renamed, to_diffusers
+from langevin.interop.autoencoder_weights import CONVOLUTIONS, DIFFUSERS, fold, renamed, to_diffusers
 from langevin.interop.diffusers import Known, completed
+from langevin.interop.folder import NETWORK_FILE, RECORD_FILE, Part, read_json, read_network, write_json
 from langevin.interop.imported import Imported
-from langevin.interop.pipeline import NETWORK_FILE, RECORD_FILE, VERSION, WEIGHTS, read_json, write_json, write_weights
 from langevin.interop.renaming import Model, StateDict, settings
 from langevin.networks.autoencoders.autoencoder import Autoencoder
 from langevin.networks.autoencoders.kl import KLAutoencoder
 from langevin.networks.autoencoders.vq import VQAutoencoder
 from langevin.networks.blocks.block import NORM_EPSILON, normalization
-from langevin.weights import read_weights
 
 KL, VQ = "AutoencoderKL", "VQModel"
 STABLE_DIFFUSION = 0.18215
@@ -69,15 +68,49 @@ def is_autoencoder(folder: Path) -> bool:
     return file.is_file() and str(read_json(file).get("_class_name")) in FIELDS
 
 
+class ReadAutoencoder(NamedTuple):
+    """What a folder of an autoencoder says.
+
+    Attributes:
+        overrides: the choices of the autoencoder.
+        config: diffusers' fields, with all that it leaves to defaults.
+        rename: gives the weights, under our names, called with our network's parameters.
+        origin: its class, and how pipelines scale its latents.
+    """
+
+    overrides: list[str]
+    config: Mapping[str, Any]
+    rename: Callable[[Model], dict[str, Tensor]]
+    origin: Mapping[str, Any]
+
+
 def read_autoencoder(folder: Path) -> Imported:
     """Read a folder of diffusers that holds an `AutoencoderKL` or a `VQModel`, such as Stable Diffusion's vae/.
 
     Raises:
         UserError: when a file is missing or damaged, or holds something that we have not.
     """
+    read = read_part(folder)
+    return Imported(
+        ["task=autoencoder", *read.overrides],
+        read.config["in_channels"],
+        read.config["sample_size"],
+        None,
+        read.rename,
+        scaling_notes(read.origin),
+        read.origin,
+    )
+
+
+def read_part(folder: Path) -> ReadAutoencoder:
+    """The same, as a part of a pipeline.
+
+    Raises:
+        UserError: as `read_autoencoder`.
+    """
     where = str(folder / NETWORK_FILE)
     config = read_json(folder / NETWORK_FILE)
-    kind = str(config["_class_name"])
+    kind = completed(where, config, {"_class_name": (None, f"Literal{list(FIELDS)}")})["_class_name"]
     own = autoencoder_config(where, kind, config)
     widths = own["block_out_channels"]
     channels = math.gcd(*widths)
@@ -92,20 +125,9 @@ def read_autoencoder(folder: Path) -> Imported:
     }
     if kind == VQ:
         fields["num_codes"] = own["num_vq_embeddings"]
-    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if file is None:
-        raise UserError(f"{folder} holds no weights; allowed: {' or '.join(WEIGHTS)}")
-    weights = with_outer_convolutions(read_weights(file), own)
+    weights = with_outer_convolutions(read_network(folder), own)
     origin = {"class": kind, **{name: own[name] for name in LATENTS if own.get(name) is not None}}
-    return Imported(
-        choices(kind, fields),
-        own["in_channels"],
-        own["sample_size"],
-        None,
-        lambda model: renamed(weights, model, DIFFUSERS),
-        scaling_notes(origin),
-        origin,
-    )
+    return ReadAutoencoder(choices(kind, fields), own, lambda model: renamed(weights, model, DIFFUSERS), origin)
 
 
 def scaling_notes(origin: Mapping[str, Any]) -> tuple[str, ...]:
@@ -165,7 +187,7 @@ def with_outer_convolutions(weights: StateDict, config: Mapping[str, Any]) -> di
 def choices(kind: str, fields: Mapping[str, Any]) -> list[str]:
     """The overrides of a training config that are an autoencoder with these parameters."""
     preset = "vq_f4" if kind == VQ else "kl_f8"
-    return ["task=autoencoder", f"autoencoder={preset}", *settings("autoencoder", {**fields, "dropout": 0.0})]
+    return [f"autoencoder={preset}", *settings("autoencoder", {**fields, "dropout": 0.0})]
 
 
 def write_autoencoder(out: Path, network: Autoencoder, model: Model, record: Mapping[str, Any]) -> str:
@@ -184,23 +206,46 @@ def write_autoencoder(out: Path, network: Autoencoder, model: Model, record: Map
     Raises:
         UserError: when diffusers has no such thing; nothing is written then.
     """
-    config = config_of(network, model)
-    kind, origin = str(config["_class_name"]), record.get("origin")
-    known = {name: FIELDS[kind][name] for name in LATENTS if name in FIELDS[kind]}
+    part, origin = part_of(network, model), record.get("origin")
+    known = {name: FIELDS[part.kind][name] for name in LATENTS if name in FIELDS[part.kind]}
     said = {"scaling_factor": 1.0, **(origin if isinstance(origin, Mapping) else {})}
     scaling = completed("the run's origin", said, known)
-    weights = to_diffusers(network.state_dict(), model)
-    write_weights(out / WEIGHTS[0], weights)
-    write_json(out / NETWORK_FILE, {"_diffusers_version": VERSION, **config, **scaling})
+    part._replace(config={**part.config, **scaling}).write(out)
     write_json(out / RECORD_FILE, record)
-    return kind
+    return part.kind
 
 
-def config_of(network: Autoencoder, model: Model) -> dict[str, Any]:
-    """The config of the class of diffusers that an autoencoder of ours is.
+def scaled_part(network: Autoencoder, model: Model, shift: Tensor, scale: Tensor) -> Part:
+    """An autoencoder of ours for the pipelines of diffusers that diffuse its latents ``(z - shift) / scale``.
+
+    These pipelines know one factor, and no shift. It is written as such, and anything else built into the weights.
+
+    Args:
+        network: ours.
+        model: its parameters, see `renaming.Model`.
+        shift: of its latents, (C, 1, 1).
+        scale: likewise.
 
     Raises:
-        UserError: when it is none.
+        UserError: when diffusers has no such thing.
+    """
+    part, first = part_of(network, model), float(scale.flatten()[0])
+    if not bool(shift.any()) and bool((scale == first).all()):
+        return part._replace(config={**part.config, "scaling_factor": 1 / first})
+    if part.kind == VQ and not bool((scale == first).all()):
+        raise UserError(
+            "codec.scaling is channels; allowed: a model trained with global, or a number, for the codes of diffusers' "
+            f"{VQ} are found by distances in which all channels count alike"
+        )
+    weights = fold(part.weights, shift, 1 / scale.double())
+    return Part(part.kind, {**part.config, "scaling_factor": 1.0}, weights)
+
+
+def part_of(network: Autoencoder, model: Model) -> Part:
+    """An autoencoder of ours as diffusers has it.
+
+    Raises:
+        UserError: when it has none such.
     """
     kind = {KLAutoencoder: KL, VQAutoencoder: VQ}.get(type(network))
     if kind is None:
@@ -213,8 +258,7 @@ def config_of(network: Autoencoder, model: Model) -> dict[str, Any]:
     if model["norm_epsilon"] != NORM_EPSILON:
         raise UserError(f"autoencoder.norm_epsilon is {model['norm_epsilon']}; allowed: {NORM_EPSILON} in diffusers")
     levels = len(widths)
-    return {
-        "_class_name": kind,
+    config = {
         "in_channels": network.in_channels,
         "out_channels": network.in_channels,
         "down_block_types": ["DownEncoderBlock2D"] * levels,
@@ -228,3 +272,4 @@ def config_of(network: Autoencoder, model: Model) -> dict[str, Any]:
         "mid_block_add_attention": model["middle_attention"],
         **({"num_vq_embeddings": model["num_codes"], "vq_embed_dim": None} if kind == VQ else {}),
     }
+    return Part(kind, config, to_diffusers(network.state_dict(), model))

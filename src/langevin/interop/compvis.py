@@ -68,7 +68,7 @@ def read_compvis(state_dict: StateDict) -> Imported:
     if kind == VQ:
         fields["num_codes"] = len(names.take(f"{CODES.compvis}.weight"))
     return Imported(
-        choices(kind, fields),
+        ["task=autoencoder", *choices(kind, fields)],
         first.shape[1],
         IMAGE_SIZE,
         None,

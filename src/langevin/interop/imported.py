@@ -10,6 +10,18 @@ from torch import Tensor
 from langevin.errors import UserError
 
 
+class ImportedCodec(NamedTuple):
+    """The autoencoder in whose latents an imported model diffuses.
+
+    Attributes:
+        weights: given the parameters of the composed config's autoencoder, the state dict of ours.
+        shift: of its latents before they are scaled.
+    """
+
+    weights: Callable[[Mapping[str, Any]], dict[str, Tensor]]
+    shift: float
+
+
 class Imported(NamedTuple):
     """A model of another library in our terms.
 
@@ -23,6 +35,7 @@ class Imported(NamedTuple):
             network.
         notes: what is not the same here, or is chosen here, a sentence each.
         origin: plain values that came with it and that our config has no place for, such as its `scaling_factor`.
+        codec: the autoencoder that came with it; None of a model of images.
     """
 
     overrides: list[str]
@@ -32,21 +45,21 @@ class Imported(NamedTuple):
     weights: Callable[[Mapping[str, Any]], dict[str, Tensor]]
     notes: tuple[str, ...] = ()
     origin: Mapping[str, Any] = MappingProxyType({})
+    codec: ImportedCodec | None = None
 
 
 def refuse_latents(place: Path, channels: int) -> None:
-    """Check that a model is one of pixels: what is imported has no codec.
+    """Check that a network which came without an autoencoder is one of pixels.
 
     Args:
-        place: the folder, which may hold a vae/, or the file.
-        channels: of what the model diffuses.
+        place: the folder or file.
+        channels: of what the network diffuses.
 
     Raises:
         UserError: when it diffuses the latents of an autoencoder.
     """
-    if (place / "vae").is_dir() or channels not in (1, 3):
-        what = "the latents of its vae/" if (place / "vae").is_dir() else f"latents of {channels} channels"
+    if channels not in (1, 3):
         raise UserError(
-            f"import={place}: diffuses {what}; allowed: a model of images of 1 or 3 channels, for a latent model needs "
-            "a codec, which comes with another option and is not imported"
+            f"import={place}: diffuses latents of {channels} channels; allowed: a model of images of 1 or 3 channels, "
+            "or the folder of a pipeline that has the autoencoder of these latents too, as vae/ or vqvae/"
         )

@@ -1,41 +1,49 @@
 """Folders of diffusers, both ways: a pipeline, or a network of it alone."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
 from torch import Tensor, nn
 
 from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import UserError
-from langevin.files import write_atomically
+from langevin.interop.autoencoders import KL, read_part
 from langevin.interop.diffusers import completed, from_diffusers, to_diffusers, unet_2d_config, unet_of
 from langevin.interop.dit import dit_of, from_diffusers_dit, to_diffusers_dit, transformer_config
-from langevin.interop.imported import Imported, refuse_latents
+from langevin.interop.folder import (
+    INDEX,
+    NETWORK_FILE,
+    RECORD_FILE,
+    SCHEDULER_FILE,
+    VERSION,
+    Part,
+    read_json,
+    read_network,
+    write_json,
+)
+from langevin.interop.imported import Imported, ImportedCodec, refuse_latents
 from langevin.interop.renaming import Model, StateDict, class_overrides, settings
-from langevin.interop.scheduler_config import VERSION, notes_on, scheduler_config
-from langevin.interop.schedulers import scheduler_of
+from langevin.interop.scheduler_config import notes_on, scheduler_config
+from langevin.interop.schedulers import DDIM, scheduler_of
 from langevin.networks.dit import DiT
 from langevin.networks.unet import UNet
 from langevin.samplers.sampler import Sampler
-from langevin.weights import SAFETENSORS, read_weights
 
-INDEX, NETWORK_FILE, SCHEDULER_FILE, RECORD_FILE = (
-    "model_index.json",
-    "config.json",
-    "scheduler_config.json",
-    "langevin.json",
-)
-WEIGHTS = tuple("diffusion_pytorch_model" + suffix for suffix in (SAFETENSORS, ".bin"))
-"""The names of a network's weights, those first that are taken first."""
 UNET, DIT = "UNet2DModel", "DiTTransformer2DModel"
 PLACES = {UNET: "unet", DIT: "transformer"}
 """Where in its folder a pipeline has its network, by the network's class."""
 OLD = {"Transformer2DModel": DIT}
 """What classes were once called."""
-PIPELINES = ("DDPMPipeline", "DDIMPipeline", "DiTPipeline")
+LATENT, OF_DIT = "LDMPipeline", "DiTPipeline"
+PIPELINES = ("DDPMPipeline", "DDIMPipeline", LATENT, OF_DIT)
+AUTOENCODER_PLACES = ("vae", "vqvae")
+"""Where a pipeline has its autoencoder: the latter in an `LDMPipeline`, whatever the autoencoder's class."""
+UNKNOWN_FACTOR = (
+    "its autoencoder names no scaling_factor, so its latents are not scaled; diffusers itself takes Stable Diffusion's "
+    "there: codec.scaling=0.18215"
+)
+"""Said of a `VQModel` whose config is older than that field."""
 DIT_CLASSES = 1000
 """DiTPipeline takes this label for none."""
 
@@ -73,18 +81,30 @@ def read_folder(folder: Path) -> Imported:
 
     A class-conditional `UNet2DModel` has as many classes as rows of its table, but for one that we wrote ourselves.
 
+    A folder that has an autoencoder too, as `vae/` or `vqvae/`, is that of a model of its latents.
+
     Raises:
         UserError: when a file is missing or damaged, or holds something that we have not.
     """
+    places = (folder / name for name in AUTOENCODER_PLACES)
+    place = next((each for each in places if each.is_dir()), None)
     if (folder / INDEX).is_file():
-        index = {"_class_name": (None, f"Literal{list(PIPELINES)}")}
-        completed(str(folder / INDEX), read_json(folder / INDEX), index)
+        index = read_json(folder / INDEX)
+        refuse_kind(folder, index.get("_class_name"), PIPELINES, place)
+        completed(str(folder / INDEX), index, {"_class_name": (None, f"Literal{list(PIPELINES)}")})
+        if place is None and index["_class_name"] in (LATENT, OF_DIT):
+            kind = index["_class_name"]
+            raise UserError(
+                f"{folder / INDEX}: is a {kind} without its autoencoder; allowed: with it, in vae/ or vqvae/"
+            )
     inner = next((folder / name for name in PLACES.values() if (folder / name).is_dir()), folder)
     config = read_json(inner / NETWORK_FILE)
     where = str(inner / NETWORK_FILE)
+    refuse_kind(folder, config.get("_class_name", UNET), (*PLACES, *OLD), place)
     kind = completed(where, config, {"_class_name": (UNET, f"Literal{[*PLACES, *OLD]}")})["_class_name"]
     network = READERS[OLD.get(kind, kind)](inner, config)
-    refuse_latents(folder, network.channels)
+    if place is None:
+        refuse_latents(folder, network.channels)
 
     schedulers = [folder / "scheduler" / SCHEDULER_FILE, folder / SCHEDULER_FILE]
     found = next((file for file in schedulers if file.is_file()), None)
@@ -104,17 +124,59 @@ def read_folder(folder: Path) -> Imported:
             f"{where}: out_channels is {network.out_channels}; allowed: {network.channels}, as in_channels, or "
             f"{2 * network.channels} with variance_type learned_range"
         )
-    file = next((inner / name for name in WEIGHTS if (inner / name).is_file()), None)
-    if file is None:
-        raise UserError(f"{inner} holds no weights; allowed: {' or '.join(WEIGHTS)}")
-    weights = read_weights(file)
-    return Imported(
+    weights = read_network(inner)
+    imported = Imported(
         overrides,
         network.channels,
         network.image_size,
         network.num_classes,
         lambda model: network.rename(weights, model),
         notes,
+    )
+    return imported if place is None else in_latents(imported, place)
+
+
+def refuse_kind(folder: Path, kind: Any, known: Sequence[str], autoencoder: Path | None) -> None:
+    """Refuse a pipeline, or a network, of a class that we have not, of which only the autoencoder can be imported.
+
+    Raises:
+        UserError: when it is one.
+    """
+    if autoencoder is not None and kind not in known:
+        raise UserError(
+            f"import={folder}: has a {kind}; allowed: {', '.join(known)}; or its autoencoder alone, with "
+            f"import={autoencoder}"
+        )
+
+
+def in_latents(imported: Imported, place: Path) -> Imported:
+    """A model that was imported as if it were one of images, as the model in the latents of an autoencoder that it is.
+
+    Args:
+        imported: of the pipeline's other parts.
+        place: the autoencoder's folder.
+
+    Raises:
+        UserError: when the autoencoder cannot be read, or has other latents.
+    """
+    where, read = str(place / NETWORK_FILE), read_part(place)
+    channels, latents = read.config["in_channels"], read.config["latent_channels"]
+    if latents != imported.channels:
+        raise UserError(f"{where}: latent_channels is {latents}; allowed: {imported.channels}, as the network has")
+    for name in ("latents_mean", "latents_std"):
+        if read.config.get(name) is not None:
+            raise UserError(f"{where}: {name} is given; allowed: null, for these pipelines make no use of it")
+    factor, notes = read.config["scaling_factor"], imported.notes
+    if factor is None:
+        factor, notes = 1.0, (*notes, UNKNOWN_FACTOR)
+    codec = {"run": None, "scaling": float(factor), "channels": channels}
+    return imported._replace(
+        overrides=[*imported.overrides, "codec=autoencoder", *settings("codec", codec), *read.overrides],
+        channels=channels,
+        image_size=imported.image_size * 2 ** (len(read.config["block_out_channels"]) - 1),
+        notes=notes,
+        origin={"autoencoder": read.origin["class"]},
+        codec=ImportedCodec(read.rename, read.config.get("shift_factor") or 0.0),
     )
 
 
@@ -155,21 +217,6 @@ READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], ReadNetwork]] = {UNET:
 """The reader of a network's config, by the network's class."""
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a config.
-
-    Raises:
-        UserError: when it is missing or damaged.
-    """
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{file} is no config; allowed: names and values, as diffusers writes them")
-    return config
-
-
 class WrittenNetwork(NamedTuple):
     """How a network of ours becomes one of diffusers.
 
@@ -201,21 +248,24 @@ def write_folder(
     image_size: int,
     num_classes: int | None,
     record: Mapping[str, Any],
+    autoencoder: Part | None = None,
 ) -> list[str]:
     """Write a model as a pipeline: a U-Net as a `DDIMPipeline` if its sampler is DDIM, else as a `DDPMPipeline`.
 
-    Of a DiT there is no pipeline without an autoencoder: network and scheduler are written alone.
+    In the latents of an autoencoder, a U-Net without classes is an `LDMPipeline`, and a DiT a `DiTPipeline`. Of a U-Net
+    of classes there is no pipeline then, and of a DiT none without an autoencoder: the parts are written alone.
 
     Args:
         out: the folder; what it holds already is replaced file by file.
         denoiser: the model.
         sampler: decides the scheduler, with its timestep spacing and thresholding.
         model: the parameters of its network, see `renaming.Model`.
-        channels: of an image.
-        image_size: the side of an image in pixels.
+        channels: of what is diffused.
+        image_size: its side.
         num_classes: of its labels; None without.
         record: plain values to be kept in langevin.json, which also records that the table of classes ends with a row
             for "no label".
+        autoencoder: in whose latents it diffuses; None: it is a model of images.
 
     Returns:
         what is to be known when it is sampled from in diffusers, a sentence each.
@@ -232,43 +282,60 @@ def write_folder(
     weights = writer.rename(denoiser.network.state_dict(), model)
     parts = denoiser.schedule, denoiser.parameterization, denoiser.variance, sampler
     scheduler = scheduler_config(*parts, splits_variance=writer.kind == DIT)
-    place = PLACES[writer.kind]
-    write_weights(out / place / WEIGHTS[0], weights)
-    write_json(out / place / NETWORK_FILE, {"_class_name": writer.kind, "_diffusers_version": VERSION, **config})
+    name = scheduler["_class_name"]
+    pipeline = pipeline_of(writer.kind, name, num_classes, autoencoder)
+    written = {PLACES[writer.kind]: Part(writer.kind, config, weights)}
+    if autoencoder is not None:
+        written["vqvae" if pipeline == LATENT else "vae"] = autoencoder
+    for inner, part in written.items():
+        part.write(out / inner)
     write_json(out / "scheduler" / SCHEDULER_FILE, scheduler)
     write_json(out / RECORD_FILE, record)
-    notes = notes_on(denoiser.schedule, sampler)
-    name = scheduler["_class_name"]
-    if writer.kind == DIT:
+    if pipeline is None:
+        (out / INDEX).unlink(missing_ok=True)  # of what was there before
+    else:
+        classes = {inner: ["diffusers", part.kind] for inner, part in written.items()}
+        index = {"scheduler": ["diffusers", name], **classes}
+        write_json(out / INDEX, {"_class_name": pipeline, "_diffusers_version": VERSION, **index})
+    return [*notes_on(denoiser.schedule, sampler), *notes_on_pipeline(out, pipeline, written, name, num_classes)]
+
+
+def pipeline_of(kind: str, scheduler: str, num_classes: int | None, autoencoder: Part | None) -> str | None:
+    """The pipeline of a network of some class, None where there is none; a U-Net's passes no labels on."""
+    if kind == DIT:
+        return None if autoencoder is None else OF_DIT
+    if autoencoder is not None:
+        return LATENT if num_classes is None else None
+    return "DDIMPipeline" if scheduler == DDIM else "DDPMPipeline"
+
+
+def notes_on_pipeline(
+    out: Path, pipeline: str | None, parts: Mapping[str, Part], scheduler: str, num_classes: int | None
+) -> list[str]:
+    """What to know of the parts of a folder, and of its pipeline, a sentence each."""
+    notes = []
+    if pipeline == LATENT and parts["vqvae"].kind == KL:
+        notes.append(f"{LATENT} warns that it expects a VQModel; with this {KL} it makes the same images")
+    if PLACES[DIT] in parts:
         assert num_classes is not None
-        return [*notes, *_without_pipeline(out, name, num_classes)]
-    index = {"scheduler": ["diffusers", name], "unet": ["diffusers", UNET]}
-    pipeline = "DDIMPipeline" if name == "DDIMScheduler" else "DDPMPipeline"
-    write_json(out / INDEX, {"_class_name": pipeline, "_diffusers_version": VERSION, **index})
-    if num_classes is not None:
+        if pipeline is None:
+            load = f"{DIT}.from_pretrained({str(out)!r}, subfolder='transformer') and {scheduler}.from_pretrained(..., "
+            notes.append(
+                f"{OF_DIT} also needs an autoencoder, which is not part of it: load {load}subfolder='scheduler')"
+            )
+        if num_classes != DIT_CLASSES:
+            notes.append(
+                f"{OF_DIT} guides with class {DIT_CLASSES} for no label; here that is {num_classes}"
+                + ("" if pipeline is None else ", so call it with guidance_scale=1")
+            )
+    elif num_classes is not None:
         notes.append(
             f"diffusers' pipelines pass no labels to a network; load it with {UNET}.from_pretrained({str(out)!r}, "
             f"subfolder='unet') and give it class_labels, 0 to {num_classes - 1}, {num_classes} for none"
         )
+        if "vae" in parts:
+            notes.append(
+                f"its latents z are decoded by vae.decode(z / vae.config.scaling_factor).sample, where vae is "
+                f"{parts['vae'].kind}.from_pretrained({str(out)!r}, subfolder='vae')"
+            )
     return notes
-
-
-def _without_pipeline(out: Path, scheduler: str, num_classes: int) -> list[str]:
-    """What to know of a DiT's folder, which is no pipeline."""
-    parts = f"{DIT}.from_pretrained({str(out)!r}, subfolder='transformer') and {scheduler}.from_pretrained(..., "
-    notes = [f"DiTPipeline also needs an autoencoder, which is not part of it: load {parts}subfolder='scheduler')"]
-    if num_classes != DIT_CLASSES:
-        notes.append(f"DiTPipeline guides with class {DIT_CLASSES} for no label; here that is {num_classes}")
-    return notes
-
-
-def write_weights(file: Path, weights: StateDict, metadata: Mapping[str, str] | None = None) -> None:
-    """Write named tensors as safetensors, with texts beside them."""
-    whole: dict[str, Tensor] = {name: tensor.contiguous() for name, tensor in weights.items()}
-    content = safetensors.torch.save(whole, {"format": "pt", **(metadata or {})})
-    write_atomically(file, lambda opened: opened.write(content))
-
-
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a config."""
-    write_atomically(file, lambda opened: opened.write(json.dumps(content, indent=2).encode() + b"\n"))

@@ -18,6 +18,7 @@ from langevin.diffusion.schedules.wrapped import Wrapped
 from langevin.diffusion.variance import LearnedRange, Variance
 from langevin.errors import UserError
 from langevin.interop import schedulers
+from langevin.interop.folder import VERSION
 from langevin.interop.schedulers import DDPM, DPM, PREDICTIONS, SPACINGS, STEPS, VARIANCES
 from langevin.samplers.ancestral import Ancestral
 from langevin.samplers.ddim import DDIM
@@ -26,8 +27,6 @@ from langevin.samplers.sampler import Sampler
 from langevin.samplers.thresholding import Dynamic, Static, Thresholding
 from langevin.samplers.timestep_spacing import InnerLogSNR, Leading, TimestepSpacing, Trailing
 
-VERSION = "0.32.0"
-"""The version of diffusers whose format is written."""
 SAMPLERS = {
     "ancestral": (DDPM, Ancestral),
     "ddim": (schedulers.DDIM, DDIM),
