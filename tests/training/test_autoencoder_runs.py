@@ -10,6 +10,7 @@ from training_helpers import Run, column, differing, start, trained
 import langevin
 from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
+from langevin.networks.autoencoders.kl import KLAutoencoder
 
 COMMON = (
     "data=digits",
@@ -108,6 +109,20 @@ def test_a_moved_autoencoder_resumes_and_another_one_does_not(tmp_path, autoenco
     refused = train(tmp_path, *options, f"codec.run={other.directory}", name=run.name, status=1)
     assert "that run exists with another config" in refused.err
     assert "codec.weights: " in refused.err
+
+
+def test_latents_that_do_not_vary_are_refused_before_training(tmp_path, autoencoder, monkeypatch):
+    monkeypatch.setattr(KLAutoencoder, "moments", lambda self, x: torch.zeros(len(x), 4, 4, 4) - 30)
+    run = train(
+        tmp_path,
+        *PLAIN,
+        f"codec.run={autoencoder.directory}",
+        "loader.cache_dir=" + str(tmp_path),
+        name="run",
+        status=1,
+    )
+    assert "codec.scaling: is channels, but the latents' standard deviations are" in run.err
+    assert not run.directory.exists()
 
 
 def test_resumed_in_latents_to_the_bit(tmp_path, autoencoder, latent):

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 from torch import Tensor
 
+from langevin.assembly.make import mistakes_of
 from langevin.codecs.codec import CachedCodec, Codec, LatentStatistics
+from langevin.config.validate import ConfigError
 from langevin.data.cache import CachedSamples
 from langevin.data.latents import MomentsEncoder
 from langevin.data.module import DataModule
 from langevin.digest import digest_of
+from langevin.errors import UserError
 from langevin.files import write_json
 
 STATISTICS = "statistics.json"
@@ -22,10 +26,11 @@ CHUNK = 4096
 """Rows whose statistics are taken at once."""
 
 
-def encode_data(codec: Codec, data: DataModule, device: torch.device) -> None:
+def encode_data(cfg: DictConfig, codec: Codec, data: DataModule, device: torch.device) -> None:
     """Compute the latents of the data once, where the codec allows that, and scale them by what they are.
 
     Args:
+        cfg: the run's config, for messages.
         codec: of the training module; it goes to the device.
         data: opened.
         device: where the encoder runs.
@@ -45,7 +50,11 @@ def encode_data(codec: Codec, data: DataModule, device: torch.device) -> None:
         return moments
 
     shape = encode(data.train_set.samples[:1]).shape[1:]
-    codec.fit(statistics_of(codec, data.encode(MomentsEncoder(shape, digest_of(codec.encoder), encode))))
+    statistics = statistics_of(codec, data.encode(MomentsEncoder(shape, digest_of(codec.encoder), encode)))
+    try:
+        codec.fit(statistics)
+    except UserError as error:
+        raise ConfigError(mistakes_of(cfg, "codec", error)) from error
 
 
 def statistics_of(codec: CachedCodec, moments: CachedSamples) -> LatentStatistics:

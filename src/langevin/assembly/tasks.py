@@ -122,7 +122,7 @@ class AutoencodingTask(Task):
         *("model", "classifier", "conditions", "process", "schedule", "rescalings", "parameterization", "variance"),
         *("weighting", "time_sampler", "sampler", "timestep_spacing", "thresholding", "guidance", "likelihoods"),
     )
-    use = "langevin train codec=autoencoder codec.run={run} with the data that it was trained on"
+    use = "langevin train codec=autoencoder codec.run={run}"
     instead: ClassVar = {"objective": "take reconstruction"}
 
     def offered(

@@ -114,7 +114,7 @@ def run(cfg: DictConfig) -> Path:
     module = make_module(cfg, spec)
     origin = codec_origin(cfg)
     trainer = make_trainer(cfg, run_dir, spec, data, module.codec, origin)
-    encode_data(module.codec, data, trainer.strategy.root_device)
+    encode_data(cfg, module.codec, data, trainer.strategy.root_device)
     parameters = sum(weight.numel() for weight in module.model.parameters())
     samples = f"{data.number:,} {data.source.modality.noun} of {spec.shape}"
     where = f"{trainer.strategy.root_device.type} x {trainer.world_size}"

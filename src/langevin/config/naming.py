@@ -8,6 +8,10 @@ from typing import Any
 from langevin.config.types import TARGET
 from langevin.config.validate import CONF
 
+DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
+SHOWN = 8
+"""How much of a digest is shown."""
+
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Of each flat config the values that are not the same in all; those of a component, among its own kind."""
@@ -82,7 +86,7 @@ def typed_name(path: str) -> str:
 def named(path: str, value: Any) -> str:
     """A value as one types it: a class as the option that chooses it, else by its own name."""
     if not path.endswith(f".{TARGET}"):
-        return str(value).replace(" ", "")
+        return DIGEST.sub(lambda found: found[0][:SHOWN], str(value).replace(" ", ""))
     own = str(value).rpartition(".")[2]
     return options_by_class(path.split(".")[-2]).get(str(value), own)
 

@@ -74,7 +74,8 @@ class Encoded(LazySamples):
         rows = np.asarray(indices)
         stored = self.samples.samples[rows % len(self.samples)]
         is_mirrored = (rows >= len(self.samples)).reshape(-1, *(1,) * (stored.ndim - 1))
-        return DecodedBlock(self.encode(np.where(is_mirrored, stored[..., ::-1, :], stored)), [], {})
+        moments = self.encode(np.where(is_mirrored, stored[..., ::-1, :], stored))
+        return DecodedBlock(np.ascontiguousarray(moments), [], {})
 
 
 def readable(size: int) -> str:
