@@ -176,16 +176,23 @@ def test_what_an_autoencoder_refuses(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_curves_are_the_same_for_one_and_two_processes(tmp_path):
-    """The adaptive weight too, which is of the gradients of all processes."""
+@pytest.mark.parametrize("options", [AUTOENCODER, LATENT], ids=["autoencoder", "latent"])
+def test_the_curves_are_the_same_for_one_and_two_processes(tmp_path, autoencoder, options):
+    """The adaptive weight too, which is of the gradients of all processes; and the latents that are drawn."""
     runs = []
+    if options is LATENT:
+        options = (*LATENT, f"codec.run={autoencoder.directory}")
     for processes in (1, 2):
-        options = (*AUTOENCODER, "trainer.strategy=ddp", f"trainer.devices={processes}", "trainer.max_steps=12")
-        last = {option.partition("=")[0]: option for option in options}
+        given = (*options, "trainer.strategy=ddp", f"trainer.devices={processes}", "trainer.max_steps=12")
+        given = (*given, f"loader.cache_dir={tmp_path / str(processes)}")
+        last = {option.partition("=")[0]: option for option in given}
         name = f"by_{processes}"
         output = start(ROOT / "train.py", *last.values(), f"output_dir={tmp_path}", f"name={name}")
         runs.append(Run(0, *output, tmp_path / name))
-    for name in ("train/loss", "train/adversarial_weight", "train/grad_norm/discriminator", "val/loss"):
+    names = {"train/loss": 12, "val/loss": 4}
+    if "task=autoencoder" in options:
+        names |= {"train/adversarial_weight": 9, "train/grad_norm/discriminator": 12}
+    for name, number in names.items():
         first, second = (column(run.rows, name) for run in runs)
-        assert len(first) == {"train/adversarial_weight": 9, "val/loss": 4}.get(name, 12)
+        assert len(first) == number
         assert second == pytest.approx(first, rel=1e-4), name
