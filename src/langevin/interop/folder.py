@@ -25,7 +25,7 @@ VERSION = "0.32.0"
 """The version of diffusers whose format is written."""
 
 
-class Part(NamedTuple):
+class DiffusersPart(NamedTuple):
     """A network as diffusers has it.
 
     Attributes:
