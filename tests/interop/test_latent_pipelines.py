@@ -281,6 +281,15 @@ def test_what_cannot_be_imported(place, fields, overrides, words, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_part_of_a_pipeline(tmp_path):
+    """Of three channels, which would pass for an image's."""
+    sizes = {"in_channels": 3, "out_channels": 3, "sample_size": 4}
+    LDMPipeline(autoencoder("vq", latent_channels=3), unet(**sizes), SCHEDULER).save_pretrained(tmp_path / "folder")
+    result = call("convert", f"import={tmp_path / 'folder' / 'unet'}", f"out={tmp_path / 'run'}")
+    allowed = f"allowed: the pipeline, import={tmp_path / 'folder'}"
+    assert result.err == f"error: import={tmp_path / 'folder' / 'unet'}: diffuses latents; {allowed}\n"
+
+
 def edit(file, **fields):
     config = json.loads(file.read_text()) | fields
     file.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))

@@ -11,8 +11,9 @@ from torch import Tensor
 from langevin.errors import UserError
 from langevin.interop.autoencoder_weights import CONVOLUTIONS, DIFFUSERS, fold, renamed, to_diffusers
 from langevin.interop.diffusers import Known, completed
-from langevin.interop.folder import NETWORK_FILE, RECORD_FILE, DiffusersPart, read_json, read_network, write_json
+from langevin.interop.folder import NETWORK_FILE, DiffusersPart, read_json, read_network, write_json
 from langevin.interop.imported import Imported
+from langevin.interop.origin import RECORD_FILE
 from langevin.interop.renaming import Model, StateDict, settings
 from langevin.networks.autoencoders.autoencoder import Autoencoder
 from langevin.networks.autoencoders.kl import KLAutoencoder

@@ -14,7 +14,6 @@ from langevin.interop.dit import dit_of, from_diffusers_dit, to_diffusers_dit, t
 from langevin.interop.folder import (
     INDEX,
     NETWORK_FILE,
-    RECORD_FILE,
     SCHEDULER_FILE,
     VERSION,
     DiffusersPart,
@@ -23,6 +22,7 @@ from langevin.interop.folder import (
     write_json,
 )
 from langevin.interop.imported import Imported, ImportedCodec, refuse_latents
+from langevin.interop.origin import RECORD_FILE
 from langevin.interop.renaming import Model, StateDict, class_overrides, settings
 from langevin.interop.scheduler_config import notes_on, scheduler_config
 from langevin.interop.schedulers import DDIM, scheduler_of
@@ -104,6 +104,9 @@ def read_folder(folder: Path) -> Imported:
     kind = completed(where, config, {"_class_name": (UNET, f"Literal{[*PLACES, *OLD]}")})["_class_name"]
     network = READERS[OLD.get(kind, kind)](inner, config)
     if place is None:
+        around = [folder.parent / name for name in AUTOENCODER_PLACES if folder.name in PLACES.values()]
+        if any(each.is_dir() for each in around):
+            raise UserError(f"import={folder}: diffuses latents; allowed: the pipeline, import={folder.parent}")
         refuse_latents(folder, network.channels)
 
     schedulers = [folder / "scheduler" / SCHEDULER_FILE, folder / SCHEDULER_FILE]
