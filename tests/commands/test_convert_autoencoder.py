@@ -85,6 +85,10 @@ def test_export_of_what_was_imported(imported, folder, tmp_path):
     origin = json.loads((tmp_path / "out" / "langevin.json").read_text())["origin"]
     assert origin["license"] == "creativeml-openrail-m"
     assert convert(f"export={imported}", f"out={tmp_path / 'own.safetensors'}").status == 0
+    assert convert(f"import={tmp_path / 'out'}", f"out={tmp_path / 'again'}").status == 0
+    assert json.loads((tmp_path / "again" / "origin.json").read_text()) == json.loads(
+        (imported / "origin.json").read_text()
+    )
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from langevin.spec import DataSpec
 
 pytestmark = pytest.mark.e2e
 
-NUMBER, STEPS, LATENTS = 4, 6, (4, 4, 4)
+NUMBER, STEPS, LATENTS = 4, 5, (4, 4, 4)  # its DDIM steps exactly only where their number divides 1000
 KL, VQ = ("autoencoder=kl_f4",), ("autoencoder=vq_f4", "autoencoder.num_codes=30")
 AUTOENCODER = (
     "codec=autoencoder",
@@ -35,7 +35,7 @@ AUTOENCODER = (
     "autoencoder.blocks_per_level=1",
     "autoencoder.norm_groups=4",
 )
-SAMPLING = ("sampler=ddim", f"sampler.steps={STEPS}", "timestep_spacing=trailing")
+SAMPLING = ("parameterization=v", "sampler=ddim", f"sampler.steps={STEPS}", "timestep_spacing=trailing")
 UNET = (
     "model=unet_small",
     "model.channels=32",
@@ -46,7 +46,7 @@ UNET = (
 DIT = ("model=dit_s", "model.width=32", "model.depth=2", "model.heads=2", "model.time_endpoint=true")
 LABELS = "conditions=[class_label]"
 OF_LATENTS = {"in_channels": 4, "out_channels": 4, "sample_size": 4}
-SCHEDULER = DDIMScheduler(clip_sample=False)
+SCHEDULER = DDIMScheduler(clip_sample=False, prediction_type="v_prediction")
 ONE, EACH = (0.0, 0.0, 0.0, 0.0), (0.3, -0.2, 0.5, 0.1)
 """Shifts of the latents: with one scale for all channels, and with one for each."""
 
@@ -187,7 +187,13 @@ def test_there_and_back(kind, scaling, tmp_path):
 def test_a_pipeline_of_diffusers(tmp_path, monkeypatch):
     """As diffusers saves one: of a VQModel, with Stable Diffusion's scale, and of a size that is not its config's."""
     networks = autoencoder("vq", sample_size=64), unet(**OF_LATENTS)
-    fields = {"clip_sample": False, "timestep_spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
+    fields = {
+        "prediction_type": "v_prediction",
+        "clip_sample": False,
+        "timestep_spacing": "leading",
+        "steps_offset": 1,
+        "set_alpha_to_one": False,
+    }
     pipeline = LDMPipeline(*networks, DDIMScheduler(**fields))
     torch.nn.init.normal_(pipeline.vqvae.quantize.embedding.weight, std=3)
     torch.nn.init.normal_(pipeline.vqvae.decoder.conv_out.weight, std=0.1)
@@ -209,7 +215,7 @@ def test_a_dit_pipeline_of_diffusers(tmp_path, monkeypatch):
     ).eval()  # without label dropout
     for parameter in network.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    pipeline = DiTPipeline(network, autoencoder("kl"), DDIMScheduler(clip_sample=False))
+    pipeline = DiTPipeline(network, autoencoder("kl"), SCHEDULER)
     torch.nn.init.normal_(pipeline.vae.decoder.conv_out.weight, std=0.05)
     pipeline.save_pretrained(tmp_path / "folder")
     run = imported(tmp_path / "folder", tmp_path)
@@ -273,6 +279,15 @@ def test_what_cannot_be_imported(place, fields, overrides, words, tmp_path):
     assert words.format(folder) in result.err
     assert "Traceback" not in result.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_part_of_a_pipeline(tmp_path):
+    """Of three channels, which would pass for an image's."""
+    sizes = {"in_channels": 3, "out_channels": 3, "sample_size": 4}
+    LDMPipeline(autoencoder("vq", latent_channels=3), unet(**sizes), SCHEDULER).save_pretrained(tmp_path / "folder")
+    result = call("convert", f"import={tmp_path / 'folder' / 'unet'}", f"out={tmp_path / 'run'}")
+    allowed = f"allowed: the pipeline, import={tmp_path / 'folder'}"
+    assert result.err == f"error: import={tmp_path / 'folder' / 'unet'}: diffuses latents; {allowed}\n"
 
 
 def edit(file, **fields):

@@ -11,8 +11,9 @@ from torch import Tensor
 from langevin.errors import UserError
 from langevin.interop.autoencoder_weights import CONVOLUTIONS, DIFFUSERS, fold, renamed, to_diffusers
 from langevin.interop.diffusers import Known, completed
-from langevin.interop.folder import NETWORK_FILE, RECORD_FILE, Part, read_json, read_network, write_json
+from langevin.interop.folder import NETWORK_FILE, DiffusersPart, read_json, read_network, write_json
 from langevin.interop.imported import Imported
+from langevin.interop.origin import RECORD_FILE
 from langevin.interop.renaming import Model, StateDict, settings
 from langevin.networks.autoencoders.autoencoder import Autoencoder
 from langevin.networks.autoencoders.kl import KLAutoencoder
@@ -215,7 +216,7 @@ def write_autoencoder(out: Path, network: Autoencoder, model: Model, record: Map
     return part.kind
 
 
-def scaled_part(network: Autoencoder, model: Model, shift: Tensor, scale: Tensor) -> Part:
+def scaled_part(network: Autoencoder, model: Model, shift: Tensor, scale: Tensor) -> DiffusersPart:
     """An autoencoder of ours for the pipelines of diffusers that diffuse its latents ``(z - shift) / scale``.
 
     These pipelines know one factor, and no shift. It is written as such, and anything else built into the weights.
@@ -238,10 +239,10 @@ def scaled_part(network: Autoencoder, model: Model, shift: Tensor, scale: Tensor
             f"{VQ} are found by distances in which all channels count alike"
         )
     weights = fold(part.weights, shift, 1 / scale.double())
-    return Part(part.kind, {**part.config, "scaling_factor": 1.0}, weights)
+    return DiffusersPart(part.kind, {**part.config, "scaling_factor": 1.0}, weights)
 
 
-def part_of(network: Autoencoder, model: Model) -> Part:
+def part_of(network: Autoencoder, model: Model) -> DiffusersPart:
     """An autoencoder of ours as diffusers has it.
 
     Raises:
@@ -272,4 +273,4 @@ def part_of(network: Autoencoder, model: Model) -> Part:
         "mid_block_add_attention": model["middle_attention"],
         **({"num_vq_embeddings": model["num_codes"], "vq_embed_dim": None} if kind == VQ else {}),
     }
-    return Part(kind, config, to_diffusers(network.state_dict(), model))
+    return DiffusersPart(kind, config, to_diffusers(network.state_dict(), model))

@@ -13,19 +13,14 @@ from langevin.files import write_atomically, write_json
 from langevin.interop.renaming import StateDict
 from langevin.weights import SAFETENSORS, read_weights
 
-INDEX, NETWORK_FILE, SCHEDULER_FILE, RECORD_FILE = (
-    "model_index.json",
-    "config.json",
-    "scheduler_config.json",
-    "langevin.json",
-)
+INDEX, NETWORK_FILE, SCHEDULER_FILE = "model_index.json", "config.json", "scheduler_config.json"
 WEIGHTS = tuple("diffusion_pytorch_model" + suffix for suffix in (SAFETENSORS, ".bin"))
 """The names of a network's weights, those first that are taken first."""
 VERSION = "0.32.0"
 """The version of diffusers whose format is written."""
 
 
-class Part(NamedTuple):
+class DiffusersPart(NamedTuple):
     """A network as diffusers has it.
 
     Attributes:

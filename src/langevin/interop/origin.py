@@ -13,6 +13,8 @@ from langevin.files import require_regular
 ORIGIN = "origin.json"
 """The file of a run that keeps it."""
 CARD, INDEX, CONFIG = "README.md", "model_index.json", "config.json"
+RECORD_FILE = "langevin.json"
+"""Where an export of ours keeps the record of the run."""
 OF_CARD = ("license", "license_name", "license_link", "base_model")
 """The fields that model cards have for it; each holds a text or a list of texts."""
 NAME = "_name_or_path"
@@ -42,6 +44,7 @@ def origin_of(place: Path) -> dict[str, Any]:
         if place.is_dir():
             name = _kept(_config(_text(each / CONFIG) or _text(each / INDEX)).get(NAME))
             said |= {"name": name} if isinstance(name, str) and HUB.fullmatch(name) else {}
+        said |= _recorded(_config(_text(each / RECORD_FILE)).get("origin"))
         texts = (_text(each / file) for file in LICENCES)
         # Beside a file there may lie the licence of anything, unless a card says that a model is there.
         licence = next((text for text in texts if text), None) if place.is_dir() or said else None
@@ -57,6 +60,15 @@ def _text(file: Path) -> str:
     except (OSError, ValueError):
         return ""
     return text if len(text) <= LONGEST else ""
+
+
+def _recorded(origin: Any) -> dict[str, Any]:
+    """What an export of ours keeps of the origin of its weights: the same fields, and its licence's text."""
+    if not isinstance(origin, dict):
+        return {}
+    kept = {name: _kept(origin.get(name)) for name in (*OF_CARD, "name")}
+    text = origin.get("license_text")
+    return {name: value for name, value in {**kept, "license_text": text}.items() if isinstance(value, str | list)}
 
 
 def _front_matter(text: str) -> Mapping[str, Any]:

@@ -14,15 +14,15 @@ from langevin.interop.dit import dit_of, from_diffusers_dit, to_diffusers_dit, t
 from langevin.interop.folder import (
     INDEX,
     NETWORK_FILE,
-    RECORD_FILE,
     SCHEDULER_FILE,
     VERSION,
-    Part,
+    DiffusersPart,
     read_json,
     read_network,
     write_json,
 )
 from langevin.interop.imported import Imported, ImportedCodec, refuse_latents
+from langevin.interop.origin import RECORD_FILE
 from langevin.interop.renaming import Model, StateDict, class_overrides, settings
 from langevin.interop.scheduler_config import notes_on, scheduler_config
 from langevin.interop.schedulers import DDIM, scheduler_of
@@ -104,6 +104,9 @@ def read_folder(folder: Path) -> Imported:
     kind = completed(where, config, {"_class_name": (UNET, f"Literal{[*PLACES, *OLD]}")})["_class_name"]
     network = READERS[OLD.get(kind, kind)](inner, config)
     if place is None:
+        around = [folder.parent / name for name in AUTOENCODER_PLACES if folder.name in PLACES.values()]
+        if any(each.is_dir() for each in around):
+            raise UserError(f"import={folder}: diffuses latents; allowed: the pipeline, import={folder.parent}")
         refuse_latents(folder, network.channels)
 
     schedulers = [folder / "scheduler" / SCHEDULER_FILE, folder / SCHEDULER_FILE]
@@ -248,7 +251,7 @@ def write_folder(
     image_size: int,
     num_classes: int | None,
     record: Mapping[str, Any],
-    autoencoder: Part | None = None,
+    autoencoder: DiffusersPart | None = None,
 ) -> list[str]:
     """Write a model as a pipeline: a U-Net as a `DDIMPipeline` if its sampler is DDIM, else as a `DDPMPipeline`.
 
@@ -284,7 +287,7 @@ def write_folder(
     scheduler = scheduler_config(*parts, splits_variance=writer.kind == DIT)
     name = scheduler["_class_name"]
     pipeline = pipeline_of(writer.kind, name, num_classes, autoencoder)
-    written = {PLACES[writer.kind]: Part(writer.kind, config, weights)}
+    written = {PLACES[writer.kind]: DiffusersPart(writer.kind, config, weights)}
     if autoencoder is not None:
         written["vqvae" if pipeline == LATENT else "vae"] = autoencoder
     for inner, part in written.items():
@@ -300,7 +303,7 @@ def write_folder(
     return [*notes_on(denoiser.schedule, sampler), *notes_on_pipeline(out, pipeline, written, name, num_classes)]
 
 
-def pipeline_of(kind: str, scheduler: str, num_classes: int | None, autoencoder: Part | None) -> str | None:
+def pipeline_of(kind: str, scheduler: str, num_classes: int | None, autoencoder: DiffusersPart | None) -> str | None:
     """The pipeline of a network of some class, None where there is none; a U-Net's passes no labels on."""
     if kind == DIT:
         return None if autoencoder is None else OF_DIT
@@ -310,7 +313,7 @@ def pipeline_of(kind: str, scheduler: str, num_classes: int | None, autoencoder:
 
 
 def notes_on_pipeline(
-    out: Path, pipeline: str | None, parts: Mapping[str, Part], scheduler: str, num_classes: int | None
+    out: Path, pipeline: str | None, parts: Mapping[str, DiffusersPart], scheduler: str, num_classes: int | None
 ) -> list[str]:
     """What to know of the parts of a folder, and of its pipeline, a sentence each."""
     notes = []
