@@ -69,7 +69,7 @@ def test_a_run_may_be_guided_in_training_too(classifier, train, tmp_path):
         (("guidance=classifier",), "guidance.classifier: must be given"),
         (
             ("guidance=autoguidance", "guidance.weaker={classifier}"),
-            "guidance.weaker: is {classifier}; allowed: the run of a model of images, and this is a classifier's",
+            "guidance.weaker: is {classifier}; allowed: the run of a denoiser, which this is not",
         ),
         (
             ("guidance=autoguidance", "guidance.weaker={labelled}"),

@@ -31,6 +31,8 @@ NEEDS = {
     ("discriminator", "patch"): ("task=autoencoder", "discriminator.layers=1"),
     ("classifier", "adm_64"): ("task=classifier", "data.image_size=64"),
     ("classifier", "half_unet"): ("task=classifier",),
+    ("experiment", "cifar10_latent"): ("codec.run={autoencoder}", "data=digits"),
+    ("experiment", "digits_latent"): ("codec.run={autoencoder}",),
     ("features", "classifier"): ("features.checkpoint={classifier}",),
     ("features", "module"): ("features.target=package.module:callable",),
     ("data", "toy"): ("model=mlp",),

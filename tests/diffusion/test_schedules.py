@@ -42,7 +42,8 @@ def test_each_schedule_and_each_rescaling_is_here():
     assert {name.partition("-")[0] for name in PLAIN} == set(options("schedule"))
     for discrete in (True, False):
         rescaled = [name for name, schedule in SCHEDULES.items() if (schedule.num_steps is not None) == discrete]
-        assert {part for name in rescaled for part in name.split()[1:]} == set(options("rescalings"))
+        possible = set(options("rescalings")) - (set() if discrete else {"unscaled_timesteps"})
+        assert {part for name in rescaled for part in name.split()[1:]} == possible
     pairs = {tuple(name.split()[1:]) for name in SCHEDULES if name.count(" ") == 2}
     assert pairs == {*itertools.permutations(options("rescalings"), 2)} - {("input_scaling", "zero_terminal_snr")}
 
@@ -54,8 +55,10 @@ def test_zero_terminal_snr_is_refused_where_variance_is_not_preserved_and_nothin
     for name in allowed.keys() | refused.keys():
         form, *rescalings = name.split()
         possible = form in preserving and rescalings != ["input_scaling", "zero_terminal_snr"]
-        assert (name in refused) == ("zero_terminal_snr" in rescalings and not possible), name
-    assert all("alpha^2 + sigma^2 = 1" in message for message in refused.values())
+        is_stepless = "unscaled_timesteps" in rescalings and PLAIN[form].num_steps is None
+        assert (name in refused) == (is_stepless or ("zero_terminal_snr" in rescalings and not possible)), name
+        if name in refused:
+            assert any(why in refused[name] for why in ("alpha^2 + sigma^2 = 1", *["discrete steps"] * is_stepless))
 
 
 def test_signal_to_noise_falls_strictly(schedule):
@@ -155,7 +158,8 @@ def test_network_sees_unit_variance(schedule):
 def test_clock(name, schedule):
     t = trained(schedule)
     if schedule.num_steps is not None:
-        expected = torch.arange(schedule.num_steps) * 1000 / schedule.num_steps
+        scale = 1 if "unscaled_timesteps" in name else 1000 / schedule.num_steps
+        expected = torch.arange(schedule.num_steps) * scale
     elif name.startswith("edm"):
         expected = 1000 * torch.log(t / 0.002) / math.log(80 / 0.002)
     else:

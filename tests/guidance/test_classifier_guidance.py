@@ -108,9 +108,9 @@ def test_the_mean_form_moves_the_mean_of_a_step(variance, s):
             def __call__(self, schedule, steps):
                 return torch.stack([t, s])
 
-        # The walk divides by alpha at its end, and multiplies the noise it begins with by nothing.
+        # The walk divides by alpha at time 0 at its end, and multiplies the noise it begins with by nothing.
         noise = iter([X_T, quiet, quiet])
-        return Ancestral(Two(), None, 1)(model, Given(lambda: next(noise)), COND) * schedule(s).alpha
+        return Ancestral(Two(), None, 1)(model, Given(lambda: next(noise)), COND) * schedule(0 * s).alpha
 
     moved = mean(guided(schedule, 3.0, "mean", variance)) - mean(Mixture(schedule, MEANS, STDS, WEIGHTS, variance))
     up, down = (Bayes(schedule)(X_T + h, t).gather(1, LABELS[:, None]).flatten() for h in (1e-5, -1e-5))
