@@ -84,6 +84,8 @@ def shortened(command: str, overrides: list[str]) -> list[str]:
     short: dict[str, str] = {}
     if command == "train" and given.get("experiment") == "toy":
         short |= {"trainer.max_steps": "2", "callbacks": "[checkpoint]", "lr_schedule.steps": "0"} | NO_VALUES
+    elif command == "train" and given.get("experiment") == "digits_autoencoder":
+        short |= {"trainer.max_steps": "2", "callbacks": "[checkpoint]"} | NO_VALUES
     elif command == "train" and ("task" in given or "classifier" in given.get("experiment", "")):
         short |= dict(each.split("=", 1) for each in CLASSIFIER)
     elif command == "train":
