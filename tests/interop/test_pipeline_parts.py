@@ -56,7 +56,11 @@ def changed(file, **fields):
             {"_class_name": "KarrasVePipeline"},
             '_class_name is "KarrasVePipeline"; allowed: DDPMPipe',
         ),
-        ("model_index.json", {"_class_name": "LDMPipeline"}, "is a LDMPipeline without its autoencoder; allowed: "),
+        (
+            "model_index.json",
+            {"_class_name": "LDMPipeline"},
+            "_class_name is LDMPipeline, whose autoencoder is not there",
+        ),
         (UNET, {"_class_name": "UNet2DConditionModel"}, '_class_name is "UNet2DConditionModel"; allowed'),
         (UNET, {"mid_block_scale_factor": 1.41}, "mid_block_scale_factor is 1.41; allowed: 1"),
         (UNET, {"act_fn": "gelu"}, 'act_fn is "gelu"; allowed: silu, swish'),

@@ -93,10 +93,8 @@ def read_folder(folder: Path) -> Imported:
         refuse_kind(folder, index.get("_class_name"), PIPELINES, place)
         completed(str(folder / INDEX), index, {"_class_name": (None, f"Literal{list(PIPELINES)}")})
         if place is None and index["_class_name"] in (LATENT, OF_DIT):
-            kind = index["_class_name"]
-            raise UserError(
-                f"{folder / INDEX}: is a {kind} without its autoencoder; allowed: with it, in vae/ or vqvae/"
-            )
+            text = f"_class_name is {index['_class_name']}, whose autoencoder is not there"
+            raise UserError(f"{folder / INDEX}: {text}; allowed: with it, in vae/ or vqvae/")
     inner = next((folder / name for name in PLACES.values() if (folder / name).is_dir()), folder)
     config = read_json(inner / NETWORK_FILE)
     where = str(inner / NETWORK_FILE)
@@ -145,7 +143,7 @@ def refuse_kind(folder: Path, kind: Any, known: Sequence[str], autoencoder: Path
     Raises:
         UserError: when it is one.
     """
-    if autoencoder is not None and kind not in known:
+    if autoencoder is not None and isinstance(kind, str) and kind not in known:
         raise UserError(
             f"import={folder}: has a {kind}; allowed: {', '.join(known)}; or its autoencoder alone, with "
             f"import={autoencoder}"
