@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from langevin.assembly.check import check_model
-from langevin.assembly.components import SAMPLING, make_generator
+from langevin.assembly.components import SAMPLING
 from langevin.assembly.run import make_data
 from langevin.assembly.saved import load_model, override
 from langevin.checkpoint import find_checkpoint
@@ -74,7 +74,7 @@ class Sampled:
             calls += 1
 
         self.evaluation.reset()
-        generator = make_generator(cfg, self.model.spec)
+        generator = self.model.generator(cfg, None)
         batches = list(generator(self.model.denoiser, range(self.number), seed, BATCH, "cpu", count))
         for batch in batches:
             self.evaluation.add(batch)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from langevin.assembly.check import mistakes_in
-from langevin.assembly.components import make_generator, make_model
+from langevin.assembly.components import make_codec, make_generator, make_model
 from langevin.assembly.make import make
 from langevin.assembly.run import make_data, make_module, make_trainer
 from langevin.cli import force_add_override
@@ -81,7 +81,8 @@ def fit_of(work: Work, run_dir: Path, steps: int, network: Mapping[str, Any] | N
     if network is not None:
         cfg.model = network
     data = data_of(cfg)
-    return Fit(module_of(cfg), data, make_trainer(cfg, run_dir, data.spec, data))
+    module = module_of(cfg)
+    return Fit(module, data, make_trainer(cfg, run_dir, data.spec, data, module.codec))
 
 
 class Interleaved(Callback):
@@ -193,7 +194,8 @@ class Sampling:
         self.work = work
         self.denoiser = denoiser_of(work, cfg)
         self.network = self.denoiser.network
-        self.generator = make_generator(cfg, data_of(cfg).spec)
+        spec = data_of(cfg).spec
+        self.generator = make_generator(cfg, spec, make_codec(cfg, spec))
 
     def __call__(self) -> None:
         """Make a batch."""

@@ -16,6 +16,7 @@ class DataSpec:
         levels: how many values the data's numbers have, evenly spaced in [-1, 1]; None where x is any real numbers.
         content: the digest of the samples and labels, see `langevin.content`; None where that is not known, as of an
             imported model.
+        latents: of latents what tells them from those of other codecs, as far as that is known; None of the data.
     """
 
     shape: tuple[int, ...]
@@ -23,6 +24,7 @@ class DataSpec:
     modality: str
     levels: int | None = None
     content: str | None = None
+    latents: str | None = None
 
     @classmethod
     def of_images(cls, channels: int, image_size: int, num_classes: int | None, content: str | None = None) -> Self:
@@ -69,6 +71,8 @@ class DataSpec:
         return cls(tuple(spec.shape), spec.num_classes, spec.modality, spec.levels, spec.content)
 
     def plain(self) -> dict[str, Any]:
-        """As plain values; of the content nothing where it is not known."""
+        """As plain values; nothing where the content is not known, or it is not of latents."""
         values = asdict(self) | {"shape": list(self.shape)}
-        return {name: value for name, value in values.items() if name != "content" or value is not None}
+        return {
+            name: value for name, value in values.items() if name not in ("content", "latents") or value is not None
+        }

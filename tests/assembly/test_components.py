@@ -7,6 +7,7 @@ from langevin.assembly.check import check_model
 from langevin.assembly.components import make_generator, make_model
 from langevin.assembly.make import make, try_instantiate
 from langevin.assembly.saved import override
+from langevin.codecs.identity import Identity
 from langevin.config.validate import ConfigError
 from langevin.errors import UserError
 from langevin.spec import DataSpec
@@ -97,12 +98,12 @@ def test_a_condition_needs_labels():
 def test_labels_must_suit_the_model():
     unconditional, _ = composed("train")
     with pytest.raises(UserError, match="the model is not conditioned on labels, so leave labels out"):
-        make_generator(unconditional, SPEC, [3])
+        make_generator(unconditional, SPEC, Identity(), [3])
     conditional, _ = composed("train", "conditions=[class_label]")
     spec = DataSpec.of_images(channels=1, image_size=8, num_classes=3)
     with pytest.raises(UserError, match="allowed: whole numbers from 0 to 2"):
-        make_generator(conditional, spec, [3])
-    assert make_generator(conditional, spec).requests.labels == [0, 1, 2]
+        make_generator(conditional, spec, Identity(), [3])
+    assert make_generator(conditional, spec, Identity()).requests.labels == [0, 1, 2]
 
 
 def test_override_replaces_components_and_merges_fields():

@@ -82,8 +82,8 @@ def test_the_adversarial_loss_and_the_discriminators_own(model, discriminator):
         functional.relu(1 - discriminator(x)).mean() + functional.relu(1 + discriminator(made.detach())).mean()
     )
     norms = [torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (error, generator)]
-    weight = float((norms[0] / (norms[1] + 1e-4)).clamp(0, 1e4))
-    assert 0.01 < weight < 1e4
+    weight = float((64 * norms[0] / (norms[1] + 1e-4)).clamp(0, 1e4)) / 64  # with the error as a sum, as CompVis has it
+    assert 0.01 < weight < 1e4 / 64
     loss = error + (1e-6 * kl / 64).mean() + 0.7 * weight * generator
     expected = [
         *torch.autograd.grad(loss, list(model.network.parameters()), retain_graph=True),
@@ -130,9 +130,11 @@ def test_in_a_validation_latents_are_means_and_no_discriminator_is_asked(model, 
 def test_the_weight_has_no_gradient_and_bounds(model):
     last = model.network.last_weight
     total = last.sum()
-    of_zero = adaptive_weight(total, 0 * total, last, draws(batch()["x"]))
-    assert float(of_zero) == pytest.approx(min(1e4, float(torch.ones_like(last).norm()) / 1e-4))
-    assert not of_zero.requires_grad
+    norm = float(torch.ones_like(last).norm())
+    for adversarial, expected in ((0 * total, 1e4 / 64), (1e6 * total, norm / (1e6 * norm + 1e-4))):
+        weight = adaptive_weight(total, adversarial, last, draws(batch()["x"]), 64)
+        assert float(weight) == pytest.approx(expected, rel=1e-4)
+        assert not weight.requires_grad
 
 
 def test_a_distances_weights_are_not_saved_and_not_missed(model):

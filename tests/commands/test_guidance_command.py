@@ -69,7 +69,7 @@ def test_a_run_may_be_guided_in_training_too(classifier, train, tmp_path):
         (("guidance=classifier",), "guidance.classifier: must be given"),
         (
             ("guidance=autoguidance", "guidance.weaker={classifier}"),
-            "guidance.weaker: is {classifier}; allowed: the run of a denoiser, which this is not",
+            "guidance.weaker: is {classifier}; allowed: a denoiser's run; this is a classifier's",
         ),
         (
             ("guidance=autoguidance", "guidance.weaker={labelled}"),

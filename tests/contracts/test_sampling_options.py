@@ -12,6 +12,7 @@ from contracts.options import NEEDS, SPEC, in_turn, swapped, with_files
 from langevin.assembly.check import mistakes_in
 from langevin.assembly.components import loaders, make_generator, make_model, make_sampler
 from langevin.assembly.make import make
+from langevin.codecs.identity import Identity
 from langevin.config.validate import options
 from langevin.diffusion.draws import SampleDraws
 from langevin.guidance.guidance import Guided
@@ -73,7 +74,7 @@ def test_makes_finite_images(sampler, timestep_spacing, guidance):
     assert images.std() > 0.01
     assert not torch.equal(images[0], images[1])
 
-    (batch,) = make_generator(cfg, SPEC)(denoiser(), range(6), 0, 6, "cpu")
+    (batch,) = make_generator(cfg, SPEC, Identity())(denoiser(), range(6), 0, 6, "cpu")
     torch.testing.assert_close(batch.samples.float(), (images.clamp(-1, 1) + 1) * 127.5, rtol=0, atol=0.51)
     assert batch.cond["label"].tolist() == list(range(6))
 

@@ -31,8 +31,8 @@ def opened(tmp_path):
     return make
 
 
-def encoder(encode=halves, weights="a"):
-    return MomentsEncoder((4, 4, 2), weights, encode)
+def encoder(encode=halves, function="a"):
+    return MomentsEncoder((4, 4, 2), function, encode)
 
 
 def test_batches_hold_the_moments_of_the_images_that_they_would_hold(opened):
@@ -62,7 +62,7 @@ def test_they_are_computed_once_for_each_encoder_and_data(opened):
     assert sum(calls) == 3000 + 297
     opened().encode(encoder(counted))
     assert sum(calls) == 3000 + 297
-    opened().encode(encoder(counted, weights="b"))
+    opened().encode(encoder(counted, function="b"))
     assert sum(calls) == 2 * (3000 + 297)
     opened(flip=False).encode(encoder(counted))
     assert sum(calls) == 2 * (3000 + 297) + 1500
@@ -84,6 +84,17 @@ def test_stopped_and_rerun_it_resumes(opened, monkeypatch, capsys):
     opened().encode(encoder(lambda stored: calls.append(len(stored)) or halves(stored)))
     assert done + sum(calls) == 3000 + 297
     assert "encoding 3,000 images once (both mirror images): 0.2 MiB in" in capsys.readouterr().out
+
+
+def test_what_is_encoded_already_counts_as_room(opened, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "free")
+    opened().encode(encoder())
+    finished = next(path for path in (tmp_path / "cache").glob("*train-latents-*") if path.is_dir())
+    finished.rename(finished.with_suffix(".building"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100_000))
+    module = opened()
+    module.encode(encoder())
+    assert module.moments["train"].samples.shape == (3000, 4, 4, 2)
 
 
 def test_too_little_room_is_said_before_anything_is_computed(opened, monkeypatch):

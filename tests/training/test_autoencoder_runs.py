@@ -10,6 +10,7 @@ from training_helpers import Run, column, differing, start, trained
 import langevin
 from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
+from langevin.errors import UserError
 from langevin.networks.autoencoders.kl import KLAutoencoder
 
 COMMON = (
@@ -125,6 +126,44 @@ def test_latents_that_do_not_vary_are_refused_before_training(tmp_path, autoenco
     assert not run.directory.exists()
 
 
+def test_a_diverged_batch_of_latents_is_recorded(tmp_path, autoencoder):
+    options = (*PLAIN, f"codec.run={autoencoder.directory}", "optimizer.lr=1e30")
+    run = train(tmp_path, *options, "callbacks=[checkpoint,samples,divergence]", name="run", status=1)
+    assert "training diverged at step 2" in run.err
+    (file,) = (run.directory / "diverged").glob("*.pt")
+    assert torch.load(file)["batches"][0]["moments"].shape == (16, 4, 4, 4)
+
+
+def test_a_guide_in_other_latents_is_refused(tmp_path, autoencoder, latent):
+    guided = (f"checkpoint={latent.directory}", "guidance=autoguidance", "num_samples=1", "sampler.steps=1")
+    other = train(tmp_path, *LATENT, f"codec.run={autoencoder.directory}", "codec.scaling=global", name="other")
+    status, _, err = call("sample", *guided, f"guidance.weaker={other.directory}", f"out={tmp_path / 'out'}")
+    assert status == 1
+    assert "a model of latents of another codec; allowed: one of latents of the model's codec.run" in err
+    assert call("sample", *guided, f"guidance.weaker={latent.directory}", f"out={tmp_path / 'out'}")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text, state: (text.replace("blocks_per_level: 1", "blocks_per_level: 100000"), state), "has more than"),
+        (
+            lambda text, state: (text, {**state, "codec.network.after.bias": torch.zeros(1).expand(2**40)}),
+            "claim to be larger than the whole file",
+        ),
+    ],
+    ids=["deep", "large"],
+)
+def test_a_strangers_codec_is_not_built_before_it_is_known_to_fit(tmp_path, latent, change, message):
+    stored = read_checkpoint(latent.last)
+    record = dict(stored["langevin"])
+    config, state = change(record["config"], stored["state_dict"])
+    assert config != record["config"] or len(state) == len(stored["state_dict"])
+    torch.save({**stored, "langevin": {**record, "config": config}, "state_dict": state}, tmp_path / "stranger.ckpt")
+    with pytest.raises(UserError, match=message):
+        load_model(tmp_path / "stranger.ckpt")
+
+
 def test_resumed_in_latents_to_the_bit(tmp_path, autoencoder, latent):
     options = (*LATENT, f"codec.run={autoencoder.directory}")
     train(tmp_path, *options, "trainer.max_steps=2", name="ldm")
@@ -141,7 +180,10 @@ def test_resumed_in_latents_to_the_bit(tmp_path, autoencoder, latent):
         (("codec.run={ae}", "likelihoods=[discrete_vlb]"), "likelihoods.discrete_vlb: "),
         (("codec.run={ae}", "likelihoods=[probability_flow]"), "likelihoods.probability_flow: "),
         (("codec.run={ae}", "data=image_folder", "data.path={images}"), "these have 3"),
-        (("codec.run={ae}", "data=toy"), "autoencoder: needs the side of square images"),
+        (
+            ("codec.run={ae}", "data=toy"),
+            "codec: does not go with this data: autoencoder needs the side",
+        ),
         (("codec.run={ae}", "autoencoder=kl_f4"), "autoencoder: is another one than that of codec.run"),
         (
             ("codec.run={ae}", "task=autoencoder"),

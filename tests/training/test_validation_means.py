@@ -72,7 +72,7 @@ def validations(processes, folder):
                     torch.manual_seed(0)
                     for weight in network.parameters():
                         nn.init.normal_(weight, std=0.05)
-                trainer = make_trainer(cfg, folder, data.spec, data)
+                trainer = make_trainer(cfg, folder, data.spec, data, module.codec)
                 trainer.fit(module, datamodule=data)
             values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
             found[f"{task}, {images} images, {batches} of the batches"] = values

@@ -44,6 +44,8 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
         return mistakes
     unused = unused_in(cfg, task)
     required = [group for group in groups() if group not in (*CHOOSERS, *OPTIONAL, *unused)]
+    if isinstance(cfg.get("codec"), DictConfig) and OmegaConf.is_missing(cfg.codec, "run"):
+        required = [group for group in required if group != "autoencoder"]  # which comes with that run
     mistakes = structure(cfg, RUN_OPTIONS, required, (*OPTIONAL, *unused))
     for group in unused:
         if cfg.get(group):
@@ -148,9 +150,7 @@ def contradictions(cfg: DictConfig, task: Task, broken: Collection[str], spec: D
     codec = None
     if spec is not None and "codec" not in broken:
         with without_values():  # only its shapes are looked at
-            group = codec_uses(cfg)
-            network = {} if group is None else {"network": build(group, **of_spec(spec))}
-            codec = build("codec", spec=spec, **network)
+            codec = build("codec", spec=spec, **network_of_codec(cfg, spec, mistakes))
     diffused = diffused_by(codec, spec, mistakes)
     size = None if diffused is None else diffused.image_size
     schedule, parameterization, variance = build("schedule"), build("parameterization"), build("variance")
@@ -203,6 +203,21 @@ def contradictions(cfg: DictConfig, task: Task, broken: Collection[str], spec: D
     if not {"trainer", "batch_size"}.intersection(broken) and "trainer" in cfg:
         mistakes += shares(cfg)
     return mistakes
+
+
+def network_of_codec(cfg: DictConfig, spec: DataSpec, mistakes: list[Mistake]) -> dict[str, Any]:
+    """What a codec is handed as its network, if it has one; what is wrong with it is the codec's mistake."""
+    group = codec_uses(cfg)
+    if group is None:
+        return {}
+    if cfg.get(group) is None:  # is reported as missing
+        return {"network": None}
+    network, found = try_instantiate(cfg, group, **of_spec(spec))
+    mistakes += [
+        Mistake("codec", f"does not go with this data: {group}{path.removeprefix(group)} {text}")
+        for path, text in found
+    ]
+    return {"network": network}
 
 
 def diffused_by(codec: Codec | None, spec: DataSpec | None, mistakes: list[Mistake]) -> DataSpec | None:

@@ -125,21 +125,18 @@ def make_sampler(cfg: DictConfig, spec: DataSpec) -> Sampler:
     return make(cfg, "sampler", timestep_spacing=make(cfg, "timestep_spacing"), thresholding=thresholding)
 
 
-def make_generator(
-    cfg: DictConfig, spec: DataSpec, labels: list[int] | None = None, codec: Codec | None = None
-) -> SamplePipeline:
+def make_generator(cfg: DictConfig, spec: DataSpec, codec: Codec, labels: list[int] | None = None) -> SamplePipeline:
     """The sampling pipeline with the config's sampler and guidance.
 
     Args:
         cfg: the model's config.
         spec: of its data.
+        codec: the model's.
         labels: the requested classes.
-        codec: the model's; None: made by the config.
 
     Raises:
         UserError: when the guidance or the labels do not suit the model.
     """
-    codec = make_codec(cfg, spec) if codec is None else codec
     diffused, sampler = codec.spec(spec), make_sampler(cfg, codec.spec(spec))
     guidance: Guidance | None = None if cfg.get("guidance") is None else make(cfg, "guidance", **loaders(cfg))
     num_classes = spec.num_classes if is_class_conditional(cfg) else None

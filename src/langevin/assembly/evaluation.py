@@ -129,7 +129,8 @@ def measure(
     for name in ("features", "metrics", "reference"):
         chosen[name] = cfg[name]
     if chosen.get("data") is None and chosen.reference is None:
-        raise UserError("reference: it is not known what the model was trained on; give reference=PLACE or data=NAME")
+        wanted = "data=NAME" if reconstructs else "reference=PLACE or data=NAME"
+        raise UserError(f"reference: it is not known what the model was trained on; give {wanted}")
     source = () if chosen.reference else ("data",)
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
     check_model(chosen, (*sampling, *source, "loader", "features", "metrics"), model.spec)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from langevin.assembly.make import mistakes_of
 from langevin.codecs.codec import CachedCodec, Codec, LatentStatistics
+from langevin.config.types import plain
 from langevin.config.validate import ConfigError
 from langevin.data.cache import CachedSamples
 from langevin.data.latents import MomentsEncoder
@@ -22,8 +23,8 @@ from langevin.errors import UserError
 from langevin.files import write_json
 
 STATISTICS = "statistics.json"
-CHUNK = 4096
-"""Rows whose statistics are taken at once."""
+CHUNK = 2**24
+"""Numbers whose statistics are taken at once."""
 
 
 def encode_data(cfg: DictConfig, codec: Codec, data: DataModule, device: torch.device) -> None:
@@ -50,7 +51,9 @@ def encode_data(cfg: DictConfig, codec: Codec, data: DataModule, device: torch.d
         return moments
 
     shape = encode(data.train_set.samples[:1]).shape[1:]
-    statistics = statistics_of(codec, data.encode(MomentsEncoder(shape, digest_of(codec.encoder), encode)))
+    # Not by the weights alone: such as the groups of a normalization are no weights, and change what is computed.
+    function = f"{digest_of(codec.encoder)} {plain(cfg[codec.uses]) if codec.uses else ''}"
+    statistics = statistics_of(codec, data.encode(MomentsEncoder(shape, function, encode)))
     try:
         codec.fit(statistics)
     except UserError as error:
@@ -65,8 +68,9 @@ def statistics_of(codec: CachedCodec, moments: CachedSamples) -> LatentStatistic
         return LatentStatistics(*(torch.tensor(kept[name], dtype=torch.float64) for name in LatentStatistics._fields))
 
     def parts() -> Iterator[tuple[Tensor, Tensor]]:
-        for first in range(0, len(moments), CHUNK):
-            rows = torch.from_numpy(moments.samples[first : first + CHUNK]).movedim(-1, 1)
+        number = max(1, CHUNK // moments.samples[0].size)
+        for first in range(0, len(moments), number):
+            rows = torch.from_numpy(np.array(moments.samples[first : first + number])).movedim(-1, 1)
             yield codec.mean_and_variance(rows.double())
 
     statistics = LatentStatistics.of(parts())

@@ -115,7 +115,7 @@ def make_trainer(
     run_dir: Path,
     spec: DataSpec,
     data: DataModule,
-    codec: Codec | None = None,
+    codec: Codec,
     origin: Mapping[str, Any] | None = None,
 ) -> Trainer:
     """The trainer with its callbacks and loggers; the metrics are checked and prepared here, before any training.
@@ -125,12 +125,11 @@ def make_trainer(
         run_dir: the run's folder.
         spec: of the data.
         data: opened.
-        codec: the training module's; None: made by the config.
+        codec: the training module's.
         origin: of the codec's weights, where these were not trained here; checkpoints record it.
     """
-    codec = make_codec(cfg, spec) if codec is None else codec
     task = task_of(cfg)
-    sampling = make_generator(cfg, spec, codec=codec) if task.makes_samples else None
+    sampling = make_generator(cfg, spec, codec) if task.makes_samples else None
     given = given_of(data) if task.reconstructs else None
     generator = sampling if given is None else ReconstructionPipeline(given, modality_of(spec), codec)
     offered = {

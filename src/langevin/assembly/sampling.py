@@ -271,7 +271,7 @@ def show_originals(
     number = len(made)
     kinds = {"original": torch.from_numpy(originals.samples[:number]).movedim(-1, 1)}
     if inverted:
-        kinds |= {"noise": generator.show(first(store.arrays("noise", batches), number)), "rebuilt": made}
+        kinds |= {"noise": generator.show(first(store.arrays("noise", batches), number)).cpu(), "rebuilt": made}
     else:
         kinds |= {"edited": made}
     return generator.modality.beside(kinds, COLUMNS, None if classes is None else classes[:number])

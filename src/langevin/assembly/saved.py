@@ -13,8 +13,8 @@ from langevin.assembly.check import check_model, structure_of_model
 from langevin.assembly.components import MODEL, SAMPLING, make_codec, make_generator, make_model
 from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.make import make
-from langevin.assembly.meta import without_values
-from langevin.assembly.sizes import MisfitError, refuse_misfit, require_sizes
+from langevin.assembly.sizes import MisfitError, fitting, require_held, require_sizes
+from langevin.assembly.tasks import task_of
 from langevin.autoencoding.model import AutoencoderModel
 from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
 from langevin.codecs.codec import Codec
@@ -62,7 +62,7 @@ class Model(NamedTuple):
     def generator(self, cfg: DictConfig, labels: int | Sequence[int] | None) -> SamplePipeline:
         """Its sampling pipeline; `cfg` is its config with other choices of sampler, timestep spacing and guidance."""
         labels = [labels] if isinstance(labels, int) else None if labels is None else list(labels)
-        return make_generator(cfg, self.spec, labels, self.codec)
+        return make_generator(cfg, self.spec, self.codec, labels)
 
 
 def record_of(cfg: DictConfig, spec: DataSpec, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -125,9 +125,13 @@ def generative(rebuilt: Model, path: Path) -> Model:
         UserError: when it is not.
     """
     if not isinstance(rebuilt.model, Denoiser):
-        kind = "a classifier (task=classifier)" if isinstance(rebuilt.model, NoisyClassifier) else "an autoencoder"
-        raise UserError(f"checkpoint {path} holds {kind}; give one of a model of images")
+        raise UserError(f"checkpoint {path} holds {kind_of(rebuilt)}; give one of a model of images")
     return rebuilt
+
+
+def kind_of(rebuilt: Model) -> str:
+    """What a model is, for a message."""
+    return task_of(rebuilt.cfg).noun
 
 
 def require_trusted(path: Path, cfg: DictConfig, choices: DictConfig, groups: Iterable[str]) -> None:
@@ -189,8 +193,8 @@ def autoencoder_of(option: str, value: str, trust: Sequence[str] = ()) -> tuple[
     """
     rebuilt = _rebuilt_for(option, value, trust)
     if not isinstance(rebuilt.model, AutoencoderModel):
-        kind = "a denoiser" if isinstance(rebuilt.model, Denoiser) else "a classifier"
-        raise OptionError(option, f"is {value}; allowed: an autoencoder's run (task=autoencoder); this is {kind}'s")
+        text = f"is {value}; allowed: an autoencoder's run (task=autoencoder); this is {kind_of(rebuilt)}'s"
+        raise OptionError(option, text)
     return rebuilt.model.network, rebuilt.spec.channels, plain(rebuilt.cfg.autoencoder)
 
 
@@ -211,14 +215,16 @@ def denoiser_for_guidance(option: str, value: str, trust: Sequence[str] = ()) ->
     """
     rebuilt = _rebuilt_for(option, value, trust)
     if not isinstance(rebuilt.model, Denoiser):
-        raise OptionError(option, f"is {value}; allowed: the run of a denoiser, which this is not")
+        raise OptionError(option, f"is {value}; allowed: a denoiser's run; this is {kind_of(rebuilt)}'s")
     return rebuilt.model, rebuilt.diffused, is_class_conditional(rebuilt.cfg)
 
 
 def _classifier_for(option: str, value: str, trust: Sequence[str]) -> tuple[NoisyClassifier, Model]:
     rebuilt = _rebuilt_for(option, value, trust)
     if not isinstance(rebuilt.model, NoisyClassifier):
-        raise OptionError(option, f"is {value}; allowed: a classifier's run (task=classifier); this is a denoiser's")
+        raise OptionError(
+            option, f"is {value}; allowed: a classifier's run (task=classifier); this is {kind_of(rebuilt)}'s"
+        )
     return rebuilt.model, rebuilt
 
 
@@ -249,11 +255,9 @@ def _rebuilt(path: Path, trust: Sequence[str]) -> Model:
     try:
         if mistakes := structure_of_model(cfg)[-1]:
             raise ConfigError(mistakes)
-        with without_values():
-            codec = make_codec(cfg, spec)
-        refuse_misfit("codec", codec.state_dict(), of_codec)
-        diffused = codec.spec(spec)
-        require_sizes(cfg, diffused, weights, path.stat().st_size)
+        require_held((*weights.values(), *of_codec.values()), path.stat().st_size)
+        diffused = fitting("codec", lambda: make_codec(cfg, spec), of_codec).spec(spec)
+        require_sizes(cfg, diffused, weights)
         check_model(cfg)
         codec, model = make_codec(cfg, spec), make_model(cfg, diffused)
     except MisfitError as error:

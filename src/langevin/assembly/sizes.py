@@ -1,6 +1,7 @@
 """Checks, without allocating it, that a network from a stored config has the sizes of its stored weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -26,7 +27,21 @@ class MisfitError(UserError):
     """A network does not match some weights; the message names the differences, but not the file."""
 
 
-def require_sizes(cfg: DictConfig, spec: DataSpec, weights: Mapping[str, Tensor], size: int) -> None:
+def require_held(weights: Iterable[Tensor], size: int) -> None:
+    """Check that stored tensors do not claim to be larger than their file.
+
+    Args:
+        weights: the tensors.
+        size: of the file that holds them, in bytes.
+
+    Raises:
+        MisfitError: when they do.
+    """
+    if sum(tensor.numel() * tensor.element_size() for tensor in weights) > size:
+        raise MisfitError("the weights claim to be larger than the whole file")
+
+
+def require_sizes(cfg: DictConfig, spec: DataSpec, weights: Mapping[str, Tensor]) -> None:
     """Check that a network has exactly the weights that were stored for it, before allocating anything.
 
     A network whose class is not in our conf is not checked: it may not be buildable without memory, and the user has
@@ -36,18 +51,30 @@ def require_sizes(cfg: DictConfig, spec: DataSpec, weights: Mapping[str, Tensor]
         cfg: the config of the network, whose structure is valid.
         spec: of what it diffuses.
         weights: those stored, by their names.
-        size: of the file that holds them, in bytes.
 
     Raises:
-        MisfitError: when the names or the shapes differ, or the tensors claim to be more than the file holds.
+        MisfitError: when the names or the shapes differ.
         UserError: when the network cannot be built.
     """
     group = task_of(cfg).network
     if cfg[group][TARGET] not in targets(group):
         return
-    if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > size:
-        raise MisfitError("the weights claim to be larger than the whole file")
     process = make_process(cfg, spec.image_size)  # its numbers are real, not on "meta"
+    fitting(group, lambda: make_network(cfg, spec, process), weights)
+
+
+def fitting(group: str, build: Callable[[], Any], weights: Mapping[str, Tensor]) -> Any:
+    """A module without values that has exactly the weights that were stored for it.
+
+    Args:
+        group: that chooses it, for messages.
+        build: makes it; it is stopped where it makes many more parameters than are stored.
+        weights: those stored, by their names.
+
+    Raises:
+        MisfitError: when the names or the shapes differ.
+        UserError: when it cannot be built.
+    """
     left = TWICE * len(weights)
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
@@ -59,13 +86,14 @@ def require_sizes(cfg: DictConfig, spec: DataSpec, weights: Mapping[str, Tensor]
     hook = register_module_parameter_registration_hook(count)
     try:
         with without_values():
-            network = make_network(cfg, spec, process)
+            module = build()
     finally:
         hook.remove()
-    refuse_misfit(group, network.state_dict(), weights)
-    tables = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
+    refuse_misfit(group, module.state_dict(), weights)
+    tables = sum(buffer.numel() * buffer.element_size() for buffer in module.buffers())
     if tables > TABLES:
         raise MisfitError(f"{group}: has tables of {tables} bytes beside its weights; allowed: at most {TABLES}")
+    return module
 
 
 def refuse_misfit(group: str, described: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:

@@ -16,7 +16,9 @@ from langevin.networks.patch_discriminator import PatchDiscriminator
 from langevin.perceptual.perceptual import PerceptualDistance
 
 LARGEST_WEIGHT = 1e4
-"""Of the adversarial loss, before `adversarial_weight`: the clamp of CompVis' code."""
+"""Of the adversarial loss, before `adversarial_weight`: the clamp of CompVis' code, where the error is a sum."""
+GAIN = 2.0**16
+"""Of losses whose gradients are compared: in half precision those of a mean over an image's values would vanish."""
 
 
 class Reconstruction(Objective[AutoencoderModel]):
@@ -25,9 +27,9 @@ class Reconstruction(Objective[AutoencoderModel]):
     Of an image it is ``error + perceptual_weight * distance + penalty + weight * lam * g``, where the error is a mean
     over the image's values and the penalty the network's own; g is minus the mean of the discriminator's logits of the
     reconstruction, and lam makes its gradient at the decoder's last layer as large as that of error and distance:
-    ``clamp(|grad (error + distance)| / (|grad g| + 1e-4), 0, 1e4)``. That is the loss of latent diffusion divided by
-    the number of values of an image. The discriminator is trained in the same step and by the same optimizer, by half
-    the hinge loss, on reconstructions through which no gradient passes; LDM takes turns instead.
+    ``clamp(D |grad (error + distance)| / (|grad g| + 1e-4), 0, 1e4) / D``, with D the number of values of an image.
+    That is the loss of latent diffusion divided by D. The discriminator is trained in the same step and by the same
+    optimizer, by half the hinge loss, on reconstructions through which no gradient passes; LDM takes turns instead.
 
     Sources: Esser et al. 2021, equations 4 to 7; Rombach et al. 2022, equation 25.
 
@@ -41,6 +43,10 @@ class Reconstruction(Objective[AutoencoderModel]):
     """
 
     trains = AutoencoderModel
+    logs = (
+        *("loss", "mse", "kl", "codebook", "perceptual"),
+        *("discriminator", "logits_real", "logits_made", "adversarial_weight"),
+    )
 
     def __init__(
         self,
@@ -103,7 +109,7 @@ class Reconstruction(Objective[AutoencoderModel]):
             return 0 * own  # not left out: with several processes every parameter needs its gradient
         frozen = {name: tensor.detach() for name, tensor in discriminator.state_dict(keep_vars=True).items()}
         g = -opinion(functional_call(discriminator, frozen, (made,)))
-        weight = adaptive_weight(error.mean(), g.mean(), model.network.last_weight, draws)
+        weight = adaptive_weight(error.mean(), g.mean(), model.network.last_weight, draws, x[0].numel())
         terms["adversarial_weight"] = weight.expand(len(x))
         return self.adversarial_weight * weight * g + own
 
@@ -118,23 +124,25 @@ def hinge(of_real: Tensor, of_made: Tensor) -> Tensor:
     return 0.5 * (functional.relu(1 - of_real) + functional.relu(1 + of_made)).flatten(1).mean(1)
 
 
-def adaptive_weight(error: Tensor, adversarial: Tensor, last: Tensor, draws: BatchDraws) -> Tensor:
+def adaptive_weight(error: Tensor, adversarial: Tensor, last: Tensor, draws: BatchDraws, values: int) -> Tensor:
     """The weight that makes the gradients of two losses at the last layer equally long; Esser et al. 2021, equation 7.
 
     Args:
-        error: the mean loss of this process's images.
-        adversarial: likewise.
+        error: the mean over this process's images of an error that is a mean over their values.
+        adversarial: the mean of another loss.
         last: the weight of the last layer.
         draws: of the batch, which knows the other processes: the gradients are those of the whole batch.
+        values: D, how many values an image has: CompVis' error, and so its weight, is D times as large.
 
     Returns:
-        a number without gradient, in [0, 1e4].
+        a number without gradient, in [0, 1e4 / D].
     """
     norms = [
-        draws.mean(torch.autograd.grad(loss, last, retain_graph=True)[0].float()).norm()
+        draws.mean(torch.autograd.grad(GAIN * loss, last, retain_graph=True)[0].float()).norm() / GAIN
         for loss in (error, adversarial)
     ]
-    return (norms[0] / (norms[1] + 1e-4)).clamp(0, LARGEST_WEIGHT)
+    # Of D times the error over the other: the same 1e-4 and 1e4 as there, and then divided by D.
+    return (values * norms[0] / (norms[1] + 1e-4)).clamp(0, LARGEST_WEIGHT) / values
 
 
 def leave_out(module: nn.Module, part: nn.Module, prefix: str) -> None:

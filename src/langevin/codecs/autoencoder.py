@@ -65,6 +65,7 @@ class AutoencoderCodec(CachedCodec):
         self.network = network
         self.channels = channels
         self.scaling = scaling
+        self.weights = weights
         factor = 1.0 if isinstance(scaling, str) else 1 / scaling
         shape = (network.latent_shape[0], 1, 1)
         self.register_buffer("shift", torch.zeros(shape))
@@ -87,7 +88,8 @@ class AutoencoderCodec(CachedCodec):
             raise UserError(f"is of images (C, H, W), and these samples are of shape {spec.shape}")
         if self.channels not in (None, spec.channels):
             raise UserError(f"is of a run on images of {self.channels} channels, and these have {spec.channels}")
-        return replace(spec, shape=self.network.latent_shape, levels=None)
+        name = None if self.weights is None else f"{self.weights}, {self.scaling}"
+        return replace(spec, shape=self.network.latent_shape, levels=None, latents=name)
 
     def moments(self, x: Tensor) -> Tensor:
         """See `CachedCodec`."""
@@ -100,7 +102,7 @@ class AutoencoderCodec(CachedCodec):
 
     def decode(self, z: Tensor) -> Tensor:
         """See `Codec`."""
-        z = z * self.scale + self.shift
+        z = z.to(self.scale.device) * self.scale + self.shift
         pixels = self.network.image_size**2
         return torch.cat([self.network.decode(part).float() for part in slices(z, pixels)])
 

@@ -152,8 +152,7 @@ def open_or_build(
         UserError: when an image cannot be decoded, or `cache_dir` cannot be written or is full.
         Interrupted: between two chunks of images, once a signal has come.
     """
-    key = hashlib.sha256(repr((_FORMAT, fingerprint, transform)).encode()).hexdigest()[:16]
-    folder = cache_dir / f"{name}-{key}"
+    folder = folder_of(cache_dir, name, fingerprint, transform)
     try:
         return CachedSamples(folder)  # without the lock: a finished cache may lie on a read-only disk
     except ValueError:
@@ -177,6 +176,12 @@ def open_or_build(
         return CachedSamples(folder)
     finally:
         lock.release()
+
+
+def folder_of(cache_dir: Path, name: str, fingerprint: str, transform: Transform) -> Path:
+    """The folder of a cache, see `open_or_build`; while it is built it has the suffix ".building"."""
+    key = hashlib.sha256(repr((_FORMAT, fingerprint, transform)).encode()).hexdigest()[:16]
+    return cache_dir / f"{name}-{key}"
 
 
 def _acquire(lock: FileLock) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from langevin.data.cache import CachedSamples, open_or_build
+from langevin.data.cache import CachedSamples, folder_of, open_or_build
 from langevin.data.images import DecodedBlock, LazySamples, Transform
 from langevin.data.source import SampleSet
 from langevin.errors import UserError
@@ -20,12 +20,12 @@ class MomentsEncoder(NamedTuple):
 
     Attributes:
         shape: (*size, M) of the moments of one sample.
-        weights: the digest of its weights.
+        function: what tells what it computes from what others do, such as the digest of its weights.
         encode: gives the moments (B, *size, M) of stored samples (B, *size, C).
     """
 
     shape: tuple[int, ...]
-    weights: str
+    function: str
     encode: Callable[[NDArray[Any]], NDArray[np.float16]]
 
 
@@ -100,10 +100,15 @@ def open_or_encode(
         Interrupted: between two chunks, once a signal has come.
     """
     lazy = Encoded(samples, 1 + flip, encoder.encode)
+    fingerprint = repr(("latents", samples.digest, flip, encoder.function))
+    transform = MomentsTransform(encoder.shape)
 
     def load() -> SampleSet:
         size = len(lazy) * int(np.prod(encoder.shape)) * np.dtype(MomentsTransform.dtype).itemsize
+        written = folder_of(cache_dir, name, fingerprint, transform).with_suffix(".building") / "images.npy"
         free = shutil.disk_usage(cache_dir).free
+        if written.is_file():  # what an earlier encoding, which is resumed, has taken already
+            free += written.stat().st_size
         room = f"{readable(size)} in {cache_dir}, where {readable(free)} are free"
         if size > free:
             raise UserError(
@@ -115,5 +120,4 @@ def open_or_encode(
         columns = {key: np.concatenate([column] * lazy.mirrors) for key, column in samples.columns.items()}
         return SampleSet(lazy, repeated, samples.class_names, columns=columns)
 
-    fingerprint = repr(("latents", samples.digest, flip, encoder.weights))
-    return open_or_build(cache_dir, name, fingerprint, MomentsTransform(encoder.shape), load)
+    return open_or_build(cache_dir, name, fingerprint, transform, load)

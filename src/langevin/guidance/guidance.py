@@ -89,7 +89,7 @@ def require_same_process(field: str, value: str, other: Schedule, schedule: Sche
 
 
 def require_same_images(field: str, value: str, other: DataSpec, spec: DataSpec) -> None:
-    """Check that another model is for images of this one's shape.
+    """Check that another model is for images of this one's shape, or for latents of the same codec.
 
     Args:
         field: the option that the other was chosen by.
@@ -98,7 +98,7 @@ def require_same_images(field: str, value: str, other: DataSpec, spec: DataSpec)
         spec: those of this one's.
 
     Raises:
-        OptionError: when the two shapes differ.
+        OptionError: when the two shapes differ, or the codecs.
     """
     if other.shape != spec.shape:
         raise OptionError(
@@ -106,3 +106,7 @@ def require_same_images(field: str, value: str, other: DataSpec, spec: DataSpec)
             f"is {value}; allowed: one for images of (channels, height, width) {spec.shape}, as the model's are; it "
             f"is for {other.shape}",
         )
+    if other.latents != spec.latents:
+        theirs = "pixels" if other.latents is None else "latents of another codec"
+        own = "pixels" if spec.latents is None else "latents of the model's codec.run and codec.scaling"
+        raise OptionError(field, f"is {value}, a model of {theirs}; allowed: one of {own}")

@@ -22,6 +22,9 @@ from langevin.samplers.requests import Requests
 from langevin.samplers.sampler import OnPrediction, Sampler
 from langevin.samplers.store import SampleStore
 
+ENCODING = 2**63
+"""Added to the seed of samples for the random numbers by which given ones are encoded."""
+
 
 class Originals(NamedTuple):
     """Given samples that others are made of.
@@ -201,8 +204,8 @@ class SamplePipeline(Pipeline):
         stored, own = originals.batch(indices)
         as_it_was = None if cond is None else {name: own.get(name, column).to(device) for name, column in cond.items()}
         x = self.modality.to_model(stored.to(device))
-        # Its own draws, of the shape of x: those of what is diffused are then the same with any codec.
-        z = self.codec.encode(x, SampleDraws(seed, indices, x.shape[1:], device))
+        # Draws of its own, of another seed: those of what is diffused are then the same with any codec.
+        z = self.codec.encode(x, SampleDraws((seed + ENCODING) % 2**64, indices, x.shape[1:], device))
         start = originals.beginning(self.sampler, denoise, z, as_it_was, fresh)
         made = {SAMPLES: self.show(self.sampler(denoise, fresh, cond, on_prediction, start))}
         return made | originals.beginning.kept(start, denoise.process)

@@ -1,5 +1,6 @@
 """Reconstructions of given samples by an autoencoder, as a pipeline whose samples have targets."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from langevin.autoencoding.model import AutoencoderModel
 from langevin.batches import Batches
+from langevin.codecs.autoencoder import slices
 from langevin.codecs.codec import Codec
 from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.draws import SampleDraws
@@ -112,4 +114,5 @@ class ReconstructionPipeline(Pipeline):
         x = self.modality.to_model(self._given(indices).to(device))
         self.codec.to(device)
         z = self.codec.encode(x, SampleDraws(seed, indices, x.shape[1:], device))
-        return self.modality.from_model(self.codec.decode(model(z).x.float()))
+        made = torch.cat([model(part).x.float() for part in slices(z, math.prod(z.shape[2:]))])
+        return self.modality.from_model(self.codec.decode(made))

@@ -109,7 +109,8 @@ class Divergence(StepCallback):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         assert isinstance(pl_module, DiffusionModule)
         seed = step_seed(pl_module.seed, trainer.global_rank, batch_idx)
-        self._parts.append({"seed": seed, "images": batch["x"], "labels": batch["label"]})
+        samples = {"images": batch["x"]} if "x" in batch else {"moments": batch["moments"]}  # of latents
+        self._parts.append({"seed": seed, **samples, "labels": batch["label"]})
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Record what was drawn for it, and add its part of the loss."""
