@@ -35,7 +35,7 @@ def imported(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("imported") / "run"
     result = convert(f"import={folder / 'vae'}", f"out={out}", "autoencoder.kl_weight=1e-3")
     assert result.status == 0, result.err
-    assert f"for images of (3, 16, 16); langevin train codec=autoencoder codec.run={out} " in result.out
+    assert f"for images of (3, 16, 16); langevin train codec=autoencoder codec.run={out}\n" in result.out
     assert "  its pipelines scale latents by 0.18215, as codec.scaling=0.18215 does" in result.out
     return out
 

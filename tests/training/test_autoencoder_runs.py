@@ -131,7 +131,7 @@ def test_a_diverged_batch_of_latents_is_recorded(tmp_path, autoencoder):
     run = train(tmp_path, *options, "callbacks=[checkpoint,samples,divergence]", name="run", status=1)
     assert "training diverged at step 2" in run.err
     (file,) = (run.directory / "diverged").glob("*.pt")
-    assert torch.load(file)["batches"][0]["moments"].shape == (16, 4, 4, 4)
+    assert torch.load(file)["parts"][0]["moments"].shape == (16, 4, 4, 4)
 
 
 def test_a_guide_in_other_latents_is_refused(tmp_path, autoencoder, latent):

@@ -125,7 +125,9 @@ def generative(rebuilt: Model, path: Path) -> Model:
         UserError: when it is not.
     """
     if not isinstance(rebuilt.model, Denoiser):
-        raise UserError(f"checkpoint {path} holds {kind_of(rebuilt)}; give one of a model of images")
+        kind = kind_of(rebuilt)
+        task = f"task={kind.rpartition(' ')[2]}"
+        raise UserError(f"checkpoint {path} holds {kind} ({task}); give one of a model of images")
     return rebuilt
 
 

@@ -41,9 +41,9 @@ class Divergence(StepCallback):
 
     The first `RECORDS` bad batches of a run are kept in `<run>/diverged`, a file a process: ``torch.load`` of
     `step_XXXXXXXX-RANK.pt` gives "step", "loss", "grad_norm" and "parts", a list of this process's micro-batches with
-    "images" (B, C, H, W) in [-1, 1], "labels" (B,), what `DiffusionModule.drawn` has, and the "seed" that
-    ``torch.manual_seed`` was given before dropout was drawn. The weights are those that training from the last
-    checkpoint reaches by that step. `step_XXXXXXXX.json` records what was found and done.
+    "images" (B, C, H, W) in [-1, 1] or the "moments" of their latents, "labels" (B,), what `DiffusionModule.drawn` has,
+    and the "seed" that ``torch.manual_seed`` was given before dropout was drawn. The weights are those that training
+    from the last checkpoint reaches by that step. `step_XXXXXXXX.json` records what was found and done.
 
     The check costs a device synchronization at every step, and with several processes an all-reduce of two numbers.
 
