@@ -1,11 +1,13 @@
 """The mistakes in a study.yaml, and in the configs that it means: all reported before anything runs."""
 
 import pytest
-from helpers.commands import ROOT
+from helpers.commands import ROOT, composed
+from helpers.saved import save_untrained
 from study_helpers import MEASURED, QUIET, study, write
 
 from langevin.assembly.check import mistakes_in
 from langevin.errors import UserError
+from langevin.spec import DataSpec
 from langevin.study.cells import lay_out
 from langevin.study.confounds import confounds, overacknowledged, unacknowledged, varied
 from langevin.study.plan import StudyError, read_study
@@ -172,6 +174,21 @@ def test_what_varies_with_a_factor_is_found(tmp_path, arms, fields):
     grid = laid_out(tmp_path, {"mine": arms}, measures={"eval/class_accuracy": "up"})
     assert confounds(grid) == {"mine": fields}
     assert unacknowledged(grid.study, confounds(grid)) == {"mine": fields}
+
+
+def test_a_codecs_run_decides_by_its_weights_not_by_its_place(tmp_path):
+    """So results are found when it has been moved, and not taken for another autoencoder's."""
+    tiny = ("task=autoencoder", "autoencoder.channels=8", "autoencoder.norm_groups=4")
+    runs = {name: tmp_path / f"{name}.ckpt" for name in ("one", "moved", "other")}
+    for name, path in runs.items():
+        wide = ["autoencoder.blocks_per_level=2"] if name == "other" else []
+        save_untrained(path, composed("train", *tiny, *wide)[0], DataSpec.of_images(1, 8, 10))
+    arms = {name: ["codec=autoencoder", f"codec.run={path}"] for name, path in runs.items()}
+    folder = write(tmp_path / "study", factors={"codec": arms}, cells=["one", "other"])
+    one, other = lay_out(read_study(folder)).trained
+    assert one.decides["codec.weights"] != other.decides["codec.weights"]
+    (moved,) = lay_out(read_study(write(tmp_path / "again", factors={"codec": arms}, cells=["moved"]))).trained
+    assert moved.decides == one.decides
 
 
 def test_acknowledged_confounds(tmp_path):

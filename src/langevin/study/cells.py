@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from langevin.assembly.check import check_model, mistakes_in
+from langevin.assembly.codec_run import complete
 from langevin.assembly.components import SAMPLING, loaders
 from langevin.assembly.make import try_instantiate
 from langevin.assembly.saved import override
@@ -127,6 +128,8 @@ def composed(
             try:
                 overrides = tuple(force_add_override(text, own) for text in given)
                 cfg = compose(command, list(overrides))
+                if command == "train":  # a codec's run decides by what it is; what is wrong with it is reported later
+                    complete(cfg)
                 yield Cell(name, arms, overrides, cfg, decide(plain(cfg)))
             except MissingConfigException as error:
                 allowed = ", ".join(error.options or ())
