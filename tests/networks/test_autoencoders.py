@@ -8,7 +8,7 @@ from network_helpers import images, norms, preset, randomize
 from torch.distributions import Normal, kl_divergence
 
 from langevin.interop.autoencoder_weights import DIFFUSERS, renamed, to_diffusers
-from langevin.interop.autoencoders import config_of
+from langevin.interop.autoencoders import part_of
 from langevin.networks.autoencoders.kl import LOG_VARIANCES, KLAutoencoder
 
 SIZE, BATCH = 32, 2
@@ -35,9 +35,9 @@ def networks(name, kind, tiny=TINY, **changes):
     cls, fields = preset(name, "autoencoder")
     own = fields | tiny | changes
     ours = cls(in_channels=3, image_size=SIZE, **own)
-    config = config_of(ours, own)
-    assert config.pop("_class_name") == kind.__name__
-    theirs = kind(**config)
+    part = part_of(ours, own)
+    assert part.kind == kind.__name__
+    theirs = kind(**part.config)
     randomize(theirs)
     ours.load_state_dict(renamed(theirs.state_dict(), own, DIFFUSERS), strict=True)
     assert norms(ours) == norms(theirs)
