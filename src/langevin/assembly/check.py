@@ -105,9 +105,8 @@ def structure_of_model(cfg: DictConfig, also: Collection[str] = ()) -> tuple[Dic
 
 def unused_in(cfg: DictConfig, task: Task) -> list[str]:
     """The groups that neither the task nor the config's codec has a use for."""
-    has_codec = isinstance(cfg.get("codec"), DictConfig) and isinstance(cfg.codec.get(TARGET), str)
     try:
-        used = codec_uses(cfg) if has_codec else None
+        used = codec_uses(cfg)
     except ConfigError:  # is reported where the codec is built
         used = None
     return [group for group in task.unused if group != used]

@@ -25,14 +25,16 @@ def complete(cfg: DictConfig) -> list[Mistake]:
     Returns:
         the mistakes found; where there are any, the config is as it was.
     """
-    node = cfg.get("codec")
-    place = None if not isinstance(node, DictConfig) or OmegaConf.is_missing(node, "run") else node.get("run")
     try:
-        if node is None or codec_uses(cfg) != "autoencoder" or task_of(cfg).network == "autoencoder":
+        if codec_uses(cfg) != "autoencoder" or task_of(cfg).network == "autoencoder":
             return []
-        if "run" in node and not OmegaConf.is_missing(node, "run") and place is None:
+        node = cfg.codec
+        if OmegaConf.is_missing(node, "run"):  # is reported with the config's structure
+            return []
+        place = node.get("run")
+        if place is None:
             return [Mistake("codec.run", "is null; allowed: the run of an autoencoder, for here none is trained")]
-        if not isinstance(place, str):  # is reported with the config's structure
+        if not isinstance(place, str):  # likewise
             return []
         network, channels, own = autoencoder_of("run", place, tuple(cfg.get("trust") or ()))
     except ConfigError as error:

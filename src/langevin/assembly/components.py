@@ -48,7 +48,14 @@ def make_codec(cfg: DictConfig, spec: DataSpec) -> Codec:
 
 
 def codec_uses(cfg: DictConfig) -> str | None:
-    """The group of the network of the config's codec, if that has one."""
+    """The group of the network of the config's codec, if that has one; None where there is no sound codec.
+
+    Raises:
+        ConfigError: when its class cannot be imported.
+    """
+    node = cfg.get("codec")
+    if not isinstance(node, DictConfig) or not isinstance(node.get(TARGET), str):  # is reported with the structure
+        return None
     group: str | None = getattr(target_of(cfg, "codec"), "uses", None)
     return group
 

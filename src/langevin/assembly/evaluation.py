@@ -23,6 +23,7 @@ from langevin.assembly.run import (
     references,
 )
 from langevin.assembly.saved import Model, load_evaluated, load_model, override, require_trusted
+from langevin.assembly.tasks import task_of
 from langevin.batches import Batches
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.config.identity import digest
@@ -30,7 +31,7 @@ from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import CachedSamples
 from langevin.data.read_images import left_out, read_images, read_record
-from langevin.diffusion.denoiser import Condition, Denoiser
+from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.draws import SampleDraws
 from langevin.errors import UserError
 from langevin.evaluation.model import measure_model
@@ -100,7 +101,7 @@ def evaluate_model(cfg: DictConfig) -> None:
         name = f"step_{model.step:08d}-{digest(result.protocol)}"
         out = Path(cfg.out) if cfg.out else folder_of(path) / "evaluations" / name
         result.write(out, **about)
-        what = "samples" if isinstance(model.model, Denoiser) else "reconstructions"
+        what = "reconstructions" if task_of(model.cfg).reconstructs else "samples"
         print(f"{out / FILE}: {cfg.num_samples} {what} of step {model.step}")
 
     measure(cfg, path, model, write)
@@ -121,7 +122,7 @@ def measure(
     Raises:
         UserError: when the model, the reference and the metrics are incompatible.
     """
-    reconstructs = not isinstance(model.model, Denoiser)
+    reconstructs = task_of(model.cfg).reconstructs
     sampling = () if reconstructs else SAMPLING
     if reconstructs:
         refuse_choices(cfg)

@@ -176,8 +176,7 @@ def references(
         UserError: when fewer are given.
     """
     if given is None:
-        samples = data.train_set
-        return Reference(samples.samples, samples.labels if data.num_classes is not None else None), None
+        return training_set(data), None
     if number > len(given.samples):
         text = f"is {number}; allowed: at most {len(given.samples)}, the {given.split} samples to be reconstructed"
         raise ConfigError([Mistake(option, text)])
@@ -202,5 +201,9 @@ def open_reference(cfg: DictConfig) -> Reference:
         if cfg.reference.endswith(".npz") and (statistics := read_statistics(cfg.reference)) is not None:
             return statistics
         return Reference(*read_images(cfg.reference, "reference", cfg.loader.cache_dir))
-    data = open_data(cfg)
+    return training_set(open_data(cfg))
+
+
+def training_set(data: DataModule) -> Reference:
+    """The training set of opened data as a reference."""
     return Reference(data.train_set.samples, None if data.num_classes is None else data.train_set.labels)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.interop.autoencoder_weights import CONVOLUTIONS, DIFFUSERS, fold, renamed, to_diffusers
-from langevin.interop.diffusers import Known, completed
+from langevin.interop.diffusers import Known, completed, refuse_unknown
 from langevin.interop.folder import NETWORK_FILE, DiffusersPart, read_json, read_network, write_json
 from langevin.interop.imported import Imported
 from langevin.interop.origin import RECORD_FILE
@@ -154,9 +154,7 @@ def autoencoder_config(where: str, kind: str, config: Mapping[str, Any]) -> dict
     Raises:
         UserError: when ours has no such part.
     """
-    for name, value in config.items():
-        if name not in (*FIELDS[kind], "out_channels") and not name.startswith("_") and value is not None:
-            raise UserError(f"{where}: {name} is {value!r}; allowed: null, for it is not known here")
+    refuse_unknown(where, config, (*FIELDS[kind], "out_channels"))
     own = completed(where, config, FIELDS[kind])
     completed(where, config, {"out_channels": (3, f"Literal[{own['in_channels']}]")})
     completed(where, config, {"vq_embed_dim": (None, f"Literal[{own['latent_channels']}] | None")})

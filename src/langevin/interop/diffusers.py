@@ -3,7 +3,7 @@
 import ast
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -230,9 +230,7 @@ def unet_of(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int]
     Raises:
         UserError: when ours has no such part.
     """
-    for name, value in config.items():
-        if name not in UNET and name not in EMA and not name.startswith("_") and value is not None:
-            raise unfit(where, name, value, "null, for it is not known here")
+    refuse_unknown(where, config, {*UNET, *EMA})
     own = completed(where, config, UNET)
     width, *_ = widths = own["block_out_channels"] or [0]
     size, *rest = own["sample_size"] if isinstance(own["sample_size"], list) else [own["sample_size"]]
@@ -289,6 +287,25 @@ def unet_of(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int]
         **dict.fromkeys(ABSENT, False),
         "resample_filter": list(BOX),
     }, size
+
+
+def refuse_unknown(
+    where: str, config: Mapping[str, Any], known: Collection[str], idle: Collection[Any] = (None,)
+) -> None:
+    """Check that a config of diffusers' has no field that is not known here, but for those that do nothing.
+
+    Args:
+        where: its place, for messages.
+        config: its fields; those that begin with _ are not its class's.
+        known: the names that are looked at, or have no effect.
+        idle: the values at which another field does nothing.
+
+    Raises:
+        UserError: when it has one.
+    """
+    for name, value in config.items():
+        if name not in known and not name.startswith("_") and value not in idle:
+            raise unfit(where, name, value, "null, for it is not known here")
 
 
 def unfit(where: str, name: str, value: Any, allowed: str) -> UserError:

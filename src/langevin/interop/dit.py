@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from langevin.errors import UserError
-from langevin.interop.diffusers import Known, completed, unfit
+from langevin.interop.diffusers import Known, completed, refuse_unknown, unfit
 from langevin.interop.imported import Imported
 from langevin.interop.renaming import Model, Renaming, StateDict, settings
 from langevin.networks.dit import NORM_EPSILON, position_embedding
@@ -76,9 +76,7 @@ def dit_of(where: str, config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: when ours has no such part.
     """
-    for name, value in config.items():
-        if name not in TRANSFORMER and not name.startswith("_") and value not in (None, False):
-            raise unfit(where, name, value, "null, for it is not known here")
+    refuse_unknown(where, config, TRANSFORMER, idle=(None, False))
     own = completed(where, config, TRANSFORMER)
     width = own["num_attention_heads"] * own["attention_head_dim"]
     if width % 4:
