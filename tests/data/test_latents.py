@@ -2,6 +2,8 @@
 
 import itertools
 import shutil
+import threading
+import time
 from collections import namedtuple
 
 import numpy as np
@@ -69,18 +71,29 @@ def test_they_are_computed_once_for_each_encoder_and_data(opened):
 
 
 def test_stopped_and_rerun_it_resumes(opened, monkeypatch, capsys):
-    calls, stopping = [], []
-    monkeypatch.setattr("langevin.data.cache.received", lambda: "SIGTERM" if stopping else None)
+    calls, received = [], threading.Event()
+    signals = itertools.chain([None, None], itertools.repeat("SIGTERM"))
+
+    def read_signal():
+        signal = next(signals)
+        if signal is not None:
+            received.set()
+        return signal
 
     def stopped(stored):
         calls.append(len(stored))
-        stopping[:] = ["now"] if len(calls) >= 3 else []
+        if len(calls) >= 5:  # the encoder runs ahead of what reads signals
+            assert received.wait(60)
+            time.sleep(0.1)
         return halves(stored)
 
+    module = opened()
+    monkeypatch.setattr("langevin.data.cache.received", read_signal)
     with pytest.raises(Interrupted, match=r"of 3,000 images of digits-train-latents encoded"):
-        opened().encode(encoder(stopped))
-    done, calls[:], stopping[:] = sum(calls), [], []
+        module.encode(encoder(stopped))
+    done, calls[:] = sum(calls), []
     assert 192 <= done < 3000
+    monkeypatch.undo()
     opened().encode(encoder(lambda stored: calls.append(len(stored)) or halves(stored)))
     assert done + sum(calls) == 3000 + 297
     assert "encoding 3,000 images once (both mirror images): 0.2 MiB in" in capsys.readouterr().out
