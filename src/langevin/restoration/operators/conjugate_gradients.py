@@ -18,8 +18,8 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], b: Tensor, most_steps
     """Solve ``M z = b`` for each sample. Source: Hestenes and Stiefel 1952.
 
     Args:
-        apply: M, symmetric and positive definite, of a batch (B, ...) shaped like `b`.
-        b: (B, ...).
+        apply: M, symmetric and positive semi-definite, of a batch (B, ...) shaped like `b`.
+        b: (B, ...), in the range of M; of a singular M, z is then the shortest solution.
         most_steps: where a sample stops if it is not solved by then.
 
     Returns:
