@@ -111,13 +111,20 @@ def test_its_noise_is_of_the_seed_and_the_sample_alone(runs):
     model = load_model(runs["noise"] / "checkpoints" / "last.ckpt")
     condition = model.denoiser.network.condition.parts[1]
     stored = (np.arange(3 * 16, dtype=np.uint8) * 5).reshape(3, 4, 4, 1)
-    requests = LowResRequests(Labels(10), stored, 0.3, condition, langevin.load(runs["noise"]).modality)
+    requests = LowResRequests(Labels(10), stored, None, 0.3, condition, langevin.load(runs["noise"]).modality)
     columns = requests.model_cond(model.denoiser, [2, 0], 7, "cpu")
     assert columns["low_res_level"].tolist() == pytest.approx([0.3, 0.3])
     z = from_uint8(torch.from_numpy(stored[[2, 0]])).movedim(-1, 1)
     noise = (columns["low_res"] - 0.91**0.5 * z) / 0.3
     torch.testing.assert_close(noise, conditioning_draws(7, [2, 0], (1, 4, 4)).normal(), rtol=0, atol=1e-5)
     assert (noise - SampleDraws(7, [2, 0], (1, 4, 4)).normal()).abs().max() > 0.1
+
+
+def test_is_exported_as_weights_alone(runs, tmp_path):
+    wrong = call("convert", f"export={runs['none']}", f"out={tmp_path / 'pipe'}")
+    assert wrong.status == 1
+    assert "allowed: a model that takes no other image than the one it makes, or out=NAME.safetensors" in wrong.err
+    assert call("convert", f"export={runs['none']}", f"out={tmp_path / 'weights.safetensors'}").status == 0
 
 
 @pytest.mark.parametrize(

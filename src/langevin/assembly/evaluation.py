@@ -154,8 +154,9 @@ def measure(
         generator = model.generator(chosen, cfg.labels)
         if derives:
             data = open_data(chosen)
-            require_shape(data.spec, model.spec)
-            generator.requests = DerivedRequests(generator.requests, given_of(data), generator.modality)
+            require_like(data.spec, model)
+            asked = None if cfg.labels is None else generator.requests
+            generator.requests = DerivedRequests(given_of(data), generator.modality, asked)
         reference, target = open_reference(chosen), None
     evaluation.prepare(cfg.num_samples, reference, generator.requests.cond(range(cfg.num_samples)), target)
     evaluation.require_shape(model.spec.shape)
@@ -306,27 +307,26 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedSamples:
         raise UserError(
             f"split={split}: the data has no test images; allowed: split=train, or data=NAME with a test split"
         )
-    spec = data.spec
-    require_shape(spec, model.spec)
+    require_like(data.spec, model)
+    return images
+
+
+def require_like(spec: DataSpec, model: Model) -> None:
+    """Check that data has the shape of a model's own and, where the model is class-conditional, its classes.
+
+    Raises:
+        UserError: when it has not.
+    """
+    if spec.shape != model.spec.shape:
+        raise UserError(
+            f"data: images of (channels, height, width) {spec.shape}, but the model was trained on "
+            f"{model.spec.shape}; take data of that size"
+        )
     if is_class_conditional(model.cfg) and spec.num_classes != model.spec.num_classes:
         has = "none" if spec.num_classes is None else spec.num_classes
         raise UserError(
             f"data: the model is conditioned on {model.spec.num_classes} classes, but the images have {has}; "
             "take data with the same classes"
-        )
-    return images
-
-
-def require_shape(spec: DataSpec, own: DataSpec) -> None:
-    """Check that data has the shape of a model's own.
-
-    Raises:
-        UserError: when it has not.
-    """
-    if spec.shape != own.shape:
-        raise UserError(
-            f"data: images of (channels, height, width) {spec.shape}, but the model was trained on {own.shape}; "
-            "take data of that size"
         )
 
 

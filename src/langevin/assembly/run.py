@@ -133,7 +133,7 @@ def make_trainer(
     task = task_of(cfg)
     sampling = make_generator(cfg, spec, codec) if task.makes_samples else None
     if sampling is not None and is_derived(cfg):
-        sampling.requests = DerivedRequests(sampling.requests, given_of(data), sampling.modality)
+        sampling.requests = DerivedRequests(given_of(data), sampling.modality)
     given = given_of(data) if task.reconstructs else None
     generator = sampling if given is None else ReconstructionPipeline(given, modality_of(spec), codec)
     offered = {
