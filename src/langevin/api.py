@@ -129,7 +129,7 @@ class Run:
             device: "cpu", or "cuda", "cuda:1", "mps"; "auto": a GPU where there is one.
             trajectory: also keep the first samples at this many times from noise to sample, at least 2.
             overrides: further ones of sampler, timestep_spacing, thresholding, guidance, restoration, operators,
-                measurement, edit and invert, as on the command line, such as ``["sampler.eta=0.5"]``.
+                measurement, edit, invert and low_res, as on the command line, such as ``["sampler.eta=0.5"]``.
 
         Raises:
             UserError: when one of these is not possible with this model.
@@ -139,7 +139,8 @@ class Run:
         from langevin.commands.sample import OPTIONS, check
 
         chosen, given = _of_sampler(sampler, steps, guidance)
-        chosen += _allowed(overrides, (*SAMPLING, *RESTORING, "edit", "invert", "measurement"))
+        sections = ("edit", "invert", "measurement", "low_res")
+        chosen += _allowed(overrides, (*SAMPLING, *RESTORING, *sections))
         given |= {"num_samples": ("n", n), "labels": ("labels", labels), "trajectory": ("trajectory", trajectory)}
         given |= _common(self.checkpoint, seed, batch_size, device)
         with composed("sample", chosen, OPTIONS) as cfg, _by_parameters(cfg, given):
@@ -244,7 +245,8 @@ class Run:
             seed: see `sample`.
             batch_size: see `sample`.
             device: see `sample`.
-            overrides: further ones of metrics, features, data, loader, and as in `sample` but for edit and invert.
+            overrides: further ones of metrics, features, data, loader, restoration, operators and measurement, and as
+                in `sample` of sampler, timestep_spacing, thresholding and guidance.
 
         Returns:
             ``.values`` by their names, and the ``.protocol`` by which they were computed.

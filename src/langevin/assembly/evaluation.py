@@ -14,7 +14,7 @@ from torch import Tensor
 import langevin
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, modality_of
-from langevin.assembly.conditioning import is_class_conditional
+from langevin.assembly.conditioning import is_class_conditional, is_derived
 from langevin.assembly.restoring import RESTORING, make_restored
 from langevin.assembly.run import (
     given_of,
@@ -34,7 +34,7 @@ from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import CachedSamples
 from langevin.data.read_images import left_out, read_images, read_record
 from langevin.diffusion.denoiser import Condition
-from langevin.diffusion.draws import SampleDraws
+from langevin.diffusion.draws import SampleDraws, conditioning_draws
 from langevin.errors import UserError
 from langevin.evaluation.model import measure_model
 from langevin.evaluation.result import EvaluationResult
@@ -42,8 +42,10 @@ from langevin.evaluation.values import FILE
 from langevin.files import write_json
 from langevin.metrics.reference import PUBLISHED, Reference, write_statistics
 from langevin.processes import Processes, launch
+from langevin.samplers.derived import DerivedRequests
 from langevin.samplers.pipeline import Pipeline, SampleBatch
 from langevin.samplers.reconstruct import ReconstructionPipeline
+from langevin.spec import DataSpec
 
 
 def evaluate_samples(cfg: DictConfig) -> None:
@@ -134,7 +136,13 @@ def measure(
     if chosen.get("data") is None and (restores or chosen.reference is None):
         wanted = "data=NAME" if reconstructs or restores else "reference=PLACE or data=NAME"
         raise UserError(f"reference: it is not known what the model was trained on; give {wanted}")
-    source = ("data",) if restores or not chosen.reference else ()
+    derives = is_derived(model.cfg)
+    if chosen.get("data") is None and derives:
+        wanted = "data=NAME in place of reference"
+        raise UserError(
+            f"data: conditions of the model are computed of images, and its own are not known; give {wanted}"
+        )
+    source = ("data",) if restores or derives or not chosen.reference else ()
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
     check_model(chosen, (*sampling, *source, "loader", "features", "metrics"), model.spec)
     evaluation = make_evaluation(chosen)
@@ -151,6 +159,11 @@ def measure(
             generator = ReconstructionPipeline(given, modality_of(model.spec), model.codec)
     else:
         generator = model.generator(chosen, cfg.labels)
+        if derives:
+            data = open_data(chosen)
+            require_like(data.spec, model)
+            asked = None if cfg.labels is None else generator.requests
+            generator.requests = DerivedRequests(given_of(data), generator.modality, asked)
         reference, target = open_reference(chosen), None
     evaluation.prepare(cfg.num_samples, reference, generator.requests.cond(range(cfg.num_samples)), target)
     evaluation.require_shape(model.spec.shape)
@@ -207,7 +220,9 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     batches = batches_of(cfg, processes, number, "likelihood")
     for indices in batches:
         batch = {name: values.to(device) for name, values in images.batch(indices).items()}
-        x, cond = modality.to_model(batch["x"]), denoiser.condition(batch)
+        x = modality.to_model(batch["x"])
+        derived = denoiser.derive(x, conditioning_draws(cfg.seed, indices, x.shape[1:], device), sampling=True)
+        cond = denoiser.condition({**batch, **derived})
         for done, likelihood in enumerate(likelihoods.values(), start=1):
             likelihood.update(denoiser, x, cond, SampleDraws(cfg.seed, indices, x.shape[1:], device))
             batches.progress(done / len(likelihoods))
@@ -299,7 +314,16 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedSamples:
         raise UserError(
             f"split={split}: the data has no test images; allowed: split=train, or data=NAME with a test split"
         )
-    spec = data.spec
+    require_like(data.spec, model)
+    return images
+
+
+def require_like(spec: DataSpec, model: Model) -> None:
+    """Check that data has the shape of a model's own and, where the model is class-conditional, its classes.
+
+    Raises:
+        UserError: when it has not.
+    """
     if spec.shape != model.spec.shape:
         raise UserError(
             f"data: images of (channels, height, width) {spec.shape}, but the model was trained on "
@@ -311,7 +335,6 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedSamples:
             f"data: the model is conditioned on {model.spec.num_classes} classes, but the images have {has}; "
             "take data with the same classes"
         )
-    return images
 
 
 def known(values: Any) -> Any:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_sampler
 from langevin.assembly.conditioning import is_class_conditional
+from langevin.assembly.low_res import open_low_res, show_low_res
 from langevin.assembly.restoring import make_restored, open_given
 from langevin.assembly.saved import Model, load_model, override
 from langevin.batches import Batches
@@ -34,6 +35,7 @@ from langevin.modalities.modality import Modality
 from langevin.processes import is_first_process, launch
 from langevin.samplers.beginning import Inversion, SDEdit
 from langevin.samplers.generate import Originals, SamplePipeline
+from langevin.samplers.low_res import LowResRequests
 from langevin.samplers.pipeline import SAMPLES
 from langevin.samplers.restored import Restored, shown
 from langevin.samplers.store import SampleStore
@@ -87,10 +89,16 @@ def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
         given, are_measured = open_given(cfg, model.spec)
         restored = functools.partial(make_restored, cfg, given, are_measured, model.spec, model.codec)
         number = min(number, len(given.samples))
+    low_res = open_low_res(cfg, model)
+    number = number if low_res is None else min(number, len(low_res.images))
     labels = cfg.labels
     if labels is None and originals is not None and originals.labels is not None and is_class_conditional(chosen):
         labels = originals.labels.tolist()
+    elif labels is None and low_res is not None and low_res.labels is not None and is_class_conditional(chosen):
+        labels = low_res.labels.tolist()
     generator = model.generator(chosen, labels, restored)
+    if low_res is not None:
+        low_res.requested_of(generator)
     about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
     record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
     if originals is not None:
@@ -138,6 +146,9 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     processes.barrier()
     if processes.global_rank == 0:
         write(out, lambda: store.arrays(SAMPLES, batches.all), number, planned.labels, record, modality, classes)
+        if isinstance(generator.requests, LowResRequests):
+            finished = first(store.arrays(SAMPLES, batches.all), modality.previewed // 2)
+            show_low_res(generator, finished, classes, generator.requests).write(out / "grid.png")
         if generator.restored is not None:
             show_restored(generator.restored, store, batches.all, cfg.seed, classes).write(out / "grid.png")
             off = inconsistency(generator.restored, store, batches.all, cfg.seed, modality)

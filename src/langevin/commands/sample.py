@@ -22,6 +22,8 @@ OPTIONS = {
     "measurement.images": "str | None",
     "measurement.originals": "str | None",
     "measurement.noise": "Annotated[float, Ge(0)]",
+    "low_res.images": "str | None",
+    "low_res.noise_level": "Annotated[float, Ge(0), Le(1)]",
     "overwrite": "bool",
     "trust": "list[str]",
     "accelerator": "str",

@@ -17,7 +17,7 @@ from langevin.restoration.restoration import Measurement, Restoration
 from langevin.restoration.walk import Walk
 from langevin.samplers.given import Given
 
-MEASURING, RESTORING = 2**62, 3 * 2**62
+MEASURING, RESTORING = 2**61, 3 * 2**61
 """Added to the seed of samples for the noise of their measurements, and for the random numbers of the method."""
 
 
