@@ -110,6 +110,25 @@ class LowRes(Condition):
         return dict(cond)
 
 
+class Halved(Condition):
+    """The sample itself at half of its size, computed of it and with noise of its own in training."""
+
+    inputs = derived = frozenset({"half", "noise"})
+    concat_channels = 1
+
+    def derive(self, x: Tensor, draws: Draws, sampling: bool = False) -> dict[str, Tensor]:
+        half = functional.avg_pool2d(x, 2)
+        noise = torch.zeros_like(half) if sampling else draws.normal(half.shape[1:])
+        return {"half": half, "noise": noise}
+
+    def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Context:
+        assert cond is not None
+        return Context(concat=functional.interpolate(cond["half"] + 0.1 * cond["noise"], scale_factor=2))
+
+    def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return dict(cond)
+
+
 class Distillation(Denoising):
     """The squared distance to a trained model's prediction, whose weights are not trained and not saved."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from langevin.assembly.saved import load_model
 from langevin.checkpoint import read_checkpoint
+from langevin.content import read_content
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.draws import BatchDraws, Draws, SampleDraws
 from langevin.diffusion.objective import Simple
@@ -21,7 +22,11 @@ from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.time_sampler import UniformTimes
 from langevin.diffusion.weighting import UnitX
 from langevin.errors import UserError
+from langevin.modalities.image import ImageModality
 from langevin.samplers.ddim import DDIM
+from langevin.samplers.derived import DerivedRequests
+from langevin.samplers.reconstruct import Given
+from langevin.samplers.requests import Labels
 from langevin.samplers.sampler import Sampler
 from langevin.samplers.timestep_spacing import Trailing
 from langevin.spec import DataSpec
@@ -98,6 +103,65 @@ def test_a_condition_reaches_the_network(train):
     for name, other in others.items():
         changed = (denoiser(x, t, {**cond, name: other}).x != before).flatten(1).any(1)
         assert changed.tolist() == [False, True]
+
+
+DERIVED = ("data=digits", "conditions=[class_label,halved]", "likelihoods=[continuous_vlb]", "sampler.steps=2")
+MEASURED = ("metrics=[energy_distance]", "evaluation.num_samples=20", "evaluation.every_n_steps=4")
+
+
+@pytest.fixture(scope="module")
+def derived(tmp_path_factory):
+    """A run whose condition is computed of the samples, with samples, metrics and likelihoods in training."""
+    folder = tmp_path_factory.mktemp("derived")
+    others = ("callbacks=[checkpoint,samples]", "callbacks.samples.every_n_steps=4", "callbacks.samples.num_samples=4")
+    found = call("train", *TINY, *DERIVED, *MEASURED, *others, f"output_dir={folder}", "name=run")
+    assert found.status == 0, found.err
+    return folder / "run"
+
+
+def test_a_condition_is_computed_of_the_samples(derived):
+    assert all(math.isfinite(loss) for loss in losses(derived))
+    for column in ("val/loss", "val/continuous_vlb", "eval/energy_distance@20"):
+        assert len(losses(derived, column)) == 1, column
+    assert (derived / "samples" / "samples_00000004.png").is_file()
+    (protocol,) = (derived / "evaluations").glob("protocol-*.json")
+    held = read_content(derived)
+    assert held is not None
+    made = {"split": "test", "sha256": held.splits["test"].sha256}
+    assert json.loads(protocol.read_text())["samples"]["derived"] == made
+
+
+def test_a_model_is_evaluated_on_columns_of_its_data(derived):
+    """As in training: the same samples of the same columns, and the same likelihoods."""
+    of_model = (f"checkpoint={derived}", "trust=[tenants]", "accelerator=cpu")
+    found = call("evaluate", *of_model, "metrics=[energy_distance]", "num_samples=20", f"out={derived / 'metrics'}")
+    assert found.status == 0, found.err
+    value = json.loads((derived / "metrics" / "metrics.json").read_text())["metrics"]["energy_distance@20"]
+    assert value == losses(derived, "eval/energy_distance@20")[0]
+    found = call("evaluate", *of_model, "likelihoods=[continuous_vlb]", "num_images=8", f"out={derived / 'metrics'}")
+    assert found.status == 0, found.err
+    held = json.loads((derived / "metrics" / "likelihood.json").read_text())["likelihoods"]["continuous_vlb"]
+    assert held["bits_per_dim"] == pytest.approx(losses(derived, "val/continuous_vlb")[0], rel=1e-5)
+
+
+def test_what_is_derived_is_of_the_samples_alone(derived):
+    """By their places in the whole batch, whatever the process; and sampling's of (seed, i), for any batches."""
+    model = load_model(derived / "checkpoints" / "last.ckpt", ["tenants"])
+    x = torch.rand(8, 1, 8, 8) * 2 - 1
+    whole = model.denoiser.derive(x, BatchDraws(7, x, 8))
+    for rank in range(2):
+        part = model.denoiser.derive(x[rank::2], BatchDraws(7, x[rank::2], 8, rank, 2))
+        for name, column in part.items():
+            assert torch.equal(column, whole[name][rank::2]), name
+    assert whole["noise"].std() > 0.5
+    given = Given(np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8, 1), None, "test", "")
+    requests = DerivedRequests(Labels(10), given, ImageModality())
+    columns = requests.model_cond(model.denoiser, range(5), 0, "cpu")
+    assert columns["label"].tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(columns["half"][[3, 4]], columns["half"][[0, 1]])
+    later = requests.model_cond(model.denoiser, [4], 0, "cpu")
+    assert all(torch.equal(later[name], column[4:]) for name, column in columns.items())
+    assert set(requests.cond(range(5))) == {"label"}
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Finds contradictions in a config, before data or a GPU is touched; imports no Lightning."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +13,7 @@ from langevin.assembly.logged_values import unlogged
 from langevin.assembly.make import mistakes_of, target_of, try_instantiate
 from langevin.assembly.meta import without_values
 from langevin.assembly.tasks import Task
-from langevin.codecs.codec import Codec
+from langevin.codecs.codec import CachedCodec, Codec
 from langevin.config.options import RUN_OPTIONS, TRUST
 from langevin.config.signature import signature
 from langevin.config.stored import targets
@@ -186,11 +186,13 @@ def contradictions(
             objective = build("objective", **parts, **of_loss, **loaders(cfg))
     build("lr_schedule")
     build("ema", network=nn.Identity())
-    conditions = {name: build(f"conditions.{name}", num_classes=2, dim=2) for name in cfg.get("conditions") or {}}
-    for name, condition in conditions.items():
-        if data is not None and condition is not None and (lacking := sorted(condition.inputs - data.columns)):
-            needs = f"needs the {' and the '.join(lacking)} of each sample, which this data does not supply"
-            mistakes.append(Mistake(f"conditions.{name}", f"{needs}; leave it out, or take other data"))
+    # Where the data is unknown, a condition that must know of it is built with the network.
+    unknown = ("in_channels", "image_size") if diffused is None and "conditions" not in broken else ()
+    conditions = {}
+    for name, node in (cfg.get("conditions") or {}).items():
+        withheld = {field: None for field in unknown if field in (signature(node[TARGET]) or {})}
+        conditions[name] = build(f"conditions.{name}", num_classes=2, dim=2, **of_loss, **withheld)
+    mistakes += check_columns(conditions, data, codec)
     if sampler is not None and schedule is not None:
         try:
             sampler.times(schedule)
@@ -214,6 +216,21 @@ def contradictions(
         mistakes += check_guidance(cfg, guidance, known, of_model, conditions.values(), sampler)
     if not {"trainer", "batch_size"}.intersection(broken) and "trainer" in cfg:
         mistakes += shares(cfg)
+    return mistakes
+
+
+def check_columns(conditions: Mapping[str, Any], data: Source | None, codec: Codec | None) -> list[Mistake]:
+    """The mistakes of conditions that read what there is not; None stands for what is not known."""
+    mistakes = []
+    for name, condition in conditions.items():
+        if condition is None:
+            continue
+        if data is not None and (lacking := sorted(condition.inputs - condition.derived - data.columns)):
+            needs = f"needs the {' and the '.join(lacking)} of each sample, which this data does not supply"
+            mistakes.append(Mistake(f"conditions.{name}", f"{needs}; leave it out, or take other data"))
+        if isinstance(codec, CachedCodec) and condition.derived:
+            text = "is computed of the images, of which only the latents are kept; leave it out, or take codec=identity"
+            mistakes.append(Mistake(f"conditions.{name}", text))
     return mistakes
 
 
@@ -295,7 +312,7 @@ def check_network(
     if cfg[group][TARGET] not in targets(group):
         return []
     with without_values():
-        offered = task.offered(cfg, spec.num_classes or 2, None, spec.channels)
+        offered = task.offered(cfg, spec.num_classes or 2, None, of_spec(spec))
         network, mistakes = try_instantiate(cfg, group, **of_spec(spec), **offered)
     if network is not None and initial is not None:
         mistakes += mistakes_of_initial(cfg, task, initial, network, spec)

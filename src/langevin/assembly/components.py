@@ -93,7 +93,7 @@ def make_network(cfg: DictConfig, spec: DataSpec, process: GaussianProcess | Non
         UserError: when it needs labels that the data does not have, or it cannot be built.
     """
     task = task_of(cfg)
-    offered = task.offered(cfg, spec.num_classes, process, spec.channels)
+    offered = task.offered(cfg, spec.num_classes, process, of_spec(spec))
     return make(cfg, task.network, **of_spec(spec), **offered)
 
 

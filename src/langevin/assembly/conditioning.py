@@ -22,8 +22,19 @@ def columns_of(cfg: DictConfig, condition: str) -> frozenset[str]:
     return getattr(target_of(cfg, f"conditions.{condition}"), "inputs", frozenset())
 
 
-def make_condition(cfg: DictConfig, *, num_classes: int | None, dim: int) -> Condition:
+def is_derived(cfg: DictConfig) -> bool:
+    """Whether a condition of the model computes columns of the samples themselves, see `Condition.derive`."""
+    return any(getattr(target_of(cfg, f"conditions.{name}"), "derived", ()) for name in cfg.get("conditions") or {})
+
+
+def make_condition(cfg: DictConfig, *, num_classes: int | None, dim: int, **of_spec: int) -> Condition:
     """The config's conditions as one.
+
+    Args:
+        cfg: the config.
+        num_classes: of the data; None without labels.
+        dim: the size of the vectors that the network takes.
+        **of_spec: what the spec of what is diffused offers, see `components.of_spec`.
 
     Raises:
         UserError: when one needs labels that the data does not have, or cannot be built.
@@ -33,5 +44,5 @@ def make_condition(cfg: DictConfig, *, num_classes: int | None, dim: int) -> Con
         path = f"conditions.{name}"
         if num_classes is None and "label" in columns_of(cfg, name):
             raise UserError(f"{path}: needs labels, but the data has none; leave it out")
-        parts[str(name)] = make(cfg, path, num_classes=num_classes, dim=dim)
+        parts[str(name)] = make(cfg, path, num_classes=num_classes, dim=dim, **of_spec)
     return Several(parts) if len(parts) > 1 else next(iter(parts.values()))

@@ -13,7 +13,7 @@ from torch import Tensor
 import langevin
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, modality_of
-from langevin.assembly.conditioning import is_class_conditional
+from langevin.assembly.conditioning import is_class_conditional, is_derived
 from langevin.assembly.run import (
     given_of,
     make_evaluation,
@@ -32,7 +32,7 @@ from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import CachedSamples
 from langevin.data.read_images import left_out, read_images, read_record
 from langevin.diffusion.denoiser import Condition
-from langevin.diffusion.draws import SampleDraws
+from langevin.diffusion.draws import SampleDraws, conditioning_draws
 from langevin.errors import UserError
 from langevin.evaluation.model import measure_model
 from langevin.evaluation.result import EvaluationResult
@@ -40,8 +40,10 @@ from langevin.evaluation.values import FILE
 from langevin.files import write_json
 from langevin.metrics.reference import PUBLISHED, Reference, write_statistics
 from langevin.processes import Processes, launch
+from langevin.samplers.derived import DerivedRequests
 from langevin.samplers.pipeline import Pipeline, SampleBatch
 from langevin.samplers.reconstruct import ReconstructionPipeline
+from langevin.spec import DataSpec
 
 
 def evaluate_samples(cfg: DictConfig) -> None:
@@ -132,7 +134,13 @@ def measure(
     if chosen.get("data") is None and chosen.reference is None:
         wanted = "data=NAME" if reconstructs else "reference=PLACE or data=NAME"
         raise UserError(f"reference: it is not known what the model was trained on; give {wanted}")
-    source = () if chosen.reference else ("data",)
+    derives = is_derived(model.cfg)
+    if chosen.get("data") is None and derives:
+        wanted = "data=NAME in place of reference"
+        raise UserError(
+            f"data: conditions of the model are computed of images, and its own are not known; give {wanted}"
+        )
+    source = ("data",) if derives or not chosen.reference else ()
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
     check_model(chosen, (*sampling, *source, "loader", "features", "metrics"), model.spec)
     evaluation = make_evaluation(chosen)
@@ -144,6 +152,10 @@ def measure(
         reference, target = references(data, given, cfg.num_samples, "num_samples")
     else:
         generator = model.generator(chosen, cfg.labels)
+        if derives:
+            data = open_data(chosen)
+            require_shape(data.spec, model.spec)
+            generator.requests = DerivedRequests(generator.requests, given_of(data), generator.modality)
         reference, target = open_reference(chosen), None
     evaluation.prepare(cfg.num_samples, reference, generator.requests.cond(range(cfg.num_samples)), target)
     evaluation.require_shape(model.spec.shape)
@@ -200,7 +212,9 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     batches = batches_of(cfg, processes, number, "likelihood")
     for indices in batches:
         batch = {name: values.to(device) for name, values in images.batch(indices).items()}
-        x, cond = modality.to_model(batch["x"]), denoiser.condition(batch)
+        x = modality.to_model(batch["x"])
+        derived = denoiser.derive(x, conditioning_draws(cfg.seed, indices, x.shape[1:], device), sampling=True)
+        cond = denoiser.condition({**batch, **derived})
         for done, likelihood in enumerate(likelihoods.values(), start=1):
             likelihood.update(denoiser, x, cond, SampleDraws(cfg.seed, indices, x.shape[1:], device))
             batches.progress(done / len(likelihoods))
@@ -293,11 +307,7 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedSamples:
             f"split={split}: the data has no test images; allowed: split=train, or data=NAME with a test split"
         )
     spec = data.spec
-    if spec.shape != model.spec.shape:
-        raise UserError(
-            f"data: images of (channels, height, width) {spec.shape}, but the model was trained on "
-            f"{model.spec.shape}; take data of that size"
-        )
+    require_shape(spec, model.spec)
     if is_class_conditional(model.cfg) and spec.num_classes != model.spec.num_classes:
         has = "none" if spec.num_classes is None else spec.num_classes
         raise UserError(
@@ -305,6 +315,19 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedSamples:
             "take data with the same classes"
         )
     return images
+
+
+def require_shape(spec: DataSpec, own: DataSpec) -> None:
+    """Check that data has the shape of a model's own.
+
+    Raises:
+        UserError: when it has not.
+    """
+    if spec.shape != own.shape:
+        raise UserError(
+            f"data: images of (channels, height, width) {spec.shape}, but the model was trained on {own.shape}; "
+            "take data of that size"
+        )
 
 
 def known(values: Any) -> Any:

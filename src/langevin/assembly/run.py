@@ -21,6 +21,7 @@ from langevin.assembly.components import (
     make_schedule,
     modality_of,
 )
+from langevin.assembly.conditioning import is_derived
 from langevin.assembly.make import make, try_instantiate
 from langevin.assembly.saved import record_of
 from langevin.assembly.tasks import task_of
@@ -34,6 +35,7 @@ from langevin.evaluation.evaluation import Evaluation
 from langevin.likelihood.base import Likelihood
 from langevin.metrics.reference import Reference, read_statistics
 from langevin.networks.compiled import compile_blocks
+from langevin.samplers.derived import DerivedRequests
 from langevin.samplers.reconstruct import Given, ReconstructionPipeline
 from langevin.spec import DataSpec
 from langevin.training.callbacks.likelihood import MeasureLikelihoods
@@ -130,6 +132,8 @@ def make_trainer(
     """
     task = task_of(cfg)
     sampling = make_generator(cfg, spec, codec) if task.makes_samples else None
+    if sampling is not None and is_derived(cfg):
+        sampling.requests = DerivedRequests(sampling.requests, given_of(data), sampling.modality)
     given = given_of(data) if task.reconstructs else None
     generator = sampling if given is None else ReconstructionPipeline(given, modality_of(spec), codec)
     offered = {
@@ -155,7 +159,10 @@ def make_trainer(
 
 
 def given_of(data: DataModule) -> Given:
-    """What an autoencoder reconstructs to be looked at and measured: held-out samples, else training samples."""
+    """What is reconstructed, or what conditions are computed of, to be looked at and measured.
+
+    These are held-out samples, or training samples where there are none.
+    """
     samples, split = (data.train_set, "train") if data.test_set is None else (data.test_set, "test")
     labels = None if data.num_classes is None else samples.labels
     return Given(samples.samples, labels, split, samples.digest)

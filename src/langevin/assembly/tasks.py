@@ -2,6 +2,7 @@
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from omegaconf import DictConfig
@@ -43,7 +44,7 @@ class Task(ABC):
 
     @abstractmethod
     def offered(
-        self, cfg: DictConfig, num_classes: int | None, process: Process | None, channels: int
+        self, cfg: DictConfig, num_classes: int | None, process: Process | None, spec: Mapping[str, int]
     ) -> dict[str, Any]:
         """What the constructor of its network is handed, beside what a spec offers.
 
@@ -51,7 +52,7 @@ class Task(ABC):
             cfg: the config.
             num_classes: of the data; None without labels.
             process: the config's; None where it is not known.
-            channels: of what is diffused.
+            spec: what the spec of what is diffused offers, see `components.of_spec`.
 
         Raises:
             UserError: when the data does not have what it needs.
@@ -78,10 +79,11 @@ class DenoisingTask(Task):
     }
 
     def offered(
-        self, cfg: DictConfig, num_classes: int | None, process: Process | None, channels: int
+        self, cfg: DictConfig, num_classes: int | None, process: Process | None, spec: Mapping[str, int]
     ) -> dict[str, Any]:
         """See `Task`: the channels of its output, and what builds the conditions."""
-        embed = functools.partial(make_condition, cfg, num_classes=num_classes) if is_conditional(cfg) else None
+        embed = functools.partial(make_condition, cfg, num_classes=num_classes, **spec) if is_conditional(cfg) else None
+        channels = spec["in_channels"]
         out_channels = channels if process is None else process.output_channels(channels)
         return {"out_channels": out_channels, "condition": embed}
 
@@ -102,7 +104,7 @@ class ClassificationTask(Task):
     instead: ClassVar = {"objective": "take cross_entropy"}
 
     def offered(
-        self, cfg: DictConfig, num_classes: int | None, process: Process | None, channels: int
+        self, cfg: DictConfig, num_classes: int | None, process: Process | None, spec: Mapping[str, int]
     ) -> dict[str, Any]:
         """See `Task`: the number of classes."""
         if num_classes is None:
@@ -126,7 +128,7 @@ class AutoencodingTask(Task):
     instead: ClassVar = {"objective": "take reconstruction"}
 
     def offered(
-        self, cfg: DictConfig, num_classes: int | None, process: Process | None, channels: int
+        self, cfg: DictConfig, num_classes: int | None, process: Process | None, spec: Mapping[str, int]
     ) -> dict[str, Any]:
         """See `Task`: nothing more."""
         return {}

@@ -1,8 +1,8 @@
 """What a network is conditioned on beside the noise level, and what of it a network is given."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, Self, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,16 @@ class Context(NamedTuple):
         return self._replace(vector=None, tokens=self.vector[:, None])
 
 
+class Draws(Protocol):
+    """Random numbers that belong to the samples of a batch, others at every call; see `langevin.diffusion.draws`."""
+
+    def normal(self, shape: Sequence[int] | None = None) -> Tensor:
+        """Standard normal noise: float32 (B, *shape)."""
+
+    def uniform(self) -> Tensor:
+        """A uniform number in [0, 1) for each sample: float32 (B,)."""
+
+
 class Condition(nn.Module, ABC):
     """One condition of a network: which columns of a batch it reads, and what the network is given of them.
 
@@ -37,11 +47,13 @@ class Condition(nn.Module, ABC):
 
     Attributes:
         inputs: the columns that it reads.
+        derived: those of them that it computes of the samples themselves, see `derive`; no data need supply them.
         dropout: the probability, in [0, 1], that it is dropped in training (condition dropout).
         concat_channels: the channels of its `Context.concat`.
     """
 
     inputs: frozenset[str]
+    derived: frozenset[str] = frozenset()
     dropout: float = 0.0
     concat_channels: int = 0
 
@@ -49,6 +61,20 @@ class Condition(nn.Module, ABC):
     def has_dropout(self) -> bool:
         """Whether it is dropped at random in training, so that the network learns the unconditional model too."""
         return self.dropout > 0
+
+    def derive(self, x: Tensor, draws: Draws, sampling: bool = False) -> dict[str, Tensor]:
+        """Compute the columns `derived` of clean samples; it depends on no weights.
+
+        Args:
+            x: (B, C, *size), as a model's input, mirrored where training mirrors, before a codec encodes them.
+            draws: their random numbers, for this alone.
+            sampling: whether the columns are for sampling and likelihoods, not for a loss: where training varies at
+                random how good they are, such as by conditioning augmentation, they are then as good as can be.
+
+        Returns:
+            each column with B rows, on the device of x.
+        """
+        return {}
 
     @abstractmethod
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Context:
@@ -92,12 +118,20 @@ class Several(Condition):
         super().__init__()
         self.parts = nn.ModuleList(parts.values())
         self.inputs = frozenset(name for part in parts.values() for name in part.inputs)
+        self.derived = frozenset(name for part in parts.values() for name in part.derived)
         self.concat_channels = sum(part.concat_channels for part in parts.values())
 
     @property
     def has_dropout(self) -> bool:
         """See `Condition`."""
         return all(part.has_dropout for part in self._conditions())
+
+    def derive(self, x: Tensor, draws: Draws, sampling: bool = False) -> dict[str, Tensor]:
+        """See `Condition`: what every part derives, in their order."""
+        columns: dict[str, Tensor] = {}
+        for part in self._conditions():
+            columns |= part.derive(x, draws, sampling)
+        return columns
 
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Context:
         """See `Condition`."""

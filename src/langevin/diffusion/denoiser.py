@@ -74,6 +74,17 @@ class Denoiser(nn.Module):
         embedding: Any = getattr(self.network, "condition", None)
         return None if embedding is None else {name: batch[name] for name in sorted(embedding.inputs)}
 
+    def derive(self, x: Tensor, draws: Draws, sampling: bool = False) -> dict[str, Tensor]:
+        """The columns of clean samples x (B, C, *size) that the network's condition computes, see `Condition.derive`.
+
+        Args:
+            x: as a model's input, before a codec encodes them.
+            draws: their random numbers, for this alone, such as `conditioning_draws`.
+            sampling: whether they are for sampling and likelihoods, not for a loss.
+        """
+        embedding: Any = getattr(self.network, "condition", None)
+        return {} if embedding is None else embedding.derive(x, draws, sampling)
+
     def null_condition(self, cond: Condition) -> Condition:
         """The null condition, of the same batch size: what guidance compares with."""
         network: Any = self.network

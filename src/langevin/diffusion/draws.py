@@ -13,6 +13,10 @@ GAMMA = 0x9E3779B97F4A7C15
 """2^64 divided by the golden ratio, to the nearest odd number."""
 
 
+CONDITIONING = 2**62
+"""Added to the seed of samples for the random numbers by which columns of their conditions are computed."""
+
+
 class Draws(ABC):
     """Gives the samples of a batch their random numbers, others at every call.
 
@@ -64,6 +68,16 @@ class SampleDraws(Draws):
         """See `Draws`."""
         rows = np.array([generator.random(dtype=np.float32) for generator in self._generators], np.float32)
         return torch.from_numpy(rows).to(self._device, non_blocking=True)
+
+
+def conditioning_draws(
+    seed: int, indices: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"
+) -> SampleDraws:
+    """The random numbers of samples for their conditions, in a stream of its own; see `SampleDraws`.
+
+    What is drawn for a condition then leaves the noise of a sample as it is.
+    """
+    return SampleDraws((seed + CONDITIONING) % 2**64, indices, shape, device)
 
 
 class BatchDraws(Draws):

@@ -98,7 +98,8 @@ class SamplePipeline(Pipeline):
         denoise = self._guided(denoiser, device)
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
-            made = self._make(denoise, batch, seed, device, on_prediction)
+            cond = self.requests.model_cond(denoiser, batch, seed, device)
+            made = self._make(denoise, batch, seed, device, cond, on_prediction)
             yield SampleBatch(torch.tensor(batch), made[SAMPLES], self.requests.cond(batch))
 
     def stored(
@@ -134,7 +135,8 @@ class SamplePipeline(Pipeline):
         for batch in batches:
             kept = None if store is None else store.get(batch)
             if kept is None:
-                made = self._make(denoise, batch, seed, device, look, originals)
+                cond = self.requests.model_cond(denoiser, batch, seed, device)
+                made = self._make(denoise, batch, seed, device, cond, look, originals)
                 if store is not None:
                     store.put(batch, {name: tensor.cpu().numpy() for name, tensor in made.items()})
             else:
@@ -194,10 +196,11 @@ class SamplePipeline(Pipeline):
         indices: Sequence[int],
         seed: int,
         device: torch.device | str,
+        columns: Condition,
         on_prediction: OnPrediction | None,
         originals: Originals | None = None,
     ) -> dict[str, Tensor]:
-        cond = self.requests.cond(indices, device) or None
+        cond = columns or None
         fresh = SampleDraws(seed, indices, self.shape, device)
         if originals is None:
             return {SAMPLES: self.show(self.sampler(denoise, fresh, cond, on_prediction))}

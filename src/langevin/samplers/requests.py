@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from langevin.diffusion.denoiser import Condition
+from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.errors import UserError
 
 
@@ -16,6 +16,19 @@ class Requests(ABC):
     @abstractmethod
     def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
         """The columns of some images' conditions, (B, ...) each; none for an unconditional model."""
+
+    def model_cond(
+        self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
+    ) -> Condition:
+        """The columns that a model is given: those of `cond`, and those that are computed of given images.
+
+        Args:
+            denoiser: the model.
+            indices: of which samples.
+            seed: of the samples.
+            device: where the columns go.
+        """
+        return self.cond(indices, device)
 
     @abstractmethod
     def record(self) -> dict[str, Any]:

@@ -30,7 +30,14 @@ ROLE = "role"
 """What names a group of an optimizer's parameters, see `Objective.parameters_by_role`."""
 
 
-def step_seed(seed: int, rank: int | None, batch_index: int, validation: bool = False, encoding: bool = False) -> int:
+def step_seed(
+    seed: int,
+    rank: int | None,
+    batch_index: int,
+    validation: bool = False,
+    encoding: bool = False,
+    deriving: bool = False,
+) -> int:
     """The seed of a batch's random numbers: a pure function, so a resumed run draws the same ones.
 
     Args:
@@ -39,9 +46,10 @@ def step_seed(seed: int, rank: int | None, batch_index: int, validation: bool = 
         batch_index: the batch, from 0: of training, or of each validation.
         validation: which of the two.
         encoding: whether they are the codec's, not the objective's.
+        deriving: whether they are the conditions', for the columns that these compute of the samples.
     """
     # Mixed, since torch's CPU generator looks at the low 32 bits alone.
-    words = [seed, 0 if rank is None else rank + 1, batch_index + 1, validation + 2 * encoding]
+    words = [seed, 0 if rank is None else rank + 1, batch_index + 1, validation + 2 * encoding + 4 * deriving]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -138,6 +146,14 @@ class DiffusionModule(LightningModule):
         return torch.as_tensor(self.all_gather(values))
 
     @torch.no_grad()
+    def derived(self, batch: Batch, batch_idx: int, validation: bool = False) -> Batch:
+        """A batch with the columns that the model's conditions compute of its clean samples, see `Condition.derive`."""
+        if "x" not in batch or not isinstance(self.model, Denoiser):
+            return batch
+        seed = step_seed(self.seed, None, batch_idx, validation, deriving=True)
+        return {**batch, **self.model.derive(batch["x"], self.draws(seed, batch["x"]))}
+
+    @torch.no_grad()
     def encoded(self, batch: Batch, batch_idx: int, validation: bool = False) -> Batch:
         """A batch with what is diffused in place of its samples "x", or as "x" beside its latents' "moments"."""
         seed = step_seed(self.seed, None, batch_idx, validation, encoding=True)
@@ -149,7 +165,7 @@ class DiffusionModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of a batch, see `Objective.forward`."""
         torch.manual_seed(step_seed(self.seed, self.global_rank, batch_idx))  # of dropout inside the network
-        batch = self.encoded(batch, batch_idx)
+        batch = self.encoded(self.derived(batch, batch_idx), batch_idx)
         draws = self.draws(step_seed(self.seed, None, batch_idx), batch["x"])
         self.objective.step = self.global_step
         terms = {name: term.mean() for name, term in self.objective(self.model, batch, draws).items()}
@@ -171,7 +187,7 @@ class DiffusionModule(LightningModule):
         """
         if len(batch["index"]) == 0:  # the last batch, since it has fewer samples than there are processes
             return
-        batch = self.encoded(batch, batch_idx, validation=True)
+        batch = self.encoded(self.derived(batch, batch_idx, validation=True), batch_idx, validation=True)
         draws = self.draws(step_seed(self.seed, None, batch_idx, validation=True), batch["x"])
         self._means.add(self.objective(self.ema_model, batch, draws))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from langevin.diffusion.draws import SampleDraws
+from langevin.diffusion.draws import SampleDraws, conditioning_draws
 from langevin.errors import UserError
 from langevin.likelihood.base import Likelihood
 from langevin.training.module import DiffusionModule
@@ -60,7 +60,8 @@ class MeasureLikelihoods(Callback):
         if len(x) == 0:  # the last batch has fewer images than there are processes
             return
         denoiser = pl_module.ema_model
-        cond = denoiser.condition(batch)
+        derived = denoiser.derive(x, conditioning_draws(self.seed, indices, x.shape[1:], x.device), sampling=True)
+        cond = denoiser.condition({**batch, **derived})
         for likelihood in self.likelihoods.values():
             likelihood.update(denoiser, x, cond, SampleDraws(self.seed, indices, x.shape[1:], x.device))
 
