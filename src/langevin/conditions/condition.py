@@ -89,6 +89,10 @@ class Condition(nn.Module, ABC):
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Give `cond` with every entry that is read here replaced by its null value, of the same shape and type."""
 
+    def finish(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """Give finished samples x (B, C, *size) with what the condition says of them exactly, such as known pixels."""
+        return x
+
     def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
         """Give `cond` with what is read here replaced by its null value for random samples: for training.
 
@@ -143,6 +147,13 @@ class Several(Condition):
             if reads(part, cond):
                 cond = part.null(cond)
         return dict(cond)
+
+    def finish(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """See `Condition`: what every part says, in their order."""
+        for part in self._conditions():
+            if reads(part, cond):
+                x = part.finish(x, cond)
+        return x
 
     def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
         """See `Condition`: every part's own input, independently of the others'."""

@@ -99,7 +99,7 @@ class SamplePipeline(Pipeline):
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             cond = self.requests.model_cond(denoiser, batch, seed, device)
-            made = self._make(denoise, batch, seed, device, cond, on_prediction)
+            made = self._finished(denoiser, cond, self._make(denoise, batch, seed, device, cond, on_prediction))
             yield SampleBatch(torch.tensor(batch), made[SAMPLES], self.requests.cond(batch))
 
     def stored(
@@ -137,6 +137,7 @@ class SamplePipeline(Pipeline):
             if kept is None:
                 cond = self.requests.model_cond(denoiser, batch, seed, device)
                 made = self._make(denoise, batch, seed, device, cond, look, originals)
+                made = self._finished(denoiser, cond, made)
                 if store is not None:
                     store.put(batch, {name: tensor.cpu().numpy() for name, tensor in made.items()})
             else:
@@ -189,6 +190,11 @@ class SamplePipeline(Pipeline):
     def show(self, z: Tensor) -> Tensor:
         """What is diffused (B, ...), noisy or not, as stored samples (B, C, *size)."""
         return self.modality.from_model(self.codec.decode(z))
+
+    def _finished(self, denoiser: Denoiser, cond: Condition, made: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What was made, with samples in which what their condition says of them exactly is so."""
+        x = denoiser.finish(self.modality.to_model(made[SAMPLES]), cond)
+        return {**made, SAMPLES: self.modality.from_model(x)}
 
     def _make(
         self,
