@@ -28,6 +28,7 @@ NEEDS = {
     ("timestep_spacing", "explicit"): ("timestep_spacing.times=[3,2,1]", "sampler.steps=null"),
     **{("autoencoder", option): ("task=autoencoder",) for option in options("autoencoder")},
     ("codec", "autoencoder"): ("codec.run={autoencoder}",),
+    ("conditions", "low_res"): ("conditions.low_res.size=4",),
     ("discriminator", "patch"): ("task=autoencoder", "discriminator.layers=1"),
     ("classifier", "adm_64"): ("task=classifier", "data.image_size=64"),
     ("classifier", "half_unet"): ("task=classifier",),

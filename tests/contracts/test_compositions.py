@@ -94,7 +94,7 @@ def test_all_options_of_the_plural_groups_at_once():
     chosen = [f"{group}=[{','.join(options(group))}]" for group in PLURAL if group != "rescalings"]
     chosen += ["rescalings=[zero_terminal_snr,resolution_shift,input_scaling]"]
     chosen += [with_files(need) for (group, _), needs in NEEDS.items() if group in PLURAL for need in needs]
-    cfg, _ = composed("train", *chosen, "conditions=[class_label]")
+    cfg, _ = composed("train", *chosen, "conditions=[class_label,low_res]")
     mistakes = mistakes_in(cfg)
     assert mistakes + dry_build(cfg) == []
     assert set(cfg.metrics) == set(options("metrics"))

@@ -13,6 +13,7 @@ from contracts.options import OPTIONS, REFUSED, choice, chosen_in
 from langevin.assembly.components import make_model, make_objective
 from langevin.assembly.make import make
 from langevin.assembly.run import make_module
+from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.draws import BatchDraws
 from langevin.images import from_uint8
 from langevin.spec import DataSpec
@@ -63,7 +64,8 @@ def test_takes_a_step(group, option):
     module = make_module(cfg, SPEC)
     network, ema_model = module.model.network, module.ema.network
     x, labels = batch()
-    terms = module.objective(module.model, {"x": x, "label": labels}, BatchDraws(0, x, len(x)))
+    derived = module.model.derive(x, BatchDraws(0, x, len(x))) if isinstance(module.model, Denoiser) else {}
+    terms = module.objective(module.model, {"x": x, "label": labels, **derived}, BatchDraws(0, x, len(x)))
     assert all(term.shape == (len(x),) for term in terms.values())
     assert tuple(name for name in module.objective.logs if name in terms or option != "reconstruction") == tuple(terms)
     loss = terms["loss"].mean()

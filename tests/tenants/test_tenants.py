@@ -70,7 +70,7 @@ def losses(run: Path, column: str = "train/loss") -> list[float]:
         ("objective=log_cosh",),
         ("data=captioned_digits", "conditions=[caption]"),
         ("data=captioned_digits", "conditions=[class_label,caption]", "model.cross_attention=true"),
-        ("data=captioned_digits", "conditions=[low_res]"),
+        ("data=captioned_digits", "conditions=[smaller]"),
     ],
     ids=lambda overrides: " ".join(overrides),
 )
@@ -93,7 +93,7 @@ def test_a_column_that_the_data_does_not_supply_is_refused(tmp_path):
 
 
 def test_a_condition_reaches_the_network(train):
-    run = train("data=captioned_digits", "conditions=[caption,low_res]", "trainer.max_steps=8", "optimizer.lr=0.01")
+    run = train("data=captioned_digits", "conditions=[caption,smaller]", "trainer.max_steps=8", "optimizer.lr=0.01")
     denoiser = load_model(run / "checkpoints" / "last.ckpt", ["tenants"]).denoiser
     x, t = torch.randn(2, 1, 8, 8), torch.tensor(500.0, dtype=torch.float64)
     cond = {"caption": torch.tensor([[3, 11], [4, 10]]), "low_res": torch.zeros(2, 1, 4, 4)}

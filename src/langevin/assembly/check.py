@@ -1,14 +1,14 @@
 """Finds contradictions in a config, before data or a GPU is touched; imports no Lightning."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from langevin.assembly.components import LOSS, MODEL, codec_uses, loaders, of_spec
-from langevin.assembly.conditioning import is_conditional
+from langevin.assembly.conditioning import computes_columns, is_conditional
 from langevin.assembly.logged_values import unlogged
 from langevin.assembly.make import mistakes_of, target_of, try_instantiate
 from langevin.assembly.meta import without_values
@@ -186,13 +186,8 @@ def contradictions(
             objective = build("objective", **parts, **of_loss, **loaders(cfg))
     build("lr_schedule")
     build("ema", network=nn.Identity())
-    # Where the data is unknown, a condition that must know of it is built with the network.
-    unknown = ("in_channels", "image_size") if diffused is None and "conditions" not in broken else ()
-    conditions = {}
-    for name, node in (cfg.get("conditions") or {}).items():
-        withheld = {field: None for field in unknown if field in (signature(node[TARGET]) or {})}
-        conditions[name] = build(f"conditions.{name}", num_classes=2, dim=2, **of_loss, **withheld)
-    mistakes += check_columns(conditions, data, codec)
+    conditions, found = check_conditions(cfg, broken, data, codec, diffused)
+    mistakes += found
     if sampler is not None and schedule is not None:
         try:
             sampler.times(schedule)
@@ -219,19 +214,37 @@ def contradictions(
     return mistakes
 
 
-def check_columns(conditions: Mapping[str, Any], data: Source | None, codec: Codec | None) -> list[Mistake]:
-    """The mistakes of conditions that read what there is not; None stands for what is not known."""
-    mistakes = []
-    for name, condition in conditions.items():
-        if condition is None:
+def check_conditions(
+    cfg: DictConfig, broken: Collection[str], data: Source | None, codec: Codec | None, diffused: DataSpec | None
+) -> tuple[dict[str, Any], list[Mistake]]:
+    """The conditions by their names, None where one cannot be built, and their mistakes.
+
+    Args:
+        cfg: the config.
+        broken: see `contradictions`.
+        data: its source; None where it is not known.
+        codec: between the data and what is diffused; None likewise.
+        diffused: the spec of that; None likewise. Then a condition that must know of it is built with the network.
+    """
+    conditions: dict[str, Any] = {}
+    mistakes: list[Mistake] = []
+    for name, node in {} if "conditions" in broken else (cfg.get("conditions") or {}).items():
+        path, needs = f"conditions.{name}", signature(node[TARGET]) or {}
+        condition = conditions[name] = None
+        if isinstance(codec, CachedCodec) and computes_columns(cfg, name):
+            text = "is computed of the images, of which only latents are kept; leave it out, or take codec=identity"
+            mistakes.append(Mistake(path, text))
+        elif diffused is not None or not {"in_channels", "image_size"}.intersection(needs):
+            offered = {} if diffused is None else of_spec(diffused)
+            condition, found = try_instantiate(cfg, path, num_classes=2, dim=2, **offered)
+            conditions[name] = condition
+            mistakes += found
+        if data is None or condition is None:
             continue
-        if data is not None and (lacking := sorted(condition.inputs - condition.derived - data.columns)):
-            needs = f"needs the {' and the '.join(lacking)} of each sample, which this data does not supply"
-            mistakes.append(Mistake(f"conditions.{name}", f"{needs}; leave it out, or take other data"))
-        if isinstance(codec, CachedCodec) and condition.derived:
-            text = "is computed of the images, of which only the latents are kept; leave it out, or take codec=identity"
-            mistakes.append(Mistake(f"conditions.{name}", text))
-    return mistakes
+        if lacking := sorted(condition.inputs - condition.derived - data.columns):
+            text = f"needs the {' and the '.join(lacking)} of each sample, which this data does not supply"
+            mistakes.append(Mistake(path, f"{text}; leave it out, or take other data"))
+    return conditions, mistakes
 
 
 def network_of_codec(cfg: DictConfig, spec: DataSpec, mistakes: list[Mistake]) -> dict[str, Any]:
@@ -274,7 +287,9 @@ def check_guidance(
         guidance.check(schedule, spec, is_conditional(cfg))
     except UserError as error:
         mistakes += mistakes_of(cfg, "guidance", error)
-    if guidance.needs_unconditional and not all(each is None or each.has_dropout for each in conditions):
+    known = [each for each in conditions if each is not None]
+    kept = bool(known) and not any(each.has_null for each in known)
+    if guidance.needs_unconditional and (kept or not all(each.has_dropout for each in known if each.has_null)):
         needs = "also needs the model without labels, for which it was not trained"
         text = f"{needs}; train with dropout above 0 in each of conditions"
         mistakes.append(Mistake("guidance", text))

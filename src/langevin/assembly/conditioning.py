@@ -22,9 +22,14 @@ def columns_of(cfg: DictConfig, condition: str) -> frozenset[str]:
     return getattr(target_of(cfg, f"conditions.{condition}"), "inputs", frozenset())
 
 
-def is_derived(cfg: DictConfig) -> bool:
+def computes_columns(cfg: DictConfig, condition: str) -> bool:
     """Whether a condition of the model computes columns of the samples themselves, see `Condition.derive`."""
-    return any(getattr(target_of(cfg, f"conditions.{name}"), "derived", ()) for name in cfg.get("conditions") or {})
+    return bool(getattr(target_of(cfg, f"conditions.{condition}"), "derived", ()))
+
+
+def is_derived(cfg: DictConfig) -> bool:
+    """Whether any does."""
+    return any(computes_columns(cfg, name) for name in cfg.get("conditions") or {})
 
 
 def make_condition(cfg: DictConfig, *, num_classes: int | None, dim: int, **of_spec: int) -> Condition:

@@ -19,6 +19,8 @@ OPTIONS = {
     "edit.images": "str | None",
     "edit.strength": "Annotated[float, Gt(0), Le(1)]",
     "invert": "str | None",
+    "low_res.images": "str | None",
+    "low_res.noise_level": "Annotated[float, Ge(0), Le(1)]",
     "overwrite": "bool",
     "trust": "list[str]",
     "accelerator": "str",

@@ -76,6 +76,11 @@ class Condition(nn.Module, ABC):
         """
         return {}
 
+    @property
+    def has_null(self) -> bool:
+        """Whether it has a null value; else `null` keeps what it reads, which guidance then has on both sides."""
+        return True
+
     @abstractmethod
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Context:
         """Embed the condition of a batch.
@@ -127,8 +132,13 @@ class Several(Condition):
 
     @property
     def has_dropout(self) -> bool:
+        """See `Condition`: whether each is that has a null value, of at least one."""
+        return self.has_null and all(part.has_dropout for part in self._conditions() if part.has_null)
+
+    @property
+    def has_null(self) -> bool:
         """See `Condition`."""
-        return all(part.has_dropout for part in self._conditions())
+        return any(part.has_null for part in self._conditions())
 
     def derive(self, x: Tensor, draws: Draws, sampling: bool = False) -> dict[str, Tensor]:
         """See `Condition`: what every part derives, in their order."""

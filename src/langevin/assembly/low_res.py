@@ -1,0 +1,101 @@
+"""The small images that `langevin sample` gives a super-resolution model."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import Tensor
+
+from langevin.assembly.conditioning import is_derived
+from langevin.assembly.saved import Model
+from langevin.conditions.low_res import LowRes
+from langevin.config.validate import ConfigError, Mistake
+from langevin.data.read_images import read_images
+from langevin.errors import UserError
+from langevin.images import Figure
+from langevin.samplers.generate import SamplePipeline
+from langevin.samplers.low_res import LowResRequests
+
+COLUMNS = 10
+
+
+class LowResImages(NamedTuple):
+    """Small images to be enlarged.
+
+    Attributes:
+        images: uint8 (N, size, size, C).
+        labels: int64 (N,), or None.
+        level: of the noise that is added to them.
+        condition: the model's.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    level: float
+    condition: LowRes
+
+    def requested_of(self, generator: SamplePipeline) -> None:
+        """Let a pipeline enlarge them: sample i is made of the i-th."""
+        asked = generator.requests
+        generator.requests = LowResRequests(asked, self.images, self.level, self.condition, generator.modality)
+
+
+def open_low_res(cfg: DictConfig, model: Model) -> LowResImages | None:
+    """The small images of a sampling config; None of a model that takes none.
+
+    Raises:
+        UserError: when they are missing, given to a model that takes none, of another size than the model's, or are to
+            be noisier than in its training.
+    """
+    images, level = cfg.low_res.images, cfg.low_res.noise_level
+    parts = [part for part in model.denoiser.network.modules() if isinstance(part, LowRes)]
+    if not parts:
+        if images is not None:
+            raise _mistake("images", f"is {images}; the model is not trained with conditions=[low_res]: leave it out")
+        if level > 0:
+            raise _mistake("noise_level", f"is {level}; allowed with low_res.images")
+        if is_derived(model.cfg):
+            names = ", ".join(model.cfg.conditions)
+            raise UserError(f"conditions=[{names}]: are computed of images, which langevin sample cannot be given yet")
+        return None
+    (condition,) = parts
+    side = condition.size
+    if images is None:
+        text = f"must be given: images of {side} x {side} pixels (.npz, folder or zip), which the model enlarges"
+        raise _mistake("images", text)
+    if condition.augmentation != "noise" and level > 0:
+        text = f"is {level}; allowed: 0, since the model was trained with augmentation={condition.augmentation}"
+        raise _mistake("noise_level", text)
+    if level > condition.max_level:
+        text = f"is {level}; allowed: 0 to {condition.max_level}, the largest that the model was trained with"
+        raise _mistake("noise_level", text)
+    stored, labels = read_images(images, "low_res.images")
+    wanted = (side, side, condition.concat_channels)
+    if stored.shape[1:] != wanted:
+        kind = f"is {images}: images of (height, width, channels) {stored.shape[1:]}"
+        raise _mistake("images", f"{kind}; allowed: {wanted}, which the model enlarges")
+    return LowResImages(stored, labels, level, condition)
+
+
+def _mistake(field: str, text: str) -> ConfigError:
+    return ConfigError([Mistake(f"low_res.{field}", text)])
+
+
+def show_low_res(
+    generator: SamplePipeline, made: Tensor, classes: Sequence[str] | None, inputs: LowResRequests
+) -> Figure:
+    """The first samples beside the small images that they were made of, these enlarged by repetition.
+
+    Args:
+        generator: made them.
+        made: as stored, (N, C, *size).
+        classes: what each is labelled with; None: with nothing.
+        inputs: its requests.
+    """
+    small = inputs.stored(range(len(made)))
+    factor = made.shape[-1] // small.shape[-1]
+    enlarged = small.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    kinds = {"low-res": enlarged, "sample": made}
+    return generator.modality.beside(kinds, COLUMNS, None if classes is None else classes[: len(made)])

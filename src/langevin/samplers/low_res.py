@@ -1,0 +1,60 @@
+"""Requests of a super-resolution model: one given small image each."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langevin.conditions.low_res import LowRes
+from langevin.diffusion.denoiser import Condition, Denoiser
+from langevin.diffusion.draws import conditioning_draws
+from langevin.modalities.modality import Modality
+from langevin.samplers.requests import Requests
+
+
+class LowResRequests(Requests):
+    """Other requests, and with sample i the i-th of some small images, its noise of (seed, i).
+
+    Args:
+        requests: the others, such as labels.
+        images: the small images as stored, (N, size, size, C); of at most N samples.
+        level: of the noise that is added to them, as `LowRes.noised` takes it.
+        condition: the model's.
+        modality: what the images are.
+    """
+
+    def __init__(
+        self, requests: Requests, images: NDArray[np.uint8], level: float, condition: LowRes, modality: Modality
+    ) -> None:
+        self.requests = requests
+        self.images = images
+        self.level = level
+        self.condition = condition
+        self.modality = modality
+
+    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
+        """See `Requests`: of the other requests alone."""
+        return self.requests.cond(indices, device)
+
+    def model_cond(
+        self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
+    ) -> Condition:
+        """See `Requests`."""
+        small = self.modality.to_model(self.stored(indices).to(device))
+        draws = conditioning_draws(seed, indices, small.shape[1:], device)
+        level = torch.full((len(small),), self.level, device=device)
+        others = self.requests.model_cond(denoiser, indices, seed, device)
+        return {**others, **self.condition.noised(small, level, draws)}
+
+    def stored(self, indices: Sequence[int]) -> Tensor:
+        """Some of the small images, (B, C, size, size) of bytes."""
+        return torch.from_numpy(self.images[np.asarray(indices)]).movedim(-1, 1)
+
+    def record(self) -> dict[str, Any]:
+        """See `Requests`: with the small images' digest, and the level of their noise."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
+        return {**self.requests.record(), "low_res": {"images": digest, "noise_level": self.level}}
