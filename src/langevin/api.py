@@ -128,8 +128,8 @@ class Run:
             batch_size: samples at a time.
             device: "cpu", or "cuda", "cuda:1", "mps"; "auto": a GPU where there is one.
             trajectory: also keep the first samples at this many times from noise to sample, at least 2.
-            overrides: further ones of sampler, timestep_spacing, thresholding, guidance, edit and low_res, as on the
-                command line, such as ``["sampler.eta=0.5"]``.
+            overrides: further ones of sampler, timestep_spacing, thresholding, guidance, edit, low_res and inpaint, as
+                on the command line, such as ``["sampler.eta=0.5"]``.
 
         Raises:
             UserError: when one of these is not possible with this model.
@@ -138,7 +138,7 @@ class Run:
         from langevin.commands.sample import OPTIONS, check
 
         chosen, given = _of_sampler(sampler, steps, guidance)
-        chosen += _allowed(overrides, (*SAMPLING, "edit", "low_res"))
+        chosen += _allowed(overrides, (*SAMPLING, "edit", "low_res", "inpaint"))
         given |= {"num_samples": ("n", n), "labels": ("labels", labels), "trajectory": ("trajectory", trajectory)}
         given |= _common(self.checkpoint, seed, batch_size, device)
         with composed("sample", chosen, OPTIONS) as cfg, _by_parameters(cfg, given):
@@ -243,7 +243,8 @@ class Run:
             seed: see `sample`.
             batch_size: see `sample`.
             device: see `sample`.
-            overrides: further ones of metrics, features, data, loader, and as in `sample` but for edit and low_res.
+            overrides: further ones of metrics, features, data, loader, and as in `sample`, but for edit, low_res and
+                inpaint.
 
         Returns:
             ``.values`` by their names, and the ``.protocol`` by which they were computed.

@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
-from langevin.assembly.conditioning import is_derived
 from langevin.assembly.saved import Model
 from langevin.conditions.low_res import LowRes
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.read_images import read_images
-from langevin.errors import UserError
 from langevin.images import Figure
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.low_res import LowResRequests
@@ -56,9 +54,6 @@ def open_low_res(cfg: DictConfig, model: Model) -> LowResImages | None:
             raise _mistake("images", f"is {images}; the model is not trained with conditions=[low_res]: leave it out")
         if level > 0:
             raise _mistake("noise_level", f"is {level}; allowed with low_res.images")
-        if is_derived(model.cfg):
-            names = ", ".join(model.cfg.conditions)
-            raise UserError(f"conditions=[{names}]: are computed of images, which langevin sample cannot be given yet")
         return None
     (condition,) = parts
     side = condition.size

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_sampler
 from langevin.assembly.conditioning import is_class_conditional
-from langevin.assembly.low_res import open_low_res, show_low_res
+from langevin.assembly.given_images import open_given_images, show_given
 from langevin.assembly.saved import Model, load_model, override
 from langevin.batches import Batches
 from langevin.checkpoint import folder_of
@@ -33,7 +33,6 @@ from langevin.modalities.modality import Modality
 from langevin.processes import is_first_process, launch
 from langevin.samplers.beginning import Inversion, SDEdit
 from langevin.samplers.generate import Originals, SamplePipeline
-from langevin.samplers.low_res import LowResRequests
 from langevin.samplers.pipeline import SAMPLES
 from langevin.samplers.store import SampleStore
 from langevin.samplers.trajectory import Trajectory
@@ -81,16 +80,16 @@ def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
     check_model(chosen, SAMPLING, model.spec)
     originals = open_originals(cfg, chosen, model)
     number = cfg.num_samples if originals is None else min(cfg.num_samples, len(originals.samples))
-    low_res = open_low_res(cfg, model)
-    number = number if low_res is None else min(number, len(low_res.images))
+    given = open_given_images(cfg, model)
+    number = min([number, *(len(each.images) for each in given)])
     labels = cfg.labels
-    if labels is None and originals is not None and originals.labels is not None and is_class_conditional(chosen):
-        labels = originals.labels.tolist()
-    elif labels is None and low_res is not None and low_res.labels is not None and is_class_conditional(chosen):
-        labels = low_res.labels.tolist()
+    sources = [*([] if originals is None else [originals]), *given]
+    own = [each.labels for each in sources if each.labels is not None]
+    if labels is None and own and is_class_conditional(chosen):
+        labels = own[0].tolist()
     generator = model.generator(chosen, labels)
-    if low_res is not None:
-        low_res.requested_of(generator)
+    for each in given:
+        each.requested_of(generator)
     about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
     record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
     if originals is not None:
@@ -138,9 +137,9 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     processes.barrier()
     if processes.global_rank == 0:
         write(out, lambda: store.arrays(SAMPLES, batches.all), number, planned.labels, record, modality, classes)
-        if isinstance(generator.requests, LowResRequests):
-            shown = first(store.arrays(SAMPLES, batches.all), modality.previewed // 2)
-            show_low_res(generator, shown, classes, generator.requests).write(out / "grid.png")
+        shown = first(store.arrays(SAMPLES, batches.all), modality.previewed // 3)
+        if (figure := show_given(generator, shown, classes)) is not None:
+            figure.write(out / "grid.png")
         if originals is not None:
             inverted = cfg.invert is not None
             show_originals(originals, store, batches.all, generator, classes, inverted).write(out / "grid.png")

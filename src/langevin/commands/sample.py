@@ -21,6 +21,8 @@ OPTIONS = {
     "invert": "str | None",
     "low_res.images": "str | None",
     "low_res.noise_level": "Annotated[float, Ge(0), Le(1)]",
+    "inpaint.images": "str | None",
+    "inpaint.mask": "str | None",
     "overwrite": "bool",
     "trust": "list[str]",
     "accelerator": "str",
@@ -42,6 +44,11 @@ def check(cfg: DictConfig) -> None:
     mistakes = structure(options, OPTIONS, optional=SAMPLING)
     if not mistakes and None not in (cfg.edit.images, cfg.invert):
         mistakes.append(Mistake("invert", "is given beside edit.images; allowed: one of them"))
+    if not mistakes and cfg.inpaint.images is not None:
+        beside = [
+            name for name, value in (("edit.images", cfg.edit.images), ("invert", cfg.invert)) if value is not None
+        ]
+        mistakes += [Mistake(name, "is given beside inpaint.images; allowed: one of them") for name in beside]
     if mistakes:
         raise ConfigError(mistakes)
 
