@@ -12,6 +12,7 @@ from langevin.assembly.components import make_model
 from langevin.assembly.init_run import find_initial, mistakes_of_initial, start_from
 from langevin.assembly.saved import load_model
 from langevin.assembly.tasks import task_of
+from langevin.diffusion.draws import BatchDraws
 from langevin.errors import UserError
 from langevin.spec import DataSpec
 
@@ -68,6 +69,20 @@ def test_with_images_as_one_more_condition_it_computes_at_first_what_the_other_d
             for first in (weight for weight in network.parameters() if weight.shape[1:2] == (2,)):
                 assert not first[:, 1].any()
                 assert first[:, 0].any()
+
+
+def test_an_inpainting_model_computes_at_first_what_the_unconditional_one_did(tmp_path):
+    """Whatever is known, and in the size of its network."""
+    cfg, _ = composed("train", *MODELS["unet"])
+    place = save_untrained(tmp_path / "base.ckpt", cfg, SPEC)
+    network, _, said = started(composed("train", *MODELS["unet"], "conditions=[inpaint]")[0], place)
+    assert "new input channels start at zero), 0 new, 0 unused" in said
+    x, c_noise, _ = inputs()
+    with torch.no_grad():
+        expected = load_model(place).denoiser.network.double()(x, c_noise)
+        column = network.condition.derive(x.float(), BatchDraws(0, x, len(x)))
+        assert column["inpaint"].any()
+        torch.testing.assert_close(network.double()(x, c_noise, column), expected, rtol=0, atol=1e-12)
 
 
 def test_what_is_taken_is_said(tmp_path):

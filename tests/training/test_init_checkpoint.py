@@ -47,6 +47,17 @@ def test_it_starts_from_the_ema_weights_with_a_fresh_optimizer(tmp_path, base):
     assert steps == {1}
 
 
+def test_a_model_becomes_one_that_inpaints(tmp_path, base):
+    """Its first losses are those of the model that it was, at the same times and noise; no step has moved it yet."""
+    options = (*FINE, "optimizer.lr=1e-12", "lr_schedule.steps=0", "model.dropout=0", "trainer.max_steps=2")
+    start = f"init.checkpoint={base.directory}"
+    plain = train(tmp_path, *options, start, name="plain")
+    run = train(tmp_path, *options, start, "conditions=[class_label,inpaint]", name="inpaint")
+    assert "(of first.weight the new input channels start at zero), 0 new, 0 unused" in run.out
+    first, second = (column(each.rows, "train/loss") for each in (plain, run))
+    assert second == pytest.approx(first, rel=1e-4)
+
+
 def test_it_resumes_to_the_bit_when_what_it_started_from_is_gone(tmp_path, base, fine):
     gone = shutil.copytree(base.directory, tmp_path / "gone")
     options = (*FINE, f"init.checkpoint={gone}")
