@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from langevin.diffusion.denoiser import Denoise
 from langevin.diffusion.draws import SampleDraws
@@ -16,6 +15,7 @@ from langevin.restoration.operators.operator import Operator
 from langevin.restoration.restoration import Measurement, Restoration
 from langevin.restoration.walk import Walk
 from langevin.samplers.given import Given
+from langevin.samplers.requests import Beside
 
 MEASURING, RESTORING = 2**61, 3 * 2**61
 """Added to the seed of samples for the noise of their measurements, and for the random numbers of the method."""
@@ -90,6 +90,12 @@ class Restored:
         gap = self.operator(self.modality.to_model(made.to(y.device))) - y
         return gap.square().flatten(1).mean(1).sqrt()
 
+    def beside(self, indices: Sequence[int], seed: int) -> Beside:
+        """The measurements of some samples of a seed, and the originals where these are known, to be looked at."""
+        targets = self.targets(indices)
+        measured = {"measured": self.modality.from_model(self.measured(indices, seed, "cpu"))}
+        return Beside(measured, {} if targets is None else {"original": targets})
+
     def record(self) -> dict[str, Any]:
         """How they are restored, as plain values for a protocol."""
         split = {} if self.given.split is None else {"split": self.given.split}
@@ -98,9 +104,3 @@ class Restored:
 
     def _given(self, indices: Sequence[int]) -> Tensor:
         return torch.from_numpy(self.given.samples[np.asarray(indices)]).movedim(-1, 1)
-
-
-def shown(y: Tensor, shape: tuple[int, ...], modality: Modality) -> Tensor:
-    """Measurements (B, C', *size') as stored samples of a shape (C, *size), to be looked at: each number a block."""
-    grown = functional.interpolate(y, shape[1:], mode="nearest") if y.shape[2:] != shape[1:] else y
-    return modality.from_model(grown.expand(-1, shape[0], *shape[1:]))
