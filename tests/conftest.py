@@ -37,6 +37,7 @@ KINDS = {
     "networks": "unit",
     "perceptual": "unit",
     "report": "integration",
+    "restoration": "unit",
     "samplers": "unit",
     "slurm": "e2e",
     "study": "integration",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from helpers.backbones import save_backbone
 from helpers.commands import composed
@@ -49,6 +50,7 @@ NEEDS = {
     ("objective", "cross_entropy"): ("task=classifier",),
     ("objective", "hybrid"): ("variance=learned_range",),
     ("objective", "reconstruction"): ("task=autoencoder",),
+    ("operators", "mask"): ("operators.mask.file={mask}",),
     ("perceptual", "classifier"): ("task=autoencoder", "perceptual.run={classifier}"),
     ("perceptual", "lpips"): ("task=autoencoder", "perceptual.net=alex", "perceptual.weights={alex}"),
     ("rescalings", "zero_terminal_snr"): ("parameterization=v",),
@@ -57,8 +59,9 @@ NEEDS = {
     ("variance", "learned_range"): ("objective=hybrid",),
 }
 
-# Refused as long as no data set supplies what they need; LPIPS' networks need larger images than digits.
-REFUSED = {("conditions", "vector"), ("perceptual", "lpips")}
+# Refused as long as no data set supplies what they need; LPIPS' networks need larger images than digits; in training
+# nothing is restored.
+REFUSED = {("conditions", "vector"), ("metrics", "consistency"), ("perceptual", "lpips")}
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -101,8 +104,10 @@ FOLDER = tempfile.TemporaryDirectory()
 
 def with_files(override: str, *also: str) -> str:
     """An override with a path in place of {model}, {classifier} or {autoencoder}, a checkpoint made with the choices
-    `also`, or of {alex}, the weights of an AlexNet.
+    `also`, of {alex}, the weights of an AlexNet, or of {mask}, a mask of digits.
     """
+    if "{mask}" in override:
+        return override.replace("{mask}", str(mask_of_digits()))
     if "{alex}" in override:
         return override.replace("{alex}", str(backbone()))
     for name, overrides in NARROW.items():
@@ -116,6 +121,14 @@ def untrained(*overrides: str) -> Path:
     """A checkpoint of an untrained model of digits."""
     path = Path(FOLDER.name) / f"{abs(hash(overrides))}.ckpt"
     return save_untrained(path, composed("train", *overrides)[0], SPEC)
+
+
+@functools.cache
+def mask_of_digits() -> Path:
+    """A mask whose upper half is white."""
+    path = Path(FOLDER.name) / "mask.npy"
+    np.save(path, np.arange(8)[:, None].repeat(8, 1) < 4)
+    return path
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import torch
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.draws import conditioning_draws
 from langevin.modalities.modality import Modality
-from langevin.samplers.reconstruct import Given
+from langevin.samplers.given import Given
 from langevin.samplers.requests import Requests
 
 

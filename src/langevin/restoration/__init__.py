@@ -1,0 +1,1 @@
+"""Samples from a model and a measurement: restoration without training."""

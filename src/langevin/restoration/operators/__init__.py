@@ -1,0 +1,1 @@
+"""Linear operators: what a measurement tells of a sample."""
