@@ -35,6 +35,11 @@ class LowResImages(NamedTuple):
         generator.requests = LowResRequests(asked, self.samples, labels, self.level, self.condition, modality)
 
 
+def low_res_of(model: Model) -> LowRes | None:
+    """The condition by which a model enlarges small images; None where it has none."""
+    return next((part for part in model.denoiser.network.modules() if isinstance(part, LowRes)), None)
+
+
 def open_low_res(cfg: DictConfig, model: Model) -> LowResImages | None:
     """The small images of a sampling config; None of a model that takes none.
 
@@ -43,30 +48,38 @@ def open_low_res(cfg: DictConfig, model: Model) -> LowResImages | None:
             be noisier than in its training.
     """
     images, level = cfg.low_res.images, cfg.low_res.noise_level
-    parts = [part for part in model.denoiser.network.modules() if isinstance(part, LowRes)]
-    if not parts:
+    condition = low_res_of(model)
+    if condition is None:
         if images is not None:
             raise _mistake("images", f"is {images}; the model is not trained with conditions=[low_res]: leave it out")
         if level > 0:
             raise _mistake("noise_level", f"is {level}; allowed with low_res.images")
         return None
-    (condition,) = parts
     side = condition.size
     if images is None:
         text = f"must be given: images of {side} x {side} pixels (.npz, folder or zip), which the model enlarges"
         raise _mistake("images", text)
-    if condition.augmentation != "noise" and level > 0:
-        text = f"is {level}; allowed: 0, since the model was trained with augmentation={condition.augmentation}"
-        raise _mistake("noise_level", text)
-    if level > condition.max_level:
-        text = f"is {level}; allowed: 0 to {condition.max_level}, the largest that the model was trained with"
-        raise _mistake("noise_level", text)
+    require_level(condition, level)
     stored, labels = read_images(images, "low_res.images")
     wanted = (side, side, condition.concat_channels)
     if stored.shape[1:] != wanted:
         kind = f"is {images}: images of (height, width, channels) {stored.shape[1:]}"
         raise _mistake("images", f"{kind}; allowed: {wanted}, which the model enlarges")
     return LowResImages(stored, labels, level, condition)
+
+
+def require_level(condition: LowRes, level: float) -> None:
+    """Check that a model was trained with small images as noisy as those that it is to be given.
+
+    Raises:
+        ConfigError: when it was not.
+    """
+    if condition.augmentation != "noise" and level > 0:
+        text = f"is {level}; allowed: 0, since the model was trained with augmentation={condition.augmentation}"
+        raise _mistake("noise_level", text)
+    if level > condition.max_level:
+        text = f"is {level}; allowed: 0 to {condition.max_level}, the largest that the model was trained with"
+        raise _mistake("noise_level", text)
 
 
 def _mistake(field: str, text: str) -> ConfigError:

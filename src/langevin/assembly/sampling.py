@@ -103,13 +103,19 @@ def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
     return SamplingPlan(number, generator, originals, record)
 
 
-def fill(out: Path, path: Path, cfg: DictConfig) -> None:
+def fill(out: Path, path: Path, cfg: DictConfig, loaded: Model | None = None) -> None:
     """Sample from a checkpoint into a folder that no other process fills.
+
+    Args:
+        out: the folder.
+        path: the checkpoint.
+        cfg: of the command.
+        loaded: what the checkpoint holds, where that is loaded already.
 
     Raises:
         UserError: when the folder holds the samples of other settings, or the config asks for what the model cannot do.
     """
-    model = load_model(path, cfg.trust)
+    model = load_model(path, cfg.trust) if loaded is None else loaded
     planned = plan(cfg, path, model)
     number, generator, originals, record = planned
     modality, classes = generator.modality, planned.classes(folder_of(path))

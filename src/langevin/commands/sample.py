@@ -2,13 +2,18 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from langevin.cli import command
 
+if TYPE_CHECKING:
+    from langevin.config.validate import Mistake
+
 OPTIONS = {
     "checkpoint": "str",
+    "cascade": "list[str] | None",
     "num_samples": "Annotated[int, Ge(1)]",
     "seed": "Annotated[int, Ge(0)]",
     "labels": "int | list[int] | None",
@@ -44,6 +49,9 @@ def check(cfg: DictConfig) -> None:
     from langevin.assembly.restoring import RESTORING, choice_mistakes
     from langevin.config.validate import ConfigError, Mistake, structure
 
+    mistakes = cascade_mistakes(cfg)
+    if mistakes:
+        raise ConfigError(mistakes)
     options = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in SAMPLING])
     mistakes = structure(options, OPTIONS, optional=(*SAMPLING, *RESTORING))
     if not mistakes:
@@ -56,9 +64,31 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(mistakes)
 
 
+def cascade_mistakes(cfg: DictConfig) -> "list[Mistake]":
+    """What is wrong with a cascade beside other options; it sets the checkpoint, which is that of its last stage."""
+    from langevin.config.validate import Mistake
+
+    if cfg.get("cascade") is None:
+        return []
+    stages = cfg.cascade
+    if not OmegaConf.is_list(stages) or len(stages) < 2:
+        text = f"is {stages}; allowed: a list of at least two runs, a model of small images, then those that enlarge"
+        return [Mistake("cascade", text)]
+    given = [] if OmegaConf.is_missing(cfg, "checkpoint") else ["checkpoint"]
+    images = ("edit.images", "invert.images", "low_res.images", "restoration")
+    given += [name for name in images if OmegaConf.select(cfg, name) is not None]
+    cfg.checkpoint = str(stages[-1])
+    return [Mistake(name, "is given beside cascade; leave one of them out") for name in given]
+
+
 def run(cfg: DictConfig) -> None:
     """Sample by the config; the model is rebuilt from the config stored with its weights."""
     check(cfg)
+    if cfg.cascade is not None:
+        from langevin.assembly.cascade import fill_cascade
+
+        fill_cascade(cfg)
+        return
 
     from langevin.checkpoint import find_checkpoint, folder_of
 

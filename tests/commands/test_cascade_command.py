@@ -1,0 +1,107 @@
+"""`langevin sample cascade=[BASE,UP]`: each stage is the command of its model, on what the one before has made."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.commands import TINY, call
+
+from langevin.assembly.cascade import SEED
+from langevin.interrupt import Interrupted
+
+STEPS = ("trainer.max_steps=20", "optimizer.lr=1e-2", "ema.max_decay=0.5", "lr_schedule.steps=0")
+SAMPLING = ("num_samples=5", "batch_size=2", "sampler.steps=3", "accelerator=cpu")
+UP = ("conditions=[class_label,low_res]", "conditions.low_res.size=4", "conditions.low_res.augmentation=noise")
+
+
+def trained(folder, name, *overrides):
+    given = ("data=digits", "model=unet_small", *TINY, *STEPS, *overrides)
+    result = call("train", *given, f"output_dir={folder}", f"name={name}")
+    assert result.status == 0, result.err
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        "base": trained(folder, "base", "data.image_size=4", "conditions=[class_label]"),
+        "plain": trained(folder, "plain", "data.image_size=4"),
+        "large": trained(folder, "large", "conditions=[class_label]"),
+        "up": trained(folder, "up", *UP),
+    }
+
+
+def sampled(out, *overrides):
+    result = call("sample", f"out={out}", *SAMPLING, *overrides)
+    assert result.status == 0, result.err
+    with np.load(out / "samples.npz") as arrays:
+        return arrays["arr_0"], arrays["arr_1"], json.loads(str(arrays["record"])), result.out
+
+
+def test_each_stage_is_the_command_of_its_model(runs, tmp_path):
+    chain = f"cascade=[{runs['base']},{runs['up']}]"
+    images, labels, record, _ = sampled(tmp_path / "chain", chain, "low_res.noise_level=0.2", "seed=3", "png=true")
+    assert images.shape == (5, 8, 8, 1)
+    assert labels.tolist() == [0, 1, 2, 3, 4]
+    assert record["samples"]["low_res"]["noise_level"] == 0.2
+    small, _, _, _ = sampled(tmp_path / "small", f"checkpoint={runs['base']}", "seed=3")
+    with np.load(tmp_path / "chain" / "stages" / "0" / "samples.npz") as arrays:
+        assert np.array_equal(arrays["arr_0"], small)
+    by_hand = (f"checkpoint={runs['up']}", f"low_res.images={tmp_path / 'small'}", "low_res.noise_level=0.2")
+    again, _, _, _ = sampled(tmp_path / "again", *by_hand, f"seed={3 + SEED}")
+    assert np.array_equal(again, images)
+    assert len(list((tmp_path / "chain" / "png").iterdir())) == 5
+    assert not (tmp_path / "chain" / "stages" / "0" / "png").exists()
+    _, labels, _, _ = sampled(tmp_path / "threes", chain, "labels=3")
+    assert labels.tolist() == [3] * 5
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_killed_in_a_stage_it_resumes_there(runs, tmp_path, monkeypatch, stage):
+    chain = f"cascade=[{runs['base']},{runs['up']}]"
+    whole, _, _, _ = sampled(tmp_path / "whole", chain)
+    from langevin.samplers.store import SampleStore
+
+    put, stored = SampleStore.put, []
+
+    def stop_at_the_second(self, indices, arrays):
+        put(self, indices, arrays)
+        stored.append(indices)
+        if len(stored) == 3 * stage + 2:  # of three batches a stage
+            raise Interrupted("here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SampleStore, "put", stop_at_the_second)
+        assert call("sample", f"out={tmp_path / 'out'}", *SAMPLING, chain).status != 0
+    assert (tmp_path / "out" / "stages" / "0" / "samples.npz").exists() == (stage == 1)
+    made = []
+    monkeypatch.setattr(SampleStore, "put", lambda self, *given: (made.append(given), put(self, *given)))
+    resumed, _, _, printed = sampled(tmp_path / "out", chain)
+    assert len(made) == 6 - (3 * stage + 2), "what was finished is not made again"
+    assert ("is done" in printed) == (stage == 1)
+    assert np.array_equal(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["cascade=[{up}]"], "allowed: a list of at least two runs"),
+        (["cascade=[{base},{up}]", "checkpoint={up}"], "checkpoint: is given beside cascade; leave one of them out"),
+        (["cascade=[{base},{up}]", "low_res.images={base}"], "low_res.images: is given beside cascade"),
+        (["cascade=[{base},nowhere]"], "cascade"),
+        (["cascade=[{up},{base}]"], "which enlarges images itself; allowed: a model without low_res first"),
+        (["cascade=[{base},{large}]"], "allowed: there a model with conditions=[low_res]"),
+        (["cascade=[{large},{up}]"], "makes images of (channels, height, width) (1, 8, 8), and"),
+        (["cascade=[{plain},{up}]"], "is conditioned on 10 classes, and"),
+        (["cascade=[{base},{up}]", "low_res.noise_level=0.9"], "low_res.noise_level: is 0.9; allowed: 0 to 0.5"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_reported(runs, tmp_path, overrides, words):
+    given = [override.format(**runs) for override in overrides]
+    result = call("sample", f"out={tmp_path / 'out'}", *given, *SAMPLING)
+    assert result.status == 1
+    assert words in result.err
+    assert "Traceback" not in result.err
+    assert not list(tmp_path.iterdir()), "not even a first stage"
