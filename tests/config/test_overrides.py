@@ -81,6 +81,7 @@ def test_quotes_are_hydras():
         (["name=a", "name.b=c"], "name=a: name.b is given too"),
         (["model.channels=32", "model.channels.x=1"], "model.channels=32: model.channels.x is given too"),
         (["model=7"], "model=7: no such option; allowed: adm_64"),
+        (["callbacks=[ema,checkpoint,ema]"], "ema,checkpoint,ema]: names one of them twice; allowed: each once"),
     ],
 )
 def test_nothing_is_lost_without_a_word(arguments, words):

@@ -27,7 +27,7 @@ HANDED = {
     "params": "the weights to optimize",
     "fused": "whether the optimizer may be one kernel over all weights",
     "source": "the data source",
-    "operator": "what is measured of samples, the operators in their order",
+    "operator": "what is measured of samples, by operators=[NAMES] in their order",
     # other models: called with the option that names a run, and its value
     "load_classifier": "loads a classifier of noisy samples",
     "load_denoiser": "loads a denoiser",

@@ -113,7 +113,7 @@ def require_consistent(arguments: Iterable[str], own: Iterable[str]) -> None:
     """Check that no option is given both a value and fields, of which one would be silently lost.
 
     Raises:
-        UserError: when one is, or a part is chosen by what is not a name.
+        UserError: when one is, or a part is chosen by what is not a name, or twice.
     """
     given: dict[str, str] = {}
     for argument in arguments:
@@ -123,8 +123,11 @@ def require_consistent(arguments: Iterable[str], own: Iterable[str]) -> None:
     for key, value in given.items():
         if key in own:
             read = parsed(f"x={value}")
-            if read is not None and not read.is_sweep_override() and not isinstance(read.value(), str | list | None):
+            chosen = None if read is None or read.is_sweep_override() else read.value()
+            if not isinstance(chosen, str | list | None):
                 raise UserError(f"{key}={value}: {unknown(value, options(key))}")
+            if isinstance(chosen, list) and len({str(name) for name in chosen}) < len(chosen):
+                raise UserError(f"{key}={value}: names one of them twice; allowed: each once")
             continue
         fields = [other for other in given if other.startswith(f"{key}.")]
         if fields and value != "null":
