@@ -128,17 +128,20 @@ class Run:
             batch_size: samples at a time.
             device: "cpu", or "cuda", "cuda:1", "mps"; "auto": a GPU where there is one.
             trajectory: also keep the first samples at this many times from noise to sample, at least 2.
-            overrides: further ones of sampler, timestep_spacing, thresholding, guidance, edit, low_res and inpaint, as
-                on the command line, such as ``["sampler.eta=0.5"]``.
+            overrides: further ones of sampler, timestep_spacing, thresholding, guidance, restoration, operators,
+                measurement, edit, invert, low_res and inpaint, as on the command line, such as
+                ``["sampler.eta=0.5"]``.
 
         Raises:
             UserError: when one of these is not possible with this model.
         """
         from langevin.assembly.components import SAMPLING
+        from langevin.assembly.restoring import RESTORING
         from langevin.commands.sample import OPTIONS, check
 
         chosen, given = _of_sampler(sampler, steps, guidance)
-        chosen += _allowed(overrides, (*SAMPLING, "edit", "low_res", "inpaint"))
+        sections = ("edit", "invert", "measurement", "low_res", "inpaint")
+        chosen += _allowed(overrides, (*SAMPLING, *RESTORING, *sections))
         given |= {"num_samples": ("n", n), "labels": ("labels", labels), "trajectory": ("trajectory", trajectory)}
         given |= _common(self.checkpoint, seed, batch_size, device)
         with composed("sample", chosen, OPTIONS) as cfg, _by_parameters(cfg, given):
@@ -243,8 +246,8 @@ class Run:
             seed: see `sample`.
             batch_size: see `sample`.
             device: see `sample`.
-            overrides: further ones of metrics, features, data, loader, and as in `sample`, but for edit, low_res and
-                inpaint.
+            overrides: further ones of metrics, features, data, loader, restoration, operators and measurement, and as
+                in `sample` of sampler, timestep_spacing, thresholding and guidance.
 
         Returns:
             ``.values`` by their names, and the ``.protocol`` by which they were computed.
@@ -253,6 +256,7 @@ class Run:
             UserError: when one of these is not possible with this model.
         """
         from langevin.assembly.components import SAMPLING
+        from langevin.assembly.restoring import RESTORING
         from langevin.commands.evaluate import OPTIONS, check
 
         names = [metrics] if isinstance(metrics, str) else list(metrics)
@@ -262,7 +266,7 @@ class Run:
         chosen, given = _of_sampler(sampler, steps, guidance)
         chosen += [f"metrics=[{','.join(names)}]"]
         chosen += [_choice(group, name) for group, name in parts.items() if name is not None]
-        chosen += _allowed(overrides, ("metrics", "features", "data", "loader", *SAMPLING))
+        chosen += _allowed(overrides, ("metrics", "features", "data", "loader", "measurement", *SAMPLING, *RESTORING))
         place = None if reference is None else os.fspath(reference)
         given |= {"num_samples": ("num_samples", num_samples), "labels": ("labels", labels)}
         given |= {"reference": ("reference", place)} | _common(self.checkpoint, seed, batch_size, device)

@@ -61,7 +61,10 @@ def test_another_strength_is_another_folder_of_samples(plain, images, tmp_path):
         (["edit.strength=1.5"], "edit.strength: is 1.5; allowed: a number, above 0, at most 1"),
         (["edit.strenght=0.5"], "edit.strenght: no such option (did you mean edit.strength?)"),
         (["edit={images}"], "edit: is '{images}'; allowed: its options edit.images, edit.strength"),
-        (["edit.images={images}", "invert={images}"], "invert: is given beside edit.images; allowed: one of them"),
+        (
+            ["edit.images={images}", "invert.images={images}"],
+            "invert.images: is given beside edit.images; allowed: one of them",
+        ),
         (["edit.images=nowhere"], "edit.images=nowhere"),
         (
             ["edit.images={images}", "edit.strength=0.01", "sampler.steps=50"],

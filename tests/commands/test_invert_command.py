@@ -1,4 +1,4 @@
-"""`sample.py invert=...` and `trajectory=...`."""
+"""`langevin sample invert.images=...` and `trajectory=...`."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def made(labelled, tmp_path_factory):
 
 
 def invert(run, images, out, *overrides):
-    return call("sample", f"checkpoint={run}", f"invert={images}", f"out={out}", "thresholding=none", *overrides)
+    return call("sample", f"checkpoint={run}", f"invert.images={images}", f"out={out}", "thresholding=none", *overrides)
 
 
 def arrays(file):

@@ -12,10 +12,13 @@ from omegaconf import OmegaConf
 from contracts.options import COMMANDS, NEEDS, OPTIONS, REFUSED, choice, chosen_in, needs_hydra, swapped, with_files
 from langevin.assembly.check import check_model, mistakes_in
 from langevin.assembly.components import SAMPLING
+from langevin.assembly.make import make
+from langevin.assembly.restoring import RESTORING, make_operator
 from langevin.assembly.run import dry_build
 from langevin.assembly.saved import override
 from langevin.commands import evaluate, sample
 from langevin.config.validate import PLURAL, groups_of, options, structure
+from langevin.restoration.restoration import Restoration
 
 
 def places(command):
@@ -62,7 +65,9 @@ def test_in_training(group, option):
 
 @pytest.mark.parametrize(
     ("place", "command"),
-    zip(places("sample"), itertools.cycle([sample, evaluate]), strict=False),
+    zip(
+        [place for place in places("sample") if place[0] in SAMPLING], itertools.cycle([sample, evaluate]), strict=False
+    ),
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else value.__name__.rpartition(".")[2],
 )
 def test_in_sampling(place, command):
@@ -80,7 +85,19 @@ def test_in_sampling(place, command):
     assert chosen[group] == cfg[group]
 
 
-@pytest.mark.parametrize(("group", "option"), [place for place in places("evaluate") if place[0] not in SAMPLING])
+@pytest.mark.parametrize(("group", "option"), [place for place in places("sample") if place[0] in RESTORING])
+def test_in_restoration(group, option):
+    operators = choice("operators", option if group == "operators" else "average")
+    method = option if group == "restoration" else "ddnm"
+    cfg, _ = composed("sample", "checkpoint=somewhere", f"restoration={method}", *operators)
+    sample.check(cfg)
+    assert make_operator(cfg).measured((3, 8, 8))
+    assert isinstance(make(cfg, "restoration"), Restoration)
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), [place for place in places("evaluate") if place[0] not in (*SAMPLING, *RESTORING)]
+)
 def test_in_evaluation(group, option):
     overrides = [each for each in choice(group, option) if re.split("[.=]", each)[0] in groups_of("evaluate")]
     cfg, _ = composed("evaluate", *overrides, "samples=somewhere")
@@ -96,7 +113,7 @@ def test_all_options_of_the_plural_groups_at_once():
     together["rescalings"] = ["zero_terminal_snr", "resolution_shift", "input_scaling"]
     chosen = [f"{group}=[{','.join(names)}]" for group, names in together.items()]
     chosen += [with_files(need) for (group, _), needs in NEEDS.items() if group in together for need in needs]
-    cfg, _ = composed("train", *chosen)
+    cfg, _ = composed("train", *chosen, "conditions=[class_label,inpaint,low_res]")
     mistakes = mistakes_in(cfg)
     assert mistakes + dry_build(cfg) == []
     assert set(cfg.metrics) == set(together["metrics"])

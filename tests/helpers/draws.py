@@ -9,7 +9,7 @@ class Given(Draws):
     def __init__(self, noise) -> None:
         self.noise = noise
 
-    def normal(self):
+    def normal(self, shape=None):
         return self.noise() if callable(self.noise) else self.noise
 
     def uniform(self):

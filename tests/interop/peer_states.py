@@ -115,6 +115,13 @@ def openai_state(flags, in_channels=3, **changes):
     return dict(state)
 
 
+def upsampler_state(flags):
+    """Of the `SuperResModel` that flags, given in full as "--name value", describe."""
+    size = int(values(flags)["large_size"])
+    multipliers = {64: "1,2,3,4", 256: "1,1,2,2,4,4", 512: "1,1,2,2,4,4"}[size]
+    return openai_state(flags, in_channels=6, image_size=str(size), channel_mult=multipliers)
+
+
 def openai_classifier_state(flags, **changes):
     """Of the `EncoderUNetModel` that flags, given in full as "--name value", describe."""
     given = values(flags) | changes
@@ -228,16 +235,13 @@ def shapes(state):
 
 def network_of(cfg, imported):
     """Ours, unfilled: the widths are the published ones."""
-    condition = partial(make_condition, cfg, num_classes=imported.num_classes) if cfg.get("conditions") else None
+    spec = {"in_channels": imported.channels, "image_size": imported.image_size}
+    condition = None
+    if cfg.get("conditions"):
+        condition = partial(make_condition, cfg, num_classes=imported.num_classes, **spec)
     with torch.device("meta"):
-        return make(
-            cfg,
-            "model",
-            in_channels=imported.channels,
-            out_channels=make(cfg, "variance").channels(imported.channels),
-            image_size=imported.image_size,
-            condition=condition,
-        )
+        out_channels = make(cfg, "variance").channels(imported.channels)
+        return make(cfg, "model", out_channels=out_channels, condition=condition, **spec)
 
 
 def assert_fills(cfg, imported):

@@ -1,16 +1,22 @@
 """Models of improved-diffusion and guided-diffusion from their weights and flags, those of their READMEs above all."""
 
+from functools import partial
+
 import pytest
 import torch
 from helpers.commands import composed
 from omegaconf import OmegaConf
-from peer_states import assert_fills, openai_state
+from peer_states import assert_fills, openai_state, upsampler_state
+from torch.nn import functional
 
 from langevin.assembly.check import check_model
-from langevin.assembly.components import make_schedule
+from langevin.assembly.components import make_model, make_schedule
+from langevin.conditions.class_label import ClassLabel
 from langevin.errors import UserError
-from langevin.interop.openai import read_openai
+from langevin.interop.openai import from_openai, read_openai
 from langevin.interop.openai_flags import parse_flags
+from langevin.networks.unet import UNet
+from langevin.spec import DataSpec
 
 IMAGENET_64 = "--image_size 64 --num_channels 128 --num_res_blocks 3 --learn_sigma True"
 CIFAR_10 = "--image_size 32 --num_channels 128 --num_res_blocks 3 --learn_sigma True --dropout 0.3"
@@ -156,6 +162,76 @@ def test_published(name):
     assert_fills(cfg, imported)
 
 
+UPSAMPLERS = {
+    "64_256_upsampler": (
+        "--attention_resolutions 32,16,8 --class_cond True --diffusion_steps 1000 --large_size 256 --small_size 64 "
+        "--learn_sigma True --noise_schedule linear --num_channels 192 --num_heads 4 --num_res_blocks 2 "
+        "--resblock_updown True --use_fp16 True --use_scale_shift_norm True",
+        (256, 64),
+        {"channels": 192, "heads": 4, "head_channels": None},
+    ),
+    "128_512_upsampler": (
+        "--attention_resolutions 32,16 --class_cond True --diffusion_steps 1000 --large_size 512 --small_size 128 "
+        "--learn_sigma True --noise_schedule linear --num_channels 192 --num_head_channels 64 --num_res_blocks 2 "
+        "--resblock_updown True --use_fp16 True --use_scale_shift_norm True",
+        (512, 128),
+        {"channels": 192, "attention_resolutions": [32, 16]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UPSAMPLERS)
+def test_published_upsamplers(name):
+    flags, (size, small), model = UPSAMPLERS[name]
+    imported = read_openai(upsampler_state(flags), flags)
+    cfg, choices = config(imported)
+    assert imported[1:4] == (3, size, 1000)
+    assert choices.items() >= LINEAR.items()
+    assert list(cfg.conditions) == ["class_label", "low_res"]
+    assert (cfg.conditions.low_res.size, cfg.conditions.low_res.augmentation) == (small, "none")
+    assert OmegaConf.to_container(cfg.model).items() >= (ALL_MODELS | ADM_MODEL | model).items()
+    assert_fills(cfg, imported)
+
+
+def test_flags_of_an_upsampler_that_cannot_be():
+    flags, _, _ = UPSAMPLERS["64_256_upsampler"]
+    state = upsampler_state(flags)
+    for wrong, message in {
+        "--image_size 256": "--image_size is 256; the weights also take a smaller image: give --large_size and .*",
+        "--large_size 128": "--large_size is 128; allowed: 256 or 512, for the weights' multipliers 1,1,2,2,4,4",
+    }.items():
+        with pytest.raises(UserError, match=f"^flags: {message}"):
+            read_openai(state, wrong)
+    cfg, _ = composed("train", *read_openai(state, flags.replace("--small_size 64", "--small_size 48")).overrides)
+    with pytest.raises(UserError, match="is 48; allowed: a divisor of the images' side 256"):
+        check_model(cfg, spec=DataSpec.of_images(3, 256, 1000))
+
+
+@pytest.mark.slow
+def test_an_upsampler_is_a_network_of_twice_as_many_channels():
+    """Of the large image, noisy, and below it the small one, enlarged."""
+    flags = "--large_size 64 --small_size 16 --num_channels 128 --num_res_blocks 1 --attention_resolutions 16,8"
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        name: torch.randn(tensor.shape, generator=generator) / max(tensor[0].numel(), 4) ** 0.5
+        for name, tensor in upsampler_state(f"{flags} --class_cond True").items()
+    }
+    imported = read_openai(state, flags)
+    cfg, _ = config(imported)
+    network = make_model(cfg, DataSpec.of_images(3, 64, 1000)).network.eval()
+    parameters = {name: value for name, value in cfg.model.items() if name != "_target_"}
+    network.load_state_dict(imported.weights(parameters))
+    label = partial(ClassLabel, num_classes=1000, dropout=0.0)
+    plain = UNet(in_channels=6, out_channels=3, image_size=64, condition=label, **parameters).eval()
+    plain.load_state_dict(from_openai(state, parameters))
+    x, small = torch.randn(2, 3, 64, 64, generator=generator), torch.rand(2, 3, 16, 16, generator=generator)
+    cond, time = {"label": torch.tensor([3, 999])}, torch.tensor([7.0, 950.0])
+    enlarged = functional.interpolate(small, scale_factor=4, mode="bilinear")
+    with torch.no_grad():
+        expected = plain(torch.cat([x, enlarged], dim=1), time, cond)
+        torch.testing.assert_close(network(x, time, {**cond, "low_res": small}), expected)
+
+
 SMALL = "--image_size 32 --num_channels 128 --num_res_blocks 1"
 ADM_SMALL = "--image_size 16 --channel_mult 1,2 --num_channels 128 --num_res_blocks 1 --resblock_updown True"
 
@@ -231,7 +307,7 @@ MANY_STEPS = IMAGENET_64.replace("128", "192") + " --class_cond True " + COSINE_
         ("--dropout nan", SMALL, "--dropout is 'nan'; allowed: a number, at least 0, below 1"),
         ("--channel_mult 0.5,1", SMALL, "--channel_mult is '0.5,1'; allowed: whole numbers with commas between, .*"),
         ("--noise_schedule sqrt", SMALL, "--noise_schedule is 'sqrt'; allowed: linear or cosine"),
-        ("--large_size 256 --small_size 64", SMALL, "--large_size belongs to a super-resolution model, .*; allowed.*"),
+        ("--large_size 256 --small_size 64", SMALL, "--large_size is 256; the weights take no smaller image: give .*"),
         ("--image_size 48", SMALL, "--image_size is 48; allowed: 32 or another with its --channel_mult, .* 1,2,2,2"),
         ("", SMALL, "--image_size is 64; allowed: 32 or another with its --channel_mult, .* 1,2,2,2"),
         (f"{SMALL} --num_channels 192", SMALL, "--num_channels is 192; allowed: 128, as the weights have it"),
@@ -289,18 +365,18 @@ def test_the_numbers_of_other_than_1000_steps(flags, unscaled):
 
 def test_weights_that_cannot_be():
     ADM_512 = ADM_256.replace("--image_size 256", "--image_size 512")
-    upsampler = {"in_channels": 6}
+    upsampler = {"in_channels": 4}
     for flags, state, message in [
         (
             ADM_512,
             openai_state(ADM_512),
             r"the first convolution is 128 wide .* num_channels 256; allowed: .*512x512.*",
         ),
-        (SMALL, openai_state(SMALL, **upsampler), "the network maps 6 channels to 3; allowed: .*"),
+        (SMALL, openai_state(SMALL, **upsampler), "the network maps 4 channels to 3; allowed: .*"),
         (
             SMALL,
             openai_state(f"{SMALL} --learn_sigma True", **upsampler),
-            "the network maps 6 channels to 6; allowed: .*",
+            "the network maps 4 channels to 6; allowed: .*",
         ),
         (SMALL, openai_state(SMALL, num_channels="96"), "num_channels is 96; allowed: 128 or more, .*"),
         (SMALL, {"encoder.weight": torch.zeros(1)}, "'input_blocks.0.0.weight' is missing; allowed: .*OpenAI.*"),

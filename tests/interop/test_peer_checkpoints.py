@@ -11,10 +11,11 @@ import torch
 from helpers.commands import composed
 from helpers.draws import Given
 from networks.network_helpers import norms, randomize
-from peer_states import edm_state, openai_classifier_state, openai_state, shapes
+from peer_states import edm_state, openai_classifier_state, openai_state, shapes, upsampler_state
 from test_edm_reading import ADM, DDPMPP, NCSNPP
 from test_openai_classifier import PUBLISHED as PUBLISHED_CLASSIFIERS
 from test_openai_flags import PUBLISHED
+from test_openai_flags import UPSAMPLERS as PUBLISHED_UPSAMPLERS
 from torch.nn.functional import one_hot
 
 from langevin.assembly.check import check_model
@@ -65,13 +66,14 @@ def noise(size):
 
 
 def openai(peer, library, flags, made="model"):
-    """The model or classifier and the diffusion that the library itself makes of flags, and its value of every flag."""
+    """The model, classifier or upsampler that a library makes of flags, its diffusion, and the value of every flag."""
     script_util = peer(library, f"{library.replace('-', '_')}.script_util")
-    defaults = getattr(script_util, f"{made}_and_diffusion_defaults")()
+    defaults = getattr(script_util, f"{'sr_model' if made == 'sr' else made}_and_diffusion_defaults")()
     parser = argparse.ArgumentParser()
     script_util.add_dict_to_argparser(parser, defaults)
     arguments = script_util.args_to_dict(parser.parse_args(flags.split()), defaults)
-    return *getattr(script_util, f"create_{made}_and_diffusion")(**arguments), arguments
+    create = "sr_create_model" if made == "sr" else f"create_{made}"
+    return *getattr(script_util, f"{create}_and_diffusion")(**arguments), arguments
 
 
 IMPROVED = "--image_size 32 --num_channels 128 --num_res_blocks 1"
@@ -137,6 +139,42 @@ def test_openai(peer, name):
         eps=(ours.eps, eps),
         log_variance=(log_variance, theirs["log_variance"]),
     )
+
+
+UPSAMPLERS = {
+    "with labels": "--class_cond True --learn_sigma True --resblock_updown True --num_heads 4",
+    "without": "--class_cond False --num_head_channels 64",
+}
+
+
+@pytest.mark.parametrize("name", UPSAMPLERS)
+def test_super_resolution(peer, name):
+    """guided-diffusion's `SuperResModel` of 64 pixels from 16."""
+    flags = "--large_size 64 --small_size 16 --num_channels 128 --num_res_blocks 1 --attention_resolutions 16,8"
+    flags = f"{flags} {UPSAMPLERS[name]}"
+    model, diffusion, arguments = openai(peer, "guided-diffusion", flags, "sr")
+    randomize(model)
+    model.eval()
+    denoiser, _ = model_of(read_openai(model.state_dict(), flags))
+    assert norms(denoiser.network) == norms(model)
+    index = torch.tensor([0, 1, 500, 999])
+    x_t, small, labels = noise(64), noise(16).clamp(-1, 1), torch.tensor([0, 3, 500, 999])
+    given = {"y": labels} if arguments["class_cond"] else {}
+    cond = {"label": labels} if arguments["class_cond"] else {}
+    with torch.no_grad():
+        theirs = diffusion.p_mean_variance(
+            model, x_t, index, clip_denoised=False, model_kwargs={"low_res": small, **given}
+        )
+        ours = denoiser(x_t, (index + 1).double(), {"low_res": small, **cond})
+    assert_same(x=(ours.x, theirs["pred_xstart"]))
+
+
+@pytest.mark.parametrize("name", PUBLISHED_UPSAMPLERS)
+def test_published_upsampler_shapes(peer, name):
+    flags = PUBLISHED_UPSAMPLERS[name][0]
+    with torch.device("meta"):
+        model, _, _ = openai(peer, "guided-diffusion", flags, "sr")
+    assert shapes(upsampler_state(flags)) == shapes(model.state_dict())
 
 
 LOSSES = {

@@ -154,10 +154,12 @@ def test_what_is_derived_is_of_the_samples_alone(derived):
         for name, column in part.items():
             assert torch.equal(column, whole[name][rank::2]), name
     assert whole["noise"].std() > 0.5
-    given = Given(np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8, 1), None, "test", "")
-    requests = DerivedRequests(Labels(10), given, ImageModality())
+    given = Given(np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8, 1), np.array([7, 8, 9]), "test", "")
+    requests = DerivedRequests(given, ImageModality(), Labels(10))
+    assert requests.model_cond(model.denoiser, range(5), 0, "cpu")["label"].tolist() == [0, 1, 2, 3, 4]
+    requests = DerivedRequests(given, ImageModality())
     columns = requests.model_cond(model.denoiser, range(5), 0, "cpu")
-    assert columns["label"].tolist() == [0, 1, 2, 3, 4]
+    assert columns["label"].tolist() == [7, 8, 9, 7, 8], "those of the samples"
     assert torch.equal(columns["half"][[3, 4]], columns["half"][[0, 1]])
     later = requests.model_cond(model.denoiser, [4], 0, "cpu")
     assert all(torch.equal(later[name], column[4:]) for name, column in columns.items())

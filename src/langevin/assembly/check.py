@@ -18,7 +18,7 @@ from langevin.config.options import RUN_OPTIONS, TRUST
 from langevin.config.signature import signature
 from langevin.config.stored import targets
 from langevin.config.types import TARGET
-from langevin.config.validate import CHOOSERS, PLURAL, ConfigError, Mistake, groups, structure
+from langevin.config.validate import CHOOSERS, PLURAL, ConfigError, Mistake, groups_of, structure
 from langevin.data.source import Source
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
@@ -49,7 +49,7 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     if mistakes := [*complete(cfg), *mistakes]:
         return mistakes
     unused = unused_in(cfg, task)
-    required = [group for group in groups() if group not in (*CHOOSERS, *OPTIONAL, *unused)]
+    required = [group for group in groups_of("train") if group not in (*CHOOSERS, *OPTIONAL, *unused)]
     if isinstance(cfg.get("codec"), DictConfig) and OmegaConf.is_missing(cfg.codec, "run"):
         required = [group for group in required if group != "autoencoder"]  # which comes with that run
     mistakes = structure(cfg, RUN_OPTIONS, required, (*OPTIONAL, *unused))

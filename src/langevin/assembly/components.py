@@ -24,7 +24,9 @@ from langevin.errors import UserError
 from langevin.guidance.guidance import Guidance, Guided
 from langevin.modalities.modality import Modality
 from langevin.samplers.generate import SamplePipeline
-from langevin.samplers.requests import Labels
+from langevin.samplers.given import OfGiven
+from langevin.samplers.requests import Labels, Requests
+from langevin.samplers.restored import Restored
 from langevin.samplers.sampler import Sampler
 from langevin.spec import DataSpec
 
@@ -132,7 +134,13 @@ def make_sampler(cfg: DictConfig, spec: DataSpec) -> Sampler:
     return make(cfg, "sampler", timestep_spacing=make(cfg, "timestep_spacing"), thresholding=thresholding)
 
 
-def make_generator(cfg: DictConfig, spec: DataSpec, codec: Codec, labels: list[int] | None = None) -> SamplePipeline:
+def make_generator(
+    cfg: DictConfig,
+    spec: DataSpec,
+    codec: Codec,
+    labels: list[int] | None = None,
+    restored: Callable[[Sampler], Restored] | None = None,
+) -> SamplePipeline:
     """The sampling pipeline with the config's sampler and guidance.
 
     Args:
@@ -140,6 +148,7 @@ def make_generator(cfg: DictConfig, spec: DataSpec, codec: Codec, labels: list[i
         spec: of its data.
         codec: the model's.
         labels: the requested classes.
+        restored: gives what the samples are restored from, for the sampler that is used; None: they are sampled freely.
 
     Raises:
         UserError: when the guidance or the labels do not suit the model.
@@ -159,8 +168,11 @@ def make_generator(cfg: DictConfig, spec: DataSpec, codec: Codec, labels: list[i
 
     settings = {group: None if cfg.get(group) is None else plain(cfg[group]) for group in ("ema", *SAMPLING)}
     settings["thresholding"] = described(sampler.thresholding, settings["thresholding"])
-    requests, modality = Labels(num_classes, labels), modality_of(spec)
-    return SamplePipeline(sampler, guide, diffused.shape, modality, codec, requests, settings)
+    requests: Requests = Labels(num_classes, labels)
+    what = None if restored is None else restored(sampler)
+    if what is not None and what.given.labels is not None and num_classes is not None and labels is None:
+        requests = OfGiven(what.given)
+    return SamplePipeline(sampler, guide, diffused.shape, modality_of(spec), codec, requests, settings, what)
 
 
 def described(part: Any, node: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """What `langevin evaluate` measures, by its config: images, a model by its samples, or a model by likelihoods."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import langevin
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, modality_of
 from langevin.assembly.conditioning import is_class_conditional, is_derived
+from langevin.assembly.restoring import RESTORING, make_restored
 from langevin.assembly.run import (
     given_of,
     make_evaluation,
@@ -124,15 +126,15 @@ def measure(
     Raises:
         UserError: when the model, the reference and the metrics are incompatible.
     """
-    reconstructs = task_of(model.cfg).reconstructs
+    reconstructs, restores = task_of(model.cfg).reconstructs, cfg.get("restoration") is not None
     sampling = () if reconstructs else SAMPLING
     if reconstructs:
         refuse_choices(cfg)
     chosen = override(model.cfg, cfg, (*sampling, "data", "loader"))
-    for name in ("features", "metrics", "reference"):
-        chosen[name] = cfg[name]
-    if chosen.get("data") is None and chosen.reference is None:
-        wanted = "data=NAME" if reconstructs else "reference=PLACE or data=NAME"
+    for name in ("features", "metrics", "reference", *RESTORING):
+        chosen[name] = cfg.get(name)
+    if chosen.get("data") is None and (restores or chosen.reference is None):
+        wanted = "data=NAME" if reconstructs or restores else "reference=PLACE or data=NAME"
         raise UserError(f"reference: it is not known what the model was trained on; give {wanted}")
     derives = is_derived(model.cfg)
     if chosen.get("data") is None and derives:
@@ -140,22 +142,28 @@ def measure(
         raise UserError(
             f"data: conditions of the model are computed of images, and its own are not known; give {wanted}"
         )
-    source = ("data",) if derives or not chosen.reference else ()
+    source = ("data",) if restores or derives or not chosen.reference else ()
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
     check_model(chosen, (*sampling, *source, "loader", "features", "metrics"), model.spec)
     evaluation = make_evaluation(chosen)
     generator: Pipeline
-    if reconstructs:
+    if reconstructs or restores:
         data = open_data(chosen)
         given = given_of(data)
-        generator = ReconstructionPipeline(given, modality_of(model.spec), model.codec)
         reference, target = references(data, given, cfg.num_samples, "num_samples")
+        if restores:
+            reference = open_reference(chosen) if chosen.reference else reference
+            make = functools.partial(make_restored, cfg, given, False, model.spec, model.codec)
+            generator = model.generator(chosen, cfg.labels, make)
+        else:
+            generator = ReconstructionPipeline(given, modality_of(model.spec), model.codec)
     else:
         generator = model.generator(chosen, cfg.labels)
         if derives:
             data = open_data(chosen)
-            require_shape(data.spec, model.spec)
-            generator.requests = DerivedRequests(generator.requests, given_of(data), generator.modality)
+            require_like(data.spec, model)
+            asked = None if cfg.labels is None else generator.requests
+            generator.requests = DerivedRequests(given_of(data), generator.modality, asked)
         reference, target = open_reference(chosen), None
     evaluation.prepare(cfg.num_samples, reference, generator.requests.cond(range(cfg.num_samples)), target)
     evaluation.require_shape(model.spec.shape)
@@ -180,7 +188,7 @@ def refuse_choices(cfg: DictConfig) -> None:
     Raises:
         ConfigError: when it does.
     """
-    chosen = [group for group in SAMPLING if cfg.get(group)]
+    chosen = [group for group in (*SAMPLING, *RESTORING) if cfg.get(group)]
     chosen += [name for name in ("reference", "labels") if cfg.get(name) is not None]
     if chosen:
         text = "is not used for an autoencoder, whose reconstructions are compared with their originals; leave it out"
@@ -306,27 +314,26 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedSamples:
         raise UserError(
             f"split={split}: the data has no test images; allowed: split=train, or data=NAME with a test split"
         )
-    spec = data.spec
-    require_shape(spec, model.spec)
+    require_like(data.spec, model)
+    return images
+
+
+def require_like(spec: DataSpec, model: Model) -> None:
+    """Check that data has the shape of a model's own and, where the model is class-conditional, its classes.
+
+    Raises:
+        UserError: when it has not.
+    """
+    if spec.shape != model.spec.shape:
+        raise UserError(
+            f"data: images of (channels, height, width) {spec.shape}, but the model was trained on "
+            f"{model.spec.shape}; take data of that size"
+        )
     if is_class_conditional(model.cfg) and spec.num_classes != model.spec.num_classes:
         has = "none" if spec.num_classes is None else spec.num_classes
         raise UserError(
             f"data: the model is conditioned on {model.spec.num_classes} classes, but the images have {has}; "
             "take data with the same classes"
-        )
-    return images
-
-
-def require_shape(spec: DataSpec, own: DataSpec) -> None:
-    """Check that data has the shape of a model's own.
-
-    Raises:
-        UserError: when it has not.
-    """
-    if spec.shape != own.shape:
-        raise UserError(
-            f"data: images of (channels, height, width) {spec.shape}, but the model was trained on {own.shape}; "
-            "take data of that size"
         )
 
 

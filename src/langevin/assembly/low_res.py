@@ -36,8 +36,8 @@ class LowResImages(NamedTuple):
 
     def requested_of(self, generator: SamplePipeline) -> None:
         """Let a pipeline enlarge them: sample i is made of the i-th."""
-        asked = generator.requests
-        generator.requests = LowResRequests(asked, self.images, self.level, self.condition, generator.modality)
+        asked, labels, modality = generator.requests, self.labels, generator.modality
+        generator.requests = LowResRequests(asked, self.images, labels, self.level, self.condition, modality)
 
 
 def open_low_res(cfg: DictConfig, model: Model) -> LowResImages | None:

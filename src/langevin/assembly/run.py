@@ -23,6 +23,7 @@ from langevin.assembly.components import (
 )
 from langevin.assembly.conditioning import is_derived
 from langevin.assembly.make import make, try_instantiate
+from langevin.assembly.restoring import make_operator
 from langevin.assembly.saved import record_of
 from langevin.assembly.tasks import task_of
 from langevin.codecs.codec import Codec
@@ -36,7 +37,8 @@ from langevin.likelihood.base import Likelihood
 from langevin.metrics.reference import Reference, read_statistics
 from langevin.networks.compiled import compile_blocks
 from langevin.samplers.derived import DerivedRequests
-from langevin.samplers.reconstruct import Given, ReconstructionPipeline
+from langevin.samplers.given import Given
+from langevin.samplers.reconstruct import ReconstructionPipeline
 from langevin.spec import DataSpec
 from langevin.training.callbacks.likelihood import MeasureLikelihoods
 from langevin.training.loggers.csv import CSVFile
@@ -74,7 +76,8 @@ def make_module(cfg: DictConfig, spec: DataSpec) -> DiffusionModule:
 
 def make_evaluation(cfg: DictConfig) -> Evaluation:
     """The config's metrics over its features."""
-    metrics = {name: make(cfg, f"metrics.{name}") for name in cfg.metrics}
+    offered = {"operator": make_operator(cfg)} if cfg.get("operators") else {}
+    metrics = {name: make(cfg, f"metrics.{name}", **offered) for name in cfg.metrics}
     directory = resolve_cache_dir(cfg.loader.cache_dir) / "statistics"
     return Evaluation(make(cfg, "features", **loaders(cfg)), metrics, directory, plain(cfg.metrics))
 
@@ -133,7 +136,7 @@ def make_trainer(
     task = task_of(cfg)
     sampling = make_generator(cfg, spec, codec) if task.makes_samples else None
     if sampling is not None and is_derived(cfg):
-        sampling.requests = DerivedRequests(sampling.requests, given_of(data), sampling.modality)
+        sampling.requests = DerivedRequests(given_of(data), sampling.modality)
     given = given_of(data) if task.reconstructs else None
     generator = sampling if given is None else ReconstructionPipeline(given, modality_of(spec), codec)
     offered = {

@@ -1,5 +1,6 @@
 """What `langevin sample` makes, built from its config: a folder of samples of a trained model."""
 
+import functools
 import hashlib
 import json
 import re
@@ -17,6 +18,7 @@ from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_sampler
 from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.given_images import open_given_images, show_given
+from langevin.assembly.restoring import make_restored, open_given
 from langevin.assembly.saved import Model, load_model, override
 from langevin.batches import Batches
 from langevin.checkpoint import folder_of
@@ -34,6 +36,7 @@ from langevin.processes import is_first_process, launch
 from langevin.samplers.beginning import Inversion, SDEdit
 from langevin.samplers.generate import Originals, SamplePipeline
 from langevin.samplers.pipeline import SAMPLES
+from langevin.samplers.restored import Restored, shown
 from langevin.samplers.store import SampleStore
 from langevin.samplers.trajectory import Trajectory
 from langevin.samples import Strips
@@ -78,17 +81,22 @@ def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
     """
     chosen = override(model.cfg, cfg, SAMPLING)
     check_model(chosen, SAMPLING, model.spec)
-    originals = open_originals(cfg, chosen, model)
-    number = cfg.num_samples if originals is None else min(cfg.num_samples, len(originals.samples))
-    given = open_given_images(cfg, model)
-    number = min([number, *(len(each.images) for each in given)])
+    originals, restored, number = open_originals(cfg, chosen, model), None, cfg.num_samples
+    if originals is not None:
+        number = min(number, len(originals.samples))
+    elif cfg.get("restoration") is not None:
+        given, are_measured = open_given(cfg, model.spec)
+        restored = functools.partial(make_restored, cfg, given, are_measured, model.spec, model.codec)
+        number = min(number, len(given.samples))
+    conditioned = open_given_images(cfg, model)
+    number = min([number, *(len(each.images) for each in conditioned)])
     labels = cfg.labels
-    sources = [*([] if originals is None else [originals]), *given]
+    sources = [*([] if originals is None else [originals]), *conditioned]
     own = [each.labels for each in sources if each.labels is not None]
     if labels is None and own and is_class_conditional(chosen):
         labels = own[0].tolist()
-    generator = model.generator(chosen, labels)
-    for each in given:
+    generator = model.generator(chosen, labels, restored)
+    for each in conditioned:
         each.requested_of(generator)
     about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
     record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
@@ -114,7 +122,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     if (out / "samples.npz").exists() and not cfg.overwrite:
         refuse_others(out, {"num_samples": number, **record})
         files = one_by_one(out, range(number), modality, classes) if cfg.png else []
-        if is_whole(out, files, cfg.invert is not None, cfg.trajectory is not None):
+        if is_whole(out, files, cfg.invert.images is not None, cfg.trajectory is not None):
             if is_first_process():
                 store.remove()
                 made = f"{number} {modality.noun} of step {model.step}, of the same settings"
@@ -137,11 +145,15 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
     processes.barrier()
     if processes.global_rank == 0:
         write(out, lambda: store.arrays(SAMPLES, batches.all), number, planned.labels, record, modality, classes)
-        shown = first(store.arrays(SAMPLES, batches.all), modality.previewed // 3)
-        if (figure := show_given(generator, shown, classes)) is not None:
+        finished = first(store.arrays(SAMPLES, batches.all), modality.previewed // 3)
+        if (figure := show_given(generator, finished, classes)) is not None:
             figure.write(out / "grid.png")
+        if generator.restored is not None:
+            show_restored(generator.restored, store, batches.all, cfg.seed, classes).write(out / "grid.png")
+            off = inconsistency(generator.restored, store, batches.all, cfg.seed, modality)
+            print(visible(f"A x is {off} off what was measured, root mean square"))
         if originals is not None:
-            inverted = cfg.invert is not None
+            inverted = cfg.invert.images is not None
             show_originals(originals, store, batches.all, generator, classes, inverted).write(out / "grid.png")
         if cfg.png:
             write_one_by_one(out, store, batches.all, modality, classes)
@@ -150,7 +162,7 @@ def fill(out: Path, path: Path, cfg: DictConfig) -> None:
         if originals is not None:
             unit = "" if modality.levels is None else f" of {modality.levels - 1} levels"
             off = f"{difference(originals, store, batches.all):.2f}{unit} off on average"
-            if cfg.invert is not None:
+            if inverted:
                 write_npz(out / "noise.npz", store.arrays("noise", batches.all), number)
                 off = f"{out / 'noise.npz'}: the noise they come from; {off}"
             print(visible(off))
@@ -222,10 +234,10 @@ def open_originals(cfg: DictConfig, chosen: DictConfig, model: Model) -> Origina
     Raises:
         UserError: when they are missing, of another shape than the model's, or the sampler cannot begin at them.
     """
-    if cfg.edit.images is None and cfg.invert is None:
+    option = "invert.images" if cfg.edit.images is None else "edit.images"
+    path = cfg.invert.images if cfg.edit.images is None else cfg.edit.images
+    if path is None:
         return None
-    option = "invert" if cfg.edit.images is None else "edit.images"
-    path = cfg.invert if cfg.edit.images is None else cfg.edit.images
     beginning = Inversion() if cfg.edit.images is None else SDEdit(cfg.edit.strength)
     try:
         beginning.check(make_sampler(chosen, model.diffused), model.denoiser.schedule)
@@ -285,6 +297,36 @@ def show_originals(
     else:
         kinds |= {"edited": made}
     return generator.modality.beside(kinds, COLUMNS, None if classes is None else classes[:number])
+
+
+def show_restored(
+    restored: Restored,
+    store: SampleStore,
+    batches: Sequence[Sequence[int]],
+    seed: int,
+    classes: Sequence[str] | None,
+) -> Figure:
+    """The first samples to be looked at beside what was measured of them and, where these are known, the originals."""
+    made = first(store.arrays(SAMPLES, batches), restored.modality.previewed // 3)
+    indices = range(len(made))
+    y = restored.measured(indices, seed, "cpu")
+    kinds = {"measured": shown(y, restored.shape, restored.modality), "restored": made}
+    if (targets := restored.targets(indices)) is not None:
+        kinds["original"] = targets
+    return restored.modality.beside(kinds, COLUMNS, None if classes is None else classes[: len(made)])
+
+
+def inconsistency(
+    restored: Restored, store: SampleStore, batches: Sequence[Sequence[int]], seed: int, modality: Modality
+) -> str:
+    """How far the measurements of the stored samples are off the given ones, with its unit."""
+    parts = zip(batches, store.arrays(SAMPLES, batches), strict=True)
+    gaps = [
+        restored.inconsistency(torch.from_numpy(made), restored.measured(indices, seed, "cpu"))
+        for indices, made in parts
+    ]
+    mean = float(torch.cat(gaps).mean())
+    return f"{mean:.3g}" if modality.levels is None else f"{mean * (modality.levels - 1) / 2:.2f} levels"
 
 
 def write(

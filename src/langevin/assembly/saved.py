@@ -1,7 +1,7 @@
 """What a checkpoint holds of a model, and the model rebuilt from it; imports no Lightning."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ from langevin.diffusion.classifier import CleanClassifier, NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import OptionError, UserError
 from langevin.samplers.generate import SamplePipeline
+from langevin.samplers.restored import Restored
+from langevin.samplers.sampler import Sampler
 from langevin.spec import DataSpec
 
 AVERAGED, CODEC = "ema.network.", "codec."
@@ -59,10 +61,15 @@ class Model(NamedTuple):
         """The spec of what is diffused."""
         return self.codec.spec(self.spec)
 
-    def generator(self, cfg: DictConfig, labels: int | Sequence[int] | None) -> SamplePipeline:
-        """Its sampling pipeline; `cfg` is its config with other choices of sampler, timestep spacing and guidance."""
+    def generator(
+        self,
+        cfg: DictConfig,
+        labels: int | Sequence[int] | None,
+        restored: Callable[[Sampler], Restored] | None = None,
+    ) -> SamplePipeline:
+        """Its sampling pipeline, see `make_generator`; `cfg` is its config with other choices of `SAMPLING`."""
         labels = [labels] if isinstance(labels, int) else None if labels is None else list(labels)
-        return make_generator(cfg, self.spec, self.codec, labels)
+        return make_generator(cfg, self.spec, self.codec, labels, restored)
 
 
 def record_of(cfg: DictConfig, spec: DataSpec, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:

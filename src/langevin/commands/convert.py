@@ -246,6 +246,9 @@ def export_model(cfg: DictConfig, out: Path) -> None:
     if spec.image_size is None or (codec.record() and autoencoder is None):
         allowed = f"a model of images, or of the latents of codec=autoencoder, or out=NAME{SAFETENSORS}"
         raise UserError(f"export={path}: allowed: {allowed}")
+    if getattr(model.denoiser.network, "concat_channels", 0) > 0:
+        allowed = f"a model that takes no other image than the one it makes, or out=NAME{SAFETENSORS}"
+        raise UserError(f"export={path}: allowed: {allowed}")
     num_classes = spec.num_classes if is_class_conditional(chosen) else None
     parts = model.denoiser, make_sampler(chosen, spec), parameters_of(chosen)
     notes = write_folder(out, *parts, spec.channels, spec.image_size, num_classes, record, autoencoder)

@@ -14,6 +14,7 @@ OPTIONS = {
     "target": "str | None",
     "num_samples": "Annotated[int, Ge(1)]",
     "labels": "int | list[int] | None",
+    "measurement.noise": "Annotated[float, Ge(0)]",
     "split": "Literal['train', 'test']",
     "num_images": "Annotated[int, Ge(1)] | None",
     "seed": "Annotated[int, Ge(0)]",
@@ -42,13 +43,16 @@ def check(cfg: DictConfig) -> str:
         ConfigError: with all mistakes.
     """
     from langevin.assembly.components import SAMPLING
+    from langevin.assembly.restoring import RESTORING, choice_mistakes
     from langevin.config.validate import ConfigError, Mistake, structure
 
     tasks = [name for name in ("samples", "checkpoint", "compare", "export") if cfg[name] is not None]
     of_model = tasks == ["checkpoint"]
     # Single fields of a model's own parts may be changed, which by themselves are not a component.
     checked = [str(name) for name in cfg if not (of_model and name in ("data", *SAMPLING))]
-    mistakes = structure(OmegaConf.masked_copy(cfg, checked), OPTIONS, REQUIRED, (*OPTIONAL, *SAMPLING))
+    mistakes = structure(OmegaConf.masked_copy(cfg, checked), OPTIONS, REQUIRED, (*OPTIONAL, *SAMPLING, *RESTORING))
+    if not mistakes and (of_model or cfg.get("restoration")):  # of samples, operators are for metrics
+        mistakes += choice_mistakes(cfg)
     if len(tasks) != 1:
         mistakes.append(
             Mistake("samples", "give one of samples=FILE_OR_DIR, checkpoint=RUN_OR_FILE, compare=PLACE or export=FILE")
@@ -56,9 +60,8 @@ def check(cfg: DictConfig) -> str:
     if cfg.target is not None and tasks != ["samples"]:
         mistakes.append(Mistake("target", "goes with samples=FILE_OR_DIR; leave it out"))
     if not of_model:
-        mistakes += [
-            Mistake(group, "goes with checkpoint=RUN_OR_FILE; leave it out") for group in SAMPLING if group in cfg
-        ]
+        groups = [group for group in SAMPLING if group in cfg] + [group for group in RESTORING[:1] if cfg.get(group)]
+        mistakes += [Mistake(group, "goes with checkpoint=RUN_OR_FILE; leave it out") for group in groups]
         if cfg.get("likelihoods"):
             mistakes.append(Mistake("likelihoods", "goes with checkpoint=; leave it out, and choose metrics=[fid]"))
     if "compare" not in tasks:

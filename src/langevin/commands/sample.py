@@ -18,7 +18,10 @@ OPTIONS = {
     "trajectory": "Annotated[int, Ge(2)] | None",
     "edit.images": "str | None",
     "edit.strength": "Annotated[float, Gt(0), Le(1)]",
-    "invert": "str | None",
+    "invert.images": "str | None",
+    "measurement.images": "str | None",
+    "measurement.originals": "str | None",
+    "measurement.noise": "Annotated[float, Ge(0)]",
     "low_res.images": "str | None",
     "low_res.noise_level": "Annotated[float, Ge(0), Le(1)]",
     "inpaint.images": "str | None",
@@ -38,17 +41,17 @@ def check(cfg: DictConfig) -> None:
         ConfigError: with all of them.
     """
     from langevin.assembly.components import SAMPLING
+    from langevin.assembly.restoring import RESTORING, choice_mistakes
     from langevin.config.validate import ConfigError, Mistake, structure
 
     options = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in SAMPLING])
-    mistakes = structure(options, OPTIONS, optional=SAMPLING)
-    if not mistakes and None not in (cfg.edit.images, cfg.invert):
-        mistakes.append(Mistake("invert", "is given beside edit.images; allowed: one of them"))
-    if not mistakes and cfg.inpaint.images is not None:
-        beside = [
-            name for name, value in (("edit.images", cfg.edit.images), ("invert", cfg.invert)) if value is not None
-        ]
-        mistakes += [Mistake(name, "is given beside inpaint.images; allowed: one of them") for name in beside]
+    mistakes = structure(options, OPTIONS, optional=(*SAMPLING, *RESTORING))
+    if not mistakes:
+        places = {"edit.images": cfg.edit.images, "invert.images": cfg.invert.images}
+        places |= {"restoration": cfg.get("restoration"), "inpaint.images": cfg.inpaint.images}
+        given = [name for name, value in places.items() if value is not None]
+        mistakes += [Mistake(name, f"is given beside {given[0]}; allowed: one of them") for name in given[1:]]
+        mistakes += choice_mistakes(cfg)
     if mistakes:
         raise ConfigError(mistakes)
 

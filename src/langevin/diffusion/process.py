@@ -9,6 +9,7 @@ from torch import Tensor
 from langevin.diffusion.draws import Draws
 from langevin.diffusion.level import Level, broadcast_to, combine
 from langevin.diffusion.parameterization import Parameterization
+from langevin.diffusion.reverse import transition
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.diffusion.variance import FixedSmall, Variance
 
@@ -74,6 +75,10 @@ class Process(ABC):
         """
 
     @abstractmethod
+    def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, draws: Draws) -> Tensor:
+        """Draw x_t given x_s (B, ...), for times s < t, both ()."""
+
+    @abstractmethod
     def prior(self, t: Tensor, draws: Draws) -> Tensor:
         """Draw samples (B, ...) of nothing but noise, at the time `t` (), from which sampling starts."""
 
@@ -122,6 +127,11 @@ class GaussianProcess(Process):
     def corrupt(self, x: Tensor, t: Tensor, draws: Draws) -> Noised:
         """See `Process`."""
         return self.mix(x, draws.normal(), t)
+
+    def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, draws: Draws) -> Tensor:
+        """See `Process`."""
+        step = transition(self.schedule, s, t)
+        return combine(step.alpha, x_s, step.variance.sqrt(), draws.normal())
 
     def prior(self, t: Tensor, draws: Draws) -> Tensor:
         """See `Process`: normal noise of the standard deviation `prior_std`."""

@@ -33,10 +33,13 @@ LAYERS = {
     "proj_out": "project",
     "conv": "conv",  # of an upsampling
 }
+TABLE = "condition.table.weight"
 BLOCK = re.compile(r"(input_blocks|middle_block|output_blocks)\.(\d+)(?:\.(\d+))?\.(.+)\.(?:weight|bias)")
 
 MULTIPLIERS = {32: [1, 2, 2, 2], 64: [1, 2, 3, 4], 128: [1, 1, 2, 3, 4], 256: [1, 1, 2, 2, 4, 4]}
 """Of the widths of the levels, by the size of the images; ADM's for 512 begin with a half."""
+LARGE_MULTIPLIERS = {64: [1, 2, 3, 4], 256: [1, 1, 2, 2, 4, 4], 512: [1, 1, 2, 2, 4, 4]}
+"""The same of super-resolution, by the size of the large images."""
 IMPROVED, GUIDED = "improved-diffusion", "guided-diffusion"
 OWN_FLAGS = {
     IMPROVED: {"sigma_small"},
@@ -74,7 +77,7 @@ def from_openai(
     names.move("out.2", "last")
     if names.has("label_emb"):
         table = names.take("label_emb.weight")
-        names.result["condition.table.weight"] = torch.cat((table, torch.zeros_like(table[:1])))
+        names.result[TABLE] = torch.cat((table, torch.zeros_like(table[:1])))
     return with_blocks(names, model, attention_order)
 
 
@@ -122,6 +125,7 @@ class UNetArchitecture(NamedTuple):
 
     Attributes:
         in_channels: of an image.
+        enlarges: whether it takes a smaller image too (`SuperResModel`).
         num_classes: None when it is unconditional.
         learn_sigma: whether it puts out a variance.
         channels: width of the first level.
@@ -133,6 +137,7 @@ class UNetArchitecture(NamedTuple):
     """
 
     in_channels: int
+    enlarges: bool
     num_classes: int | None
     learn_sigma: bool
     channels: int
@@ -158,12 +163,17 @@ def read_openai(state_dict: StateDict, flags: str) -> Imported:
 
     Raises:
         UserError: when a flag is unknown, of the wrong type, or contradicts the weights; when the weights are
-            no `UNetModel`'s or those of super-resolution; or when ours cannot be the same: for channel multipliers
-            that do not begin with 1, and for fewer than 128 channels, where our GroupNorm has fewer groups.
+            no `UNetModel`'s or `SuperResModel`'s; or when ours cannot be the same: for channel multipliers that do not
+            begin with 1, and for fewer than 128 channels, where our GroupNorm has fewer groups.
     """
     given = parse_flags(flags)
     architecture = _architecture(state_dict)
     image_size = _image_size(given, architecture)
+    conditions = class_overrides(architecture.num_classes)
+    if architecture.enlarges:
+        names = "low_res" if architecture.num_classes is None else "class_label,low_res"
+        size = {"size": given.get("small_size", 64)}
+        conditions = [f"conditions=[{names}]", *conditions[1:], *settings("conditions.low_res", size)]
     true = {
         "num_channels": architecture.channels,
         "channel_mult": architecture.multipliers,
@@ -190,14 +200,17 @@ def read_openai(state_dict: StateDict, flags: str) -> Imported:
 
     def weights(model: Model) -> dict[str, Tensor]:
         order: Literal["legacy", "new"] = "new" if given.get("use_new_attention_order") else "legacy"
-        return from_openai({name: tensor.float() for name, tensor in state_dict.items()}, model, order)
+        renamed = from_openai({name: tensor.float() for name, tensor in state_dict.items()}, model, order)
+        if architecture.enlarges and TABLE in renamed:  # the labels are then one of two conditions
+            renamed[TABLE.replace("condition.", "condition.parts.0.")] = renamed.pop(TABLE)
+        return renamed
 
     return Imported(
         overrides=[
             *_diffusion(given, architecture.learn_sigma, _library(given, image_size)),
             "model=adm_64",
             *settings("model", model),
-            *class_overrides(architecture.num_classes),
+            *conditions,
         ],
         channels=architecture.in_channels,
         image_size=image_size,
@@ -213,13 +226,14 @@ def _architecture(state_dict: StateDict) -> UNetArchitecture:
         UserError: when they are not those of a `UNetModel` that ours can represent.
     """
     names = Renaming(state_dict, ORIGIN)
-    first, in_channels = names.take("input_blocks.0.0.weight").shape[:2]
+    first, taken = names.take("input_blocks.0.0.weight").shape[:2]
     channels = names.take("time_embed.0.weight").shape[1]
     out_channels = len(names.take("out.2.weight"))
-    if in_channels == 6 or out_channels not in (in_channels, 2 * in_channels):
+    in_channels = {2: 1, 6: 3}.get(taken, taken)  # of an image and its smaller one, enlarged
+    if out_channels not in (in_channels, 2 * in_channels):
         raise UserError(
-            f"weights: the network maps {in_channels} channels to {out_channels}; allowed: C to C or to 2 C, C the "
-            "image's, and not 6, the input of a super-resolution model"
+            f"weights: the network maps {taken} channels to {out_channels}; allowed: C, or 2 C of a super-resolution "
+            "model, to C or to 2 C, C the image's"
         )
     # Each step up may end with a change of resolution, in all but the last level.
     steps = sum(names.has(f"output_blocks.{step}.0.out_layers.3") for step in range(len(state_dict)))
@@ -240,6 +254,7 @@ def _architecture(state_dict: StateDict) -> UNetArchitecture:
         )
     return UNetArchitecture(
         in_channels,
+        enlarges=taken != in_channels,
         num_classes=len(names.take("label_emb.weight")) if names.has("label_emb") else None,
         learn_sigma=out_channels != in_channels,
         channels=channels,
@@ -253,14 +268,19 @@ def _architecture(state_dict: StateDict) -> UNetArchitecture:
 
 def _image_size(given: Mapping[str, Any], architecture: UNetArchitecture) -> int:
     """The size of the images, which the weights show only through the multipliers that go with it."""
-    size = given.get("image_size", 64)
-    fitting = [str(each) for each, multipliers in MULTIPLIERS.items() if multipliers == architecture.multipliers]
-    if "channel_mult" not in given and MULTIPLIERS.get(size) != architecture.multipliers:
-        allowed = " or ".join([*fitting, "another with its --channel_mult"])
+    enlarges = architecture.enlarges
+    flag, default, sizes = ("large_size", 256, LARGE_MULTIPLIERS) if enlarges else ("image_size", 64, MULTIPLIERS)
+    for name in ("image_size", "channel_mult") if enlarges else ("large_size", "small_size"):
+        if name in given:
+            kind = "also take a smaller image" if enlarges else "take no smaller image"
+            instead = "--large_size and --small_size" if enlarges else "--image_size"
+            raise UserError(f"flags: --{name} is {_shown(given[name])}; the weights {kind}: give {instead} instead")
+    size: int = given.get(flag, default)
+    fitting = [str(each) for each, multipliers in sizes.items() if multipliers == architecture.multipliers]
+    if "channel_mult" not in given and sizes.get(size) != architecture.multipliers:
+        allowed = " or ".join([*fitting, *([] if enlarges else ["another with its --channel_mult"])])
         multipliers = _shown(architecture.multipliers)
-        raise UserError(
-            f"flags: --image_size is {size}; allowed: {allowed}, for the weights' multipliers {multipliers}"
-        )
+        raise UserError(f"flags: --{flag} is {size}; allowed: {allowed}, for the weights' multipliers {multipliers}")
     return size
 
 

@@ -54,6 +54,8 @@ BOOLEAN = Kind(lambda text: TRUTH[text.lower()], "True or False")
 
 FLAGS = {
     "image_size": WHOLE,
+    "large_size": WHOLE,
+    "small_size": WHOLE,
     "num_channels": WHOLE,
     "num_res_blocks": WHOLE,
     "channel_mult": LIST,
@@ -92,8 +94,6 @@ CLASSIFIER_FLAGS = {
 }
 """Those of a classifier in guided-diffusion, beside the size and the noise, and of guidance by it."""
 
-SUPER_RESOLUTION = ("large_size", "small_size")
-
 
 def parse_flags(text: str, kinds: Mapping[str, Kind] = FLAGS) -> dict[str, Any]:
     """Read flags, "--name value" or "--name=value", of which the last of a name counts, as in the two libraries.
@@ -115,11 +115,6 @@ def parse_flags(text: str, kinds: Mapping[str, Kind] = FLAGS) -> dict[str, Any]:
     flags = {}
     for word in words:
         name, equals, value = word.removeprefix("--").partition("=")
-        if name in SUPER_RESOLUTION:
-            raise UserError(
-                f"flags: --{name} belongs to a super-resolution model, which also takes the small image; "
-                "allowed: the flags of a model that takes no other image"
-            )
         if name not in kinds or not word.startswith("--"):
             raise UserError(f"flags: {word} is unknown; allowed: --{', --'.join(kinds)}")
         kind = kinds[name]

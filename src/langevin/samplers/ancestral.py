@@ -26,6 +26,7 @@ class Ancestral(Sampler[None]):
     """
 
     supports_mean_guidance = True
+    independent_steps = True
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ class DDIM(Sampler[None]):
     """
 
     invertible = True
+    independent_steps = True
 
     def __init__(
         self,

@@ -9,40 +9,46 @@ import torch
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.draws import conditioning_draws
 from langevin.modalities.modality import Modality
-from langevin.samplers.reconstruct import Given
+from langevin.samplers.given import Given
 from langevin.samplers.requests import Requests
 
 
 class DerivedRequests(Requests):
-    """Other requests, and with sample i the columns that the model's conditions derive of the i-th of given samples.
+    """Sample i has the columns that the model's conditions derive of the i-th of given samples, and its label.
 
     With more requests than samples these come again from the first; what is random in the columns is of (seed, i).
 
     Args:
-        requests: the others, such as labels.
         given: the samples.
         modality: what they are.
+        others: what is requested beside the columns: labels that were asked for; None: those of the samples.
     """
 
-    def __init__(self, requests: Requests, given: Given, modality: Modality) -> None:
-        self.requests = requests
+    def __init__(self, given: Given, modality: Modality, others: Requests | None = None) -> None:
         self.given = given
         self.modality = modality
+        self.others = others
 
     def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
-        """See `Requests`: of the other requests alone."""
-        return self.requests.cond(indices, device)
+        """See `Requests`: the labels alone, which also metrics may look at."""
+        if self.others is not None:
+            return self.others.cond(indices, device)
+        labels = self.given.labels
+        return {} if labels is None else {"label": torch.from_numpy(labels[self._places(indices)]).to(device)}
 
     def model_cond(
         self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
     ) -> Condition:
         """See `Requests`."""
-        stored = self.given.samples[np.asarray(indices) % len(self.given.samples)]
+        stored = self.given.samples[self._places(indices)]
         x = self.modality.to_model(torch.from_numpy(stored).movedim(-1, 1).to(device))
         draws = conditioning_draws(seed, indices, x.shape[1:], device)
-        others = self.requests.model_cond(denoiser, indices, seed, device)
-        return {**others, **denoiser.derive(x, draws, sampling=True)}
+        return {**self.cond(indices, device), **denoiser.derive(x, draws, sampling=True)}
 
     def record(self) -> dict[str, Any]:
-        """See `Requests`: with which split of which data the columns are computed of."""
-        return {**self.requests.record(), "derived": {"split": self.given.split, "sha256": self.given.digest}}
+        """See `Requests`: of which split of which data the columns are, and the labels where none were asked for."""
+        derived = {"split": self.given.split, "sha256": self.given.digest}
+        return {"derived": derived} if self.others is None else {**self.others.record(), "derived": derived}
+
+    def _places(self, indices: Sequence[int]) -> np.ndarray:
+        return np.asarray(indices) % len(self.given.samples)

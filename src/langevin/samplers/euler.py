@@ -32,6 +32,8 @@ class Euler(Churned):
         UserError: when `s_max` is below `s_min`.
     """
 
+    independent_steps = True
+
     def __init__(
         self,
         timestep_spacing: TimestepSpacing,

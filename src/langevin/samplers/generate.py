@@ -16,9 +16,11 @@ from langevin.diffusion.draws import SampleDraws
 from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.modalities.modality import Modality
+from langevin.restoration.restoration import Visiting
 from langevin.samplers.beginning import Beginning
 from langevin.samplers.pipeline import SAMPLES, Pipeline, SampleBatch
 from langevin.samplers.requests import Requests
+from langevin.samplers.restored import Restored
 from langevin.samplers.sampler import OnPrediction, Sampler
 from langevin.samplers.store import SampleStore
 
@@ -56,6 +58,7 @@ class SamplePipeline(Pipeline):
         codec: between the samples and what is diffused.
         requests: the condition of each sample.
         settings: what `record` reports of the sampler and its guidance, as plain values.
+        restored: what the samples are restored from, and how; None: they are sampled freely.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class SamplePipeline(Pipeline):
         codec: Codec,
         requests: Requests,
         settings: Mapping[str, Any] | None = None,
+        restored: Restored | None = None,
     ) -> None:
         self.sampler = sampler
         self.guide = guide
@@ -75,6 +79,7 @@ class SamplePipeline(Pipeline):
         self.codec = codec
         self.requests = requests
         self.settings = dict(settings or {})
+        self.restored = restored
 
     def __call__(
         self,
@@ -99,8 +104,8 @@ class SamplePipeline(Pipeline):
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             cond = self.requests.model_cond(denoiser, batch, seed, device)
-            made = self._finished(denoiser, cond, self._make(denoise, batch, seed, device, cond, on_prediction))
-            yield SampleBatch(torch.tensor(batch), made[SAMPLES], self.requests.cond(batch))
+            made = self._make(denoise, batch, seed, device, cond, on_prediction)
+            yield self._batch(batch, self._finished(denoiser, cond, made))
 
     def stored(
         self,
@@ -142,7 +147,11 @@ class SamplePipeline(Pipeline):
                     store.put(batch, {name: tensor.cpu().numpy() for name, tensor in made.items()})
             else:
                 made = {name: torch.from_numpy(array) for name, array in kept.items()}
-            yield SampleBatch(torch.tensor(batch), made[SAMPLES], self.requests.cond(batch))
+            yield self._batch(batch, made)
+
+    def _batch(self, indices: Sequence[int], made: Mapping[str, Tensor]) -> SampleBatch:
+        target = None if self.restored is None else self.restored.targets(indices)
+        return SampleBatch(torch.tensor(indices), made[SAMPLES], self.requests.cond(indices), target)
 
     def _guided(self, denoiser: Denoiser, device: torch.device | str) -> Denoise:
         """What is sampled from; the codec goes to the same device."""
@@ -169,13 +178,14 @@ class SamplePipeline(Pipeline):
             **self.codec.record(),
             **self._chosen_spacing(denoiser.schedule),
             **self.requests.record(),
+            **({} if self.restored is None else self.restored.record()),
             "evaluations": self.nfe(denoiser),
             "seed": seed,
             "precision": precision,
         }
 
     def nfe(self, denoiser: Denoiser) -> int:
-        """How often the model, with its guidance, is evaluated for a sample."""
+        """How often the model, with its guidance, is evaluated for a sample; gradients of it are not counted."""
         count = 0
 
         def look(*_: object) -> None:
@@ -184,7 +194,8 @@ class SamplePipeline(Pipeline):
 
         blank = _Blank(denoiser.variance.channels(self.shape[0]))
         smallest = (self.shape[0], *(1,) * (len(self.shape) - 1))
-        self.sampler(denoiser.with_network(blank), SampleDraws(0, [0], smallest, "cpu"), None, look)
+        walk = None if self.restored is None else Visiting(self.restored.method)
+        self.sampler(denoiser.with_network(blank), SampleDraws(0, [0], smallest, "cpu"), None, look, None, walk)
         return count
 
     def show(self, z: Tensor) -> Tensor:
@@ -193,8 +204,9 @@ class SamplePipeline(Pipeline):
 
     def _finished(self, denoiser: Denoiser, cond: Condition, made: dict[str, Tensor]) -> dict[str, Tensor]:
         """What was made, with samples in which what their condition says of them exactly is so."""
-        x = denoiser.finish(self.modality.to_model(made[SAMPLES]), cond)
-        return {**made, SAMPLES: self.modality.from_model(x)}
+        x = self.modality.to_model(made[SAMPLES])
+        finished = denoiser.finish(x, cond)
+        return made if finished is x else {**made, SAMPLES: self.modality.from_model(finished)}
 
     def _make(
         self,
@@ -208,6 +220,11 @@ class SamplePipeline(Pipeline):
     ) -> dict[str, Tensor]:
         cond = columns or None
         fresh = SampleDraws(seed, indices, self.shape, device)
+        if self.restored is not None:
+            y, times = self.restored.measured(indices, seed, device), self.sampler.times(denoise.process.schedule)
+            denoise, walk, measurement = self.restored.start(denoise, y, times, indices, seed, self.codec.decode)
+            x = self.codec.decode(self.sampler(denoise, fresh, cond, on_prediction, None, walk))
+            return {SAMPLES: self.modality.from_model(self.restored.finished(x, measurement))}
         if originals is None:
             return {SAMPLES: self.show(self.sampler(denoise, fresh, cond, on_prediction))}
         stored, own = originals.batch(indices)

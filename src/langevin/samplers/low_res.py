@@ -17,28 +17,37 @@ from langevin.samplers.requests import Requests
 
 
 class LowResRequests(Requests):
-    """Other requests, and with sample i the i-th of some small images, its noise of (seed, i).
+    """Sample i has the i-th of some small images, with noise of (seed, i).
 
     Args:
-        requests: the others, such as labels.
+        others: what else is requested, such as labels.
         images: the small images as stored, (N, size, size, C); of at most N samples.
+        labels: of the images, int64 (N,), for metrics where the model has no use for them; None: none.
         level: of the noise that is added to them, as `LowRes.noised` takes it.
         condition: the model's.
         modality: what the images are.
     """
 
     def __init__(
-        self, requests: Requests, images: NDArray[np.uint8], level: float, condition: LowRes, modality: Modality
+        self,
+        others: Requests,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64] | None,
+        level: float,
+        condition: LowRes,
+        modality: Modality,
     ) -> None:
-        self.requests = requests
+        self.others = others
         self.images = images
+        self.labels = labels
         self.level = level
         self.condition = condition
         self.modality = modality
 
     def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
-        """See `Requests`: of the other requests alone."""
-        return self.requests.cond(indices, device)
+        """See `Requests`: the labels alone, which also metrics may look at."""
+        own = {} if self.labels is None else {"label": torch.from_numpy(self.labels[np.asarray(indices)]).to(device)}
+        return {**own, **self.others.cond(indices, device)}
 
     def model_cond(
         self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
@@ -47,8 +56,7 @@ class LowResRequests(Requests):
         small = self.modality.to_model(self.stored(indices).to(device))
         draws = conditioning_draws(seed, indices, small.shape[1:], device)
         level = torch.full((len(small),), self.level, device=device)
-        others = self.requests.model_cond(denoiser, indices, seed, device)
-        return {**others, **self.condition.noised(small, level, draws)}
+        return {**self.cond(indices, device), **self.condition.noised(small, level, draws)}
 
     def stored(self, indices: Sequence[int]) -> Tensor:
         """Some of the small images, (B, C, size, size) of bytes."""
@@ -57,4 +65,4 @@ class LowResRequests(Requests):
     def record(self) -> dict[str, Any]:
         """See `Requests`: with the small images' digest, and the level of their noise."""
         digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
-        return {**self.requests.record(), "low_res": {"images": digest, "noise_level": self.level}}
+        return {**self.others.record(), "low_res": {"images": digest, "noise_level": self.level}}

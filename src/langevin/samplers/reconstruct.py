@@ -2,59 +2,21 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin.autoencoding.model import AutoencoderModel
 from langevin.batches import Batches
 from langevin.codecs.autoencoder import slices
 from langevin.codecs.codec import Codec
-from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.draws import SampleDraws
 from langevin.modalities.modality import Modality
+from langevin.samplers.given import Given, OfGiven
 from langevin.samplers.pipeline import SAMPLES, Pipeline, SampleBatch
-from langevin.samplers.requests import Requests
 from langevin.samplers.store import SampleStore
-
-
-class Given(NamedTuple):
-    """Samples to be reconstructed.
-
-    Attributes:
-        samples: as stored, (N, *size, C).
-        labels: int64 (N,); None without.
-        split: which part of the data they are: "test" or "train".
-        digest: of the data they are a part of.
-    """
-
-    samples: NDArray[Any]
-    labels: NDArray[np.int64] | None
-    split: str
-    digest: str
-
-
-class OfGiven(Requests):
-    """The labels of given samples.
-
-    Args:
-        given: the samples.
-    """
-
-    def __init__(self, given: Given) -> None:
-        self.given = given
-
-    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
-        """See `Requests`."""
-        labels = self.given.labels
-        return {} if labels is None else {"label": torch.from_numpy(labels[np.asarray(indices)]).to(device)}
-
-    def record(self) -> dict[str, Any]:
-        """See `Requests`."""
-        return {"reconstructed": {"split": self.given.split, "sha256": self.given.digest}}
 
 
 class ReconstructionPipeline(Pipeline):
@@ -102,7 +64,8 @@ class ReconstructionPipeline(Pipeline):
 
     def record(self, model: AutoencoderModel, seed: int, precision: str = "32-true") -> dict[str, Any]:
         """See `Pipeline`."""
-        return {**self.codec.record(), **self.requests.record(), "seed": seed, "precision": precision}
+        reconstructed = {"split": self.given.split, "sha256": self.given.digest}
+        return {**self.codec.record(), "reconstructed": reconstructed, "seed": seed, "precision": precision}
 
     def _batch(self, indices: Sequence[int], made: Tensor) -> SampleBatch:
         return SampleBatch(torch.tensor(indices), made, self.requests.cond(indices), self._given(indices))

@@ -15,6 +15,7 @@ from langevin.diffusion.process import Prediction, eps_from_x
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.diffusion.schedules.wrapped import Until
 from langevin.diffusion.variance import Variance
+from langevin.restoration.walk import Walk
 from langevin.samplers.thresholding import Thresholding
 from langevin.samplers.timestep_spacing import InnerLogSNR, TimestepSpacing, even
 
@@ -80,11 +81,13 @@ class Sampler(ABC, Generic[State]):
     Attributes:
         supports_mean_guidance: whether its steps are moved by a `Prediction.mean_gradient`.
         invertible: whether it has an `invert`.
+        independent_steps: whether each step evaluates the model once, at its start, and needs nothing of earlier ones.
         higher_order: whether it is of more than first order, and needs steps of similar length in logSNR.
     """
 
     supports_mean_guidance: ClassVar[bool] = False
     invertible: ClassVar[bool] = False
+    independent_steps: ClassVar[bool] = False
     higher_order: ClassVar[bool] = False
 
     def __init__(self, timestep_spacing: TimestepSpacing, thresholding: Thresholding | None, steps: int | None) -> None:
@@ -116,6 +119,7 @@ class Sampler(ABC, Generic[State]):
         cond: Condition | None = None,
         on_prediction: OnPrediction | None = None,
         start: Start | None = None,
+        walk: Walk | None = None,
     ) -> Tensor:
         """Sample.
 
@@ -125,25 +129,39 @@ class Sampler(ABC, Generic[State]):
             cond: what the samples are conditioned on.
             on_prediction: is called with (x_t, t, prediction) after each evaluation: for progress and trajectories.
             start: where to begin; None: at the process's prior, noise alone, at the last time.
+            walk: which times it goes through, and what is done between the steps; None: its own, and nothing.
 
         Returns:
             samples (B, ...); images in about [-1, 1].
         """
         process = denoise.process
         times = self.times(process.schedule if start is None else Until(process.schedule, start.t))
+        times = times if walk is None else walk.times(times)
         predictor = Predictor(denoise, times, cond, self.thresholding, on_prediction)
         x_t = process.prior(times[0], draws) if start is None else start.x_t
-        return process.finish(self.walk(predictor, x_t, draws), times[-1], draws)
+        return process.finish(self.walk(predictor, x_t, draws, walk), times[-1], draws)
 
     def invert(self, denoise: Denoise, x: Tensor, cond: Condition | None = None) -> Tensor:
         """The noise (B, ...), of unit variance, that samples x (B, ...) come from; only if `invertible`."""
         raise NotImplementedError(f"{type(self).__name__} cannot be inverted")
 
-    def walk(self, denoise: Predictor, x: Tensor, draws: Draws) -> Tensor:
-        """Take the samples `x` (B, ...), which are at the first of the predictor's times, to its last."""
+    def walk(self, denoise: Predictor, x: Tensor, draws: Draws, between: Walk | None = None) -> Tensor:
+        """Take the samples `x` (B, ...), which are at the first of the predictor's times, to its last.
+
+        Args:
+            denoise: the model.
+            x: see above.
+            draws: the samples' random numbers.
+            between: what is done after each step; where its times rise, noise is added; None: there are steps alone.
+        """
         state: State | None = None
         for t, s in pairwise(denoise.times):
+            if between is not None and s > t:
+                x, state = denoise.denoise.process.renoise(x, t, s, draws), None
+                continue
             x, state = self.step(denoise, x, t, s, state, draws)
+            if between is not None:
+                x = between.after(x, t, s)
         return x
 
     @abstractmethod

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from langevin.config.types import TARGET, path_of
 from langevin.errors import UserError
-from langevin.restoration.operators.conjugate_gradients import conjugate_gradients
+from langevin.restoration.operators.conjugate_gradients import conjugate_gradients, least_squares
 
 
 class Operator(ABC):
@@ -46,8 +46,9 @@ class Operator(ABC):
     def solve(self, y: Tensor, shape: tuple[int, ...], prior: Tensor | float, noise: Tensor | float) -> Tensor:
         """``(prior A A^T + noise I)^+ y``.
 
-        Here by conjugate gradients, up to rounding that the squares of A's singular values enlarge; where the noise is
-        0, in two passes, so that parts of y outside of the range of A give 0.
+        Here by conjugate gradients; where the noise is 0, by those of two problems of least squares, so that parts of y
+        outside of the range of A give 0. Without noise, what A almost removes is restored as far as rounding allows,
+        and errors of y with it: where A is ill-conditioned, give a noise.
 
         Args:
             y: (B, *measured).
@@ -60,18 +61,20 @@ class Operator(ABC):
         """
         prior, noise = per_sample(prior, y), per_sample(noise, y)
         is_exact = noise == 0
+        noisy = torch.where(is_exact, 0, y)  # samples of nothing but 0 are solved at once
+        z = conjugate_gradients(lambda z: prior * self(self.adjoint(z, shape)) + noise * z, noisy)
         if is_exact.any():
-            # Conjugate gradients diverge unless the right-hand side is in the range: of the exact systems, A A^+ y.
-            within = self(self.pseudo_inverse(y, shape))
-            y = torch.where(is_exact, within * (prior > 0), y)
-        return conjugate_gradients(lambda z: prior * self(self.adjoint(z, shape)) + noise * z, y)
+            x = self.pseudo_inverse(torch.where(is_exact, y, 0), shape)
+            exact = least_squares(lambda z: self.adjoint(z, shape), self, x)  # (A^T)^+ A^+ = (A A^T)^+
+            z = torch.where(is_exact, torch.where(prior > 0, exact / prior, 0), z)
+        return z
 
     def pseudo_inverse(self, y: Tensor, shape: tuple[int, ...]) -> Tensor:
         """``A^+ y``: the shortest of the x (B, C, *size) for which A x is nearest to y.
 
-        Here by conjugate gradients of ``A^T A x = A^T y``; `solve` begins with it where there is no noise.
+        Here by conjugate gradients; `solve` begins with it where there is no noise.
         """
-        return conjugate_gradients(lambda x: self.adjoint(self(x), shape), self.adjoint(y, shape))
+        return least_squares(self, lambda z: self.adjoint(z, shape), y)
 
     def record(self) -> dict[str, Any]:
         """What it is, as plain values for a protocol."""

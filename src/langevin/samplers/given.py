@@ -1,0 +1,47 @@
+"""Given samples, that others are made of."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from langevin.diffusion.denoiser import Condition
+from langevin.samplers.requests import Requests
+
+
+class Given(NamedTuple):
+    """Samples to be reconstructed, or restored.
+
+    Attributes:
+        samples: as stored, (N, *size, C).
+        labels: int64 (N,); None without.
+        split: which part of the data they are: "test" or "train"; None: of no data, but a user's own.
+        digest: of the data they are a part of, or of themselves.
+    """
+
+    samples: NDArray[Any]
+    labels: NDArray[np.int64] | None
+    split: str | None
+    digest: str
+
+
+class OfGiven(Requests):
+    """The labels of given samples.
+
+    Args:
+        given: the samples.
+    """
+
+    def __init__(self, given: Given) -> None:
+        self.given = given
+
+    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
+        """See `Requests`."""
+        labels = self.given.labels
+        return {} if labels is None else {"label": torch.from_numpy(labels[np.asarray(indices)]).to(device)}
+
+    def record(self) -> dict[str, Any]:
+        """See `Requests`; which samples these are is said elsewhere."""
+        return {} if self.given.labels is None else {"labels": "their own"}
