@@ -89,7 +89,7 @@ def recorded(cfg: DictConfig, place: str) -> str | None:
     for run_dir in [output / cfg.name] if cfg.get("name") else sorted(output.glob("*")):
         with suppress(UserError, OSError):
             held = read_held(run_dir / "config.yaml")
-            if OmegaConf.select(held, INIT) == place:
+            if (started := OmegaConf.select(held, INIT)) and Path(started).absolute() == Path(place).absolute():
                 found.add(OmegaConf.select(held, INIT_WEIGHTS))
     return found.pop() if len(found) == 1 else None
 
