@@ -42,7 +42,7 @@ evaluate-digits: sample-digits train-classifier
 		features=classifier features.checkpoint=outputs/digits_classifier \
 		metrics=[fid,precision_recall,memorisation,class_accuracy]
 
-recipes: train-classifier  ## train the recipe in latents in full, and check that it is as good as its README says
+recipes: train-classifier  ## train the recipes in latents and of super-resolution in full, and check that they are as good as their READMEs say
 	$(BIN)/python train.py experiment=digits_autoencoder name=digits_autoencoder
 	$(BIN)/python evaluate.py checkpoint=outputs/digits_autoencoder metrics=[psnr] num_samples=297 \
 		out=outputs/digits_autoencoder/measured
@@ -53,6 +53,8 @@ recipes: train-classifier  ## train the recipe in latents in full, and check tha
 		metrics=[fid,precision_recall,memorisation,class_accuracy]
 	$(BIN)/python -m experiments.latents.bounds outputs/digits_autoencoder/measured/metrics.json \
 		outputs/digits_latent/generated/metrics.json
+	$(BIN)/python train.py experiment=digits_upscale name=digits_upscale
+	$(BIN)/python -m experiments.upscale.measure outputs/digits_upscale
 
 test: $(INSTALLED_DEV)  ## install, then run the tests (without the slow ones)
 	$(PYTEST) -m "not slow"

@@ -1,0 +1,30 @@
+"""Training on columns that are computed of the samples: the same for any number of processes, and resumed."""
+
+import pytest
+from helpers.commands import ROOT
+from training_helpers import QUIET, TINY, VALIDATED, Run, column, differing, start, train, trained
+
+LOW_RES = (
+    *(*QUIET, *VALIDATED, "conditions=[class_label,low_res]"),
+    *("conditions.low_res.size=4", "conditions.low_res.augmentation=noise", "conditions.low_res.dropout=0.2"),
+)
+
+
+@pytest.mark.slow
+def test_the_curves_are_the_same_for_one_and_two_processes(tmp_path):
+    runs = []
+    for processes in (1, 2):
+        given = (*TINY, *LOW_RES, "model.dropout=0", "trainer.strategy=ddp", f"trainer.devices={processes}")
+        last = {option.partition("=")[0]: option for option in given}
+        output = start(ROOT / "train.py", *last.values(), f"output_dir={tmp_path}", f"name=by_{processes}")
+        runs.append(Run(0, *output, tmp_path / f"by_{processes}"))
+    for name in ("train/loss", "val/loss"):
+        first, second = (column(run.rows, name) for run in runs)
+        assert len(first) >= 3
+        assert second == pytest.approx(first, rel=1e-4), name
+
+
+def test_a_resumed_run_draws_the_same(tmp_path):
+    whole = train(tmp_path, *LOW_RES, name="whole")
+    train(tmp_path, *LOW_RES, "trainer.max_steps=3")
+    assert differing(trained(train(tmp_path, *LOW_RES)), trained(whole)) == []
