@@ -89,7 +89,7 @@ def recorded(cfg: DictConfig, place: str) -> str | None:
     for run_dir in [output / cfg.name] if cfg.get("name") else sorted(output.glob("*")):
         with suppress(UserError, OSError):
             held = read_held(run_dir / "config.yaml")
-            if OmegaConf.select(held, INIT) == place:
+            if (started := OmegaConf.select(held, INIT)) and Path(started).absolute() == Path(place).absolute():
                 found.add(OmegaConf.select(held, INIT_WEIGHTS))
     return found.pop() if len(found) == 1 else None
 
@@ -127,13 +127,14 @@ def mistakes_of_initial(
 def refused_images(cfg: DictConfig, initial: Model, network: nn.Module) -> str | None:
     """What is wrong with the images that a network takes beside x, if the other's are not the first among them."""
     own, held = (
-        [f"{name} ({part.concat_channels})" for name, part in parts_of(each, config) if part.concat_channels]
+        [f"{name} ({part.concat_channels} channels)" for name, part in parts_of(each, config) if part.concat_channels]
         for each, config in ((network, cfg), (initial.model.network, initial.cfg))
     )
     if own[: len(held)] == held:
         return None
-    given = f"give images (with channels) {' '.join(own) or 'none'}"
-    return f"{given}; allowed with init.checkpoint={cfg.init.checkpoint}: first its own, in its order: {' '.join(held)}"
+    given = f"have as images {', '.join(own) or 'none'}"
+    allowed = f"allowed with init.checkpoint={cfg.init.checkpoint}: first those of that run, in its order"
+    return f"{given}; {allowed}: {', '.join(held)}"
 
 
 def start_from(cfg: DictConfig, networks: Iterable[nn.Module], spec: DataSpec) -> str | None:

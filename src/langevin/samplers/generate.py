@@ -216,8 +216,9 @@ class SamplePipeline(Pipeline):
         """What was made, with samples in which what their condition says of them exactly is so."""
         if not cond:
             return made
-        x = denoiser.finish(self.modality.to_model(made[SAMPLES]), cond)
-        return {**made, SAMPLES: self.modality.from_model(x)}
+        x = self.modality.to_model(made[SAMPLES])
+        finished = denoiser.finish(x, cond)
+        return made if finished is x else {**made, SAMPLES: self.modality.from_model(finished)}
 
     def _make(
         self,
