@@ -234,9 +234,9 @@ class SamplePipeline(Pipeline):
         fresh = SampleDraws(seed, indices, self.shape, device)
         if self.restored is not None:
             y, times = self.restored.measured(indices, seed, device), self.sampler.times(denoise.process.schedule)
-            denoise, walk, measurement = self.restored.start(denoise, y, times, indices, seed, self.codec.decode)
+            denoise, walk = self.restored.start(denoise, y, times, indices, seed, self.codec)
             x = self.codec.decode(self.sampler(denoise, fresh, cond, on_prediction, None, walk))
-            return {SAMPLES: self.modality.from_model(self.restored.finished(x, measurement))}
+            return {SAMPLES: self.modality.from_model(self.restored.finished(x, y))}
         if originals is None:
             return {SAMPLES: self.show(self.sampler(denoise, fresh, cond, on_prediction))}
         stored, own = originals.batch(indices)
