@@ -204,6 +204,8 @@ class SamplePipeline(Pipeline):
 
     def _finished(self, denoiser: Denoiser, cond: Condition, made: dict[str, Tensor]) -> dict[str, Tensor]:
         """What was made, with samples in which what their condition says of them exactly is so."""
+        if not cond:
+            return made
         x = self.modality.to_model(made[SAMPLES])
         finished = denoiser.finish(x, cond)
         return made if finished is x else {**made, SAMPLES: self.modality.from_model(finished)}
