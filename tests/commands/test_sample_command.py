@@ -366,7 +366,7 @@ def test_sampling_that_was_asked_to_stop_resumes_to_the_same_images(labelled, tm
         wait_for(lambda: len(list(tmp_path.glob("out/.sample-*/*.npz"))) >= 5, process, log)
     finally:
         process.terminate()
-        status = process.wait(60)
+        status = process.wait(120)
     assert status == STATUS
     assert "interrupted by SIGTERM; rerun the same command to resume" in log.read_text()
     kept = 2 * len(list(tmp_path.glob("out/.sample-*/*.npz")))

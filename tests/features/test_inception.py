@@ -159,7 +159,7 @@ def test_silent_network_does_not_hang(empty_hub, monkeypatch):
         start = time.monotonic()
         with pytest.raises(UserError, match="could not be downloaded"):
             Inception().prepare()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     assert socket.getdefaulttimeout() is None
 
 

@@ -129,7 +129,7 @@ def test_the_page_shows_the_samples_of_the_run(browser, labelled):
         page.get_by_role("button", name="Sample").click()
         page.wait_for_timeout(1500)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stdout.read() == "stopped\n"
         assert "Traceback" not in process.stderr.read()
 
@@ -145,11 +145,11 @@ def test_two_runs_side_by_side(browser, labelled, own_guidance):
         assert left["x"] + left["width"] <= right["x"]
         assert left["y"] == right["y"]
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_host_that_others_reach_is_pointed_out(labelled):
     with served(labelled, "--host", "0.0.0.0") as (process, _):
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert re.search(r"^warning: --host 0\.0\.0\.0: anyone who can reach port \d+", process.stderr.read(), re.M)
