@@ -129,7 +129,8 @@ class Run:
             device: "cpu", or "cuda", "cuda:1", "mps"; "auto": a GPU where there is one.
             trajectory: also keep the first samples at this many times from noise to sample, at least 2.
             overrides: further ones of sampler, timestep_spacing, thresholding, guidance, restoration, operators,
-                measurement, edit, invert and low_res, as on the command line, such as ``["sampler.eta=0.5"]``.
+                measurement, edit, invert, low_res and inpaint, as on the command line, such as
+                ``["sampler.eta=0.5"]``.
 
         Raises:
             UserError: when one of these is not possible with this model.
@@ -139,7 +140,7 @@ class Run:
         from langevin.commands.sample import OPTIONS, check
 
         chosen, given = _of_sampler(sampler, steps, guidance)
-        sections = ("edit", "invert", "measurement", "low_res")
+        sections = ("edit", "invert", "measurement", "low_res", "inpaint")
         chosen += _allowed(overrides, (*SAMPLING, *RESTORING, *sections))
         given |= {"num_samples": ("n", n), "labels": ("labels", labels), "trajectory": ("trajectory", trajectory)}
         given |= _common(self.checkpoint, seed, batch_size, device)

@@ -165,7 +165,8 @@ def license_of(run_dir: Path) -> str | None:
         found = json.loads(require_regular(run_dir / ORIGIN).read_text())["license"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return found if isinstance(found, str) else None
+    texts = [found] if isinstance(found, str) else found if isinstance(found, list) else []
+    return ", ".join(text for text in texts if isinstance(text, str)) or None
 
 
 def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool, loss: Value | None) -> tuple[str, str]:

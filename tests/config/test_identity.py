@@ -23,6 +23,7 @@ SAME = [
     ("loader.cache_dir=elsewhere", "loader.num_workers=2"),
     ("guidance=none",),
     ("conditions=null",),
+    ("init.checkpoint=elsewhere",),
 ]
 # What is trained.
 OTHER = [
@@ -50,6 +51,7 @@ OTHER = [
     ("data=cifar10",),
     ("trainer.precision=bf16-mixed",),
     ("trainer.gradient_clip_val=null",),
+    ("init.weights=abc",),
 ]
 
 

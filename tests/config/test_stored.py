@@ -55,5 +55,5 @@ def test_every_option_of_a_place_is_known():
         for place, _ in walk(yaml.safe_load(path.read_text()))
         if place.endswith(("_dir", "folder"))
     }
-    found.add(("codec", "run"))  # where a run is read, which its checkpoint does not need
+    found |= {("codec", "run"), ("init", "checkpoint")}  # where a run is read, which its checkpoint does not need
     assert found == {(group, name) for group, names in PLACES.items() for name in names}

@@ -191,6 +191,18 @@ def test_a_codecs_run_decides_by_its_weights_not_by_its_place(tmp_path):
     assert moved.decides == one.decides
 
 
+def test_so_does_the_run_that_is_started_from(tmp_path):
+    runs = {name: tmp_path / f"{name}.ckpt" for name in ("one", "moved", "other")}
+    for name, path in runs.items():
+        wide = ["model.channels=64"] if name == "other" else ["model.channels=32"]
+        save_untrained(path, composed("train", *wide)[0], DataSpec.of_images(1, 8, 10))
+    folder = write(
+        tmp_path / "study", factors={"init": {name: f"init.checkpoint={path}" for name, path in runs.items()}}
+    )
+    with pytest.raises(UserError, match="moved: is the same config as one; allowed: arms that differ"):
+        lay_out(read_study(folder))
+
+
 def test_acknowledged_confounds(tmp_path):
     arms = {"linear": "schedule=linear", "tuned": ["schedule=cosine", "optimizer.lr=1", "ema.max_decay=0.5"]}
     grid = laid_out(tmp_path, {"mine": arms}, confounds_acknowledged=["optimizer", "train/loss"])

@@ -31,8 +31,8 @@ def steps_of(directory):
     [signal.SIGTERM, *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGUSR1, signal.SIGINT))],
 )
 def test_a_run_saves_where_it_is_asked_to_stop_and_resumes_from_there(tmp_path, number):
-    options = (*QUIET, SELDOM, "loader.num_workers=1")
-    with started(tmp_path, *options, "trainer.max_steps=100000") as (process, log):
+    options = (*QUIET, SELDOM)
+    with started(tmp_path, *options, "loader.num_workers=1", "trainer.max_steps=100000") as (process, log):
         wait_for(lambda: steps_of(tmp_path / "run") >= 5, process, log)
         process.send_signal(number)
         assert process.wait(60) == STATUS, log.read_text()

@@ -21,7 +21,7 @@ from langevin.errors import UserError
 from langevin.training.loggers.wandb import Wandb
 from langevin.training.module import DiffusionModule
 
-pytest.importorskip("wandb")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="the package wandb is not installed")
 KEY = "0123456789abcdef" * 2 + "01234567"  # of the form that W&B takes
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -17,8 +18,10 @@ from PIL import Image
 
 import langevin
 
-pytest.importorskip("gradio", reason="the package gradio is not installed")
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("gradio") is None, reason="the package gradio is not installed"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -26,6 +26,9 @@ from langevin.guidance.guidance import Guidance
 from langevin.samplers.sampler import Sampler
 from langevin.spec import DataSpec
 
+if TYPE_CHECKING:
+    from langevin.assembly.saved import Model
+
 OPTIONAL = ("thresholding", "guidance", "perceptual", "discriminator", *PLURAL)
 """The optional groups of a run."""
 
@@ -33,14 +36,17 @@ OPTIONAL = ("thresholding", "guidance", "perceptual", "discriminator", *PLURAL)
 def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     """The mistakes in a training config that show without Lightning; `dry_build` finds the others.
 
-    The config is completed by what the run of its codec is, see `complete`.
+    The config is completed by what the run of its codec is, and the run that it starts from: see `complete` and
+    `find_initial`.
     """
     from langevin.assembly.codec_run import complete  # not at the top: to load a run is to check its config
+    from langevin.assembly.init_run import find_initial
 
     task, mistakes = tasked(cfg)
     if task is None:
         return mistakes
-    if mistakes := complete(cfg):
+    initial, mistakes = find_initial(cfg)
+    if mistakes := [*complete(cfg), *mistakes]:
         return mistakes
     unused = unused_in(cfg, task)
     required = [group for group in groups_of("train") if group not in (*CHOOSERS, *OPTIONAL, *unused)]
@@ -64,7 +70,7 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
         mistakes += unlogged(cfg, task)
     if "codec" not in broken and codec_uses(cfg) == task.network:
         return [*mistakes, Mistake("codec", f"is made of {task.noun}, which is what is trained; take codec=identity")]
-    return mistakes + contradictions(cfg, task, broken)
+    return mistakes + contradictions(cfg, task, broken, initial=initial)
 
 
 def tasked(cfg: DictConfig) -> tuple[Task | None, list[Mistake]]:
@@ -112,7 +118,13 @@ def unused_in(cfg: DictConfig, task: Task) -> list[str]:
     return [group for group in task.unused if group != used]
 
 
-def contradictions(cfg: DictConfig, task: Task, broken: Collection[str], spec: DataSpec | None = None) -> list[Mistake]:
+def contradictions(
+    cfg: DictConfig,
+    task: Task,
+    broken: Collection[str],
+    spec: DataSpec | None = None,
+    initial: "Model | None" = None,
+) -> list[Mistake]:
     """The mistakes found by building the parts and combining them, without data.
 
     Args:
@@ -120,6 +132,7 @@ def contradictions(cfg: DictConfig, task: Task, broken: Collection[str], spec: D
         task: its task.
         broken: the groups whose structure is already known to be wrong; nothing is built of them.
         spec: what the model knows of its data, where that is known.
+        initial: the model that it starts from, if any.
     """
     mistakes: list[Mistake] = []
 
@@ -189,7 +202,7 @@ def contradictions(cfg: DictConfig, task: Task, broken: Collection[str], spec: D
         likelihood = build(f"likelihoods.{name}")
         check_compatible(f"likelihoods.{name}", likelihood, schedule)
         check_compatible(f"likelihoods.{name}", likelihood, diffused, method="check_data")
-    mistakes += check_network(cfg, task, broken, diffused, conditions.values())
+    mistakes += check_network(cfg, task, broken, diffused, conditions.values(), initial)
     guidance: Guidance | None = build("guidance", **loaders(cfg))
     if guidance is not None:
         # A rescaled schedule depends on the size of the images.
@@ -286,13 +299,20 @@ def check_guidance(
 
 
 def check_network(
-    cfg: DictConfig, task: Task, broken: Collection[str], spec: DataSpec | None, conditions: Collection[Any]
+    cfg: DictConfig,
+    task: Task,
+    broken: Collection[str],
+    spec: DataSpec | None,
+    conditions: Collection[Any],
+    initial: "Model | None",
 ) -> list[Mistake]:
-    """The mistakes of the network's own parameters, its condition and the shape of what is diffused.
+    """The mistakes of the network's own parameters, its condition, the shape of what is diffused and what it starts as.
 
     It is built without memory for its weights; the number of classes does not matter to it. A network of a user's own
     need not bear that, so it is only imported here.
     """
+    from langevin.assembly.init_run import mistakes_of_initial  # not at the top, see `mistakes_in`
+
     group = task.network
     if spec is None or {"data", "conditions", group}.intersection(broken) or any(each is None for each in conditions):
         return []
@@ -307,7 +327,11 @@ def check_network(
     if cfg[group][TARGET] not in targets(group):
         return []
     with without_values():
-        return try_instantiate(cfg, group, **of_spec(spec), **task.offered(cfg, 2, None, of_spec(spec)))[1]
+        offered = task.offered(cfg, spec.num_classes or 2, None, of_spec(spec))
+        network, mistakes = try_instantiate(cfg, group, **of_spec(spec), **offered)
+    if network is not None and initial is not None:
+        mistakes += mistakes_of_initial(cfg, task, initial, network, spec)
+    return mistakes
 
 
 def shares(cfg: DictConfig) -> list[Mistake]:

@@ -1,16 +1,11 @@
 """The run that a config's codec names; imports no Lightning."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from langevin.assembly.components import codec_uses
 from langevin.assembly.make import mistakes_of
 from langevin.assembly.saved import autoencoder_of
 from langevin.assembly.tasks import task_of
-from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
 from langevin.config.types import plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.digest import digest_of
@@ -54,25 +49,3 @@ def complete(cfg: DictConfig) -> list[Mistake]:
             cfg.autoencoder = own
             node.update(found)
     return mistakes
-
-
-def codec_origin(cfg: DictConfig) -> dict[str, Any]:
-    """What the run that a config's codec names records of the origin of its weights, which may bind what uses them.
-
-    Args:
-        cfg: by `complete`.
-
-    Returns:
-        its texts, lists of texts, and numbers: the run may be a stranger's.
-    """
-    if (place := cfg.codec.get("run")) is None:
-        return {}
-    origin = read_checkpoint(find_checkpoint(Path(place)))[RECORD].get("origin")
-    found = origin.items() if isinstance(origin, Mapping) else ()
-    return {name: value for name, value in found if isinstance(name, str) and is_plain(value)}
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a value of a record is a text, a number, or a list of texts."""
-    texts = value if isinstance(value, list) else [value]
-    return isinstance(value, int | float) or all(isinstance(text, str) for text in texts)

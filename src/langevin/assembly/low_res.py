@@ -1,37 +1,30 @@
 """The small images that `langevin sample` gives a super-resolution model."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from torch import Tensor
 
-from langevin.assembly.conditioning import is_derived
 from langevin.assembly.saved import Model
 from langevin.conditions.low_res import LowRes
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.read_images import read_images
-from langevin.errors import UserError
-from langevin.images import Figure
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.low_res import LowResRequests
-
-COLUMNS = 10
 
 
 class LowResImages(NamedTuple):
     """Small images to be enlarged.
 
     Attributes:
-        images: uint8 (N, size, size, C).
+        samples: uint8 (N, size, size, C).
         labels: int64 (N,), or None.
         level: of the noise that is added to them.
         condition: the model's.
     """
 
-    images: NDArray[np.uint8]
+    samples: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
     level: float
     condition: LowRes
@@ -39,7 +32,7 @@ class LowResImages(NamedTuple):
     def requested_of(self, generator: SamplePipeline) -> None:
         """Let a pipeline enlarge them: sample i is made of the i-th."""
         asked, labels, modality = generator.requests, self.labels, generator.modality
-        generator.requests = LowResRequests(asked, self.images, labels, self.level, self.condition, modality)
+        generator.requests = LowResRequests(asked, self.samples, labels, self.level, self.condition, modality)
 
 
 def low_res_of(model: Model) -> LowRes | None:
@@ -61,9 +54,6 @@ def open_low_res(cfg: DictConfig, model: Model) -> LowResImages | None:
             raise _mistake("images", f"is {images}; the model is not trained with conditions=[low_res]: leave it out")
         if level > 0:
             raise _mistake("noise_level", f"is {level}; allowed with low_res.images")
-        if is_derived(model.cfg):
-            names = ", ".join(model.cfg.conditions)
-            raise UserError(f"conditions=[{names}]: are computed of images, which langevin sample cannot be given yet")
         return None
     side = condition.size
     if images is None:
@@ -94,21 +84,3 @@ def require_level(condition: LowRes, level: float) -> None:
 
 def _mistake(field: str, text: str) -> ConfigError:
     return ConfigError([Mistake(f"low_res.{field}", text)])
-
-
-def show_low_res(
-    generator: SamplePipeline, made: Tensor, classes: Sequence[str] | None, inputs: LowResRequests
-) -> Figure:
-    """The first samples beside the small images that they were made of, these enlarged by repetition.
-
-    Args:
-        generator: made them.
-        made: as stored, (N, C, *size).
-        classes: what each is labelled with; None: with nothing.
-        inputs: its requests.
-    """
-    small = inputs.stored(range(len(made)))
-    factor = made.shape[-1] // small.shape[-1]
-    enlarged = small.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
-    kinds = {"low-res": enlarged, "sample": made}
-    return generator.modality.beside(kinds, COLUMNS, None if classes is None else classes[: len(made)])

@@ -73,13 +73,20 @@ def make_restored(
     if noise > 0 and not method.takes_noise:
         text = f"is {noise:g}; allowed with {name}, which takes measurements to be exact: 0"
         mistakes.append(Mistake("measurement.noise", text))
+    of_latents = None
     if codec.record() and not method.in_latents:
-        text = f"is {name}, which moves pixels, and the model diffuses latents; allowed: restoration=dps"
-        mistakes.append(Mistake("restoration", text))
+        try:
+            of_latents = operator.of_latents(spec.shape, codec.spec(spec).shape)
+        except UserError:
+            text = "the model diffuses latents; allowed: restoration=dps, or a mask as the only operator"
+            mistakes.append(Mistake("restoration", f"is {name}, which moves what is diffused, and {text}"))
+        if noise > 0:
+            text = f"is {noise:g}; allowed with {name}, where latents are diffused: 0"
+            mistakes.append(Mistake("measurement.noise", text))
     if mistakes:
         raise ConfigError(mistakes)
     settings = {"method": plain(cfg.restoration), **operator.record()}
-    return Restored(method, operator, noise, given, are_measured, spec.shape, modality_of(spec), settings)
+    return Restored(method, operator, noise, given, are_measured, spec.shape, modality_of(spec), settings, of_latents)
 
 
 def measured_shape(cfg: DictConfig, spec: DataSpec) -> tuple[int, ...]:

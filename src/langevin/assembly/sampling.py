@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_sampler
 from langevin.assembly.conditioning import is_class_conditional
-from langevin.assembly.low_res import open_low_res, show_low_res
+from langevin.assembly.given_images import open_given_images
 from langevin.assembly.restoring import make_restored, open_given
 from langevin.assembly.saved import Model, load_model, override
 from langevin.batches import Batches
@@ -35,9 +35,8 @@ from langevin.modalities.modality import Modality
 from langevin.processes import is_first_process, launch
 from langevin.samplers.beginning import Inversion, SDEdit
 from langevin.samplers.generate import Originals, SamplePipeline
-from langevin.samplers.low_res import LowResRequests
 from langevin.samplers.pipeline import SAMPLES
-from langevin.samplers.restored import Restored, shown
+from langevin.samplers.restored import Restored
 from langevin.samplers.store import SampleStore
 from langevin.samplers.trajectory import Trajectory
 from langevin.samples import Strips
@@ -82,23 +81,21 @@ def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
     """
     chosen = override(model.cfg, cfg, SAMPLING)
     check_model(chosen, SAMPLING, model.spec)
-    originals, restored, number = open_originals(cfg, chosen, model), None, cfg.num_samples
-    if originals is not None:
-        number = min(number, len(originals.samples))
-    elif cfg.get("restoration") is not None:
-        given, are_measured = open_given(cfg, model.spec)
-        restored = functools.partial(make_restored, cfg, given, are_measured, model.spec, model.codec)
-        number = min(number, len(given.samples))
-    low_res = open_low_res(cfg, model)
-    number = number if low_res is None else min(number, len(low_res.images))
-    labels = cfg.labels
-    if labels is None and originals is not None and originals.labels is not None and is_class_conditional(chosen):
-        labels = originals.labels.tolist()
-    elif labels is None and low_res is not None and low_res.labels is not None and is_class_conditional(chosen):
-        labels = low_res.labels.tolist()
+    originals, restored = open_originals(cfg, chosen, model), None
+    sources: list[Any] = [] if originals is None else [originals]
+    if cfg.get("restoration") is not None:
+        measured, are_measured = open_given(cfg, model.spec)
+        restored = functools.partial(make_restored, cfg, measured, are_measured, model.spec, model.codec)
+        sources.append(measured)
+    given = open_given_images(cfg, model)
+    sources += given
+    number = min([cfg.num_samples, *(len(each.samples) for each in sources)])
+    labels, own = cfg.labels, [each.labels for each in sources if each.labels is not None]
+    if labels is None and own and is_class_conditional(chosen):
+        labels = own[0].tolist()
     generator = model.generator(chosen, labels, restored)
-    if low_res is not None:
-        low_res.requested_of(generator)
+    for each in given:
+        each.requested_of(generator)
     about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
     record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
     if originals is not None:
@@ -152,11 +149,10 @@ def fill(out: Path, path: Path, cfg: DictConfig, loaded: Model | None = None) ->
     processes.barrier()
     if processes.global_rank == 0:
         write(out, lambda: store.arrays(SAMPLES, batches.all), number, planned.labels, record, modality, classes)
-        if isinstance(generator.requests, LowResRequests):
-            finished = first(store.arrays(SAMPLES, batches.all), modality.previewed // 2)
-            show_low_res(generator, finished, classes, generator.requests).write(out / "grid.png")
+        finished = first(store.arrays(SAMPLES, batches.all), modality.previewed // 3)
+        if len(kinds := generator.beside(finished, cfg.seed)) > 1:
+            modality.beside(kinds, COLUMNS, classes and classes[: len(finished)]).write(out / "grid.png")
         if generator.restored is not None:
-            show_restored(generator.restored, store, batches.all, cfg.seed, classes).write(out / "grid.png")
             off = inconsistency(generator.restored, store, batches.all, cfg.seed, modality)
             print(visible(f"A x is {off} off what was measured, root mean square"))
         if originals is not None:
@@ -304,23 +300,6 @@ def show_originals(
     else:
         kinds |= {"edited": made}
     return generator.modality.beside(kinds, COLUMNS, None if classes is None else classes[:number])
-
-
-def show_restored(
-    restored: Restored,
-    store: SampleStore,
-    batches: Sequence[Sequence[int]],
-    seed: int,
-    classes: Sequence[str] | None,
-) -> Figure:
-    """The first samples to be looked at beside what was measured of them and, where these are known, the originals."""
-    made = first(store.arrays(SAMPLES, batches), restored.modality.previewed // 3)
-    indices = range(len(made))
-    y = restored.measured(indices, seed, "cpu")
-    kinds = {"measured": shown(y, restored.shape, restored.modality), "restored": made}
-    if (targets := restored.targets(indices)) is not None:
-        kinds["original"] = targets
-    return restored.modality.beside(kinds, COLUMNS, None if classes is None else classes[: len(made)])
 
 
 def inconsistency(

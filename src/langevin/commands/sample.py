@@ -29,6 +29,8 @@ OPTIONS = {
     "measurement.noise": "Annotated[float, Ge(0)]",
     "low_res.images": "str | None",
     "low_res.noise_level": "Annotated[float, Ge(0), Le(1)]",
+    "inpaint.images": "str | None",
+    "inpaint.mask": "str | None",
     "overwrite": "bool",
     "trust": "list[str]",
     "accelerator": "str",
@@ -53,7 +55,7 @@ def check(cfg: DictConfig) -> None:
     options = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in SAMPLING])
     mistakes = structure(options, OPTIONS, optional=(*SAMPLING, *RESTORING))
     if not mistakes:
-        places = {"edit.images": cfg.edit.images, "invert.images": cfg.invert.images}
+        places = {f"{name}.images": cfg[name].images for name in ("edit", "invert", "inpaint")}
         places["restoration"] = cfg.get("restoration")
         given = [name for name, value in places.items() if value is not None]
         mistakes += [Mistake(name, f"is given beside {given[0]}; allowed: one of them") for name in given[1:]]

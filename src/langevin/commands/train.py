@@ -3,19 +3,18 @@
 import platform
 import re
 import shlex
-import shutil
 import subprocess
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from langevin.cli import command, command_line
+from langevin.commands.run_folder import clear, clear_unfinished, quarantine_corrupt, run_lock
 from langevin.config.identity import PATHS, automatic_name, debug_of, differences
 from langevin.config.options import RUN_OPTIONS
 from langevin.config.stored import read_held, read_stored
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from langevin.data.source import Source
 
 CONFIG = "config.yaml"
-LOCK = ".lock"
 
 
 def run(cfg: DictConfig) -> Path:
@@ -54,8 +52,9 @@ def run(cfg: DictConfig) -> Path:
 
     import torch
 
-    from langevin.assembly.codec_run import codec_origin
+    from langevin.assembly.init_run import start_from
     from langevin.assembly.latents import encode_data
+    from langevin.assembly.origins import origin_of_run
     from langevin.assembly.run import dry_build, make_data, make_module, make_trainer
     from langevin.assembly.tasks import task_of
     from langevin.checkpoint import newest_of
@@ -112,7 +111,12 @@ def run(cfg: DictConfig) -> Path:
         say(nothing_chosen(cfg))
     torch.manual_seed(cfg.seed)
     module = make_module(cfg, spec)
-    origin = codec_origin(cfg)
+    if checkpoint is None:
+        networks = (module.model.network, module.ema.network)
+        started = start_from(cfg, networks, module.codec.spec(spec))
+        if started is not None:
+            say(started)
+    origin = origin_of_run(cfg, checkpoint)
     trainer = make_trainer(cfg, run_dir, spec, data, module.codec, origin)
     encode_data(cfg, module.codec, data, trainer.strategy.root_device)
     parameters = sum(weight.numel() for weight in module.model.parameters())
@@ -293,52 +297,6 @@ def step_of(checkpoint: Path, cfg: DictConfig, content: Content) -> int:
     return stored["global_step"]
 
 
-def quarantine_corrupt(whole: Path) -> None:
-    """Rename the damaged checkpoints newer than the one to resume from, which would otherwise be used instead of it."""
-    from langevin.checkpoint import last_checkpoints
-
-    for path in last_checkpoints(whole.parent):
-        if path == whole:
-            return
-        path.rename(path.with_suffix(".damaged"))
-
-
-def clear_unfinished(run_dir: Path) -> None:
-    """Remove the files that a process of this run was writing when it was killed."""
-    for directory in (run_dir, *(run_dir / name for name in ("checkpoints", "samples", "evaluations"))):
-        if directory.is_symlink():  # may point to files of others
-            continue
-        for path in directory.glob(".*"):
-            if path.is_file() and path.name != LOCK:
-                path.unlink()
-
-
-def clear(run_dir: Path) -> None:
-    """Remove all files of an earlier run but its lock, which is held."""
-    for path in run_dir.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()
-
-
-@contextmanager
-def run_lock(run_dir: Path) -> Iterator[None]:
-    """Lock the run's folder against a second process that trains the run; the lock of a killed process is released.
-
-    Raises:
-        UserError: when another process holds it.
-    """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    if (run_dir / LOCK).is_symlink():  # locking it may empty the file that it leads to
-        raise UserError(f"{run_dir / LOCK} is a link; remove it")
-    try:
-        with FileLock(run_dir / LOCK, timeout=0):
-            yield
-    except Timeout as error:
-        raise UserError(f"the run {run_dir} is being trained by another process; wait for it, or stop it") from error
-
-
 def device_name(device: "torch.device") -> str:
     """What a device is called: a GPU by its own name, a CPU by its model name where known."""
     import torch
@@ -352,8 +310,12 @@ def device_name(device: "torch.device") -> str:
     return models[0] if device.type == "cpu" and models else f"{device.type} ({platform.machine()})"
 
 
+@cache
 def code_version() -> str:
-    """The version of this code: its git commit where there is one, marked when files are changed."""
+    """The version of this code: its git commit where there is one, marked when files are changed.
+
+    It is looked up once: what a process has imported stays, whatever becomes of the files.
+    """
     from langevin import __version__
 
     describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]

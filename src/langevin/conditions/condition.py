@@ -29,7 +29,7 @@ class Context(NamedTuple):
         return self._replace(vector=None, tokens=self.vector[:, None])
 
 
-class Draws(Protocol):
+class ConditioningDraws(Protocol):
     """Random numbers that belong to the samples of a batch, others at every call; see `langevin.diffusion.draws`."""
 
     def normal(self, shape: Sequence[int] | None = None) -> Tensor:
@@ -62,7 +62,7 @@ class Condition(nn.Module, ABC):
         """Whether it is dropped at random in training, so that the network learns the unconditional model too."""
         return self.dropout > 0
 
-    def derive(self, x: Tensor, draws: Draws, sampling: bool = False) -> dict[str, Tensor]:
+    def derive(self, x: Tensor, draws: ConditioningDraws, sampling: bool = False) -> dict[str, Tensor]:
         """Compute the columns `derived` of clean samples; it depends on no weights.
 
         Args:
@@ -93,6 +93,10 @@ class Condition(nn.Module, ABC):
     @abstractmethod
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Give `cond` with every entry that is read here replaced by its null value, of the same shape and type."""
+
+    def finish(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """Give finished samples x (B, C, *size) with what the condition says of them exactly, such as known pixels."""
+        return x
 
     def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
         """Give `cond` with what is read here replaced by its null value for random samples: for training.
@@ -136,7 +140,7 @@ class Several(Condition):
         """See `Condition`."""
         return any(part.has_null for part in self._conditions())
 
-    def derive(self, x: Tensor, draws: Draws, sampling: bool = False) -> dict[str, Tensor]:
+    def derive(self, x: Tensor, draws: ConditioningDraws, sampling: bool = False) -> dict[str, Tensor]:
         """See `Condition`: what every part derives, in their order."""
         columns: dict[str, Tensor] = {}
         for part in self._conditions():
@@ -153,6 +157,13 @@ class Several(Condition):
             if reads(part, cond):
                 cond = part.null(cond)
         return dict(cond)
+
+    def finish(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """See `Condition`: what every part says, in their order."""
+        for part in self._conditions():
+            if reads(part, cond):
+                x = part.finish(x, cond)
+        return x
 
     def drop(self, cond: Mapping[str, Tensor], draw: Callable[[], Tensor]) -> dict[str, Tensor]:
         """See `Condition`: every part's own input, independently of the others'."""

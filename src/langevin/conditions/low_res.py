@@ -8,7 +8,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from torch.nn import functional
 
-from langevin.conditions.condition import Condition, Context, Draws
+from langevin.conditions.condition import Condition, ConditioningDraws, Context
 from langevin.errors import OptionError, UserError
 from langevin.images import from_uint8, to_uint8
 from langevin.networks.embeddings import TimeEmbedding
@@ -88,7 +88,7 @@ class LowRes(Condition):
         """See `Condition`: only where it is dropped in training."""
         return self.has_dropout
 
-    def derive(self, x: Tensor, draws: Draws, sampling: bool = False) -> dict[str, Tensor]:
+    def derive(self, x: Tensor, draws: ConditioningDraws, sampling: bool = False) -> dict[str, Tensor]:
         """See `Condition`: for sampling, small images as they are."""
         small = shrunk(x, self.size)
         if self.augmentation == "noise":
@@ -101,7 +101,7 @@ class LowRes(Condition):
             small = torch.where(chosen.reshape(-1, 1, 1, 1), blurred, small)
         return {IMAGE: small}
 
-    def noised(self, small: Tensor, level: Tensor, draws: Draws) -> dict[str, Tensor]:
+    def noised(self, small: Tensor, level: Tensor, draws: ConditioningDraws) -> dict[str, Tensor]:
         """The columns of small images.
 
         Args:

@@ -21,7 +21,7 @@ DEEPEST, LONGEST, GREATEST = 50, 100_000, 2**63
 """Of a config: how deeply it is nested, how many events of YAML it has, and a bound of its whole numbers."""
 
 
-PLACES = {"data": ("download_dir",), "loader": ("cache_dir",), "codec": ("run",)}
+PLACES = {"data": ("download_dir",), "loader": ("cache_dir",), "codec": ("run",), "init": ("checkpoint",)}
 """By their groups, the options that determine where something is written, or which other run is read."""
 
 

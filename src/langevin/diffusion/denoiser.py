@@ -85,6 +85,11 @@ class Denoiser(nn.Module):
         embedding: Any = getattr(self.network, "condition", None)
         return {} if embedding is None else embedding.derive(x, draws, sampling)
 
+    def finish(self, x: Tensor, cond: Condition) -> Tensor:
+        """Finished samples x (B, C, *size) with what their condition says of them exactly, see `Condition.finish`."""
+        embedding: Any = getattr(self.network, "condition", None)
+        return x if embedding is None else embedding.finish(x, cond)
+
     def null_condition(self, cond: Condition) -> Condition:
         """The null condition, of the same batch size: what guidance compares with."""
         network: Any = self.network

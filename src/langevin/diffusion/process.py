@@ -74,9 +74,9 @@ class Process(ABC):
             x_t, and what was drawn, which objectives may need.
         """
 
-    @abstractmethod
     def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, draws: Draws) -> Tensor:
-        """Draw x_t given x_s (B, ...), for times s < t, both ()."""
+        """Draw x_t given x_s (B, ...), for times s < t, both (): only for walks that go back."""
+        raise NotImplementedError(f"{type(self).__name__} cannot go back to more noise")
 
     @abstractmethod
     def prior(self, t: Tensor, draws: Draws) -> Tensor:

@@ -104,7 +104,8 @@ class SamplePipeline(Pipeline):
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             cond = self.requests.model_cond(denoiser, batch, seed, device)
-            yield self._batch(batch, self._make(denoise, batch, seed, device, cond, on_prediction))
+            made = self._make(denoise, batch, seed, device, cond, on_prediction)
+            yield self._batch(batch, self._finished(denoiser, cond, made))
 
     def stored(
         self,
@@ -141,6 +142,7 @@ class SamplePipeline(Pipeline):
             if kept is None:
                 cond = self.requests.model_cond(denoiser, batch, seed, device)
                 made = self._make(denoise, batch, seed, device, cond, look, originals)
+                made = self._finished(denoiser, cond, made)
                 if store is not None:
                     store.put(batch, {name: tensor.cpu().numpy() for name, tensor in made.items()})
             else:
@@ -200,6 +202,24 @@ class SamplePipeline(Pipeline):
         """What is diffused (B, ...), noisy or not, as stored samples (B, C, *size)."""
         return self.modality.from_model(self.codec.decode(z))
 
+    def beside(self, made: Tensor, seed: int) -> dict[str, Tensor]:
+        """The first samples (N, C, *size) as stored and what they were made of, of the same size, to be looked at."""
+        indices = range(len(made))
+        asked = self.requests.beside(indices)
+        before, after, name = {**asked.before}, {**asked.after}, "sample"
+        if self.restored is not None:
+            of_restored, name = self.restored.beside(indices, seed), "restored"
+            before, after = {**before, **of_restored.before}, {**after, **of_restored.after}
+        return {**{kind: grown(each, made) for kind, each in before.items()}, name: made, **after}
+
+    def _finished(self, denoiser: Denoiser, cond: Condition, made: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What was made, with samples in which what their condition says of them exactly is so."""
+        if not cond:
+            return made
+        x = self.modality.to_model(made[SAMPLES])
+        finished = denoiser.finish(x, cond)
+        return made if finished is x else {**made, SAMPLES: self.modality.from_model(finished)}
+
     def _make(
         self,
         denoise: Denoise,
@@ -214,9 +234,9 @@ class SamplePipeline(Pipeline):
         fresh = SampleDraws(seed, indices, self.shape, device)
         if self.restored is not None:
             y, times = self.restored.measured(indices, seed, device), self.sampler.times(denoise.process.schedule)
-            denoise, walk, measurement = self.restored.start(denoise, y, times, indices, seed, self.codec.decode)
+            denoise, walk = self.restored.start(denoise, y, times, indices, seed, self.codec)
             x = self.codec.decode(self.sampler(denoise, fresh, cond, on_prediction, None, walk))
-            return {SAMPLES: self.modality.from_model(self.restored.finished(x, measurement))}
+            return {SAMPLES: self.modality.from_model(self.restored.finished(x, y))}
         if originals is None:
             return {SAMPLES: self.show(self.sampler(denoise, fresh, cond, on_prediction))}
         stored, own = originals.batch(indices)
@@ -227,6 +247,13 @@ class SamplePipeline(Pipeline):
         start = originals.beginning(self.sampler, denoise, z, as_it_was, fresh)
         made = {SAMPLES: self.show(self.sampler(denoise, fresh, cond, on_prediction, start))}
         return made | originals.beginning.kept(start, denoise.process)
+
+
+def grown(images: Tensor, samples: Tensor) -> Tensor:
+    """Images (N, C', *size') in the shape of samples (N, C, *size): each pixel a block, a single channel in all."""
+    for axis in range(2, samples.ndim):
+        images = images.repeat_interleave(samples.shape[axis] // images.shape[axis], dim=axis)
+    return images.expand_as(samples)
 
 
 class _Blank(nn.Module):

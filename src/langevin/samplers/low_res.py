@@ -13,7 +13,7 @@ from langevin.conditions.low_res import LowRes
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.draws import conditioning_draws
 from langevin.modalities.modality import Modality
-from langevin.samplers.requests import Requests
+from langevin.samplers.requests import Beside, Requests
 
 
 class LowResRequests(Requests):
@@ -61,6 +61,10 @@ class LowResRequests(Requests):
     def stored(self, indices: Sequence[int]) -> Tensor:
         """Some of the small images, (B, C, size, size) of bytes."""
         return torch.from_numpy(self.images[np.asarray(indices)]).movedim(-1, 1)
+
+    def beside(self, indices: Sequence[int]) -> Beside:
+        """See `Requests`: the small images."""
+        return Beside({"low-res": self.stored(indices)}, {})
 
     def record(self) -> dict[str, Any]:
         """See `Requests`: with the small images' digest, and the level of their noise."""

@@ -1,13 +1,26 @@
 """What is to be sampled: the condition of each image, by its number."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.errors import UserError
+
+
+class Beside(NamedTuple):
+    """Stored images (B, C, *size) that are looked at beside samples, by what they are; their size may be smaller.
+
+    Attributes:
+        before: what the samples were made of.
+        after: what they should be, where that is known.
+    """
+
+    before: Mapping[str, Tensor]
+    after: Mapping[str, Tensor]
 
 
 class Requests(ABC):
@@ -29,6 +42,10 @@ class Requests(ABC):
             device: where the columns go.
         """
         return self.cond(indices, device)
+
+    def beside(self, indices: Sequence[int]) -> "Beside":
+        """What some samples were made of, to be looked at beside them."""
+        return Beside({}, {})
 
     @abstractmethod
     def record(self) -> dict[str, Any]:

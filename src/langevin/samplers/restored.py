@@ -1,14 +1,14 @@
 """Samples that are restored: what is measured of each, and by which method."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from langevin.codecs.codec import Codec
 from langevin.diffusion.denoiser import Denoise
 from langevin.diffusion.draws import SampleDraws
 from langevin.modalities.modality import Modality
@@ -16,12 +16,10 @@ from langevin.restoration.operators.operator import Operator
 from langevin.restoration.restoration import Measurement, Restoration
 from langevin.restoration.walk import Walk
 from langevin.samplers.given import Given
+from langevin.samplers.requests import Beside
 
 MEASURING, RESTORING = 2**61, 3 * 2**61
 """Added to the seed of samples for the noise of their measurements, and for the random numbers of the method."""
-
-
-Decode = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Restored:
         shape: (C, *size) of a sample.
         modality: what the samples are.
         settings: the method and the operators, as plain values for a protocol.
+        of_latents: what is measured of latents in place of samples; None: of samples, whatever is diffused.
     """
 
     method: Restoration
@@ -47,6 +46,7 @@ class Restored:
     shape: tuple[int, ...]
     modality: Modality
     settings: Mapping[str, Any]
+    of_latents: Operator | None = None
 
     def measured(self, indices: Sequence[int], seed: int, device: torch.device | str) -> Tensor:
         """The measurements (B, *measured) of some samples, in the model's units; of originals with fresh noise."""
@@ -65,9 +65,9 @@ class Restored:
         return None if self.are_measured else self._given(indices)
 
     def start(
-        self, denoise: Denoise, y: Tensor, times: Tensor, indices: Sequence[int], seed: int, decode: Decode
-    ) -> tuple[Denoise, Walk | None, Measurement]:
-        """What a sampler is to sample from, its walk, and the measurement.
+        self, denoise: Denoise, y: Tensor, times: Tensor, indices: Sequence[int], seed: int, codec: Codec
+    ) -> tuple[Denoise, Walk | None]:
+        """What a sampler is to sample from, and its walk.
 
         Args:
             denoise: the model, guided or not.
@@ -75,20 +75,31 @@ class Restored:
             times: those of the sampler.
             indices: of the samples.
             seed: of the samples.
-            decode: see `Measurement`.
+            codec: between the samples and what is diffused.
         """
         draws = SampleDraws((seed + RESTORING) % 2**64, indices, self.shape, y.device)
-        measurement = Measurement(y, self.operator, self.noise, self.shape, decode)
-        return *self.method(denoise, measurement, times, draws), measurement
+        measurement = Measurement(y, self.operator, self.noise, self.shape, codec.decode)
+        if self.of_latents is not None:  # of a mask alone, whose measurements are samples with grey in them
+            z = codec.encode(y, draws)
+            shape = tuple(z.shape[1:])
+            measurement = Measurement(self.of_latents(z), self.of_latents, self.noise, shape, lambda latent: latent)
+        return self.method(denoise, measurement, times, draws)
 
-    def finished(self, x: Tensor, measurement: Measurement) -> Tensor:
-        """The samples x (B, C, *size) in the end: of exact measurements, projected onto what agrees with them."""
-        return measurement.projected(x) if self.method.is_exact and self.noise == 0 else x
+    def finished(self, x: Tensor, y: Tensor) -> Tensor:
+        """The samples x (B, C, *size) in the end: of exact measurements y, projected onto what agrees with them."""
+        is_exact = self.method.is_exact and self.noise == 0
+        return x + self.operator.pseudo_inverse(y - self.operator(x), self.shape) if is_exact else x
 
     def inconsistency(self, made: Tensor, y: Tensor) -> Tensor:
         """How far stored samples (B, C, *size) are off their measurements, root mean squares (B,) in model units."""
         gap = self.operator(self.modality.to_model(made.to(y.device))) - y
         return gap.square().flatten(1).mean(1).sqrt()
+
+    def beside(self, indices: Sequence[int], seed: int) -> Beside:
+        """The measurements of some samples of a seed, and the originals where these are known, to be looked at."""
+        targets = self.targets(indices)
+        measured = {"measured": self.modality.from_model(self.measured(indices, seed, "cpu"))}
+        return Beside(measured, {} if targets is None else {"original": targets})
 
     def record(self) -> dict[str, Any]:
         """How they are restored, as plain values for a protocol."""
@@ -98,9 +109,3 @@ class Restored:
 
     def _given(self, indices: Sequence[int]) -> Tensor:
         return torch.from_numpy(self.given.samples[np.asarray(indices)]).movedim(-1, 1)
-
-
-def shown(y: Tensor, shape: tuple[int, ...], modality: Modality) -> Tensor:
-    """Measurements (B, C', *size') as stored samples of a shape (C, *size), to be looked at: each number a block."""
-    grown = functional.interpolate(y, shape[1:], mode="nearest") if y.shape[2:] != shape[1:] else y
-    return modality.from_model(grown.expand(-1, shape[0], *shape[1:]))

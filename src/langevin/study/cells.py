@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from langevin.assembly.check import check_model, mistakes_in
 from langevin.assembly.codec_run import complete
 from langevin.assembly.components import SAMPLING, loaders
+from langevin.assembly.init_run import find_initial
 from langevin.assembly.make import try_instantiate
 from langevin.assembly.saved import override
 from langevin.cli import force_add_override
@@ -128,8 +129,9 @@ def composed(
             try:
                 overrides = tuple(force_add_override(text, own) for text in given)
                 cfg = compose(command, list(overrides))
-                if command == "train":  # a codec's run decides by what it is; what is wrong with it is reported later
+                if command == "train":  # other runs decide by what they are; what is wrong with them is reported later
                     complete(cfg)
+                    find_initial(cfg)
                 yield Cell(name, arms, overrides, cfg, decide(plain(cfg)))
             except MissingConfigException as error:
                 allowed = ", ".join(error.options or ())

@@ -1,0 +1,67 @@
+"""Requests of an inpainting model: the known part of one given image each."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langevin.conditions.inpaint import COLUMN, known_part
+from langevin.diffusion.denoiser import Condition, Denoiser
+from langevin.modalities.modality import Modality
+from langevin.samplers.requests import Beside, Requests
+
+
+class InpaintRequests(Requests):
+    """Other requests, and with sample i the known part of the i-th of some images.
+
+    Args:
+        requests: the others, such as labels.
+        images: as stored, (N, H, W, C); of at most N samples.
+        unknown: bool (H, W), true where pixels are to be made anew.
+        mask: what the mask is, as plain values for a protocol.
+        modality: what the images are.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        images: NDArray[np.uint8],
+        unknown: Tensor,
+        mask: Mapping[str, Any],
+        modality: Modality,
+    ) -> None:
+        self.requests = requests
+        self.images = images
+        self.unknown = unknown
+        self.mask = mask
+        self.modality = modality
+
+    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
+        """See `Requests`: of the other requests alone."""
+        return self.requests.cond(indices, device)
+
+    def model_cond(
+        self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
+    ) -> Condition:
+        """See `Requests`."""
+        x = self.modality.to_model(self.stored(indices).to(device))
+        others = self.requests.model_cond(denoiser, indices, seed, device)
+        return {**others, COLUMN: known_part(x, ~self.unknown[None, None].to(device))}
+
+    def stored(self, indices: Sequence[int]) -> Tensor:
+        """Some of the images, (B, C, H, W) of bytes."""
+        return torch.from_numpy(self.images[np.asarray(indices)]).movedim(-1, 1)
+
+    def beside(self, indices: Sequence[int]) -> Beside:
+        """See `Requests`: the images with grey where they are unknown, and the images."""
+        known = torch.where(self.unknown, 0, self.modality.to_model(self.stored(indices)))
+        return Beside({"known": self.modality.from_model(known)}, {"original": self.stored(indices)})
+
+    def record(self) -> dict[str, Any]:
+        """See `Requests`: with the digests of the images and of the mask."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
+        return {**self.requests.record(), "inpaint": {"images": digest, "mask": dict(self.mask)}}
