@@ -99,6 +99,15 @@ def test_an_evaluation_restores_what_is_held_out(plain, tmp_path):
             "operators.average.factor: is 3",
         ),
         (
+            [
+                "restoration=ddnm",
+                "operators=[bicubic]",
+                "operators.bicubic.factor=16",
+                "measurement.originals={images}",
+            ],
+            "operators.bicubic.factor: is 16; allowed for images of 8 x 8 pixels: 2, 4, 8",
+        ),
+        (
             ["restoration=repaint", *AVERAGE, "measurement.originals={images}", "sampler=heun"],
             "sampler: is used with restoration=RePaint, which acts between the steps; allowed: ancestral, ddim, euler",
         ),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from helpers.posterior import COV, MEAN, CorrelatedGaussian, posterior
+from experiments.exact_gaussian import COV, MEAN, CorrelatedGaussian, posterior
 
 from langevin.diffusion.schedules.linear import Linear
 

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 import torch
+from experiments.exact_gaussian import COV, MEAN, CorrelatedGaussian, matrix_of, posterior
 from helpers.draws import Given
-from helpers.posterior import COV, MEAN, CorrelatedGaussian, matrix_of, posterior
 
 from langevin.diffusion.draws import SampleDraws
 from langevin.diffusion.schedules.linear import Linear
@@ -128,6 +128,32 @@ def test_a_sample_does_not_depend_on_the_others(method):
     y = Average(2)(torch.tensor([0.5, -0.6, 0.4, -0.2]).reshape(1, *SHAPE))[0]
     many, one = (restored(method, ancestral(10), Average(2), y, number=number) for number in (4, 1))
     torch.testing.assert_close(many[:1], one, atol=1e-6, rtol=0)
+
+
+class Saved:
+    """A tensor that a graph keeps; how many there are, and at most were."""
+
+    now = most = 0
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+        Saved.now += 1
+        Saved.most = max(Saved.most, Saved.now)
+
+    def __del__(self):
+        Saved.now -= 1
+
+
+@pytest.mark.parametrize("method", [PiGDM(), MMPS(2), DPS(0.5)], ids=["pigdm", "mmps", "dps"])
+def test_holds_the_graph_of_one_step_alone(method, monkeypatch):
+    y, most = Average(2)(torch.zeros(1, *SHAPE))[0], []
+    for steps in (2, 20):
+        monkeypatch.setattr(Saved, "most", 0)
+        with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+            restored(method, ancestral(steps), Average(2), y, noise=0.1, number=2)
+        most.append(Saved.most)
+    assert most[0] == most[1] > 0
+    assert Saved.now == 0
 
 
 def test_descends_by_the_gradient_of_the_distance():

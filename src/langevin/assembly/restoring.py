@@ -62,8 +62,7 @@ def prepare_restoration(cfg: DictConfig, chosen: DictConfig, model: Model) -> Ca
     """
     spec, codec = model.spec, model.codec
     method: Restoration = make(cfg, "restoration")
-    operator, noise = make_operator(cfg), float(cfg.measurement.noise)
-    measured_shape(operator, cfg, spec)
+    operator, noise = make_fitting_operator(cfg, spec), float(cfg.measurement.noise)
     name = type(method).__name__
     mistakes = []
     if method.walks and not make_sampler(chosen, model.diffused).independent_steps:
@@ -93,25 +92,27 @@ def prepare_restoration(cfg: DictConfig, chosen: DictConfig, model: Model) -> Ca
     return restored
 
 
-def measured_shape(operator: Operator, cfg: DictConfig, spec: DataSpec) -> tuple[int, ...]:
-    """The shape of a measurement of the model's samples.
+def make_fitting_operator(cfg: DictConfig, spec: DataSpec) -> Operator:
+    """The config's operators as one, of which it is known that it suits the model's samples.
 
     Raises:
-        ConfigError: when an operator does not suit them.
+        ConfigError: when one cannot be built, or does not suit them.
     """
+    operator = make_operator(cfg)
     try:
-        return operator.measured(spec.shape)
+        operator.measured(spec.shape)
     except OptionError as error:
         raise ConfigError([Mistake(*each) for each in error.found]) from error
     except UserError as error:
         raise ConfigError(mistakes_of(cfg, "operators", error)) from error
+    return operator
 
 
 def open_given(cfg: DictConfig, spec: DataSpec) -> tuple[Given, bool]:
     """The measurements that a config names, or the originals; and whether they are measurements.
 
     Raises:
-        UserError: when there are neither, or both, or of another shape.
+        UserError: when there are neither, or both, or of another shape, or an operator does not suit the samples.
     """
     places: Mapping[str, Any] = {name: cfg.measurement[name] for name in ("images", "originals")}
     named = [name for name, place in places.items() if place is not None]
@@ -119,7 +120,8 @@ def open_given(cfg: DictConfig, spec: DataSpec) -> tuple[Given, bool]:
         text = "measurement.images=IMAGES, measurements to restore, or measurement.originals=IMAGES, to be measured"
         raise ConfigError([Mistake("measurement", f"give one of {text}")])
     (name,) = named
-    channels, *size = measured_shape(make_operator(cfg), cfg, spec) if name == "images" else spec.shape
+    suited = make_fitting_operator(cfg, spec).measured(spec.shape) if name == "images" else spec.shape
+    channels, *size = suited
     option, path = f"measurement.{name}", places[name]
     images, labels = read_images(path, option)
     if images.shape[1:] != (*size, channels):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers.posterior import matrix_of
+from experiments.exact_gaussian import matrix_of
 from operators_helpers import ALL, ALONE, SHAPE
 
 from langevin.config.types import path_of

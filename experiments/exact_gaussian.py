@@ -1,12 +1,16 @@
 """A correlated Gaussian: its exact denoiser, and its exact posterior given a linear measurement, all in float64."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.parameterization import Eps
 from langevin.diffusion.process import GaussianProcess, Prediction
+from langevin.diffusion.schedules.schedule import Schedule
 
 MEAN = torch.tensor([0.3, -0.2, 0.1, -0.4], dtype=torch.float64)
 """Of four numbers, such as the pixels of an image (1, 2, 2)."""
@@ -27,17 +31,15 @@ class CorrelatedGaussian:
         schedule: how noise grows.
         mean: (D,).
         cov: (D, D), positive definite.
-        variance: see `GaussianProcess`.
     """
 
-    def __init__(self, schedule, mean=MEAN, cov=COV, variance=None) -> None:
-        self.schedule, self.process = schedule, GaussianProcess(schedule, Eps(), variance)
+    def __init__(self, schedule: Schedule, mean: Tensor = MEAN, cov: Tensor = COV) -> None:
+        self.schedule, self.process = schedule, GaussianProcess(schedule, Eps())
         self.mean = mean
         self.variances, self.axes = torch.linalg.eigh(cov)
-        self.calls = 0
 
-    def __call__(self, x_t: Tensor, t: Tensor, cond=None) -> Prediction:
-        self.calls += 1
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Prediction:
+        """See `Denoiser.forward`."""
         flat = x_t.flatten(1).double()
         alpha, sigma = (broadcast_to(coefficient, flat) for coefficient in self.schedule(t))
         gap = (flat - alpha * self.mean) @ self.axes / (alpha**2 * self.variances + sigma**2)
@@ -65,7 +67,7 @@ def posterior(mean: Tensor, cov: Tensor, A: Tensor, y: Tensor, noise: float) -> 
     return torch.from_numpy(mean + (y - mean @ A.T) @ gain.T), torch.from_numpy(cov - gain @ A @ cov)
 
 
-def matrix_of(operator, shape: tuple[int, ...]) -> Tensor:
+def matrix_of(operator: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
     """The dense matrix (M, D) of a linear map of samples (B, *shape), float64: its values on the unit vectors."""
     size = int(np.prod(shape))
     return operator(torch.eye(size, dtype=torch.float64).reshape(size, *shape)).flatten(1).T
