@@ -54,12 +54,12 @@ def test_hints_are_computed_of_images_as_they_are_given(model, place, tmp_path):
     with np.load(place / "images.npz") as arrays:
         assert made.shape == arrays["arr_0"].shape, "as many as there are images"
         assert np.array_equal(labels, arrays["arr_1"]), "their own labels"
-    assert set(record["samples"]["hint"]) == {"images"}
+    assert set(record["samples"]["hint"]) == {"images", "scale"}
 
     assert sampled(model, tmp_path / "hints", f"hint.hints={place / 'hints.npz'}", "batch_size=2").status == 0
     by_hints, _, record = read(tmp_path / "hints")
     assert np.array_equal(by_hints, made), "the same hints"
-    assert set(record["samples"]["hint"]) == {"hints"}
+    assert set(record["samples"]["hint"]) == {"hints", "scale"}
 
     given = (f"hint.hints={place / 'drawn'}", f"labels=[{','.join(map(str, labels))}]")
     assert sampled(model, tmp_path / "drawn", *given).status == 0
@@ -88,6 +88,10 @@ def test_other_hints_are_other_samples(model, place, tmp_path):
         (("hint.images={place}/large.npz",), "(16, 16, 1); allowed: (8, 8, 1)"),
         (("hint.hints={place}/large.npz",), "(16, 16, 1); allowed: (8, 8, 1) or (8, 8, 3)"),
         (("hint.hints=nowhere",), "hint.hints=nowhere"),
+        (
+            ("hint.images={place}/images.npz", "hint.scale=0.5"),
+            "hint.scale: is 0.5; allowed: 1, since the model was not trained with model.control=true",
+        ),
         (
             ("hint.images={place}/images.npz", "hint.hints={place}/hints.npz"),
             "hint.hints: is given beside hint.images; allowed: one of them",

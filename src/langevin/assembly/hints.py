@@ -22,15 +22,18 @@ class HintImages(NamedTuple):
         samples: uint8 (N, H, W, C).
         labels: int64 (N,), or None.
         condition: the model's, which computes them; None: they are hints.
+        scale: a factor on their effect.
     """
 
     samples: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
     condition: Hint | None
+    scale: float
 
     def requested_of(self, generator: SamplePipeline) -> None:
         """Let a pipeline follow them: sample i has the i-th hint."""
-        generator.requests = HintRequests(generator.requests, self.samples, self.condition, generator.modality)
+        asked, condition, modality = generator.requests, self.condition, generator.modality
+        generator.requests = HintRequests(asked, self.samples, condition, modality, self.scale)
 
 
 def open_hints(cfg: DictConfig, model: Model) -> HintImages | None:
@@ -40,12 +43,17 @@ def open_hints(cfg: DictConfig, model: Model) -> HintImages | None:
         UserError: when they are missing, given to a model that takes none, or of another size than the model's.
     """
     given = [name for name in ("images", "hints") if cfg.hint[name] is not None]
+    scale: float = cfg.hint.scale
     condition = next((part for part in model.denoiser.network.modules() if isinstance(part, Hint)), None)
     if condition is None:
         text = "the model is not trained with conditions=[hint]; leave it out"
+        given += ["scale"] if scale != 1 else []
         if given:
             raise ConfigError([Mistake(f"hint.{name}", f"is {cfg.hint[name]}; {text}") for name in given])
         return None
+    if scale != 1 and getattr(model.denoiser.network, "adapter", None) is None:
+        text = f"is {scale}; allowed: 1, since the model was not trained with model.control=true"
+        raise ConfigError([Mistake("hint.scale", text)])
     if not given:
         kind = (
             f"images (.npz, folder or zip) whose {condition.kind} the samples are to have, or hint.hints in its place"
@@ -58,4 +66,4 @@ def open_hints(cfg: DictConfig, model: Model) -> HintImages | None:
     if images.shape[1:] not in allowed:
         text = f"is {cfg.hint[name]}: images of (height, width, channels) {images.shape[1:]}"
         raise ConfigError([Mistake(f"hint.{name}", f"{text}; allowed: {' or '.join(map(str, allowed))}")])
-    return HintImages(images, labels, condition if name == "images" else None)
+    return HintImages(images, labels, condition if name == "images" else None, scale)

@@ -23,6 +23,7 @@ from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.digest import digest_of
 from langevin.errors import UserError
+from langevin.networks.network import Network
 from langevin.spec import DataSpec
 
 LEAST = 0.5
@@ -118,10 +119,21 @@ def mistakes_of_initial(
         yield Mistake(INIT, f"{start} a model of {spec.channels} channels, and this is of samples {held.shape}")
     elif images := refused_images(cfg, initial, network):
         yield Mistake("conditions", images)
-    elif (match := matched(cfg, initial, network, spec)).share < LEAST:
+    elif lost := not_frozen(match := matched(cfg, initial, network, spec), network):
+        text = "a run that has all weights of the frozen network and no others, and here differ"
+        yield Mistake(INIT, f"{start} {text}: {', '.join(lost[:NAMED])}{more(lost)}")
+    elif match.share < LEAST:
         listed = "; ".join(match.misfits[:NAMED])
         text = f"a network of which at least half of the weights fit {task.network}, and here {match.share:.0%} do"
         yield Mistake(INIT, f"{start} {text}: {listed}{more(match.misfits)}")
+
+
+def not_frozen(match: Match, network: nn.Module) -> list[str]:
+    """The weights that a network which is frozen but for an adapter does not have from the other, or it alone has."""
+    adapter = getattr(network, "adapter", None)
+    if adapter is None:
+        return []
+    return [*(name for name in match.new if not name.startswith(adapter)), *match.unused]
 
 
 def refused_images(cfg: DictConfig, initial: Model, network: nn.Module) -> str | None:
@@ -173,6 +185,8 @@ def start_from(cfg: DictConfig, networks: Iterable[nn.Module], spec: DataSpec) -
         own = network.state_dict()
         for name, theirs in match.taken.items():
             fill(own[name], values[theirs], name in match.widened)
+        if isinstance(network, Network):
+            network.started(match.taken)
     return described(cfg, initial, match, spec)
 
 

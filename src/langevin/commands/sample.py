@@ -33,6 +33,7 @@ OPTIONS = {
     "inpaint.mask": "str | None",
     "hint.images": "str | None",
     "hint.hints": "str | None",
+    "hint.scale": "Annotated[float, Ge(0)]",
     "overwrite": "bool",
     "trust": "list[str]",
     "accelerator": "str",

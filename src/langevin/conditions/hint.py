@@ -14,6 +14,8 @@ from langevin.images import LUMA
 
 COLUMN = "hint"
 """The column: (B, 1, H, W) in [0, 1], as the levels of a file; `NONE` everywhere for no hint."""
+SCALE = "hint_scale"
+"""A column of sampling alone: factors (B,) on the effect of the hints, for `Context.scale`."""
 NONE = -1.0
 """What a hint is where there is none: no level, since black is a hint as well."""
 
@@ -89,7 +91,7 @@ class Hint(Condition):
             return Context(concat=torch.full(shape, NONE))
         if cond[COLUMN].shape != shape:
             raise UserError(f"hint: the shape {tuple(cond[COLUMN].shape)} does not fit: {shape}")
-        return Context(concat=cond[COLUMN])
+        return Context(concat=cond[COLUMN], scale=cond.get(SCALE))
 
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Condition`: no hint; it stays where it is never dropped."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langevin.conditions.hint import COLUMN, Hint, from_file, grey, to_file
+from langevin.conditions.hint import COLUMN, SCALE, Hint, from_file, grey, to_file
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.modalities.modality import Modality
 from langevin.samplers.requests import Beside, Requests
@@ -24,15 +24,22 @@ class HintRequests(Requests):
             computed.
         condition: the model's, which computes them; None: the images are hints.
         modality: what the images are.
+        scale: a factor on the effect of the hints, for `Context.scale`.
     """
 
     def __init__(
-        self, requests: Requests, images: NDArray[np.uint8], condition: Hint | None, modality: Modality
+        self,
+        requests: Requests,
+        images: NDArray[np.uint8],
+        condition: Hint | None,
+        modality: Modality,
+        scale: float = 1.0,
     ) -> None:
         self.requests = requests
         self.images = images
         self.condition = condition
         self.modality = modality
+        self.scale = scale
 
     def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
         """See `Requests`: of the other requests alone."""
@@ -42,7 +49,8 @@ class HintRequests(Requests):
         self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
     ) -> Condition:
         """See `Requests`."""
-        return {**self.requests.model_cond(denoiser, indices, seed, device), COLUMN: self.hints(indices, device)}
+        cond = {**self.requests.model_cond(denoiser, indices, seed, device), COLUMN: self.hints(indices, device)}
+        return cond if self.scale == 1 else {**cond, SCALE: torch.full((len(indices),), self.scale, device=device)}
 
     def hints(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """Some of the hints, (B, 1, H, W) in [0, 1]."""
@@ -63,6 +71,7 @@ class HintRequests(Requests):
         )
 
     def record(self) -> dict[str, Any]:
-        """See `Requests`: with the digest of the hints, or of the images of which they are computed."""
+        """See `Requests`: with the digest of the hints, or of the images of which they are computed, and the scale."""
         digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
-        return {**self.requests.record(), "hint": {"hints" if self.condition is None else "images": digest}}
+        hint = {"hints" if self.condition is None else "images": digest, "scale": self.scale}
+        return {**self.requests.record(), "hint": hint}
