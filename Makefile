@@ -6,7 +6,8 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 # How many processes share the tests out, by file: fixtures of a module train once, and its tests keep their order.
 JOBS ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# Bytecode is written even where the environment asks for none (containers do): else every process compiles all anew.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart recipes train-digits sample-digits train-classifier evaluate-digits test test-unit test-all check docs format clean

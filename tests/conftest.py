@@ -5,11 +5,20 @@ import os
 from pathlib import Path
 
 import pytest
-from helpers.fixtures import _cache, _composed_once, _one_thread, made
+from helpers.fixtures import _cache, _composed_once, _no_waiting_for_the_disk, _one_thread, _plugins_found_once, made
 from helpers.inception import inception_weights
 from helpers.peers import peer
 
-__all__ = ["_cache", "_composed_once", "_one_thread", "inception_weights", "made", "peer"]
+__all__ = [
+    "_cache",
+    "_composed_once",
+    "_no_waiting_for_the_disk",
+    "_one_thread",
+    "_plugins_found_once",
+    "inception_weights",
+    "made",
+    "peer",
+]
 
 HERE = Path(__file__).parent
 os.environ.pop("COLUMNS", None)  # pytest-xdist tells its workers of 80, as if they wrote to a terminal

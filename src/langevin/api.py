@@ -129,7 +129,7 @@ class Run:
             device: "cpu", or "cuda", "cuda:1", "mps"; "auto": a GPU where there is one.
             trajectory: also keep the first samples at this many times from noise to sample, at least 2.
             overrides: further ones of sampler, timestep_spacing, thresholding, guidance, restoration, operators,
-                measurement, edit, invert, low_res and inpaint, as on the command line, such as
+                measurement, edit, invert, low_res, inpaint and hint, as on the command line, such as
                 ``["sampler.eta=0.5"]``.
 
         Raises:
@@ -140,7 +140,7 @@ class Run:
         from langevin.commands.sample import OPTIONS, check
 
         chosen, given = _of_sampler(sampler, steps, guidance)
-        sections = ("edit", "invert", "measurement", "low_res", "inpaint")
+        sections = ("edit", "invert", "measurement", "low_res", "inpaint", "hint")
         chosen += _allowed(overrides, (*SAMPLING, *RESTORING, *sections))
         given |= {"num_samples": ("n", n), "labels": ("labels", labels), "trajectory": ("trajectory", trajectory)}
         given |= _common(self.checkpoint, seed, batch_size, device)

@@ -15,6 +15,8 @@ from torch import Tensor
 from langevin.files import write_atomically
 from langevin.visible import visible
 
+LUMA = (0.299, 0.587, 0.114)
+"""The weights of red, green and blue in a grey level. Source: ITU-R BT.601."""
 VISIBLE_SIDE = 64
 """The side in pixels that small images are enlarged to, where they are to be looked at."""
 

@@ -123,7 +123,7 @@ def test_its_own_images_come_first(tmp_path):
         more.conditions = {"other": LOW_RES, "low_res": LOW_RES}
     for wrong in (more, plain):
         wrong.trust = ["tenants"]
-        with pytest.raises(UserError, match=r"conditions: give images .* first its own, in its order: low_res \(1\)"):
+        with pytest.raises(UserError, match=r"conditions: have as images .* in its order: low_res \(1 channels\)"):
             started(copy.deepcopy(wrong), place)
     more.conditions = {"low_res": LOW_RES, "other": LOW_RES}
     network, _, _ = started(more, place)

@@ -211,7 +211,7 @@ def test_without_weights_and_without_an_answer_from_the_internet(real, tmp_path,
     assert str(tmp_path / "torch") in result.err
     assert "give features.weights=PATH" in result.err
     assert "drop the metrics that use them, such as fid" in result.err
-    assert 0.5 < seconds < 5
+    assert 0.5 < seconds < 30
     assert not (real.parent / "metrics.json").exists()
 
 

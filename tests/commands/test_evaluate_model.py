@@ -163,7 +163,7 @@ def test_an_evaluation_that_was_ended_resumes_to_the_same_number(
         wait_for(lambda: len(list(labelled.glob("evaluations/.model-*/*.npz"))) >= 5, process, log)
     finally:
         process.send_signal(number)
-        status = process.wait(60)
+        status = process.wait(120)
     assert status == (-number if number == signal.SIGKILL else interrupt.STATUS)
     # Who is killed removes nothing, and yet holds nobody off.
     left = [LOCK] if number == signal.SIGKILL else []

@@ -271,7 +271,7 @@ def test_a_pipe_in_a_run_holds_up_nobody(plain, tmp_path):
         (run / name).unlink(missing_ok=True)
         os.mkfifo(run / name)
     command = [sys.executable, "-m", "langevin.runs", str(run.parent)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert ended.returncode == 0, ended.stderr
     assert "run" in ended.stdout
 
@@ -300,7 +300,7 @@ def test_sizes_that_are_not_those_of_its_weights_take_no_memory(name, evil, tmp_
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert ended.returncode == 1, ended.stderr
     assert "Traceback" not in ended.stderr

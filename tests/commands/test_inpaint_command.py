@@ -98,7 +98,7 @@ def test_a_mask_of_one_colour_is_taken_with_a_warning(model, place, tmp_path, ma
         (("inpaint.images=nowhere", "inpaint.mask={mask}"), "inpaint.images=nowhere"),
         (
             ("inpaint.images={images}", "inpaint.mask={mask}", "edit.images={images}"),
-            "edit.images: is given beside inpaint.images; allowed: one of them",
+            "inpaint.images: is given beside edit.images; allowed: one of them",
         ),
     ],
 )

@@ -129,3 +129,20 @@ def test_a_mistake_is_reported(plain, originals, tmp_path, overrides, words):
     result = restored(plain, tmp_path, *(override.format(images=originals) for override in overrides), status=1)
     assert words.format(images=originals) in result.err
     assert not (tmp_path / "samples.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["restoration=ddnm", "operators=[average]", "operators.average.factor=3"], "operators.average.factor: is 3"),
+        (["restoration=dps", *AVERAGE, "sampler=dpm_solver_2m"], "sampler: is used with restoration=DPS"),
+        (["metrics=[consistency]"], "metrics.consistency: needs what is measured of samples"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_an_evaluation_reports_a_mistake_before_data_is_read(plain, tmp_path, overrides, words):
+    given = (f"checkpoint={plain}", "metrics=[psnr]", "num_samples=6", f"out={tmp_path}", "accelerator=cpu")
+    result = call("evaluate", *given, f"loader.cache_dir={tmp_path / 'cache'}", *overrides)
+    assert result.status == 1
+    assert words in result.err
+    assert not (tmp_path / "cache").exists()

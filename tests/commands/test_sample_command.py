@@ -128,7 +128,7 @@ def test_labels(labelled, tmp_path):
         ("plain", ["sampler.step=3"], "sampler.step: no such option (did you mean steps?)"),
         ("plain", ["sampler=eulr"], "sampler=eulr: no such option (did you mean euler?); allowed: ancestral, "),
         ("plain", ["guidance.scale=3"], "guidance: is not chosen; choose it first: guidance=NAME with one of"),
-        ("plain", ["model.channels=64"], "model: no such option; allowed: checkpoint, num_samples"),
+        ("plain", ["model.channels=64"], "model: no such option; allowed: checkpoint, cascade, num_samples"),
         ("plain", ["seed=${nowhere}"], "seed: Interpolation key 'nowhere' not found"),
         ("plain", ["accelerator=abacus"], "accelerator=abacus, devices=1: "),
         ("plain", ["accelerator=cpu", "devices=0"], "accelerator=cpu, devices=0: "),
@@ -366,7 +366,7 @@ def test_sampling_that_was_asked_to_stop_resumes_to_the_same_images(labelled, tm
         wait_for(lambda: len(list(tmp_path.glob("out/.sample-*/*.npz"))) >= 5, process, log)
     finally:
         process.terminate()
-        status = process.wait(60)
+        status = process.wait(120)
     assert status == STATUS
     assert "interrupted by SIGTERM; rerun the same command to resume" in log.read_text()
     kept = 2 * len(list(tmp_path.glob("out/.sample-*/*.npz")))

@@ -95,7 +95,8 @@ def shortened(command: str, overrides: list[str]) -> list[str]:
         short["sampler.steps"] = "2"
     if given.get("data") == "image_folder":
         short["data.image_size"] = "16"
-    short |= {key: str(AT_MOST[key]) for key, value in given.items() if key in AT_MOST and value.isdigit()}
+    counts = {key: int(value) for key, value in given.items() if key in AT_MOST and value.isdigit()}
+    short |= {key: str(min(count, AT_MOST[key])) for key, count in counts.items()}
     return [each for each in overrides if each.partition("=")[0] not in short] + [f"{k}={v}" for k, v in short.items()]
 
 

@@ -1,6 +1,7 @@
 """The files for `wandb sweep`, made into commands by W&B's own agent's code."""
 
 import math
+from importlib.util import find_spec
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 from langevin.assembly.check import mistakes_in
 from langevin.config.validate import groups, options
 
-utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+pytestmark = pytest.mark.skipif(find_spec("wandb") is None, reason="the package wandb is not installed")
 
 FILES = sorted((ROOT / "experiments" / "sweeps").glob("wandb_*.yaml"))
 
@@ -25,6 +26,8 @@ def values_of(parameter):
 
 def command(sweep, chosen):
     """What the agent runs; see `Agent._command_run` of `wandb.wandb_agent`."""
+    from wandb.sdk.launch.sweeps import utils  # takes seconds
+
     args = {"args": {name: {"value": value} for name, value in chosen.items()}}
     known = {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [sweep["program"]]}
     known |= utils.create_sweep_command_args(args)

@@ -100,7 +100,7 @@ def test_silent_network_does_not_hang(hub, monkeypatch):
         start = time.monotonic()
         with pytest.raises(UserError, match=r"torch hub does not give it \(timed out\)"):
             DINOv2("dinov2-vit-s-14").prepare()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     assert socket.getdefaulttimeout() is None
 
 

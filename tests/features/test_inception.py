@@ -55,15 +55,15 @@ def as_adm_does(network, images):
 def test_outputs_are_torch_fidelitys_and_differ_between_images(inception_weights):
     extractor = Inception(str(inception_weights))
     extractor.prepare()
-    outputs = extractor(example_images(6))
+    outputs = extractor(example_images(4))
     theirs = feature_extractor_inceptionv3.FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(inception_weights)
     )
-    for ours, expected in zip((outputs["features"], outputs["logits"]), theirs(example_images(6)), strict=True):
+    for ours, expected in zip((outputs["features"], outputs["logits"]), theirs(example_images(4)), strict=True):
         torch.testing.assert_close(ours, expected, **ROUNDING)
-    torch.testing.assert_close(outputs["spatial"], torch.from_numpy(as_adm_does(theirs, example_images(6))), **ROUNDING)
+    torch.testing.assert_close(outputs["spatial"], torch.from_numpy(as_adm_does(theirs, example_images(4))), **ROUNDING)
     assert {name: tuple(value.shape) for name, value in outputs.items()} == {
-        name: (6, size) for name, size in Inception.sizes.items()
+        name: (4, size) for name, size in Inception.sizes.items()
     }
     for value in outputs.values():
         assert value.dtype == torch.float32
@@ -159,16 +159,16 @@ def test_silent_network_does_not_hang(empty_hub, monkeypatch):
         start = time.monotonic()
         with pytest.raises(UserError, match="could not be downloaded"):
             Inception().prepare()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     assert socket.getdefaulttimeout() is None
 
 
 def test_an_image_has_the_same_bits_in_any_company(inception_weights):
     extractor = Inception(str(inception_weights))
     extractor.prepare()
-    images = example_images(4, seed=3)
+    images = example_images(3, seed=3)
     together = extractor(images)
-    for index in ([0], [3, 1]):
+    for index in ([0], [2, 1]):
         apart = extractor(images[index].contiguous(memory_format=torch.channels_last))
         for name, output in apart.items():
             assert torch.equal(output, together[name][index]), name

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, open_dict
 
 from langevin.cli import force_add_override
 from langevin.config.validate import CONF, groups_of
+from langevin.interrupt import listening
 
 if TYPE_CHECKING:
     from helpers.processes import Script
@@ -56,14 +57,17 @@ class Result(NamedTuple):
 
 
 def call(command: str, *overrides: str) -> Result:
-    """Call a command, such as "train", or another module that has a `main`, "study.__main__", as from a shell."""
+    """Call a command, such as "train", or another module that has a `main`, "study.__main__", as from a shell.
+
+    Signals mean afterwards what they did before: one that is to end the tests must not be noted and stop later runs.
+    """
     main = importlib.import_module(f"langevin.{command}" if "." in command else f"langevin.commands.{command}").main
     before = sys.argv
     sys.argv = [f"{command}.py", *overrides]
     out, err = io.StringIO(), io.StringIO()
     status = 0
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with listening(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             main()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)

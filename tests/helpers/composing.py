@@ -1,6 +1,8 @@
 """Hydra composes a config in 0.1 s, of which all but 0.01 s goes into what is the same each time: see `once`."""
 
 import copy
+import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +12,13 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra._internal.hydra import Hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from helpers.commands import ROOT
 
 
 def once(patch: pytest.MonkeyPatch) -> None:
-    """Let Hydra read a file, and find and merge the files of the same options, only once in this process.
+    """Let Hydra parse an override, read a file, and find and merge the files of the same options, only once.
 
     Single values that are overridden come in after that, for each config anew.
     """
@@ -26,6 +29,10 @@ def once(patch: pytest.MonkeyPatch) -> None:
     map_choices: Callable[..., Any] = defaults_list._create_interpolation_map
     find: Callable[..., DefaultsList] = config_loader_impl.create_defaults_list
     merge = ConfigLoaderImpl._compose_config_from_defaults_list
+    parse = functools.cache(OverridesParser.create().parse_rule)
+
+    def parse_once(self, s, rule_name):
+        return copy.copy(parse(s, rule_name))  # Hydra hands each the loader of its configs
 
     def read_once(self, config_path):
         folders = places(self)
@@ -63,11 +70,17 @@ def once(patch: pytest.MonkeyPatch) -> None:
             merged[key] = merge(self, defaults, repo)
         return copy.deepcopy(merged[key])
 
+    patch.setattr(OverridesParser, "parse_rule", parse_once)
     patch.setattr(ConfigRepository, "load_config", read_once)
     patch.setattr(defaults_list, "_create_interpolation_map", map_if_needed)
     patch.setattr(CachingConfigRepository, "__init__", copied)
     patch.setattr(config_loader_impl, "create_defaults_list", find_once)
     patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge_once)
+    # Hydra 1.3.8 digests its list of dangerous classes twice for each component that is built.
+    for name in ("hydra._internal.target_policy", "hydra._internal.instantiate._instantiate2"):
+        checked = getattr(sys.modules.get(name), "_validated_target_policy", None)
+        if checked is not None:
+            patch.setattr(sys.modules[name], "_validated_target_policy", functools.cache(checked))
     # It also composes each config twice, the first time only to read hydra.mode, which no config of ours sets.
     patch.setattr(Hydra, "get_mode", lambda self, config_name, overrides: None)
 

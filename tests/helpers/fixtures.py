@@ -1,5 +1,9 @@
 """Fixtures of all tests; the conftest of tests/ takes them by importing them."""
 
+import functools
+import os
+import sys
+
 import pytest
 import torch
 
@@ -29,6 +33,24 @@ def _composed_once():
     """Hydra reads and merges the same files once."""
     with pytest.MonkeyPatch.context() as patch:
         composing.once(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk():
+    """What a crash of the machine would lose is not tested; test_files.py sees that it is asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plugins_found_once():
+    """A trainer looks through all installed packages for plugins of Lightning, twice in each run."""
+    with pytest.MonkeyPatch.context() as patch:
+        registry = sys.modules.get("lightning.fabric.utilities.registry")
+        if registry is not None:  # else no test here needs Lightning, or imports it late, and is only slower
+            patch.setattr(registry, "entry_points", functools.cache(registry.entry_points))
         yield
 
 

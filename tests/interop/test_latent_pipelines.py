@@ -99,7 +99,7 @@ def assert_same(made, expected):
     [
         (KL, {"shift": EACH, "scale": (1.7, 0.6, 1.2, 0.9)}),
         (KL, {}),
-        (VQ, {}),
+        pytest.param(VQ, {}, marks=pytest.mark.slow),
         (VQ, {"shift": EACH}),
     ],
     ids=["kl-channels", "kl-global", "vq-global", "vq-shift"],

@@ -13,7 +13,7 @@ from langevin.diffusion.draws import SampleDraws
 
 pytestmark = pytest.mark.e2e
 
-NUMBER, SHAPE = 20, (1, 8, 8)
+NUMBER, SHAPE = 8, (1, 8, 8)
 OWN_TIMES = "timesteps="
 """What of a note the scheduler is called with."""
 

@@ -213,7 +213,7 @@ def test_it_works_without_torch(run, out):
         f"sys.argv = ['report', {str(run)!r}, '--out', {str(out)!r}];"
         "from langevin.report.__main__ import main; main()"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300, stdout=subprocess.DEVNULL)
     assert Content(out).data["runs"][0]["step"] == 1
 
 

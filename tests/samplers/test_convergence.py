@@ -66,7 +66,12 @@ def errors(sampler, schedule, model, exact, all_steps):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-@pytest.mark.parametrize(("sampler", "order"), SAMPLERS.values(), ids=SAMPLERS)
+@pytest.mark.parametrize(
+    ("sampler", "order"),
+    # Those that `test_first_order_methods_are_one` shows to be DDIM are slow.
+    [pytest.param(*SAMPLERS[name], marks=pytest.mark.slow if name in ("euler", "lms1") else ()) for name in SAMPLERS],
+    ids=SAMPLERS,
+)
 def test_order_on_a_gaussian(sampler, order, schedule):
     first, last = graded_times(schedule, 1)
     exact = gaussian_flow(schedule, start(schedule, first, 0.3, 0.4), first, last)

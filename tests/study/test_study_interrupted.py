@@ -43,7 +43,7 @@ def test_a_study_that_is_stopped_midway_resumes(tmp_path, monkeypatch, number, s
     try:
         wait_for(is_midway, process, tmp_path / "log")
         process.send_signal(number)
-        assert process.wait(60) == status
+        assert process.wait(120) == status
     finally:
         process.kill()
         process.wait()

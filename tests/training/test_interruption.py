@@ -31,11 +31,11 @@ def steps_of(directory):
     [signal.SIGTERM, *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGUSR1, signal.SIGINT))],
 )
 def test_a_run_saves_where_it_is_asked_to_stop_and_resumes_from_there(tmp_path, number):
-    options = (*QUIET, SELDOM, "loader.num_workers=1")
-    with started(tmp_path, *options, "trainer.max_steps=100000") as (process, log):
+    options = (*QUIET, SELDOM)
+    with started(tmp_path, *options, "loader.num_workers=1", "trainer.max_steps=100000") as (process, log):
         wait_for(lambda: steps_of(tmp_path / "run") >= 5, process, log)
         process.send_signal(number)
-        assert process.wait(60) == STATUS, log.read_text()
+        assert process.wait(120) == STATUS, log.read_text()
     output = log.read_text()
     step = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
     assert f"interrupted by {number.name} at step {step}; rerun the same command to resume" in output
@@ -56,7 +56,7 @@ def test_a_run_is_asked_to_stop_while_it_is_evaluated(tmp_path, made):
     with started(tmp_path, *options) as (process, log):
         wait_for(lambda: len(list(samples.glob(".training-*/*.npz"))) >= 5, process, log)
         process.terminate()
-        assert process.wait(60) == STATUS, log.read_text()
+        assert process.wait(120) == STATUS, log.read_text()
     assert "interrupted by SIGTERM while step 2 was evaluated" in log.read_text()
     kept = 2 * len(list(samples.glob(".training-*/*.npz")))
     assert kept < 40
@@ -154,5 +154,5 @@ def test_without_a_checkpoint_callback_it_stops_all_the_same(tmp_path):
     with started(tmp_path, "callbacks=[progress]", "trainer.max_steps=100000") as (process, log):
         wait_for(lambda: steps_of(tmp_path / "run") >= 5, process, log)
         process.terminate()
-        assert process.wait(60) == STATUS, log.read_text()
+        assert process.wait(120) == STATUS, log.read_text()
     assert call("sample", f"checkpoint={tmp_path / 'run'}").status == 1, "nothing was saved"

@@ -17,7 +17,7 @@ def killed_at(directory, process, log):
     metrics = directory / "metrics.csv"
     wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= 11, process, log)
     process.kill()
-    assert process.wait(60) == -signal.SIGKILL
+    assert process.wait(120) == -signal.SIGKILL
     return read_checkpoint(directory / "checkpoints" / "last.ckpt")["global_step"]
 
 

@@ -7,8 +7,10 @@ from training_helpers import BUSY, QUIET, column, read_csv, train
 from langevin.errors import UserError
 from langevin.training.loggers.mlflow import MLflow
 
-pytest.importorskip("mlflow")
-pytestmark = pytest.mark.slow  # MLflow takes seconds to import, and to make its tables
+pytestmark = [
+    pytest.mark.slow,  # MLflow takes seconds to import, and to make its tables
+    pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="the package mlflow is not installed"),
+]
 
 
 @pytest.fixture(autouse=True)

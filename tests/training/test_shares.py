@@ -6,7 +6,7 @@ from training_helpers import start
 
 from langevin.config.validate import CONF
 
-FEW = ("model=unet_small", "model=dit_s", "tokens of several conditions")
+FEW = ("model=dit_s", "tokens of several conditions")  # the latter of unet_small
 
 # Every network is narrow, or this would take minutes. The whole network learns from the mean of both processes' losses.
 SCRIPT = """

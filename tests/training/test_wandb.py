@@ -21,7 +21,7 @@ from langevin.errors import UserError
 from langevin.training.loggers.wandb import Wandb
 from langevin.training.module import DiffusionModule
 
-pytest.importorskip("wandb")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="the package wandb is not installed")
 KEY = "0123456789abcdef" * 2 + "01234567"  # of the form that W&B takes
 
 
@@ -261,12 +261,12 @@ def test_an_outage_in_mid_run_does_not_hold_up_its_end(tmp_path, monkeypatch, se
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(DiffusionModule, "training_step", step_and_lose_the_network)
-    monkeypatch.setattr(Wandb, "END_SECONDS", 2)
+    monkeypatch.setattr(Wandb, "END_SECONDS", 1)
     began = time.monotonic()
     run = train(tmp_path, *QUIET, "loggers=[wandb]", "trainer.max_steps=3")
     assert service.down
     assert "/graphql" in service.paths
-    assert 2 < time.monotonic() - began < 30
+    assert 1 < time.monotonic() - began < 50
     wandb.teardown()  # as at the end of the process
     (recorded,) = run.directory.glob("wandb/run-*/*.wandb")
     assert recorded.stat().st_size > 1000

@@ -1,13 +1,14 @@
 """What the command refuses before it serves anything."""
 
 import socket
+from importlib.util import find_spec
 
 import pytest
 from helpers.commands import call
 
 from langevin.ui.__main__ import bound, is_local
 
-pytest.importorskip("gradio", reason="the package gradio is not installed")
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="the package gradio is not installed")
 
 
 def test_mistakes_are_reported_in_a_line(labelled, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from langevin.assembly.make import mistakes_of, target_of, try_instantiate
 from langevin.assembly.meta import without_values
 from langevin.assembly.tasks import Task
 from langevin.codecs.codec import CachedCodec, Codec
-from langevin.config.options import RUN_OPTIONS, TRUST
+from langevin.config.options import INIT, RUN_OPTIONS, TRUST
 from langevin.config.signature import signature
 from langevin.config.stored import targets
 from langevin.config.types import TARGET
@@ -308,8 +308,8 @@ def check_network(
 ) -> list[Mistake]:
     """The mistakes of the network's own parameters, its condition, the shape of what is diffused and what it starts as.
 
-    It is built without memory for its weights; the number of classes does not matter to it. A network of a user's own
-    need not bear that, so it is only imported here.
+    It is built without memory for its weights; the number of classes does not matter to it, and is that of the model
+    that it starts from, if any. A network of a user's own need not bear that, so it is only imported here.
     """
     from langevin.assembly.init_run import mistakes_of_initial  # not at the top, see `mistakes_in`
 
@@ -327,8 +327,11 @@ def check_network(
     if cfg[group][TARGET] not in targets(group):
         return []
     with without_values():
-        offered = task.offered(cfg, spec.num_classes or 2, None, of_spec(spec))
+        classes = spec.num_classes or (None if initial is None else initial.spec.num_classes) or 2
+        offered = task.offered(cfg, classes, None, of_spec(spec))
         network, mistakes = try_instantiate(cfg, group, **of_spec(spec), **offered)
+    if getattr(network, "adapter", None) is not None and "init" in cfg and cfg.init.checkpoint is None:
+        mistakes.append(Mistake(INIT, "must be given: the run whose network is frozen beside the adapter"))
     if network is not None and initial is not None:
         mistakes += mistakes_of_initial(cfg, task, initial, network, spec)
     return mistakes

@@ -139,7 +139,7 @@ def make_generator(
     spec: DataSpec,
     codec: Codec,
     labels: list[int] | None = None,
-    restored: Callable[[Sampler], Restored] | None = None,
+    restored: Restored | None = None,
 ) -> SamplePipeline:
     """The sampling pipeline with the config's sampler and guidance.
 
@@ -148,7 +148,7 @@ def make_generator(
         spec: of its data.
         codec: the model's.
         labels: the requested classes.
-        restored: gives what the samples are restored from, for the sampler that is used; None: they are sampled freely.
+        restored: what the samples are restored from; None: they are sampled freely.
 
     Raises:
         UserError: when the guidance or the labels do not suit the model.
@@ -169,10 +169,9 @@ def make_generator(
     settings = {group: None if cfg.get(group) is None else plain(cfg[group]) for group in ("ema", *SAMPLING)}
     settings["thresholding"] = described(sampler.thresholding, settings["thresholding"])
     requests: Requests = Labels(num_classes, labels)
-    what = None if restored is None else restored(sampler)
-    if what is not None and what.given.labels is not None and num_classes is not None and labels is None:
-        requests = OfGiven(what.given)
-    return SamplePipeline(sampler, guide, diffused.shape, modality_of(spec), codec, requests, settings, what)
+    if restored is not None and restored.given.labels is not None and num_classes is not None and labels is None:
+        requests = OfGiven(restored.given)
+    return SamplePipeline(sampler, guide, diffused.shape, modality_of(spec), codec, requests, settings, restored)
 
 
 def described(part: Any, node: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """What `langevin evaluate` measures, by its config: images, a model by its samples, or a model by likelihoods."""
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import langevin
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, modality_of
 from langevin.assembly.conditioning import is_class_conditional, is_derived
-from langevin.assembly.restoring import RESTORING, make_restored
+from langevin.assembly.restoring import RESTORING, prepare_restoration
 from langevin.assembly.run import (
     given_of,
     make_evaluation,
@@ -145,26 +144,26 @@ def measure(
     source = ("data",) if restores or derives or not chosen.reference else ()
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
     check_model(chosen, (*sampling, *source, "loader", "features", "metrics"), model.spec)
+    restore = prepare_restoration(cfg, chosen, model) if restores else None
     evaluation = make_evaluation(chosen)
+    data = open_data(chosen) if reconstructs or restores or derives else None
     generator: Pipeline
-    if reconstructs or restores:
-        data = open_data(chosen)
-        given = given_of(data)
-        reference, target = references(data, given, cfg.num_samples, "num_samples")
-        if restores:
-            reference = open_reference(chosen) if chosen.reference else reference
-            make = functools.partial(make_restored, cfg, given, False, model.spec, model.codec)
-            generator = model.generator(chosen, cfg.labels, make)
-        else:
-            generator = ReconstructionPipeline(given, modality_of(model.spec), model.codec)
-    else:
+    if data is None:
         generator = model.generator(chosen, cfg.labels)
+    elif reconstructs:
+        generator = ReconstructionPipeline(given_of(data), modality_of(model.spec), model.codec)
+    else:
+        require_like(data.spec, model)
+        restored = None if restore is None else restore(given_of(data), False)
+        generator = model.generator(chosen, cfg.labels, restored)
         if derives:
-            data = open_data(chosen)
-            require_like(data.spec, model)
             asked = None if cfg.labels is None else generator.requests
             generator.requests = DerivedRequests(given_of(data), generator.modality, asked)
-        reference, target = open_reference(chosen), None
+    target = None
+    if data is not None and (reconstructs or restores):
+        reference, target = references(data, given_of(data), cfg.num_samples, "num_samples")
+    if target is None or chosen.reference:
+        reference = open_reference(chosen)
     evaluation.prepare(cfg.num_samples, reference, generator.requests.cond(range(cfg.num_samples)), target)
     evaluation.require_shape(model.spec.shape)
 

@@ -23,6 +23,7 @@ from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.digest import digest_of
 from langevin.errors import UserError
+from langevin.networks.network import Network
 from langevin.spec import DataSpec
 
 LEAST = 0.5
@@ -89,7 +90,7 @@ def recorded(cfg: DictConfig, place: str) -> str | None:
     for run_dir in [output / cfg.name] if cfg.get("name") else sorted(output.glob("*")):
         with suppress(UserError, OSError):
             held = read_held(run_dir / "config.yaml")
-            if OmegaConf.select(held, INIT) == place:
+            if (started := OmegaConf.select(held, INIT)) and Path(started).absolute() == Path(place).absolute():
                 found.add(OmegaConf.select(held, INIT_WEIGHTS))
     return found.pop() if len(found) == 1 else None
 
@@ -118,22 +119,34 @@ def mistakes_of_initial(
         yield Mistake(INIT, f"{start} a model of {spec.channels} channels, and this is of samples {held.shape}")
     elif images := refused_images(cfg, initial, network):
         yield Mistake("conditions", images)
-    elif (match := matched(cfg, initial, network, spec)).share < LEAST:
+    elif lost := not_frozen(match := matched(cfg, initial, network, spec), network):
+        text = "a run that has all weights of the frozen network and no others, and here differ"
+        yield Mistake(INIT, f"{start} {text}: {', '.join(lost[:NAMED])}{more(lost)}")
+    elif match.share < LEAST:
         listed = "; ".join(match.misfits[:NAMED])
         text = f"a network of which at least half of the weights fit {task.network}, and here {match.share:.0%} do"
         yield Mistake(INIT, f"{start} {text}: {listed}{more(match.misfits)}")
 
 
+def not_frozen(match: Match, network: nn.Module) -> list[str]:
+    """The weights that a network which is frozen but for an adapter does not have from the other, or it alone has."""
+    adapter = getattr(network, "adapter", None)
+    if adapter is None:
+        return []
+    return [*(name for name in match.new if not name.startswith(adapter)), *match.unused]
+
+
 def refused_images(cfg: DictConfig, initial: Model, network: nn.Module) -> str | None:
     """What is wrong with the images that a network takes beside x, if the other's are not the first among them."""
     own, held = (
-        [f"{name} ({part.concat_channels})" for name, part in parts_of(each, config) if part.concat_channels]
+        [f"{name} ({part.concat_channels} channels)" for name, part in parts_of(each, config) if part.concat_channels]
         for each, config in ((network, cfg), (initial.model.network, initial.cfg))
     )
     if own[: len(held)] == held:
         return None
-    given = f"give images (with channels) {' '.join(own) or 'none'}"
-    return f"{given}; allowed with init.checkpoint={cfg.init.checkpoint}: first its own, in its order: {' '.join(held)}"
+    given = f"have as images {', '.join(own) or 'none'}"
+    allowed = f"allowed with init.checkpoint={cfg.init.checkpoint}: first those of that run, in its order"
+    return f"{given}; {allowed}: {', '.join(held)}"
 
 
 def start_from(cfg: DictConfig, networks: Iterable[nn.Module], spec: DataSpec) -> str | None:
@@ -172,6 +185,8 @@ def start_from(cfg: DictConfig, networks: Iterable[nn.Module], spec: DataSpec) -
         own = network.state_dict()
         for name, theirs in match.taken.items():
             fill(own[name], values[theirs], name in match.widened)
+        if isinstance(network, Network):
+            network.started(match.taken)
     return described(cfg, initial, match, spec)
 
 

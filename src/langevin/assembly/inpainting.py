@@ -47,7 +47,7 @@ def open_inpaint(cfg: DictConfig, model: Model) -> InpaintImages | None:
     """
     given = {name: cfg.inpaint[name] for name in ("images", "mask")}
     if not any(isinstance(part, Inpaint) for part in model.denoiser.network.modules()):
-        text = "the model is not trained with conditions=[inpaint]: leave it out, or take operators=[mask]"
+        text = "the model is not trained with conditions=[inpaint]; leave it out"
         if found := [Mistake(f"inpaint.{name}", f"is {value}; {text}") for name, value in given.items() if value]:
             raise ConfigError(found)
         return None

@@ -1,14 +1,14 @@
 """What is restored of measurements, built from a command's config."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig
 
-from langevin.assembly.components import modality_of
+from langevin.assembly.components import make_sampler, modality_of
 from langevin.assembly.make import make, mistakes_of
-from langevin.codecs.codec import Codec
+from langevin.assembly.saved import Model
 from langevin.config.types import plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.read_images import read_images
@@ -18,7 +18,6 @@ from langevin.restoration.operators.operator import Operator
 from langevin.restoration.restoration import Restoration
 from langevin.samplers.given import Given
 from langevin.samplers.restored import Restored
-from langevin.samplers.sampler import Sampler
 from langevin.spec import DataSpec
 
 RESTORING = ("restoration", "operators")
@@ -47,39 +46,50 @@ def make_operator(cfg: DictConfig) -> Operator:
     return Composition({str(name): make(cfg, f"operators.{name}") for name in cfg.operators})
 
 
-def make_restored(
-    cfg: DictConfig, given: Given, are_measured: bool, spec: DataSpec, codec: Codec, sampler: Sampler
-) -> Restored:
-    """What a config restores.
+def prepare_restoration(cfg: DictConfig, chosen: DictConfig, model: Model) -> Callable[[Given, bool], Restored]:
+    """Build what a command's config restores with, which shows all its mistakes before any image is read.
 
     Args:
-        cfg: with `restoration`, `operators` and `measurement`.
-        given: the measurements, or originals, of the shape that `open_given` has checked.
-        are_measured: which of both.
-        spec: of the model's data.
-        codec: the model's.
-        sampler: the one that is used.
+        cfg: of the command, with `restoration`, `operators` and `measurement`.
+        chosen: the model's config with other choices, such as of a sampler.
+        model: whose samples are restored.
+
+    Returns:
+        what gives a `Restored` of measurements or originals, and which of both these are.
 
     Raises:
         ConfigError: when the parts do not go together, or not with the model.
     """
+    spec, codec = model.spec, model.codec
     method: Restoration = make(cfg, "restoration")
     operator, noise = make_fitting_operator(cfg, spec), float(cfg.measurement.noise)
     name = type(method).__name__
     mistakes = []
-    if method.walks and not sampler.independent_steps:
+    if method.walks and not make_sampler(chosen, model.diffused).independent_steps:
         text = f"is used with restoration={name}, which acts between the steps; allowed: ancestral, ddim, euler"
         mistakes.append(Mistake("sampler", text))
     if noise > 0 and not method.takes_noise:
         text = f"is {noise:g}; allowed with {name}, which takes measurements to be exact: 0"
         mistakes.append(Mistake("measurement.noise", text))
+    of_latents = None
     if codec.record() and not method.in_latents:
-        text = f"is {name}, which moves pixels, and the model diffuses latents; allowed: restoration=dps"
-        mistakes.append(Mistake("restoration", text))
+        try:
+            of_latents = operator.of_latents(spec.shape, model.diffused.shape)
+        except UserError:
+            text = "the model diffuses latents; allowed: restoration=dps, or a mask as the only operator"
+            mistakes.append(Mistake("restoration", f"is {name}, which moves what is diffused, and {text}"))
+        if noise > 0:
+            text = f"is {noise:g}; allowed with {name}, where latents are diffused: 0"
+            mistakes.append(Mistake("measurement.noise", text))
     if mistakes:
         raise ConfigError(mistakes)
     settings = {"method": plain(cfg.restoration), **operator.record()}
-    return Restored(method, operator, noise, given, are_measured, spec.shape, modality_of(spec), settings)
+
+    def restored(given: Given, are_measured: bool) -> Restored:
+        modality = modality_of(spec)
+        return Restored(method, operator, noise, given, are_measured, spec.shape, modality, settings, of_latents)
+
+    return restored
 
 
 def make_fitting_operator(cfg: DictConfig, spec: DataSpec) -> Operator:
@@ -110,8 +120,8 @@ def open_given(cfg: DictConfig, spec: DataSpec) -> tuple[Given, bool]:
         text = "measurement.images=IMAGES, measurements to restore, or measurement.originals=IMAGES, to be measured"
         raise ConfigError([Mistake("measurement", f"give one of {text}")])
     (name,) = named
-    measured = make_fitting_operator(cfg, spec).measured(spec.shape)
-    channels, *size = measured if name == "images" else spec.shape
+    suited = make_fitting_operator(cfg, spec).measured(spec.shape) if name == "images" else spec.shape
+    channels, *size = suited
     option, path = f"measurement.{name}", places[name]
     images, labels = read_images(path, option)
     if images.shape[1:] != (*size, channels):

@@ -1,6 +1,5 @@
 """What `langevin sample` makes, built from its config: a folder of samples of a trained model."""
 
-import functools
 import hashlib
 import json
 import re
@@ -18,7 +17,7 @@ from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_sampler
 from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.given_images import open_given_images
-from langevin.assembly.restoring import make_restored, open_given
+from langevin.assembly.restoring import open_given, prepare_restoration
 from langevin.assembly.saved import Model, load_model, override
 from langevin.batches import Batches
 from langevin.checkpoint import folder_of
@@ -84,9 +83,9 @@ def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
     originals, restored = open_originals(cfg, chosen, model), None
     sources: list[Any] = [] if originals is None else [originals]
     if cfg.get("restoration") is not None:
-        measured, are_measured = open_given(cfg, model.spec)
-        restored = functools.partial(make_restored, cfg, measured, are_measured, model.spec, model.codec)
-        sources.append(measured)
+        restore = prepare_restoration(cfg, chosen, model)
+        restored = restore(*open_given(cfg, model.spec))
+        sources.append(restored.given)
     given = open_given_images(cfg, model)
     sources += given
     number = min([cfg.num_samples, *(len(each.samples) for each in sources)])

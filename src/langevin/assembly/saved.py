@@ -1,7 +1,7 @@
 """What a checkpoint holds of a model, and the model rebuilt from it; imports no Lightning."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,6 @@ from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import OptionError, UserError
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.restored import Restored
-from langevin.samplers.sampler import Sampler
 from langevin.spec import DataSpec
 
 AVERAGED, CODEC = "ema.network.", "codec."
@@ -65,7 +64,7 @@ class Model(NamedTuple):
         self,
         cfg: DictConfig,
         labels: int | Sequence[int] | None,
-        restored: Callable[[Sampler], Restored] | None = None,
+        restored: Restored | None = None,
     ) -> SamplePipeline:
         """Its sampling pipeline, see `make_generator`; `cfg` is its config with other choices of `SAMPLING`."""
         labels = [labels] if isinstance(labels, int) else None if labels is None else list(labels)

@@ -31,6 +31,9 @@ OPTIONS = {
     "low_res.noise_level": "Annotated[float, Ge(0), Le(1)]",
     "inpaint.images": "str | None",
     "inpaint.mask": "str | None",
+    "hint.images": "str | None",
+    "hint.hints": "str | None",
+    "hint.scale": "Annotated[float, Ge(0)]",
     "overwrite": "bool",
     "trust": "list[str]",
     "accelerator": "str",
@@ -55,10 +58,12 @@ def check(cfg: DictConfig) -> None:
     options = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in SAMPLING])
     mistakes = structure(options, OPTIONS, optional=(*SAMPLING, *RESTORING))
     if not mistakes:
-        places = {f"{name}.images": cfg[name].images for name in ("inpaint", "edit", "invert")}
+        places = {f"{name}.images": cfg[name].images for name in ("edit", "invert", "inpaint")}
         places["restoration"] = cfg.get("restoration")
         given = [name for name, value in places.items() if value is not None]
         mistakes += [Mistake(name, f"is given beside {given[0]}; allowed: one of them") for name in given[1:]]
+        if cfg.hint.images is not None and cfg.hint.hints is not None:
+            mistakes.append(Mistake("hint.hints", "is given beside hint.images; allowed: one of them"))
         mistakes += choice_mistakes(cfg)
     if mistakes:
         raise ConfigError(mistakes)
@@ -75,7 +80,7 @@ def cascade_mistakes(cfg: DictConfig) -> "list[Mistake]":
         text = f"is {stages}; allowed: a list of at least two runs, a model of small images, then those that enlarge"
         return [Mistake("cascade", text)]
     given = [] if OmegaConf.is_missing(cfg, "checkpoint") else ["checkpoint"]
-    images = ("edit.images", "invert.images", "low_res.images", "restoration")
+    images = ("edit.images", "invert.images", "low_res.images", "hint.images", "hint.hints", "restoration")
     given += [name for name in images if OmegaConf.select(cfg, name) is not None]
     cfg.checkpoint = str(stages[-1])
     return [Mistake(name, "is given beside cascade; leave one of them out") for name in given]

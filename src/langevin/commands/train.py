@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import warnings
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -309,8 +310,12 @@ def device_name(device: "torch.device") -> str:
     return models[0] if device.type == "cpu" and models else f"{device.type} ({platform.machine()})"
 
 
+@cache
 def code_version() -> str:
-    """The version of this code: its git commit where there is one, marked when files are changed."""
+    """The version of this code: its git commit where there is one, marked when files are changed.
+
+    It is looked up once: what a process has imported stays, whatever becomes of the files.
+    """
     from langevin import __version__
 
     describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]

@@ -16,11 +16,13 @@ class Context(NamedTuple):
         tokens: embeddings (B, L, dim) to attend to, all of them. Those of several conditions follow each other.
         concat: images (B, C, H, W) at the network's own resolution, which it takes beside x. Those of several
             conditions are stacked.
+        scale: factors (B,) on the effect of these images, in a network to which they are an adapter's; None: 1.
     """
 
     vector: Tensor | None = None
     tokens: Tensor | None = None
     concat: Tensor | None = None
+    scale: Tensor | None = None
 
     def attended(self) -> Self:
         """The same for a network that attends to its conditions: a vector by itself becomes a token."""
@@ -178,11 +180,14 @@ class Several(Condition):
 
 def joined(contexts: list[Context]) -> Context:
     """The contexts of several conditions as one."""
-    vectors, tokens, images = ([part for part in parts if part is not None] for parts in zip(*contexts, strict=True))
+    vectors, tokens, images, scales = (
+        [part for part in parts if part is not None] for parts in zip(*contexts, strict=True)
+    )
     return Context(
         torch.stack(vectors).sum(dim=0) if vectors else None,
         torch.cat(tokens, dim=1) if tokens else None,
         torch.cat(images, dim=1) if images else None,
+        torch.stack(scales).prod(dim=0) if scales else None,
     )
 
 

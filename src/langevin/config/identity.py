@@ -44,6 +44,7 @@ PATHS = ("data.path", "data.test_path")
 SINCE = {
     "data.resize": "crop",
     "model.norm_groups": None,
+    "model.control": False,
     "model.time_endpoint": False,
     "model.mlp_norm_epsilon": 1e-6,
     "overfit_samples": None,

@@ -66,7 +66,8 @@ class Objective(nn.Module, ABC, Generic[Model]):
     def parameters_by_role(self, model: Model) -> dict[str, Iterable[nn.Parameter]]:
         """What is trained, by roles: each is a group of one optimizer, and its gradient is clipped by itself."""
         network: Any = model.network
-        return {"model": [*network.parameters(), *self.parameters()]}
+        trained = [weight for weight in network.parameters() if weight.requires_grad]
+        return {"model": [*trained, *self.parameters()]}
 
     def history(self) -> dict[str, Any]:
         """What it has learnt besides weights, for a checkpoint."""

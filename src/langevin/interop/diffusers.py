@@ -42,6 +42,7 @@ ABSENT = (
     "skip_rescale",
     "resample_projection",
     "progressive_input",
+    "control",
 )
 """Switches of ours without a counterpart in a `UNet2DModel` of the usual blocks."""
 

@@ -1,7 +1,7 @@
 """The interface of every network."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import ClassVar
 
 import torch
@@ -24,10 +24,13 @@ class Network(nn.Module, ABC):
         axes: how many axes follow the channels of its samples: 2 for images, 0 for vectors.
         condition: embeds what the network is conditioned on; None for an unconditional network.
         attends: whether it attends to the tokens that its condition gives; else it sees its vector alone.
+        adapter: what the names of the weights begin with that are trained, where all others are frozen and another
+            run's; None: all are trained.
     """
 
     axes: ClassVar[int] = 2
     attends: bool = False
+    adapter: str | None = None
     condition: Condition | None
 
     @abstractmethod
@@ -49,6 +52,14 @@ class Network(nn.Module, ABC):
         """How many channels it takes beside those of x, as its condition gives them."""
         return 0 if self.condition is None else self.condition.concat_channels
 
+    def started(self, taken: Collection[str]) -> None:
+        """Complete a start from another run's weights.
+
+        Args:
+            taken: the names of the weights that were taken.
+        """
+        return
+
     def conditioned(self, x: Tensor, cond: Mapping[str, Tensor] | None) -> tuple[Tensor, Context]:
         """The input (B, C + concat_channels, *size), and what else there is of the condition.
 
@@ -61,7 +72,9 @@ class Network(nn.Module, ABC):
                 f"conditions: give tokens alone, to which {type(self).__name__} does not attend; allowed: a network "
                 "that does, such as model=unet with model.cross_attention=true"
             )
-        return x if context.concat is None else torch.cat([x, context.concat.to(x)], dim=1), context
+        if context.concat is None or self.concat_channels == 0:
+            return x, context
+        return torch.cat([x, context.concat.to(x)], dim=1), context
 
     def null_condition(self, cond: Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:
         """Give the unconditional counterpart of `cond`, of the same structure and shapes, for guidance.

@@ -1,14 +1,13 @@
 """The U-Net of DDPM (Ho, Jain & Abbeel 2020, appendix B) and its successors: one network, differences are options."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from langevin.conditions.condition import Condition
 from langevin.errors import refuse
@@ -16,12 +15,14 @@ from langevin.networks.blocks.block import NORM_EPSILON, NORM_GROUPS, Chain, nor
 from langevin.networks.blocks.parts import BlockFactory
 from langevin.networks.blocks.progressive import ProgressiveInput
 from langevin.networks.blocks.resample import BOX, FilterDown
+from langevin.networks.blocks.way_down import WayDown
+from langevin.networks.control import PREFIX, ControlBranch
 from langevin.networks.embeddings import TimeEmbedding
 from langevin.networks.initialization import fan_average, zero
 from langevin.networks.network import Network
 
 
-class UNet(Network):
+class UNet(Network, WayDown):
     """A U-Net: an encoder and a decoder with a skip connection between matching steps.
 
     Each level halves the resolution of the one above it. The lowest is followed by a residual block, self-attention and
@@ -66,6 +67,8 @@ class UNet(Network):
         dropout: probability in [0, 1) inside the residual blocks.
         checkpointing: keep only each step's input for the gradient and recompute the rest: slower by about a third,
             with much less memory. The gradients are the same.
+        control: whether images that conditions give enter by a trainable copy of the encoder, and all else is frozen
+            (ControlNet; see `ControlBranch`); else they are concatenated with x.
 
     Raises:
         OptionError: when some of these are incompatible, or do not fit the image size.
@@ -99,6 +102,7 @@ class UNet(Network):
         norm_groups: Annotated[int, Ge(1)] | None = None,
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
         checkpointing: bool = False,
+        control: bool = False,
     ) -> None:
         super().__init__()
         widths = [channels * multiplier for multiplier in channel_multipliers]
@@ -115,6 +119,8 @@ class UNet(Network):
             text = "is true, but there is no block to act in; allowed: false, or residual_resampling=true"
             wrong.append(("resample_projection", text))
         wrong += padding_mistakes(symmetric_padding, residual_resampling)
+        if control and dropout > 0:
+            wrong.append(("dropout", f"is {dropout} beside control; allowed: 0, since the network is frozen"))
         refuse(wrong)
         self.map_condition = map_condition
         self.attends = cross_attention
@@ -140,7 +146,14 @@ class UNet(Network):
         self.time = TimeEmbedding(channels, embedding_channels, time_embedding)
         dim = self.time.features.channels if map_condition else embedding_channels
         self.condition = None if condition is None else condition(dim=dim)
-        in_channels += self.concat_channels
+        images = self.concat_channels
+        if control and images == 0:
+            text = "is true, but no condition gives images to control by; add conditions=[hint], or take false"
+            refuse([("control", text)])
+        if control:
+            self.adapter = PREFIX
+        else:
+            in_channels += images
         self.first = fan_average(nn.Conv2d(in_channels, channels, 3, padding=1))
 
         self.down, skips = parts.make_encoder(channels, widths, attends, blocks_per_level)
@@ -153,6 +166,7 @@ class UNet(Network):
                 self.progressive[str(index)] = ProgressiveInput(pyramid, width, filtered)
         width = skips[-1]
         self.middle = parts.middle(width)
+        self.control = ControlBranch(self, images, skips) if control else None
 
         self.up = nn.ModuleList()
         for level in reversed(range(len(widths))):
@@ -168,33 +182,37 @@ class UNet(Network):
         self.last = zero(nn.Conv2d(width, out_channels, 3, padding=1))
         # Convolutions are faster with the channels innermost, on the CPU and on the tensor cores of a GPU.
         self.to(memory_format=torch.channels_last)
+        if self.control is not None:
+            self.requires_grad_(False)
+            self.control.requires_grad_(True)
+
+    @property
+    def concat_channels(self) -> int:
+        """See `Network`: none where the images go to `ControlBranch`."""
+        return super().concat_channels if self.adapter is None else 0
+
+    def started(self, taken: Collection[str]) -> None:
+        """See `Network`: the branch starts as a copy, unless its own weights were taken."""
+        if self.control is not None and not any(name.startswith(PREFIX) for name in taken):
+            self.control.copy(self)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
         x, context = self.conditioned(x, cond)
-        vector, tokens, _ = context.attended() if self.attends else context
-        embedding = self.time(c_noise, vector if self.map_condition else None)
-        if vector is not None and not self.map_condition:
-            embedding = embedding + vector
-
-        pyramid = x.contiguous(memory_format=torch.channels_last)
-        x = self.first(pyramid)
-        skips = [x]
-        for index, block in enumerate(self.down):
-            x = self._run(block, x, embedding, tokens)
-            if str(index) in self.progressive:
-                x = pyramid = self.progressive[str(index)](x, pyramid)
-            skips.append(x)
-        x = self._run(self.middle, x, embedding, tokens)
+        vector, tokens, images, scale = context.attended() if self.attends else context
+        embedding = self.embed(c_noise, vector)
+        x = x.contiguous(memory_format=torch.channels_last)
+        seen = self.encode(x, embedding, tokens)
+        if self.control is not None and images is not None:
+            added = self.control(x, images.to(x), c_noise, vector, tokens)
+            if scale is not None:
+                added = [scale.to(x).reshape(-1, 1, 1, 1) * each for each in added]
+            seen = [own + each for own, each in zip(seen, added, strict=True)]
+        x = seen.pop()
         for block in self.up:
-            x = self._run(block, torch.cat((x, skips.pop()), dim=1), embedding, tokens)
+            x = self.run(block, torch.cat((x, seen.pop()), dim=1), embedding, tokens)
         # The layout is nobody else's business: the result is in the usual one.
         return self.last(functional.silu(self.norm(x))).contiguous()
-
-    def _run(self, block: nn.Module, x: Tensor, embedding: Tensor, tokens: Tensor | None) -> Tensor:
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x, embedding, tokens, use_reentrant=False)
-        return block(x, embedding, tokens)
 
 
 def levels_mistakes(

@@ -39,10 +39,6 @@ class Measurement(NamedTuple):
         """``y - A x`` (B, *measured), for predictions x (B, ...) of what is diffused."""
         return self.y - self.operator(self.decode(x))
 
-    def projected(self, x: Tensor) -> Tensor:
-        """The samples nearest to some (B, C, *size) of which y is the exact measurement, ``x + A^+ (y - A x)``."""
-        return x + self.operator.pseudo_inverse(self.y - self.operator(x), self.shape)
-
 
 class Steered:
     """A model whose predictions agree with a measurement: a `langevin.diffusion.denoiser.Denoise`.
@@ -68,7 +64,7 @@ class Restoration(ABC):
         is_exact: whether a measurement without noise is met in the end, by one last projection.
         walks: whether it acts between the steps, for which a sampler needs `Sampler.independent_steps`.
         takes_noise: whether a measurement may have noise.
-        in_latents: whether it works where latents are diffused, and the measurement is of images.
+        in_latents: whether it takes measurements of samples where latents are diffused.
     """
 
     is_exact: ClassVar[bool] = False

@@ -216,8 +216,9 @@ class SamplePipeline(Pipeline):
         """What was made, with samples in which what their condition says of them exactly is so."""
         if not cond:
             return made
-        x = denoiser.finish(self.modality.to_model(made[SAMPLES]), cond)
-        return {**made, SAMPLES: self.modality.from_model(x)}
+        x = self.modality.to_model(made[SAMPLES])
+        finished = denoiser.finish(x, cond)
+        return made if finished is x else {**made, SAMPLES: self.modality.from_model(finished)}
 
     def _make(
         self,
@@ -233,9 +234,9 @@ class SamplePipeline(Pipeline):
         fresh = SampleDraws(seed, indices, self.shape, device)
         if self.restored is not None:
             y, times = self.restored.measured(indices, seed, device), self.sampler.times(denoise.process.schedule)
-            denoise, walk, measurement = self.restored.start(denoise, y, times, indices, seed, self.codec.decode)
+            denoise, walk = self.restored.start(denoise, y, times, indices, seed, self.codec)
             x = self.codec.decode(self.sampler(denoise, fresh, cond, on_prediction, None, walk))
-            return {SAMPLES: self.modality.from_model(self.restored.finished(x, measurement))}
+            return {SAMPLES: self.modality.from_model(self.restored.finished(x, y))}
         if originals is None:
             return {SAMPLES: self.show(self.sampler(denoise, fresh, cond, on_prediction))}
         stored, own = originals.batch(indices)

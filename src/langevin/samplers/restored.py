@@ -1,6 +1,6 @@
 """Samples that are restored: what is measured of each, and by which method."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from langevin.codecs.codec import Codec
 from langevin.diffusion.denoiser import Denoise
 from langevin.diffusion.draws import SampleDraws
 from langevin.modalities.modality import Modality
@@ -19,9 +20,6 @@ from langevin.samplers.requests import Beside
 
 MEASURING, RESTORING = 2**61, 3 * 2**61
 """Added to the seed of samples for the noise of their measurements, and for the random numbers of the method."""
-
-
-Decode = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Restored:
         shape: (C, *size) of a sample.
         modality: what the samples are.
         settings: the method and the operators, as plain values for a protocol.
+        of_latents: what is measured of latents in place of samples; None: of samples, whatever is diffused.
     """
 
     method: Restoration
@@ -47,6 +46,7 @@ class Restored:
     shape: tuple[int, ...]
     modality: Modality
     settings: Mapping[str, Any]
+    of_latents: Operator | None = None
 
     def measured(self, indices: Sequence[int], seed: int, device: torch.device | str) -> Tensor:
         """The measurements (B, *measured) of some samples, in the model's units; of originals with fresh noise."""
@@ -65,9 +65,9 @@ class Restored:
         return None if self.are_measured else self._given(indices)
 
     def start(
-        self, denoise: Denoise, y: Tensor, times: Tensor, indices: Sequence[int], seed: int, decode: Decode
-    ) -> tuple[Denoise, Walk | None, Measurement]:
-        """What a sampler is to sample from, its walk, and the measurement.
+        self, denoise: Denoise, y: Tensor, times: Tensor, indices: Sequence[int], seed: int, codec: Codec
+    ) -> tuple[Denoise, Walk | None]:
+        """What a sampler is to sample from, and its walk.
 
         Args:
             denoise: the model, guided or not.
@@ -75,15 +75,20 @@ class Restored:
             times: those of the sampler.
             indices: of the samples.
             seed: of the samples.
-            decode: see `Measurement`.
+            codec: between the samples and what is diffused.
         """
         draws = SampleDraws((seed + RESTORING) % 2**64, indices, self.shape, y.device)
-        measurement = Measurement(y, self.operator, self.noise, self.shape, decode)
-        return *self.method(denoise, measurement, times, draws), measurement
+        measurement = Measurement(y, self.operator, self.noise, self.shape, codec.decode)
+        if self.of_latents is not None:  # of a mask alone, whose measurements are samples with grey in them
+            z = codec.encode(y, draws)
+            shape = tuple(z.shape[1:])
+            measurement = Measurement(self.of_latents(z), self.of_latents, self.noise, shape, lambda latent: latent)
+        return self.method(denoise, measurement, times, draws)
 
-    def finished(self, x: Tensor, measurement: Measurement) -> Tensor:
-        """The samples x (B, C, *size) in the end: of exact measurements, projected onto what agrees with them."""
-        return measurement.projected(x) if self.method.is_exact and self.noise == 0 else x
+    def finished(self, x: Tensor, y: Tensor) -> Tensor:
+        """The samples x (B, C, *size) in the end: of exact measurements y, projected onto what agrees with them."""
+        is_exact = self.method.is_exact and self.noise == 0
+        return x + self.operator.pseudo_inverse(y - self.operator(x), self.shape) if is_exact else x
 
     def inconsistency(self, made: Tensor, y: Tensor) -> Tensor:
         """How far stored samples (B, C, *size) are off their measurements, root mean squares (B,) in model units."""

@@ -29,9 +29,14 @@ class EMA(nn.Module, ABC):
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int, batch_size: int) -> None:
-        """Update the EMA weights from `network` by one step; its buffers (batch norm's) are copied as they are."""
-        averages: list[Tensor] = list(self.network.parameters())
-        weights: list[Tensor] = list(network.parameters())
+        """Update the EMA weights from `network` by one step.
+
+        Its frozen weights are those of the EMA already; its buffers (batch norm's) are copied as they are.
+        """
+        pairs = zip(self.network.parameters(), network.parameters(), strict=True)
+        trained = [(average, weight) for average, weight in pairs if weight.requires_grad]
+        averages: list[Tensor] = [average for average, _ in trained]
+        weights: list[Tensor] = [weight for _, weight in trained]
         torch._foreach_lerp_(averages, weights, 1 - self.decay(step, batch_size))
         for average, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
             average.copy_(buffer)

@@ -86,6 +86,10 @@ class Composition(Operator):
             return super().pseudo_inverse(y, shape)
         return self.adjoint(self.solve(y, shape, 1.0, 0.0), shape)
 
+    def of_latents(self, shape: tuple[int, ...], latent: tuple[int, ...]) -> Operator:
+        """See `Operator`: only where there is one."""
+        return self._last.of_latents(shape, latent) if len(self.operators) == 1 else super().of_latents(shape, latent)
+
     def record(self) -> dict[str, Any]:
         """See `Operator`: those of the operators, in their order."""
         return {"operators": [operator.record() for operator in self.operators.values()]}

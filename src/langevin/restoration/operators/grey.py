@@ -4,10 +4,8 @@ import torch
 from torch import Tensor
 
 from langevin.errors import UserError
+from langevin.images import LUMA
 from langevin.restoration.operators.operator import DiagonalOperator, sides
-
-LUMA = (0.299, 0.587, 0.114)
-"""The weights of red, green and blue in a grey level. Source: ITU-R BT.601."""
 
 
 class Grey(DiagonalOperator):

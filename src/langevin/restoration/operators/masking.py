@@ -5,7 +5,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from langevin.restoration.operators.operator import DiagonalOperator, sides
+from langevin.restoration.operators.operator import DiagonalOperator, Operator, sides
 
 
 class Masking(DiagonalOperator):
@@ -43,6 +43,13 @@ class Masking(DiagonalOperator):
         """See `Operator`."""
         return torch.where(self.known(tuple(x.shape[1:]), x.device), x, 0)
 
+    def of_latents(self, shape: tuple[int, ...], latent: tuple[int, ...]) -> Operator:
+        """See `Operator`: a latent is known where all pixels are that it stands for."""
+        unknown = ~self.known(shape, torch.device("cpu"))
+        factors = [size // part for size, part in zip(shape[1:], latent[1:], strict=True)]
+        coarse = unknown.unflatten(0, (-1, factors[0])).unflatten(2, (-1, factors[1])).any(3).any(1)
+        return GivenMask(coarse)
+
     def adjoint(self, y: Tensor, shape: tuple[int, ...]) -> Tensor:
         """See `Operator`."""
         return self(y)
@@ -50,3 +57,19 @@ class Masking(DiagonalOperator):
     def eigenvalues(self, y: Tensor, shape: tuple[int, ...]) -> Tensor:
         """See `DiagonalOperator`: 1 where a pixel is known."""
         return self.known(shape, y.device).to(y.dtype)
+
+
+class GivenMask(Masking):
+    """A mask that is known.
+
+    Args:
+        unknown: the pixels that are not known: bool (H, W).
+    """
+
+    def __init__(self, unknown: Tensor) -> None:
+        super().__init__()
+        self._unknown = unknown
+
+    def unknown(self, height: int, width: int) -> Tensor:
+        """See `Masking`; for its own size alone."""
+        return self._unknown

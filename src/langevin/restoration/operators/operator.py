@@ -76,6 +76,18 @@ class Operator(ABC):
         """
         return least_squares(self, lambda z: self.adjoint(z, shape), y)
 
+    def of_latents(self, shape: tuple[int, ...], latent: tuple[int, ...]) -> "Operator":
+        """What is measured of latents of another shape where this is measured of their samples.
+
+        Args:
+            shape: (C, *size) of one sample.
+            latent: (C', *size') of one latent.
+
+        Raises:
+            UserError: when that cannot be said.
+        """
+        raise UserError("measures samples, and it is not known what that is in latents")
+
     def record(self) -> dict[str, Any]:
         """What it is, as plain values for a protocol."""
         return {TARGET: path_of(type(self)), **{k: v for k, v in vars(self).items() if not k.startswith("_")}}

@@ -1,0 +1,77 @@
+"""Requests of a model that follows hints: one hint each."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langevin.conditions.hint import COLUMN, SCALE, Hint, from_file, grey, to_file
+from langevin.diffusion.denoiser import Condition, Denoiser
+from langevin.modalities.modality import Modality
+from langevin.samplers.requests import Beside, Requests
+
+
+class HintRequests(Requests):
+    """Other requests, and with sample i the i-th hint.
+
+    Args:
+        requests: the others, such as labels.
+        images: as stored, of at most N samples: hints (N, H, W, 1 or 3), or images (N, H, W, C) of which they are
+            computed.
+        condition: the model's, which computes them; None: the images are hints.
+        modality: what the images are.
+        scale: a factor on the effect of the hints, for `Context.scale`.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        images: NDArray[np.uint8],
+        condition: Hint | None,
+        modality: Modality,
+        scale: float = 1.0,
+    ) -> None:
+        self.requests = requests
+        self.images = images
+        self.condition = condition
+        self.modality = modality
+        self.scale = scale
+
+    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
+        """See `Requests`: of the other requests alone."""
+        return self.requests.cond(indices, device)
+
+    def model_cond(
+        self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
+    ) -> Condition:
+        """See `Requests`."""
+        cond = {**self.requests.model_cond(denoiser, indices, seed, device), COLUMN: self.hints(indices, device)}
+        return cond if self.scale == 1 else {**cond, SCALE: torch.full((len(indices),), self.scale, device=device)}
+
+    def hints(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+        """Some of the hints, (B, 1, H, W) in [0, 1]."""
+        stored = self.stored(indices).to(device)
+        return (
+            grey(from_file(stored)) if self.condition is None else self.condition.hint(self.modality.to_model(stored))
+        )
+
+    def stored(self, indices: Sequence[int]) -> Tensor:
+        """Some of the images, (B, C, H, W) of bytes."""
+        return torch.from_numpy(self.images[np.asarray(indices)]).movedim(-1, 1)
+
+    def beside(self, indices: Sequence[int]) -> Beside:
+        """See `Requests`: the hints, and the images of which they are computed."""
+        return Beside(
+            {"hint": to_file(self.hints(indices))},
+            {} if self.condition is None else {"original": self.stored(indices)},
+        )
+
+    def record(self) -> dict[str, Any]:
+        """See `Requests`: with the digest of the hints, or of the images of which they are computed, and the scale."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
+        hint = {"hints" if self.condition is None else "images": digest, "scale": self.scale}
+        return {**self.requests.record(), "hint": hint}
