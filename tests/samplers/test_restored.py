@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from helpers.posterior import CorrelatedGaussian
+from experiments.exact_gaussian import CorrelatedGaussian
 from torch.nn import functional
 
 from langevin.codecs.codec import Codec
