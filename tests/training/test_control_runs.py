@@ -89,6 +89,10 @@ def test_at_scale_zero_samples_are_the_frozen_networks(tmp_path, base, controlle
             ("init.checkpoint={base}", "conditions=[class_label]"),
             "model.control: is true, but no condition gives images to control by; add conditions=[hint], or take false",
         ),
+        (
+            ("init.checkpoint={base}", "parameterization=x"),
+            "a run of the same settings, since its network is frozen, and here differ: parameterization=x (was ",
+        ),
         (("init.checkpoint={base}", "model.dropout=0.1"), "model.dropout: is 0.1 beside control; allowed: 0"),
     ],
 )

@@ -31,6 +31,9 @@ LEAST = 0.5
 MEANING = ("process", "schedule", "rescalings", "parameterization", "variance")
 """The groups, beside the network's, that the meaning of weights depends on."""
 
+HARMLESS = ("control", "dropout", "checkpointing")
+"""Options of a network, of which the frozen part of one with an adapter computes the same in sampling."""
+
 
 class Match(NamedTuple):
     """What a network takes from another one's weights.
@@ -122,6 +125,9 @@ def mistakes_of_initial(
     elif lost := not_frozen(match := matched(cfg, initial, network, spec), network):
         text = "a run that has all weights of the frozen network and no others, and here differ"
         yield Mistake(INIT, f"{start} {text}: {', '.join(lost[:NAMED])}{more(lost)}")
+    elif getattr(network, "adapter", None) is not None and (changes := list(changed_frozen(cfg, initial, spec))):
+        text = "a run of the same settings, since its network is frozen, and here differ"
+        yield Mistake(INIT, f"{start} {text}: {', '.join(changes)}")
     elif match.share < LEAST:
         listed = "; ".join(match.misfits[:NAMED])
         text = f"a network of which at least half of the weights fit {task.network}, and here {match.share:.0%} do"
@@ -289,6 +295,13 @@ def changed(cfg: DictConfig, initial: Model, spec: DataSpec) -> Iterator[str]:
         yield f"images of {spec.image_size} pixels a side (was {initial.diffused.image_size})"
     if spec.latents != initial.diffused.latents:
         yield "latents of another codec"
+
+
+def changed_frozen(cfg: DictConfig, initial: Model, spec: DataSpec) -> Iterator[str]:
+    """The same of weights that are frozen, without what changes nothing in them."""
+    network = task_of(cfg).network
+    harmless = tuple(f"{network}.{name}=" for name in HARMLESS)
+    return (change for change in changed(cfg, initial, spec) if not change.startswith(harmless))
 
 
 def settings(cfg: DictConfig, network: str) -> Mapping[str, Any]:
