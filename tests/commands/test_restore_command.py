@@ -73,6 +73,17 @@ def test_known_pixels_are_kept_whatever_the_batches(plain, originals, tmp_path):
     assert (a != original).any()
 
 
+def test_a_class_is_not_guessed(labelled, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "images.npz", arr_0=images)
+    np.savez(tmp_path / "labelled.npz", arr_0=images, arr_1=np.array([2, 0, 7]))
+    given = ("restoration=ddnm", *AVERAGE)
+    refused = restored(labelled, tmp_path / "a", *given, f"measurement.originals={tmp_path / 'images.npz'}", status=1)
+    assert "labels: must be given: the model is class-conditional, and the images have no labels" in refused.err
+    restored(labelled, tmp_path / "a", *given, f"measurement.originals={tmp_path / 'labelled.npz'}")
+    assert np.load(tmp_path / "a" / "samples.npz")["arr_1"].tolist() == [2, 0, 7]
+
+
 def test_an_evaluation_restores_what_is_held_out(plain, tmp_path):
     given = (f"checkpoint={plain}", "restoration=pigdm", *AVERAGE, "metrics=[psnr,consistency]", "num_samples=6")
     result = call("evaluate", *given, f"out={tmp_path}", "sampler=ddim", "sampler.steps=4", "accelerator=cpu")

@@ -92,6 +92,12 @@ def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
     labels, own = cfg.labels, [each.labels for each in sources if each.labels is not None]
     if labels is None and own and is_class_conditional(chosen):
         labels = own[0].tolist()
+    if restored is not None and labels is None and is_class_conditional(chosen):
+        ignored = "labels=0 guidance=classifier_free guidance.scale=0, which ignores them"
+        raise UserError(
+            "labels: must be given: the model is class-conditional, and the images have no labels; allowed: the class "
+            f"of each, or one of all. Where they are not known, and the model has condition dropout: {ignored}"
+        )
     generator = model.generator(chosen, labels, restored)
     for each in given:
         each.requested_of(generator)

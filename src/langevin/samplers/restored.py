@@ -1,5 +1,6 @@
 """Samples that are restored: what is measured of each, and by which method."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,9 +92,15 @@ class Restored:
         return x + self.operator.pseudo_inverse(y - self.operator(x), self.shape) if is_exact else x
 
     def inconsistency(self, made: Tensor, y: Tensor) -> Tensor:
-        """How far stored samples (B, C, *size) are off their measurements, root mean squares (B,) in model units."""
+        """How far stored samples (B, C, *size) are off their measurements, root mean squares (B,) in model units.
+
+        Numbers that are 0 whatever the sample, such as the unknown pixels of a mask, do not count.
+        """
         gap = self.operator(self.modality.to_model(made.to(y.device))) - y
-        return gap.square().flatten(1).mean(1).sqrt()
+        counts = (
+            self.operator(torch.linspace(1, 2, math.prod(self.shape), device=y.device).reshape(1, *self.shape)) != 0
+        )
+        return (gap.square().flatten(1).sum(1) / counts.sum().clamp(min=1)).sqrt()
 
     def beside(self, indices: Sequence[int], seed: int) -> Beside:
         """The measurements of some samples of a seed, and the originals where these are known, to be looked at."""
