@@ -9,6 +9,8 @@ from experiments.exact_gaussian import COV, MEAN, CorrelatedGaussian, matrix_of,
 from helpers.draws import Given
 
 from langevin.diffusion.draws import SampleDraws
+from langevin.diffusion.schedules.edm import EDMSchedule
+from langevin.diffusion.schedules.flow import FlowSchedule
 from langevin.diffusion.schedules.linear import Linear
 from langevin.diffusion.schedules.ve import VE
 from langevin.restoration.ddnm import DDNM
@@ -121,6 +123,17 @@ def test_where_nothing_is_known_it_is_plain_sampling_to_the_bit(method):
     sampler, nothing = ancestral(10), Known()
     plain = sampler(CorrelatedGaussian(Linear()), SampleDraws(0, range(3), SHAPE))
     assert torch.equal(plain, restored(method, sampler, nothing, torch.zeros(SHAPE), number=3))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("schedule", [FlowSchedule(), EDMSchedule(), VE()], ids=lambda each: type(each).__name__)
+def test_any_schedule_will_do(method, schedule):
+    """Also one that leaves nothing of the samples at its first time, and those whose samples grow with time."""
+    y = torch.tensor([0.5, -0.6, 0, 0]).reshape(SHAPE)
+    made = restored(method, ddim(20), HALF, y, number=500, schedule=schedule).flatten(1).double()
+    assert made.isfinite().all()
+    mean, cov = posterior(MEAN, COV, matrix_of(HALF, SHAPE), y.flatten(), 0)
+    assert float((made.mean(0) - mean)[2:].abs().max()) < float(cov.diagonal()[2:].min().sqrt())
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -10,7 +10,7 @@ from langevin.diffusion.denoiser import Condition, Denoise
 from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.process import Prediction
 from langevin.restoration.operators.conjugate_gradients import conjugate_gradients
-from langevin.restoration.restoration import Correction, Measurement, differentiable
+from langevin.restoration.restoration import Correction, Measurement, differentiable, tweedie
 
 
 class MMPS(Correction):
@@ -41,8 +41,7 @@ class MMPS(Correction):
     ) -> tuple[Prediction, Tensor]:
         """See `Correction`."""
         prediction, at, x = differentiable(denoise, x_t, t, cond)
-        alpha, sigma = denoise.process.schedule(t)
-        scale = broadcast_to(sigma.square() / alpha, x_t)
+        scale = broadcast_to(tweedie(denoise.process.schedule(t)), x_t)
         operator, shape = measurement.operator, measurement.shape
 
         def covariance(v: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from langevin.diffusion.denoiser import Condition, Denoise
 from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.process import Prediction
-from langevin.restoration.restoration import Correction, Measurement, differentiable
+from langevin.restoration.restoration import Correction, Measurement, differentiable, tweedie
 
 
 class PiGDM(Correction):
@@ -39,10 +39,11 @@ class PiGDM(Correction):
     ) -> tuple[Prediction, Tensor]:
         """See `Correction`."""
         prediction, at, x = differentiable(denoise, x_t, t, cond)
-        alpha, sigma = denoise.process.schedule(t)
+        level = denoise.process.schedule(t)
+        alpha, sigma = level
         spread = sigma.square() * self.variance / (sigma.square() + alpha.square() * self.variance)
         operator, shape = measurement.operator, measurement.shape
         residual = measurement.residual(prediction.x)
         weighted = operator.solve(residual, shape, spread, measurement.noise**2)
         (pulled,) = torch.autograd.grad(x, at, operator.adjoint(weighted, shape))
-        return prediction, broadcast_to(sigma.square() / alpha, x_t) * pulled
+        return prediction, broadcast_to(tweedie(level), x_t) * pulled

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoise
 from langevin.diffusion.draws import Draws
-from langevin.diffusion.level import broadcast_to
+from langevin.diffusion.level import Level, broadcast_to
 from langevin.diffusion.process import GaussianProcess, Prediction
 from langevin.restoration.operators.operator import Operator
 from langevin.restoration.walk import Walk
@@ -142,6 +142,15 @@ class Correction(Restoration):
             measurement: what they are to agree with.
             times: see `Restoration`.
         """
+
+
+def tweedie(level: Level) -> Tensor:
+    """``sigma^2 / alpha``, by which dx/dx_t gives the covariance of a sample given x_t (Tweedie's second formula).
+
+    0 where nothing is left of the samples (alpha = 0), as at the first time of some schedules: x_t says nothing there,
+    so that x does not depend on it.
+    """
+    return torch.where(level.alpha > 0, level.sigma.square() / level.alpha, 0)
 
 
 def differentiable(
