@@ -79,7 +79,7 @@ def test_a_class_is_not_guessed(labelled, tmp_path):
     np.savez(tmp_path / "labelled.npz", arr_0=images, arr_1=np.array([2, 0, 7]))
     given = ("restoration=ddnm", *AVERAGE)
     refused = restored(labelled, tmp_path / "a", *given, f"measurement.originals={tmp_path / 'images.npz'}", status=1)
-    assert "labels: must be given: the model is class-conditional, and the images have no labels" in refused.err
+    assert "labels: must be given: samples are of classes, and the images have no labels" in refused.err
     restored(labelled, tmp_path / "a", *given, f"measurement.originals={tmp_path / 'labelled.npz'}")
     assert np.load(tmp_path / "a" / "samples.npz")["arr_1"].tolist() == [2, 0, 7]
 
@@ -148,10 +148,23 @@ def test_a_mistake_is_reported(plain, originals, tmp_path, overrides, words):
         (["restoration=ddnm", "operators=[average]", "operators.average.factor=3"], "operators.average.factor: is 3"),
         (["restoration=dps", *AVERAGE, "sampler=dpm_solver_2m"], "sampler: is used with restoration=DPS"),
         (["metrics=[consistency]"], "metrics.consistency: needs what is measured of samples"),
+        (
+            ["restoration=mmps", *AVERAGE, "sampler=euler", "sampler.s_churn=5"],
+            "sampler.s_churn: is 5; allowed with a restoration: 0",
+        ),
+        (
+            ["metrics=[]", "likelihoods=[discrete_vlb]", "restoration=ddnm", *AVERAGE],
+            "restoration: is not used by likelihoods, which sample nothing; leave it out",
+        ),
+        (
+            ["restoration=pigdm", *AVERAGE, "guidance=classifier", "guidance.classifier={classifier}"],
+            "guidance: has no gradient of its own, which restoration=PiGDM takes",
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_an_evaluation_reports_a_mistake_before_data_is_read(plain, tmp_path, overrides, words):
+def test_an_evaluation_reports_a_mistake_before_data_is_read(plain, classifier, tmp_path, overrides, words):
+    overrides = [override.format(classifier=classifier) for override in overrides]
     given = (f"checkpoint={plain}", "metrics=[psnr]", "num_samples=6", f"out={tmp_path}", "accelerator=cpu")
     result = call("evaluate", *given, f"loader.cache_dir={tmp_path / 'cache'}", *overrides)
     assert result.status == 1

@@ -169,7 +169,7 @@ def make_generator(
     settings = {group: None if cfg.get(group) is None else plain(cfg[group]) for group in ("ema", *SAMPLING)}
     settings["thresholding"] = described(sampler.thresholding, settings["thresholding"])
     requests: Requests = Labels(num_classes, labels)
-    if restored is not None and restored.given.labels is not None and num_classes is not None and labels is None:
+    if restored is not None and restored.given.split is not None and requests.in_turn:
         requests = OfGiven(restored.given)
     return SamplePipeline(sampler, guide, diffused.shape, modality_of(spec), codec, requests, settings, restored)
 

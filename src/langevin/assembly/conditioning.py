@@ -50,4 +50,7 @@ def make_condition(cfg: DictConfig, *, num_classes: int | None, dim: int, **of_s
         if num_classes is None and "label" in columns_of(cfg, name):
             raise UserError(f"{path}: needs labels, but the data has none; leave it out")
         parts[str(name)] = make(cfg, path, num_classes=num_classes, dim=dim, **of_spec)
+    if any(part.concat_channels > 0 for part in parts.values()):
+        # A run's identity does not know the order, which decides which channels are whose.
+        parts = dict(sorted(parts.items()))
     return Several(parts) if len(parts) > 1 else next(iter(parts.values()))

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from langevin.assembly.components import make_sampler, modality_of
-from langevin.assembly.make import make, mistakes_of
+from langevin.assembly.make import make, mistakes_of, target_of
 from langevin.assembly.saved import Model
 from langevin.config.types import plain
 from langevin.config.validate import ConfigError, Mistake
@@ -65,9 +65,16 @@ def prepare_restoration(cfg: DictConfig, chosen: DictConfig, model: Model) -> Ca
     operator, noise = make_fitting_operator(cfg, spec), float(cfg.measurement.noise)
     name = type(method).__name__
     mistakes = []
-    if method.walks and not make_sampler(chosen, model.diffused).independent_steps:
+    sampler = make_sampler(chosen, model.diffused)
+    if method.walks and not sampler.independent_steps:
         text = f"is used with restoration={name}, which acts between the steps; allowed: ancestral, ddim, euler"
         mistakes.append(Mistake("sampler", text))
+    if (churn := getattr(sampler, "s_churn", 0)) > 0:  # methods go by the times that a sampler visits
+        mistakes.append(Mistake("sampler.s_churn", f"is {churn:g}; allowed with a restoration: 0"))
+    guided = chosen.get("guidance") is not None
+    if guided and method.needs_gradient and not getattr(target_of(chosen, "guidance"), "differentiable", True):
+        text = f"has no gradient of its own, which restoration={name} takes; allowed: another, or restoration=ddnm"
+        mistakes.append(Mistake("guidance", text))
     if noise > 0 and not method.takes_noise:
         text = f"is {noise:g}; allowed with {name}, which takes measurements to be exact: 0"
         mistakes.append(Mistake("measurement.noise", text))

@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_sampler
-from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.given_images import open_given_images
 from langevin.assembly.restoring import open_given, prepare_restoration
 from langevin.assembly.saved import Model, load_model, override
@@ -89,16 +88,17 @@ def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
     given = open_given_images(cfg, model)
     sources += given
     number = min([cfg.num_samples, *(len(each.samples) for each in sources)])
-    labels, own = cfg.labels, [each.labels for each in sources if each.labels is not None]
-    if labels is None and own and is_class_conditional(chosen):
-        labels = own[0].tolist()
-    if restored is not None and labels is None and is_class_conditional(chosen):
-        ignored = "labels=0 guidance=classifier_free guidance.scale=0, which ignores them"
-        raise UserError(
-            "labels: must be given: the model is class-conditional, and the images have no labels; allowed: the class "
-            f"of each, or one of all. Where they are not known, and the model has condition dropout: {ignored}"
-        )
-    generator = model.generator(chosen, labels, restored)
+    generator = model.generator(chosen, cfg.labels, restored)
+    if generator.requests.in_turn and sources:
+        own = [each.labels for each in sources if each.labels is not None]
+        if own:
+            generator = model.generator(chosen, own[0].tolist(), restored)
+        elif originals is None:
+            raise UserError(
+                "labels: must be given: samples are of classes, and the images have no labels; allowed: the class of "
+                "each, or one of all. Where they are not known, and the model has condition dropout: labels=0 "
+                "guidance=classifier_free guidance.scale=0, which ignores them"
+            )
     for each in given:
         each.requested_of(generator)
     about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}

@@ -44,6 +44,8 @@ def check(cfg: DictConfig) -> str:
     """
     from langevin.assembly.components import SAMPLING
     from langevin.assembly.restoring import RESTORING, choice_mistakes
+    from langevin.config.signature import signature
+    from langevin.config.types import TARGET
     from langevin.config.validate import ConfigError, Mistake, structure
 
     tasks = [name for name in ("samples", "checkpoint", "compare", "export") if cfg[name] is not None]
@@ -51,8 +53,19 @@ def check(cfg: DictConfig) -> str:
     # Single fields of a model's own parts may be changed, which by themselves are not a component.
     checked = [str(name) for name in cfg if not (of_model and name in ("data", *SAMPLING))]
     mistakes = structure(OmegaConf.masked_copy(cfg, checked), OPTIONS, REQUIRED, (*OPTIONAL, *SAMPLING, *RESTORING))
-    if not mistakes and (of_model or cfg.get("restoration")):  # of samples, operators are for metrics
+    if not mistakes and cfg.get("likelihoods"):
+        chosen = [group for group in (*SAMPLING, *RESTORING) if cfg.get(group)]
+        mistakes += [
+            Mistake(group, "is not used by likelihoods, which sample nothing; leave it out") for group in chosen
+        ]
+    elif not mistakes and (of_model or cfg.get("restoration")):
         mistakes += choice_mistakes(cfg)
+    elif not mistakes:  # of samples, operators are for metrics
+        if cfg.measurement.noise > 0:
+            mistakes.append(Mistake("measurement.noise", "goes with restoration=NAME, such as restoration=ddnm"))
+        takers = [name for name, node in cfg.metrics.items() if "operator" in (signature(node[TARGET]) or {})]
+        if cfg.get("operators") and not takers:
+            mistakes.append(Mistake("operators", "is used by no metric here; allowed: such as metrics=[consistency]"))
     if len(tasks) != 1:
         mistakes.append(
             Mistake("samples", "give one of samples=FILE_OR_DIR, checkpoint=RUN_OR_FILE, compare=PLACE or export=FILE")

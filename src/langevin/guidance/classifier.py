@@ -39,6 +39,8 @@ class ClassifierGuidance(Guidance):
         UserError: when there is no such classifier.
     """
 
+    differentiable = False
+
     def __init__(
         self,
         load_classifier: Callable[[str, str], tuple[NoisyClassifier, DataSpec]],

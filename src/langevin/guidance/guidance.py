@@ -1,6 +1,7 @@
 """The interface of every guidance."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,13 @@ class Guidance(nn.Module, ABC):
     Attributes:
         num_classes: the number of classes of the labels it needs itself; None where it only passes labels to the model.
         moves_mean: whether its predictions carry a `Prediction.mean_gradient`, which few samplers support.
+        differentiable: whether its predictions have a gradient by x_t.
         needs_unconditional: whether it also evaluates the model without labels, learnt by condition dropout.
     """
 
     num_classes: int | None = None
     moves_mean: bool = False
+    differentiable: ClassVar[bool] = True
     needs_unconditional: bool = False
 
     @abstractmethod

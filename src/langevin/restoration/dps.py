@@ -28,6 +28,7 @@ class DPS(Restoration):
     """
 
     walks = True
+    needs_gradient = True
     in_latents = True
 
     def __init__(self, zeta: Annotated[float, Ge(0)] = 0.3) -> None:

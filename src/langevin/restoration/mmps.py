@@ -9,7 +9,7 @@ from torch import Tensor
 from langevin.diffusion.denoiser import Condition, Denoise
 from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.process import Prediction
-from langevin.restoration.operators.conjugate_gradients import conjugate_gradients
+from langevin.restoration.gmres import gmres
 from langevin.restoration.restoration import Correction, Measurement, differentiable, tweedie
 
 
@@ -17,17 +17,18 @@ class MMPS(Correction):
     """Moves the score by that of y, with the covariance of a sample given x_t that the model itself implies.
 
     ``d = V A^T (A V A^T + sigma_y^2)^-1 (y - A x)`` with ``V = sigma^2 / alpha dx/dx_t``, which is that covariance
-    (Tweedie's second formula). The inverse is by conjugate gradients, an evaluation's gradient each, and one more.
+    (Tweedie's second formula). The inverse is by GMRES, an evaluation's gradient each, and one more.
     Exact, but for the sampler's steps, where the data are normal. Source: Rozet et al. 2024 (arXiv 2405.13712),
     equations 16 to 18.
 
     Args:
-        iterations: of conjugate gradients; as many as there are measured numbers make it exact.
+        iterations: of GMRES; as many as there are measured numbers make it exact.
     """
 
     is_exact = True
+    needs_gradient = True
 
-    def __init__(self, iterations: Annotated[int, Ge(1)] = 5) -> None:
+    def __init__(self, iterations: Annotated[int, Ge(1)] = 3) -> None:
         self.iterations = iterations
 
     def correct(
@@ -50,5 +51,5 @@ class MMPS(Correction):
         def of_measurement(u: Tensor) -> Tensor:
             return operator(covariance(operator.adjoint(u, shape))) + measurement.noise**2 * u
 
-        weighted = conjugate_gradients(of_measurement, measurement.residual(prediction.x), self.iterations)
+        weighted = gmres(of_measurement, measurement.residual(prediction.x), self.iterations)
         return prediction, covariance(operator.adjoint(weighted, shape))

@@ -24,6 +24,7 @@ class PiGDM(Correction):
     """
 
     is_exact = True
+    needs_gradient = True
 
     def __init__(self, variance: Annotated[float, Gt(0)] = 1.0) -> None:
         self.variance = variance

@@ -14,6 +14,8 @@ from langevin.diffusion.process import GaussianProcess, Prediction
 from langevin.restoration.operators.operator import Operator
 from langevin.restoration.walk import Walk
 
+LARGEST_RATIO = 20
+"""Up to this sigma/alpha methods go by dx/dx_t."""
 Steer = Callable[[Tensor, Tensor, Condition | None], Prediction]
 """Gives a steered prediction; the arguments are those of `Denoiser.forward`."""
 
@@ -64,12 +66,14 @@ class Restoration(ABC):
         is_exact: whether a measurement without noise is met in the end, by one last projection.
         walks: whether it acts between the steps, for which a sampler needs `Sampler.independent_steps`.
         takes_noise: whether a measurement may have noise.
+        needs_gradient: whether it takes the gradient of a prediction by x_t.
         in_latents: whether it takes measurements of samples where latents are diffused.
     """
 
     is_exact: ClassVar[bool] = False
     walks: ClassVar[bool] = False
     takes_noise: ClassVar[bool] = True
+    needs_gradient: ClassVar[bool] = False
     in_latents: ClassVar[bool] = False
 
     def visited(self, times: Tensor) -> Tensor:
@@ -147,10 +151,10 @@ class Correction(Restoration):
 def tweedie(level: Level) -> Tensor:
     """``sigma^2 / alpha``, by which dx/dx_t gives the covariance of a sample given x_t (Tweedie's second formula).
 
-    0 where nothing is left of the samples (alpha = 0), as at the first time of some schedules: x_t says nothing there,
-    so that x does not depend on it.
+    0 where next to nothing is left of the samples, as at the first times of most schedules: x_t says nothing there, so
+    that x does not depend on it, and a network's small errors in that would be multiplied by thousands.
     """
-    return torch.where(level.alpha > 0, level.sigma.square() / level.alpha, 0)
+    return torch.where(level.ratio <= LARGEST_RATIO, level.sigma.square() / level.alpha, 0)
 
 
 def differentiable(

@@ -24,7 +24,13 @@ class Beside(NamedTuple):
 
 
 class Requests(ABC):
-    """The conditions of any number of images, the same on every process."""
+    """The conditions of any number of images, the same on every process.
+
+    Attributes:
+        in_turn: whether every class comes in turn, for want of a choice.
+    """
+
+    in_turn: bool = False
 
     @abstractmethod
     def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
@@ -64,6 +70,7 @@ class Labels(Requests):
     """
 
     def __init__(self, num_classes: int | None, labels: Sequence[int] | None = None) -> None:
+        self.in_turn = num_classes is not None and labels is None
         if num_classes is None:
             if labels is not None:
                 raise UserError(

@@ -156,3 +156,9 @@ def test_a_random_mask_is_decided_by_its_share_and_seed():
 def test_masks_that_are_no_file_warn_of_nothing():
     with warnings.catch_warnings(action="error"):
         BoxMask(1.0, 1.0).measured((1, 4, 4))
+
+
+@pytest.mark.parametrize("share", [0.005, 0.995])
+def test_a_random_mask_hides_a_part(share):
+    with pytest.raises(OptionError, match=r"of 64 pixels; allowed: 1 to 63 of them"):
+        RandomMask(share).measured((1, 8, 8))

@@ -6,6 +6,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
+from langevin.errors import OptionError
 from langevin.restoration.operators.masking import Masking
 
 
@@ -15,6 +16,9 @@ class RandomMask(Masking):
     Args:
         share: of the pixels that are unknown, to the next pixel.
         seed: which pixels; another seed, another mask.
+
+    Raises:
+        OptionError: when all pixels are known, or none, of images of a size.
     """
 
     def __init__(self, share: Annotated[float, Gt(0), Lt(1)] = 0.5, seed: Annotated[int, Ge(0)] = 0) -> None:
@@ -23,5 +27,10 @@ class RandomMask(Masking):
 
     def unknown(self, height: int, width: int) -> Tensor:
         """See `Masking`."""
-        order = torch.randperm(height * width, generator=torch.Generator().manual_seed(self.seed))
-        return (order < round(self.share * height * width)).reshape(height, width)
+        pixels = height * width
+        number = round(self.share * pixels)
+        if not 0 < number < pixels:
+            text = f"is {self.share}, which is {number} of {pixels} pixels; allowed: 1 to {pixels - 1} of them"
+            raise OptionError("share", text)
+        order = torch.randperm(pixels, generator=torch.Generator().manual_seed(self.seed))
+        return (order < number).reshape(height, width)
