@@ -10,7 +10,7 @@ from langevin.diffusion.denoiser import Condition, Denoise
 from langevin.diffusion.level import broadcast_to
 from langevin.diffusion.process import Prediction
 from langevin.restoration.gmres import gmres
-from langevin.restoration.restoration import Correction, Measurement, differentiable, tweedie
+from langevin.restoration.restoration import Correction, Measurement, differentiable, says_nothing
 
 
 class MMPS(Correction):
@@ -18,7 +18,8 @@ class MMPS(Correction):
 
     ``d = V A^T (A V A^T + sigma_y^2)^-1 (y - A x)`` with ``V = sigma^2 / alpha dx/dx_t``, which is that covariance
     (Tweedie's second formula). The inverse is by GMRES, an evaluation's gradient each, and one more.
-    Exact, but for the sampler's steps, where the data are normal. Source: Rozet et al. 2024 (arXiv 2405.13712),
+    Exact, but for the sampler's steps, where the data are normal; where ``sigma / alpha > 20``, so that x_t says next
+    to nothing, V is taken to be the identity. Source: Rozet et al. 2024 (arXiv 2405.13712),
     equations 16 to 18.
 
     Args:
@@ -42,8 +43,12 @@ class MMPS(Correction):
     ) -> tuple[Prediction, Tensor]:
         """See `Correction`."""
         prediction, at, x = differentiable(denoise, x_t, t, cond)
-        scale = broadcast_to(tweedie(denoise.process.schedule(t)), x_t)
+        level = denoise.process.schedule(t)
         operator, shape = measurement.operator, measurement.shape
+        if says_nothing(level):
+            residual = measurement.residual(prediction.x)
+            return prediction, operator.adjoint(operator.solve(residual, shape, 1.0, measurement.noise**2), shape)
+        scale = broadcast_to(level.sigma.square() / level.alpha, x_t)
 
         def covariance(v: Tensor) -> Tensor:
             return scale * torch.autograd.grad(x, at, v, retain_graph=True)[0]

@@ -148,13 +148,13 @@ class Correction(Restoration):
         """
 
 
-def tweedie(level: Level) -> Tensor:
-    """``sigma^2 / alpha``, by which dx/dx_t gives the covariance of a sample given x_t (Tweedie's second formula).
+def says_nothing(level: Level) -> bool:
+    """Whether next to nothing of the samples is left in x_t, as at the first times of most schedules.
 
-    0 where next to nothing is left of the samples, as at the first times of most schedules: x_t says nothing there, so
-    that x does not depend on it, and a network's small errors in that would be multiplied by thousands.
+    ``sigma^2 / alpha dx/dx_t`` is then the covariance of the data (Tweedie's second formula), as a product of thousands
+    and a network's small errors: methods take it to be a multiple of the identity.
     """
-    return torch.where(level.ratio <= LARGEST_RATIO, level.sigma.square() / level.alpha, 0)
+    return bool((level.ratio > LARGEST_RATIO).any())
 
 
 def differentiable(
