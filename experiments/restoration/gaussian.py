@@ -100,7 +100,7 @@ def measured(
     steered, walk = method(denoise, measurement, sampler.times(denoise.schedule), other)
     made = sampler(steered, draws, walk=walk)
     if method.is_exact and noise == 0:
-        made = measurement.projected(made)
+        made = operator.projected(made, measurement.y)
     mean, cov = posterior(MEAN, COV, matrix_of(operator, SHAPE), y.flatten(), noise**2)
     variances, axes = torch.linalg.eigh(cov)
     free = variances > 1e-6

@@ -58,7 +58,7 @@ def restored(method, sampler, operator, y, noise=0.0, number=2000, seed=0, sched
     measurement = Measurement(y.expand(number, *y.shape), operator, noise, SHAPE, lambda z: z)
     steered, walk = method(denoise, measurement, sampler.times(denoise.schedule), other)
     made = sampler(steered, draws, walk=walk)
-    return made + operator.pseudo_inverse(y - operator(made), SHAPE) if method.is_exact and noise == 0 else made
+    return operator.projected(made, measurement.y) if method.is_exact and noise == 0 else made
 
 
 @functools.cache

@@ -48,7 +48,7 @@ class Replacement(Visiting):
         known = broadcast_to(level.alpha, y) * y
         if level.sigma > 0:
             known = known + broadcast_to(level.sigma, y) * operator(self.draws.normal(shape))
-        return x_s + operator.pseudo_inverse(known - operator(x_s), shape)
+        return operator.projected(x_s, known)
 
 
 class ILVR(Restoration):

@@ -89,7 +89,7 @@ class Restored:
     def finished(self, x: Tensor, y: Tensor) -> Tensor:
         """The samples x (B, C, *size) in the end: of exact measurements y, projected onto what agrees with them."""
         is_exact = self.method.is_exact and self.noise == 0
-        return x + self.operator.pseudo_inverse(y - self.operator(x), self.shape) if is_exact else x
+        return self.operator.projected(x, y) if is_exact else x
 
     def inconsistency(self, made: Tensor, y: Tensor) -> Tensor:
         """How far stored samples (B, C, *size) are off their measurements, root mean squares (B,) in model units.

@@ -76,6 +76,10 @@ class Operator(ABC):
         """
         return least_squares(self, lambda z: self.adjoint(z, shape), y)
 
+    def projected(self, x: Tensor, y: Tensor) -> Tensor:
+        """The samples nearest to x (B, C, *size) of which y (B, *measured) is measured: ``x + A^+ (y - A x)``."""
+        return x + self.pseudo_inverse(y - self(x), tuple(x.shape[1:]))
+
     def of_latents(self, shape: tuple[int, ...], latent: tuple[int, ...]) -> "Operator":
         """What is measured of latents of another shape where this is measured of their samples.
 
