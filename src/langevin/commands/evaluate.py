@@ -63,7 +63,8 @@ def check(cfg: DictConfig) -> str:
     elif not mistakes:  # of samples, operators are for metrics
         if cfg.measurement.noise > 0:
             mistakes.append(Mistake("measurement.noise", "goes with restoration=NAME, such as restoration=ddnm"))
-        takers = [name for name, node in cfg.metrics.items() if "operator" in (signature(node[TARGET]) or {})]
+        metrics = cfg.get("metrics") or {}
+        takers = [name for name, node in metrics.items() if "operator" in (signature(node[TARGET]) or {})]
         if cfg.get("operators") and not takers:
             mistakes.append(Mistake("operators", "is used by no metric here; allowed: such as metrics=[consistency]"))
     if len(tasks) != 1:
