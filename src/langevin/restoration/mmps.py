@@ -17,10 +17,9 @@ class MMPS(Correction):
     """Moves the score by that of y, with the covariance of a sample given x_t that the model itself implies.
 
     ``d = V A^T (A V A^T + sigma_y^2)^-1 (y - A x)`` with ``V = sigma^2 / alpha dx/dx_t``, which is that covariance
-    (Tweedie's second formula). The inverse is by GMRES, an evaluation's gradient each, and one more.
-    Exact, but for the sampler's steps, where the data are normal; where ``sigma / alpha > 20``, so that x_t says next
-    to nothing, V is taken to be the identity. Source: Rozet et al. 2024 (arXiv 2405.13712),
-    equations 16 to 18.
+    (Tweedie's second formula). The inverse is by GMRES, an evaluation's gradient each, and one more. Exact, but for the
+    sampler's steps, where the data are normal; where ``sigma / alpha > 20``, so that x_t says next to nothing, V is
+    taken to be the identity. Source: Rozet et al. 2024 (arXiv 2405.13712), equations 16 to 18.
 
     Args:
         iterations: of GMRES; as many as there are measured numbers make it exact.
@@ -44,9 +43,8 @@ class MMPS(Correction):
         """See `Correction`."""
         prediction, at, x = differentiable(denoise, x_t, t, cond)
         level = denoise.process.schedule(t)
-        operator, shape = measurement.operator, measurement.shape
+        operator, shape, residual = measurement.operator, measurement.shape, measurement.residual(prediction.x)
         if says_nothing(level):
-            residual = measurement.residual(prediction.x)
             return prediction, operator.adjoint(operator.solve(residual, shape, 1.0, measurement.noise**2), shape)
         scale = broadcast_to(level.sigma.square() / level.alpha, x_t)
 
@@ -56,5 +54,5 @@ class MMPS(Correction):
         def of_measurement(u: Tensor) -> Tensor:
             return operator(covariance(operator.adjoint(u, shape))) + measurement.noise**2 * u
 
-        weighted = gmres(of_measurement, measurement.residual(prediction.x), self.iterations)
+        weighted = gmres(of_measurement, residual, self.iterations)
         return prediction, covariance(operator.adjoint(weighted, shape))

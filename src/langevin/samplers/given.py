@@ -1,13 +1,16 @@
 """Given samples, that others are made of."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition
+from langevin.modalities.modality import Modality
 from langevin.samplers.requests import Requests
 
 
@@ -45,3 +48,31 @@ class OfGiven(Requests):
     def record(self) -> dict[str, Any]:
         """See `Requests`; which samples these are is said elsewhere."""
         return {} if self.given.labels is None else {"labels": "their own"}
+
+
+class OfImages(Requests):
+    """Other requests, and with sample i the i-th of some images.
+
+    Args:
+        requests: the others, such as labels.
+        images: as stored, (N, H, W, C); of at most N samples.
+        modality: what the images are.
+    """
+
+    def __init__(self, requests: Requests, images: NDArray[np.uint8], modality: Modality) -> None:
+        self.requests = requests
+        self.images = images
+        self.modality = modality
+
+    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
+        """See `Requests`: of the other requests alone."""
+        return self.requests.cond(indices, device)
+
+    def stored(self, indices: Sequence[int]) -> Tensor:
+        """Some of the images, (B, C, H, W) of bytes."""
+        return torch.from_numpy(self.images[np.asarray(indices)]).movedim(-1, 1)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the images."""
+        return hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()

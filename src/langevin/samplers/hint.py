@@ -1,6 +1,5 @@
 """Requests of a model that follows hints: one hint each."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +11,11 @@ from torch import Tensor
 from langevin.conditions.hint import COLUMN, SCALE, Hint, from_file, grey, to_file
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.modalities.modality import Modality
+from langevin.samplers.given import OfImages
 from langevin.samplers.requests import Beside, Requests
 
 
-class HintRequests(Requests):
+class HintRequests(OfImages):
     """Other requests, and with sample i the i-th hint.
 
     Args:
@@ -35,15 +35,9 @@ class HintRequests(Requests):
         modality: Modality,
         scale: float = 1.0,
     ) -> None:
-        self.requests = requests
-        self.images = images
+        super().__init__(requests, images, modality)
         self.condition = condition
-        self.modality = modality
         self.scale = scale
-
-    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
-        """See `Requests`: of the other requests alone."""
-        return self.requests.cond(indices, device)
 
     def model_cond(
         self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
@@ -59,10 +53,6 @@ class HintRequests(Requests):
             grey(from_file(stored)) if self.condition is None else self.condition.hint(self.modality.to_model(stored))
         )
 
-    def stored(self, indices: Sequence[int]) -> Tensor:
-        """Some of the images, (B, C, H, W) of bytes."""
-        return torch.from_numpy(self.images[np.asarray(indices)]).movedim(-1, 1)
-
     def beside(self, indices: Sequence[int]) -> Beside:
         """See `Requests`: the hints, and the images of which they are computed."""
         return Beside(
@@ -72,6 +62,5 @@ class HintRequests(Requests):
 
     def record(self) -> dict[str, Any]:
         """See `Requests`: with the digest of the hints, or of the images of which they are computed, and the scale."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
-        hint = {"hints" if self.condition is None else "images": digest, "scale": self.scale}
+        hint = {"hints" if self.condition is None else "images": self.digest, "scale": self.scale}
         return {**self.requests.record(), "hint": hint}

@@ -1,6 +1,5 @@
 """Requests of an inpainting model: the known part of one given image each."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +11,11 @@ from torch import Tensor
 from langevin.conditions.inpaint import COLUMN, known_part
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.modalities.modality import Modality
+from langevin.samplers.given import OfImages
 from langevin.samplers.requests import Beside, Requests
 
 
-class InpaintRequests(Requests):
+class InpaintRequests(OfImages):
     """Other requests, and with sample i the known part of the i-th of some images.
 
     Args:
@@ -34,15 +34,9 @@ class InpaintRequests(Requests):
         mask: Mapping[str, Any],
         modality: Modality,
     ) -> None:
-        self.requests = requests
-        self.images = images
+        super().__init__(requests, images, modality)
         self.unknown = unknown
         self.mask = mask
-        self.modality = modality
-
-    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
-        """See `Requests`: of the other requests alone."""
-        return self.requests.cond(indices, device)
 
     def model_cond(
         self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
@@ -52,10 +46,6 @@ class InpaintRequests(Requests):
         others = self.requests.model_cond(denoiser, indices, seed, device)
         return {**others, COLUMN: known_part(x, ~self.unknown[None, None].to(device))}
 
-    def stored(self, indices: Sequence[int]) -> Tensor:
-        """Some of the images, (B, C, H, W) of bytes."""
-        return torch.from_numpy(self.images[np.asarray(indices)]).movedim(-1, 1)
-
     def beside(self, indices: Sequence[int]) -> Beside:
         """See `Requests`: the images with grey where they are unknown, and the images."""
         known = torch.where(self.unknown, 0, self.modality.to_model(self.stored(indices)))
@@ -63,5 +53,4 @@ class InpaintRequests(Requests):
 
     def record(self) -> dict[str, Any]:
         """See `Requests`: with the digests of the images and of the mask."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
-        return {**self.requests.record(), "inpaint": {"images": digest, "mask": dict(self.mask)}}
+        return {**self.requests.record(), "inpaint": {"images": self.digest, "mask": dict(self.mask)}}

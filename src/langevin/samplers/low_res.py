@@ -1,26 +1,25 @@
 """Requests of a super-resolution model: one given small image each."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from langevin.conditions.low_res import LowRes
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.draws import conditioning_draws
 from langevin.modalities.modality import Modality
+from langevin.samplers.given import OfImages
 from langevin.samplers.requests import Beside, Requests
 
 
-class LowResRequests(Requests):
+class LowResRequests(OfImages):
     """Sample i has the i-th of some small images, with noise of (seed, i).
 
     Args:
-        others: what else is requested, such as labels.
+        requests: the others, such as labels.
         images: the small images as stored, (N, size, size, C); of at most N samples.
         labels: of the images, int64 (N,), for metrics where the model has no use for them; None: none.
         level: of the noise that is added to them, as `LowRes.noised` takes it.
@@ -30,24 +29,22 @@ class LowResRequests(Requests):
 
     def __init__(
         self,
-        others: Requests,
+        requests: Requests,
         images: NDArray[np.uint8],
         labels: NDArray[np.int64] | None,
         level: float,
         condition: LowRes,
         modality: Modality,
     ) -> None:
-        self.others = others
-        self.images = images
+        super().__init__(requests, images, modality)
         self.labels = labels
         self.level = level
         self.condition = condition
-        self.modality = modality
 
     def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
         """See `Requests`: the labels alone, which also metrics may look at."""
         own = {} if self.labels is None else {"label": torch.from_numpy(self.labels[np.asarray(indices)]).to(device)}
-        return {**own, **self.others.cond(indices, device)}
+        return {**own, **super().cond(indices, device)}
 
     def model_cond(
         self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
@@ -58,15 +55,10 @@ class LowResRequests(Requests):
         level = torch.full((len(small),), self.level, device=device)
         return {**self.cond(indices, device), **self.condition.noised(small, level, draws)}
 
-    def stored(self, indices: Sequence[int]) -> Tensor:
-        """Some of the small images, (B, C, size, size) of bytes."""
-        return torch.from_numpy(self.images[np.asarray(indices)]).movedim(-1, 1)
-
     def beside(self, indices: Sequence[int]) -> Beside:
         """See `Requests`: the small images."""
         return Beside({"low-res": self.stored(indices)}, {})
 
     def record(self) -> dict[str, Any]:
         """See `Requests`: with the small images' digest, and the level of their noise."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
-        return {**self.others.record(), "low_res": {"images": digest, "noise_level": self.level}}
+        return {**self.requests.record(), "low_res": {"images": self.digest, "noise_level": self.level}}
