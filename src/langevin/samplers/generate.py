@@ -157,7 +157,7 @@ class SamplePipeline(Pipeline):
             yield self._batch(batch, made)
 
     def _batch(self, indices: Sequence[int], made: Mapping[str, Tensor]) -> SampleBatch:
-        target = None if self.restored is None else self.restored.targets(indices)
+        target = (self.requests if self.restored is None else self.restored).targets(indices)
         cond = self.requests.cond(indices)
         return SampleBatch(torch.tensor(indices), made[SAMPLES], cond, target, made.get(NOISY))
 
