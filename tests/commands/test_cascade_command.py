@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from helpers.commands import TINY, call
 from torch import nn
 
+import langevin
 from langevin.assembly.cascade import SEED, truncation_mistakes
 from langevin.images import to_uint8
 from langevin.interrupt import Interrupted
@@ -84,6 +86,13 @@ def test_a_truncated_stage_hands_on_noisy_images(runs, tmp_path):
         assert given["images"] == hashlib.sha256(z_s.tobytes()).hexdigest()
     clean, _, _, _ = sampled(tmp_path / "clean", chain, noisy[0])
     assert not np.array_equal(clean, images)
+    from_python = langevin.cascade([runs["base"], langevin.load(runs["up"])])
+    options = {"noise_level": 0.2, "steps": 3, "batch_size": 2, "device": "cpu"}
+    for truncated, found in ((True, images), (False, clean)):
+        made = from_python.sample(5, truncated=truncated, **options)
+        assert np.array_equal(made.samples, found)
+        assert made.labels.tolist() == labels.tolist()
+    assert [small.samples.shape for small in made.before] == [(5, 4, 4, 1)]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +160,22 @@ def test_a_mistake_is_reported(runs, tmp_path, overrides, words):
     assert words in result.err
     assert "Traceback" not in result.err
     assert not list(tmp_path.iterdir()), "not even a first stage"
+
+
+@pytest.mark.parametrize(
+    ("stages", "options", "words"),
+    [
+        (["base"], {}, "stages: is "),
+        (["base", "large"], {}, "stages: has "),
+        (["base", "up"], {"truncated": True}, "noise_level: is 0.0, where stages stop"),
+        (["base", "up"], {"noise_level": 0.7}, "noise_level: is 0.7; allowed: 0 to 0.5"),
+        (["base", "up"], {"overrides": ["low_res.images=x"]}, "'low_res.images=x' cannot be set here"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list | dict) else "",
+)
+def test_python_reports_a_mistake_by_the_parameter(runs, stages, options, words):
+    with pytest.raises(langevin.UserError, match=re.escape(words)):
+        langevin.cascade([runs[name] for name in stages]).sample(2, steps=2, device="cpu", **options)
 
 
 def test_noise_in_latents_is_not_handed_on():

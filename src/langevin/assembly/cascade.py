@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from langevin.assembly.check import check_model
@@ -105,12 +106,23 @@ def stage_config(cfg: DictConfig, stage: int, model: Model, is_last: bool) -> Di
 
 
 def handed_on(folder: Path, level: float, stop: Truncated | None) -> SmallImages:
-    """What a finished stage has left in its folder for the next; noise of `level` is added, but where it stopped."""
+    """What a finished stage has left in its folder for the next, see `small_of`."""
     samples, labels = read_images(str(folder), "cascade")
     if stop is None:
-        return SmallImages(samples, labels, level)
+        return small_of(samples, labels, None, level, stop)
     with np.load(folder / NOISY_FILE, allow_pickle=False) as arrays:
-        return SmallImages(samples, labels, stop.level, arrays["arr_0"])
+        return small_of(samples, labels, arrays["arr_0"], level, stop)
+
+
+def small_of(
+    samples: NDArray[np.uint8],
+    labels: NDArray[np.int64] | None,
+    noisy: NDArray[np.float32] | None,
+    level: float,
+    stop: Truncated | None,
+) -> SmallImages:
+    """What a stage gives the next: noise of `level` is added, but where it stopped."""
+    return SmallImages(samples, labels, level if stop is None else stop.level, noisy)
 
 
 def truncation_mistakes(level: float, names: Sequence[str], models: Sequence[Model]) -> list[Mistake]:
