@@ -76,6 +76,7 @@ class Samples:
         modality: what they are.
         trajectory: how the first of them come out of noise; None where that was not asked for.
         classes: the name of each one's class, or its number where names are not known; None of an unconditional model.
+        before: of a cascade, what each stage before has made.
     """
 
     samples: "NDArray[Any]"
@@ -84,6 +85,7 @@ class Samples:
     modality: "Modality"
     trajectory: Strips | None = None
     classes: Sequence[str] | None = None
+    before: "tuple[Samples, ...]" = ()
 
     def __len__(self) -> int:
         return len(self.samples)
