@@ -45,6 +45,7 @@ SINCE = {
     "data.resize": "crop",
     "model.norm_groups": None,
     "model.control": False,
+    "model.middle_attention": True,
     "model.time_endpoint": False,
     "model.mlp_norm_epsilon": 1e-6,
     "overfit_samples": None,
