@@ -12,7 +12,7 @@ from langevin.errors import UserError
 
 BRIGHTNESS = ("dark", "medium", "bright")
 """The words for the thirds of the training images, by their mean level."""
-_AN, _NOT_AN = ("a", "e", "i", "o", "u", "suv"), ("eu", "uni")  # what "an" stands before
+_AN, _NOT_AN = ("a", "e", "i", "o", "u", "suv"), ("eu", "one", "uni")  # what "an" stands before
 _CHUNK = 4096  # images whose levels are summed together
 
 
