@@ -13,6 +13,7 @@ from langevin.data.cache import CachedSamples, folder_of, open_or_build
 from langevin.data.images import DecodedBlock, LazySamples, Transform
 from langevin.data.source import SampleSet
 from langevin.errors import UserError
+from langevin.files import readable
 
 
 class MomentsEncoder(NamedTuple):
@@ -78,15 +79,12 @@ class Encoded(LazySamples):
         return DecodedBlock(np.ascontiguousarray(moments), [], {})
 
 
-def readable(size: int) -> str:
-    """A number of bytes, for people."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
 def open_or_encode(
     cache_dir: Path, name: str, samples: CachedSamples, flip: bool, encoder: MomentsEncoder
 ) -> CachedSamples:
     """Open the moments of all samples, and compute them first if there are none; killed and rerun, it resumes.
+
+    They have no captions: those of a mirror image are the ones of its sample, see `langevin.data.module.Batched`.
 
     Args:
         cache_dir: the folder of all caches.
@@ -100,7 +98,7 @@ def open_or_encode(
         Interrupted: between two chunks, once a signal has come.
     """
     lazy = Encoded(samples, 1 + flip, encoder.encode)
-    fingerprint = repr(("latents", samples.digest, flip, encoder.function))
+    fingerprint = repr(("latents", samples.stored_digest, flip, encoder.function))
     transform = MomentsTransform(encoder.shape)
 
     def load() -> SampleSet:
