@@ -17,12 +17,14 @@ class Context(NamedTuple):
         concat: images (B, C, H, W) at the network's own resolution, which it takes beside x. Those of several
             conditions are stacked.
         scale: factors (B,) on the effect of these images, in a network to which they are an adapter's; None: 1.
+        mask: (B, L) bool: which of the tokens to attend to; None: all of them.
     """
 
     vector: Tensor | None = None
     tokens: Tensor | None = None
     concat: Tensor | None = None
     scale: Tensor | None = None
+    mask: Tensor | None = None
 
     def attended(self) -> Self:
         """The same for a network that attends to its conditions: a vector by itself becomes a token."""
@@ -180,7 +182,7 @@ class Several(Condition):
 
 def joined(contexts: list[Context]) -> Context:
     """The contexts of several conditions as one."""
-    vectors, tokens, images, scales = (
+    vectors, tokens, images, scales, masks = (
         [part for part in parts if part is not None] for parts in zip(*contexts, strict=True)
     )
     return Context(
@@ -188,7 +190,15 @@ def joined(contexts: list[Context]) -> Context:
         torch.cat(tokens, dim=1) if tokens else None,
         torch.cat(images, dim=1) if images else None,
         torch.stack(scales).prod(dim=0) if scales else None,
+        _joined_masks(contexts) if masks else None,
     )
+
+
+def _joined_masks(contexts: list[Context]) -> Tensor:
+    """The masks of all tokens; those of a condition without a mask are all attended to."""
+    given = [(tokens, mask) for _, tokens, *_, mask in contexts if tokens is not None]
+    parts = [tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask for tokens, mask in given]
+    return torch.cat(parts, dim=1)
 
 
 def reads(part: Condition, cond: Mapping[str, Tensor] | None) -> bool:
