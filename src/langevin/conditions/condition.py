@@ -17,12 +17,14 @@ class Context(NamedTuple):
         concat: images (B, C, H, W) at the network's own resolution, which it takes beside x. Those of several
             conditions are stacked.
         scale: factors (B,) on the effect of these images, in a network to which they are an adapter's; None: 1.
+        mask: (B, L) bool: which of the tokens to attend to; None: all of them.
     """
 
     vector: Tensor | None = None
     tokens: Tensor | None = None
     concat: Tensor | None = None
     scale: Tensor | None = None
+    mask: Tensor | None = None
 
     def attended(self) -> Self:
         """The same for a network that attends to its conditions: a vector by itself becomes a token."""
@@ -77,6 +79,10 @@ class Condition(nn.Module, ABC):
             each column with B rows, on the device of x.
         """
         return {}
+
+    def leave_out_tokens(self) -> None:
+        """Give no tokens, if there is anything else: its network attends to none, and would train weights in vain."""
+        return
 
     @property
     def has_null(self) -> bool:
@@ -142,6 +148,11 @@ class Several(Condition):
         """See `Condition`."""
         return any(part.has_null for part in self._conditions())
 
+    def leave_out_tokens(self) -> None:
+        """See `Condition`: none of them."""
+        for part in self._conditions():
+            part.leave_out_tokens()
+
     def derive(self, x: Tensor, draws: ConditioningDraws, sampling: bool = False) -> dict[str, Tensor]:
         """See `Condition`: what every part derives, in their order."""
         columns: dict[str, Tensor] = {}
@@ -180,7 +191,7 @@ class Several(Condition):
 
 def joined(contexts: list[Context]) -> Context:
     """The contexts of several conditions as one."""
-    vectors, tokens, images, scales = (
+    vectors, tokens, images, scales, masks = (
         [part for part in parts if part is not None] for parts in zip(*contexts, strict=True)
     )
     return Context(
@@ -188,7 +199,15 @@ def joined(contexts: list[Context]) -> Context:
         torch.cat(tokens, dim=1) if tokens else None,
         torch.cat(images, dim=1) if images else None,
         torch.stack(scales).prod(dim=0) if scales else None,
+        _joined_masks(contexts) if masks else None,
     )
+
+
+def _joined_masks(contexts: list[Context]) -> Tensor:
+    """The masks of all tokens; those of a condition without a mask are all attended to."""
+    given = [(tokens, mask) for _, tokens, *_, mask in contexts if tokens is not None]
+    parts = [tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask for tokens, mask in given]
+    return torch.cat(parts, dim=1)
 
 
 def reads(part: Condition, cond: Mapping[str, Tensor] | None) -> bool:

@@ -202,7 +202,7 @@ class UNet(Network, WayDown):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
         x, context = self.conditioned(x, cond)
-        vector, tokens, images, scale = context.attended() if self.attends else context
+        vector, tokens, images, scale, _ = context.attended() if self.attends else context
         embedding = self.embed(c_noise, vector)
         x = x.contiguous(memory_format=torch.channels_last)
         seen = self.encode(x, embedding, tokens)
