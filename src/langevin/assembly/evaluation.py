@@ -14,6 +14,7 @@ import langevin
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, modality_of
 from langevin.assembly.conditioning import is_class_conditional, is_derived
+from langevin.assembly.prompting import encoder_of, open_texts, request_captions, request_prompts
 from langevin.assembly.restoring import RESTORING, prepare_restoration
 from langevin.assembly.run import (
     given_of,
@@ -31,7 +32,7 @@ from langevin.config.identity import digest
 from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import CachedSamples
-from langevin.data.read_images import left_out, read_images, read_record
+from langevin.data.read_images import left_out, read_images, read_prompts_of, read_record
 from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.draws import SampleDraws, conditioning_draws
 from langevin.errors import UserError
@@ -42,7 +43,9 @@ from langevin.files import write_json
 from langevin.metrics.reference import PUBLISHED, Reference, write_statistics
 from langevin.processes import Processes, launch
 from langevin.samplers.derived import DerivedRequests
+from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.pipeline import Pipeline, SampleBatch
+from langevin.samplers.prompts import COLUMN
 from langevin.samplers.reconstruct import ReconstructionPipeline
 from langevin.spec import DataSpec
 
@@ -55,7 +58,12 @@ def evaluate_samples(cfg: DictConfig) -> None:
     """
     evaluation = make_evaluation(cfg)
     images, labels = read_images(cfg.samples, "samples", cfg.loader.cache_dir)
-    cond: Condition = {} if labels is None else {"label": torch.from_numpy(labels)}
+    asked = open_texts(cfg, "prompt")
+    prompts = read_prompts_of(cfg.samples, len(images)) if asked is None else asked.texts
+    cond: Condition = {
+        **({} if labels is None else {"label": torch.from_numpy(labels)}),
+        **({} if prompts is None else {COLUMN: torch.arange(len(images)) % len(prompts)}),
+    }
     targets = None if cfg.target is None else read_images(cfg.target, "target", cfg.loader.cache_dir)[0]
     if targets is not None and targets.shape != images.shape:
         raise UserError(
@@ -65,7 +73,7 @@ def evaluate_samples(cfg: DictConfig) -> None:
     target = None if targets is None else Reference(targets)
     is_given = cfg.reference is not None or cfg.get("data") is not None
     reference = open_reference(cfg) if is_given or target is None else target
-    evaluation.prepare(len(images), reference, cond, target)
+    evaluation.prepare(len(images), reference, cond, target, prompts)
     *size, channels = images.shape[1:]
     evaluation.require_shape((channels, *size), f"samples={cfg.samples}")
 
@@ -136,17 +144,22 @@ def measure(
         wanted = "data=NAME" if reconstructs or restores else "reference=PLACE or data=NAME"
         raise UserError(f"reference: it is not known what the model was trained on; give {wanted}")
     derives = is_derived(model.cfg)
+    encoder = None if reconstructs else encoder_of(model.denoiser.network)
+    captioned = encoder is not None and cfg.prompt is None
+    if chosen.get("data") is None and captioned:
+        text = "must be given, or data=NAME: the model is conditioned on texts, and its own data is not known"
+        raise ConfigError([Mistake("prompt", text)])
     if chosen.get("data") is None and derives:
         wanted = "data=NAME in place of reference"
         raise UserError(
             f"data: conditions of the model are computed of images, and its own are not known; give {wanted}"
         )
-    source = ("data",) if restores or derives or not chosen.reference else ()
+    source = ("data",) if restores or derives or captioned or not chosen.reference else ()
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
     check_model(chosen, (*sampling, *source, "loader", "features", "metrics"), model.spec)
     restore = prepare_restoration(cfg, chosen, model) if restores else None
     evaluation = make_evaluation(chosen)
-    data = open_data(chosen) if reconstructs or restores or derives else None
+    data = open_data(chosen) if reconstructs or restores or derives or captioned else None
     generator: Pipeline
     if data is None:
         generator = model.generator(chosen, cfg.labels)
@@ -156,15 +169,20 @@ def measure(
         require_like(data.spec, model)
         restored = None if restore is None else restore(given_of(data), False)
         generator = model.generator(chosen, cfg.labels, restored)
-        if derives:
-            asked = None if cfg.labels is None else generator.requests
-            generator.requests = DerivedRequests(given_of(data), generator.modality, asked)
+        if captioned and encoder is not None:
+            request_captions(generator, given_of(data), encoder.prepare, cfg.labels is None)
+    if isinstance(generator, SamplePipeline) and not captioned:
+        request_prompts(cfg, chosen, model, generator)
+    if data is not None and derives:
+        asked = None if cfg.labels is None and encoder is None else generator.requests
+        generator.requests = DerivedRequests(given_of(data), generator.modality, asked)
     target = None
     if data is not None and (reconstructs or restores):
         reference, target = references(data, given_of(data), cfg.num_samples, "num_samples")
     if target is None or chosen.reference:
         reference = open_reference(chosen)
-    evaluation.prepare(cfg.num_samples, reference, generator.requests.cond(range(cfg.num_samples)), target)
+    requests = generator.requests
+    evaluation.prepare(cfg.num_samples, reference, requests.cond(range(cfg.num_samples)), target, requests.prompts)
     evaluation.require_shape(model.spec.shape)
 
     processes = launch(cfg.accelerator, cfg.devices)
@@ -188,7 +206,7 @@ def refuse_choices(cfg: DictConfig) -> None:
         ConfigError: when it does.
     """
     chosen = [group for group in (*SAMPLING, *RESTORING) if cfg.get(group)]
-    chosen += [name for name in ("reference", "labels") if cfg.get(name) is not None]
+    chosen += [name for name in ("reference", "labels", "prompt", "negative") if cfg.get(name) is not None]
     if chosen:
         text = "is not used for an autoencoder, whose reconstructions are compared with their originals; leave it out"
         raise ConfigError([Mistake(name, text) for name in chosen])

@@ -23,6 +23,7 @@ from langevin.assembly.components import (
 )
 from langevin.assembly.conditioning import is_derived
 from langevin.assembly.make import make, try_instantiate
+from langevin.assembly.prompting import request_captions
 from langevin.assembly.restoring import make_operator
 from langevin.assembly.saved import record_of
 from langevin.assembly.tasks import task_of
@@ -40,6 +41,7 @@ from langevin.samplers.derived import DerivedRequests
 from langevin.samplers.given import Given
 from langevin.samplers.reconstruct import ReconstructionPipeline
 from langevin.spec import DataSpec
+from langevin.text.encoder import TextEncoder
 from langevin.training.callbacks.likelihood import MeasureLikelihoods
 from langevin.training.loggers.csv import CSVFile
 from langevin.training.module import DiffusionModule
@@ -122,6 +124,7 @@ def make_trainer(
     data: DataModule,
     codec: Codec,
     origin: Mapping[str, Any] | None = None,
+    encoder: TextEncoder | None = None,
 ) -> Trainer:
     """The trainer with its callbacks and loggers; the metrics are checked and prepared here, before any training.
 
@@ -132,11 +135,15 @@ def make_trainer(
         data: opened.
         codec: the training module's.
         origin: of the codec's weights, where these were not trained here; checkpoints record it.
+        encoder: of the texts that the training module's model is conditioned on; None: on none.
     """
     task = task_of(cfg)
     sampling = make_generator(cfg, spec, codec) if task.makes_samples else None
+    if sampling is not None and encoder is not None:
+        request_captions(sampling, given_of(data), encoder.prepare)
     if sampling is not None and is_derived(cfg):
-        sampling.requests = DerivedRequests(given_of(data), sampling.modality)
+        others = None if encoder is None else sampling.requests
+        sampling.requests = DerivedRequests(given_of(data), sampling.modality, others)
     given = given_of(data) if task.reconstructs else None
     generator = sampling if given is None else ReconstructionPipeline(given, modality_of(spec), codec)
     offered = {
@@ -150,9 +157,10 @@ def make_trainer(
     callbacks: list[Callback] = [make(cfg, f"callbacks.{name}", **offered) for name in cfg.get("callbacks") or {}]
     if cfg.get("metrics"):
         evaluation, number = make_evaluation(cfg), cfg.evaluation.num_samples
-        cond = {} if generator is None else generator.requests.cond(range(number))
+        requests = None if generator is None else generator.requests
+        cond = {} if requests is None else requests.cond(range(number))
         reference, target = references(data, given, number)
-        evaluation.prepare(number, reference, cond, target)
+        evaluation.prepare(number, reference, cond, target, None if requests is None else requests.prompts)
         callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator, run_dir=run_dir))
     if likelihoods := make_likelihoods(cfg, spec.image_size):
         callbacks.append(MeasureLikelihoods(likelihoods))

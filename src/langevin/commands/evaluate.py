@@ -14,6 +14,8 @@ OPTIONS = {
     "target": "str | None",
     "num_samples": "Annotated[int, Ge(1)]",
     "labels": "int | list[int] | None",
+    "prompt": "str | list[str] | None",
+    "negative": "str | list[str] | None",
     "measurement.noise": "Annotated[float, Ge(0)]",
     "split": "Literal['train', 'test']",
     "num_images": "Annotated[int, Ge(1)] | None",
@@ -73,6 +75,10 @@ def check(cfg: DictConfig) -> str:
         )
     if cfg.target is not None and tasks != ["samples"]:
         mistakes.append(Mistake("target", "goes with samples=FILE_OR_DIR; leave it out"))
+    if cfg.prompt is not None and tasks not in (["samples"], ["checkpoint"]):
+        mistakes.append(Mistake("prompt", "goes with checkpoint=RUN_OR_FILE or samples=FILE_OR_DIR; leave it out"))
+    if cfg.negative is not None and not of_model:
+        mistakes.append(Mistake("negative", "goes with checkpoint=RUN_OR_FILE; leave it out"))
     if not of_model:
         groups = [group for group in SAMPLING if group in cfg] + [group for group in RESTORING[:1] if cfg.get(group)]
         mistakes += [Mistake(group, "goes with checkpoint=RUN_OR_FILE; leave it out") for group in groups]
