@@ -29,7 +29,7 @@ from langevin.spec import DataSpec
 if TYPE_CHECKING:
     from langevin.assembly.saved import Model
 
-OPTIONAL = ("thresholding", "guidance", "perceptual", "discriminator", *PLURAL)
+OPTIONAL = ("captions", "thresholding", "guidance", "perceptual", "discriminator", *PLURAL)
 """The optional groups of a run."""
 
 
@@ -157,6 +157,7 @@ def contradictions(
             mistakes.append(Mistake(group, f"{type(part).__name__} {error}"))
 
     data: Source | None = build("data")
+    check_compatible("captions", build("captions"), data)
     are_classes_known = spec is not None
     spec = data.spec() if spec is None and data is not None else spec
     codec = None
