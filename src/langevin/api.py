@@ -148,7 +148,7 @@ class Run:
         sections = ("edit", "invert", "measurement", "low_res", "inpaint", "hint")
         chosen += _allowed(overrides, (*SAMPLING, *RESTORING, *sections))
         given |= {"num_samples": ("n", n), "labels": ("labels", labels), "trajectory": ("trajectory", trajectory)}
-        given |= {name: (name, _texts(value)) for name, value in (("prompt", prompt), ("negative", negative))}
+        given |= {"prompt": ("prompt", prompt), "negative": ("negative", negative)}
         given |= _common(self.checkpoint, seed, batch_size, device)
         with composed("sample", chosen, OPTIONS) as cfg, _by_parameters(cfg, given):
             check(cfg)
@@ -264,8 +264,8 @@ class Run:
             seed: see `sample`.
             batch_size: see `sample`.
             device: see `sample`.
-            overrides: further ones of metrics, features, data, loader, restoration, operators and measurement, and as
-                in `sample` of sampler, timestep_spacing, thresholding and guidance.
+            overrides: further ones of metrics, features, data, captions, loader, restoration, operators and
+                measurement, and as in `sample` of sampler, timestep_spacing, thresholding and guidance.
 
         Returns:
             ``.values`` by their names, and the ``.protocol`` by which they were computed.
@@ -284,10 +284,11 @@ class Run:
         chosen, given = _of_sampler(sampler, steps, guidance)
         chosen += [f"metrics=[{','.join(names)}]"]
         chosen += [_choice(group, name) for group, name in parts.items() if name is not None]
-        chosen += _allowed(overrides, ("metrics", "features", "data", "loader", "measurement", *SAMPLING, *RESTORING))
+        groups = ("metrics", "features", "data", "captions", "loader", "measurement")
+        chosen += _allowed(overrides, (*groups, *SAMPLING, *RESTORING))
         place = None if reference is None else os.fspath(reference)
         given |= {"num_samples": ("num_samples", num_samples), "labels": ("labels", labels)}
-        given |= {name: (name, _texts(value)) for name, value in (("prompt", prompt), ("negative", negative))}
+        given |= {"prompt": ("prompt", prompt), "negative": ("negative", negative)}
         given |= {"reference": ("reference", place)} | _common(self.checkpoint, seed, batch_size, device)
         with composed("evaluate", chosen, OPTIONS) as cfg, _by_parameters(cfg, given):
             check(cfg)
@@ -334,11 +335,6 @@ def _common(checkpoint: Path, seed: int, batch_size: int, device: str) -> dict[s
         "accelerator": ("device", kind),
         "devices": ("device", devices),
     }
-
-
-def _texts(given: str | os.PathLike[str] | Sequence[str] | None) -> str | Sequence[str] | None:
-    """Prompts as an option takes them."""
-    return os.fspath(given) if isinstance(given, os.PathLike) else given
 
 
 def _choice(group: str, name: str) -> str:
@@ -398,7 +394,9 @@ def _by_parameters(cfg: DictConfig, given: Given) -> Iterator[None]:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy and torch, arrays of them, and sequences as Python's own."""
+    """Numbers of numpy and torch, arrays of them, paths, and sequences as Python's own."""
     if hasattr(value, "tolist"):
         return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return [_plain(each) for each in value] if isinstance(value, list | tuple | range) else value

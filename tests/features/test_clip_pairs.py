@@ -54,14 +54,15 @@ def test_a_pair_does_not_depend_on_the_others(folder):
 
 
 def test_other_folders_are_refused(folder, tmp_path):
-    with pytest.raises(OptionError, match=r"path is nowhere; allowed: a folder with CLIP and its tokenizer"):
+    with pytest.raises(OptionError, match="path is nowhere, which is no folder; allowed: a folder of its weights"):
         CLIPPairs("nowhere")
+    wanted = "allowed: a folder with CLIP and its tokenizer; it holds"
+    with pytest.raises(OptionError, match=f"{wanted} none"):
+        CLIPPairs(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(OptionError, match="it holds a model of another kind, bert"):
+    with pytest.raises(OptionError, match=f"{wanted} one of another kind, bert"):
         CLIPPairs(str(tmp_path))
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(OptionError, match="it cannot be read"):
-        CLIPPairs(str(tmp_path))
-    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
-    with pytest.raises(OptionError, match="it cannot be read"):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    with pytest.raises(OptionError, match="cannot be read as CLIPModel"):
         CLIPPairs(str(tmp_path))

@@ -1,7 +1,7 @@
 """What `langevin evaluate` measures, by its config: images, a model by its samples, or a model by likelihoods."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from langevin.config.identity import digest
 from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import CachedSamples
+from langevin.data.captions import FirstCaptions
 from langevin.data.read_images import left_out, read_images, read_prompts_of, read_record
 from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.draws import SampleDraws, conditioning_draws
@@ -48,6 +49,10 @@ from langevin.samplers.pipeline import Pipeline, SampleBatch
 from langevin.samplers.prompts import COLUMN
 from langevin.samplers.reconstruct import ReconstructionPipeline
 from langevin.spec import DataSpec
+from langevin.text.encoder import TextEncoder
+
+SOURCE = ("data", "captions")
+"""The groups that samples to compare with, and what is said of them, come from."""
 
 
 def evaluate_samples(cfg: DictConfig) -> None:
@@ -137,7 +142,7 @@ def measure(
     sampling = () if reconstructs else SAMPLING
     if reconstructs:
         refuse_choices(cfg)
-    chosen = override(model.cfg, cfg, (*sampling, "data", "loader"))
+    chosen = override(model.cfg, cfg, (*sampling, *SOURCE, "loader"))
     for name in ("features", "metrics", "reference", *RESTORING):
         chosen[name] = cfg.get(name)
     if chosen.get("data") is None and (restores or chosen.reference is None):
@@ -154,7 +159,7 @@ def measure(
         raise UserError(
             f"data: conditions of the model are computed of images, and its own are not known; give {wanted}"
         )
-    source = ("data",) if restores or derives or captioned or not chosen.reference else ()
+    source = SOURCE if restores or derives or captioned or not chosen.reference else ()
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
     check_model(chosen, (*sampling, *source, "loader", "features", "metrics"), model.spec)
     restore = prepare_restoration(cfg, chosen, model) if restores else None
@@ -220,10 +225,10 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     """
     path = find_checkpoint(Path(cfg.checkpoint))
     model = load_model(path, cfg.trust)
-    require_trusted(path, model.cfg, cfg, ("data", "loader"))
-    chosen = override(model.cfg, cfg, ("data", "loader"))
+    require_trusted(path, model.cfg, cfg, (*SOURCE, "loader"))
+    chosen = override(model.cfg, cfg, (*SOURCE, "loader"))
     chosen.likelihoods = cfg.likelihoods
-    check_model(chosen, ("data", "loader", "likelihoods"), model.spec)
+    check_model(chosen, (*SOURCE, "loader", "likelihoods"), model.spec)
     images = open_images(chosen, model, cfg.split)
     number = len(images) if cfg.num_images is None else cfg.num_images
     if number > len(images):
@@ -234,9 +239,13 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     device, denoiser = processes.device, model.denoiser.to(processes.device)
     for likelihood in likelihoods.values():
         likelihood.to(device)
+    encoder = encoder_of(denoiser.network)
+    captions = captions_for(images, encoder)
     batches = batches_of(cfg, processes, number, "likelihood")
     for indices in batches:
         batch = {name: values.to(device) for name, values in images.batch(indices).items()}
+        if encoder is not None:
+            batch |= encoder.prepare([captions[index] for index in indices], device)
         x = modality.to_model(batch["x"])
         derived = denoiser.derive(x, conditioning_draws(cfg.seed, indices, x.shape[1:], device), sampling=True)
         cond = denoiser.condition({**batch, **derived})
@@ -333,6 +342,19 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedSamples:
         )
     require_like(data.spec, model)
     return images
+
+
+def captions_for(images: CachedSamples, encoder: TextEncoder | None) -> Sequence[str]:
+    """The first caption of each of some images, for a model that is conditioned on texts; none for another.
+
+    Raises:
+        UserError: when they have none, and the model needs them.
+    """
+    if encoder is None:
+        return ()
+    if images.captions is None:
+        raise UserError("data: has no captions, on which the model is conditioned; take captioned data")
+    return FirstCaptions(images.captions)
 
 
 def require_like(spec: DataSpec, model: Model) -> None:

@@ -1,21 +1,27 @@
 """The prompts of a model that is conditioned on text."""
 
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+import torch
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
+from langevin.assembly.conditioning import columns_of
 from langevin.assembly.make import target_of
 from langevin.assembly.saved import Model
 from langevin.config.validate import ConfigError, Mistake
+from langevin.data.module import DataModule
 from langevin.data.prompt_file import is_prompt_file, read_prompts
+from langevin.data.tokens import Encodings
 from langevin.errors import UserError
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.given import Given, OfGiven
 from langevin.samplers.prompts import Encode, Prompts, Texts
-from langevin.text.encoder import TextEncoder
+from langevin.text.encoder import TEXT, TextEncoder
 
 PROMPT, NEGATIVE = "prompt", "negative"
 """The options."""
@@ -24,6 +30,27 @@ PROMPT, NEGATIVE = "prompt", "negative"
 def encoder_of(network: nn.Module) -> TextEncoder | None:
     """What encodes the texts of a network's condition; None where it is conditioned on none."""
     return next((part for part in network.modules() if isinstance(part, TextEncoder)), None)
+
+
+def is_text_conditional(cfg: DictConfig) -> bool:
+    """Whether a condition of the model reads texts."""
+    return any(TEXT in columns_of(cfg, name) for name in cfg.get("conditions") or {})
+
+
+def encoded_by(data: DataModule) -> Encode:
+    """What looks up the columns of captions of opened data, once these are encoded."""
+
+    @functools.cache
+    def found() -> tuple[Encodings, dict[str, int]]:
+        split, samples = ("train", data.train_set) if data.test_set is None else ("test", data.test_set)
+        texts = () if samples.captions is None else samples.captions.texts
+        return data.encodings[split], {text: place for place, text in enumerate(texts)}
+
+    def encode(texts: Sequence[str], device: torch.device | str) -> Mapping[str, Tensor]:
+        encodings, places = found()
+        return encodings.batch(np.array([places[text] for text in texts], np.int64))
+
+    return encode
 
 
 def open_texts(cfg: DictConfig, option: str) -> Texts | None:

@@ -23,7 +23,7 @@ from langevin.assembly.components import (
 )
 from langevin.assembly.conditioning import is_derived
 from langevin.assembly.make import make, try_instantiate
-from langevin.assembly.prompting import request_captions
+from langevin.assembly.prompting import encoded_by, is_text_conditional, request_captions
 from langevin.assembly.restoring import make_operator
 from langevin.assembly.saved import record_of
 from langevin.assembly.tasks import task_of
@@ -31,6 +31,7 @@ from langevin.codecs.codec import Codec
 from langevin.config.types import plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import resolve_cache_dir
+from langevin.data.captions import FirstCaptions
 from langevin.data.module import DataModule
 from langevin.data.read_images import read_images
 from langevin.evaluation.evaluation import Evaluation
@@ -41,7 +42,6 @@ from langevin.samplers.derived import DerivedRequests
 from langevin.samplers.given import Given
 from langevin.samplers.reconstruct import ReconstructionPipeline
 from langevin.spec import DataSpec
-from langevin.text.encoder import TextEncoder
 from langevin.training.callbacks.likelihood import MeasureLikelihoods
 from langevin.training.loggers.csv import CSVFile
 from langevin.training.module import DiffusionModule
@@ -129,7 +129,6 @@ def make_trainer(
     data: DataModule,
     codec: Codec,
     origin: Mapping[str, Any] | None = None,
-    encoder: TextEncoder | None = None,
 ) -> Trainer:
     """The trainer with its callbacks and loggers; the metrics are checked and prepared here, before any training.
 
@@ -140,14 +139,13 @@ def make_trainer(
         data: opened.
         codec: the training module's.
         origin: of the codec's weights, where these were not trained here; checkpoints record it.
-        encoder: of the texts that the training module's model is conditioned on; None: on none.
     """
     task = task_of(cfg)
     sampling = make_generator(cfg, spec, codec) if task.makes_samples else None
-    if sampling is not None and encoder is not None:
-        request_captions(sampling, given_of(data), encoder.prepare)
+    if sampling is not None and is_text_conditional(cfg):
+        request_captions(sampling, given_of(data), encoded_by(data))
     if sampling is not None and is_derived(cfg):
-        others = None if encoder is None else sampling.requests
+        others = sampling.requests if is_text_conditional(cfg) else None
         sampling.requests = DerivedRequests(given_of(data), sampling.modality, others)
     given = given_of(data) if task.reconstructs else None
     generator = sampling if given is None else ReconstructionPipeline(given, modality_of(spec), codec)
@@ -181,7 +179,8 @@ def given_of(data: DataModule) -> Given:
     """
     samples, split = (data.train_set, "train") if data.test_set is None else (data.test_set, "test")
     labels = None if data.num_classes is None else samples.labels
-    return Given(samples.samples, labels, split, samples.digest)
+    captions = None if samples.captions is None else FirstCaptions(samples.captions)
+    return Given(samples.samples, labels, split, samples.digest, captions)
 
 
 def references(

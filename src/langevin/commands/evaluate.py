@@ -32,7 +32,7 @@ OPTIONS = {
     "output_dir": "str",
 }
 REQUIRED = ("loader", "features")
-OPTIONAL = ("data", "metrics", "likelihoods")
+OPTIONAL = ("data", "captions", "metrics", "likelihoods")
 
 
 def check(cfg: DictConfig) -> str:
@@ -53,7 +53,7 @@ def check(cfg: DictConfig) -> str:
     tasks = [name for name in ("samples", "checkpoint", "compare", "export") if cfg[name] is not None]
     of_model = tasks == ["checkpoint"]
     # Single fields of a model's own parts may be changed, which by themselves are not a component.
-    checked = [str(name) for name in cfg if not (of_model and name in ("data", *SAMPLING))]
+    checked = [str(name) for name in cfg if not (of_model and name in ("data", "captions", *SAMPLING))]
     mistakes = structure(OmegaConf.masked_copy(cfg, checked), OPTIONS, REQUIRED, (*OPTIONAL, *SAMPLING, *RESTORING))
     if not mistakes and cfg.get("likelihoods"):
         chosen = [group for group in (*SAMPLING, *RESTORING) if cfg.get(group)]

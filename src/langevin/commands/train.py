@@ -55,7 +55,6 @@ def run(cfg: DictConfig) -> Path:
     from langevin.assembly.init_run import start_from
     from langevin.assembly.latents import encode_data
     from langevin.assembly.origins import origin_of_run
-    from langevin.assembly.prompting import encoder_of
     from langevin.assembly.run import dry_build, make_data, make_module, make_trainer
     from langevin.assembly.tasks import task_of
     from langevin.checkpoint import newest_of
@@ -118,8 +117,7 @@ def run(cfg: DictConfig) -> Path:
         if started is not None:
             say(started)
     origin = origin_of_run(cfg, checkpoint)
-    encoder = encoder_of(module.model.network)
-    trainer = make_trainer(cfg, run_dir, spec, data, module.codec, origin, encoder)
+    trainer = make_trainer(cfg, run_dir, spec, data, module.codec, origin)
     encode_data(cfg, module.codec, data, trainer.strategy.root_device)
     parameters = sum(weight.numel() for weight in module.model.parameters())
     samples = f"{data.number:,} {data.source.modality.noun} of {spec.shape}"

@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from langevin.digest import digest_of
-from langevin.errors import OptionError, missing_package
+from langevin.errors import OptionError
 from langevin.features.extractor import BATCH, filled, full_precision
+from langevin.text.files import CONFIG, folder_of, read_json, require_package
+from langevin.text.frozen import of_transformers, pretrained, reading
+from langevin.visible import visible
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of CLIP's training images, by channel, in [0, 1]. Source: Radford et al. 2021, their code."""
@@ -29,7 +31,8 @@ class CLIPPairs(nn.Module):
     normalized, as CLIP's own code does. A text that is too long is cut, and keeps its end token, at which it is pooled.
 
     Args:
-        path: a folder with a CLIP model and its tokenizer as transformers saves them.
+        path: a folder with a CLIP model and its tokenizer as transformers saves them, or its name on the Hugging Face
+            hub, such as openai/clip-vit-base-patch16.
 
     Raises:
         OptionError: when there is no such folder, or no such model in it.
@@ -38,15 +41,17 @@ class CLIPPairs(nn.Module):
 
     def __init__(self, path: str) -> None:
         super().__init__()
-        folder = Path(path).expanduser()
-        if not (folder / "config.json").is_file():
-            raise self._refused(path, "there is no config.json in such a folder")
-        if find_spec("transformers") is None:
-            raise missing_package("metrics=[clip_score]", "transformers", "text")
+        require_package("metrics=[clip_score]", "transformers", "transformers")
+        folder = folder_of(path)
+        kind = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
+        if kind != "clip":
+            holds = "holds none" if kind is None else f"holds one of another kind, {visible(str(kind))}"
+            raise OptionError("path", f"is {path}; allowed: a folder with CLIP and its tokenizer; it {holds}")
         with torch.random.fork_rng(devices=[]):  # its initial weights must not move the run's random numbers
-            self.model, self.tokenizer = self._loaded(path, folder)
+            self.model, tokenizer = _opened(path, folder)
         self.model.requires_grad_(False).eval()
         self.length: int = self.model.config.text_config.max_position_embeddings
+        self.tokenize = of_transformers(tokenizer, self.length)
         self.side: int = self.model.config.vision_config.image_size
         mean, deviation = _normalization(folder / PREPROCESSING)
         # Constants, which are no weights.
@@ -101,38 +106,20 @@ class CLIPPairs(nn.Module):
         return torch.stack([self._texts[text] for text in texts])
 
     def _embedded(self, texts: Sequence[str]) -> Tensor:
-        given = self.tokenizer(
-            list(texts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
-        )
-        ids = given["input_ids"].to(self.mean.device)
-        hidden = self.model.text_model(input_ids=ids).last_hidden_state
-        # What follows the first end token is padding, which no token before it sees. Not by the model's own pooling:
-        # many of its configs name another end token.
-        ends = (ids == self.tokenizer.eos_token_id).int().argmax(dim=1)
-        embedded: Tensor = self.model.text_projection(hidden[torch.arange(len(ids), device=ids.device), ends])
+        ids, mask, _ = self.tokenize(texts)
+        hidden = self.model.text_model(input_ids=ids.to(self.mean.device)).last_hidden_state
+        # By the mask, and not by the model's own pooling: many of its configs name another end token.
+        embedded: Tensor = self.model.text_projection(hidden[torch.arange(len(ids)), mask.sum(1) - 1])
         return embedded
 
-    def _loaded(self, path: str, folder: Path) -> tuple[Any, Any]:
-        from transformers import AutoConfig, AutoTokenizer, CLIPModel
 
-        try:
-            kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-            if kind != "clip":
-                raise self._refused(path, f"it holds a model of another kind, {kind}")
-            return (
-                CLIPModel.from_pretrained(folder, local_files_only=True),
-                AutoTokenizer.from_pretrained(folder, local_files_only=True),
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
-            if isinstance(error, OptionError):
-                raise
-            reason = (str(error).splitlines() or [""])[0]
-            raise self._refused(path, f"it cannot be read ({type(error).__name__}: {reason})") from error
+def _opened(path: str, folder: Path) -> tuple[Any, Any]:
+    """The model of a folder, and its tokenizer."""
+    from transformers import CLIPModel, CLIPTokenizer
 
-    @staticmethod
-    def _refused(path: str, why: str) -> OptionError:
-        wanted = "a folder with CLIP and its tokenizer, as transformers saves them"
-        return OptionError("path", f"is {path}; allowed: {wanted}; {why}")
+    with reading(path, "CLIP's tokenizer"):
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    return pretrained(CLIPModel, folder, path), tokenizer
 
 
 def _normalization(file: Path) -> tuple[Sequence[float], Sequence[float]]:

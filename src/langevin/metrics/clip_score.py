@@ -54,14 +54,14 @@ class CLIPScore(SampleMetric):
         """Add the sums and keep the prompts, see the base class."""
         super().begin(plan)
         assert plan.prompts is not None, "needs"
-        self.prompts = [f"{PREFIX}{text}" for text in plan.prompts] if self.hessel else plan.prompts
+        self.prompts = plan.prompts
         self.key = f"{'clip_s' if self.hessel else 'clip_score'}-{self.record()['clip']['weights'][:8]}"
         self._add_sum("count", dtype=torch.int64)
         self._add_sum("total")
 
     def update(self, samples: Columns, cond: Columns, index: Tensor, target: Tensor | None = None) -> None:
         """Count in the cosines of some samples, see the base class."""
-        texts = [self.prompts[number] for number in cond["prompt"].tolist()]
+        texts = [f"{PREFIX * self.hessel}{self.prompts[number]}" for number in cond["prompt"].tolist()]
         self._accumulate(count=len(index), total=self.pairs(samples["stored"], texts).clamp(min=0).sum())
 
     def compute(self) -> dict[str, Tensor]:
