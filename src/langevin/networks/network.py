@@ -52,6 +52,11 @@ class Network(nn.Module, ABC):
         """How many channels it takes beside those of x, as its condition gives them."""
         return 0 if self.condition is None else self.condition.concat_channels
 
+    def leave_out_tokens(self) -> None:
+        """Have its condition give no tokens where it attends to none, see `Condition.leave_out_tokens`."""
+        if self.condition is not None and not self.attends:
+            self.condition.leave_out_tokens()
+
     def started(self, taken: Collection[str]) -> None:
         """Complete a start from another run's weights.
 

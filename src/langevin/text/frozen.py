@@ -158,9 +158,8 @@ class FrozenTextEncoder(TextEncoder):
 
     def prepare(self, captions: Sequence[str], device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """See `TextEncoder`: tokens, mask and vector; its weights stay loaded until `release`."""
-        rows = {
-            name: torch.zeros((len(captions), *shape), dtype=dtype) for name, (shape, dtype) in self.columns.items()
-        }
+        number = len(captions)
+        rows = {name: torch.zeros((number, *shape), dtype=dtype) for name, (shape, dtype) in self.columns.items()}
         opened = self._opened()
         opened.network.to(device)
         for first in range(0, number, BATCH):
