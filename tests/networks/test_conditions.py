@@ -162,7 +162,8 @@ class TestSeveral:
             }
         )
         assert condition.concat_channels == 4
-        vector, together, concat, _ = condition(None, 4)
+        vector, together, concat, _, mask = condition(None, 4)
+        assert mask is None
         torch.testing.assert_close(vector, vectors() + vectors(1))
         assert torch.equal(together, torch.cat([tokens[0], tokens[1][:, :2]], dim=1))
         assert torch.equal(concat, torch.cat(images, dim=1))

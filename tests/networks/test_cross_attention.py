@@ -179,7 +179,7 @@ class TestTokens:
 
     def test_of_an_embedding_is_one(self):
         condition = ClassLabel(num_classes=10, dropout=0.0, dim=16)
-        vector, tokens, concat, _ = condition(LABELS, 4).attended()
+        vector, tokens, concat, _, _ = condition(LABELS, 4).attended()
         assert torch.equal(tokens, condition(LABELS, 4).vector[:, None])
         assert vector is concat is None
         assert torch.equal(condition(None, 4).attended().tokens, condition.table.weight[10].expand(4, 1, 16))
@@ -195,7 +195,7 @@ class TestTokens:
         condition = Several({"both": several(16), "text": Sequence(16)})
         both, _ = condition.parts
         cond = LABELS | {"vector": self.vectors, "text": noise(4, 5, 16)}
-        vector, tokens, _, _ = condition(cond, 4).attended()
+        vector, tokens, _, _, _ = condition(cond, 4).attended()
         assert torch.equal(tokens, cond["text"])
         assert torch.equal(vector, both(cond, 4).vector)
         assert torch.equal(condition(None, 4).attended().tokens, torch.zeros(4, 1, 16))

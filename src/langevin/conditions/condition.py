@@ -13,16 +13,18 @@ class Context(NamedTuple):
 
     Attributes:
         vector: an embedding (B, dim), added to that of the noise level. Those of several conditions are summed.
-        tokens: embeddings (B, L, dim) to attend to, all of them. Those of several conditions follow each other.
+        tokens: embeddings (B, L, dim) to attend to. Those of several conditions follow each other.
         concat: images (B, C, H, W) at the network's own resolution, which it takes beside x. Those of several
             conditions are stacked.
         scale: factors (B,) on the effect of these images, in a network to which they are an adapter's; None: 1.
+        mask: which tokens are attended to, (B, L) bool, true for those that are; None: all.
     """
 
     vector: Tensor | None = None
     tokens: Tensor | None = None
     concat: Tensor | None = None
     scale: Tensor | None = None
+    mask: Tensor | None = None
 
     def attended(self) -> Self:
         """The same for a network that attends to its conditions: a vector by itself becomes a token."""
@@ -52,12 +54,16 @@ class Condition(nn.Module, ABC):
         derived: those of them that it computes of the samples themselves, see `derive`; no data need supply them.
         dropout: the probability, in [0, 1], that it is dropped in training (condition dropout).
         concat_channels: the channels of its `Context.concat`.
+        token_channels: the size of its tokens, where that is not `dim`.
+        tokens_only: whether it gives tokens and nothing else, so that only a network that attends sees it.
     """
 
     inputs: frozenset[str]
     derived: frozenset[str] = frozenset()
     dropout: float = 0.0
     concat_channels: int = 0
+    token_channels: int | None = None
+    tokens_only: bool = False
 
     @property
     def has_dropout(self) -> bool:
@@ -131,6 +137,9 @@ class Several(Condition):
         self.inputs = frozenset(name for part in parts.values() for name in part.inputs)
         self.derived = frozenset(name for part in parts.values() for name in part.derived)
         self.concat_channels = sum(part.concat_channels for part in parts.values())
+        sizes = (part.token_channels for part in parts.values() if part.token_channels is not None)
+        self.token_channels = next(sizes, None)
+        self.tokens_only = any(part.tokens_only for part in parts.values())
 
     @property
     def has_dropout(self) -> bool:
@@ -180,7 +189,7 @@ class Several(Condition):
 
 def joined(contexts: list[Context]) -> Context:
     """The contexts of several conditions as one."""
-    vectors, tokens, images, scales = (
+    vectors, tokens, images, scales, masks = (
         [part for part in parts if part is not None] for parts in zip(*contexts, strict=True)
     )
     return Context(
@@ -188,7 +197,16 @@ def joined(contexts: list[Context]) -> Context:
         torch.cat(tokens, dim=1) if tokens else None,
         torch.cat(images, dim=1) if images else None,
         torch.stack(scales).prod(dim=0) if scales else None,
+        torch.cat([_mask(each) for each in contexts if each.tokens is not None], dim=1) if masks else None,
     )
+
+
+def _mask(context: Context) -> Tensor:
+    """The mask of a context's tokens; without one they are all attended to."""
+    assert context.tokens is not None
+    if context.mask is not None:
+        return context.mask
+    return torch.ones(context.tokens.shape[:2], dtype=torch.bool, device=context.tokens.device)
 
 
 def reads(part: Condition, cond: Mapping[str, Tensor] | None) -> bool:

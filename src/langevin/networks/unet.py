@@ -199,18 +199,18 @@ class UNet(Network, WayDown):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
         x, context = self.conditioned(x, cond)
-        vector, tokens, images, scale = context.attended() if self.attends else context
+        vector, tokens, images, scale, mask = context.attended() if self.attends else context
         embedding = self.embed(c_noise, vector)
         x = x.contiguous(memory_format=torch.channels_last)
-        seen = self.encode(x, embedding, tokens)
+        seen = self.encode(x, embedding, tokens, mask)
         if self.control is not None and images is not None:
-            added = self.control(x, images.to(x), c_noise, vector, tokens)
+            added = self.control(x, images.to(x), c_noise, vector, tokens, mask)
             if scale is not None:
                 added = [scale.to(x).reshape(-1, 1, 1, 1) * each for each in added]
             seen = [own + each for own, each in zip(seen, added, strict=True)]
         x = seen.pop()
         for block in self.up:
-            x = self.run(block, torch.cat((x, seen.pop()), dim=1), embedding, tokens)
+            x = self.run(block, torch.cat((x, seen.pop()), dim=1), embedding, tokens, mask)
         # The layout is nobody else's business: the result is in the usual one.
         return self.last(functional.silu(self.norm(x))).contiguous()
 

@@ -42,15 +42,19 @@ class SelfAttention(Block):
         self.kv = None if token_channels is None else projections(token_channels, 2, channels)
         self.project = zero(nn.Linear(channels, channels))
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
-        """Map features (B, C, H, W), given tokens (B, L, D'), to features of the same shape."""
+    def forward(
+        self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Map features (B, C, H, W), given tokens (B, L, D') and their mask (B, L), to features of the same shape."""
         pixels = self.norm(x).flatten(2).transpose(1, 2)
         query, key, value = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if self.kv is not None:
             assert tokens is not None
             token_key, token_value = self.kv(tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
             key, value = torch.cat((key, token_key), dim=2), torch.cat((value, token_value), dim=2)
-        attended = functional.scaled_dot_product_attention(query, key, value)
+        if mask is not None:  # the pixels are all attended to
+            mask = functional.pad(mask, (pixels.shape[1], 0), value=True)[:, None, None]
+        attended = functional.scaled_dot_product_attention(query, key, value, mask)
         pixels = self.project(attended.transpose(1, 2).flatten(2))
         return join(x, pixels.transpose(1, 2).unflatten(2, x.shape[2:]), self.skip_rescale)
 
