@@ -17,7 +17,7 @@ class Context(NamedTuple):
         concat: images (B, C, H, W) at the network's own resolution, which it takes beside x. Those of several
             conditions are stacked.
         scale: factors (B,) on the effect of these images, in a network to which they are an adapter's; None: 1.
-        mask: which tokens are attended to, (B, L) bool, true for those that are; None: all.
+        mask: (B, L) bool: which of the tokens to attend to; None: all of them.
     """
 
     vector: Tensor | None = None
@@ -54,7 +54,7 @@ class Condition(nn.Module, ABC):
         derived: those of them that it computes of the samples themselves, see `derive`; no data need supply them.
         dropout: the probability, in [0, 1], that it is dropped in training (condition dropout).
         concat_channels: the channels of its `Context.concat`.
-        token_channels: the size of its tokens, where that is not `dim`.
+        token_channels: the size of its tokens; None: it gives none, or they are of size `dim`.
         tokens_only: whether it gives tokens and nothing else, so that only a network that attends sees it.
     """
 
@@ -197,16 +197,15 @@ def joined(contexts: list[Context]) -> Context:
         torch.cat(tokens, dim=1) if tokens else None,
         torch.cat(images, dim=1) if images else None,
         torch.stack(scales).prod(dim=0) if scales else None,
-        torch.cat([_mask(each) for each in contexts if each.tokens is not None], dim=1) if masks else None,
+        _joined_masks(contexts) if masks else None,
     )
 
 
-def _mask(context: Context) -> Tensor:
-    """The mask of a context's tokens; without one they are all attended to."""
-    assert context.tokens is not None
-    if context.mask is not None:
-        return context.mask
-    return torch.ones(context.tokens.shape[:2], dtype=torch.bool, device=context.tokens.device)
+def _joined_masks(contexts: list[Context]) -> Tensor:
+    """The masks of all tokens; those of a condition without a mask are all attended to."""
+    given = [(tokens, mask) for _, tokens, *_, mask in contexts if tokens is not None]
+    parts = [tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask for tokens, mask in given]
+    return torch.cat(parts, dim=1)
 
 
 def reads(part: Condition, cond: Mapping[str, Tensor] | None) -> bool:
