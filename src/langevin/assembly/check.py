@@ -23,6 +23,7 @@ from langevin.data.source import Source
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
 from langevin.guidance.guidance import Guidance
+from langevin.networks.network import Network
 from langevin.samplers.sampler import Sampler
 from langevin.spec import DataSpec
 
@@ -330,6 +331,8 @@ def check_network(
         classes = spec.num_classes or (None if initial is None else initial.spec.num_classes) or 2
         offered = task.offered(cfg, classes, None, of_spec(spec))
         network, mistakes = try_instantiate(cfg, group, **of_spec(spec), **offered)
+    if isinstance(network, Network) and network.condition is not None and network.condition.tokens_only:
+        mistakes += [Mistake("conditions", text) for text in network.unattended()]
     if getattr(network, "adapter", None) is not None and "init" in cfg and cfg.init.checkpoint is None:
         mistakes.append(Mistake(INIT, "must be given: the run whose network is frozen beside the adapter"))
     if network is not None and initial is not None:

@@ -47,6 +47,7 @@ class Text(Condition):
         channels, pooled = text.token_channels, text.pooled_channels
         self.tokens = None if channels is None else nn.Linear(channels, dim) if project else nn.Identity()
         self.token_channels = None if channels is None else dim if project else channels
+        self.tokens_only = pooled is None
         self.pooled = None if pooled is None else nn.Linear(pooled, dim)
         for name, (shape, dtype) in text.columns.items():
             self.register_buffer(_null(name), torch.zeros(shape, dtype=dtype))

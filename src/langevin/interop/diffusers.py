@@ -286,6 +286,7 @@ def unet_of(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int]
         "norm_groups": None if groups == NORM_GROUPS and width >= 4 * NORM_GROUPS else groups,
         "dropout": own["dropout"],
         **dict.fromkeys(ABSENT, False),
+        "transformer_depth": 0,
         "resample_filter": list(BOX),
     }, size
 

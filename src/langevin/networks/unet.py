@@ -52,7 +52,11 @@ class UNet(Network, WayDown):
             else it is added after them (ADM).
         cross_attention: whether the condition enters by its tokens instead, whose keys and values join those of the
             pixels in every attention, each with a projection to its own width (GLIDE; Nichol et al. 2021, arXiv
-            2112.10741). The embedding is then that of the noise level only.
+            2112.10741), or by `transformer_depth`. A vector by itself is one token, and the embedding then that of the
+            noise level only; a vector beside tokens is added to it.
+        transformer_depth: 0 for GLIDE's attention; else every attention is a transformer of so many blocks, in which
+            attention to the tokens follows that of the pixels to each other (Stable Diffusion; see
+            `SpatialTransformer`).
         scale_shift: whether the embedding scales and shifts a normalization (AdaGN); else it is added to the features.
         skip_rescale: whether every sum of a residual branch, or attention, and its shortcut is divided by sqrt(2).
         residual_resampling: whether the resolution changes inside residual blocks (BigGAN, ADM), one more in each level
@@ -91,6 +95,7 @@ class UNet(Network, WayDown):
         time_embedding: Literal["sinusoidal", "cosine_first", "fourier"] = "sinusoidal",
         map_condition: bool = False,
         cross_attention: bool = False,
+        transformer_depth: Annotated[int, Ge(0)] = 0,
         scale_shift: bool = False,
         skip_rescale: bool = False,
         residual_resampling: bool = False,
@@ -115,6 +120,9 @@ class UNet(Network, WayDown):
         elif cross_attention and condition is None:
             text = "is true, but there is no condition to attend to; add conditions=[class_label]"
             wrong.append(("cross_attention", text))
+        if transformer_depth > 0 and not cross_attention:
+            text = f"is {transformer_depth} without cross_attention; allowed: 0, or cross_attention=true"
+            wrong.append(("transformer_depth", text))
         if resample_projection and not residual_resampling:
             text = "is true, but there is no block to act in; allowed: false, or residual_resampling=true"
             wrong.append(("resample_projection", text))
@@ -126,6 +134,18 @@ class UNet(Network, WayDown):
         self.attends = cross_attention
         self.checkpointing = checkpointing
         embedding_channels = 4 * channels
+        self.time = TimeEmbedding(channels, embedding_channels, time_embedding)
+        dim = self.time.features.channels if map_condition else embedding_channels
+        self.condition = None if condition is None else condition(dim=dim)
+        images = self.concat_channels
+        if control and images == 0:
+            text = "is true, but no condition gives images to control by; add conditions=[hint], or take false"
+            refuse([("control", text)])
+        if control:
+            self.adapter = PREFIX
+        else:
+            in_channels += images
+        self.first = fan_average(nn.Conv2d(in_channels, channels, 3, padding=1))
 
         parts = BlockFactory(
             embedding_channels=embedding_channels,
@@ -139,22 +159,10 @@ class UNet(Network, WayDown):
             symmetric_padding=symmetric_padding,
             resample_filter=resample_filter,
             resample_projection=resample_projection,
-            token_channels=embedding_channels if cross_attention else None,
+            token_channels=self.token_channels(embedding_channels),
             norm_groups=norm_groups,
+            transformer_depth=transformer_depth,
         )
-
-        self.time = TimeEmbedding(channels, embedding_channels, time_embedding)
-        dim = self.time.features.channels if map_condition else embedding_channels
-        self.condition = None if condition is None else condition(dim=dim)
-        images = self.concat_channels
-        if control and images == 0:
-            text = "is true, but no condition gives images to control by; add conditions=[hint], or take false"
-            refuse([("control", text)])
-        if control:
-            self.adapter = PREFIX
-        else:
-            in_channels += images
-        self.first = fan_average(nn.Conv2d(in_channels, channels, 3, padding=1))
 
         self.down, skips = parts.make_encoder(channels, widths, attends, blocks_per_level)
         self.progressive = nn.ModuleDict()  # by the index, in `down`, of the step after which the image comes in
