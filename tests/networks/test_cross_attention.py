@@ -24,6 +24,7 @@ from langevin.guidance.classifier_free import ClassifierFree
 from langevin.guidance.guidance import Guided
 from langevin.networks.blocks.attention import SelfAttention
 from langevin.networks.blocks.residual import ResidualBlock
+from langevin.networks.blocks.transformer import SpatialTransformer
 from langevin.spec import DataSpec
 
 TIMES = torch.tensor([0.0, 1.0, 20.0, 999.0])
@@ -238,6 +239,25 @@ def test_checkpointing_changes_memory_and_nothing_else():
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
 
 
+class TestTransformer:
+    def test_starts_as_the_identity_and_learns(self):
+        network = tiny(condition=labelled(), cross_attention=True, transformer_depth=2, heads=2)
+        transformers = [module for module in network.modules() if isinstance(module, SpatialTransformer)]
+        assert len(transformers) == 4
+        x, tokens = noise(2, 64, 4, 4), noise(2, 5, 128)
+        assert all(torch.equal(each(x, None, tokens), x) for each in transformers if each.norm.num_channels == 64)
+        randomize(network)
+        network(X, TIMES, LABELS).square().mean().backward()
+        for name, parameter in network.named_parameters():
+            # The softmax over one token is 1, whatever the queries, keys and the normalization before them.
+            if not name.startswith("norm2") and ".cross.query" not in name and ".norm2." not in name:
+                assert parameter.grad.norm() > 0, name
+
+    def test_needs_tokens(self):
+        with pytest.raises(OptionError, match=r"^transformer_depth is 1 without cross_attention; allowed: 0, or"):
+            tiny(condition=labelled(), transformer_depth=1)
+
+
 def test_without_a_condition_it_is_refused():
     with pytest.raises(OptionError) as error:
         tiny(cross_attention=True)
@@ -257,6 +277,15 @@ def test_is_chosen_in_a_config():
     network = make_model(cfg, DataSpec.of_images(channels=1, image_size=8, num_classes=10)).network
     assert network.condition.table.weight.shape == (11, 128)
     assert {attention.kv.in_features for attention in attentions(network)} == {128}
+
+
+def test_tokens_that_no_network_sees_are_reported_before_training():
+    choices = ["conditions=[class_label]", "+conditions.text._target_=networks.network_helpers.Sequence"]
+    cfg, _ = composed("train", *TINY_RUN, *choices, "trust=[networks]")
+    mistakes = mistakes_in(cfg)
+    assert ("conditions", "give tokens alone, to which UNet does not attend") in [
+        (path, text.partition(";")[0]) for path, text in mistakes
+    ], mistakes
 
 
 def test_its_mistake_in_a_config_has_its_path():
