@@ -46,6 +46,7 @@ SINCE = {
     "model.norm_groups": None,
     "model.control": False,
     "model.transformer_depth": 0,
+    "model.middle_attention": True,
     "model.time_endpoint": False,
     "model.mlp_norm_epsilon": 1e-6,
     "overfit_samples": None,

@@ -254,6 +254,7 @@ def unet_of(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int]
         "dropout": own["dropout"],
         **dict.fromkeys(ABSENT, False),
         "transformer_depth": 0,
+        "middle_attention": True,
         "resample_filter": list(BOX),
     }, size
 
@@ -287,6 +288,8 @@ def require_common(model: Model) -> None:
     for field in ABSENT:
         if model.get(field, False):
             raise UserError(f"model.{field} is true; allowed: false, for diffusers' UNet2DModel has no such part")
+    if not model.get("middle_attention", True):
+        raise UserError("model.middle_attention is false; allowed: true in diffusers' UNet2DModel")
     if tuple(model.get("resample_filter", BOX)) != BOX:
         taps = list(model["resample_filter"])
         raise UserError(f"model.resample_filter is {taps}; allowed: {list(BOX)} in diffusers' UNet2DModel")

@@ -25,8 +25,8 @@ from langevin.networks.network import Network
 class UNet(Network, WayDown):
     """A U-Net: an encoder and a decoder with a skip connection between matching steps.
 
-    Each level halves the resolution of the one above it. The lowest is followed by a residual block, self-attention and
-    a residual block, whatever `attention_resolutions` is. The defaults are DDPM's choices; others make it the network
+    Each level halves the resolution of the one above it. What the lowest ends in does not depend on
+    `attention_resolutions`. The defaults are DDPM's choices; others make it the network
     of IDDPM and ADM (Nichol & Dhariwal 2021, Dhariwal & Nichol 2021), and DDPM++ and NCSN++ (Song et al. 2021,
     Score-SDE) as EDM has them (Karras et al. 2022). Weights start by DDPM's scheme and the last layer of every branch
     at zero, whichever they are.
@@ -42,6 +42,8 @@ class UNet(Network, WayDown):
         blocks_per_level: residual blocks in each level of the encoder; one more in the decoder.
         attention_resolutions: heights of feature maps where self-attention follows each residual block. Some may not
             occur at this image size, so that one preset serves several sizes.
+        middle_attention: whether the lowest resolution ends in a residual block, self-attention and a residual block;
+            else in one residual block (`UNet2DConditionModel` and `ControlNetModel` of diffusers without text).
         single_up_attention: whether self-attention follows only the last residual block of such a level of the decoder.
         heads: number of attention heads, a divisor of every width that attends; None leaves it to `head_channels`.
         head_channels: width of one attention head, a divisor of every width that attends; None leaves it to `heads`.
@@ -89,6 +91,7 @@ class UNet(Network, WayDown):
         channel_multipliers: list[int],
         blocks_per_level: Annotated[int, Ge(1)],
         attention_resolutions: list[int],
+        middle_attention: bool = True,
         single_up_attention: bool = False,
         heads: Annotated[int, Ge(1)] | None = None,
         head_channels: int | None = None,
@@ -113,7 +116,7 @@ class UNet(Network, WayDown):
         widths = [channels * multiplier for multiplier in channel_multipliers]
         attends = [image_size // 2**level in attention_resolutions for level in range(len(widths))]
         wrong = levels_mistakes(image_size, channels, channel_multipliers, norm_groups)
-        wrong += heads_mistakes(heads, head_channels, widths, attends)
+        wrong += heads_mistakes(heads, head_channels, widths, attends, middle_attention)
         wrong += _filter_mistakes(list(resample_filter), residual_resampling or progressive_input)
         if cross_attention and map_condition:
             wrong.append(("cross_attention", "is true beside map_condition; allowed: one of them, the other false"))
@@ -173,7 +176,7 @@ class UNet(Network, WayDown):
                 index = (level + 1) * (blocks_per_level + 1) - 1
                 self.progressive[str(index)] = ProgressiveInput(pyramid, width, filtered)
         width = skips[-1]
-        self.middle = parts.middle(width)
+        self.middle = parts.middle(width, middle_attention)
         self.control = ControlBranch(self, images, skips) if control else None
 
         self.up = nn.ModuleList()
@@ -243,13 +246,14 @@ def levels_mistakes(
 
 
 def heads_mistakes(
-    heads: int | None, head_channels: int | None, widths: Sequence[int], attends: Sequence[bool]
+    heads: int | None, head_channels: int | None, widths: Sequence[int], attends: Sequence[bool], middle: bool = True
 ) -> list[tuple[str, str]]:
     """What is wrong with the heads in levels of these widths, some of which attend, see `OptionError`."""
     if heads is not None and head_channels is not None:
         return [("heads", f"is {heads} beside head_channels={head_channels}; allowed: one of them, the other null")]
-    # The lowest always does.
-    split = sorted({*widths[-1:], *(width for width, attend in zip(widths, attends, strict=True) if attend)})
+    split = sorted(
+        {*(widths[-1:] if middle else ()), *(width for width, attend in zip(widths, attends, strict=True) if attend)}
+    )
     return [
         (name, f"is {value}; allowed: a divisor of each of the widths {split}, or null for a single head")
         for name, value in (("heads", heads), ("head_channels", head_channels))

@@ -100,6 +100,7 @@ class BlockFactory:
                 seen.append(width)
         return down, seen
 
-    def middle(self, width: int) -> Block:
-        """What the lowest level ends in: attention between two residual blocks."""
-        return Chain(self.residual(width, width), self.attention(width), self.residual(width, width))
+    def middle(self, width: int, attend: bool = True) -> Block:
+        """What the lowest level ends in: attention between two residual blocks, or one residual block."""
+        after = [self.attention(width), self.residual(width, width)] if attend else []
+        return Chain(self.residual(width, width), *after)
