@@ -44,6 +44,11 @@ def require_regular(path: Path) -> Path:
     return path
 
 
+def readable(size: int) -> str:
+    """A number of bytes, for people."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write plain values as JSON."""
     write_atomically(path, lambda file: file.write(json.dumps(value, indent=2).encode() + b"\n"))

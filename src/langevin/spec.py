@@ -16,6 +16,8 @@ class DataSpec:
         levels: how many values the data's numbers have, evenly spaced in [-1, 1]; None where x is any real numbers.
         content: the digest of the samples and labels, see `langevin.content`; None where that is not known, as of an
             imported model.
+        vocabulary: of captioned training samples the captions' most frequent words, by frequency and then the alphabet;
+            None without captions.
         latents: of latents what tells them from those of other codecs, as far as that is known; None of the data.
     """
 
@@ -25,6 +27,7 @@ class DataSpec:
     levels: int | None = None
     content: str | None = None
     latents: str | None = None
+    vocabulary: tuple[str, ...] | None = None
 
     @classmethod
     def of_images(cls, channels: int, image_size: int, num_classes: int | None, content: str | None = None) -> Self:
@@ -68,11 +71,17 @@ class DataSpec:
             raise ValueError(f"has modality {spec.modality!r}; allowed: the path of a class")
         if not isinstance(spec.content, str | None):
             raise ValueError(f"has content {spec.content!r}; allowed: a digest, or none")
-        return cls(tuple(spec.shape), spec.num_classes, spec.modality, spec.levels, spec.content)
+        words = spec.vocabulary
+        if words is not None:
+            if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+                raise ValueError(f"has vocabulary {str(words)[:40]!r}; allowed: a list of words, or none")
+            words = tuple(words)
+        return cls(tuple(spec.shape), spec.num_classes, spec.modality, spec.levels, spec.content, vocabulary=words)
 
     def plain(self) -> dict[str, Any]:
-        """As plain values; nothing where the content is not known, or it is not of latents."""
+        """As plain values; nothing where the content is not known, it is not of latents, or there are no captions."""
         values = asdict(self) | {"shape": list(self.shape)}
-        return {
-            name: value for name, value in values.items() if name not in ("content", "latents") or value is not None
-        }
+        if self.vocabulary is not None:
+            values["vocabulary"] = list(self.vocabulary)
+        known = ("content", "latents", "vocabulary")
+        return {name: value for name, value in values.items() if name not in known or value is not None}

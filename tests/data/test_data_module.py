@@ -54,7 +54,7 @@ def test_the_spec_of_the_data_set(digits, write, pixels, cache_dir):
 def test_batches_follow_the_stream(digits, num_workers):
     module = digits(flip=True, seed=5, num_workers=num_workers)
     stream = SampleStream(1500, 32, seed=5, flip=True)
-    for batch, (indices, flips) in itertools.islice(zip(module.train_dataloader(), stream, strict=True), 60):
+    for batch, (indices, flips, _) in itertools.islice(zip(module.train_dataloader(), stream, strict=True), 60):
         np.testing.assert_array_equal(batch["x"].permute(0, 2, 3, 1).numpy(), module.train_set.samples[indices])
         np.testing.assert_array_equal(batch["label"].numpy(), module.train_set.labels[indices])
         np.testing.assert_array_equal(batch["flip"].numpy(), flips)

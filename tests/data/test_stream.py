@@ -30,26 +30,27 @@ def test_every_epoch_is_a_permutation_and_epochs_differ(seed, num_images, batch_
 
 
 def test_types_and_sizes():
-    for positions, flips in take(5, num_images=10, batch_size=8, flip=True):
+    for positions, flips, uniform in take(5, num_images=10, batch_size=8, flip=True, choose=True):
         assert positions.dtype == np.int64
         assert flips.dtype == np.bool_
-        assert positions.shape == flips.shape == (8,)
+        assert uniform.dtype == np.float64
+        assert positions.shape == flips.shape == uniform.shape == (8,)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("num_images", [5, 37, 64])
 def test_steps_see_the_same_images_for_any_world(world_size, accumulate, num_images):
-    common = {"num_images": num_images, "batch_size": 16, "seed": 3, "flip": True}
+    common = {"num_images": num_images, "batch_size": 16, "seed": 3, "flip": True, "choose": True}
     expected = take(9, **common)
     ranks = [
         take(9 * accumulate, rank=rank, world_size=world_size, accumulate=accumulate, **common)
         for rank in range(world_size)
     ]
-    for step, (want_indices, want_flips) in enumerate(expected):
+    for step, wanted in enumerate(expected):
         micro_batches = list(zip(*ranks, strict=True))[step * accumulate : (step + 1) * accumulate]
-        assert {len(part) for shares in micro_batches for part, _ in shares} == {16 // (world_size * accumulate)}
-        for nth, want in enumerate((want_indices, want_flips)):
+        assert {len(part) for shares in micro_batches for part, *_ in shares} == {16 // (world_size * accumulate)}
+        for nth, want in enumerate(wanted):
             # Process r has the images r, r + world_size, ... of each micro-batch.
             whole = [np.stack([share[nth] for share in shares], 1).ravel() for shares in micro_batches]
             np.testing.assert_array_equal(np.concatenate(whole), want)
@@ -68,16 +69,15 @@ def test_a_resumed_stream_is_the_tail_of_the_undisturbed_one(start, rank, world_
         "batch_size": 12,
         "seed": 9,
         "flip": True,
+        "choose": True,
         "rank": rank,
         "world_size": world_size,
         "accumulate": accumulate,
     }
     whole = take(start + 20, **options)
-    for (got, got_flips), (want, want_flips) in zip(
-        take(20, start=lambda: start, **options), whole[start:], strict=True
-    ):
-        np.testing.assert_array_equal(got, want)
-        np.testing.assert_array_equal(got_flips, want_flips)
+    for got, want in zip(take(20, start=lambda: start, **options), whole[start:], strict=True):
+        for values, wanted in zip(got, want, strict=True):
+            np.testing.assert_array_equal(values, wanted)
 
 
 def test_a_new_iteration_asks_again_where_to_start():
@@ -90,10 +90,10 @@ def test_a_new_iteration_asks_again_where_to_start():
 
 
 def test_flips_are_fair_and_off_when_not_wanted():
-    flips = np.concatenate([flips for _, flips in take(100, num_images=1000, batch_size=100, flip=True)])
+    flips = np.concatenate([flips for _, flips, _ in take(100, num_images=1000, batch_size=100, flip=True)])
     assert abs(flips.mean() - 0.5) < 4 * 0.5 / np.sqrt(len(flips))
     assert not np.array_equal(flips[:1000], flips[1000:2000])
-    assert not any(flips.any() for _, flips in take(20, num_images=1000, batch_size=100, flip=False))
+    assert not any(flips.any() for _, flips, _ in take(20, num_images=1000, batch_size=100, flip=False))
 
 
 def test_places_are_uniform():
@@ -105,10 +105,16 @@ def test_places_are_uniform():
 
 def test_the_order_is_pinned():
     # numpy promises raw Philox words for ever; a change here would silently break resuming old runs.
-    order, flips = epoch_order(0, 0, 8)
+    order, flips, uniform = epoch_order(0, 0, 8)
+    assert not uniform.any()
     words = np.random.Philox(key=0).random_raw(16)
     assert order.tolist() == sorted(range(8), key=lambda i: words[i])
     assert flips.tolist() == [bool(word >= 2**63) for word in words[8:]]
+    again, flipped, uniform = epoch_order(0, 0, 8, choose=True)  # changes neither the order nor the flips
+    assert np.array_equal(again, order)
+    assert np.array_equal(flipped, flips)
+    more = np.random.Philox(key=0).random_raw(24)[16:]
+    np.testing.assert_allclose(uniform, [int(word) / 2**64 for word in more], rtol=1e-14)
     assert not np.array_equal(order, epoch_order(1, 0, 8)[0])
     assert not np.array_equal(order, epoch_order(0, 1, 8)[0])
 

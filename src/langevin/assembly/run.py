@@ -47,10 +47,15 @@ from langevin.training.module import DiffusionModule
 
 def make_data(cfg: DictConfig) -> DataModule:
     """The config's data, not yet opened."""
-    source = make(cfg, "data")
     accumulate = cfg.trainer.accumulate_grad_batches
     offered = {"batch_size": cfg.batch_size, "accumulate": accumulate, "seed": cfg.seed, "first": cfg.overfit_samples}
-    return make(cfg, "loader", source=source, **offered)
+    return make(cfg, "loader", **sources(cfg), **offered)
+
+
+def sources(cfg: DictConfig) -> dict[str, Any]:
+    """Where the config's samples come from, and their captions."""
+    captions = None if cfg.get("captions") is None else make(cfg, "captions")
+    return {"source": make(cfg, "data"), "captions": captions}
 
 
 def make_module(cfg: DictConfig, spec: DataSpec) -> DiffusionModule:
@@ -196,7 +201,7 @@ def references(
 
 def open_data(cfg: DictConfig) -> DataModule:
     """The config's data, decoded."""
-    data: DataModule = make(cfg, "loader", source=make(cfg, "data"), batch_size=1)
+    data: DataModule = make(cfg, "loader", **sources(cfg), batch_size=1)
     data.prepare_data()
     return data
 

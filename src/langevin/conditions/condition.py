@@ -84,6 +84,10 @@ class Condition(nn.Module, ABC):
         """
         return {}
 
+    def leave_out_tokens(self) -> None:
+        """Give no tokens, if there is anything else: its network attends to none, and would train weights in vain."""
+        return
+
     @property
     def has_null(self) -> bool:
         """Whether it has a null value; else `null` keeps what it reads, which guidance then has on both sides."""
@@ -150,6 +154,11 @@ class Several(Condition):
     def has_null(self) -> bool:
         """See `Condition`."""
         return any(part.has_null for part in self._conditions())
+
+    def leave_out_tokens(self) -> None:
+        """See `Condition`: none of them."""
+        for part in self._conditions():
+            part.leave_out_tokens()
 
     def derive(self, x: Tensor, draws: ConditioningDraws, sampling: bool = False) -> dict[str, Tensor]:
         """See `Condition`: what every part derives, in their order."""

@@ -8,7 +8,8 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from langevin.conditions.condition import Condition, Context
-from langevin.text.encoder import COLUMNS, TextEncoder
+from langevin.errors import OptionError
+from langevin.text.encoder import COLUMNS, POOLED, TextEncoder
 
 NEGATIVE = "negative_"
 """What the names of a negative prompt's columns begin with: what guidance leads away from."""
@@ -23,12 +24,17 @@ class Text(Condition):
     Args:
         text: the encoder. One that is trained with the model has its weights here.
         dropout: probability that a caption is dropped in training; 0 where guidance is not wanted.
+        pooled: whether the vector of the whole caption is given beside its tokens; Stable Diffusion gives none.
         project: whether tokens go through a linear layer to the size that the network takes; false hands them on as the
             encoder gives them, to a network that projects them itself, as Stable Diffusion's.
         dim: that size; handed in by the network.
 
     Attributes:
         token_channels: the size of the tokens that it gives; None: it gives none.
+        tokens_only: whether it gives nothing but tokens.
+
+    Raises:
+        OptionError: when nothing would be given.
     """
 
     inputs = frozenset(COLUMNS)
@@ -38,21 +44,30 @@ class Text(Condition):
         text: TextEncoder,
         dropout: Annotated[float, Ge(0), Le(1)],
         dim: Annotated[int, Ge(1)],
+        pooled: bool = True,
         project: bool = True,
     ) -> None:
         super().__init__()
+        channels, size = text.token_channels, text.pooled_channels if pooled else None
+        if channels is None and size is None:
+            raise OptionError("pooled", "is false; allowed: true, since this encoder gives no tokens")
         self.encoder = text
         self.dropout = dropout
-        self.inputs = frozenset(text.columns)
-        channels, pooled = text.token_channels, text.pooled_channels
+        self.inputs = frozenset(name for name in text.columns if pooled or name != POOLED)
         self.tokens = None if channels is None else nn.Linear(channels, dim) if project else nn.Identity()
         self.token_channels = None if channels is None else dim if project else channels
-        self.tokens_only = pooled is None
-        self.pooled = None if pooled is None else nn.Linear(pooled, dim)
+        self.tokens_only = size is None
+        self.pooled = None if size is None else nn.Linear(size, dim)
         for name, (shape, dtype) in text.columns.items():
-            self.register_buffer(_null(name), torch.zeros(shape, dtype=dtype))
+            if name in self.inputs:
+                self.register_buffer(_null(name), torch.zeros(shape, dtype=dtype))
         if not text.cached:
             self.set_null(text.prepare([""]))
+
+    def leave_out_tokens(self) -> None:
+        """See `Condition`."""
+        if not self.tokens_only:
+            self.tokens = self.token_channels = None
 
     def set_null(self, columns: Mapping[str, Tensor]) -> None:
         """Set the null value: the columns of the empty caption, of one row each.
@@ -76,9 +91,9 @@ class Text(Condition):
         }
         tokens, mask, pooled = self.encoder(columns)
         return Context(
-            vector=None if self.pooled is None else self.pooled(pooled),
-            tokens=None if self.tokens is None else self.tokens(tokens),
-            mask=mask,
+            vector=_through(self.pooled, pooled),
+            tokens=_through(self.tokens, tokens),
+            mask=None if self.tokens is None else mask,
         )
 
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -89,6 +104,14 @@ class Text(Condition):
             empty = null.to(values).expand_as(values)
             nulls[name] = cond.get(NEGATIVE + name, empty)
         return {**cond, **nulls}
+
+
+def _through(layer: nn.Module | None, values: Tensor | None) -> Tensor | None:
+    """Values through a layer, in its type; None where there is no layer."""
+    if layer is None or values is None:
+        return None
+    embedded: Tensor = layer(values.to(layer.weight.dtype) if isinstance(layer, nn.Linear) else values)
+    return embedded
 
 
 def _null(column: str) -> str:

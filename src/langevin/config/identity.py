@@ -11,8 +11,8 @@ from langevin.config.migration import former
 from langevin.config.types import plain
 
 # How a run is logged, stored or sped up. All else determines what is trained, and makes another run when changed.
-# The data's path does not; its content does, see `langevin.content`. Nor does that of the run of a codec, or of
-# the run to start from; their weights do.
+# The data's path does not; its content does, see `langevin.content`. Nor does that of the run of a codec, of a
+# text encoder, or of the run to start from; their weights do.
 NOT_IDENTITY = (
     "name",
     "output_dir",
@@ -37,6 +37,7 @@ NOT_IDENTITY = (
     "data.test_path",
     "data.download_dir",
     "codec.run",
+    "text.path",
     "init.checkpoint",
 )
 PATHS = ("data.path", "data.test_path")
@@ -52,7 +53,7 @@ SINCE = {
     "overfit_samples": None,
     "timestep_spacing.offset": 0,
     "timestep_spacing.stop_at_first": False,
-    **dict.fromkeys(("autoencoder", "perceptual", "discriminator", "init.weights")),
+    **dict.fromkeys(("captions", "text", "autoencoder", "perceptual", "discriminator", "init.weights")),
 }
 """Options that were added later, with the values that earlier runs had: at these they are no part of an identity."""
 LATER = {

@@ -5,23 +5,22 @@ import hashlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin.bars import progress_bar
+from langevin.data.captions import Captions
 from langevin.data.images import LazySamples, Transform
 from langevin.data.source import SampleSet, usable
-from langevin.errors import UserError
+from langevin.data.store import PROGRESS, folder_named, open_or_make
 from langevin.files import write_json
 from langevin.interrupt import Interrupted, received
 
@@ -29,7 +28,6 @@ BYTES = "|u1"
 """The type of the samples of a cache that does not note it, as numpy writes it."""
 _FORMAT = 1
 _CHUNK = 64  # images decoded, hashed and written together: another number would change the digest of all data
-_CHUNKS = "chunks"  # of an unfinished cache, a `Chunk` that is written a line
 _NAMED = 3  # enlarged images whose names are kept
 
 
@@ -39,13 +37,16 @@ class CachedSamples:
     Pickling stores only the folder's name, so a data-loading worker maps the file again instead of copying it.
 
     Args:
-        folder: holds ``images.npy``, ``labels.npy``, a file for each further column, and ``meta.json``.
+        folder: holds ``images.npy``, ``labels.npy``, a file for each further column, those of the captions, and
+            ``meta.json``.
+        captions: of the samples, where they are not stored with them.
 
     Attributes:
         samples: (N, *size, C), read-only; images are uint8.
         labels: (N,) int64, -1 for unlabelled.
         columns: the further columns, see `SampleSet`.
         class_names: a name for each class, or None when unlabelled.
+        captions: of the samples, or None when they have none.
         skipped: the names of the images that were left out because they cannot be decoded.
         enlarged: how many images were smaller than they are stored, and the names of the first of them.
 
@@ -53,8 +54,9 @@ class CachedSamples:
         ValueError: when a file is missing, cut short, or not as ``meta.json`` describes it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, captions: Captions | None = None) -> None:
         self.folder = folder
+        self._given = captions
         try:
             meta: dict[str, Any] = json.loads((folder / "meta.json").read_bytes())
             sizes = {name: (folder / name).stat().st_size for name in meta["bytes"]}
@@ -66,6 +68,7 @@ class CachedSamples:
             self.columns: dict[str, NDArray] = {
                 name: np.asarray(np.load(folder / _file_of(name), mmap_mode="r")) for name in meta.get("columns", ())
             }
+            stored = Captions.read(folder, tuple(meta["vocabulary"])) if "vocabulary" in meta else None
             names = meta["class_names"]
             shape, dtype = tuple(meta["shape"]), np.dtype(meta.get("dtype", BYTES))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -75,15 +78,20 @@ class CachedSamples:
         self.class_names: tuple[str, ...] | None = None if names is None else tuple(names)
         self.skipped: tuple[str, ...] = tuple(meta.get("skipped", ()))
         self.enlarged: tuple[int, tuple[str, ...]] = (meta.get("enlarged", 0), tuple(meta.get("enlarged_names", ())))
+        self.captions: Captions | None = captions or stored
         self._meta = meta
 
     @functools.cached_property
     def digest(self) -> str:
-        """The sha256 of the samples, labels and class names, in their order: what the data is.
+        """The sha256 of the samples, labels, class names and captions, in their order: what the data is.
 
         It was noted when the cache was built. A cache that is older than that has it computed once, at over 1 GB/s, and
         noted if the folder can be written; processes that do so together write the same.
         """
+        return self._stored_digest if self._given is None else _with_captions(self._stored_digest, self._given)
+
+    @functools.cached_property
+    def _stored_digest(self) -> str:
         noted = self._meta.get("digest")
         if isinstance(noted, str):
             return noted
@@ -115,8 +123,12 @@ class CachedSamples:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __reduce__(self) -> tuple[type["CachedSamples"], tuple[Path]]:
-        return CachedSamples, (self.folder,)
+    def with_captions(self, captions: Captions) -> "CachedSamples":
+        """The same samples with captions that are not stored with them."""
+        return CachedSamples(self.folder, captions)
+
+    def __reduce__(self) -> tuple[type["CachedSamples"], tuple[Path, Captions | None]]:
+        return CachedSamples, (self.folder, self._given)
 
 
 def _file_of(column: str) -> str:
@@ -149,102 +161,56 @@ def open_or_build(
         load: lists the images; called only if they must be decoded.
 
     Raises:
-        UserError: when an image cannot be decoded, or `cache_dir` cannot be written or is full.
+        UserError: when an image cannot be decoded or has no usable caption, or `cache_dir` cannot be written.
         Interrupted: between two chunks of images, once a signal has come.
     """
     folder = folder_of(cache_dir, name, fingerprint, transform)
-    try:
-        return CachedSamples(folder)  # without the lock: a finished cache may lie on a read-only disk
-    except ValueError:
-        pass
-    with _report_write_errors(cache_dir):
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(cache_dir / f"{folder.name}.lock")
-        _acquire(lock)
-    try:
-        try:
-            return CachedSamples(folder)  # another process built it while this one waited
-        except ValueError:
-            pass
+
+    def prepare() -> Callable[[Path], None]:
         images = load()
-        with _report_write_errors(cache_dir):
-            # Under the lock nobody else builds this cache: what lies there is damaged, or of an earlier version.
-            for left_over in (folder, *cache_dir.glob(f"{folder.name}.building-*")):
-                if left_over.exists():
-                    shutil.rmtree(left_over)
-            _build(folder, images, transform)
-        return CachedSamples(folder)
-    finally:
-        lock.release()
+        captions = None if images.captions is None else Captions.pack(images.captions, images.lazy.name)
+        return lambda building: _fill(building, images, captions, transform, folder.name.rpartition("-")[0])
+
+    return open_or_make(folder, CachedSamples, prepare, "the image cache", "decodes the images")
 
 
 def folder_of(cache_dir: Path, name: str, fingerprint: str, transform: Transform) -> Path:
     """The folder of a cache, see `open_or_build`; while it is built it has the suffix ".building"."""
-    key = hashlib.sha256(repr((_FORMAT, fingerprint, transform)).encode()).hexdigest()[:16]
-    return cache_dir / f"{name}-{key}"
+    return folder_named(cache_dir, name, (_FORMAT, fingerprint, transform))
 
 
-def _acquire(lock: FileLock) -> None:
-    """Wait for the process that builds the cache, unless a signal comes."""
-    while True:
-        try:
-            lock.acquire(timeout=1)
-            return
-        except Timeout:
-            if received() is not None:
-                raise Interrupted(f"by {received()} while another process decodes the images") from None
-
-
-@contextmanager
-def _report_write_errors(cache_dir: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"loader.cache_dir={cache_dir}: the image cache cannot be written ({error}); "
-            "make room, or give a folder on another disk with loader.cache_dir=FOLDER"
-        ) from error
-
-
-def _build(folder: Path, images: SampleSet, transform: Transform) -> None:
-    building = folder.with_name(f"{folder.name}.building")
-    try:
-        building.mkdir(exist_ok=True)
-        count = len(images.lazy)
-        broken, small, chunks = _decode_all(building, images.lazy, transform, folder.name.rpartition("-")[0])
-        labels = np.full(count, -1, np.int64) if images.labels is None else images.labels
-        columns = dict(images.columns)
-        if broken:
-            kept = usable(images, broken)
-            _keep(building / "images.npy", kept)
-            labels, count = labels[kept], len(kept)
-            columns = {name: column[kept] for name, column in columns.items()}
-            chunks = list(_hashed(np.load(building / "images.npy", mmap_mode="r")))
-        arrays = {"labels.npy": labels} | {_file_of(name): column for name, column in columns.items()}
-        for name, array in arrays.items():
-            np.save(building / name, array, allow_pickle=False)
-        meta: dict[str, Any] = {
-            "shape": (count, *transform.shape),
-            "class_names": images.class_names,
-            "columns": list(columns),
-            "skipped": [images.lazy.name(index) for index in sorted(broken)],
-            "enlarged": len(small),
-            "enlarged_names": [images.lazy.name(index) for index in small[:_NAMED]],
-            "bytes": {name: (building / name).stat().st_size for name in ("images.npy", *arrays)},
-        }
-        dtype = np.dtype(transform.dtype)
-        meta |= {} if dtype == np.uint8 else {"dtype": dtype.str}
-        meta["digest"] = _digest(tuple(meta["shape"]), dtype, labels, images.class_names, columns, chunks)
-        (building / "meta.json").write_text(json.dumps(meta))
-        for path in building.iterdir():
-            _flush(path)  # else a crash of the machine could leave a cache of the right size with wrong content
-        os.rename(building, folder)
-        (folder / _CHUNKS).unlink()
-    except Interrupted:
-        raise
-    except Exception:  # a second Ctrl-C is no Exception, and leaves what is decoded, as a kill does
-        shutil.rmtree(building, ignore_errors=True)
-        raise
+def _fill(building: Path, images: SampleSet, captions: Captions | None, transform: Transform, title: str) -> None:
+    count = len(images.lazy)
+    broken, small, chunks = _decode_all(building, images.lazy, transform, title)
+    labels = np.full(count, -1, np.int64) if images.labels is None else images.labels
+    columns = dict(images.columns)
+    if broken:
+        kept = usable(images, broken)
+        _keep(building / "images.npy", kept)
+        labels, count = labels[kept], len(kept)
+        columns = {name: column[kept] for name, column in columns.items()}
+        captions = None if captions is None else captions.kept(kept)
+        chunks = list(_hashed(np.load(building / "images.npy", mmap_mode="r")))
+    arrays = {"labels.npy": labels} | {_file_of(name): column for name, column in columns.items()}
+    if captions is not None:
+        arrays |= {f"{name}.npy": array for name, array in captions.arrays().items()}
+    for name, array in arrays.items():
+        np.save(building / name, array, allow_pickle=False)
+    meta: dict[str, Any] = {
+        "shape": (count, *transform.shape),
+        "class_names": images.class_names,
+        "columns": list(columns),
+        "skipped": [images.lazy.name(index) for index in sorted(broken)],
+        "enlarged": len(small),
+        "enlarged_names": [images.lazy.name(index) for index in small[:_NAMED]],
+        "bytes": {name: (building / name).stat().st_size for name in ("images.npy", *arrays)},
+    }
+    dtype = np.dtype(transform.dtype)
+    meta |= {} if dtype == np.uint8 else {"dtype": dtype.str}
+    meta |= {} if captions is None else {"vocabulary": captions.vocabulary}
+    digest = _digest(tuple(meta["shape"]), dtype, labels, images.class_names, columns, chunks)
+    meta["digest"] = digest if captions is None else _with_captions(digest, captions)
+    (building / "meta.json").write_text(json.dumps(meta))
 
 
 class _Chunk(NamedTuple):
@@ -268,6 +234,8 @@ def _decode_all(
     building: Path, lazy: LazySamples, transform: Transform, title: str
 ) -> tuple[dict[int, Exception], list[int], list[str]]:
     """Fill images.npy with the transformed images, all but those that an earlier build has left there.
+
+    The file `PROGRESS` has a `_Chunk` a line.
 
     Threads, not processes: Pillow decodes and resizes without the interpreter lock, so photographs decode on all cores,
     and a killed run leaves no child behind which still holds the cache's lock. The file is written, not mapped: a full
@@ -307,7 +275,7 @@ def _decode_all(
 
     executor = ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), lazy.threads))
     with (
-        open(building / _CHUNKS, "wb", buffering=0) as finished,
+        open(building / PROGRESS, "wb", buffering=0) as finished,
         progress_bar(total=count, desc=f"{lazy.doing} {title}", unit="sample") as progress,
     ):
         for first, chunk in chunks.items():
@@ -337,7 +305,7 @@ def _finished(building: Path, header: bytes, count: int, size: int) -> dict[int,
     found = {}
     with suppress(OSError, ValueError, TypeError), open(building / "images.npy", "rb") as file:
         if file.read(len(header)) == header:
-            for line in (building / _CHUNKS).read_text().splitlines():
+            for line in (building / PROGRESS).read_text().splitlines():
                 chunk = _Chunk(*json.loads(line))
                 if chunk.first in range(0, count, _CHUNK):
                     file.seek(len(header) + chunk.first * size)
@@ -372,6 +340,10 @@ def _digest(
     return whole.hexdigest()
 
 
+def _with_captions(digest: str, captions: Captions) -> str:
+    return hashlib.sha256(f"{digest} {captions.digest}".encode()).hexdigest()
+
+
 def _keep(path: Path, kept: NDArray[np.int64]) -> None:
     """Reduce a .npy file of images to some of them."""
     images = np.load(path, mmap_mode="r")
@@ -382,8 +354,3 @@ def _keep(path: Path, kept: NDArray[np.int64]) -> None:
         for first in range(0, len(kept), _CHUNK):
             file.write(images[kept[first : first + _CHUNK]].data)
     os.replace(shorter, path)
-
-
-def _flush(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())

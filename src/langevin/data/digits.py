@@ -5,6 +5,8 @@ import numpy as np
 from langevin.data.images import ArrayImages
 from langevin.data.source import ImageSource, SampleSet
 
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
 
 class Digits(ImageSource):
     """1,797 grey handwritten digits in 10 classes; the first 1,500 are for training, the other 297 for testing.
@@ -31,6 +33,10 @@ class Digits(ImageSource):
     def fingerprint(self, split: str) -> str:
         """The images never change."""
         return split
+
+    def phrases(self, class_name: str) -> tuple[str, ...]:
+        """The digit as a word."""
+        return (_WORDS[int(class_name)],)
 
     def load(self, split: str) -> SampleSet:
         """Take the split from scikit-learn."""

@@ -13,6 +13,7 @@ from langevin.data.cache import CachedSamples, folder_of, open_or_build
 from langevin.data.images import DecodedBlock, LazySamples, Transform
 from langevin.data.source import SampleSet
 from langevin.errors import UserError
+from langevin.files import readable
 
 
 class MomentsEncoder(NamedTuple):
@@ -76,11 +77,6 @@ class Encoded(LazySamples):
         is_mirrored = (rows >= len(self.samples)).reshape(-1, *(1,) * (stored.ndim - 1))
         moments = self.encode(np.where(is_mirrored, stored[..., ::-1, :], stored))
         return DecodedBlock(np.ascontiguousarray(moments), [], {})
-
-
-def readable(size: int) -> str:
-    """A number of bytes, for people."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def open_or_encode(

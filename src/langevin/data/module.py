@@ -7,14 +7,18 @@ import lightning
 import numpy as np
 import torch
 from annotated_types import Ge
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from langevin.content import Content, Split
 from langevin.data.cache import CachedSamples, open_or_build, resolve_cache_dir
+from langevin.data.caption_writer import CaptionWriter
+from langevin.data.captions import Captions
 from langevin.data.latents import MomentsEncoder, open_or_encode
 from langevin.data.source import Source
 from langevin.data.stream import Positions, SampleStream
+from langevin.data.tokens import CaptionEncoder, Encodings, encode_texts
 from langevin.errors import OptionError, UserError
 from langevin.modalities.modality import Modality
 from langevin.spec import DataSpec
@@ -29,12 +33,23 @@ class Batched(Dataset[Batch]):
         samples: the cache.
         flip: whether samples may be mirrored.
         moments: of the samples' latents, see `open_or_encode`; None where the samples themselves are given.
+        encodings: of the distinct captions; None where batches have none.
+        trained: which of the samples the positions count; None for all.
     """
 
-    def __init__(self, samples: CachedSamples, flip: bool, moments: CachedSamples | None = None) -> None:
+    def __init__(
+        self,
+        samples: CachedSamples,
+        flip: bool,
+        moments: CachedSamples | None = None,
+        encodings: Encodings | None = None,
+        trained: NDArray[np.int64] | None = None,
+    ) -> None:
         self.samples = samples
         self.flip = flip
         self.moments = moments
+        self.encodings = encodings
+        self.trained = trained
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -43,17 +58,22 @@ class Batched(Dataset[Batch]):
         """Gather a batch.
 
         Args:
-            positions: (B,) int64 indices and (B,) bool flips.
+            positions: B places of the stream, or of a split in its order.
 
         Returns:
             what `CachedSamples.batch` gives, and "flip" (B,) bool where samples may be mirrored; or with "moments"
-            (B, M, *size) in place of "x". In validation B may be 0.
+            (B, M, *size) in place of "x". With the columns of one caption of each sample, whether it is mirrored or
+            not. In validation B may be 0.
         """
-        indices, flips = positions
+        indices, flips, uniform = positions
+        rows = indices if self.trained is None else self.trained[indices]
+        told = {}
+        if self.encodings is not None and self.samples.captions is not None:
+            told = self.encodings.batch(self.samples.captions.choose(rows, uniform))
         if self.moments is not None:
-            batch = self.moments.batch(indices + len(self.samples) * flips)
-            return {"moments": batch.pop("x"), **batch, "index": torch.from_numpy(indices)}
-        return self.samples.batch(indices) | ({"flip": torch.from_numpy(flips)} if self.flip else {})
+            batch = self.moments.batch(rows + len(self.samples) * flips)
+            return {"moments": batch.pop("x"), **batch, "index": torch.from_numpy(rows), **told}
+        return self.samples.batch(rows) | ({"flip": torch.from_numpy(flips)} if self.flip else {}) | told
 
 
 def preprocess(batch: Batch, modality: Modality) -> Batch:
@@ -89,6 +109,7 @@ class DataModule(lightning.LightningDataModule):
         cache_dir: where the decoded samples are kept; None is ``$LANGEVIN_CACHE``, else ``~/.cache/langevin``.
         seed: chooses the order of the samples and their mirroring.
         first: train on the first so many samples alone; None for all.
+        captions: writes captions of samples that have none; None where nothing does.
 
     Attributes:
         train_set: the decoded training samples; here after `prepare_data`, as are the following.
@@ -96,6 +117,8 @@ class DataModule(lightning.LightningDataModule):
         class_names: a name for each class, or None when unlabelled.
         num_classes: number of classes, or None when unlabelled.
         moments: of the latents of each split, after `encode`; else empty.
+        encodings: of the captions of each split, after `tokenize`; else empty.
+        trained: the indices of the training samples that are trained on; None for all.
 
     Raises:
         UserError: when a number is out of range.
@@ -115,6 +138,7 @@ class DataModule(lightning.LightningDataModule):
         cache_dir: str | None = None,
         seed: int = 0,
         first: int | None = None,
+        captions: CaptionWriter | None = None,
     ) -> None:
         super().__init__()
         for option, value, least in (
@@ -131,7 +155,10 @@ class DataModule(lightning.LightningDataModule):
         self.cache_dir = resolve_cache_dir(cache_dir)
         self.seed = seed
         self.first = first
+        self.writer = captions
         self.moments: dict[str, CachedSamples] = {}
+        self.encodings: dict[str, Encodings] = {}
+        self.trained: NDArray[np.int64] | None = None
 
     def prepare_data(self) -> None:
         """Open the caches, building them if necessary; safe from every process, and a second call does nothing.
@@ -151,8 +178,11 @@ class DataModule(lightning.LightningDataModule):
             )
         self.class_names = train.class_names
         self.num_classes = None if train.class_names is None else len(train.class_names)
-        self.test_set = test
-        self.train_set = train
+        self.test_set = None if test is None else self._captioned(test, train)
+        captioned = self._captioned(train, train)
+        if self.writer is not None and captioned.captions is not None:
+            self.trained = self.writer.trained(captioned.captions)
+        self.train_set = captioned
 
     def encode(self, encoder: MomentsEncoder) -> CachedSamples:
         """Give latents' moments in batches from here on, in place of samples; they are computed if necessary.
@@ -175,10 +205,35 @@ class DataModule(lightning.LightningDataModule):
                 self.moments[split] = open_or_encode(self.cache_dir, name, samples, flip, encoder)
         return self.moments["train"]
 
+    def tokenize(self, encoder: CaptionEncoder) -> None:
+        """Give the encoder's columns of one caption of each sample in batches from here on.
+
+        Of several captions one is chosen at each place of the stream by a number that belongs to it, in validation the
+        first. What the encoder computes is computed once for each distinct caption of a split.
+
+        Args:
+            encoder: computes them.
+
+        Raises:
+            UserError: when the samples have no captions, or what is computed cannot be written.
+            Interrupted: once a signal has come.
+        """
+        sets = {"train": self.train_set, "test": self.test_set}
+        for split, samples in sets.items():
+            if samples is not None:
+                if samples.captions is None:
+                    raise UserError(
+                        f"data: the {split} samples have no captions; take data=captioned, or captions=templates"
+                    )
+                name = f"{self.source.name}-{split}-captions"
+                self.encodings[split] = encode_texts(self.cache_dir, name, samples.captions.texts, encoder)
+
     @property
     def spec(self) -> DataSpec:
         """What a model must know of the data; known after `prepare_data`."""
-        return self.source.spec(self.num_classes, self.content.sha256)
+        captions = self.train_set.captions
+        words = None if captions is None else captions.vocabulary
+        return self.source.spec(self.num_classes, self.content.sha256, words)
 
     @property
     def content(self) -> Content:
@@ -195,7 +250,8 @@ class DataModule(lightning.LightningDataModule):
     @property
     def number(self) -> int:
         """How many samples are trained on; known after `prepare_data`."""
-        return len(self.train_set) if self.first is None else min(self.first, len(self.train_set))
+        number = len(self.train_set) if self.trained is None else len(self.trained)
+        return number if self.first is None else min(self.first, number)
 
     def setup(self, stage: str) -> None:
         """Open the caches in the processes in which Lightning does not call `prepare_data`."""
@@ -219,6 +275,7 @@ class DataModule(lightning.LightningDataModule):
             world_size=world_size,
             accumulate=self.accumulate,
             start=lambda: 0 if trainer is None else trainer.global_step * self.accumulate,
+            choose="train" in self.encodings,
         )
         return self._loader("train", stream, self.source.flip)
 
@@ -234,7 +291,7 @@ class DataModule(lightning.LightningDataModule):
         rank, world_size = self._rank_and_world_size()
         number, size = len(self.test_set), self._micro_batch_size(world_size) * world_size
         batches = [np.arange(first + rank, min(first + size, number), world_size) for first in range(0, number, size)]
-        return self._loader("test", [(indices, np.zeros(len(indices), np.bool_)) for indices in batches], False)
+        return self._loader("test", [Positions.plain(indices) for indices in batches], False)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn stored samples into a model's input once they are on the device; see `preprocess`."""
@@ -250,11 +307,21 @@ class DataModule(lightning.LightningDataModule):
             lambda: source.load(split),
         )
 
+    def _captioned(self, samples: CachedSamples, train: CachedSamples) -> CachedSamples:
+        """Samples with the captions that are written of them, where they have none."""
+        if self.writer is None or samples.captions is not None:
+            return samples
+        if samples.class_names is None:
+            raise UserError("captions: are written of the samples' classes, and this data has none; take captions=none")
+        phrases = [self.source.phrases(name) for name in samples.class_names]
+        written = self.writer.write(samples.samples, samples.labels, phrases, train.samples)
+        return samples.with_captions(Captions.pack(written, "sample {}".format))
+
     def _loader(self, split: str, batches: Iterable[Positions], flip: bool) -> DataLoader[Batch]:
-        samples = self.train_set if split == "train" else self.test_set
+        samples, trained = (self.train_set, self.trained) if split == "train" else (self.test_set, None)
         assert samples is not None
         return DataLoader(
-            Batched(samples, flip, self.moments.get(split)),
+            Batched(samples, flip, self.moments.get(split), self.encodings.get(split), trained),
             batch_size=None,  # the sampler gives whole batches of indices
             sampler=cast("Any", batches),
             num_workers=self.num_workers,

@@ -28,6 +28,7 @@ class SampleSet:
         class_names: a name for each class, or None when the samples are unlabelled.
         skip_broken: whether images that cannot be decoded are left out; None where the user has no such option.
         columns: what else is known of each sample, by names: arrays of numbers (N, ...), for conditions that read them.
+        captions: of each sample, at least one each; None when the samples have none.
     """
 
     lazy: LazySamples
@@ -35,6 +36,7 @@ class SampleSet:
     class_names: tuple[str, ...] | None = None
     skip_broken: bool | None = None
     columns: Mapping[str, NDArray] = field(default_factory=dict)
+    captions: Sequence[Sequence[str]] | None = None
 
 
 def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int64]:
@@ -84,7 +86,7 @@ class Source(ABC):
     A constructor does not access the disk: `check` finds everything that can fail.
 
     Attributes:
-        columns: what it may supply of each sample beside the sample.
+        columns: what it may supply of each sample beside the sample; "caption" where it has captions of its own.
         modality: what its samples are.
         flip: whether training mirrors each sample left to right with probability 1/2.
     """
@@ -109,9 +111,17 @@ class Source(ABC):
         *size, channels = self.transform.shape
         return channels, *size
 
-    def spec(self, num_classes: int | None = None, content: str | None = None) -> DataSpec:
-        """What a model must know of the data; the classes and the content, as far as they are known."""
-        return DataSpec(self.shape, num_classes, self.modality.path(), self.modality.levels, content)
+    def spec(
+        self,
+        num_classes: int | None = None,
+        content: str | None = None,
+        vocabulary: tuple[str, ...] | None = None,
+    ) -> DataSpec:
+        """What a model must know of the data; classes, content and the captions' words, as far as they are known."""
+        modality = self.modality
+        return DataSpec(
+            self.shape, num_classes, modality.path(), modality.levels, content=content, vocabulary=vocabulary
+        )
 
     @abstractmethod
     def check(self) -> None:
@@ -136,6 +146,10 @@ class Source(ABC):
         Raises:
             UserError: when the split's files are damaged or incomplete.
         """
+
+    def phrases(self, class_name: str) -> tuple[str, ...]:
+        """What a caption may call a sample of a class: noun phrases without an article, the most usual one first."""
+        return (class_name.replace("_", " "),)
 
     def left_out(self) -> Counter[str] | None:
         """How many of what lies beside the images and is not read, by what it is; None where no image file is read."""

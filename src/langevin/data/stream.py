@@ -2,15 +2,37 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Positions = tuple[NDArray[np.int64], NDArray[np.bool_]]
+
+class Positions(NamedTuple):
+    """Some places of the stream.
+
+    Attributes:
+        indices: (B,) int64, which images stand there.
+        flips: (B,) bool, whether each is mirrored.
+        uniform: (B,) float64 in [0, 1), by which one of several captions is chosen; 0 where none is to be.
+    """
+
+    indices: NDArray[np.int64]
+    flips: NDArray[np.bool_]
+    uniform: NDArray[np.float64]
+
+    @classmethod
+    def plain(cls, indices: NDArray[np.int64]) -> "Positions":
+        """Images as they are, with the first of their captions."""
+        return cls(indices, np.zeros(len(indices), np.bool_), np.zeros(len(indices)))
+
+    def part(self, which: slice) -> "Positions":
+        """Some of them."""
+        return Positions(self.indices[which], self.flips[which], self.uniform[which])
 
 
-def epoch_order(seed: int, epoch: int, num_images: int) -> Positions:
+def epoch_order(seed: int, epoch: int, num_images: int, choose: bool = False) -> Positions:
     """The order of one epoch.
 
     It sorts raw words of the Philox generator with the key (seed, epoch); numpy promises that these never change, which
@@ -20,16 +42,19 @@ def epoch_order(seed: int, epoch: int, num_images: int) -> Positions:
         seed: at least 0.
         epoch: at least 0.
         num_images: N.
+        choose: whether to draw the numbers that choose captions, which changes nothing else.
 
     Returns:
-        (N,) int64, a permutation of 0..N-1; and (N,) bool, whether to mirror the image at each place of it.
+        the N places: the indices are a permutation of 0..N-1.
     """
-    words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(2 * num_images)
-    return np.argsort(words[:num_images], kind="stable"), words[num_images:] >> np.uint64(63) == 1
+    words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw((2 + choose) * num_images)
+    order, flips, chances = (words[part * num_images : (part + 1) * num_images] for part in range(3))
+    uniform = (chances >> np.uint64(11)).astype(np.float64) * 2.0**-53 if choose else np.zeros(num_images)
+    return Positions(np.argsort(order, kind="stable"), flips >> np.uint64(63) == 1, uniform)
 
 
 class SampleStream(torch.utils.data.Sampler[Positions]):
-    """Endless micro-batches of one process, as (indices int64, flips bool) arrays.
+    """Endless micro-batches of one process.
 
     The stream is all epochs one after the other, each a permutation of the N images. Optimizer step k takes its
     positions [k * batch_size, (k + 1) * batch_size), which may straddle epochs, and cuts them into `accumulate`
@@ -46,6 +71,7 @@ class SampleStream(torch.utils.data.Sampler[Positions]):
         accumulate: micro-batches of an optimizer step.
         start: returns how many micro-batches of this process are already consumed. It is called whenever an iteration
             begins, so a trainer that begins a new iteration continues the stream instead of repeating it.
+        choose: whether to draw the numbers that choose captions; otherwise all are 0.
     """
 
     def __init__(
@@ -58,6 +84,7 @@ class SampleStream(torch.utils.data.Sampler[Positions]):
         world_size: int = 1,
         accumulate: int = 1,
         start: Callable[[], int] = lambda: 0,
+        choose: bool = False,
     ) -> None:
         assert num_images >= 1, num_images
         assert batch_size % (world_size * accumulate) == 0, (batch_size, world_size, accumulate)
@@ -69,16 +96,20 @@ class SampleStream(torch.utils.data.Sampler[Positions]):
         self.world_size = world_size
         self.accumulate = accumulate
         self.start = start
+        self.choose = choose
 
     def __iter__(self) -> Iterator[Positions]:
         # Positions only grow, so only the current epoch is cached.
-        order = functools.lru_cache(maxsize=1)(lambda epoch: epoch_order(self.seed, epoch, self.num_images))
+        order = functools.lru_cache(maxsize=1)(self._order)
         size = self.batch_size // self.accumulate
         micro_batch = self.start()
         while True:
-            indices, flips = self._take(micro_batch * size, size, order)
-            yield indices[self.rank :: self.world_size], flips[self.rank :: self.world_size]
+            places = self._take(micro_batch * size, size, order)
+            yield places.part(slice(self.rank, None, self.world_size))
             micro_batch += 1
+
+    def _order(self, epoch: int) -> Positions:
+        return epoch_order(self.seed, epoch, self.num_images, self.choose)
 
     def _take(self, position: int, count: int, order: Callable[[int], Positions]) -> Positions:
         """The `count` images from `position` of the stream on."""
@@ -86,8 +117,7 @@ class SampleStream(torch.utils.data.Sampler[Positions]):
         while count:
             epoch, offset = divmod(position, self.num_images)
             length = min(count, self.num_images - offset)
-            indices, flips = order(epoch)
-            parts.append((indices[offset : offset + length], flips[offset : offset + length]))
+            parts.append(order(epoch).part(slice(offset, offset + length)))
             position, count = position + length, count - length
-        indices, flips = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return indices, flips & self.flip
+        indices, flips, uniform = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return Positions(indices, flips & self.flip, uniform)

@@ -59,6 +59,11 @@ class Network(nn.Module, ABC):
         own = None if self.condition is None else self.condition.token_channels
         return dim if own is None else own
 
+    def leave_out_tokens(self) -> None:
+        """Have its condition give no tokens where it attends to none, see `Condition.leave_out_tokens`."""
+        if self.condition is not None and not self.attends:
+            self.condition.leave_out_tokens()
+
     def started(self, taken: Collection[str]) -> None:
         """Complete a start from another run's weights.
 

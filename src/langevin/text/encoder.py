@@ -80,3 +80,7 @@ class TextEncoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, columns: Mapping[str, Tensor]) -> Encoded:
         """What a network is given of the captions with these columns, each (B, *row), on the encoder's device."""
+
+    def release(self) -> None:
+        """Free what `prepare` has loaded, until it is called again."""
+        return
