@@ -104,6 +104,8 @@ class Run:
         n: int = 64,
         *,
         labels: int | Sequence[int] | None = None,
+        prompt: str | os.PathLike[str] | Sequence[str] | None = None,
+        negative: str | os.PathLike[str] | Sequence[str] | None = None,
         sampler: str | None = None,
         steps: int | None = None,
         guidance: float | str | None = None,
@@ -118,6 +120,9 @@ class Run:
         Args:
             n: how many, at least 1.
             labels: classes, one or several, sample by sample in turn; None: every class in turn.
+            prompt: of a model of texts: one, several, sample by sample in turn, or a file of them: .txt, one a line, or
+                .jsonl; None: of no text.
+            negative: likewise, what classifier-free guidance leads away from; None: the empty text.
             sampler: an option of conf/sampler, such as "ddim"; None: the run's own.
             steps: how many steps it takes; None: its default, or the run's own.
             guidance: a number is the scale of classifier-free guidance, where 1 is none; a text is an option of
@@ -144,6 +149,8 @@ class Run:
             "checkpoint": ("path", str(self.checkpoint)),
             "num_samples": ("n", n),
             "labels": ("labels", labels),
+            "prompt": ("prompt", prompt),
+            "negative": ("negative", negative),
             "trajectory": ("trajectory", trajectory),
         }
         given |= common(seed, batch_size, device)
@@ -193,6 +200,13 @@ class Run:
         return modality_of(self.spec)
 
     @property
+    def takes_prompts(self) -> bool:
+        """Whether samples can be asked for by texts."""
+        from langevin.assembly.prompting import encoder_of
+
+        return encoder_of(self.model.network) is not None
+
+    @property
     def class_names(self) -> tuple[str, ...] | None:
         """The classes that samples can be asked for, by name where the run's folder knows them; None: of none."""
         from langevin.assembly.conditioning import is_class_conditional
@@ -213,6 +227,8 @@ class Run:
         reference: str | os.PathLike[str] | None = None,
         features: str | None = None,
         labels: int | Sequence[int] | None = None,
+        prompt: str | os.PathLike[str] | Sequence[str] | None = None,
+        negative: str | os.PathLike[str] | Sequence[str] | None = None,
         sampler: str | None = None,
         steps: int | None = None,
         guidance: float | str | None = None,
@@ -230,14 +246,16 @@ class Run:
             reference: the reference is this samples.npz, folder or zip of images, or .npz of statistics.
             features: an option of conf/features; None: Inception's.
             labels: see `sample`, as of all that follows.
+            prompt: see `sample`; None: of a model of texts, the captions of its data's held-out images.
+            negative: see `sample`.
             sampler: see `sample`.
             steps: see `sample`.
             guidance: see `sample`.
             seed: see `sample`.
             batch_size: see `sample`.
             device: see `sample`.
-            overrides: further ones of metrics, features, data, loader, restoration, operators and measurement, and as
-                in `sample` of sampler, timestep_spacing, thresholding and guidance.
+            overrides: further ones of metrics, features, data, captions, loader, restoration, operators and
+                measurement, and as in `sample` of sampler, timestep_spacing, thresholding and guidance.
 
         Returns:
             ``.values`` by their names, and the ``.protocol`` by which they were computed.
@@ -256,10 +274,11 @@ class Run:
         chosen, given = of_sampler(sampler, steps, guidance)
         chosen += [f"metrics=[{','.join(names)}]"]
         chosen += [choice(group, name) for group, name in parts.items() if name is not None]
-        chosen += allowed(overrides, ("metrics", "features", "data", "loader", "measurement", *SAMPLING, *RESTORING))
+        groups = ("metrics", "features", "data", "captions", "loader", "measurement")
+        chosen += allowed(overrides, (*groups, *SAMPLING, *RESTORING))
         place = None if reference is None else os.fspath(reference)
         given |= {"checkpoint": ("path", str(self.checkpoint)), "num_samples": ("num_samples", num_samples)}
-        given |= {"labels": ("labels", labels)}
+        given |= {"labels": ("labels", labels), "prompt": ("prompt", prompt), "negative": ("negative", negative)}
         given |= {"reference": ("reference", place)} | common(seed, batch_size, device)
         with composed("evaluate", chosen, OPTIONS) as cfg, by_parameters(cfg, given):
             check(cfg)

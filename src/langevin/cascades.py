@@ -48,6 +48,8 @@ class Cascade:
         noise_level: float = 0.0,
         truncated: bool = False,
         labels: int | Sequence[int] | None = None,
+        prompt: str | os.PathLike[str] | Sequence[str] | None = None,
+        negative: str | os.PathLike[str] | Sequence[str] | None = None,
         sampler: str | None = None,
         steps: int | None = None,
         guidance: float | str | None = None,
@@ -64,6 +66,8 @@ class Cascade:
                 stage was trained with ``augmentation=noise``.
             truncated: stages stop at that level, in place of having noise of it added when they are finished.
             labels: see `Run.sample`, as of all that follows; for those stages that are conditioned on them.
+            prompt: likewise.
+            negative: likewise.
             sampler: of all stages.
             steps: of each stage.
             guidance: of all stages.
@@ -85,6 +89,7 @@ class Cascade:
         chosen, given = of_sampler(sampler, steps, guidance)
         chosen += allowed(overrides, SAMPLING)
         given |= {"cascade": ("stages", names), "num_samples": ("n", n), "labels": ("labels", labels)}
+        given |= {"prompt": ("prompt", prompt), "negative": ("negative", negative)}
         given |= {"low_res.noise_level": ("noise_level", noise_level), "low_res.truncated": ("truncated", truncated)}
         given |= common(seed, batch_size, device)
         before: list[Samples] = []

@@ -68,6 +68,7 @@ def inputs():
     [
         {},
         {"cross_attention": True, "scale_shift": True},
+        {"cross_attention": True, "transformer_depth": 2, "heads": 2},
         {
             "map_condition": True,
             "progressive_input": True,

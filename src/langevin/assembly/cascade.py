@@ -13,6 +13,7 @@ from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_sampler
 from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.low_res import Link, SmallImages, low_res_of, require_level
+from langevin.assembly.prompting import NEGATIVE, PROMPT, encoder_of
 from langevin.assembly.sampling import NOISY_FILE, fill
 from langevin.assembly.saved import Model, load_model, override
 from langevin.checkpoint import find_checkpoint, folder_of
@@ -70,7 +71,7 @@ def check_cascade(cfg: DictConfig, names: Sequence[str], models: Sequence[Model]
     Raises:
         UserError: when the stages do not fit each other, or one cannot do what is asked of it.
     """
-    if mistakes := stage_mistakes(names, models):
+    if mistakes := stage_mistakes(names, models) + prompt_mistakes(cfg, models):
         raise ConfigError(mistakes)
     level: float = cfg.low_res.noise_level
     if cfg.low_res.truncated and (mistakes := truncation_mistakes(level, names, models)):
@@ -100,6 +101,8 @@ def stage_config(cfg: DictConfig, stage: int, model: Model, is_last: bool) -> Di
     chosen.png = cfg.png and is_last
     if not is_class_conditional(model.cfg):
         chosen.labels = None
+    if encoder_of(model.denoiser.network) is None:
+        chosen.prompt = chosen.negative = None
     if stage == 0:
         chosen.low_res.noise_level = 0.0
     return chosen
@@ -168,3 +171,11 @@ def stage_mistakes(names: Sequence[str], models: Sequence[Model]) -> list[Mistak
                 "many"
             )
     return [Mistake("cascade", text) for text in found]
+
+
+def prompt_mistakes(cfg: DictConfig, models: Sequence[Model]) -> list[Mistake]:
+    """Prompts that no stage reads."""
+    if any(encoder_of(model.denoiser.network) is not None for model in models):
+        return []
+    text = "is given, and none of the models is trained with conditions=[text]; leave it out"
+    return [Mistake(name, text) for name in (PROMPT, NEGATIVE) if cfg[name] is not None]

@@ -38,5 +38,6 @@ def sampled(
             strips = Strips.of(seen, cfg.trajectory, batch.samples, modality, classes)
         parts.append(np.moveaxis(batch.samples.cpu().numpy(), 1, -1))
         noisy += [] if batch.noisy is None else [batch.noisy.cpu().numpy()]
-    samples = Samples(np.concatenate(parts), planned.labels, planned.record, modality, strips, classes)
+    made = np.concatenate(parts)
+    samples = Samples(made, planned.labels, planned.record, modality, strips, classes, prompts=planned.prompts)
     return samples, np.concatenate(noisy) if noisy else None

@@ -54,7 +54,11 @@ class UNet(Network, WayDown):
             else it is added after them (ADM).
         cross_attention: whether the condition enters by its tokens instead, whose keys and values join those of the
             pixels in every attention, each with a projection to its own width (GLIDE; Nichol et al. 2021, arXiv
-            2112.10741). The embedding is then that of the noise level only.
+            2112.10741), or by `transformer_depth`. A vector by itself is one token, and the embedding then that of the
+            noise level only; a vector beside tokens is added to it.
+        transformer_depth: 0 for GLIDE's attention; else every attention is a transformer of so many blocks, in which
+            attention to the tokens follows that of the pixels to each other (Stable Diffusion; see
+            `SpatialTransformer`).
         scale_shift: whether the embedding scales and shifts a normalization (AdaGN); else it is added to the features.
         skip_rescale: whether every sum of a residual branch, or attention, and its shortcut is divided by sqrt(2).
         residual_resampling: whether the resolution changes inside residual blocks (BigGAN, ADM), one more in each level
@@ -94,6 +98,7 @@ class UNet(Network, WayDown):
         time_embedding: Literal["sinusoidal", "cosine_first", "fourier"] = "sinusoidal",
         map_condition: bool = False,
         cross_attention: bool = False,
+        transformer_depth: Annotated[int, Ge(0)] = 0,
         scale_shift: bool = False,
         skip_rescale: bool = False,
         residual_resampling: bool = False,
@@ -118,6 +123,9 @@ class UNet(Network, WayDown):
         elif cross_attention and condition is None:
             text = "is true, but there is no condition to attend to; add conditions=[class_label]"
             wrong.append(("cross_attention", text))
+        if transformer_depth > 0 and not cross_attention:
+            text = f"is {transformer_depth} without cross_attention; allowed: 0, or cross_attention=true"
+            wrong.append(("transformer_depth", text))
         if resample_projection and not residual_resampling:
             text = "is true, but there is no block to act in; allowed: false, or residual_resampling=true"
             wrong.append(("resample_projection", text))
@@ -129,6 +137,18 @@ class UNet(Network, WayDown):
         self.attends = cross_attention
         self.checkpointing = checkpointing
         embedding_channels = 4 * channels
+        self.time = TimeEmbedding(channels, embedding_channels, time_embedding)
+        dim = self.time.features.channels if map_condition else embedding_channels
+        self.condition = None if condition is None else condition(dim=dim)
+        images = self.concat_channels
+        if control and images == 0:
+            text = "is true, but no condition gives images to control by; add conditions=[hint], or take false"
+            refuse([("control", text)])
+        if control:
+            self.adapter = PREFIX
+        else:
+            in_channels += images
+        self.first = fan_average(nn.Conv2d(in_channels, channels, 3, padding=1))
 
         parts = BlockFactory(
             embedding_channels=embedding_channels,
@@ -142,22 +162,10 @@ class UNet(Network, WayDown):
             symmetric_padding=symmetric_padding,
             resample_filter=resample_filter,
             resample_projection=resample_projection,
-            token_channels=embedding_channels if cross_attention else None,
+            token_channels=self.token_channels(embedding_channels),
             norm_groups=norm_groups,
+            transformer_depth=transformer_depth,
         )
-
-        self.time = TimeEmbedding(channels, embedding_channels, time_embedding)
-        dim = self.time.features.channels if map_condition else embedding_channels
-        self.condition = None if condition is None else condition(dim=dim)
-        images = self.concat_channels
-        if control and images == 0:
-            text = "is true, but no condition gives images to control by; add conditions=[hint], or take false"
-            refuse([("control", text)])
-        if control:
-            self.adapter = PREFIX
-        else:
-            in_channels += images
-        self.first = fan_average(nn.Conv2d(in_channels, channels, 3, padding=1))
 
         self.down, skips = parts.make_encoder(channels, widths, attends, blocks_per_level)
         self.progressive = nn.ModuleDict()  # by the index, in `down`, of the step after which the image comes in
@@ -202,18 +210,18 @@ class UNet(Network, WayDown):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
         x, context = self.conditioned(x, cond)
-        vector, tokens, images, scale, _ = context.attended() if self.attends else context
+        vector, tokens, images, scale, mask = context.attended() if self.attends else context
         embedding = self.embed(c_noise, vector)
         x = x.contiguous(memory_format=torch.channels_last)
-        seen = self.encode(x, embedding, tokens)
+        seen = self.encode(x, embedding, tokens, mask)
         if self.control is not None and images is not None:
-            added = self.control(x, images.to(x), c_noise, vector, tokens)
+            added = self.control(x, images.to(x), c_noise, vector, tokens, mask)
             if scale is not None:
                 added = [scale.to(x).reshape(-1, 1, 1, 1) * each for each in added]
             seen = [own + each for own, each in zip(seen, added, strict=True)]
         x = seen.pop()
         for block in self.up:
-            x = self.run(block, torch.cat((x, seen.pop()), dim=1), embedding, tokens)
+            x = self.run(block, torch.cat((x, seen.pop()), dim=1), embedding, tokens, mask)
         # The layout is nobody else's business: the result is in the usual one.
         return self.last(functional.silu(self.norm(x))).contiguous()
 

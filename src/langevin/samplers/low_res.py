@@ -54,7 +54,8 @@ class LowResRequests(OfImages):
         self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
     ) -> Condition:
         """See `Requests`."""
-        cond, level = self.cond(indices, device), torch.full((len(indices),), self.level, device=device)
+        cond = self.requests.model_cond(denoiser, indices, seed, device)
+        level = torch.full((len(indices),), self.level, device=device)
         if self.noisy is not None:
             return {**cond, IMAGE: torch.from_numpy(self.noisy[np.asarray(indices)]).to(device), LEVEL: level}
         small = self.modality.to_model(self.stored(indices).to(device))
