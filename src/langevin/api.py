@@ -106,6 +106,8 @@ class Run:
         n: int = 64,
         *,
         labels: int | Sequence[int] | None = None,
+        prompt: str | os.PathLike[str] | Sequence[str] | None = None,
+        negative: str | os.PathLike[str] | Sequence[str] | None = None,
         sampler: str | None = None,
         steps: int | None = None,
         guidance: float | str | None = None,
@@ -120,6 +122,9 @@ class Run:
         Args:
             n: how many, at least 1.
             labels: classes, one or several, sample by sample in turn; None: every class in turn.
+            prompt: of a model of texts: one, several, sample by sample in turn, or a file of them: .txt, one a line, or
+                .jsonl; None: of no text.
+            negative: likewise, what classifier-free guidance leads away from; None: the empty text.
             sampler: an option of conf/sampler, such as "ddim"; None: the run's own.
             steps: how many steps it takes; None: its default, or the run's own.
             guidance: a number is the scale of classifier-free guidance, where 1 is none; a text is an option of
@@ -143,6 +148,7 @@ class Run:
         sections = ("edit", "invert", "measurement", "low_res", "inpaint", "hint")
         chosen += _allowed(overrides, (*SAMPLING, *RESTORING, *sections))
         given |= {"num_samples": ("n", n), "labels": ("labels", labels), "trajectory": ("trajectory", trajectory)}
+        given |= {"prompt": ("prompt", prompt), "negative": ("negative", negative)}
         given |= _common(self.checkpoint, seed, batch_size, device)
         with composed("sample", chosen, OPTIONS) as cfg, _by_parameters(cfg, given):
             check(cfg)
@@ -164,7 +170,8 @@ class Run:
             if trajectory is not None and seen is not None and not seen.is_complete:
                 strips = Strips.of(seen, trajectory, batch.samples, modality, classes)
             parts.append(np.moveaxis(batch.samples.cpu().numpy(), 1, -1))
-        return Samples(np.concatenate(parts), asked.labels, asked.record, modality, strips, classes)
+        samples = np.concatenate(parts)
+        return Samples(samples, asked.labels, asked.record, modality, strips, classes, asked.prompts)
 
     def choices(self, group: str) -> dict[str, dict[str, Any]]:
         """The options of a group that suit this model as they are, such as those samplers that its schedule allows.
@@ -203,6 +210,13 @@ class Run:
         return modality_of(self.spec)
 
     @property
+    def takes_prompts(self) -> bool:
+        """Whether samples can be asked for by texts."""
+        from langevin.assembly.prompting import encoder_of
+
+        return encoder_of(self.model.network) is not None
+
+    @property
     def class_names(self) -> tuple[str, ...] | None:
         """The classes that samples can be asked for, by name where the run's folder knows them; None: of none."""
         from langevin.assembly.conditioning import is_class_conditional
@@ -223,6 +237,8 @@ class Run:
         reference: str | os.PathLike[str] | None = None,
         features: str | None = None,
         labels: int | Sequence[int] | None = None,
+        prompt: str | os.PathLike[str] | Sequence[str] | None = None,
+        negative: str | os.PathLike[str] | Sequence[str] | None = None,
         sampler: str | None = None,
         steps: int | None = None,
         guidance: float | str | None = None,
@@ -240,14 +256,16 @@ class Run:
             reference: the reference is this samples.npz, folder or zip of images, or .npz of statistics.
             features: an option of conf/features; None: Inception's.
             labels: see `sample`, as of all that follows.
+            prompt: see `sample`; None: of a model of texts, the captions of its data's held-out images.
+            negative: see `sample`.
             sampler: see `sample`.
             steps: see `sample`.
             guidance: see `sample`.
             seed: see `sample`.
             batch_size: see `sample`.
             device: see `sample`.
-            overrides: further ones of metrics, features, data, loader, restoration, operators and measurement, and as
-                in `sample` of sampler, timestep_spacing, thresholding and guidance.
+            overrides: further ones of metrics, features, data, captions, loader, restoration, operators and
+                measurement, and as in `sample` of sampler, timestep_spacing, thresholding and guidance.
 
         Returns:
             ``.values`` by their names, and the ``.protocol`` by which they were computed.
@@ -266,9 +284,11 @@ class Run:
         chosen, given = _of_sampler(sampler, steps, guidance)
         chosen += [f"metrics=[{','.join(names)}]"]
         chosen += [_choice(group, name) for group, name in parts.items() if name is not None]
-        chosen += _allowed(overrides, ("metrics", "features", "data", "loader", "measurement", *SAMPLING, *RESTORING))
+        groups = ("metrics", "features", "data", "captions", "loader", "measurement")
+        chosen += _allowed(overrides, (*groups, *SAMPLING, *RESTORING))
         place = None if reference is None else os.fspath(reference)
         given |= {"num_samples": ("num_samples", num_samples), "labels": ("labels", labels)}
+        given |= {"prompt": ("prompt", prompt), "negative": ("negative", negative)}
         given |= {"reference": ("reference", place)} | _common(self.checkpoint, seed, batch_size, device)
         with composed("evaluate", chosen, OPTIONS) as cfg, _by_parameters(cfg, given):
             check(cfg)
@@ -374,7 +394,9 @@ def _by_parameters(cfg: DictConfig, given: Given) -> Iterator[None]:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy and torch, arrays of them, and sequences as Python's own."""
+    """Numbers of numpy and torch, arrays of them, paths, and sequences as Python's own."""
     if hasattr(value, "tolist"):
         return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return [_plain(each) for each in value] if isinstance(value, list | tuple | range) else value

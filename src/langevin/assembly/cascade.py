@@ -10,6 +10,7 @@ from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING
 from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.low_res import low_res_of, require_level
+from langevin.assembly.prompting import NEGATIVE, PROMPT, encoder_of
 from langevin.assembly.sampling import fill
 from langevin.assembly.saved import Model, load_model, override
 from langevin.checkpoint import find_checkpoint, folder_of
@@ -59,6 +60,8 @@ def stage_config(cfg: DictConfig, stage: int, model: Model, folders: list[Path])
     chosen.png = cfg.png and stage == len(folders) - 1
     if not is_class_conditional(model.cfg):
         chosen.labels = None
+    if encoder_of(model.denoiser.network) is None:
+        chosen.prompt = chosen.negative = None
     if stage == 0:
         chosen.low_res.noise_level = 0.0
     else:
@@ -90,4 +93,8 @@ def stage_mistakes(cfg: DictConfig, models: list[Model]) -> list[Mistake]:
                 f"does not fit: {name} is conditioned on {classes} classes, and {names[place - 1]} {has}; allowed: as "
                 "many"
             )
-    return [Mistake("cascade", text) for text in found]
+    mistakes = [Mistake("cascade", text) for text in found]
+    if all(encoder_of(model.denoiser.network) is None for model in models):
+        text = "is given, and none of the models is trained with conditions=[text]; leave it out"
+        mistakes += [Mistake(name, text) for name in (PROMPT, NEGATIVE) if cfg[name] is not None]
+    return mistakes

@@ -347,6 +347,8 @@ def check_network(
         known = {**of_spec(spec), "vocabulary": words_of(spec, initial)}
         network, mistakes = try_instantiate(cfg, group, **known, **task.offered(cfg, classes, None, known))
     if isinstance(network, Network):
+        if network.condition is not None and network.condition.tokens_only:
+            mistakes += [Mistake("conditions", text) for text in network.unattended()]
         network.leave_out_tokens()
     if getattr(network, "adapter", None) is not None and "init" in cfg and cfg.init.checkpoint is None:
         mistakes.append(Mistake(INIT, "must be given: the run whose network is frozen beside the adapter"))

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_sampler
 from langevin.assembly.given_images import open_given_images
+from langevin.assembly.prompting import request_prompts
 from langevin.assembly.restoring import open_given, prepare_restoration
 from langevin.assembly.saved import Model, load_model, override
 from langevin.batches import Batches
@@ -23,7 +24,7 @@ from langevin.checkpoint import folder_of
 from langevin.config.identity import flatten
 from langevin.config.migration import migrated
 from langevin.content import class_names, labelled
-from langevin.data.read_images import read_images
+from langevin.data.read_images import PROMPTS, read_images
 from langevin.digest import digest_of
 from langevin.errors import OptionError, UserError
 from langevin.evaluation.protocol import differing
@@ -34,6 +35,7 @@ from langevin.processes import is_first_process, launch
 from langevin.samplers.beginning import Inversion, SDEdit
 from langevin.samplers.generate import Originals, SamplePipeline
 from langevin.samplers.pipeline import SAMPLES
+from langevin.samplers.prompts import captions_of
 from langevin.samplers.restored import Restored
 from langevin.samplers.store import SampleStore
 from langevin.samplers.trajectory import Trajectory
@@ -42,7 +44,7 @@ from langevin.visible import visible
 
 COLUMNS = 10
 LONGEST_NAME = 60
-"""Letters of a class in the name of a file."""
+"""Letters of a class or a prompt in the name of a file."""
 
 
 class SamplingPlan(NamedTuple):
@@ -66,8 +68,18 @@ class SamplingPlan(NamedTuple):
         labels = self.generator.requests.cond(range(self.number)).get("label")
         return None if labels is None else labels.numpy()
 
+    @property
+    def prompts(self) -> list[str] | None:
+        """The prompt of each sample; None where they have none."""
+        return captions_of(self.generator.requests, self.generator.requests.cond(range(self.number)))
+
     def classes(self, run_dir: Path) -> list[str] | None:
-        """What each sample is labelled with, by the names that the run's folder has; None where they have no class."""
+        """What each sample is labelled with: its prompt, else its class by the name that the run's folder has.
+
+        None where they have neither.
+        """
+        if (prompts := self.prompts) is not None:
+            return prompts
         return labelled(None if self.labels is None else self.labels.tolist(), class_names(run_dir))
 
 
@@ -99,6 +111,7 @@ def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
                 "each, or one of all. Where they are not known, and the model has condition dropout: labels=0 "
                 "guidance=classifier_free guidance.scale=0, which ignores them"
             )
+    request_prompts(cfg, chosen, model, generator)
     for each in given:
         each.requested_of(generator)
     about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
@@ -153,7 +166,8 @@ def fill(out: Path, path: Path, cfg: DictConfig, loaded: Model | None = None) ->
             write_trajectory(out, seen, strips.figure())
     processes.barrier()
     if processes.global_rank == 0:
-        write(out, lambda: store.arrays(SAMPLES, batches.all), number, planned.labels, record, modality, classes)
+        about = planned.labels, record, modality, classes, planned.prompts
+        write(out, lambda: store.arrays(SAMPLES, batches.all), number, *about)
         finished = first(store.arrays(SAMPLES, batches.all), modality.previewed // 3)
         if len(kinds := generator.beside(finished, cfg.seed)) > 1:
             modality.beside(kinds, COLUMNS, classes and classes[: len(finished)]).write(out / "grid.png")
@@ -328,6 +342,7 @@ def write(
     record: dict[str, Any],
     modality: Modality,
     classes: Sequence[str] | None,
+    prompts: Sequence[str] | None = None,
 ) -> None:
     """Write samples.npz (ADM's layout, and how they were made) and grid.png, never all samples in memory at once.
 
@@ -339,9 +354,11 @@ def write(
         record: how they were made.
         modality: what they are.
         classes: what each is labelled with in grid.png; None: with nothing.
+        prompts: what each was made of, for "prompts" in samples.npz, a JSON list; None: of no text.
     """
     preview(parts(), modality, classes).write(out / "grid.png")
     arrays = {"record": np.array(json.dumps(record))} | ({} if labels is None else {"arr_1": labels})
+    arrays |= {} if prompts is None else {PROMPTS: np.array(json.dumps(prompts))}
     write_npz(out / "samples.npz", (np.moveaxis(part, 1, -1) for part in parts()), number, **arrays)
 
 

@@ -17,6 +17,8 @@ OPTIONS = {
     "num_samples": "Annotated[int, Ge(1)]",
     "seed": "Annotated[int, Ge(0)]",
     "labels": "int | list[int] | None",
+    "prompt": "str | list[str] | None",
+    "negative": "str | list[str] | None",
     "batch_size": "Annotated[int, Ge(1)]",
     "out": "str | None",
     "png": "bool",

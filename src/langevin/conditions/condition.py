@@ -13,7 +13,7 @@ class Context(NamedTuple):
 
     Attributes:
         vector: an embedding (B, dim), added to that of the noise level. Those of several conditions are summed.
-        tokens: embeddings (B, L, dim) to attend to, all of them. Those of several conditions follow each other.
+        tokens: embeddings (B, L, dim) to attend to. Those of several conditions follow each other.
         concat: images (B, C, H, W) at the network's own resolution, which it takes beside x. Those of several
             conditions are stacked.
         scale: factors (B,) on the effect of these images, in a network to which they are an adapter's; None: 1.
@@ -54,12 +54,16 @@ class Condition(nn.Module, ABC):
         derived: those of them that it computes of the samples themselves, see `derive`; no data need supply them.
         dropout: the probability, in [0, 1], that it is dropped in training (condition dropout).
         concat_channels: the channels of its `Context.concat`.
+        token_channels: the size of its tokens; None: it gives none, or they are of size `dim`.
+        tokens_only: whether it gives tokens and nothing else, so that only a network that attends sees it.
     """
 
     inputs: frozenset[str]
     derived: frozenset[str] = frozenset()
     dropout: float = 0.0
     concat_channels: int = 0
+    token_channels: int | None = None
+    tokens_only: bool = False
 
     @property
     def has_dropout(self) -> bool:
@@ -137,6 +141,9 @@ class Several(Condition):
         self.inputs = frozenset(name for part in parts.values() for name in part.inputs)
         self.derived = frozenset(name for part in parts.values() for name in part.derived)
         self.concat_channels = sum(part.concat_channels for part in parts.values())
+        sizes = (part.token_channels for part in parts.values() if part.token_channels is not None)
+        self.token_channels = next(sizes, None)
+        self.tokens_only = any(part.tokens_only for part in parts.values())
 
     @property
     def has_dropout(self) -> bool:

@@ -46,6 +46,8 @@ SINCE = {
     "data.resize": "crop",
     "model.norm_groups": None,
     "model.control": False,
+    "model.transformer_depth": 0,
+    "model.middle_attention": True,
     "model.time_endpoint": False,
     "model.mlp_norm_epsilon": 1e-6,
     "overfit_samples": None,
@@ -54,7 +56,11 @@ SINCE = {
     **dict.fromkeys(("captions", "text", "autoencoder", "perceptual", "discriminator", "init.weights")),
 }
 """Options that were added later, with the values that earlier runs had: at these they are no part of an identity."""
-LATER = {"data.background": [255, 255, 255], "data.skip_broken": False} | SINCE
+LATER = {
+    "data.background": [255, 255, 255],
+    "data.skip_broken": False,
+    "model.cross_attention": False,  # of a DiT; a UNet always had it
+} | SINCE
 """All that were added later, also those that changed the names of runs."""
 YET_IDENTITY = ("trainer.precision", "trainer.gradient_clip_val")
 

@@ -53,7 +53,8 @@ class LowResRequests(OfImages):
         small = self.modality.to_model(self.stored(indices).to(device))
         draws = conditioning_draws(seed, indices, small.shape[1:], device)
         level = torch.full((len(small),), self.level, device=device)
-        return {**self.cond(indices, device), **self.condition.noised(small, level, draws)}
+        others = self.requests.model_cond(denoiser, indices, seed, device)
+        return {**others, **self.condition.noised(small, level, draws)}
 
     def beside(self, indices: Sequence[int]) -> Beside:
         """See `Requests`: the small images."""
