@@ -31,6 +31,7 @@ from langevin.codecs.codec import Codec
 from langevin.config.types import plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import resolve_cache_dir
+from langevin.data.caption_writer import CaptionWriter
 from langevin.data.captions import FirstCaptions
 from langevin.data.module import DataModule
 from langevin.data.read_images import read_images
@@ -51,13 +52,12 @@ def make_data(cfg: DictConfig) -> DataModule:
     """The config's data, not yet opened."""
     accumulate = cfg.trainer.accumulate_grad_batches
     offered = {"batch_size": cfg.batch_size, "accumulate": accumulate, "seed": cfg.seed, "first": cfg.overfit_samples}
-    return make(cfg, "loader", **sources(cfg), **offered)
+    return make(cfg, "loader", source=make(cfg, "data"), captions=make_captions(cfg), **offered)
 
 
-def sources(cfg: DictConfig) -> dict[str, Any]:
-    """Where the config's samples come from, and their captions."""
-    captions = None if cfg.get("captions") is None else make(cfg, "captions")
-    return {"source": make(cfg, "data"), "captions": captions}
+def make_captions(cfg: DictConfig) -> CaptionWriter | None:
+    """What writes captions of the config's samples."""
+    return None if cfg.get("captions") is None else make(cfg, "captions")
 
 
 def make_module(cfg: DictConfig, spec: DataSpec) -> DiffusionModule:
@@ -206,9 +206,15 @@ def references(
     return originals, originals
 
 
-def open_data(cfg: DictConfig) -> DataModule:
-    """The config's data, decoded."""
-    data: DataModule = make(cfg, "loader", **sources(cfg), batch_size=1)
+def open_data(cfg: DictConfig, captioned: bool = False) -> DataModule:
+    """The config's data, decoded.
+
+    Args:
+        cfg: the config. Where it is a stored one and captions are written, its group "captions" must be trusted.
+        captioned: whether captions are written of samples that have none, where the config says so.
+    """
+    captions = make_captions(cfg) if captioned else None
+    data: DataModule = make(cfg, "loader", source=make(cfg, "data"), captions=captions, batch_size=1)
     data.prepare_data()
     return data
 
