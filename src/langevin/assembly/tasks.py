@@ -122,8 +122,8 @@ class AutoencodingTask(Task):
     reconstructs = True
     unused = (
         *("captions", "model", "classifier", "conditions", "text", "process", "schedule", "rescalings"),
-        *("parameterization", "variance", "weighting", "time_sampler", "sampler", "timestep_spacing"),
-        *("thresholding", "guidance", "likelihoods"),
+        *("parameterization", "variance", "weighting", "time_sampler", "sampler", "timestep_spacing", "thresholding"),
+        *("guidance", "likelihoods"),
     )
     use = "langevin train codec=autoencoder codec.run={run}"
     instead: ClassVar = {"objective": "take reconstruction"}
