@@ -25,6 +25,8 @@ LETTERS = 13
 """The height in pixels of labels, beside images of few pixels."""
 LONGEST_SIDE_LABEL = 24
 """Letters of a label beside a row, at most: the rest is cut."""
+MOST_LINES = 5
+"""Lines of a label above or below images, at most: the rest is cut."""
 
 
 def from_uint8(images: Tensor) -> Tensor:
@@ -124,7 +126,7 @@ def labelled_grid(images: Tensor, columns: int, labels: GridLabels = GridLabels(
     Args:
         images: uint8 (N, C, H, W).
         columns: images in a row.
-        labels: those that do not fit are cut.
+        labels: those above and below are broken into lines; what then does not fit is cut.
     """
     scale = enlargement(images.shape[-1])
     if not any(labels):
@@ -136,36 +138,65 @@ def labelled_grid(images: Tensor, columns: int, labels: GridLabels = GridLabels(
     line = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else LETTERS  # a font of bitmaps
     sides = [visible(side)[:LONGEST_SIDE_LABEL] for side in labels.sides]
     left = gap + math.ceil(max(map(font.getlength, sides))) if sides else 0
-    top, below = (line if each else 0 for each in (labels.heads, labels.captions))
+    heads = [(_broken(visible(text), font, span * across), span) for text, span in labels.heads]
+    captions = [_broken(visible(text), font, across) for text in labels.captions]
+    top, below = (line * max(map(len, texts), default=0) for texts in ([text for text, _ in heads], captions))
     size = left + max(row.width for row in rows), top + len(rows) * (down + below) + gap
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
 
-    def write(text: str, x: float, y: float, room: float, anchor: str) -> None:
-        draw.text((x, y), _cut(visible(text), font, room), "black", font, anchor)
+    def write(lines: Sequence[str], x: float, y: float, anchor: str) -> None:
+        for place, text in enumerate(lines):
+            draw.text((x, y + place * line), text, "black", font, anchor)
 
     for number, row in enumerate(rows):
         y = top + number * (down + below)
         canvas.paste(row, (left, y))
         if sides:
-            write(sides[number], left, y + gap + (down - gap) / 2, left, "rm")
-        for column, caption in enumerate(labels.captions[number * columns : (number + 1) * columns]):
-            write(caption, left + gap + column * across + (across - gap) / 2, y + down, across, "ma")
+            write([sides[number]], left, y + gap + (down - gap) / 2, "rm")
+        for column, caption in enumerate(captions[number * columns : (number + 1) * columns]):
+            write(caption, left + gap + column * across + (across - gap) / 2, y + down, "ma")
     column = 0
-    for text, span in labels.heads:
-        write(text, left + gap + column * across + (span * across - gap) / 2, gap / 2, span * across, "ma")
+    for lines, span in heads:
+        write(lines, left + gap + column * across + (span * across - gap) / 2, gap / 2, "ma")
         column += span
     return Figure(np.asarray(canvas))
 
 
 def class_labels(classes: Sequence[str] | None, columns: int) -> GridLabels:
-    """The labels of a grid of images of some classes: above its columns where each is of one class, else below each."""
+    """The labels of a grid of images of some classes, or made of some prompts.
+
+    They are above all columns where it is the same of all images, above each where that is of one, else below each
+    image.
+    """
     if classes is None:
         return GridLabels()
+    if len(set(classes)) == 1:
+        return GridLabels(heads=[(classes[0], min(columns, len(classes)))])
     by_column = [classes[column::columns] for column in range(min(columns, len(classes)))]
     if all(len(set(each)) == 1 for each in by_column):
         return GridLabels(heads=[(each[0], 1) for each in by_column])
     return GridLabels(captions=classes)
+
+
+def shortened(text: str, letters: int) -> str:
+    """A text of at most so many letters."""
+    return text if len(text) <= letters else f"{text[: letters - 3]}..."
+
+
+def _broken(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> list[str]:
+    """A text in lines of at most some pixels, between words where that is possible; at least one line."""
+    lines: list[str] = []
+    rest = text.strip()
+    while len(lines) < MOST_LINES - 1 and font.getlength(rest) > room:
+        fits = next((n for n in range(len(rest), 0, -1) if font.getlength(rest[:n]) <= room), 0)
+        if fits == 0:
+            break
+        end = fits if rest[fits] == " " else rest.rfind(" ", 0, fits)
+        end = end if end > 0 else fits  # a word that is longer than a line
+        lines.append(rest[:end])
+        rest = rest[end:].lstrip()
+    return [*lines, _cut(rest, font, room)]
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:

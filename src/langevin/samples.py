@@ -75,7 +75,10 @@ class Samples:
         record: how they were made, plain values, as stored in samples.npz.
         modality: what they are.
         trajectory: how the first of them come out of noise; None where that was not asked for.
-        classes: the name of each one's class, or its number where names are not known; None of an unconditional model.
+        classes: the prompt of each, else the name of its class, or its number where names are not known; None of an
+            unconditional model.
+        before: of a cascade, what each stage before has made.
+        prompts: what each was made of; None of a model that takes no text.
     """
 
     samples: "NDArray[Any]"
@@ -84,6 +87,8 @@ class Samples:
     modality: "Modality"
     trajectory: Strips | None = None
     classes: Sequence[str] | None = None
+    before: "tuple[Samples, ...]" = ()
+    prompts: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -119,7 +124,7 @@ class Samples:
         """
         from langevin.assembly.sampling import write
 
-        about = self.labels, self.record, self.modality, self.classes
+        about = self.labels, self.record, self.modality, self.classes, self.prompts
         write(Path(folder), lambda: [self._channels_first()], len(self), *about)
         if self.trajectory is not None:
             self.trajectory.figure().write(Path(folder) / "trajectory.png")

@@ -101,6 +101,7 @@ class Sequence(Condition):
 
     inputs = frozenset({"text"})
     has_dropout = False
+    tokens_only = True
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -162,10 +162,18 @@ class TestSeveral:
             }
         )
         assert condition.concat_channels == 4
-        vector, together, concat, _ = condition(None, 4)
+        vector, together, concat, _, mask = condition(None, 4)
+        assert mask is None
         torch.testing.assert_close(vector, vectors() + vectors(1))
         assert torch.equal(together, torch.cat([tokens[0], tokens[1][:, :2]], dim=1))
         assert torch.equal(concat, torch.cat(images, dim=1))
+
+    def test_masks_are_joined_and_tokens_without_one_all_count(self):
+        tokens, mask = torch.randn(2, 4, 3, 16).unbind(), torch.rand(4, 3) < 0.5
+        parts = [Context(tokens=tokens[0]), Context(vector=vectors()), Context(tokens=tokens[1], mask=mask)]
+        joined = Several({str(index): Fixed(part) for index, part in enumerate(parts)})(None, 4)
+        assert torch.equal(joined.tokens, torch.cat(tokens, dim=1))
+        assert torch.equal(joined.mask, torch.cat([torch.ones(4, 3, dtype=torch.bool), mask], dim=1))
 
     def test_what_no_part_gives_is_absent(self):
         assert Several({"a": Fixed(Context()), "b": Fixed(Context())})(None, 4) == Context(None, None, None)

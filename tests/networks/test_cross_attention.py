@@ -4,10 +4,9 @@ from functools import partial
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from helpers.commands import TINY as TINY_RUN
 from helpers.commands import composed
-from network_helpers import TINY, Sequence, assert_same, labelled, norms, randomize, tiny
+from network_helpers import Sequence, labelled, randomize, tiny
 from torch import nn
 
 from langevin.assembly.check import mistakes_in
@@ -23,10 +22,9 @@ from langevin.diffusion.variance import FixedSmall
 from langevin.errors import OptionError
 from langevin.guidance.classifier_free import ClassifierFree
 from langevin.guidance.guidance import Guided
-from langevin.interop.diffusers import from_diffusers, unet_2d_config
 from langevin.networks.blocks.attention import SelfAttention
 from langevin.networks.blocks.residual import ResidualBlock
-from langevin.networks.unet import UNet
+from langevin.networks.blocks.transformer import SpatialTransformer
 from langevin.spec import DataSpec
 
 TIMES = torch.tensor([0.0, 1.0, 20.0, 999.0])
@@ -80,55 +78,6 @@ def test_attention_equals_torchs_over_pixels_and_tokens(heads, length):
     assert (expected - x).std() > 0.1
 
 
-SIMPLE = {"AttnDownBlock2D": "SimpleCrossAttnDownBlock2D", "AttnUpBlock2D": "SimpleCrossAttnUpBlock2D"}
-
-
-@pytest.mark.parametrize("resolutions", [[8, 4], [8], []], ids=["all levels", "the upper", "the middle"])
-def test_network_equals_diffusers(resolutions):
-    """DeepFloyd IF's and Kandinsky's blocks are GLIDE's; ours is narrow, so theirs get as few groups."""
-    own = TINY | {
-        "attention_resolutions": resolutions,
-        "head_channels": 16,
-        "scale_shift": True,
-        "residual_resampling": True,
-        "norm_epsilon": 1e-5,
-    }
-    config = unet_2d_config(own | {"channels": 128}, 2, 2, 8)
-    for name in ("attn_norm_num_groups", "down_block_types", "up_block_types", "num_class_embeds"):
-        blocks = config.pop(name)
-        if name.endswith("types"):
-            config[name] = tuple(SIMPLE.get(block, block) for block in blocks)
-    for name in ("downsample_type", "upsample_type"):
-        del config[name]
-    theirs = UNet2DConditionModel(
-        **config | {"block_out_channels": (32, 64)},
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        cross_attention_dim=128,
-    )
-    for module in theirs.modules():
-        if isinstance(module, nn.GroupNorm):
-            module.num_groups = module.num_channels // 4
-    randomize(theirs)
-    state = theirs.state_dict()
-    added = {name: state.pop(name) for name in list(state) if ".add_" in name}
-    ours = UNet(in_channels=2, out_channels=2, image_size=8, condition=Sequence, cross_attention=True, **own)
-    converted = from_diffusers(state, own)
-    places = {"mid_block.attentions.0": "middle.blocks.1"}
-    for level in range(2):
-        places[f"down_blocks.{level}.attentions.0"] = f"down.{2 * level}.blocks.1"
-        places |= {f"up_blocks.{level}.attentions.{i}": f"up.{2 * level + i}.blocks.1" for i in range(2)}
-    for theirs_at in {name.partition(".add_")[0] for name in added}:
-        for kind in ("weight", "bias"):
-            parts = [added.pop(f"{theirs_at}.add_{part}_proj.{kind}") for part in "kv"]
-            converted[f"{places[theirs_at]}.kv.{kind}"] = torch.cat(parts)
-    assert not added
-    ours.load_state_dict(converted, strict=True)
-    ours, theirs = ours.double().eval(), theirs.double().eval()
-    assert norms(ours) == norms(theirs)
-    text = noise(4, 5, 128, seed=1).double()
-    assert_same(lambda x: ours(x, TIMES, {"text": text}), lambda x: theirs(x, TIMES, text).sample, X.double())
-
-
 def test_without_it_nothing_is_there():
     plain, with_tokens = tiny(condition=labelled()), attending()
     added = with_tokens.state_dict().keys() - plain.state_dict().keys()
@@ -179,7 +128,7 @@ class TestTokens:
 
     def test_of_an_embedding_is_one(self):
         condition = ClassLabel(num_classes=10, dropout=0.0, dim=16)
-        vector, tokens, concat, _ = condition(LABELS, 4).attended()
+        vector, tokens, concat, _, _ = condition(LABELS, 4).attended()
         assert torch.equal(tokens, condition(LABELS, 4).vector[:, None])
         assert vector is concat is None
         assert torch.equal(condition(None, 4).attended().tokens, condition.table.weight[10].expand(4, 1, 16))
@@ -195,7 +144,7 @@ class TestTokens:
         condition = Several({"both": several(16), "text": Sequence(16)})
         both, _ = condition.parts
         cond = LABELS | {"vector": self.vectors, "text": noise(4, 5, 16)}
-        vector, tokens, _, _ = condition(cond, 4).attended()
+        vector, tokens, _, _, _ = condition(cond, 4).attended()
         assert torch.equal(tokens, cond["text"])
         assert torch.equal(vector, both(cond, 4).vector)
         assert torch.equal(condition(None, 4).attended().tokens, torch.zeros(4, 1, 16))
@@ -290,6 +239,25 @@ def test_checkpointing_changes_memory_and_nothing_else():
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
 
 
+class TestTransformer:
+    def test_starts_as_the_identity_and_learns(self):
+        network = tiny(condition=labelled(), cross_attention=True, transformer_depth=2, heads=2)
+        transformers = [module for module in network.modules() if isinstance(module, SpatialTransformer)]
+        assert len(transformers) == 4
+        x, tokens = noise(2, 64, 4, 4), noise(2, 5, 128)
+        assert all(torch.equal(each(x, None, tokens), x) for each in transformers if each.norm.num_channels == 64)
+        randomize(network)
+        network(X, TIMES, LABELS).square().mean().backward()
+        for name, parameter in network.named_parameters():
+            # The softmax over one token is 1, whatever the queries, keys and the normalization before them.
+            if not name.startswith("norm2") and ".cross.query" not in name and ".norm2." not in name:
+                assert parameter.grad.norm() > 0, name
+
+    def test_needs_tokens(self):
+        with pytest.raises(OptionError, match=r"^transformer_depth is 1 without cross_attention; allowed: 0, or"):
+            tiny(condition=labelled(), transformer_depth=1)
+
+
 def test_without_a_condition_it_is_refused():
     with pytest.raises(OptionError) as error:
         tiny(cross_attention=True)
@@ -309,6 +277,15 @@ def test_is_chosen_in_a_config():
     network = make_model(cfg, DataSpec.of_images(channels=1, image_size=8, num_classes=10)).network
     assert network.condition.table.weight.shape == (11, 128)
     assert {attention.kv.in_features for attention in attentions(network)} == {128}
+
+
+def test_tokens_that_no_network_sees_are_reported_before_training():
+    choices = ["conditions=[class_label]", "+conditions.text._target_=networks.network_helpers.Sequence"]
+    cfg, _ = composed("train", *TINY_RUN, *choices, "trust=[networks]")
+    mistakes = mistakes_in(cfg)
+    assert ("conditions", "give tokens alone, to which UNet does not attend") in [
+        (path, text.partition(";")[0]) for path, text in mistakes
+    ], mistakes
 
 
 def test_its_mistake_in_a_config_has_its_path():

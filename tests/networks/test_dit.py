@@ -1,13 +1,15 @@
 from functools import partial
+from typing import ClassVar
 
 import pytest
 import torch
 from diffusers import DiTTransformer2DModel
-from network_helpers import preset, randomize
+from diffusers.models.attention import BasicTransformerBlock
+from network_helpers import Sequence, preset, randomize
 
 from langevin.conditions.class_label import ClassLabel
 from langevin.errors import OptionError
-from langevin.networks.dit import DiT
+from langevin.networks.dit import DiT, DiTBlock
 
 TINY = {"patch_size": 2, "width": 32, "depth": 2, "heads": 4, "checkpointing": False}
 TIMES = torch.tensor([0.0, 17.5, 999.0])
@@ -214,3 +216,66 @@ def test_all_mistakes_are_found_at_once():
     with pytest.raises(OptionError) as error:
         tiny(image_size=9, width=30, depth=1)
     assert [field for field, _ in error.value.found] == ["patch_size", "width", "heads"]
+
+
+class TestCrossAttention:
+    cond: ClassVar = {"text": torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(1))}
+
+    def test_a_block_is_pixarts(self):
+        """Diffusers' gets shifts, scales and gates of itself and of the noise level; the last row is masked whole."""
+        ours = DiTBlock(32, 4, 1e-6, token_channels=12)
+        randomize(ours)
+        shared = {"activation_fn": "gelu-approximate", "attention_bias": True, "norm_elementwise_affine": False}
+        theirs = BasicTransformerBlock(
+            32, 4, 8, cross_attention_dim=12, norm_type="ada_norm_single", norm_eps=1e-6, **shared
+        )
+        layers = {
+            "attn1.to_q attn1.to_k attn1.to_v": ours.qkv,
+            "attn1.to_out.0": ours.project,
+            "attn2.to_q": ours.cross.query,
+            "attn2.to_k attn2.to_v": ours.cross.kv,
+            "attn2.to_out.0": ours.cross.project,
+            "ff.net.0.proj": ours.mlp[0],
+            "ff.net.2": ours.mlp[2],
+        }
+        state = {"scale_shift_table": torch.randn(6, 32)}
+        for names, layer in layers.items():
+            for kind in ("weight", "bias"):
+                parts = getattr(layer, kind).chunk(len(names.split()))
+                state |= {f"{name}.{kind}": part for name, part in zip(names.split(), parts, strict=True)}
+        theirs.load_state_dict(state, strict=True)
+        ours, theirs = ours.double(), theirs.double()
+        patches, tokens = torch.randn(3, 16, 32).double(), torch.randn(3, 5, 12).double()
+        embedding, mask = torch.randn(3, 32).double(), torch.tensor([[1] * 5, [1, 1, 0, 0, 0], [0] * 5])
+        modulation = ours.modulation(embedding) - theirs.scale_shift_table.flatten()
+        bias = -10000.0 * (1 - mask.double())[:, None]
+        expected = theirs(patches, encoder_hidden_states=tokens, encoder_attention_mask=bias, timestep=modulation)
+        torch.testing.assert_close(ours(patches, embedding, tokens, mask.bool()), expected, rtol=0, atol=1e-9)
+        assert (ours(patches, embedding, tokens) - expected)[1].abs().max() > 1e-3
+
+    def test_starts_as_the_network_without_it(self):
+        network = tiny(condition=Sequence, cross_attention=True)
+        assert not any(block.cross.project.weight.any() for block in network.blocks)
+        added = network.state_dict().keys() - tiny().state_dict().keys()
+        assert {name.split(".")[2] for name in added} == {"cross"}
+
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    def test_tokens_matter_each_to_its_own_sample(self, checkpointing):
+        network = tiny(condition=Sequence, cross_attention=True, checkpointing=checkpointing)
+        randomize(network)
+        other = {"text": self.cond["text"].index_fill(0, torch.tensor(1), 0.5)}
+        changed = network(images(), TIMES, other) - network(images(), TIMES, self.cond)
+        assert changed.flatten(1).any(dim=1).tolist() == [False, True, False]
+
+    def test_a_label_by_itself_is_a_token(self):
+        network = labelled(cross_attention=True)
+        randomize(network)
+        before, after = (network(images(), TIMES, {"label": LABELS.where(LABELS != 0, to)}) for to in (0, 5))
+        assert (before != after).flatten(1).any(dim=1).tolist() == [True, False, False]
+        for block in network.blocks:
+            torch.nn.init.zeros_(block.cross.kv.weight)
+        assert torch.equal(network(images(), TIMES, {"label": LABELS}), network(images(), TIMES))
+
+    def test_without_a_condition_it_is_refused(self):
+        with pytest.raises(OptionError, match="cross_attention is true, but there is no condition to attend to"):
+            tiny(cross_attention=True)

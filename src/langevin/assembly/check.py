@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from langevin.assembly.components import LOSS, MODEL, codec_uses, loaders, of_spec
-from langevin.assembly.conditioning import computes_columns, is_conditional
+from langevin.assembly.conditioning import computes_columns, is_conditional, is_unread, lacking_columns, reads_text
 from langevin.assembly.logged_values import unlogged
 from langevin.assembly.make import mistakes_of, target_of, try_instantiate
 from langevin.assembly.meta import without_values
@@ -23,30 +23,33 @@ from langevin.data.source import Source
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
 from langevin.guidance.guidance import Guidance
+from langevin.networks.network import Network
 from langevin.samplers.sampler import Sampler
 from langevin.spec import DataSpec
+from langevin.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
     from langevin.assembly.saved import Model
 
-OPTIONAL = ("captions", "thresholding", "guidance", "perceptual", "discriminator", *PLURAL)
+OPTIONAL = ("captions", "text", "thresholding", "guidance", "perceptual", "discriminator", *PLURAL)
 """The optional groups of a run."""
 
 
 def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     """The mistakes in a training config that show without Lightning; `dry_build` finds the others.
 
-    The config is completed by what the run of its codec is, and the run that it starts from: see `complete` and
-    `find_initial`.
+    The config is completed by what the run of its codec is, its text encoder, and the run that it starts from: see
+    `codec_run.complete`, `text_files.complete` and `find_initial`.
     """
     from langevin.assembly.codec_run import complete  # not at the top: to load a run is to check its config
     from langevin.assembly.init_run import find_initial
+    from langevin.assembly.text_files import complete as complete_text
 
     task, mistakes = tasked(cfg)
     if task is None:
         return mistakes
     initial, mistakes = find_initial(cfg)
-    if mistakes := [*complete(cfg), *mistakes]:
+    if mistakes := [*complete(cfg), *complete_text(cfg), *mistakes]:
         return mistakes
     unused = unused_in(cfg, task)
     required = [group for group in groups_of("train") if group not in (*CHOOSERS, *OPTIONAL, *unused)]
@@ -187,7 +190,11 @@ def contradictions(
             objective = build("objective", **parts, **of_loss, **loaders(cfg))
     build("lr_schedule")
     build("ema", network=nn.Identity())
-    conditions, found = check_conditions(cfg, broken, data, codec, diffused)
+    with without_values():
+        text = build("text", vocabulary=words_of(spec, initial))
+    if is_unread(cfg) and "text" not in task.unused and "conditions" not in broken:
+        mistakes.append(Mistake("text", "is read by no condition; add conditions=[text], or leave it out"))
+    conditions, found = check_conditions(cfg, broken, data, codec, diffused, text)
     mistakes += found
     if sampler is not None and schedule is not None:
         try:
@@ -216,7 +223,12 @@ def contradictions(
 
 
 def check_conditions(
-    cfg: DictConfig, broken: Collection[str], data: Source | None, codec: Codec | None, diffused: DataSpec | None
+    cfg: DictConfig,
+    broken: Collection[str],
+    data: Source | None,
+    codec: Codec | None,
+    diffused: DataSpec | None,
+    text: TextEncoder | None,
 ) -> tuple[dict[str, Any], list[Mistake]]:
     """The conditions by their names, None where one cannot be built, and their mistakes.
 
@@ -226,25 +238,28 @@ def check_conditions(
         data: its source; None where it is not known.
         codec: between the data and what is diffused; None likewise.
         diffused: the spec of that; None likewise. Then a condition that must know of it is built with the network.
+        text: the encoder of captions; None where there is none.
     """
+    of_text = {} if text is None else {"text": text}
     conditions: dict[str, Any] = {}
     mistakes: list[Mistake] = []
     for name, node in {} if "conditions" in broken else (cfg.get("conditions") or {}).items():
         path, needs = f"conditions.{name}", signature(node[TARGET]) or {}
         condition = conditions[name] = None
         if isinstance(codec, CachedCodec) and computes_columns(cfg, name):
-            text = "is computed of the images, of which only latents are kept; leave it out, or take codec=identity"
-            mistakes.append(Mistake(path, text))
+            why = "is computed of the images, of which only latents are kept; leave it out, or take codec=identity"
+            mistakes.append(Mistake(path, why))
+        elif reads_text(cfg, name) and text is None and cfg.get("text") is not None:
+            continue  # what is wrong with it is reported already
         elif diffused is not None or not {"in_channels", "image_size"}.intersection(needs):
             offered = {} if diffused is None else of_spec(diffused)
-            condition, found = try_instantiate(cfg, path, num_classes=2, dim=2, **offered)
+            condition, found = try_instantiate(cfg, path, num_classes=2, dim=2, **of_text, **offered)
             conditions[name] = condition
             mistakes += found
         if data is None or condition is None:
             continue
-        if lacking := sorted(condition.inputs - condition.derived - data.columns):
-            text = f"needs the {' and the '.join(lacking)} of each sample, which this data does not supply"
-            mistakes.append(Mistake(path, f"{text}; leave it out, or take other data"))
+        if lacking := lacking_columns(cfg, condition, data.columns):
+            mistakes.append(Mistake(path, lacking))
     return conditions, mistakes
 
 
@@ -329,13 +344,23 @@ def check_network(
         return []
     with without_values():
         classes = spec.num_classes or (None if initial is None else initial.spec.num_classes) or 2
-        offered = task.offered(cfg, classes, None, of_spec(spec))
-        network, mistakes = try_instantiate(cfg, group, **of_spec(spec), **offered)
+        known = {**of_spec(spec), "vocabulary": words_of(spec, initial)}
+        network, mistakes = try_instantiate(cfg, group, **known, **task.offered(cfg, classes, None, known))
+    if isinstance(network, Network):
+        if network.condition is not None and network.condition.tokens_only:
+            mistakes += [Mistake("conditions", text) for text in network.unattended()]
+        network.leave_out_tokens()
     if getattr(network, "adapter", None) is not None and "init" in cfg and cfg.init.checkpoint is None:
         mistakes.append(Mistake(INIT, "must be given: the run whose network is frozen beside the adapter"))
     if network is not None and initial is not None:
         mistakes += mistakes_of_initial(cfg, task, initial, network, spec)
     return mistakes
+
+
+def words_of(spec: DataSpec | None, initial: "Model | None") -> tuple[str, ...]:
+    """The words of the captions, as far as they are known: of the data, else of the model that a run starts from."""
+    known = [each.vocabulary for each in (spec, None if initial is None else initial.spec) if each is not None]
+    return next((words for words in known if words is not None), ())
 
 
 def shares(cfg: DictConfig) -> list[Mistake]:

@@ -23,6 +23,7 @@ from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
 from langevin.guidance.guidance import Guidance, Guided
 from langevin.modalities.modality import Modality
+from langevin.networks.network import Network
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.given import OfGiven
 from langevin.samplers.requests import Labels, Requests
@@ -31,7 +32,7 @@ from langevin.samplers.sampler import Sampler
 from langevin.spec import DataSpec
 
 MODEL = (
-    *("task", "model", "classifier", "autoencoder", "conditions", "codec"),
+    *("task", "model", "classifier", "autoencoder", "conditions", "text", "codec"),
     *("process", "schedule", "rescalings", "parameterization", "variance"),
 )
 """The groups that a trained model is rebuilt from."""
@@ -96,13 +97,17 @@ def make_network(cfg: DictConfig, spec: DataSpec, process: GaussianProcess | Non
     """
     task = task_of(cfg)
     offered = task.offered(cfg, spec.num_classes, process, of_spec(spec))
-    return make(cfg, task.network, **of_spec(spec), **offered)
+    network = make(cfg, task.network, **of_spec(spec), **offered)
+    if isinstance(network, Network):
+        network.leave_out_tokens()
+    return network
 
 
-def of_spec(spec: DataSpec) -> dict[str, int]:
-    """What a spec offers to the networks' constructors."""
+def of_spec(spec: DataSpec) -> dict[str, Any]:
+    """What a spec offers to the constructors of networks and conditions."""
     size = {} if spec.image_size is None else {"image_size": spec.image_size}
-    return {"in_channels": spec.channels, **size}
+    words = {} if spec.vocabulary is None else {"vocabulary": spec.vocabulary}
+    return {"in_channels": spec.channels, **size, **words}
 
 
 def make_schedule(cfg: DictConfig, image_size: int | None) -> Schedule:

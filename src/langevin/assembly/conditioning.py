@@ -1,10 +1,16 @@
 """The conditions of a config."""
 
+from typing import Any
+
 from omegaconf import DictConfig
 
 from langevin.assembly.make import make, target_of
 from langevin.conditions.condition import Condition, Several
 from langevin.errors import UserError
+from langevin.text.encoder import COLUMNS, TEXT
+
+CAPTION = "caption"
+"""The column of a source that has captions of its own."""
 
 
 def is_conditional(cfg: DictConfig) -> bool:
@@ -32,7 +38,36 @@ def is_derived(cfg: DictConfig) -> bool:
     return any(computes_columns(cfg, name) for name in cfg.get("conditions") or {})
 
 
-def make_condition(cfg: DictConfig, *, num_classes: int | None, dim: int, **of_spec: int) -> Condition:
+def reads_text(cfg: DictConfig, condition: str) -> bool:
+    """Whether a condition of the model reads captions."""
+    return TEXT in columns_of(cfg, condition)
+
+
+def is_unread(cfg: DictConfig) -> bool:
+    """Whether the config has an encoder of captions, and no condition that reads them."""
+    return cfg.get("text") is not None and not any(reads_text(cfg, name) for name in cfg.get("conditions") or {})
+
+
+def lacking_columns(cfg: DictConfig, condition: Condition, columns: frozenset[str]) -> str | None:
+    """What is wrong with a condition that reads columns which the data does not have; None where it has them.
+
+    Args:
+        cfg: the config; it says whether captions are written of the data.
+        condition: one of the model.
+        columns: of the data.
+    """
+    if CAPTION in columns or cfg.get("captions") is not None:
+        columns |= frozenset(COLUMNS)
+    lacking = sorted(condition.inputs - condition.derived - columns)
+    if not lacking:
+        return None
+    if TEXT in lacking:
+        return "needs captions, which this data does not have; take data=captioned, or captions=templates"
+    text = f"needs the {' and the '.join(lacking)} of each sample, which this data does not supply"
+    return f"{text}; leave it out, or take other data"
+
+
+def make_condition(cfg: DictConfig, *, num_classes: int | None, dim: int, **of_spec: Any) -> Condition:
     """The config's conditions as one.
 
     Args:
@@ -42,14 +77,15 @@ def make_condition(cfg: DictConfig, *, num_classes: int | None, dim: int, **of_s
         **of_spec: what the spec of what is diffused offers, see `components.of_spec`.
 
     Raises:
-        UserError: when one needs labels that the data does not have, or cannot be built.
+        UserError: when one needs labels or captions that the data does not have, or cannot be built.
     """
     parts = {}
+    text = {} if cfg.get("text") is None else {"text": make(cfg, "text", **of_spec)}
     for name in cfg.conditions:
         path = f"conditions.{name}"
         if num_classes is None and "label" in columns_of(cfg, name):
             raise UserError(f"{path}: needs labels, but the data has none; leave it out")
-        parts[str(name)] = make(cfg, path, num_classes=num_classes, dim=dim, **of_spec)
+        parts[str(name)] = make(cfg, path, num_classes=num_classes, dim=dim, **text, **of_spec)
     if any(part.concat_channels > 0 for part in parts.values()):
         # A run's identity does not know the order, which decides which channels are whose.
         parts = dict(sorted(parts.items()))

@@ -1,7 +1,7 @@
 """What `langevin evaluate` measures, by its config: images, a model by its samples, or a model by likelihoods."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import langevin
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, modality_of
 from langevin.assembly.conditioning import is_class_conditional, is_derived
+from langevin.assembly.low_res import low_res_of
+from langevin.assembly.prompting import encoder_of, open_texts, request_captions, request_prompts
 from langevin.assembly.restoring import RESTORING, prepare_restoration
 from langevin.assembly.run import (
     given_of,
@@ -27,11 +29,13 @@ from langevin.assembly.saved import Model, load_evaluated, load_model, override,
 from langevin.assembly.tasks import task_of
 from langevin.batches import Batches
 from langevin.checkpoint import find_checkpoint, folder_of
+from langevin.conditions.low_res import LowRes
 from langevin.config.identity import digest
-from langevin.config.types import TARGET, plain
+from langevin.config.types import TARGET, path_of, plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import CachedSamples
-from langevin.data.read_images import left_out, read_images, read_record
+from langevin.data.captions import FirstCaptions
+from langevin.data.read_images import left_out, read_images, read_prompts_of, read_record
 from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.draws import SampleDraws, conditioning_draws
 from langevin.errors import UserError
@@ -41,10 +45,17 @@ from langevin.evaluation.values import FILE
 from langevin.files import write_json
 from langevin.metrics.reference import PUBLISHED, Reference, write_statistics
 from langevin.processes import Processes, launch
+from langevin.restoration.operators.average import Average
 from langevin.samplers.derived import DerivedRequests
+from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.pipeline import Pipeline, SampleBatch
+from langevin.samplers.prompts import COLUMN
 from langevin.samplers.reconstruct import ReconstructionPipeline
 from langevin.spec import DataSpec
+from langevin.text.encoder import TextEncoder
+
+SOURCE = ("data", "captions")
+"""The groups that samples to compare with, and what is said of them, come from."""
 
 
 def evaluate_samples(cfg: DictConfig) -> None:
@@ -55,7 +66,12 @@ def evaluate_samples(cfg: DictConfig) -> None:
     """
     evaluation = make_evaluation(cfg)
     images, labels = read_images(cfg.samples, "samples", cfg.loader.cache_dir)
-    cond: Condition = {} if labels is None else {"label": torch.from_numpy(labels)}
+    asked = open_texts(cfg, "prompt")
+    prompts = read_prompts_of(cfg.samples, len(images)) if asked is None else asked.texts
+    cond: Condition = {
+        **({} if labels is None else {"label": torch.from_numpy(labels)}),
+        **({} if prompts is None else {COLUMN: torch.arange(len(images)) % len(prompts)}),
+    }
     targets = None if cfg.target is None else read_images(cfg.target, "target", cfg.loader.cache_dir)[0]
     if targets is not None and targets.shape != images.shape:
         raise UserError(
@@ -65,7 +81,7 @@ def evaluate_samples(cfg: DictConfig) -> None:
     target = None if targets is None else Reference(targets)
     is_given = cfg.reference is not None or cfg.get("data") is not None
     reference = open_reference(cfg) if is_given or target is None else target
-    evaluation.prepare(len(images), reference, cond, target)
+    evaluation.prepare(len(images), reference, cond, target, prompts)
     *size, channels = images.shape[1:]
     evaluation.require_shape((channels, *size), f"samples={cfg.samples}")
 
@@ -129,24 +145,31 @@ def measure(
     sampling = () if reconstructs else SAMPLING
     if reconstructs:
         refuse_choices(cfg)
-    chosen = override(model.cfg, cfg, (*sampling, "data", "loader"))
+    chosen = override(model.cfg, cfg, (*sampling, *SOURCE, "loader"))
     for name in ("features", "metrics", "reference", *RESTORING):
         chosen[name] = cfg.get(name)
     if chosen.get("data") is None and (restores or chosen.reference is None):
         wanted = "data=NAME" if reconstructs or restores else "reference=PLACE or data=NAME"
         raise UserError(f"reference: it is not known what the model was trained on; give {wanted}")
     derives = is_derived(model.cfg)
+    encoder = None if reconstructs else encoder_of(model.denoiser.network)
+    captioned = encoder is not None and cfg.prompt is None
+    if chosen.get("data") is None and captioned:
+        text = "must be given, or data=NAME: the model is conditioned on texts, and its own data is not known"
+        raise ConfigError([Mistake("prompt", text)])
     if chosen.get("data") is None and derives:
         wanted = "data=NAME in place of reference"
         raise UserError(
             f"data: conditions of the model are computed of images, and its own are not known; give {wanted}"
         )
-    source = ("data",) if restores or derives or not chosen.reference else ()
+    source = SOURCE if restores or derives or captioned or not chosen.reference else ()
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
     check_model(chosen, (*sampling, *source, "loader", "features", "metrics"), model.spec)
     restore = prepare_restoration(cfg, chosen, model) if restores else None
+    if derives and not chosen.operators and (condition := low_res_of(model)) is not None:
+        chosen.operators = shrinking(condition)
     evaluation = make_evaluation(chosen)
-    data = open_data(chosen) if reconstructs or restores or derives else None
+    data = open_data(chosen) if reconstructs or restores or derives or captioned else None
     generator: Pipeline
     if data is None:
         generator = model.generator(chosen, cfg.labels)
@@ -156,15 +179,21 @@ def measure(
         require_like(data.spec, model)
         restored = None if restore is None else restore(given_of(data), False)
         generator = model.generator(chosen, cfg.labels, restored)
-        if derives:
-            asked = None if cfg.labels is None else generator.requests
-            generator.requests = DerivedRequests(given_of(data), generator.modality, asked)
+        if captioned and encoder is not None:
+            request_captions(generator, given_of(data), encoder.prepare, cfg.labels is None)
+    if isinstance(generator, SamplePipeline) and not captioned:
+        request_prompts(cfg, chosen, model, generator)
+    if data is not None and derives:
+        asked = None if cfg.labels is None and encoder is None else generator.requests
+        generator.requests = DerivedRequests(given_of(data), generator.modality, asked)
     target = None
-    if data is not None and (reconstructs or restores):
+    compares = reconstructs or restores
+    if data is not None and (compares or evaluation.reads_targets):
         reference, target = references(data, given_of(data), cfg.num_samples, "num_samples")
-    if target is None or chosen.reference:
+    if chosen.reference or target is None or not (compares or evaluation.reads_targets_alone):
         reference = open_reference(chosen)
-    evaluation.prepare(cfg.num_samples, reference, generator.requests.cond(range(cfg.num_samples)), target)
+    requests = generator.requests
+    evaluation.prepare(cfg.num_samples, reference, requests.cond(range(cfg.num_samples)), target, requests.prompts)
     evaluation.require_shape(model.spec.shape)
 
     processes = launch(cfg.accelerator, cfg.devices)
@@ -181,6 +210,11 @@ def measure(
     return result
 
 
+def shrinking(condition: LowRes) -> dict[str, Any]:
+    """The operators that make samples as small as a super-resolution model is given them: for `consistency`."""
+    return {"average": {TARGET: path_of(Average), "factor": condition.image_size // condition.size}}
+
+
 def refuse_choices(cfg: DictConfig) -> None:
     """Check that an evaluation of an autoencoder chooses nothing that only sampling has.
 
@@ -188,7 +222,7 @@ def refuse_choices(cfg: DictConfig) -> None:
         ConfigError: when it does.
     """
     chosen = [group for group in (*SAMPLING, *RESTORING) if cfg.get(group)]
-    chosen += [name for name in ("reference", "labels") if cfg.get(name) is not None]
+    chosen += [name for name in ("reference", "labels", "prompt", "negative") if cfg.get(name) is not None]
     if chosen:
         text = "is not used for an autoencoder, whose reconstructions are compared with their originals; leave it out"
         raise ConfigError([Mistake(name, text) for name in chosen])
@@ -202,10 +236,10 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     """
     path = find_checkpoint(Path(cfg.checkpoint))
     model = load_model(path, cfg.trust)
-    require_trusted(path, model.cfg, cfg, ("data", "loader"))
-    chosen = override(model.cfg, cfg, ("data", "loader"))
+    require_trusted(path, model.cfg, cfg, (*SOURCE, "loader"))
+    chosen = override(model.cfg, cfg, (*SOURCE, "loader"))
     chosen.likelihoods = cfg.likelihoods
-    check_model(chosen, ("data", "loader", "likelihoods"), model.spec)
+    check_model(chosen, (*SOURCE, "loader", "likelihoods"), model.spec)
     images = open_images(chosen, model, cfg.split)
     number = len(images) if cfg.num_images is None else cfg.num_images
     if number > len(images):
@@ -216,9 +250,13 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     device, denoiser = processes.device, model.denoiser.to(processes.device)
     for likelihood in likelihoods.values():
         likelihood.to(device)
+    encoder = encoder_of(denoiser.network)
+    captions = captions_for(images, encoder)
     batches = batches_of(cfg, processes, number, "likelihood")
     for indices in batches:
         batch = {name: values.to(device) for name, values in images.batch(indices).items()}
+        if encoder is not None:
+            batch |= encoder.prepare([captions[index] for index in indices], device)
         x = modality.to_model(batch["x"])
         derived = denoiser.derive(x, conditioning_draws(cfg.seed, indices, x.shape[1:], device), sampling=True)
         cond = denoiser.condition({**batch, **derived})
@@ -315,6 +353,19 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedSamples:
         )
     require_like(data.spec, model)
     return images
+
+
+def captions_for(images: CachedSamples, encoder: TextEncoder | None) -> Sequence[str]:
+    """The first caption of each of some images, for a model that is conditioned on texts; none for another.
+
+    Raises:
+        UserError: when they have none, and the model needs them.
+    """
+    if encoder is None:
+        return ()
+    if images.captions is None:
+        raise UserError("data: has no captions, on which the model is conditioned; take captioned data")
+    return FirstCaptions(images.captions)
 
 
 def require_like(spec: DataSpec, model: Model) -> None:

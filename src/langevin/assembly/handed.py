@@ -11,8 +11,10 @@ HANDED = {
     "out_channels": "the channels of a denoiser's output",
     "image_size": "the side of square images, or of their latents",
     "num_classes": "the number of classes",
+    "vocabulary": "the most frequent words of the captions",
     # parts that are made of other parts
     "condition": "what builds the conditions' embedding, called with `dim=`; None for an unconditional model",
+    "text": "a text encoder, such as text=learned",
     "dim": "the size of the vectors that the network takes from a condition",
     "schedule": "the noise schedule",
     "parameterization": "the meaning of a network's output",

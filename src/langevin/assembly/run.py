@@ -23,6 +23,7 @@ from langevin.assembly.components import (
 )
 from langevin.assembly.conditioning import is_derived
 from langevin.assembly.make import make, try_instantiate
+from langevin.assembly.prompting import encoded_by, is_text_conditional, request_captions
 from langevin.assembly.restoring import make_operator
 from langevin.assembly.saved import record_of
 from langevin.assembly.tasks import task_of
@@ -31,6 +32,7 @@ from langevin.config.types import plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import resolve_cache_dir
 from langevin.data.caption_writer import CaptionWriter
+from langevin.data.captions import FirstCaptions
 from langevin.data.module import DataModule
 from langevin.data.read_images import read_images
 from langevin.evaluation.evaluation import Evaluation
@@ -140,8 +142,11 @@ def make_trainer(
     """
     task = task_of(cfg)
     sampling = make_generator(cfg, spec, codec) if task.makes_samples else None
+    if sampling is not None and is_text_conditional(cfg):
+        request_captions(sampling, given_of(data), encoded_by(data))
     if sampling is not None and is_derived(cfg):
-        sampling.requests = DerivedRequests(given_of(data), sampling.modality)
+        others = sampling.requests if is_text_conditional(cfg) else None
+        sampling.requests = DerivedRequests(given_of(data), sampling.modality, others)
     given = given_of(data) if task.reconstructs else None
     generator = sampling if given is None else ReconstructionPipeline(given, modality_of(spec), codec)
     offered = {
@@ -155,9 +160,14 @@ def make_trainer(
     callbacks: list[Callback] = [make(cfg, f"callbacks.{name}", **offered) for name in cfg.get("callbacks") or {}]
     if cfg.get("metrics"):
         evaluation, number = make_evaluation(cfg), cfg.evaluation.num_samples
-        cond = {} if generator is None else generator.requests.cond(range(number))
+        requests = None if generator is None else generator.requests
+        cond = {} if requests is None else requests.cond(range(number))
+        if sampling is not None and is_derived(cfg) and evaluation.reads_targets:
+            given = given_of(data)
         reference, target = references(data, given, number)
-        evaluation.prepare(number, reference, cond, target)
+        if not task.reconstructs and not evaluation.reads_targets_alone:
+            reference = training_set(data)
+        evaluation.prepare(number, reference, cond, target, None if requests is None else requests.prompts)
         callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator, run_dir=run_dir))
     if likelihoods := make_likelihoods(cfg, spec.image_size):
         callbacks.append(MeasureLikelihoods(likelihoods))
@@ -173,7 +183,8 @@ def given_of(data: DataModule) -> Given:
     """
     samples, split = (data.train_set, "train") if data.test_set is None else (data.test_set, "test")
     labels = None if data.num_classes is None else samples.labels
-    return Given(samples.samples, labels, split, samples.digest)
+    captions = None if samples.captions is None else FirstCaptions(samples.captions)
+    return Given(samples.samples, labels, split, samples.digest, captions)
 
 
 def references(
@@ -183,7 +194,8 @@ def references(
 
     Args:
         data: opened.
-        given: what is reconstructed: then both are the first of these; None: the reference is the training set.
+        given: what is reconstructed, or enlarged: then both are the first of these; None: the reference is the
+            training set.
         number: how many samples are measured.
         option: that says so.
 
@@ -193,7 +205,7 @@ def references(
     if given is None:
         return training_set(data), None
     if number > len(given.samples):
-        text = f"is {number}; allowed: at most {len(given.samples)}, the {given.split} samples to be reconstructed"
+        text = f"is {number}; allowed: at most {len(given.samples)}, the {given.split} samples"
         raise ConfigError([Mistake(option, text)])
     originals = Reference(given.samples[:number], None if given.labels is None else given.labels[:number])
     return originals, originals

@@ -44,7 +44,7 @@ class Task(ABC):
 
     @abstractmethod
     def offered(
-        self, cfg: DictConfig, num_classes: int | None, process: Process | None, spec: Mapping[str, int]
+        self, cfg: DictConfig, num_classes: int | None, process: Process | None, spec: Mapping[str, Any]
     ) -> dict[str, Any]:
         """What the constructor of its network is handed, beside what a spec offers.
 
@@ -79,7 +79,7 @@ class DenoisingTask(Task):
     }
 
     def offered(
-        self, cfg: DictConfig, num_classes: int | None, process: Process | None, spec: Mapping[str, int]
+        self, cfg: DictConfig, num_classes: int | None, process: Process | None, spec: Mapping[str, Any]
     ) -> dict[str, Any]:
         """See `Task`: the channels of its output, and what builds the conditions."""
         embed = functools.partial(make_condition, cfg, num_classes=num_classes, **spec) if is_conditional(cfg) else None
@@ -96,15 +96,15 @@ class ClassificationTask(Task):
     model = NoisyClassifier
     makes_samples = False
     unused = (
-        *("captions", "model", "conditions", "variance", "weighting", "sampler", "timestep_spacing", "thresholding"),
-        *("guidance", "metrics", "features", "evaluation", "likelihoods"),
+        *("captions", "model", "conditions", "text", "variance", "weighting", "sampler", "timestep_spacing"),
+        *("thresholding", "guidance", "metrics", "features", "evaluation", "likelihoods"),
         *RECONSTRUCTION,
     )
     use = "langevin sample checkpoint=RUN guidance=classifier guidance.classifier={run}"
     instead: ClassVar = {"objective": "take cross_entropy"}
 
     def offered(
-        self, cfg: DictConfig, num_classes: int | None, process: Process | None, spec: Mapping[str, int]
+        self, cfg: DictConfig, num_classes: int | None, process: Process | None, spec: Mapping[str, Any]
     ) -> dict[str, Any]:
         """See `Task`: the number of classes."""
         if num_classes is None:
@@ -121,15 +121,15 @@ class AutoencodingTask(Task):
     makes_samples = False
     reconstructs = True
     unused = (
-        *("captions", "model", "classifier", "conditions", "process", "schedule", "rescalings", "parameterization"),
-        *("variance", "weighting", "time_sampler", "sampler", "timestep_spacing", "thresholding", "guidance"),
-        "likelihoods",
+        *("captions", "model", "classifier", "conditions", "text", "process", "schedule", "rescalings"),
+        *("parameterization", "variance", "weighting", "time_sampler", "sampler", "timestep_spacing", "thresholding"),
+        *("guidance", "likelihoods"),
     )
     use = "langevin train codec=autoencoder codec.run={run}"
     instead: ClassVar = {"objective": "take reconstruction"}
 
     def offered(
-        self, cfg: DictConfig, num_classes: int | None, process: Process | None, spec: Mapping[str, int]
+        self, cfg: DictConfig, num_classes: int | None, process: Process | None, spec: Mapping[str, Any]
     ) -> dict[str, Any]:
         """See `Task`: nothing more."""
         return {}

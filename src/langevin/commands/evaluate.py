@@ -14,6 +14,8 @@ OPTIONS = {
     "target": "str | None",
     "num_samples": "Annotated[int, Ge(1)]",
     "labels": "int | list[int] | None",
+    "prompt": "str | list[str] | None",
+    "negative": "str | list[str] | None",
     "measurement.noise": "Annotated[float, Ge(0)]",
     "split": "Literal['train', 'test']",
     "num_images": "Annotated[int, Ge(1)] | None",
@@ -30,7 +32,7 @@ OPTIONS = {
     "output_dir": "str",
 }
 REQUIRED = ("loader", "features")
-OPTIONAL = ("data", "metrics", "likelihoods")
+OPTIONAL = ("data", "captions", "metrics", "likelihoods")
 
 
 def check(cfg: DictConfig) -> str:
@@ -51,20 +53,22 @@ def check(cfg: DictConfig) -> str:
     tasks = [name for name in ("samples", "checkpoint", "compare", "export") if cfg[name] is not None]
     of_model = tasks == ["checkpoint"]
     # Single fields of a model's own parts may be changed, which by themselves are not a component.
-    checked = [str(name) for name in cfg if not (of_model and name in ("data", *SAMPLING))]
+    checked = [str(name) for name in cfg if not (of_model and name in ("data", "captions", *SAMPLING))]
     mistakes = structure(OmegaConf.masked_copy(cfg, checked), OPTIONS, REQUIRED, (*OPTIONAL, *SAMPLING, *RESTORING))
+    takers = []
+    if not mistakes:
+        metrics = cfg.get("metrics") or {}
+        takers = [name for name, node in metrics.items() if "operator" in (signature(node[TARGET]) or {})]
     if not mistakes and cfg.get("likelihoods"):
         chosen = [group for group in (*SAMPLING, *RESTORING) if cfg.get(group)]
         mistakes += [
             Mistake(group, "is not used by likelihoods, which sample nothing; leave it out") for group in chosen
         ]
     elif not mistakes and (of_model or cfg.get("restoration")):
-        mistakes += choice_mistakes(cfg)
+        mistakes += choice_mistakes(cfg, for_metrics=bool(takers))
     elif not mistakes:  # of samples, operators are for metrics
         if cfg.measurement.noise > 0:
             mistakes.append(Mistake("measurement.noise", "goes with restoration=NAME, such as restoration=ddnm"))
-        metrics = cfg.get("metrics") or {}
-        takers = [name for name, node in metrics.items() if "operator" in (signature(node[TARGET]) or {})]
         if cfg.get("operators") and not takers:
             mistakes.append(Mistake("operators", "is used by no metric here; allowed: such as metrics=[consistency]"))
     if len(tasks) != 1:
@@ -73,6 +77,10 @@ def check(cfg: DictConfig) -> str:
         )
     if cfg.target is not None and tasks != ["samples"]:
         mistakes.append(Mistake("target", "goes with samples=FILE_OR_DIR; leave it out"))
+    if cfg.prompt is not None and tasks not in (["samples"], ["checkpoint"]):
+        mistakes.append(Mistake("prompt", "goes with checkpoint=RUN_OR_FILE or samples=FILE_OR_DIR; leave it out"))
+    if cfg.negative is not None and not of_model:
+        mistakes.append(Mistake("negative", "goes with checkpoint=RUN_OR_FILE; leave it out"))
     if not of_model:
         groups = [group for group in SAMPLING if group in cfg] + [group for group in RESTORING[:1] if cfg.get(group)]
         mistakes += [Mistake(group, "goes with checkpoint=RUN_OR_FILE; leave it out") for group in groups]

@@ -52,6 +52,7 @@ def run(cfg: DictConfig) -> Path:
 
     import torch
 
+    from langevin.assembly.captions import encode_captions
     from langevin.assembly.init_run import start_from
     from langevin.assembly.latents import encode_data
     from langevin.assembly.origins import origin_of_run
@@ -119,6 +120,7 @@ def run(cfg: DictConfig) -> Path:
     origin = origin_of_run(cfg, checkpoint)
     trainer = make_trainer(cfg, run_dir, spec, data, module.codec, origin)
     encode_data(cfg, module.codec, data, trainer.strategy.root_device)
+    encode_captions((module.model.network, module.ema.network), data, trainer.strategy.root_device)
     parameters = sum(weight.numel() for weight in module.model.parameters())
     samples = f"{data.number:,} {data.source.modality.noun} of {spec.shape}"
     where = f"{trainer.strategy.root_device.type} x {trainer.world_size}"

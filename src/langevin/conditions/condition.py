@@ -13,16 +13,18 @@ class Context(NamedTuple):
 
     Attributes:
         vector: an embedding (B, dim), added to that of the noise level. Those of several conditions are summed.
-        tokens: embeddings (B, L, dim) to attend to, all of them. Those of several conditions follow each other.
+        tokens: embeddings (B, L, dim) to attend to. Those of several conditions follow each other.
         concat: images (B, C, H, W) at the network's own resolution, which it takes beside x. Those of several
             conditions are stacked.
         scale: factors (B,) on the effect of these images, in a network to which they are an adapter's; None: 1.
+        mask: (B, L) bool: which of the tokens to attend to; None: all of them.
     """
 
     vector: Tensor | None = None
     tokens: Tensor | None = None
     concat: Tensor | None = None
     scale: Tensor | None = None
+    mask: Tensor | None = None
 
     def attended(self) -> Self:
         """The same for a network that attends to its conditions: a vector by itself becomes a token."""
@@ -52,12 +54,16 @@ class Condition(nn.Module, ABC):
         derived: those of them that it computes of the samples themselves, see `derive`; no data need supply them.
         dropout: the probability, in [0, 1], that it is dropped in training (condition dropout).
         concat_channels: the channels of its `Context.concat`.
+        token_channels: the size of its tokens; None: it gives none, or they are of size `dim`.
+        tokens_only: whether it gives tokens and nothing else, so that only a network that attends sees it.
     """
 
     inputs: frozenset[str]
     derived: frozenset[str] = frozenset()
     dropout: float = 0.0
     concat_channels: int = 0
+    token_channels: int | None = None
+    tokens_only: bool = False
 
     @property
     def has_dropout(self) -> bool:
@@ -77,6 +83,10 @@ class Condition(nn.Module, ABC):
             each column with B rows, on the device of x.
         """
         return {}
+
+    def leave_out_tokens(self) -> None:
+        """Give no tokens, if there is anything else: its network attends to none, and would train weights in vain."""
+        return
 
     @property
     def has_null(self) -> bool:
@@ -131,6 +141,9 @@ class Several(Condition):
         self.inputs = frozenset(name for part in parts.values() for name in part.inputs)
         self.derived = frozenset(name for part in parts.values() for name in part.derived)
         self.concat_channels = sum(part.concat_channels for part in parts.values())
+        sizes = (part.token_channels for part in parts.values() if part.token_channels is not None)
+        self.token_channels = next(sizes, None)
+        self.tokens_only = any(part.tokens_only for part in parts.values())
 
     @property
     def has_dropout(self) -> bool:
@@ -141,6 +154,11 @@ class Several(Condition):
     def has_null(self) -> bool:
         """See `Condition`."""
         return any(part.has_null for part in self._conditions())
+
+    def leave_out_tokens(self) -> None:
+        """See `Condition`: none of them."""
+        for part in self._conditions():
+            part.leave_out_tokens()
 
     def derive(self, x: Tensor, draws: ConditioningDraws, sampling: bool = False) -> dict[str, Tensor]:
         """See `Condition`: what every part derives, in their order."""
@@ -180,7 +198,7 @@ class Several(Condition):
 
 def joined(contexts: list[Context]) -> Context:
     """The contexts of several conditions as one."""
-    vectors, tokens, images, scales = (
+    vectors, tokens, images, scales, masks = (
         [part for part in parts if part is not None] for parts in zip(*contexts, strict=True)
     )
     return Context(
@@ -188,7 +206,15 @@ def joined(contexts: list[Context]) -> Context:
         torch.cat(tokens, dim=1) if tokens else None,
         torch.cat(images, dim=1) if images else None,
         torch.stack(scales).prod(dim=0) if scales else None,
+        _joined_masks(contexts) if masks else None,
     )
+
+
+def _joined_masks(contexts: list[Context]) -> Tensor:
+    """The masks of all tokens; those of a condition without a mask are all attended to."""
+    given = [(tokens, mask) for _, tokens, *_, mask in contexts if tokens is not None]
+    parts = [tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask for tokens, mask in given]
+    return torch.cat(parts, dim=1)
 
 
 def reads(part: Condition, cond: Mapping[str, Tensor] | None) -> bool:

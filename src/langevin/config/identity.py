@@ -11,8 +11,8 @@ from langevin.config.migration import former
 from langevin.config.types import plain
 
 # How a run is logged, stored or sped up. All else determines what is trained, and makes another run when changed.
-# The data's path does not; its content does, see `langevin.content`. Nor does that of the run of a codec, or of
-# the run to start from; their weights do.
+# The data's path does not; its content does, see `langevin.content`. Nor does that of the run of a codec, of a
+# text encoder, or of the run to start from; their weights do.
 NOT_IDENTITY = (
     "name",
     "output_dir",
@@ -37,6 +37,7 @@ NOT_IDENTITY = (
     "data.test_path",
     "data.download_dir",
     "codec.run",
+    "text.path",
     "init.checkpoint",
 )
 PATHS = ("data.path", "data.test_path")
@@ -45,15 +46,21 @@ SINCE = {
     "data.resize": "crop",
     "model.norm_groups": None,
     "model.control": False,
+    "model.transformer_depth": 0,
+    "model.middle_attention": True,
     "model.time_endpoint": False,
     "model.mlp_norm_epsilon": 1e-6,
     "overfit_samples": None,
     "timestep_spacing.offset": 0,
     "timestep_spacing.stop_at_first": False,
-    **dict.fromkeys(("captions", "autoencoder", "perceptual", "discriminator", "init.weights")),
+    **dict.fromkeys(("captions", "text", "autoencoder", "perceptual", "discriminator", "init.weights")),
 }
 """Options that were added later, with the values that earlier runs had: at these they are no part of an identity."""
-LATER = {"data.background": [255, 255, 255], "data.skip_broken": False} | SINCE
+LATER = {
+    "data.background": [255, 255, 255],
+    "data.skip_broken": False,
+    "model.cross_attention": False,  # of a DiT; a UNet always had it
+} | SINCE
 """All that were added later, also those that changed the names of runs."""
 YET_IDENTITY = ("trainer.precision", "trainer.gradient_clip_val")
 

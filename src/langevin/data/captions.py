@@ -179,6 +179,31 @@ class Captions:
         return whole.hexdigest()
 
 
+class FirstCaptions(Sequence[str]):
+    """The first caption of each sample.
+
+    Args:
+        captions: all of them.
+    """
+
+    def __init__(self, captions: Captions) -> None:
+        self.captions = captions
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        return self.captions.texts[int(self.captions.ids[self.captions.starts[range(len(self))[index]]])]
+
+
 def _refuse_unusable(text: str, name: str) -> None:
     if not text.strip():
         raise UserError(f"{name} has an empty caption; write one, or remove it")

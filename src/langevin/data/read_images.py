@@ -19,6 +19,8 @@ from langevin.data.images import LazySamples, NativeTransform, is_grey
 from langevin.data.source import SampleSet, usable
 from langevin.errors import UserError
 
+PROMPTS = "prompts"
+"""In an .npz of samples: what each was made of, a JSON list of as many texts."""
 _DEFLATED = 1032  # bytes that one byte of a zip unfolds to at most
 _MAX_CLASS = 2**31 - 1
 _WANTED = (
@@ -95,6 +97,31 @@ def read_record(path: str) -> dict[str, Any] | None:
     if not isinstance(record, dict) or not {"model", "samples"} <= record.keys():
         raise UserError(f"samples={npz}: its record does not describe how the samples were made; remove the record")
     return record
+
+
+def read_prompts_of(path: str, number: int) -> list[str] | None:
+    """What the samples at a place that `read_images` has read were made of; None where that is not recorded there.
+
+    Args:
+        path: see `read_images`.
+        number: how many samples there are.
+
+    Raises:
+        UserError: when it cannot be read, or these are not as many texts.
+    """
+    npz = _npz_of(path)
+    if npz is None:
+        return None
+    with _opened(npz, "samples") as arrays:
+        if PROMPTS not in arrays:
+            return None
+        try:
+            found = json.loads(str(_array(arrays, PROMPTS)))
+        except _UNREADABLE as error:
+            raise UserError(f"samples={npz}: its {PROMPTS} cannot be read ({error})") from error
+    if not isinstance(found, list) or len(found) != number or not all(isinstance(text, str) for text in found):
+        raise UserError(f"samples={npz}: its {PROMPTS} are no list of {number} texts, one a sample")
+    return found
 
 
 class _InColorError(Exception):

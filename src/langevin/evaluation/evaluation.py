@@ -15,6 +15,9 @@ from langevin.metrics.base import Plan, SampleMetric
 from langevin.metrics.reference import Reference
 from langevin.samplers.pipeline import SampleBatch
 
+GIVEN = ("target", "prompt")
+"""What metrics need that can be given beside samples."""
+
 
 class Evaluation:
     """Some metrics over one extractor: each image passes through it once, for all of them.
@@ -56,8 +59,23 @@ class Evaluation:
         self.rows_of = sorted({output for metric in self.metrics.values() for output in metric.rows_of})
         self.outputs = sorted({*of_samples, *self.moments_of, *self.rows_of})
 
+    @property
+    def reads_targets(self) -> bool:
+        """Whether a metric compares samples with what each should be."""
+        return any("target" in metric.needs for metric in self.metrics.values())
+
+    @property
+    def reads_targets_alone(self) -> bool:
+        """Whether all do."""
+        return all("target" in metric.needs for metric in self.metrics.values())
+
     def prepare(
-        self, num_samples: int, reference: Reference, cond: Mapping[str, Tensor], target: Reference | None = None
+        self,
+        num_samples: int,
+        reference: Reference,
+        cond: Mapping[str, Tensor],
+        target: Reference | None = None,
+        prompts: Sequence[str] | None = None,
     ) -> None:
         """Load the weights and find every mistake: before anything is trained or sampled.
 
@@ -66,13 +84,14 @@ class Evaluation:
             reference: what they are compared with.
             cond: the columns of the samples' conditions, (num_samples, ...) each; none where they have no condition.
             target: what each sample should be, where that is known.
+            prompts: what the column "prompt" counts, where there is one.
 
         Raises:
             UserError: when a metric cannot be computed so, or there are no weights.
         """
         if num_samples < 1:
             raise UserError(f"num_samples={num_samples}: must be at least 1")
-        self.plan = Plan(num_samples, reference, self.features, cond, target)
+        self.plan = Plan(num_samples, reference, self.features, cond, target, prompts)
         # Before the weights are loaded, where mistakes can be found without them.
         known = hasattr(self.features, "sizes")
         if known:
@@ -86,7 +105,7 @@ class Evaluation:
         given = {*self.plan.cond, *(() if self.plan.target is None else ("target",))}
         for name, metric in self.metrics.items():
             if missing := [each for each in metric.needs if each not in given]:
-                like = ", as langevin evaluate samples=PLACE target=PLACE does" if missing[0] == "target" else ""
+                like = f", as langevin evaluate samples=PLACE {missing[0]}=PLACE does" if missing[0] in GIVEN else ""
                 raise UserError(
                     f"metrics.{name} needs the {missing[0]} of each sample, but these have none: drop it, or measure "
                     f"samples that have one{like}"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.interop.diffusers import QKV, RESIDUAL, today
 from langevin.interop.renaming import Model, Renaming, StateDict, linear
+from langevin.interop.unet_layers import QKV, RESIDUAL, today
 
 DIFFUSERS, COMPVIS = "diffusers' autoencoders", "CompVis' autoencoders"
 """Whose names there are, for messages."""

@@ -3,7 +3,7 @@
 import ast
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,28 +12,10 @@ from torch import Tensor
 from langevin.config.types import describe, fits
 from langevin.errors import UserError
 from langevin.interop.renaming import Model, Renaming, StateDict
+from langevin.interop.unet_layers import to_ours, to_theirs, today
 from langevin.networks.blocks.block import NORM_EPSILON, NORM_GROUPS
 from langevin.networks.unet import BOX
 
-OUTER = {
-    "conv_in": "first",
-    "conv_norm_out": "norm",
-    "conv_out": "last",
-    "time_embedding.linear_1": "time.linear1",
-    "time_embedding.linear_2": "time.linear2",
-}
-RESIDUAL = {
-    "norm1": "norm1",
-    "conv1": "conv1",
-    "time_emb_proj": "embed",
-    "norm2": "norm2",
-    "conv2": "conv2",
-    "conv_shortcut": "shortcut",
-}
-ATTENTION = {"group_norm": "norm", "to_out.0": "project"}
-QKV = ("to_q", "to_k", "to_v")
-OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""The names that attention's layers once had."""
 TABLE = ("class_embedding.weight", "condition.table.weight")
 ABSENT = (
     "single_up_attention",
@@ -101,16 +83,9 @@ def from_diffusers(state_dict: StateDict, model: Model, num_classes: int | None 
     Raises:
         UserError: when a weight is unknown, or one of the outer layers missing, or ours has parts that theirs has not.
     """
-    _require_common(model)
+    require_common(model)
     names = Renaming({today(name): tensor for name, tensor in state_dict.items()}, "diffusers' UNet2DModel")
-    for theirs, ours in _layers(names, model):
-        if names.has(theirs) or theirs in OUTER:
-            names.move(theirs, ours)
-    for theirs, ours in _attentions(model):
-        if names.has(f"{theirs}.{QKV[0]}"):
-            for kind in ("weight", "bias"):
-                parts = [names.take(f"{theirs}.{part}.{kind}") for part in QKV]
-                names.result[f"{ours}.qkv.{kind}"] = torch.cat(parts)
+    to_ours(names, model)
     theirs, ours = TABLE
     if theirs in names.rest:
         table = names.take(theirs)
@@ -129,18 +104,10 @@ def to_diffusers(state_dict: StateDict, model: Model) -> dict[str, Tensor]:
     Raises:
         UserError: when a weight is unknown, or one of the outer layers missing, or ours has parts that theirs has not.
     """
-    _require_common(model)
-    _require_groups(model)
+    require_common(model)
+    require_groups(model)
     names = Renaming(state_dict, "a UNet that diffusers' UNet2DModel can hold")
-    for theirs, ours in _layers(names, model):
-        if names.has(ours) or theirs in OUTER:
-            names.move(ours, theirs)
-    for theirs, ours in _attentions(model):
-        if names.has(f"{ours}.qkv"):
-            for kind in ("weight", "bias"):
-                parts = names.take(f"{ours}.qkv.{kind}").chunk(3)
-                for part, tensor in zip(QKV, parts, strict=True):
-                    names.result[f"{theirs}.{part}.{kind}"] = tensor.clone()  # no file holds views of one tensor
+    to_theirs(names, model)
     theirs, ours = TABLE
     if ours in names.rest:
         names.result[theirs] = names.take(ours)
@@ -162,8 +129,8 @@ def unet_2d_config(
     Raises:
         UserError: when ours has parts that theirs has not.
     """
-    _require_common(model)
-    _require_groups(model)
+    require_common(model)
+    require_groups(model)
     widths = tuple(model["channels"] * multiplier for multiplier in model["channel_multipliers"])
     attends = [image_size // 2**level in model["attention_resolutions"] for level in range(len(widths))]
     inside = model.get("residual_resampling", False)
@@ -286,6 +253,8 @@ def unet_of(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int]
         "norm_groups": None if groups == NORM_GROUPS and width >= 4 * NORM_GROUPS else groups,
         "dropout": own["dropout"],
         **dict.fromkeys(ABSENT, False),
+        "transformer_depth": 0,
+        "middle_attention": True,
         "resample_filter": list(BOX),
     }, size
 
@@ -314,11 +283,13 @@ def unfit(where: str, name: str, value: Any, allowed: str) -> UserError:
     return UserError(f"{where}: {name} is {json.dumps(value)}; allowed: {allowed}")
 
 
-def _require_common(model: Model) -> None:
+def require_common(model: Model) -> None:
     """Refuse what a `UNet2DModel` of the usual blocks has not."""
     for field in ABSENT:
         if model.get(field, False):
             raise UserError(f"model.{field} is true; allowed: false, for diffusers' UNet2DModel has no such part")
+    if not model.get("middle_attention", True):
+        raise UserError("model.middle_attention is false; allowed: true in diffusers' UNet2DModel")
     if tuple(model.get("resample_filter", BOX)) != BOX:
         taps = list(model["resample_filter"])
         raise UserError(f"model.resample_filter is {taps}; allowed: {list(BOX)} in diffusers' UNet2DModel")
@@ -333,54 +304,9 @@ def _require_common(model: Model) -> None:
         raise UserError(f"model.channel_multipliers is {multipliers}; allowed: 1 first in diffusers' UNet2DModel")
 
 
-def _require_groups(model: Model) -> None:
+def require_groups(model: Model) -> None:
     """Refuse widths at which our GroupNorm has fewer groups than at others."""
     if model.get("norm_groups") is None and model["channels"] < 4 * NORM_GROUPS:
         why = "for diffusers' UNet2DModel has as many groups at every width"
         allowed = f"{4 * NORM_GROUPS} or more, or a network trained with model.norm_groups, {why}"
         raise UserError(f"model.channels is {model['channels']}; allowed: {allowed}")
-
-
-def today(name: str) -> str:
-    """A weight's name in today's diffusers."""
-    block, _, rest = name.rpartition(".attentions.")
-    place, _, layer = rest.partition(".")
-    layer, _, kind = layer.rpartition(".")
-    return f"{block}.attentions.{place}.{OLD_ATTENTION.get(layer, layer)}.{kind}" if block else name
-
-
-def _steps(model: Model) -> Iterator[tuple[str, str, str, str]]:
-    """Each residual block and the attention that may follow it: theirs, ours; theirs, ours."""
-    levels, blocks = len(model["channel_multipliers"]), model["blocks_per_level"]
-    for part, each, between in (("down", blocks, 1), ("up", blocks + 1, 0)):
-        for level in range(levels):
-            theirs = f"{part}_blocks.{level}"
-            for step in range(each):
-                ours = f"{part}.{level * (each + between) + step}.blocks"
-                yield f"{theirs}.resnets.{step}", f"{ours}.0", f"{theirs}.attentions.{step}", f"{ours}.1"
-    yield "mid_block.resnets.0", "middle.blocks.0", "mid_block.attentions.0", "middle.blocks.1"
-    yield "mid_block.resnets.1", "middle.blocks.2", "", ""
-
-
-def _attentions(model: Model) -> Iterator[tuple[str, str]]:
-    """Each attention that may be there: theirs, ours."""
-    yield from ((theirs, ours) for _, _, theirs, ours in _steps(model) if theirs)
-
-
-def _layers(names: Renaming, model: Model) -> Iterator[tuple[str, str]]:
-    """Every layer that may be there and is one layer in both: theirs, ours."""
-    yield from OUTER.items()
-    for their_residual, our_residual, their_attention, our_attention in _steps(model):
-        for theirs, ours in RESIDUAL.items():
-            yield f"{their_residual}.{theirs}", f"{our_residual}.{ours}"
-        for theirs, ours in ATTENTION.items() if their_attention else ():
-            yield f"{their_attention}.{theirs}", f"{our_attention}.{ours}"
-    each = model["blocks_per_level"] + 1
-    inside = model.get("residual_resampling", False)
-    for level in range(len(model["channel_multipliers"]) - 1):
-        last = (level + 1) * each - 1
-        attends = names.has(f"up_blocks.{level}.attentions.0.to_q") or names.has(f"up.{last}.blocks.1.qkv")
-        down, up = f"down.{last}" + ".blocks.0" * inside, f"up.{last}.blocks.{1 + attends}"
-        for theirs, ours in (RESIDUAL if inside else {"conv": "conv"}).items():
-            yield f"down_blocks.{level}.downsamplers.0.{theirs}", f"{down}.{ours}"
-            yield f"up_blocks.{level}.upsamplers.0.{theirs}", f"{up}.{ours}"

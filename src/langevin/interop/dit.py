@@ -175,6 +175,8 @@ def transformer_config(
             "model.time_endpoint is false; allowed: a model trained with true, for the time's frequencies of "
             f"{ORIGIN} end with 1/10000"
         )
+    if model.get("cross_attention", False):
+        raise UserError(f"model.cross_attention is true; allowed: false, for {ORIGIN} attends to no tokens")
     return {
         "num_attention_heads": model["heads"],
         "attention_head_dim": model["width"] // model["heads"],

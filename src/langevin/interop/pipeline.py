@@ -9,6 +9,19 @@ from torch import Tensor, nn
 from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import UserError
 from langevin.interop.autoencoders import KL, read_part
+from langevin.interop.controlnet import (
+    BASE,
+    CONTROL,
+    PLACE,
+    control_part,
+    from_textless,
+    is_textless,
+    notes_on_textless,
+    read_control,
+    textless_config,
+    textless_of,
+    to_textless,
+)
 from langevin.interop.diffusers import completed, from_diffusers, to_diffusers, unet_2d_config, unet_of
 from langevin.interop.dit import dit_of, from_diffusers_dit, to_diffusers_dit, transformer_config
 from langevin.interop.folder import (
@@ -31,7 +44,7 @@ from langevin.networks.unet import UNet
 from langevin.samplers.sampler import Sampler
 
 UNET, DIT = "UNet2DModel", "DiTTransformer2DModel"
-PLACES = {UNET: "unet", DIT: "transformer"}
+PLACES = {UNET: "unet", DIT: "transformer", BASE: "unet"}
 """Where in its folder a pipeline has its network, by the network's class."""
 OLD = {"Transformer2DModel": DIT}
 """What classes were once called."""
@@ -59,6 +72,7 @@ class ReadNetwork(NamedTuple):
         num_classes: None where it has none.
         rename: gives weights our names, called with the weights and our network's parameters.
         splits_variance: whether its pipeline splits off a learned variance, of which the scheduler is not told.
+        notes: what is chosen here, a sentence each.
     """
 
     overrides: list[str]
@@ -68,6 +82,7 @@ class ReadNetwork(NamedTuple):
     num_classes: int | None
     rename: Callable[[StateDict, Model], dict[str, Tensor]]
     splits_variance: bool
+    notes: tuple[str, ...] = ()
 
 
 def is_folder(place: Path) -> bool:
@@ -98,9 +113,16 @@ def read_folder(folder: Path) -> Imported:
     inner = next((folder / name for name in PLACES.values() if (folder / name).is_dir()), folder)
     config = read_json(inner / NETWORK_FILE)
     where = str(inner / NETWORK_FILE)
+    if config.get("_class_name") == CONTROL:
+        allowed = f"a folder with this in {PLACE}/ and the network that it controls in unet/"
+        raise UserError(f"import={folder}: is a {CONTROL}; allowed: {allowed}")
     refuse_kind(folder, config.get("_class_name", UNET), (*PLACES, *OLD), place)
     kind = completed(where, config, {"_class_name": (UNET, f"Literal{[*PLACES, *OLD]}")})["_class_name"]
     network = READERS[OLD.get(kind, kind)](inner, config)
+    weights = read_network(inner)
+    if (folder / PLACE).is_dir():
+        control = read_control(folder / PLACE, kind, config, network.overrides, network.num_classes)
+        network = network._replace(overrides=control.overrides, rename=control.rename, notes=control.notes)
     if place is None:
         around = [folder.parent / name for name in AUTOENCODER_PLACES if folder.name in PLACES.values()]
         if any(each.is_dir() for each in around):
@@ -125,14 +147,13 @@ def read_folder(folder: Path) -> Imported:
             f"{where}: out_channels is {network.out_channels}; allowed: {network.channels}, as in_channels, or "
             f"{2 * network.channels} with variance_type learned_range"
         )
-    weights = read_network(inner)
     imported = Imported(
         overrides,
         network.channels,
         network.image_size,
         network.num_classes,
         lambda model: network.rename(weights, model),
-        notes,
+        (*network.notes, *notes),
     )
     return imported if place is None else in_latents(imported, place)
 
@@ -182,19 +203,21 @@ def in_latents(imported: Imported, place: Path) -> Imported:
 
 
 def _read_unet(inner: Path, config: Mapping[str, Any]) -> ReadNetwork:
-    """A `UNet2DModel`'s config in a folder."""
-    model, image_size = unet_of(str(inner / NETWORK_FILE), config)
+    """The config in a folder of a `UNet2DModel`, or of a `UNet2DConditionModel` without text."""
+    textless = config.get("_class_name") == BASE
+    read, rename, channels = (textless_of, from_textless, 4) if textless else (unet_of, from_diffusers, 3)
+    model, image_size = read(str(inner / NETWORK_FILE), config)
     num_classes = config.get("num_class_embeds")
     classes = class_overrides(num_classes)
     if num_classes is not None and any((place / RECORD_FILE).is_file() for place in (inner, inner.parent)):
         num_classes, classes = num_classes - 1, ["conditions=[class_label]"]
     return ReadNetwork(
         ["model=unet", *settings("model", model), *classes],
-        config.get("in_channels", 3),
-        config.get("out_channels", 3),
+        config.get("in_channels", channels),
+        config.get("out_channels", channels),
         image_size,
         num_classes,
-        lambda weights, model: from_diffusers(weights, model, num_classes),
+        lambda weights, model: rename(weights, model, num_classes),
         splits_variance=False,
     )
 
@@ -214,7 +237,11 @@ def _read_dit(inner: Path, config: Mapping[str, Any]) -> ReadNetwork:
     )
 
 
-READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], ReadNetwork]] = {UNET: _read_unet, DIT: _read_dit}
+READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], ReadNetwork]] = {
+    UNET: _read_unet,
+    DIT: _read_dit,
+    BASE: _read_unet,
+}
 """The reader of a network's config, by the network's class."""
 
 
@@ -238,6 +265,8 @@ WRITERS: Mapping[type[nn.Module], WrittenNetwork] = {
     DiT: WrittenNetwork(DIT, transformer_config, to_diffusers_dit),
 }
 """What a network becomes, by our class."""
+TEXTLESS = WrittenNetwork(BASE, textless_config, to_textless)
+"""What a U-Net becomes that is no `UNet2DModel`, see `is_textless`."""
 
 
 def write_folder(
@@ -252,6 +281,8 @@ def write_folder(
     autoencoder: DiffusersPart | None = None,
 ) -> list[str]:
     """Write a model as a pipeline: a U-Net as a `DDIMPipeline` if its sampler is DDIM, else as a `DDPMPipeline`.
+
+    With an adapter, or without attention in its middle, it is a `UNet2DConditionModel`, of which there is no pipeline.
 
     In the latents of an autoencoder, a U-Net without classes is an `LDMPipeline`, and a DiT a `DiTPipeline`. Of a U-Net
     of classes there is no pipeline then, and of a DiT none without an autoencoder: the parts are written alone.
@@ -278,6 +309,8 @@ def write_folder(
     if writer is None:
         name = type(denoiser.network).__name__
         raise UserError(f"model is {name}; allowed: a UNet or a DiT, which diffusers' {UNET} or {DIT} can be")
+    if is_textless(model):
+        writer = TEXTLESS
     out_channels = denoiser.variance.channels(channels)
     config = writer.config(model, channels, out_channels, image_size, num_classes)
     weights = writer.rename(denoiser.network.state_dict(), model)
@@ -286,6 +319,8 @@ def write_folder(
     name = scheduler["_class_name"]
     pipeline = pipeline_of(writer.kind, name, num_classes, autoencoder)
     written = {PLACES[writer.kind]: DiffusersPart(writer.kind, config, weights)}
+    if model.get("control", False):
+        written[PLACE] = control_part(config, denoiser.network.state_dict(), model)
     if autoencoder is not None:
         written["vqvae" if pipeline == LATENT else "vae"] = autoencoder
     for inner, part in written.items():
@@ -303,6 +338,8 @@ def write_folder(
 
 def pipeline_of(kind: str, scheduler: str, num_classes: int | None, autoencoder: DiffusersPart | None) -> str | None:
     """The pipeline of a network of some class, None where there is none; a U-Net's passes no labels on."""
+    if kind == BASE:
+        return None
     if kind == DIT:
         return None if autoencoder is None else OF_DIT
     if autoencoder is not None:
@@ -314,7 +351,7 @@ def notes_on_pipeline(
     out: Path, pipeline: str | None, parts: Mapping[str, DiffusersPart], scheduler: str, num_classes: int | None
 ) -> list[str]:
     """What to know of the parts of a folder, and of its pipeline, a sentence each."""
-    notes = []
+    notes = notes_on_textless(out, parts)
     if pipeline == LATENT and parts["vqvae"].kind == KL:
         notes.append(f"{LATENT} warns that it expects a VQModel; with this {KL} it makes the same images")
     if PLACES[DIT] in parts:
@@ -330,8 +367,9 @@ def notes_on_pipeline(
                 + ("" if pipeline is None else ", so call it with guidance_scale=1")
             )
     elif num_classes is not None:
+        kind = parts[PLACES[UNET]].kind
         notes.append(
-            f"diffusers' pipelines pass no labels to a network; load it with {UNET}.from_pretrained({str(out)!r}, "
+            f"diffusers' pipelines pass no labels to a network; load it with {kind}.from_pretrained({str(out)!r}, "
             f"subfolder='unet') and give it class_labels, 0 to {num_classes - 1}, {num_classes} for none"
         )
         if "vae" in parts:

@@ -1,9 +1,10 @@
 """What the conversions share: moving layers from one set of names to another, and writing fields as Hydra overrides."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from langevin.errors import UserError
@@ -53,6 +54,28 @@ class Renaming:
         self.result[f"{new}.weight"] = self.take(f"{old}.weight")
         if f"{old}.bias" in self.rest:
             self.result[f"{new}.bias"] = self.take(f"{old}.bias")
+
+    def join(self, olds: Sequence[str], new: str) -> None:
+        """Move layers to one that computes them all: their outputs follow each other. One is moved, as by `move`.
+
+        Convolutions of one pixel become linear layers.
+
+        Raises:
+            UserError: when there is no such layer.
+        """
+        for kind in ("weight", *(["bias"] if f"{olds[0]}.bias" in self.rest else [])):
+            parts = [self.take(f"{old}.{kind}") for old in olds]
+            self.result[f"{new}.{kind}"] = torch.cat([part if part.ndim < 3 else linear(part) for part in parts])
+
+    def split(self, old: str, news: Sequence[str]) -> None:
+        """Move a layer to several, each of an equal part of its outputs: the inverse of `join`.
+
+        Raises:
+            UserError: when there is no such layer.
+        """
+        for kind in ("weight", *(["bias"] if f"{old}.bias" in self.rest else [])):
+            for new, part in zip(news, self.take(f"{old}.{kind}").chunk(len(news)), strict=True):
+                self.result[f"{new}.{kind}"] = part.clone()  # no file holds views of one tensor
 
     def finished(self) -> dict[str, Tensor]:
         """Give the result.

@@ -1,7 +1,7 @@
 """What every metric of generated images has in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -28,6 +28,7 @@ class Plan(NamedTuple):
         features: the extractor.
         cond: the columns of the samples' conditions, (num_samples, ...) each; none where they have no condition.
         target: what each sample should be; None where that is not known.
+        prompts: the texts that the column "prompt" of `cond` counts; None where there is no such column.
     """
 
     num_samples: int
@@ -35,6 +36,7 @@ class Plan(NamedTuple):
     features: FeatureExtractor
     cond: Columns = MappingProxyType({})
     target: Reference | None = None
+    prompts: Sequence[str] | None = None
 
     def key(self, official: str, otherwise: str) -> str:
         """The name under which a value is reported, see `FeatureExtractor.metric_name`, with the number of samples."""
@@ -82,7 +84,7 @@ class SampleMetric(SumStateMetric, ABC):
         reads: the extractor's outputs that `update` reads.
         moments_of: the outputs of whose Gaussian in the reference `begin` asks.
         rows_of: the outputs of which `begin` asks for every reference image.
-        needs: what `update` reads beside the samples: columns of their condition, such as "label", and "target".
+        needs: what `update` reads beside the samples: columns of their condition, such as "label", or "target".
         non_protocol_params: its parameters that change no value: those that only refuse an evaluation, or choose what
             is shown.
         figure: what of the last `compute` is to be looked at, the same on every process; None if nothing is.
@@ -129,7 +131,8 @@ class SampleMetric(SumStateMetric, ABC):
         Args:
             samples: ``stored``, the samples (B, C, *size), of images uint8; and the extractor's outputs, `reads` among
                 them.
-            cond: the columns of their conditions, (B, ...) each: ``label``, the requested class, is integers (B,).
+            cond: the columns of their conditions, (B, ...) each: ``label``, the requested class, is integers (B,), and
+                so is ``prompt``, which of `Plan.prompts` was requested.
             index: which of the ``num_samples`` each one is, integers (B,).
             target: what each should have been, as stored, (B, C, *size); None where that is not known.
         """

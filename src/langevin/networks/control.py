@@ -51,7 +51,13 @@ class ControlBranch(WayDown):
             getattr(self, name).load_state_dict(getattr(network, name).state_dict())
 
     def forward(
-        self, x: Tensor, images: Tensor, c_noise: Tensor, vector: Tensor | None, tokens: Tensor | None
+        self,
+        x: Tensor,
+        images: Tensor,
+        c_noise: Tensor,
+        vector: Tensor | None,
+        tokens: Tensor | None,
+        mask: Tensor | None,
     ) -> list[Tensor]:
         """What is to be added to the features after the network's stem, each step down, and its middle.
 
@@ -61,6 +67,7 @@ class ControlBranch(WayDown):
             c_noise: (B,).
             vector: of the condition (B, D), or None.
             tokens: likewise (B, L, D').
+            mask: of the tokens, (B, L), or None.
         """
-        seen = self.encode(x, self.embed(c_noise, vector), tokens, self.hint(images))
+        seen = self.encode(x, self.embed(c_noise, vector), tokens, mask, self.hint(images))
         return [layer(features) for layer, features in zip(self.zeros, seen, strict=True)]

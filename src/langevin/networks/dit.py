@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from langevin.conditions.condition import Condition
 from langevin.errors import refuse
+from langevin.networks.blocks.attention import TokenAttention
 from langevin.networks.embeddings import sinusoidal_embedding
 from langevin.networks.network import Network
 
@@ -39,6 +40,8 @@ class DiT(Network):
         time_endpoint: whether the frequencies of the time's features end with 1/10000 itself, as diffusers' do, see
             `sinusoidal_embedding`; else just above it, as in the released code.
         mlp_norm_epsilon: epsilon of the normalization before the perceptron; diffusers' `norm_eps`, there 1e-5.
+        cross_attention: whether every block also attends to the condition's tokens (PixArt-alpha; Chen et al. 2023,
+            arXiv 2310.00426). A vector by itself is then one token; a vector beside tokens modulates the blocks.
 
     Raises:
         OptionError: when some of these are incompatible, or do not fit the image size.
@@ -60,6 +63,7 @@ class DiT(Network):
         checkpointing: bool,
         time_endpoint: bool = False,
         mlp_norm_epsilon: Annotated[float, Gt(0)] = NORM_EPSILON,
+        cross_attention: bool = False,
     ) -> None:
         super().__init__()
         wrong = []
@@ -70,7 +74,11 @@ class DiT(Network):
             wrong.append(("width", f"is {width}; allowed: {allowed}"))
         if width % heads:
             wrong.append(("heads", f"is {heads}; allowed: a divisor of the width, {width}"))
+        if cross_attention and condition is None:
+            text = "is true, but there is no condition to attend to; add conditions=[class_label]"
+            wrong.append(("cross_attention", text))
         refuse(wrong)
+        self.attends = cross_attention
         self.patch_size = patch_size
         self.side = image_size // patch_size
         self.checkpointing = checkpointing
@@ -80,7 +88,8 @@ class DiT(Network):
         self.patches = nn.Conv2d(in_channels + self.concat_channels, width, patch_size, stride=patch_size)
         # It follows from the sizes, so that no checkpoint need hold it.
         self.register_buffer("positions", position_embedding(self.side, width), persistent=False)
-        self.blocks = nn.ModuleList(DiTBlock(width, heads, mlp_norm_epsilon) for _ in range(depth))
+        token_channels = self.token_channels(width)
+        self.blocks = nn.ModuleList(DiTBlock(width, heads, mlp_norm_epsilon, token_channels) for _ in range(depth))
         self.norm = normalization(width)
         self.modulation = nn.Linear(width, 2 * width)
         self.last = nn.Linear(width, patch_size * patch_size * out_channels)
@@ -91,18 +100,21 @@ class DiT(Network):
         waves = sinusoidal_embedding(c_noise, TIME_CHANNELS, endpoint=self.time_endpoint, cosine_first=True)
         embedding = self.time(waves.to(self.last.weight.dtype))
         x, context = self.conditioned(x, cond)
+        if self.attends:
+            context = context.attended()
         if context.vector is not None:
             embedding = embedding + context.vector
         embedding = functional.silu(embedding)
 
-        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.positions
+        patches = self.patches(x).flatten(2).transpose(1, 2) + self.positions
         for block in self.blocks:
+            given = patches, embedding, context.tokens, context.mask
             if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, embedding, use_reentrant=False)
+                patches = checkpoint(block, *given, use_reentrant=False)
             else:
-                tokens = block(tokens, embedding)
+                patches = block(*given)
         shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=2)
-        pixels = self.last(modulate(self.norm(tokens), shift, scale))
+        pixels = self.last(modulate(self.norm(patches), shift, scale))
 
         # (B, row, column, row in the patch, column in the patch, channel)
         pixels = pixels.unflatten(1, (self.side, self.side)).unflatten(3, (self.patch_size, self.patch_size, -1))
@@ -123,20 +135,24 @@ class DiT(Network):
         for module in self.modules():
             if isinstance(module, DiT | DiTBlock):
                 nn.init.zeros_(module.modulation.weight)
+            if isinstance(module, TokenAttention):
+                nn.init.zeros_(module.project.weight)
 
 
 class DiTBlock(nn.Module):
     """Self-attention, then a perceptron, each on normalized, modulated features and added through a gate.
 
-    Shift, scale and gate of both are linear in the embedding ("adaLN-Zero", figure 3).
+    Shift, scale and gate of both are linear in the embedding ("adaLN-Zero", figure 3). Where there are tokens, features
+    attend to these in between, as in PixArt-alpha: without normalization, shift, scale or gate.
 
     Args:
         width: size of a patch's features.
         heads: number of attention heads, a divisor of `width`.
         mlp_norm_epsilon: epsilon of the second normalization.
+        token_channels: size of the tokens; None without any.
     """
 
-    def __init__(self, width: int, heads: int, mlp_norm_epsilon: float) -> None:
+    def __init__(self, width: int, heads: int, mlp_norm_epsilon: float, token_channels: int | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.norm1 = normalization(width)
@@ -147,16 +163,29 @@ class DiTBlock(nn.Module):
             nn.Linear(width, MLP_RATIO * width), nn.GELU(approximate="tanh"), nn.Linear(MLP_RATIO * width, width)
         )
         self.modulation = nn.Linear(width, 6 * width)
+        self.cross = None if token_channels is None else TokenAttention(width, heads, token_channels, bias=True)
 
-    def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
-        """Map features (B, N, width) under an activated embedding (B, width) to features of the same shape."""
+    def forward(
+        self, patches: Tensor, embedding: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Map features (B, N, width) to features of the same shape.
+
+        Args:
+            patches: the features.
+            embedding: activated, (B, width).
+            tokens: of the condition, (B, L, token_channels), for a block that attends to them.
+            mask: which of the tokens are attended to, (B, L) bool; None: all.
+        """
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding)[:, None].chunk(6, dim=2)
-        tokens = tokens + gate1 * self.attend(modulate(self.norm1(tokens), shift1, scale1))
-        return tokens + gate2 * self.mlp(modulate(self.norm2(tokens), shift2, scale2))
+        patches = patches + gate1 * self.attend(modulate(self.norm1(patches), shift1, scale1))
+        if self.cross is not None:
+            assert tokens is not None
+            patches = patches + self.cross(patches, tokens, mask)
+        return patches + gate2 * self.mlp(modulate(self.norm2(patches), shift2, scale2))
 
-    def attend(self, tokens: Tensor) -> Tensor:
+    def attend(self, patches: Tensor) -> Tensor:
         """Multi-head self-attention over the N patches."""
-        query, key, value = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = self.qkv(patches).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(query, key, value)
         return self.project(attended.transpose(1, 2).flatten(2))
 

@@ -52,6 +52,18 @@ class Network(nn.Module, ABC):
         """How many channels it takes beside those of x, as its condition gives them."""
         return 0 if self.condition is None else self.condition.concat_channels
 
+    def token_channels(self, dim: int) -> int | None:
+        """The size of the tokens that it attends to, `dim` unless its condition says otherwise; None: to none."""
+        if not self.attends:
+            return None
+        own = None if self.condition is None else self.condition.token_channels
+        return dim if own is None else own
+
+    def leave_out_tokens(self) -> None:
+        """Have its condition give no tokens where it attends to none, see `Condition.leave_out_tokens`."""
+        if self.condition is not None and not self.attends:
+            self.condition.leave_out_tokens()
+
     def started(self, taken: Collection[str]) -> None:
         """Complete a start from another run's weights.
 
@@ -67,14 +79,18 @@ class Network(nn.Module, ABC):
             UserError: when the condition gives nothing but tokens, and the network attends to none.
         """
         context = Context() if self.condition is None else self.condition(cond, x.shape[0])
-        if context.tokens is not None and context.vector is None and not self.attends:
-            raise UserError(
-                f"conditions: give tokens alone, to which {type(self).__name__} does not attend; allowed: a network "
-                "that does, such as model=unet with model.cross_attention=true"
-            )
+        for text in self.unattended() if context.tokens is not None and context.vector is None else ():
+            raise UserError(f"conditions: {text}")
         if context.concat is None or self.concat_channels == 0:
             return x, context
         return torch.cat([x, context.concat.to(x)], dim=1), context
+
+    def unattended(self) -> list[str]:
+        """What is wrong with conditions that give tokens alone, if it attends to none."""
+        if self.attends:
+            return []
+        allowed = "a network that does, such as model=unet or model=dit_s with model.cross_attention=true"
+        return [f"give tokens alone, to which {type(self).__name__} does not attend; allowed: {allowed}"]
 
     def null_condition(self, cond: Mapping[str, Tensor] | None) -> Mapping[str, Tensor] | None:
         """Give the unconditional counterpart of `cond`, of the same structure and shapes, for guidance.

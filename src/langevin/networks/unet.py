@@ -25,8 +25,8 @@ from langevin.networks.network import Network
 class UNet(Network, WayDown):
     """A U-Net: an encoder and a decoder with a skip connection between matching steps.
 
-    Each level halves the resolution of the one above it. The lowest is followed by a residual block, self-attention and
-    a residual block, whatever `attention_resolutions` is. The defaults are DDPM's choices; others make it the network
+    Each level halves the resolution of the one above it. What the lowest ends in does not depend on
+    `attention_resolutions`. The defaults are DDPM's choices; others make it the network
     of IDDPM and ADM (Nichol & Dhariwal 2021, Dhariwal & Nichol 2021), and DDPM++ and NCSN++ (Song et al. 2021,
     Score-SDE) as EDM has them (Karras et al. 2022). Weights start by DDPM's scheme and the last layer of every branch
     at zero, whichever they are.
@@ -42,6 +42,8 @@ class UNet(Network, WayDown):
         blocks_per_level: residual blocks in each level of the encoder; one more in the decoder.
         attention_resolutions: heights of feature maps where self-attention follows each residual block. Some may not
             occur at this image size, so that one preset serves several sizes.
+        middle_attention: whether the lowest resolution ends in a residual block, self-attention and a residual block;
+            else in one residual block (`UNet2DConditionModel` and `ControlNetModel` of diffusers without text).
         single_up_attention: whether self-attention follows only the last residual block of such a level of the decoder.
         heads: number of attention heads, a divisor of every width that attends; None leaves it to `head_channels`.
         head_channels: width of one attention head, a divisor of every width that attends; None leaves it to `heads`.
@@ -52,7 +54,11 @@ class UNet(Network, WayDown):
             else it is added after them (ADM).
         cross_attention: whether the condition enters by its tokens instead, whose keys and values join those of the
             pixels in every attention, each with a projection to its own width (GLIDE; Nichol et al. 2021, arXiv
-            2112.10741). The embedding is then that of the noise level only.
+            2112.10741), or by `transformer_depth`. A vector by itself is one token, and the embedding then that of the
+            noise level only; a vector beside tokens is added to it.
+        transformer_depth: 0 for GLIDE's attention; else every attention is a transformer of so many blocks, in which
+            attention to the tokens follows that of the pixels to each other (Stable Diffusion; see
+            `SpatialTransformer`).
         scale_shift: whether the embedding scales and shifts a normalization (AdaGN); else it is added to the features.
         skip_rescale: whether every sum of a residual branch, or attention, and its shortcut is divided by sqrt(2).
         residual_resampling: whether the resolution changes inside residual blocks (BigGAN, ADM), one more in each level
@@ -85,12 +91,14 @@ class UNet(Network, WayDown):
         channel_multipliers: list[int],
         blocks_per_level: Annotated[int, Ge(1)],
         attention_resolutions: list[int],
+        middle_attention: bool = True,
         single_up_attention: bool = False,
         heads: Annotated[int, Ge(1)] | None = None,
         head_channels: int | None = None,
         time_embedding: Literal["sinusoidal", "cosine_first", "fourier"] = "sinusoidal",
         map_condition: bool = False,
         cross_attention: bool = False,
+        transformer_depth: Annotated[int, Ge(0)] = 0,
         scale_shift: bool = False,
         skip_rescale: bool = False,
         residual_resampling: bool = False,
@@ -108,13 +116,16 @@ class UNet(Network, WayDown):
         widths = [channels * multiplier for multiplier in channel_multipliers]
         attends = [image_size // 2**level in attention_resolutions for level in range(len(widths))]
         wrong = levels_mistakes(image_size, channels, channel_multipliers, norm_groups)
-        wrong += heads_mistakes(heads, head_channels, widths, attends)
+        wrong += heads_mistakes(heads, head_channels, widths, attends, middle_attention)
         wrong += _filter_mistakes(list(resample_filter), residual_resampling or progressive_input)
         if cross_attention and map_condition:
             wrong.append(("cross_attention", "is true beside map_condition; allowed: one of them, the other false"))
         elif cross_attention and condition is None:
             text = "is true, but there is no condition to attend to; add conditions=[class_label]"
             wrong.append(("cross_attention", text))
+        if transformer_depth > 0 and not cross_attention:
+            text = f"is {transformer_depth} without cross_attention; allowed: 0, or cross_attention=true"
+            wrong.append(("transformer_depth", text))
         if resample_projection and not residual_resampling:
             text = "is true, but there is no block to act in; allowed: false, or residual_resampling=true"
             wrong.append(("resample_projection", text))
@@ -126,23 +137,6 @@ class UNet(Network, WayDown):
         self.attends = cross_attention
         self.checkpointing = checkpointing
         embedding_channels = 4 * channels
-
-        parts = BlockFactory(
-            embedding_channels=embedding_channels,
-            dropout=dropout,
-            norm_epsilon=norm_epsilon,
-            heads=heads,
-            head_channels=head_channels,
-            scale_shift=scale_shift,
-            skip_rescale=skip_rescale,
-            residual_resampling=residual_resampling,
-            symmetric_padding=symmetric_padding,
-            resample_filter=resample_filter,
-            resample_projection=resample_projection,
-            token_channels=embedding_channels if cross_attention else None,
-            norm_groups=norm_groups,
-        )
-
         self.time = TimeEmbedding(channels, embedding_channels, time_embedding)
         dim = self.time.features.channels if map_condition else embedding_channels
         self.condition = None if condition is None else condition(dim=dim)
@@ -156,6 +150,23 @@ class UNet(Network, WayDown):
             in_channels += images
         self.first = fan_average(nn.Conv2d(in_channels, channels, 3, padding=1))
 
+        parts = BlockFactory(
+            embedding_channels=embedding_channels,
+            dropout=dropout,
+            norm_epsilon=norm_epsilon,
+            heads=heads,
+            head_channels=head_channels,
+            scale_shift=scale_shift,
+            skip_rescale=skip_rescale,
+            residual_resampling=residual_resampling,
+            symmetric_padding=symmetric_padding,
+            resample_filter=resample_filter,
+            resample_projection=resample_projection,
+            token_channels=self.token_channels(embedding_channels),
+            norm_groups=norm_groups,
+            transformer_depth=transformer_depth,
+        )
+
         self.down, skips = parts.make_encoder(channels, widths, attends, blocks_per_level)
         self.progressive = nn.ModuleDict()  # by the index, in `down`, of the step after which the image comes in
         if progressive_input:
@@ -165,7 +176,7 @@ class UNet(Network, WayDown):
                 index = (level + 1) * (blocks_per_level + 1) - 1
                 self.progressive[str(index)] = ProgressiveInput(pyramid, width, filtered)
         width = skips[-1]
-        self.middle = parts.middle(width)
+        self.middle = parts.middle(width, middle_attention)
         self.control = ControlBranch(self, images, skips) if control else None
 
         self.up = nn.ModuleList()
@@ -199,18 +210,18 @@ class UNet(Network, WayDown):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
         x, context = self.conditioned(x, cond)
-        vector, tokens, images, scale = context.attended() if self.attends else context
+        vector, tokens, images, scale, mask = context.attended() if self.attends else context
         embedding = self.embed(c_noise, vector)
         x = x.contiguous(memory_format=torch.channels_last)
-        seen = self.encode(x, embedding, tokens)
+        seen = self.encode(x, embedding, tokens, mask)
         if self.control is not None and images is not None:
-            added = self.control(x, images.to(x), c_noise, vector, tokens)
+            added = self.control(x, images.to(x), c_noise, vector, tokens, mask)
             if scale is not None:
                 added = [scale.to(x).reshape(-1, 1, 1, 1) * each for each in added]
             seen = [own + each for own, each in zip(seen, added, strict=True)]
         x = seen.pop()
         for block in self.up:
-            x = self.run(block, torch.cat((x, seen.pop()), dim=1), embedding, tokens)
+            x = self.run(block, torch.cat((x, seen.pop()), dim=1), embedding, tokens, mask)
         # The layout is nobody else's business: the result is in the usual one.
         return self.last(functional.silu(self.norm(x))).contiguous()
 
@@ -235,13 +246,14 @@ def levels_mistakes(
 
 
 def heads_mistakes(
-    heads: int | None, head_channels: int | None, widths: Sequence[int], attends: Sequence[bool]
+    heads: int | None, head_channels: int | None, widths: Sequence[int], attends: Sequence[bool], middle: bool = True
 ) -> list[tuple[str, str]]:
     """What is wrong with the heads in levels of these widths, some of which attend, see `OptionError`."""
     if heads is not None and head_channels is not None:
         return [("heads", f"is {heads} beside head_channels={head_channels}; allowed: one of them, the other null")]
-    # The lowest always does.
-    split = sorted({*widths[-1:], *(width for width, attend in zip(widths, attends, strict=True) if attend)})
+    split = sorted(
+        {*(widths[-1:] if middle else ()), *(width for width, attend in zip(widths, attends, strict=True) if attend)}
+    )
     return [
         (name, f"is {value}; allowed: a divisor of each of the widths {split}, or null for a single head")
         for name, value in (("heads", heads), ("head_channels", head_channels))

@@ -22,16 +22,18 @@ class Given(NamedTuple):
         labels: int64 (N,); None without.
         split: which part of the data they are: "test" or "train"; None: of no data, but a user's own.
         digest: of the data they are a part of, or of themselves.
+        captions: the first caption of each, in words; None without.
     """
 
     samples: NDArray[Any]
     labels: NDArray[np.int64] | None
     split: str | None
     digest: str
+    captions: Sequence[str] | None = None
 
 
 class OfGiven(Requests):
-    """The labels of given samples.
+    """The labels of given samples; with more requests than samples these come again from the first.
 
     Args:
         given: the samples.
@@ -43,7 +45,8 @@ class OfGiven(Requests):
     def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
         """See `Requests`."""
         labels = self.given.labels
-        return {} if labels is None else {"label": torch.from_numpy(labels[np.asarray(indices)]).to(device)}
+        places = np.asarray(indices) % len(self.given.samples)
+        return {} if labels is None else {"label": torch.from_numpy(labels[places]).to(device)}
 
     def record(self) -> dict[str, Any]:
         """See `Requests`; which samples these are is said elsewhere."""
@@ -64,6 +67,11 @@ class OfImages(Requests):
         self.images = images
         self.modality = modality
 
+    @property
+    def prompts(self) -> Sequence[str] | None:
+        """See `Requests`: of the other requests."""
+        return self.requests.prompts
+
     def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
         """See `Requests`: of the other requests alone."""
         return self.requests.cond(indices, device)
@@ -75,4 +83,9 @@ class OfImages(Requests):
     @property
     def digest(self) -> str:
         """The sha256 of the images."""
-        return hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
+        return sha256_of(self.images)
+
+
+def sha256_of(array: NDArray[Any]) -> str:
+    """The sha256, in hexadecimal digits, of an array's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -32,14 +32,22 @@ class Requests(ABC):
 
     in_turn: bool = False
 
+    @property
+    def prompts(self) -> Sequence[str] | None:
+        """The texts that the column "prompt" counts; None where nothing is requested by a text."""
+        return None
+
     @abstractmethod
     def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
-        """The columns of some images' conditions, (B, ...) each; none for an unconditional model."""
+        """What is known of some images' conditions, columns (B, ...) each; none for an unconditional model.
+
+        Metrics look at it: "label" is a class, "prompt" is one of `prompts` by its number, both int64.
+        """
 
     def model_cond(
         self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
     ) -> Condition:
-        """The columns that a model is given: those of `cond`, and those that are computed of given images.
+        """The columns that a model is given: labels as in `cond`, and what is computed of prompts and given images.
 
         Args:
             denoiser: the model.
@@ -52,6 +60,10 @@ class Requests(ABC):
     def beside(self, indices: Sequence[int]) -> "Beside":
         """What some samples were made of, to be looked at beside them."""
         return Beside({}, {})
+
+    def targets(self, indices: Sequence[int]) -> Tensor | None:
+        """What some samples should be, as stored, (B, C, *size), where that is known."""
+        return None
 
     @abstractmethod
     def record(self) -> dict[str, Any]:

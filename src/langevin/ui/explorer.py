@@ -31,6 +31,7 @@ class Asked:
         sampler: an option of conf/sampler, or `OWN`.
         steps: of the sampler.
         guidance: the scale of classifier-free guidance.
+        prompt: what they are to show, in words; empty: nothing in particular.
     """
 
     n: int | None
@@ -39,6 +40,7 @@ class Asked:
     sampler: str = OWN
     steps: int | None = None
     guidance: float | None = None
+    prompt: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Explorer:
         samplers: the options of conf/sampler that suit all of them, each with its number of steps; None: all there are.
         steps: the same of their own samplers, where they agree.
         guidance: the scale to begin at; None where not all of them can be guided.
+        prompted: whether one of them can be asked for samples by a text.
         most: how many samples can be shown.
         number: how many are asked for at first.
     """
@@ -89,6 +92,7 @@ class Explorer:
         self.steps: int | None = own[0] if len(set(own)) == 1 else None
         can_be_guided = all("classifier_free" in run.choices("guidance") for run in runs)
         self.guidance = self.own_scale(runs[0]) if can_be_guided else None
+        self.prompted = any(run.takes_prompts for run in runs)
         modalities = [run.modality for run in runs]
         self.most = min(modality.previewed for modality in modalities)
         rows = 2 * len(self.class_names) if self.class_names and len(self.class_names) <= WIDEST else 2 * ROW
@@ -125,7 +129,7 @@ class Explorer:
             raise UserError(text if len(self.runs) == 1 else f"{name_of(run)}: {text}") from error
         seconds = time.monotonic() - start
         names = run.class_names
-        by_class = names is not None and asked.label is None and len(names) <= WIDEST
+        by_class = names is not None and asked.label is None and samples.prompts is None and len(names) <= WIDEST
         columns = len(names) if names is not None and by_class else ROW
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         call = f"langevin.load({str(folder_of(run.checkpoint))!r}).sample({given})"
@@ -139,6 +143,8 @@ class Explorer:
         found = {
             "n": asked.n,
             "labels": asked.label if conditional else None,
+            # In a list it is no file, whatever its ending: the page shows nobody the files of this machine.
+            "prompt": [asked.prompt.strip()] if run.takes_prompts and asked.prompt.strip() else None,
             "sampler": None if asked.sampler == OWN else asked.sampler,
             "steps": asked.steps,
             "guidance": asked.guidance if guided else None,

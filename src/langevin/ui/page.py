@@ -44,11 +44,11 @@ def page(explorer: Explorer) -> gr.Blocks:
     samplers = [(own, OWN), *((name, name) for name in explorer.samplers)]
 
     def sample(
-        label: int | None, n: int | None, seed: int | None, sampler: str, steps: str, scale: float | None
+        prompt: str, label: int | None, n: int | None, seed: int | None, sampler: str, steps: str, scale: float | None
     ) -> str:
         chosen = None if label == IN_TURN else label
         try:
-            return shown(explorer.sample(Asked(n, chosen, seed, sampler, number("steps", steps), scale)))
+            return shown(explorer.sample(Asked(n, chosen, seed, sampler, number("steps", steps), scale, prompt)))
         except UserError as error:
             text = escape(str(error)).replace("\n", "<br>")
             raise gr.Error(text, duration=20, title="Not possible", print_exception=False) from error
@@ -56,6 +56,7 @@ def page(explorer: Explorer) -> gr.Blocks:
     with gr.Blocks(title=f"Langevin: {names}", analytics_enabled=False) as blocks:
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=260):
+                prompt = gr.Textbox("", label="Prompt", lines=2, max_lines=6, visible=explorer.prompted)
                 label = gr.Dropdown(
                     [("in turn", IN_TURN), *((name, index) for index, name in enumerate(classes or ()))],
                     value=IN_TURN,
@@ -83,9 +84,9 @@ def page(explorer: Explorer) -> gr.Blocks:
             lambda name: written(explorer.default_steps(name)), sampler, steps, queue=False, show_progress="hidden"
         )
         gr.on(
-            [button.click, seed.submit, steps.submit],
+            [button.click, prompt.submit, seed.submit, steps.submit],
             sample,
-            [label, n, seed, sampler, steps, scale],
+            [prompt, label, n, seed, sampler, steps, scale],
             result,
             api_name="sample",
         )
@@ -123,6 +124,8 @@ def section(made: Made) -> str:
     if classes is not None and samples.labels is not None:
         several = len(set(samples.labels.tolist())) > 1
         label = " of the classes in turn" if several else f" of class {classes[samples.labels[0]]}"
+    if samples.prompts is not None:
+        label = f" of \u201c{samples.prompts[0]}\u201d{label}"
     about = f"{len(samples)} {noun}{label}, seed {record['seed']}"
     cost = f"{record['evaluations']} evaluations of the network each, {made.seconds:.1f} s together"
     parts = [

@@ -1,11 +1,11 @@
-"""Self-attention over the pixels of a feature map, and over the condition's tokens."""
+"""Attention: of the pixels of a feature map to each other and to the condition's tokens."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from langevin.networks.blocks.block import NORM_EPSILON, Block, join, normalization
-from langevin.networks.initialization import zero
+from langevin.networks.initialization import fan_average, zero
 
 
 class SelfAttention(Block):
@@ -42,25 +42,66 @@ class SelfAttention(Block):
         self.kv = None if token_channels is None else projections(token_channels, 2, channels)
         self.project = zero(nn.Linear(channels, channels))
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
-        """Map features (B, C, H, W), given tokens (B, L, D'), to features of the same shape."""
+    def forward(
+        self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Map features (B, C, H, W), given tokens (B, L, D') and their mask (B, L), to features of the same shape."""
         pixels = self.norm(x).flatten(2).transpose(1, 2)
         query, key, value = self.qkv(pixels).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if self.kv is not None:
             assert tokens is not None
             token_key, token_value = self.kv(tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
             key, value = torch.cat((key, token_key), dim=2), torch.cat((value, token_value), dim=2)
-        attended = functional.scaled_dot_product_attention(query, key, value)
+        if mask is not None:  # the pixels are all attended to
+            mask = functional.pad(mask, (pixels.shape[1], 0), value=True)[:, None, None]
+        attended = functional.scaled_dot_product_attention(query, key, value, mask)
         pixels = self.project(attended.transpose(1, 2).flatten(2))
         return join(x, pixels.transpose(1, 2).unflatten(2, x.shape[2:]), self.skip_rescale)
 
 
-def projections(in_channels: int, number: int, channels: int) -> nn.Linear:
+class TokenAttention(nn.Module):
+    """Multi-head attention of features to tokens, which may be these features themselves.
+
+    A row of tokens that is masked whole counts as one without a mask, as in diffusers: there would be no mean of
+    nothing.
+
+    Args:
+        width: size of the features.
+        heads: number of heads, a divisor of `width`.
+        token_channels: size of the tokens.
+        bias: whether queries, keys and values have biases; the last projection has one.
+    """
+
+    def __init__(self, width: int, heads: int, token_channels: int, bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = projections(width, 1, width, bias)
+        self.kv = projections(token_channels, 2, width, bias)
+        self.project = fan_average(nn.Linear(width, width))
+
+    def forward(self, features: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map features (B, N, width) to features of the same shape.
+
+        Args:
+            features: give the queries.
+            tokens: (B, L, token_channels), give keys and values.
+            mask: which of the tokens are attended to, (B, L) bool; None: all.
+        """
+        query = self.query(features).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        key, value = self.kv(tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if mask is not None:
+            mask = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None]
+        attended = functional.scaled_dot_product_attention(query, key, value, mask)
+        return self.project(attended.transpose(1, 2).flatten(2))
+
+
+def projections(in_channels: int, number: int, channels: int, bias: bool = True) -> nn.Linear:
     """`number` linear maps to `channels` channels in one product, each initialized as a matrix of its own."""
-    layer = nn.Linear(in_channels, number * channels)
+    layer = nn.Linear(in_channels, number * channels, bias)
     for weight in layer.weight.chunk(number):
         nn.init.xavier_uniform_(weight)
-    nn.init.zeros_(layer.bias)
+    if bias:
+        nn.init.zeros_(layer.bias)
     return layer
 
 

@@ -17,13 +17,16 @@ class Block(nn.Module, ABC):
     """
 
     @abstractmethod
-    def forward(self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Map features to features.
 
         Args:
             x: (B, C, H, W).
             embedding: (B, D); None for blocks that were made without one.
             tokens: (B, L, D'), for attention; None in a network without cross-attention.
+            mask: which of the tokens are attended to, (B, L) bool; None: all.
 
         Returns:
             (B, C', H', W').
@@ -41,10 +44,12 @@ class Chain(Block):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """See `Block`; the features are those of the last."""
         for block in self.blocks:
-            x = block(x, embedding, tokens)
+            x = block(x, embedding, tokens, mask)
         return x
 
 

@@ -9,6 +9,7 @@ from langevin.networks.blocks.attention import SelfAttention, number_of_heads
 from langevin.networks.blocks.block import Block, Chain
 from langevin.networks.blocks.resample import BOX, Downsample, Filter, FilterDown, FilterUp, Upsample
 from langevin.networks.blocks.residual import ResidualBlock
+from langevin.networks.blocks.transformer import SpatialTransformer
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class BlockFactory:
     resample_projection: bool = False
     token_channels: int | None = None
     norm_groups: int | None = None
+    transformer_depth: int = 0
 
     def residual(self, in_channels: int, out_channels: int, resample: Filter | None = None) -> Block:
         """A residual block."""
@@ -50,8 +52,12 @@ class BlockFactory:
         )
 
     def attention(self, width: int) -> Block:
-        """A self-attention."""
+        """A self-attention, or a transformer."""
         heads = number_of_heads(width, self.heads, self.head_channels)
+        if self.transformer_depth > 0:
+            assert self.token_channels is not None
+            depth, groups = self.transformer_depth, self.norm_groups
+            return SpatialTransformer(width, heads, depth, self.token_channels, self.skip_rescale, groups)
         return SelfAttention(width, heads, self.norm_epsilon, self.skip_rescale, self.token_channels, self.norm_groups)
 
     def step(self, in_channels: int, out_channels: int, attend: bool) -> list[Block]:
@@ -94,6 +100,7 @@ class BlockFactory:
                 seen.append(width)
         return down, seen
 
-    def middle(self, width: int) -> Block:
-        """What the lowest level ends in: attention between two residual blocks."""
-        return Chain(self.residual(width, width), self.attention(width), self.residual(width, width))
+    def middle(self, width: int, attend: bool = True) -> Block:
+        """What the lowest level ends in: attention between two residual blocks, or one residual block."""
+        after = [self.attention(width), self.residual(width, width)] if attend else []
+        return Chain(self.residual(width, width), *after)

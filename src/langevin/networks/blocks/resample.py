@@ -27,7 +27,9 @@ class Downsample(Block):
         self.padding = (1, 1, 1, 1) if symmetric_padding else (0, 1, 0, 1)
         self.conv = fan_average(nn.Conv2d(channels, channels, 3, stride=2))
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Map features (B, C, H, W), H and W even, to (B, C, H / 2, W / 2)."""
         return self.conv(functional.pad(x, self.padding))
 
@@ -49,7 +51,9 @@ class Upsample(Block):
         super().__init__()
         self.conv = fan_average(nn.Conv2d(channels, channels, 3, padding=1))
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Map features (B, C, H, W) to (B, C, 2 H, 2 W)."""
         if x.device.type != "cpu" or min(x.shape[2:]) < self.SMALLEST:
             return self.conv(functional.interpolate(x, scale_factor=2, mode="nearest"))

@@ -59,7 +59,9 @@ class ResidualBlock(Block):
         if in_channels != out_channels or (resample is not None and resample_projection):
             self.shortcut = fan_average(nn.Conv2d(in_channels, out_channels, 1))
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Map features (B, C, H, W) under an embedding (B, D) to (B, C', H', W'); the tokens are not used."""
         h = self.conv1(self.resample(functional.silu(self.norm1(x))))
         if self.embed is None:

@@ -33,27 +33,35 @@ class WayDown(nn.Module):
         embedding = self.time(c_noise, vector if self.map_condition else None)
         return embedding if vector is None or self.map_condition else embedding + vector
 
-    def encode(self, x: Tensor, embedding: Tensor, tokens: Tensor | None, added: Tensor | None = None) -> list[Tensor]:
+    def encode(
+        self,
+        x: Tensor,
+        embedding: Tensor,
+        tokens: Tensor | None,
+        mask: Tensor | None,
+        added: Tensor | None = None,
+    ) -> list[Tensor]:
         """The features after the stem, after each step down, and after the middle.
 
         Args:
             x: (B, C, H, W), channels innermost.
             embedding: see `embed`.
             tokens: (B, L, D'), or None.
+            mask: of the tokens, (B, L), or None.
             added: to the features after the stem, of their shape.
         """
         pyramid = x
         x = self.first(x)
         seen = [x if added is None else x + added]
         for index, block in enumerate(self.down):
-            x = self.run(block, seen[-1], embedding, tokens)
+            x = self.run(block, seen[-1], embedding, tokens, mask)
             if str(index) in self.progressive:
                 x = pyramid = self.progressive[str(index)](x, pyramid)
             seen.append(x)
-        return [*seen, self.run(self.middle, seen[-1], embedding, tokens)]
+        return [*seen, self.run(self.middle, seen[-1], embedding, tokens, mask)]
 
-    def run(self, block: nn.Module, x: Tensor, embedding: Tensor, tokens: Tensor | None) -> Tensor:
+    def run(self, block: nn.Module, x: Tensor, embedding: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
         """Apply a block; for a gradient it may be recomputed."""
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x, embedding, tokens, use_reentrant=False)
-        return block(x, embedding, tokens)
+            return checkpoint(block, x, embedding, tokens, mask, use_reentrant=False)
+        return block(x, embedding, tokens, mask)

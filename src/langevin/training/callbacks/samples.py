@@ -9,6 +9,8 @@ from lightning.pytorch import Trainer
 from langevin.content import class_names, labelled
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.pipeline import Pipeline, SampleBatch
+from langevin.samplers.prompts import captions_of
+from langevin.samplers.requests import Requests
 from langevin.samplers.trajectory import Trajectory
 from langevin.training.callbacks.periodic import Periodic, publish_image
 from langevin.training.module import DiffusionModule
@@ -49,7 +51,8 @@ class SampleGrid(Periodic):
         if not trainer.is_global_zero:
             return
         (batch,) = self.generator(module.ema_model, range(self.num_samples), self.seed, self.num_samples, module.device)
-        modality, classes = self.generator.modality, classes_of(batch, self.directory.parent)
+        modality = self.generator.modality
+        classes = classes_of(batch, self.generator.requests, self.directory.parent)
         if batch.target is None:
             publish_image(trainer, self.directory, "samples", modality.preview(batch.samples, self.columns, classes))
         else:
@@ -94,14 +97,16 @@ class SampleTrajectory(Periodic):
         (batch,) = self.sampling(
             module.ema_model, range(self.num_samples), self.seed, self.num_samples, module.device, seen
         )
-        classes = classes_of(batch, self.directory.parent)
+        classes = classes_of(batch, self.sampling.requests, self.directory.parent)
         figure = self.sampling.modality.strips(
             *seen.chosen(self.num_times), batch.samples.cpu(), seen.labels(self.num_times), classes
         )
         publish_image(trainer, self.directory, "trajectory", figure)
 
 
-def classes_of(batch: SampleBatch, run_dir: Path) -> list[str] | None:
-    """What the samples of a run are labelled with; None where they have no classes."""
+def classes_of(batch: SampleBatch, requests: Requests, run_dir: Path) -> list[str] | None:
+    """What the samples of a run are labelled with: their prompts, else their classes; None where they have neither."""
+    if (prompts := captions_of(requests, batch.cond)) is not None:
+        return prompts
     labels = batch.cond.get("label")
     return labelled(None if labels is None else labels.tolist(), class_names(run_dir))

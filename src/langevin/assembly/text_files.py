@@ -1,0 +1,37 @@
+"""The files of a config's text encoder; imports no Lightning."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from langevin.assembly.make import mistakes_of, target_of
+from langevin.config.types import TARGET, plain
+from langevin.config.validate import ConfigError, Mistake, structure
+from langevin.errors import UserError
+
+
+def complete(cfg: DictConfig) -> list[Mistake]:
+    """Write into a config what the files of its text encoder are: their digest, and the sizes of what it gives.
+
+    So a run's config says what it was trained with, wherever that lies, and a model can be built without them.
+
+    Returns:
+        the mistakes found; where there are any, the config is as it was.
+    """
+    node = cfg.get("text")
+    # What is wrong with its structure is reported with the rest of the config's.
+    if node is None or structure(OmegaConf.create({"text": node}), {}, (), ["text"]):
+        return []
+    try:
+        options = {name: value for name, value in plain(node).items() if name != TARGET}
+        found = target_of(cfg, "text").found(options)  # type: ignore[attr-defined]
+    except ConfigError as error:
+        return error.mistakes
+    except UserError as error:
+        return mistakes_of(cfg, "text", error)
+    mistakes = [
+        Mistake(f"text.{name}", f"is {node[name]}, but text.path={node.path} has {value}; leave it out")
+        for name, value in found.items()
+        if node[name] not in (None, value)
+    ]
+    if not mistakes:
+        node.update(found)
+    return mistakes

@@ -1,0 +1,1 @@
+"""What of a caption a network is given: encoders of text."""
