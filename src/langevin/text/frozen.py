@@ -189,11 +189,14 @@ class FrozenTextEncoder(TextEncoder):
     def _opened(self) -> Opened:
         if self._held.opened is None:
             require_package(f"text={self.option}", self.package, self.module)
-            files = self.files(self.path)
-            if (digest := files.digest) != self.weights:
-                text = f"is {self.path}, of the digest {digest[:8]}; allowed: the encoder of {self.weights[:8]}"
-                raise OptionError("path", text)
-            opened = self.open(files)
+            try:
+                files = self.files(self.path)
+                if (digest := files.digest) != self.weights:
+                    text = f"is {self.path}, of the digest {digest[:8]}; allowed: the encoder of {self.weights[:8]}"
+                    raise OptionError("path", text)
+                opened = self.open(files)
+            except OptionError as error:  # where captions are encoded, nobody knows that this is about text=NAME
+                raise UserError(f"text.{error}") from error
             opened.network.eval().requires_grad_(False)
             self._held.opened = opened
         return self._held.opened
