@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 from helpers.backbones import save_backbone
+from helpers.clip import save_tiny_clip
 from helpers.commands import composed
 from helpers.saved import save_untrained
 from helpers.text_encoders import save_clip, save_open_clip, save_t5
@@ -27,7 +28,8 @@ OPTIONS = [(group, option) for group in groups() for option in options(group)]
 BETAS = [0.01 * step for step in range(1, 41)]
 PRETRAINED = {"clip": save_clip, "open_clip": save_open_clip, "t5": save_t5}
 """The encoders of text that are read from a folder, and what makes a tiny one, or skips without their package."""
-SLOW = {("text", name) for name in PRETRAINED}
+FOLDERS = PRETRAINED | {"pairs": save_tiny_clip}
+SLOW = {("text", name) for name in PRETRAINED} | {("metrics", "clip_score")}
 """What takes seconds to import."""
 CAPTIONED = ("conditions=[text]", "captions=templates")
 # What an option cannot do without, beside the defaults.
@@ -51,6 +53,7 @@ NEEDS = {
     ("guidance", "classifier_free"): ("conditions=[class_label]",),
     ("lr_schedule", "cosine"): ("lr_schedule.steps=1",),
     ("lr_schedule", "linear"): ("lr_schedule.steps=1",),
+    ("metrics", "clip_score"): (*CAPTIONED, "text=learned", "metrics.clip_score.path={pairs}"),
     ("metrics", "lpips"): ("metrics.lpips.weights={alex}",),
     ("model", "mlp"): ("data=toy",),
     ("model", "tutorial_unet"): ("data.image_size=16",),
@@ -114,9 +117,9 @@ FOLDER = tempfile.TemporaryDirectory()
 
 def with_files(override: str, *also: str) -> str:
     """An override with a path in place of {model}, {classifier} or {autoencoder}, a checkpoint made with the choices
-    `also`, of {alex}, the weights of an AlexNet, of {mask}, a mask of digits, or of an encoder of text.
+    `also`, of {alex}, the weights of an AlexNet, of {mask}, a mask of digits, or of {pairs}, {clip} and the like.
     """
-    for name in PRETRAINED:
+    for name in FOLDERS:
         if f"{{{name}}}" in override:
             return override.replace(f"{{{name}}}", str(pretrained(name)))
     if "{mask}" in override:
@@ -138,8 +141,8 @@ def untrained(*overrides: str) -> Path:
 
 @functools.cache
 def pretrained(name: str) -> Path:
-    """The folder of an encoder of text."""
-    return PRETRAINED[name](Path(FOLDER.name) / name)
+    """The folder of an encoder of text, or of a CLIP."""
+    return FOLDERS[name](Path(FOLDER.name) / name)
 
 
 @functools.cache

@@ -161,12 +161,13 @@ def measure(
         raise UserError(
             f"data: conditions of the model are computed of images, and its own are not known; give {wanted}"
         )
-    source = SOURCE if restores or derives or captioned or not chosen.reference else ()
+    of_data = ("data",) if encoder is None else SOURCE
+    source = of_data if restores or derives or captioned or not chosen.reference else ()
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
     check_model(chosen, (*sampling, *source, "loader", "features", "metrics"), model.spec)
     restore = prepare_restoration(cfg, chosen, model) if restores else None
     evaluation = make_evaluation(chosen)
-    data = open_data(chosen) if reconstructs or restores or derives or captioned else None
+    data = open_data(chosen, captioned) if reconstructs or restores or derives or captioned else None
     generator: Pipeline
     if data is None:
         generator = model.generator(chosen, cfg.labels)
@@ -227,10 +228,12 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     """
     path = find_checkpoint(Path(cfg.checkpoint))
     model = load_model(path, cfg.trust)
-    require_trusted(path, model.cfg, cfg, (*SOURCE, "loader"))
+    encoder = encoder_of(model.denoiser.network)
+    source = ("data",) if encoder is None else SOURCE
+    require_trusted(path, model.cfg, cfg, (*source, "loader"))
     chosen = override(model.cfg, cfg, (*SOURCE, "loader"))
     chosen.likelihoods = cfg.likelihoods
-    check_model(chosen, (*SOURCE, "loader", "likelihoods"), model.spec)
+    check_model(chosen, (*source, "loader", "likelihoods"), model.spec)
     images = open_images(chosen, model, cfg.split)
     number = len(images) if cfg.num_images is None else cfg.num_images
     if number > len(images):
@@ -241,7 +244,6 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     device, denoiser = processes.device, model.denoiser.to(processes.device)
     for likelihood in likelihoods.values():
         likelihood.to(device)
-    encoder = encoder_of(denoiser.network)
     captions = captions_for(images, encoder)
     batches = batches_of(cfg, processes, number, "likelihood")
     for indices in batches:
@@ -336,7 +338,7 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedSamples:
     Raises:
         UserError: when there is no such split, or it does not fit the model.
     """
-    data = open_data(cfg)
+    data = open_data(cfg, encoder_of(model.denoiser.network) is not None)
     images: CachedSamples | None = data.train_set if split == "train" else data.test_set
     if images is None:
         raise UserError(
