@@ -88,9 +88,7 @@ def test_number_of_processes_does_not_matter(folder, tmp_path):
 
 def test_what_has_no_prompts_or_is_no_image_is_refused(folder, tmp_path):
     metric = CLIPScore(folder)
-    with pytest.raises(
-        UserError, match=r"metrics\.clip_score needs the prompt of each sample.*samples=PLACE prompt"
-    ):
+    with pytest.raises(UserError, match=r"metrics\.clip_score needs the prompt of each sample.*samples=PLACE prompt"):
         Evaluation(TinyExtractor(), {"clip_score": metric}, tmp_path).prepare(4, reference_of(4), {})
     with pytest.raises(UserError, match=r"metrics\.clip_score is of images, but these samples are of shape \(2,\)"):
         metric.check(Plan(4, Reference(np.zeros((4, 2), np.float32)), TinyExtractor(), prompts=["a"]))
