@@ -1,5 +1,7 @@
 """The files of a config's text encoder; imports no Lightning."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -8,6 +10,16 @@ from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError, Mistake, structure
 from langevin.errors import UserError
 from langevin.text.frozen import FrozenTextEncoder
+
+OWN_TEXT = "text"
+"""The folder of a run that holds its encoder's files, where it does."""
+
+
+def find_own(cfg: DictConfig, run: Path) -> None:
+    """Have a stored config take its text encoder from its run's folder, wherever that is now, if it is there."""
+    node = cfg.get("text")
+    if isinstance(node, DictConfig) and "path" in node and (run / OWN_TEXT).is_dir():
+        node.path = str(run / OWN_TEXT)
 
 
 def complete(cfg: DictConfig) -> list[Mistake]:
