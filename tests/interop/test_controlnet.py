@@ -144,8 +144,8 @@ def test_a_base_alone(tmp_path):
         ("controlnet", {"_class_name": "T2IAdapter"}, '_class_name is "T2IAdapter"; allowed: ControlNetModel'),
         (
             "unet",
-            {"mid_block_type": "UNetMidBlock2DCrossAttn"},
-            'is "UNetMidBlock2DCrossAttn"; allowed: UNetMidBlock2D',
+            {"mid_block_type": "UNetMidBlock2DCrossAttn", "num_class_embeds": None},
+            "attends to text, whose encoder is not there; allowed: the folder of its pipeline",
         ),
         ("unet", {"encoder_hid_dim": 8}, "encoder_hid_dim is 8; allowed: null, for it is not known here"),
     ],
