@@ -1,6 +1,7 @@
 """ControlNets of diffusers without text, beside their base: the same outputs, there and back, and what does not fit."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from helpers.pipelines import ddim_folder, unet
 
 from langevin.assembly.saved import load_trained
 from langevin.conditions.hint import COLUMN, SCALE
+from langevin.errors import UserError
+from langevin.interop.controlnet import textless_config
 
 B, SIDE, CLASSES = 2, 8, 3
 BOTH = {
@@ -90,27 +93,28 @@ def assert_same(network, base, control, labelled):
 
 @pytest.mark.parametrize(
     ("channels", "changes"),
-    [
-        pytest.param(1, {}, id="labels"),
-        pytest.param(3, ALONE, id="colour", marks=pytest.mark.slow),
-    ],
+    [pytest.param(1, {}, id="labels"), pytest.param(3, ALONE, id="colour", marks=pytest.mark.slow)],
 )
-def test_there_and_back(tmp_path, channels, changes):
+def test_the_same_outputs(tmp_path, channels, changes):
     base, control = networks(channels, **changes)
-    labelled = not changes
     result = convert(f"import={saved(tmp_path / 'theirs', base, control)}", f"out={tmp_path / 'run'}")
     assert "its hints are taken for edges" in result.out
     assert ("of 3 channels are taken for grey ones" in result.out) == (channels == 3)
-    network = network_of(tmp_path / "run")
-    assert_same(network, base, control, labelled)
+    assert_same(network_of(tmp_path / "run"), base, control, labelled=not changes)
 
+
+@pytest.mark.slow
+def test_there_and_back(tmp_path):
+    base, control = networks()
+    convert(f"import={saved(tmp_path / 'theirs', base, control)}", f"out={tmp_path / 'run'}")
     result = convert(f"export={tmp_path / 'run'}", f"out={tmp_path / 'again'}", "sampler=ddim")
     assert "ControlNetModel.from_pretrained(" in result.out
     assert not (tmp_path / "again" / "model_index.json").exists()
     again = UNet2DConditionModel.from_pretrained(tmp_path / "again" / "unet").eval()
     # Its table of classes has a row more, for no label.
     assert all(torch.equal(each, again.state_dict()[name][: len(each)]) for name, each in base.state_dict().items())
-    assert_same(network, again, ControlNetModel.from_pretrained(tmp_path / "again" / "controlnet").eval(), labelled)
+    network = network_of(tmp_path / "run")
+    assert_same(network, again, ControlNetModel.from_pretrained(tmp_path / "again" / "controlnet").eval(), True)
 
     convert(f"import={tmp_path / 'again'}", f"out={tmp_path / 'back'}")
     back = network_of(tmp_path / "back").state_dict()
@@ -140,8 +144,8 @@ def test_a_base_alone(tmp_path):
         ("controlnet", {"_class_name": "T2IAdapter"}, '_class_name is "T2IAdapter"; allowed: ControlNetModel'),
         (
             "unet",
-            {"mid_block_type": "UNetMidBlock2DCrossAttn"},
-            'is "UNetMidBlock2DCrossAttn"; allowed: UNetMidBlock2D',
+            {"mid_block_type": "UNetMidBlock2DCrossAttn", "num_class_embeds": None},
+            "attends to text, whose encoder is not there; allowed: the folder of its pipeline",
         ),
         ("unet", {"encoder_hid_dim": 8}, "encoder_hid_dim is 8; allowed: null, for it is not known here"),
     ],
@@ -170,3 +174,32 @@ def test_it_goes_with_no_other_base(tmp_path):
     control.save_pretrained(tmp_path / "theirs" / "controlnet")
     result = convert(f"import={tmp_path / 'theirs'}", f"out={tmp_path / 'run'}", status=1)
     assert "controlnet: is beside a UNet2DModel; allowed: beside a UNet2DConditionModel" in result.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"middle_attention": True}, "model.middle_attention is true; allowed: false, for diffusers' UNet2DCondition"),
+        ({"residual_resampling": True}, "model.residual_resampling is true; allowed: false where there is attention"),
+        (
+            {"head_channels": None},
+            "model.head_channels is null with attention at the widths [32, 64]; allowed: a number",
+        ),
+        ({"skip_rescale": True}, "model.skip_rescale is true; allowed: false"),
+    ],
+)
+def test_what_diffusers_does_not_have(changes, words):
+    own = {
+        "channels": 32,
+        "channel_multipliers": [1, 2],
+        "blocks_per_level": 1,
+        "attention_resolutions": [8, 4],
+        "head_channels": 16,
+        "norm_groups": 8,
+        "dropout": 0.0,
+        "middle_attention": False,
+        "control": True,
+    }
+    textless_config(own, 1, 1, SIDE)
+    with pytest.raises(UserError, match=re.escape(words)):
+        textless_config(own | changes, 1, 1, SIDE)

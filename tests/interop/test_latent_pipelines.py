@@ -249,16 +249,16 @@ def test_shift_and_unknown_scale(tmp_path):
     [
         (
             "model_index.json",
-            {"_class_name": "StableDiffusionPipeline"},
+            {"_class_name": "StableDiffusionXLPipeline"},
             [],
-            "has a StableDiffusionPipeline; allowed: DDPMPipeline, DDIMPipeline, LDMPipeline, DiTPipeline; or its "
-            "autoencoder alone, with import={}/vqvae",
+            "has a StableDiffusionXLPipeline; allowed: DDPMPipeline, DDIMPipeline, LDMPipeline, DiTPipeline, "
+            "StableDiffusionPipeline; or its autoencoder alone, with import={}/vqvae",
         ),
         (
             "unet/config.json",
-            {"_class_name": "UNet2DConditionModel"},
+            {"_class_name": "UNet3DConditionModel"},
             [],
-            "has a UNet2DConditionModel; allowed: UNet2DModel, ",
+            "has a UNet3DConditionModel; allowed: UNet2DModel, ",
         ),
         ("vqvae/config.json", {"_class_name": "AutoencoderTiny"}, [], '_class_name is "AutoencoderTiny"; allowed: '),
         ("vqvae/config.json", {"latent_channels": 3}, [], "latent_channels is 3; allowed: 4, as the network has"),

@@ -61,7 +61,7 @@ def changed(file, **fields):
             {"_class_name": "LDMPipeline"},
             "_class_name is LDMPipeline, whose autoencoder is not there",
         ),
-        (UNET, {"_class_name": "UNet2DConditionModel"}, '_class_name is "UNet2DConditionModel"; allowed'),
+        (UNET, {"_class_name": "UNet3DConditionModel"}, '_class_name is "UNet3DConditionModel"; allowed'),
         (UNET, {"mid_block_scale_factor": 1.41}, "mid_block_scale_factor is 1.41; allowed: 1"),
         (UNET, {"act_fn": "gelu"}, 'act_fn is "gelu"; allowed: silu, swish'),
         (UNET, {"norm_num_groups": 0}, "norm_num_groups is 0; allowed: a whole number, at least 1"),

@@ -79,6 +79,12 @@ def test_a_frozen_encoder_is_recorded_and_not_stored(tmp_path):
     moved = clip.rename(tmp_path / "moved")
     sampled = call("sample", f"checkpoint={run.directory}", "num_samples=2", f"out={tmp_path / 'samples'}", "labels=3")
     assert sampled.status == 0, sampled.err  # without a prompt, and without the encoder
+    prompted = ("sample", f"checkpoint={run.directory}", "num_samples=2", "prompt=a seven", f"out={tmp_path / 'seven'}")
+    gone = call(*prompted)
+    assert gone.status == 1
+    assert f"error: text.path is {clip}, which is no folder" in gone.err
+    found = call(*prompted, f"text.path={moved}")
+    assert found.status == 0, found.err
     train(tmp_path, *given, f"text.path={moved}")  # goes on
     shutil.rmtree(moved)
     other = save_clip(tmp_path / "other", seed=1)

@@ -5,18 +5,63 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from langevin.conditions.text import Text
 from langevin.data.captions import Texts
 from langevin.data.module import DataModule
 from langevin.data.tokens import CaptionEncoder, encode_texts
+from langevin.errors import UserError
+from langevin.text.clip import CLIPTextEncoder
 from langevin.text.encoder import TextEncoder
+from langevin.text.frozen import FrozenTextEncoder
 
 
 def conditions_on_text(network: nn.Module) -> list[Text]:
     """The conditions of a network that read captions."""
     return [part for part in network.modules() if isinstance(part, Text)]
+
+
+def frozen_encoders(network: nn.Module) -> list[FrozenTextEncoder]:
+    """The encoder of a network's captions, where it is another library's; at most one."""
+    encoders = (part.encoder for part in conditions_on_text(network))
+    return [encoder for encoder in encoders if isinstance(encoder, FrozenTextEncoder)][:1]
+
+
+def exported_encoder(network: nn.Module) -> FrozenTextEncoder | None:
+    """The encoder that goes with a network to Stable Diffusion's layout; None where it sees no text.
+
+    Raises:
+        UserError: when its text is seen in another way than there.
+    """
+    conditions = conditions_on_text(network)
+    if not conditions:
+        return None
+    (condition,) = conditions
+    encoder = condition.encoder
+    if not isinstance(encoder, CLIPTextEncoder) or encoder.mask:
+        raise UserError("text: allowed: clip, with text.mask=false, in diffusers' pipelines of text")
+    if not isinstance(condition.tokens, nn.Identity) or condition.pooled is not None:
+        allowed = "conditions.text.project=false and conditions.text.pooled=false, in diffusers' pipelines of text"
+        raise UserError(f"conditions.text: has layers of its own; allowed: {allowed}")
+    return encoder
+
+
+def empty_caption(network: nn.Module) -> dict[str, Tensor]:
+    """Encode the empty caption, a network's null value.
+
+    Returns:
+        the entries of its state dict that hold it.
+
+    Raises:
+        UserError: when the encoder cannot be read.
+    """
+    found: dict[str, Tensor] = {}
+    for place, part in network.named_modules():
+        if isinstance(part, Text):
+            part.set_null(part.encoder.prepare([""]))
+            found |= {f"{place}.{name}": values for name, values in part.named_buffers(recurse=False)}
+    return found
 
 
 def encode_captions(networks: Iterable[nn.Module], data: DataModule, device: torch.device) -> None:

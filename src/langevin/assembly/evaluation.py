@@ -26,6 +26,7 @@ from langevin.assembly.run import (
 )
 from langevin.assembly.saved import Model, load_evaluated, load_model, override, require_trusted
 from langevin.assembly.tasks import task_of
+from langevin.assembly.text_files import move_encoder
 from langevin.batches import Batches
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.config.identity import digest
@@ -150,6 +151,7 @@ def measure(
         raise UserError(f"reference: it is not known what the model was trained on; give {wanted}")
     derives = is_derived(model.cfg)
     encoder = None if reconstructs else encoder_of(model.denoiser.network)
+    move_encoder(model.model.network, cfg.text.path)
     captioned = encoder is not None and cfg.prompt is None
     if chosen.get("data") is None and captioned:
         text = "must be given, or data=NAME: the model is conditioned on texts, and its own data is not known"

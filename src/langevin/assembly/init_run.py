@@ -25,6 +25,7 @@ from langevin.digest import digest_of
 from langevin.errors import UserError
 from langevin.networks.network import Network
 from langevin.spec import DataSpec
+from langevin.text.words import WordEncoder
 
 LEAST = 0.5
 """The share of a network's weights that have to be taken: with fewer, another network is meant."""
@@ -191,6 +192,8 @@ def start_from(cfg: DictConfig, networks: Iterable[nn.Module], spec: DataSpec) -
         own = network.state_dict()
         for name, theirs in match.taken.items():
             fill(own[name], values[theirs], name in match.widened)
+        for encoder, other in of_other_words(cfg, initial, network).values():
+            encoder.take_words(other)
         if isinstance(network, Network):
             network.started(match.taken)
     return described(cfg, initial, match, spec)
@@ -223,7 +226,8 @@ def matched(cfg: DictConfig, initial: Model, network: nn.Module, spec: DataSpec)
         is_input = len(theirs) > 1 and (theirs[1], ours[1:2]) == (before, (after,)) and after > before
         return is_input and (theirs[0], *theirs[2:]) == (ours[0], *ours[2:])
 
-    common = [name for name in own if name in held]
+    other_words = of_other_words(cfg, initial, network)
+    common = [name for name in own if name in held and name not in other_words]
     widened = [name for name in common if is_widened(name)]
     taken = [name for name in common if name in widened or own[name][1].shape == held[name][1].shape]
     numbers = {name: tensor.numel() for name, (_, tensor) in own.items()}
@@ -236,6 +240,26 @@ def matched(cfg: DictConfig, initial: Model, network: nn.Module, spec: DataSpec)
         sum(numbers[name] for name in taken) / max(1, sum(numbers.values())),
         of_sizes(*shapes),
     )
+
+
+def of_other_words(cfg: DictConfig, initial: Model, network: nn.Module) -> dict[str, tuple[WordEncoder, WordEncoder]]:
+    """The encoders of captions in words that are not those of the model's captions, beside the model's.
+
+    Returns:
+        by the name of the words' embeddings, in which a condition has the name that the config has for it; those of the
+        same width alone.
+    """
+    held = dict(parts_of(initial.model.network, initial.cfg))
+    pairs = {
+        name: (getattr(part, "encoder", None), getattr(held.get(name), "encoder", None))
+        for name, part in parts_of(network, cfg)
+    }
+    return {
+        f"condition.{name}.encoder.embedding.weight": (own, other)
+        for name, (own, other) in pairs.items()
+        if isinstance(own, WordEncoder) and isinstance(other, WordEncoder) and own.words.digest != other.words.digest
+        if own.embedding.embedding_dim == other.embedding.embedding_dim
+    }
 
 
 def parts_of(network: nn.Module, cfg: DictConfig) -> list[tuple[str, Condition]]:

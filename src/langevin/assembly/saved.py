@@ -15,6 +15,7 @@ from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.make import make
 from langevin.assembly.sizes import MisfitError, fitting, require_held, require_sizes
 from langevin.assembly.tasks import task_of
+from langevin.assembly.text_files import find_own
 from langevin.autoencoding.model import AutoencoderModel
 from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
 from langevin.codecs.codec import Codec
@@ -294,6 +295,7 @@ def _described(record: Any, path: Path, trust: Sequence[str]) -> tuple[DictConfi
         raise UserError(f"checkpoint {path}: its config {error}") from error
     cfg["trust"] = list(trust)  # never its own
     forget_places(cfg)
+    find_own(cfg, path.absolute().parent.parent)
     try:
         spec = DataSpec.read(record.get("spec"))
         refuse_modality(spec.modality, trust)

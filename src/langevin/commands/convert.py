@@ -52,7 +52,7 @@ def run(cfg: DictConfig) -> None:
     elif importing:
         mistakes += [
             Mistake(group, f"is what is imported; leave it out, single fields may be set, such as {group}.dropout=0.1")
-            for group in ("model", "classifier", "autoencoder", "codec")
+            for group in ("model", "classifier", "autoencoder", "codec", "text")
             if TARGET in (cfg.get(group) or {})
         ]
     else:
@@ -83,6 +83,7 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     from langevin.assembly.components import MODEL, SAMPLING, make_codec, make_model
     from langevin.assembly.saved import checkpoint_of, override, record_of
     from langevin.assembly.tasks import task_of
+    from langevin.assembly.text_files import complete as complete_text
     from langevin.config.types import TARGET
     from langevin.config.validate import ConfigError, Mistake
     from langevin.spec import DataSpec
@@ -106,11 +107,18 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     # It was not trained with our data, objective or optimizer, so none is recorded.
     chosen = OmegaConf.masked_copy(whole, [group for group in groups if group in whole])
     spec = DataSpec.of_images(imported.channels, imported.image_size, imported.num_classes)
+    if imported.text is not None:
+        chosen.text.path = str(imported.text)
+        if mistakes := complete_text(chosen):
+            raise ConfigError(mistakes)
     check_model(chosen, SAMPLING, spec)
 
+    from langevin.assembly.captions import empty_caption, frozen_encoders
+    from langevin.assembly.text_files import OWN_TEXT
     from langevin.codecs.autoencoder import AutoencoderCodec
     from langevin.files import write_atomically, write_json
     from langevin.interop.origin import ORIGIN, origin_of
+    from langevin.interop.stable_diffusion import copy_encoder
     from langevin.training.checkpoint import AtomicCheckpointIO
 
     codec = make_codec(chosen, spec)
@@ -119,7 +127,12 @@ def import_model(cfg: DictConfig, out: Path) -> None:
         load(codec.network, imported.codec.weights(parameters_of(chosen, "autoencoder")))
         codec.shift.fill_(imported.codec.shift)
     network = make_model(chosen, codec.spec(spec)).network
-    load(network, imported.weights(parameters_of(chosen)))
+    weights = imported.weights(parameters_of(chosen))
+    if imported.text is not None:
+        weights |= empty_caption(network)
+    load(network, weights)
+    for encoder in frozen_encoders(network):
+        chosen.text.path = str(copy_encoder(encoder, (out / OWN_TEXT).absolute()))
     origin = {**origin_of(Path(cfg["import"])), **imported.origin}
     record = record_of(chosen, spec, origin)
     (out / ORIGIN).unlink(missing_ok=True)  # of what was there before
@@ -208,6 +221,7 @@ def load(network: "nn.Module", weights: "dict[str, Tensor]") -> None:
 
 def export_model(cfg: DictConfig, out: Path) -> None:
     """Write a trained model's EMA weights for diffusers, or as they are."""
+    from langevin.assembly.captions import exported_encoder
     from langevin.assembly.check import check_model
     from langevin.assembly.components import SAMPLING, make_sampler
     from langevin.assembly.conditioning import is_class_conditional
@@ -250,8 +264,9 @@ def export_model(cfg: DictConfig, out: Path) -> None:
         allowed = f"a model that takes no other image than the one it makes, or out=NAME{SAFETENSORS}"
         raise UserError(f"export={path}: allowed: {allowed}")
     num_classes = spec.num_classes if is_class_conditional(chosen) else None
+    text = exported_encoder(model.denoiser.network)
     parts = model.denoiser, make_sampler(chosen, spec), parameters_of(chosen)
-    notes = write_folder(out, *parts, spec.channels, spec.image_size, num_classes, record, autoencoder)
+    notes = write_folder(out, *parts, spec.channels, spec.image_size, num_classes, record, autoencoder, text)
     print(f"{out}: the EMA weights of step {model.step} for diffusers")
     for note in notes:
         print(f"  {note}")

@@ -36,6 +36,7 @@ class Imported(NamedTuple):
         notes: what is not the same here, or is chosen here, a sentence each.
         origin: plain values that came with it and that our config has no place for, such as its `scaling_factor`.
         codec: the autoencoder that came with it; None of a model of images.
+        text: the folder that has its encoder of text; None of a model that sees none.
     """
 
     overrides: list[str]
@@ -46,6 +47,7 @@ class Imported(NamedTuple):
     notes: tuple[str, ...] = ()
     origin: Mapping[str, Any] = MappingProxyType({})
     codec: ImportedCodec | None = None
+    text: Path | None = None
 
 
 def refuse_latents(place: Path, channels: int) -> None:

@@ -1,6 +1,7 @@
 """Folders of diffusers, both ways: a pipeline, or a network of it alone."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import UserError
-from langevin.interop.autoencoders import KL, read_part
+from langevin.interop.autoencoders import read_part
 from langevin.interop.controlnet import (
     BASE,
     CONTROL,
@@ -16,7 +17,6 @@ from langevin.interop.controlnet import (
     control_part,
     from_textless,
     is_textless,
-    notes_on_textless,
     read_control,
     textless_config,
     textless_of,
@@ -36,29 +36,38 @@ from langevin.interop.folder import (
 )
 from langevin.interop.imported import Imported, ImportedCodec, refuse_latents
 from langevin.interop.origin import RECORD_FILE
+from langevin.interop.pipeline_index import (
+    AUTOENCODER_PLACES,
+    DIT,
+    DIT_CLASSES,
+    LATENT,
+    OF_DIT,
+    OLD,
+    PIPELINES,
+    PLACES,
+    UNET,
+    UNKNOWN_FACTOR,
+    notes_on_pipeline,
+    pipeline_of,
+)
 from langevin.interop.renaming import Model, StateDict, class_overrides, settings
 from langevin.interop.scheduler_config import notes_on, scheduler_config
-from langevin.interop.schedulers import DDIM, scheduler_of
+from langevin.interop.schedulers import scheduler_of
+from langevin.interop.stable_diffusion import (
+    LATENT_CHANNELS,
+    STABLE,
+    TEXT_CHOICES,
+    TEXT_PARTS,
+    copy_encoder,
+    left_out,
+    notes_on_text,
+    read_text,
+)
+from langevin.interop.text_unet import attends_to_text, from_text_unet, text_unet_config, text_unet_of, to_text_unet
 from langevin.networks.dit import DiT
 from langevin.networks.unet import UNet
 from langevin.samplers.sampler import Sampler
-
-UNET, DIT = "UNet2DModel", "DiTTransformer2DModel"
-PLACES = {UNET: "unet", DIT: "transformer", BASE: "unet"}
-"""Where in its folder a pipeline has its network, by the network's class."""
-OLD = {"Transformer2DModel": DIT}
-"""What classes were once called."""
-LATENT, OF_DIT = "LDMPipeline", "DiTPipeline"
-PIPELINES = ("DDPMPipeline", "DDIMPipeline", LATENT, OF_DIT)
-AUTOENCODER_PLACES = ("vae", "vqvae")
-"""Where a pipeline has its autoencoder: the latter in an `LDMPipeline`, whatever the autoencoder's class."""
-UNKNOWN_FACTOR = (
-    "its autoencoder names no scaling_factor, so its latents are not scaled; diffusers itself takes Stable Diffusion's "
-    "there: codec.scaling=0.18215"
-)
-"""Said of a `VQModel` whose config is older than that field."""
-DIT_CLASSES = 1000
-"""DiTPipeline takes this label for none."""
+from langevin.text.frozen import FrozenTextEncoder
 
 
 class ReadNetwork(NamedTuple):
@@ -73,6 +82,7 @@ class ReadNetwork(NamedTuple):
         rename: gives weights our names, called with the weights and our network's parameters.
         splits_variance: whether its pipeline splits off a learned variance, of which the scheduler is not told.
         notes: what is chosen here, a sentence each.
+        token_channels: the size of the tokens of text that it attends to; None: it sees no text.
     """
 
     overrides: list[str]
@@ -83,6 +93,7 @@ class ReadNetwork(NamedTuple):
     rename: Callable[[StateDict, Model], dict[str, Tensor]]
     splits_variance: bool
     notes: tuple[str, ...] = ()
+    token_channels: int | None = None
 
 
 def is_folder(place: Path) -> bool:
@@ -96,7 +107,8 @@ def read_folder(folder: Path) -> Imported:
 
     A class-conditional `UNet2DModel` has as many classes as rows of its table, but for one that we wrote ourselves.
 
-    A folder that has an autoencoder too, as `vae/` or `vqvae/`, is that of a model of its latents.
+    A folder that has an autoencoder too, as `vae/` or `vqvae/`, is that of a model of its latents. One whose network
+    attends to text has an encoder of text, `text_encoder/` and `tokenizer/`.
 
     Raises:
         UserError: when a file is missing or damaged, or holds something that we have not.
@@ -107,7 +119,7 @@ def read_folder(folder: Path) -> Imported:
         index = read_json(folder / INDEX)
         refuse_kind(folder, index.get("_class_name"), PIPELINES, place)
         completed(str(folder / INDEX), index, {"_class_name": (None, f"Literal{list(PIPELINES)}")})
-        if place is None and index["_class_name"] in (LATENT, OF_DIT):
+        if place is None and index["_class_name"] in (LATENT, OF_DIT, STABLE):
             text = f"_class_name is {index['_class_name']}, whose autoencoder is not there"
             raise UserError(f"{folder / INDEX}: {text}; allowed: with it, in vae/ or vqvae/")
     inner = next((folder / name for name in PLACES.values() if (folder / name).is_dir()), folder)
@@ -119,6 +131,9 @@ def read_folder(folder: Path) -> Imported:
     refuse_kind(folder, config.get("_class_name", UNET), (*PLACES, *OLD), place)
     kind = completed(where, config, {"_class_name": (UNET, f"Literal{[*PLACES, *OLD]}")})["_class_name"]
     network = READERS[OLD.get(kind, kind)](inner, config)
+    if network.token_channels is not None:
+        choices = read_text(folder, where, network.token_channels)
+        network = network._replace(overrides=[*network.overrides, *choices])
     weights = read_network(inner)
     if (folder / PLACE).is_dir():
         control = read_control(folder / PLACE, kind, config, network.overrides, network.num_classes)
@@ -153,7 +168,8 @@ def read_folder(folder: Path) -> Imported:
         network.image_size,
         network.num_classes,
         lambda model: network.rename(weights, model),
-        (*network.notes, *notes),
+        (*network.notes, *notes, *left_out(folder)),
+        text=None if network.token_channels is None else folder,
     )
     return imported if place is None else in_latents(imported, place)
 
@@ -203,7 +219,9 @@ def in_latents(imported: Imported, place: Path) -> Imported:
 
 
 def _read_unet(inner: Path, config: Mapping[str, Any]) -> ReadNetwork:
-    """The config in a folder of a `UNet2DModel`, or of a `UNet2DConditionModel` without text."""
+    """The config in a folder of a `UNet2DModel`, or of a `UNet2DConditionModel`."""
+    if attends_to_text(config):
+        return _read_text_unet(inner, config)
     textless = config.get("_class_name") == BASE
     read, rename, channels = (textless_of, from_textless, 4) if textless else (unet_of, from_diffusers, 3)
     model, image_size = read(str(inner / NETWORK_FILE), config)
@@ -219,6 +237,21 @@ def _read_unet(inner: Path, config: Mapping[str, Any]) -> ReadNetwork:
         num_classes,
         lambda weights, model: rename(weights, model, num_classes),
         splits_variance=False,
+    )
+
+
+def _read_text_unet(inner: Path, config: Mapping[str, Any]) -> ReadNetwork:
+    """The config in a folder of a `UNet2DConditionModel` that attends to text."""
+    model, image_size, token_channels = text_unet_of(str(inner / NETWORK_FILE), config)
+    return ReadNetwork(
+        ["model=unet", *settings("model", model), *TEXT_CHOICES],
+        config.get("in_channels", LATENT_CHANNELS),
+        config.get("out_channels", LATENT_CHANNELS),
+        image_size,
+        None,
+        from_text_unet,
+        splits_variance=False,
+        token_channels=token_channels,
     )
 
 
@@ -279,13 +312,15 @@ def write_folder(
     num_classes: int | None,
     record: Mapping[str, Any],
     autoencoder: DiffusersPart | None = None,
+    text: FrozenTextEncoder | None = None,
 ) -> list[str]:
     """Write a model as a pipeline: a U-Net as a `DDIMPipeline` if its sampler is DDIM, else as a `DDPMPipeline`.
 
     With an adapter, or without attention in its middle, it is a `UNet2DConditionModel`, of which there is no pipeline.
 
     In the latents of an autoencoder, a U-Net without classes is an `LDMPipeline`, and a DiT a `DiTPipeline`. Of a U-Net
-    of classes there is no pipeline then, and of a DiT none without an autoencoder: the parts are written alone.
+    of classes there is no pipeline then, and of a DiT none without an autoencoder: the parts are written alone. With an
+    encoder of text it is a `StableDiffusionPipeline`.
 
     Args:
         out: the folder; what it holds already is replaced file by file.
@@ -298,6 +333,7 @@ def write_folder(
         record: plain values to be kept in langevin.json, which also records that the table of classes ends with a row
             for "no label".
         autoencoder: in whose latents it diffuses; None: it is a model of images.
+        text: CLIP, to whose tokens its network attends; None: to none.
 
     Returns:
         what is to be known when it is sampled from in diffusers, a sentence each.
@@ -311,13 +347,15 @@ def write_folder(
         raise UserError(f"model is {name}; allowed: a UNet or a DiT, which diffusers' {UNET} or {DIT} can be")
     if is_textless(model):
         writer = TEXTLESS
+    if text is not None:
+        writer = WrittenNetwork(BASE, partial(_text_config, text), to_text_unet)
     out_channels = denoiser.variance.channels(channels)
     config = writer.config(model, channels, out_channels, image_size, num_classes)
     weights = writer.rename(denoiser.network.state_dict(), model)
     parts = denoiser.schedule, denoiser.parameterization, denoiser.variance, sampler
     scheduler = scheduler_config(*parts, splits_variance=writer.kind == DIT)
     name = scheduler["_class_name"]
-    pipeline = pipeline_of(writer.kind, name, num_classes, autoencoder)
+    pipeline = pipeline_of(writer.kind, name, num_classes, autoencoder, text is not None)
     written = {PLACES[writer.kind]: DiffusersPart(writer.kind, config, weights)}
     if model.get("control", False):
         written[PLACE] = control_part(config, denoiser.network.state_dict(), model)
@@ -325,56 +363,24 @@ def write_folder(
         written["vqvae" if pipeline == LATENT else "vae"] = autoencoder
     for inner, part in written.items():
         part.write(out / inner)
+    if text is not None:
+        copy_encoder(text, out)
     write_json(out / "scheduler" / SCHEDULER_FILE, scheduler)
     write_json(out / RECORD_FILE, record)
     if pipeline is None:
         (out / INDEX).unlink(missing_ok=True)  # of what was there before
     else:
         classes = {inner: ["diffusers", part.kind] for inner, part in written.items()}
-        index = {"scheduler": ["diffusers", name], **classes}
+        index = {"scheduler": ["diffusers", name], **classes, **(TEXT_PARTS if pipeline == STABLE else {})}
         write_json(out / INDEX, {"_class_name": pipeline, "_diffusers_version": VERSION, **index})
-    return [*notes_on(denoiser.schedule, sampler), *notes_on_pipeline(out, pipeline, written, name, num_classes)]
+    notes = notes_on(denoiser.schedule, sampler)
+    if text is not None:
+        return [*notes, *notes_on_text(out, pipeline, scheduler)]
+    return [*notes, *notes_on_pipeline(out, pipeline, written, name, num_classes)]
 
 
-def pipeline_of(kind: str, scheduler: str, num_classes: int | None, autoencoder: DiffusersPart | None) -> str | None:
-    """The pipeline of a network of some class, None where there is none; a U-Net's passes no labels on."""
-    if kind == BASE:
-        return None
-    if kind == DIT:
-        return None if autoencoder is None else OF_DIT
-    if autoencoder is not None:
-        return LATENT if num_classes is None else None
-    return "DDIMPipeline" if scheduler == DDIM else "DDPMPipeline"
-
-
-def notes_on_pipeline(
-    out: Path, pipeline: str | None, parts: Mapping[str, DiffusersPart], scheduler: str, num_classes: int | None
-) -> list[str]:
-    """What to know of the parts of a folder, and of its pipeline, a sentence each."""
-    notes = notes_on_textless(out, parts)
-    if pipeline == LATENT and parts["vqvae"].kind == KL:
-        notes.append(f"{LATENT} warns that it expects a VQModel; with this {KL} it makes the same images")
-    if PLACES[DIT] in parts:
-        assert num_classes is not None
-        if pipeline is None:
-            load = f"{DIT}.from_pretrained({str(out)!r}, subfolder='transformer') and {scheduler}.from_pretrained(..., "
-            notes.append(
-                f"{OF_DIT} also needs an autoencoder, which is not part of it: load {load}subfolder='scheduler')"
-            )
-        if num_classes != DIT_CLASSES:
-            notes.append(
-                f"{OF_DIT} guides with class {DIT_CLASSES} for no label; here that is {num_classes}"
-                + ("" if pipeline is None else ", so call it with guidance_scale=1")
-            )
-    elif num_classes is not None:
-        kind = parts[PLACES[UNET]].kind
-        notes.append(
-            f"diffusers' pipelines pass no labels to a network; load it with {kind}.from_pretrained({str(out)!r}, "
-            f"subfolder='unet') and give it class_labels, 0 to {num_classes - 1}, {num_classes} for none"
-        )
-        if "vae" in parts:
-            notes.append(
-                f"its latents z are decoded by vae.decode(z / vae.config.scaling_factor).sample, where vae is "
-                f"{parts['vae'].kind}.from_pretrained({str(out)!r}, subfolder='vae')"
-            )
-    return notes
+def _text_config(
+    text: FrozenTextEncoder, model: Model, in_channels: int, out_channels: int, image_size: int, _: int | None
+) -> dict[str, Any]:
+    assert text.token_channels is not None
+    return text_unet_config(model, in_channels, out_channels, image_size, text.token_channels)

@@ -105,6 +105,12 @@ class ReadTextUNet(NamedTuple):
     token_channels: int
 
 
+def attends_to_text(config: Mapping[str, Any]) -> bool:
+    """Whether a network's config is that of a `UNet2DConditionModel` with blocks that attend to text."""
+    blocks = [config.get(name, FIELDS[name][0]) for name in ("down_block_types", "mid_block_type")]
+    return config.get("_class_name") == TEXT_UNET and "CrossAttn" in str(blocks)
+
+
 def text_unet_of(where: str, config: Mapping[str, Any]) -> ReadTextUNet:
     """The `UNet` of ours that is a `UNet2DConditionModel`: see `text_unet_config`.
 
