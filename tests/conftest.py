@@ -28,6 +28,7 @@ KINDS = {
     "autoencoding": "unit",
     "codecs": "unit",
     "commands": "e2e",
+    "conditions": "unit",
     "config": "unit",
     "contracts": "integration",
     "data": "unit",
@@ -51,6 +52,7 @@ KINDS = {
     "slurm": "e2e",
     "study": "integration",
     "tenants": "integration",
+    "text": "unit",
     "training": "integration",
     "ui": "integration",
 }

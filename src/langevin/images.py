@@ -179,6 +179,11 @@ def class_labels(classes: Sequence[str] | None, columns: int) -> GridLabels:
     return GridLabels(captions=classes)
 
 
+def shortened(text: str, letters: int) -> str:
+    """A text of at most so many letters."""
+    return text if len(text) <= letters else f"{text[: letters - 3]}..."
+
+
 def _broken(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> list[str]:
     """A text in lines of at most some pixels, between words where that is possible; at least one line."""
     lines: list[str] = []

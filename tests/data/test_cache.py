@@ -4,13 +4,12 @@ import json
 import os
 import pickle
 import re
-import textwrap
 import time
 
 import numpy as np
 import pytest
 from filelock import FileLock
-from helpers.processes import Script
+from helpers.processes import Code
 
 from langevin import interrupt
 from langevin.data.cache import CachedSamples, default_cache_dir, open_or_build, resolve_cache_dir
@@ -225,7 +224,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path):
         except UserError as error:
             print(error)
     """
-    printed = Code(tmp_path, code).printed()
+    printed = Code(__file__, tmp_path, code).printed()
     assert f"loader.cache_dir={tmp_path}: the image cache cannot be written" in printed
     assert caches(tmp_path) == []
 
@@ -350,22 +349,8 @@ SLOW = """
 """
 
 
-class Code:
-    """A process of its own that runs some code, and what it has printed."""
-
-    def __init__(self, folder, code, name="code"):
-        setup = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
-        file, self.out, self.err = (folder / f"{name}.{suffix}" for suffix in ("py", "out", "err"))
-        file.write_text(setup + textwrap.dedent(code))
-        self.process = Script(file, out=self.out, err=self.err)
-
-    def printed(self):
-        assert self.process.wait(300) == 0, self.err.read_text()
-        return self.out.read_text()
-
-
 def test_a_killed_build_leaves_no_cache_and_the_next_one_succeeds(tmp_path):
-    process = Code(tmp_path, SLOW.format(seconds=0.02, folder=str(tmp_path))).process
+    process = Code(__file__, tmp_path, SLOW.format(seconds=0.02, folder=str(tmp_path))).process
     deadline = time.monotonic() + 120
     while not any(path.stat().st_size for path in tmp_path.glob("*.building/chunks")):
         assert time.monotonic() < deadline
@@ -381,7 +366,7 @@ def test_a_killed_build_leaves_no_cache_and_the_next_one_succeeds(tmp_path):
 
 def test_processes_that_start_together_build_once(tmp_path):
     script = SLOW.format(seconds=0.005, folder=str(tmp_path))
-    started = [Code(tmp_path, script, name) for name in "abc"]
+    started = [Code(__file__, tmp_path, script, name) for name in "abc"]
     outputs = [each.printed().split() for each in started]
     assert sorted(outputs, key=len) == [["opened"], ["opened"], ["building", "opened"]]
     assert len(caches(tmp_path)) == 1

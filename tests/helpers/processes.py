@@ -6,6 +6,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import textwrap
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -75,3 +76,24 @@ class Script:
 def command(name: str, *overrides: str, log: Path) -> Script:
     """A command of the project's, such as "train", of which both outputs go into one file."""
     return Script(ROOT / f"{name}.py", *overrides, out=log)
+
+
+class Code:
+    """A process of its own that runs some code, and what it has printed.
+
+    Args:
+        beside: a file; the code may import what lies in its folder.
+        folder: for the script and what it prints.
+        code: is run.
+        name: of the script.
+    """
+
+    def __init__(self, beside: str, folder: Path, code: str, name: str = "code") -> None:
+        setup = f"import sys; sys.path.insert(0, {os.path.dirname(beside)!r})\n"
+        file, self.out, self.err = (folder / f"{name}.{suffix}" for suffix in ("py", "out", "err"))
+        file.write_text(setup + textwrap.dedent(code))
+        self.process = Script(file, out=self.out, err=self.err)
+
+    def printed(self) -> str:
+        assert self.process.wait(300) == 0, self.err.read_text()
+        return self.out.read_text()

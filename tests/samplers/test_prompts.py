@@ -52,17 +52,19 @@ def test_sample_i_has_the_prompt_i_in_turn(model):
     assert asked.record() == {"labels": [0, 1], "prompts": "the record"}
 
 
-def test_each_text_is_encoded_once_and_by_need(model):
+def test_few_texts_are_encoded_once_and_many_by_need(model):
     encoder = model.network.condition.encoder
     encoder.asked.clear()
     asked = requests(model, negative=Texts(["b", "d"], None))
     for indices in ([0, 3], [3, 4, 1], range(30)):
         asked.model_cond(model, indices, 0, "cpu")
-    assert encoder.asked == [["a three"], ["b", "d"], ["c"]]
+    assert encoder.asked == [["a three", "b", "c", "d"]]
+    encoder.asked.clear()
     many = requests(model, Texts([str(number) for number in range(3 * KEPT)], None))
     for start in range(0, 3 * KEPT, KEPT):
         columns = many.model_cond(model, range(start, start + KEPT), 0, "cpu")
         assert len(columns["text"]) == KEPT
+    assert [len(texts) for texts in encoder.asked] == [KEPT] * 3
     assert len(many._kept) == KEPT
 
 

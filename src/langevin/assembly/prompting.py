@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from langevin.assembly.conditioning import columns_of
+from langevin.assembly.conditioning import reads_text
 from langevin.assembly.make import target_of
 from langevin.assembly.saved import Model
 from langevin.config.validate import ConfigError, Mistake
@@ -20,8 +20,8 @@ from langevin.data.tokens import Encodings
 from langevin.errors import UserError
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.given import Given, OfGiven
-from langevin.samplers.prompts import Encode, Prompts, Texts
-from langevin.text.encoder import TEXT, TextEncoder
+from langevin.samplers.prompts import KEPT, Encode, Prompts, Texts
+from langevin.text.encoder import TextEncoder
 
 PROMPT, NEGATIVE = "prompt", "negative"
 """The options."""
@@ -34,7 +34,20 @@ def encoder_of(network: nn.Module) -> TextEncoder | None:
 
 def is_text_conditional(cfg: DictConfig) -> bool:
     """Whether a condition of the model reads texts."""
-    return any(TEXT in columns_of(cfg, name) for name in cfg.get("conditions") or {})
+    return any(reads_text(cfg, name) for name in cfg.get("conditions") or {})
+
+
+def encoding(encoder: TextEncoder, asked: Texts, negative: Texts | None = None) -> Encode:
+    """What encodes texts; where these are few, a frozen encoder leaves the memory once it has."""
+    is_once = len(asked.texts) + (0 if negative is None else len(negative.texts)) <= KEPT
+
+    def encode(texts: Sequence[str], device: torch.device | str) -> Mapping[str, Tensor]:
+        found = encoder.prepare(texts, device)
+        if is_once:
+            encoder.release()
+        return found
+
+    return encode
 
 
 def encoded_by(data: DataModule) -> Encode:
@@ -115,7 +128,7 @@ def request_prompts(cfg: DictConfig, chosen: DictConfig, model: Model, generator
     for name, count in ((NEGATIVE, 0 if negative is None else len(negative.texts)), ("labels", len(labels))):
         if count > 1 and number > 1 and count != number:
             raise ConfigError([Mistake(name, f"has {count}, and prompt has {number}; allowed: as many, or one")])
-    generator.requests = Prompts(generator.requests, asked, encoder.prepare, negative)
+    generator.requests = Prompts(generator.requests, asked, encoding(encoder, asked, negative), negative)
 
 
 def request_captions(

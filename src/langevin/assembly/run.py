@@ -31,6 +31,7 @@ from langevin.codecs.codec import Codec
 from langevin.config.types import plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import resolve_cache_dir
+from langevin.data.caption_writer import CaptionWriter
 from langevin.data.captions import FirstCaptions
 from langevin.data.module import DataModule
 from langevin.data.read_images import read_images
@@ -51,13 +52,12 @@ def make_data(cfg: DictConfig) -> DataModule:
     """The config's data, not yet opened."""
     accumulate = cfg.trainer.accumulate_grad_batches
     offered = {"batch_size": cfg.batch_size, "accumulate": accumulate, "seed": cfg.seed, "first": cfg.overfit_samples}
-    return make(cfg, "loader", **sources(cfg), **offered)
+    return make(cfg, "loader", source=make(cfg, "data"), captions=make_captions(cfg), **offered)
 
 
-def sources(cfg: DictConfig) -> dict[str, Any]:
-    """Where the config's samples come from, and their captions."""
-    captions = None if cfg.get("captions") is None else make(cfg, "captions")
-    return {"source": make(cfg, "data"), "captions": captions}
+def make_captions(cfg: DictConfig) -> CaptionWriter | None:
+    """What writes captions of the config's samples."""
+    return None if cfg.get("captions") is None else make(cfg, "captions")
 
 
 def make_module(cfg: DictConfig, spec: DataSpec) -> DiffusionModule:
@@ -162,7 +162,11 @@ def make_trainer(
         evaluation, number = make_evaluation(cfg), cfg.evaluation.num_samples
         requests = None if generator is None else generator.requests
         cond = {} if requests is None else requests.cond(range(number))
+        if sampling is not None and is_derived(cfg) and evaluation.reads_targets:
+            given = given_of(data)
         reference, target = references(data, given, number)
+        if not task.reconstructs and not evaluation.reads_targets_alone:
+            reference = training_set(data)
         evaluation.prepare(number, reference, cond, target, None if requests is None else requests.prompts)
         callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator, run_dir=run_dir))
     if likelihoods := make_likelihoods(cfg, spec.image_size):
@@ -190,7 +194,8 @@ def references(
 
     Args:
         data: opened.
-        given: what is reconstructed: then both are the first of these; None: the reference is the training set.
+        given: what is reconstructed, or enlarged: then both are the first of these; None: the reference is the
+            training set.
         number: how many samples are measured.
         option: that says so.
 
@@ -200,15 +205,21 @@ def references(
     if given is None:
         return training_set(data), None
     if number > len(given.samples):
-        text = f"is {number}; allowed: at most {len(given.samples)}, the {given.split} samples to be reconstructed"
+        text = f"is {number}; allowed: at most {len(given.samples)}, the {given.split} samples"
         raise ConfigError([Mistake(option, text)])
     originals = Reference(given.samples[:number], None if given.labels is None else given.labels[:number])
     return originals, originals
 
 
-def open_data(cfg: DictConfig) -> DataModule:
-    """The config's data, decoded."""
-    data: DataModule = make(cfg, "loader", **sources(cfg), batch_size=1)
+def open_data(cfg: DictConfig, captioned: bool = False) -> DataModule:
+    """The config's data, decoded.
+
+    Args:
+        cfg: the config. Where it is a stored one and captions are written, its group "captions" must be trusted.
+        captioned: whether captions are written of samples that have none, where the config says so.
+    """
+    captions = make_captions(cfg) if captioned else None
+    data: DataModule = make(cfg, "loader", source=make(cfg, "data"), captions=captions, batch_size=1)
     data.prepare_data()
     return data
 

@@ -96,18 +96,8 @@ class ClassificationTask(Task):
     model = NoisyClassifier
     makes_samples = False
     unused = (
-        *(
-            "model",
-            "conditions",
-            "text",
-            "variance",
-            "weighting",
-            "sampler",
-            "timestep_spacing",
-            "thresholding",
-            "guidance",
-        ),
-        *("metrics", "features", "evaluation", "likelihoods"),
+        *("captions", "model", "conditions", "text", "variance", "weighting", "sampler", "timestep_spacing"),
+        *("thresholding", "guidance", "metrics", "features", "evaluation", "likelihoods"),
         *RECONSTRUCTION,
     )
     use = "langevin sample checkpoint=RUN guidance=classifier guidance.classifier={run}"
@@ -131,18 +121,9 @@ class AutoencodingTask(Task):
     makes_samples = False
     reconstructs = True
     unused = (
-        *(
-            "model",
-            "classifier",
-            "conditions",
-            "text",
-            "process",
-            "schedule",
-            "rescalings",
-            "parameterization",
-            "variance",
-        ),
-        *("weighting", "time_sampler", "sampler", "timestep_spacing", "thresholding", "guidance", "likelihoods"),
+        *("captions", "model", "classifier", "conditions", "text", "process", "schedule", "rescalings"),
+        *("parameterization", "variance", "weighting", "time_sampler", "sampler", "timestep_spacing", "thresholding"),
+        *("guidance", "likelihoods"),
     )
     use = "langevin train codec=autoencoder codec.run={run}"
     instead: ClassVar = {"objective": "take reconstruction"}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from langevin.conditions.condition import Condition, Context
 from langevin.errors import OptionError
-from langevin.text.encoder import COLUMNS, POOLED, TextEncoder
+from langevin.text.encoder import COLUMNS, TextEncoder
 
 NEGATIVE = "negative_"
 """What the names of a negative prompt's columns begin with: what guidance leads away from."""
@@ -53,14 +53,13 @@ class Text(Condition):
             raise OptionError("pooled", "is false; allowed: true, since this encoder gives no tokens")
         self.encoder = text
         self.dropout = dropout
-        self.inputs = frozenset(name for name in text.columns if pooled or name != POOLED)
+        self.inputs = frozenset(text.columns)
         self.tokens = None if channels is None else nn.Linear(channels, dim) if project else nn.Identity()
         self.token_channels = None if channels is None else dim if project else channels
         self.tokens_only = size is None
         self.pooled = None if size is None else nn.Linear(size, dim)
         for name, (shape, dtype) in text.columns.items():
-            if name in self.inputs:
-                self.register_buffer(_null(name), torch.zeros(shape, dtype=dtype))
+            self.register_buffer(_null(name), torch.zeros(shape, dtype=dtype))
         if not text.cached:
             self.set_null(text.prepare([""]))
 

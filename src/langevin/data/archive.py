@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from langevin.errors import UserError
@@ -250,6 +250,55 @@ class Tar(Archive):
 
     def _stamp(self, name: str) -> tuple[int, ...]:
         return self._members[name][1:]
+
+
+class Shards(Archive):
+    """The files of a folder's plain tars, as if each were a subfolder of its name.
+
+    A tar is known by its size and time of change, so that none is read before its files are.
+
+    Args:
+        folder: holds them.
+        tars: their names, in order.
+    """
+
+    def __init__(self, folder: Folder, tars: Sequence[str]) -> None:
+        super().__init__(folder.path)
+        self._folder = folder
+        self._names = tuple(tars)
+
+    def fingerprint(self, names: Iterable[str]) -> str:  # noqa: D102
+        return self._folder.fingerprint(self._names)
+
+    def exists(self, name: str) -> bool:  # noqa: D102
+        tar, _, rest = name.partition(".tar/")
+        return f"{tar}.tar" in self._tars and self._tars[f"{tar}.tar"].exists(rest)
+
+    @functools.cached_property
+    def _tars(self) -> dict[str, Tar]:
+        tars = {}
+        for name in self._names:
+            try:
+                tars[name] = Tar(self.path / name)
+            except (OSError, ValueError, tarfile.TarError) as error:
+                raise UserError(f"{self.path / name}: cannot be opened ({error})") from error
+        self._left_out.update(sum((tar.left_out for tar in tars.values()), Counter()))
+        return tars
+
+    def _list(self) -> Iterable[str]:
+        return (f"{name}/{file}" for name, tar in self._tars.items() for file in tar.names)
+
+    def _read(self, name: str) -> bytes:
+        tar, rest = self._found(name)
+        return tar._read(rest)
+
+    def _stamp(self, name: str) -> tuple[int, ...]:
+        tar, rest = self._found(name)
+        return tar._stamp(rest)
+
+    def _found(self, name: str) -> tuple[Tar, str]:
+        tar, _, rest = name.partition(".tar/")
+        return self._tars[f"{tar}.tar"], rest
 
 
 def open_archive(path: str, option: str) -> Archive:

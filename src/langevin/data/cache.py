@@ -88,10 +88,11 @@ class CachedSamples:
         It was noted when the cache was built. A cache that is older than that has it computed once, at over 1 GB/s, and
         noted if the folder can be written; processes that do so together write the same.
         """
-        return self._stored_digest if self._given is None else _with_captions(self._stored_digest, self._given)
+        return self.stored_digest if self._given is None else _with_captions(self.stored_digest, self._given)
 
     @functools.cached_property
-    def _stored_digest(self) -> str:
+    def stored_digest(self) -> str:
+        """The same without captions that are not stored with the samples."""
         noted = self._meta.get("digest")
         if isinstance(noted, str):
             return noted

@@ -84,6 +84,8 @@ def open_or_encode(
 ) -> CachedSamples:
     """Open the moments of all samples, and compute them first if there are none; killed and rerun, it resumes.
 
+    They have no captions: those of a mirror image are the ones of its sample, see `langevin.data.module.Batched`.
+
     Args:
         cache_dir: the folder of all caches.
         name: what the cache is called, for people.
@@ -96,7 +98,7 @@ def open_or_encode(
         Interrupted: between two chunks, once a signal has come.
     """
     lazy = Encoded(samples, 1 + flip, encoder.encode)
-    fingerprint = repr(("latents", samples.digest, flip, encoder.function))
+    fingerprint = repr(("latents", samples.stored_digest, flip, encoder.function))
     transform = MomentsTransform(encoder.shape)
 
     def load() -> SampleSet:

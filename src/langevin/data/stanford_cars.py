@@ -2,6 +2,7 @@
 
 import functools
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,12 @@ from langevin.errors import UserError
 
 _META = "devkit/cars_meta.mat"
 _TRAIN = "devkit/cars_train_annos.mat"
+_MAKES = ("AM General", "Aston Martin", "Land Rover")  # of two words
+_BODIES = {
+    **{word: word.lower() for word in ("Sedan", "Coupe", "Convertible", "Hatchback", "Wagon", "Minivan", "Van")},
+    **dict.fromkeys(("Cab", "SuperCab", "Pickup"), "pickup truck"),
+    "SUV": "SUV",
+}
 _TEST = ("cars_test_annos_withlabels.mat", "devkit/cars_test_annos_withlabels.mat")
 
 
@@ -74,6 +81,16 @@ class StanfordCars(FileSource):
         images = (name for name in archive.names if name.startswith(folders))
         annotations = (self._annotations(part) for part in self._parts(split))
         return f"crop={self.crop} {self._decoding()} {archive.fingerprint((root + _META, *annotations, *images))}"
+
+    def phrases(self, class_name: str) -> tuple[str, ...]:
+        """The make and body type, each of them alone, and the name without its year.
+
+        A name has the make first and its body type last, such as "Audi S4 Sedan 2012"; some have none, as "Audi R8".
+        """
+        name = re.sub(r" \d{4}$", "", class_name)
+        make = next((each for each in _MAKES if name.startswith(f"{each} ")), name.partition(" ")[0])
+        body = next((_BODIES[word] for word in reversed(name.split()) if word in _BODIES), "car")
+        return tuple(dict.fromkeys((f"{make} {body}", body, f"{make} car", name)))
 
     def load(self, split: str) -> SampleSet:
         """Read the annotations.

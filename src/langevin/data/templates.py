@@ -12,6 +12,7 @@ from langevin.errors import UserError
 
 BRIGHTNESS = ("dark", "medium", "bright")
 """The words for the thirds of the training images, by their mean level."""
+_AN, _NOT_AN = ("a", "e", "i", "o", "u", "suv"), ("eu", "one", "uni")  # what "an" stands before
 _CHUNK = 4096  # images whose levels are summed together
 
 
@@ -60,4 +61,5 @@ def _captions(phrases: Sequence[str], brightness: str) -> list[str]:
 
 
 def _with_article(phrase: str) -> str:
-    return f"{'an' if phrase[:1].lower() in 'aeiou' else 'a'} {phrase}"
+    begins = phrase.lower().startswith
+    return f"{'an' if begins(_AN) and not begins(_NOT_AN) else 'a'} {phrase}"

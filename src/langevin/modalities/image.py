@@ -6,7 +6,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from langevin.images import Figure, GridLabels, class_labels, from_uint8, labelled_grid, to_uint8, write_png
+from langevin.images import (
+    LONGEST_SIDE_LABEL,
+    Figure,
+    GridLabels,
+    class_labels,
+    from_uint8,
+    labelled_grid,
+    shortened,
+    to_uint8,
+    write_png,
+)
 from langevin.modalities.modality import Modality
 
 
@@ -44,7 +54,8 @@ class ImageModality(Modality):
             for seen in (x_t, x)
             for image in [*(frame[index] for frame in seen), last]
         ]
-        of_classes = [""] * len(finished) if classes is None else [f"{name}: " for name in classes]
+        room = LONGEST_SIDE_LABEL - len(": x_t")
+        of_classes = [""] * len(finished) if classes is None else [f"{shortened(name, room)}: " for name in classes]
         sides = [side for name in of_classes for side in (f"{name}x_t", "predicted x")]
         labels = GridLabels([*((time, 1) for time in times), ("sample", 1)], sides) if times else GridLabels()
         return labelled_grid(torch.stack(rows), len(x) + 1, labels)

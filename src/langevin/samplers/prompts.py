@@ -15,7 +15,7 @@ COLUMN = "prompt"
 Encode = Callable[[Sequence[str], torch.device | str], Mapping[str, Tensor]]
 """Gives the columns of n texts that a model's condition reads, (n, ...) each, computed on some device."""
 KEPT = 1024
-"""Encoded texts that are kept: what is sampled are mostly a few prompts in turn."""
+"""Encoded texts that are kept. Of more, a batch's are encoded when it is made."""
 
 
 class Texts(NamedTuple):
@@ -33,7 +33,7 @@ class Texts(NamedTuple):
 class Prompts(Requests):
     """Other requests, and with sample i the prompt ``prompts[i % len(prompts)]``.
 
-    A text is encoded when its first sample is made, so that no process encodes those of the others.
+    Few texts are encoded together, once. Of many, those of a batch are, so that no process encodes those of the others.
 
     Args:
         requests: the others, such as labels.
@@ -55,6 +55,8 @@ class Prompts(Requests):
         self.encode = encode
         self.negative = negative
         self._kept: dict[str, dict[str, Tensor]] = {}
+        texts = dict.fromkeys((*asked.texts, *(() if negative is None else negative.texts)))
+        self._few = tuple(texts) if len(texts) <= KEPT else ()
 
     @property
     def prompts(self) -> Sequence[str]:
@@ -84,7 +86,7 @@ class Prompts(Requests):
 
     def _columns(self, texts: Sequence[str], indices: Sequence[int], device: torch.device | str) -> dict[str, Tensor]:
         wanted = [texts[index % len(texts)] for index in indices]
-        if new := [text for text in dict.fromkeys(wanted) if text not in self._kept]:
+        if new := [text for text in dict.fromkeys((*wanted, *self._few)) if text not in self._kept]:
             encoded = self.encode(new, device)
             self._kept |= {text: {name: encoded[name][row] for name in encoded} for row, text in enumerate(new)}
         rows = [self._kept[text] for text in wanted]

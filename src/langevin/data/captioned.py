@@ -1,0 +1,250 @@
+"""The user's own images with captions: a folder, a zip, a tar, or a folder of tar shards."""
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
+
+from langevin.data.archive import Archive, Folder, Shards, open_archive
+from langevin.data.image_folder import ImageFolder
+from langevin.data.images import SUFFIXES, WHITE, ImageFiles
+from langevin.data.source import SampleSet
+from langevin.errors import UserError
+from langevin.visible import visible
+
+METADATA = "metadata.jsonl"
+_MAX_BYTES = 2**20  # of the captions of one image
+_MAX_METADATA_BYTES = 2**32
+_KEYS = ("text", "caption")
+_SHOWN = 5  # images without captions that a message names
+
+
+class CaptionedImages:
+    """The images of an archive and their captions.
+
+    A line of a ``metadata.jsonl`` gives the captions of an image: ``{"file_name": "a.jpg", "text": "a red car"}``, or a
+    list of texts; the file's name is relative to the folder of that ``metadata.jsonl``. The captions of an image that
+    none names are the lines of the ``.txt`` file beside it of the same name, else the "text" or "caption" of its
+    ``.json`` file.
+
+    Args:
+        path: the folder, zip, plain tar, or folder of plain tars.
+        option: the name of the option that gave `path`, for messages.
+
+    Attributes:
+        archive: what is opened.
+        files: the images' names, in order.
+
+    Raises:
+        UserError: when there is nothing at `path`, it cannot be opened, or holds no image.
+    """
+
+    def __init__(self, path: str, option: str) -> None:
+        self._where = f"{option}={path}"
+        self.archive = _sharded(open_archive(path, option))
+        names = self.archive.names
+        self.files = tuple(name for name in names if name.lower().endswith(SUFFIXES))
+        if not self.files:
+            raise UserError(
+                f"{self._where}: holds no image (looked for {', '.join(SUFFIXES)} in it, its subfolders and its tars)"
+            )
+        stems = {_stem(name) for name in self.files}
+        self._metadata = tuple(name for name in names if PurePosixPath(name).name == METADATA)
+        self._beside = {name for name in names if name.endswith((".txt", ".json")) and _stem(name) in stems}
+
+    def fingerprint(self) -> str:
+        """Digest of the images' and captions' content."""
+        return self.archive.fingerprint((*self.files, *self._metadata, *sorted(self._beside)))
+
+    @functools.cached_property
+    def left_out(self) -> Counter[str]:
+        """How many of what lies beside the images and is not read, by what it is."""
+        read = {*self.files, *self._metadata, *self._beside}
+        left_out = Counter(self.archive.left_out)
+        for name in self.archive.names:
+            if name not in read:
+                suffix = PurePosixPath(name).suffix.lower()
+                left_out[f"{suffix} file" if suffix else "suffixless file"] += 1
+        return left_out
+
+    @functools.cached_property
+    def uncaptioned(self) -> list[str]:
+        """The names of the images without captions.
+
+        Raises:
+            UserError: when a ``metadata.jsonl`` is not laid out as above, or names a file that is not there.
+        """
+        beside = {_stem(name) for name in self._beside}
+        return [name for name in self.files if name not in self._named and _stem(name) not in beside]
+
+    def captions(self, files: Sequence[str]) -> list[list[str]]:
+        """The captions of some images, which have some.
+
+        Raises:
+            UserError: when a file of captions cannot be read or is not laid out as above, or a caption is empty.
+        """
+        return [self._named.get(name) or self._captions_beside(_stem(name)) for name in files]
+
+    def offer(self) -> str:
+        """What to do about the images without captions, for a message."""
+        missing = self.uncaptioned
+        named = ", ".join(map(visible, missing[:_SHOWN])) + ", ..." * (len(missing) > _SHOWN)
+        return (
+            f"{self._where}: {len(missing):,} of {len(self.files):,} images have no caption ({named}); "
+            f"write a .txt file beside each, or name it in {METADATA}, "
+            "or leave these out with data.skip_uncaptioned=true"
+        )
+
+    @functools.cached_property
+    def _named(self) -> dict[str, list[str]]:
+        """The captions that the archive's ``metadata.jsonl`` give, by the names of images."""
+        found: dict[str, list[str]] = {}
+        images = set(self.files)
+        for metadata in self._metadata:
+            folder = metadata.removesuffix(METADATA)
+            for number, line in enumerate(self._text(metadata, _MAX_METADATA_BYTES).splitlines(), 1):
+                if not line.strip():
+                    continue
+                place = f"line {number} of {metadata}"
+                entry = self._json(line, place)
+                file = entry.get("file_name")
+                if not isinstance(file, str):
+                    raise UserError(f'{self._where}: {place} has no "file_name"; each line is to name an image')
+                name = folder + file.replace("\\", "/").removeprefix("./")
+                if name not in images:
+                    raise UserError(f"{self._where}: {place} names {visible(name)}, which is no image there")
+                if name in found:
+                    raise UserError(f"{self._where}: {place} names {visible(name)}, as a line before it does")
+                found[name] = self._texts(entry, place)
+        return found
+
+    def _captions_beside(self, stem: str) -> list[str]:
+        """The captions in the .txt or else .json file of an image."""
+        if f"{stem}.txt" in self._beside:
+            name = f"{stem}.txt"
+            lines = [line.strip() for line in self._text(name, _MAX_BYTES).splitlines()]
+            if not (captions := [line for line in lines if line]):
+                raise UserError(f"{self._where}: {visible(name)} is an empty caption; write one, or remove the file")
+            return captions
+        name = f"{stem}.json"
+        return self._texts(self._json(self._text(name, _MAX_BYTES), visible(name)), visible(name))
+
+    def _texts(self, entry: dict[str, Any], place: str) -> list[str]:
+        """The captions of an object of JSON."""
+        value = next((entry[key] for key in _KEYS if key in entry), None)
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise UserError(f'{self._where}: {place} has no "text" that is a caption or a list of captions')
+        if not all(text.strip() for text in texts):
+            raise UserError(f"{self._where}: {place} has an empty caption; write one, or remove it")
+        return [text.strip() for text in texts]
+
+    def _json(self, text: str, place: str) -> dict[str, Any]:
+        try:
+            entry = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{self._where}: {place} is no JSON ({error})") from error
+        if not isinstance(entry, dict):
+            raise UserError(f'{self._where}: {place} is to be an object, such as {{"text": "a red car"}}')
+        return entry
+
+    def _text(self, name: str, limit: int) -> str:
+        try:
+            return self.archive.read(name, limit).decode("utf-8-sig")
+        except Exception as error:  # a damaged archive makes its reader raise anything
+            raise UserError(f"{self._where}: {visible(name)} cannot be read as UTF-8 text ({error})") from error
+
+
+class Captioned(ImageFolder):
+    """Images below a folder, in a zip or in tars, each with captions beside it. They have no classes.
+
+    Where the captions lie: see `CaptionedImages`.
+
+    Args:
+        path: the folder, zip, plain tar, or folder of plain tars whose files of one image have one stem.
+        test_path: another such place with images for testing; null for none.
+        image_size: side in pixels.
+        channels: 3 (RGB) or 1 (grey).
+        flip: mirror images at random in training. Their captions stay: switch it off where they say "left" or "right".
+        background: the colour behind transparent pixels, and beside padded images.
+        skip_broken: leave out the images that cannot be decoded, instead of refusing the data.
+        skip_uncaptioned: leave out the images without captions, instead of refusing the data.
+        resize: how an image that is no square becomes one.
+    """
+
+    columns = frozenset({"caption"})
+
+    def __init__(
+        self,
+        path: str | None,
+        image_size: int,
+        test_path: str | None = None,
+        channels: int = 3,
+        flip: bool = True,
+        background: Sequence[Annotated[int, Ge(0), Le(255)]] = WHITE,
+        skip_broken: bool = False,
+        skip_uncaptioned: bool = False,
+        resize: Literal["crop", "pad", "stretch"] = "crop",
+    ) -> None:
+        super().__init__(path, image_size, channels, flip, background, skip_broken, resize)
+        self.test_path = test_path
+        self.skip_uncaptioned = skip_uncaptioned
+
+    @functools.cached_property
+    def _images(self) -> dict[str, CaptionedImages]:
+        if self.path is None:
+            raise UserError("data.path=null: give the folder, zip or tars of your images, data.path=PLACE")
+        images = {"train": CaptionedImages(self.path, "data.path")}
+        return (
+            images if self.test_path is None else images | {"test": CaptionedImages(self.test_path, "data.test_path")}
+        )
+
+    def check(self) -> None:
+        """List the images."""
+        _ = self._images
+
+    def splits(self) -> tuple[str, ...]:
+        """Train, and test where there are test images."""
+        return tuple(self._images)
+
+    def fingerprint(self, split: str) -> str:
+        """Names and sizes of the images and captions, with checksums (zip) or times of change."""
+        return f"{self._decoding()}{' skip_uncaptioned' * self.skip_uncaptioned} {self._images[split].fingerprint()}"
+
+    def load(self, split: str) -> SampleSet:
+        """The images and their captions.
+
+        Raises:
+            UserError: when an image has none, unless it is to be left out, or a file of captions cannot be read.
+        """
+        images = self._images[split]
+        missing = set(images.uncaptioned)
+        files = [name for name in images.files if name not in missing]
+        if missing and not (self.skip_uncaptioned and files):
+            raise UserError(images.offer())
+        lazy = ImageFiles(images.archive, files, background=self.background)
+        return SampleSet(lazy, skip_broken=self.skip_broken, captions=images.captions(files))
+
+    def left_out(self) -> Counter[str]:
+        """What lies beside the images and captions, and images without captions, of both splits."""
+        left_out: Counter[str] = sum((images.left_out for images in self._images.values()), Counter())
+        if self.skip_uncaptioned and (number := sum(len(images.uncaptioned) for images in self._images.values())):
+            left_out["uncaptioned image"] = number
+        return left_out
+
+
+def _sharded(archive: Archive) -> Archive:
+    """A folder whose content is tars as the files in them; else what it is."""
+    tars = [name for name in archive.names if name.lower().endswith(".tar") and "/" not in name]
+    if isinstance(archive, Folder) and tars and not any(name.lower().endswith(SUFFIXES) for name in archive.names):
+        return Shards(archive, tars)
+    return archive
+
+
+def _stem(name: str) -> str:
+    """A name without its suffix."""
+    return name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix else name
