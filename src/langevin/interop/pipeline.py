@@ -348,6 +348,8 @@ def write_folder(
     if is_textless(model):
         writer = TEXTLESS
     if text is not None:
+        if writer is not WRITERS[UNet]:
+            raise UserError(f"model becomes a {writer.kind}; allowed: a UNet in diffusers' pipelines of text")
         writer = WrittenNetwork(BASE, partial(_text_config, text), to_text_unet)
     out_channels = denoiser.variance.channels(channels)
     config = writer.config(model, channels, out_channels, image_size, num_classes)
