@@ -25,7 +25,7 @@ from langevin.interop.imported import Imported, ImportedCodec, refuse_latents
 from langevin.interop.origin import RECORD_FILE
 from langevin.interop.renaming import Model, StateDict, class_overrides, settings
 from langevin.interop.scheduler_config import notes_on, scheduler_config
-from langevin.interop.schedulers import DDIM, scheduler_of
+from langevin.interop.schedulers import DDIM, EULER, scheduler_of
 from langevin.networks.dit import DiT
 from langevin.networks.unet import UNet
 from langevin.samplers.sampler import Sampler
@@ -35,8 +35,8 @@ PLACES = {UNET: "unet", DIT: "transformer"}
 """Where in its folder a pipeline has its network, by the network's class."""
 OLD = {"Transformer2DModel": DIT}
 """What classes were once called."""
-LATENT, OF_DIT = "LDMPipeline", "DiTPipeline"
-PIPELINES = ("DDPMPipeline", "DDIMPipeline", LATENT, OF_DIT)
+LATENT, OF_DIT, ENLARGING = "LDMPipeline", "DiTPipeline", "LDMSuperResolutionPipeline"
+PIPELINES = ("DDPMPipeline", "DDIMPipeline", LATENT, OF_DIT, ENLARGING)
 AUTOENCODER_PLACES = ("vae", "vqvae")
 """Where a pipeline has its autoencoder: the latter in an `LDMPipeline`, whatever the autoencoder's class."""
 UNKNOWN_FACTOR = (
@@ -44,6 +44,7 @@ UNKNOWN_FACTOR = (
     "there: codec.scaling=0.18215"
 )
 """Said of a `VQModel` whose config is older than that field."""
+SCALES = "scales the low-resolution image like a noisy one"
 DIT_CLASSES = 1000
 """DiTPipeline takes this label for none."""
 
@@ -88,11 +89,13 @@ def read_folder(folder: Path) -> Imported:
     """
     places = (folder / name for name in AUTOENCODER_PLACES)
     place = next((each for each in places if each.is_dir()), None)
+    enlarges = False
     if (folder / INDEX).is_file():
         index = read_json(folder / INDEX)
         refuse_kind(folder, index.get("_class_name"), PIPELINES, place)
         completed(str(folder / INDEX), index, {"_class_name": (None, f"Literal{list(PIPELINES)}")})
-        if place is None and index["_class_name"] in (LATENT, OF_DIT):
+        enlarges = index["_class_name"] == ENLARGING
+        if place is None and index["_class_name"] in (LATENT, OF_DIT, ENLARGING):
             text = f"_class_name is {index['_class_name']}, whose autoencoder is not there"
             raise UserError(f"{folder / INDEX}: {text}; allowed: with it, in vae/ or vqvae/")
     inner = next((folder / name for name in PLACES.values() if (folder / name).is_dir()), folder)
@@ -101,6 +104,7 @@ def read_folder(folder: Path) -> Imported:
     refuse_kind(folder, config.get("_class_name", UNET), (*PLACES, *OLD), place)
     kind = completed(where, config, {"_class_name": (UNET, f"Literal{[*PLACES, *OLD]}")})["_class_name"]
     network = READERS[OLD.get(kind, kind)](inner, config)
+    network = beside_images(where, network) if enlarges else network
     if place is None:
         around = [folder.parent / name for name in AUTOENCODER_PLACES if folder.name in PLACES.values()]
         if any(each.is_dir() for each in around):
@@ -114,6 +118,8 @@ def read_folder(folder: Path) -> Imported:
     notes: tuple[str, ...] = ()
     if found is not None:
         scheduler = read_json(found)
+        if enlarges and scheduler.get("_class_name") == EULER:
+            raise UserError(f"{found}: _class_name is {EULER}, with which {ENLARGING} {SCALES}; allowed: another")
         learned = network.splits_variance and has_variance
         read = scheduler_of(str(found), scheduler, learned)
         overrides, notes = [*overrides, *read.overrides], read.notes
@@ -134,7 +140,7 @@ def read_folder(folder: Path) -> Imported:
         lambda model: network.rename(weights, model),
         notes,
     )
-    return imported if place is None else in_latents(imported, place)
+    return imported if place is None else in_latents(imported, place, enlarges)
 
 
 def refuse_kind(folder: Path, kind: Any, known: Sequence[str], autoencoder: Path | None) -> None:
@@ -150,12 +156,28 @@ def refuse_kind(folder: Path, kind: Any, known: Sequence[str], autoencoder: Path
         )
 
 
-def in_latents(imported: Imported, place: Path) -> Imported:
+def beside_images(where: str, network: ReadNetwork) -> ReadNetwork:
+    """The network of an `LDMSuperResolutionPipeline`, of whose input the second half is a low-resolution image.
+
+    Raises:
+        UserError: when it has no such input, or classes, which the pipeline does not pass on.
+    """
+    if network.channels % 2:
+        raise UserError(f"{where}: in_channels is {network.channels}; allowed: the latents', and as many of an image")
+    if network.num_classes is not None:
+        raise UserError(f"{where}: has classes, which {ENLARGING} does not pass on; allowed: num_class_embeds null")
+    own = [each for each in network.overrides if not each.startswith("conditions")]
+    own += ["conditions=[low_res]", *settings("conditions.low_res", {"size": network.image_size})]
+    return network._replace(overrides=own, channels=network.channels // 2)
+
+
+def in_latents(imported: Imported, place: Path, enlarges: bool) -> Imported:
     """A model that was imported as if it were one of images, as the model in the latents of an autoencoder that it is.
 
     Args:
         imported: of the pipeline's other parts.
         place: the autoencoder's folder.
+        enlarges: whether the network also takes images, beside which latents are neither scaled nor shifted.
 
     Raises:
         UserError: when the autoencoder cannot be read, or has other latents.
@@ -167,7 +189,9 @@ def in_latents(imported: Imported, place: Path) -> Imported:
     for name in ("latents_mean", "latents_std"):
         if read.config.get(name) is not None:
             raise UserError(f"{where}: {name} is given; allowed: null, for these pipelines make no use of it")
-    factor, notes = read.config["scaling_factor"], imported.notes
+    if enlarges and channels != latents:
+        raise UserError(f"{where}: in_channels is {channels}; allowed: {latents}, as latents have in {ENLARGING}")
+    factor, notes = 1.0 if enlarges else read.config["scaling_factor"], imported.notes
     if factor is None:
         factor, notes = 1.0, (*notes, UNKNOWN_FACTOR)
     codec = {"run": None, "scaling": float(factor), "channels": channels}
@@ -177,7 +201,7 @@ def in_latents(imported: Imported, place: Path) -> Imported:
         image_size=imported.image_size * 2 ** (len(read.config["block_out_channels"]) - 1),
         notes=notes,
         origin={"autoencoder": read.origin["class"]},
-        codec=ImportedCodec(read.rename, read.config.get("shift_factor") or 0.0),
+        codec=ImportedCodec(read.rename, 0.0 if enlarges else read.config.get("shift_factor") or 0.0),
     )
 
 
@@ -250,10 +274,12 @@ def write_folder(
     num_classes: int | None,
     record: Mapping[str, Any],
     autoencoder: DiffusersPart | None = None,
+    enlarges: bool = False,
 ) -> list[str]:
     """Write a model as a pipeline: a U-Net as a `DDIMPipeline` if its sampler is DDIM, else as a `DDPMPipeline`.
 
-    In the latents of an autoencoder, a U-Net without classes is an `LDMPipeline`, and a DiT a `DiTPipeline`. Of a U-Net
+    In the latents of an autoencoder, a U-Net without classes is an `LDMPipeline`, or an `LDMSuperResolutionPipeline`
+    where it takes images of the latents' size beside them, and a DiT a `DiTPipeline`. Of a U-Net
     of classes there is no pipeline then, and of a DiT none without an autoencoder: the parts are written alone.
 
     Args:
@@ -267,6 +293,7 @@ def write_folder(
         record: plain values to be kept in langevin.json, which also records that the table of classes ends with a row
             for "no label".
         autoencoder: in whose latents it diffuses; None: it is a model of images.
+        enlarges: whether the network takes an image beside the latents, of as many channels.
 
     Returns:
         what is to be known when it is sampled from in diffusers, a sentence each.
@@ -279,15 +306,18 @@ def write_folder(
         name = type(denoiser.network).__name__
         raise UserError(f"model is {name}; allowed: a UNet or a DiT, which diffusers' {UNET} or {DIT} can be")
     out_channels = denoiser.variance.channels(channels)
-    config = writer.config(model, channels, out_channels, image_size, num_classes)
+    config = writer.config(model, channels * (1 + enlarges), out_channels, image_size, num_classes)
     weights = writer.rename(denoiser.network.state_dict(), model)
     parts = denoiser.schedule, denoiser.parameterization, denoiser.variance, sampler
     scheduler = scheduler_config(*parts, splits_variance=writer.kind == DIT)
     name = scheduler["_class_name"]
-    pipeline = pipeline_of(writer.kind, name, num_classes, autoencoder)
+    if enlarges and (writer.kind == DIT or num_classes is not None or name == EULER):
+        text = f"{ENLARGING} passes no labels on, and with {EULER} {SCALES}"
+        raise UserError(f"model: allowed beside images: a UNet without classes, and another sampler than euler: {text}")
+    pipeline = ENLARGING if enlarges else pipeline_of(writer.kind, name, num_classes, autoencoder)
     written = {PLACES[writer.kind]: DiffusersPart(writer.kind, config, weights)}
     if autoencoder is not None:
-        written["vqvae" if pipeline == LATENT else "vae"] = autoencoder
+        written["vqvae" if pipeline in (LATENT, ENLARGING) else "vae"] = autoencoder
     for inner, part in written.items():
         part.write(out / inner)
     write_json(out / "scheduler" / SCHEDULER_FILE, scheduler)
@@ -315,8 +345,8 @@ def notes_on_pipeline(
 ) -> list[str]:
     """What to know of the parts of a folder, and of its pipeline, a sentence each."""
     notes = []
-    if pipeline == LATENT and parts["vqvae"].kind == KL:
-        notes.append(f"{LATENT} warns that it expects a VQModel; with this {KL} it makes the same images")
+    if pipeline in (LATENT, ENLARGING) and parts["vqvae"].kind == KL:
+        notes.append(f"{pipeline} warns that it expects a VQModel; with this {KL} it makes the same images")
     if PLACES[DIT] in parts:
         assert num_classes is not None
         if pipeline is None:
