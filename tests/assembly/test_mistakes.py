@@ -65,7 +65,11 @@ TYPES = [
 MISSING = [
     (["seed=???"], "seed", ["must be given; allowed: a whole number"]),
     (["optimizer.lr=???"], "optimizer.lr", ["must be given; allowed: a number"]),
-    (["data=null"], "data", ["must be chosen: data=NAME with one of captioned, cifar10, digits, image_folder, stanford_cars, toy"]),
+    (
+        ["data=null"],
+        "data",
+        ["must be chosen: data=NAME with one of captioned, cifar10, digits, image_folder, stanford_cars, toy"],
+    ),
     (["model=null"], "model", ["must be chosen", "unet_small"]),
     (["~optimizer"], "optimizer", ["must be chosen: optimizer=NAME with one of adam, adamw"]),
     (["~model.channels"], "model.channels", ["must be given"]),

@@ -246,7 +246,7 @@ def check_conditions(
     for name, node in {} if "conditions" in broken else (cfg.get("conditions") or {}).items():
         path, needs = f"conditions.{name}", signature(node[TARGET]) or {}
         condition = conditions[name] = None
-        if isinstance(codec, CachedCodec) and computes_columns(cfg, name):
+        if isinstance(codec, CachedCodec) and computes_columns(cfg, name) and "trainer" in cfg:
             why = "is computed of the images, of which only latents are kept; leave it out, or take codec=identity"
             mistakes.append(Mistake(path, why))
         elif reads_text(cfg, name) and text is None and cfg.get("text") is not None:
@@ -256,6 +256,8 @@ def check_conditions(
             condition, found = try_instantiate(cfg, path, num_classes=2, dim=2, **of_text, **offered)
             conditions[name] = condition
             mistakes += found
+            if condition is not None and condition.tells_all and not isinstance(codec, CachedCodec):
+                mistakes.append(Mistake(path, "gives the whole image, of which nothing is left to make; allowed: less"))
         if data is None or condition is None:
             continue
         if lacking := lacking_columns(cfg, condition, data.columns):

@@ -225,6 +225,7 @@ def export_model(cfg: DictConfig, out: Path) -> None:
     from langevin.assembly.check import check_model
     from langevin.assembly.components import SAMPLING, make_sampler
     from langevin.assembly.conditioning import is_class_conditional
+    from langevin.assembly.low_res import low_res_of
     from langevin.assembly.saved import generative, load_trained, override
     from langevin.assembly.tasks import task_of
     from langevin.autoencoding.model import AutoencoderModel
@@ -255,18 +256,23 @@ def export_model(cfg: DictConfig, out: Path) -> None:
         return
     spec, codec = generative(model, path).diffused, model.codec
     autoencoder = None
+    beside = low_res_of(model)
+    enlarges = beside is not None and beside.tells_all and beside.level is None
     if isinstance(codec, AutoencoderCodec):
-        autoencoder = scaled_part(codec.network, parameters_of(chosen, "autoencoder"), codec.shift, codec.scale)
+        scaling = codec.shift, codec.scale, not enlarges
+        autoencoder = scaled_part(codec.network, parameters_of(chosen, "autoencoder"), *scaling)
     if spec.image_size is None or (codec.record() and autoencoder is None):
         allowed = f"a model of images, or of the latents of codec=autoencoder, or out=NAME{SAFETENSORS}"
         raise UserError(f"export={path}: allowed: {allowed}")
-    if getattr(model.denoiser.network, "concat_channels", 0) > 0:
+    taken = getattr(model.denoiser.network, "concat_channels", 0)
+    if taken > 0 and not (enlarges and taken == spec.channels == model.spec.channels):
         allowed = f"a model that takes no other image than the one it makes, or out=NAME{SAFETENSORS}"
         raise UserError(f"export={path}: allowed: {allowed}")
     num_classes = spec.num_classes if is_class_conditional(chosen) else None
     text = exported_encoder(model.denoiser.network)
     parts = model.denoiser, make_sampler(chosen, spec), parameters_of(chosen)
-    notes = write_folder(out, *parts, spec.channels, spec.image_size, num_classes, record, autoencoder, text)
+    sizes = spec.channels, spec.image_size, num_classes
+    notes = write_folder(out, *parts, *sizes, record, autoencoder, text, enlarges)
     print(f"{out}: the EMA weights of step {model.step} for diffusers")
     for note in notes:
         print(f"  {note}")
