@@ -121,7 +121,8 @@ class AutoencodingTask(Task):
     makes_samples = False
     reconstructs = True
     unused = (
-        *("model", "classifier", "conditions", "process", "schedule", "rescalings", "parameterization", "variance"),
+        *("model", "classifier", "conditions", "adapter"),
+        *("process", "schedule", "rescalings", "parameterization", "variance"),
         *("weighting", "time_sampler", "sampler", "timestep_spacing", "thresholding", "guidance", "likelihoods"),
     )
     use = "langevin train codec=autoencoder codec.run={run}"
