@@ -70,11 +70,11 @@ class Cars:
             made = sample(self.number, steps=STEPS, seed=seed, batch_size=64, device="cpu", overrides=overrides)
         return made.samples.astype(np.uint8)
 
-    def draw(self, make: Callable[[int], Images]) -> dict[str, Images]:
-        """Samples of seed 0, and the mean of those of several seeds."""
+    def draw(self, make: Callable[[int], Images]) -> tuple[dict[str, Images], Images]:
+        """Samples of seed 0 and the mean of those of several seeds; and samples of seed 1."""
         draws = [make(seed) for seed in range(self.draws)]
         mean = np.mean(draws, axis=0).round().astype(np.uint8)
-        return {"model": draws[0], f"model, mean of {self.draws}": mean}
+        return {"model": draws[0], f"model, mean of {self.draws}": mean}, draws[1]
 
     def compare(self, task: str, kinds: Mapping[str, Images], **more: Mapping[str, float]) -> None:
         """Keep the values of images beside the held-out cars, and further ones, by their name and kind."""
@@ -143,8 +143,8 @@ def consistency(images: Images, small: Images) -> float:
 
 def show(out: Path, kinds: Mapping[str, Images]) -> None:
     """Write the first cars, a row for each kind."""
-    rows = torch.cat([nchw(images[:SHOWN]) for images in kinds.values()])
-    labelled_grid(rows, SHOWN, GridLabels(sides=list(kinds))).write(out)
+    rows = [nchw(images[:SHOWN]) for images in kinds.values()]
+    labelled_grid(torch.cat(rows), len(rows[0]), GridLabels(sides=list(kinds))).write(out)
 
 
 def main() -> None:
@@ -152,18 +152,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("classifier", type=Path)
-    parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--draws", type=int, default=4)
+    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--draws", type=int, default=4, help="at least 2")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     given = parser.parse_args()
     cars = Cars(given.runs, given.classifier, given.images, given.draws)
     real = cars.cars
 
     small = small_of(real)
-    large = {
-        "bicubic": bicubic(small),
-        **cars.draw(lambda seed: cars.made("cars_low_res", seed=seed, low_res__images=small)),
-    }
+    made, _ = cars.draw(lambda seed: cars.made("cars_low_res", seed=seed, low_res__images=small))
+    large = {"bicubic": bicubic(small), **made}
     cars.compare("upscaled", large, consistency={kind: consistency(each, small) for kind, each in large.items()})
     pixels = {"10 x 10": small.repeat(SIZE // SMALL, axis=1).repeat(SIZE // SMALL, axis=2)}
     show(given.out / "upscaled.png", {**pixels, **large, "original": real})
@@ -173,8 +171,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "mask.npy", mask)
         option = f"inpaint.mask={folder}/mask.npy"
-        made = cars.draw(lambda seed: cars.made("cars_inpaint", option, seed=seed, inpaint__images=real))
-        again = cars.made("cars_inpaint", option, seed=1, inpaint__images=real)
+        made, again = cars.draw(lambda seed: cars.made("cars_inpaint", option, seed=seed, inpaint__images=real))
     pasted = real.copy()
     pasted[:, BOX, BOX] = cars.others[:, BOX, BOX]
     cars.compare("inpainted", {"mean colour": filled(real), "another car's": pasted, **made})

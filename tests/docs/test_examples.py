@@ -138,6 +138,14 @@ def encoder_files(cls, options):
     return {"weights": "0" * 64, **dict.fromkeys(sizes, 8)}
 
 
+def save_base(run):
+    """What a command takes for the run that it starts from: of the recipe of the run's name."""
+    place = run / "checkpoints" / "last.ckpt"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    cfg = of_command("train", f"experiment={run.name}")[0]
+    save_untrained(place, cfg, DataSpec.of_images(3, cfg.data.image_size, None))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [*NAMED, *(pytest.param(page, id=str(page.relative_to(ROOT))) for page in OTHERS)])
 def test_every_command_has_a_config_without_mistakes(page, tmp_path, monkeypatch):
@@ -149,6 +157,8 @@ def test_every_command_has_a_config_without_mistakes(page, tmp_path, monkeypatch
                 for override in overrides:
                     if override.startswith("codec.run="):
                         save_autoencoder(tmp_path / override.removeprefix("codec.run="))
+                    if override.startswith("init.checkpoint=") and page in OTHERS:
+                        save_base(tmp_path / override.removeprefix("init.checkpoint="))
                 check(command, overrides)
 
 
