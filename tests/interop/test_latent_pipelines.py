@@ -251,8 +251,8 @@ def test_shift_and_unknown_scale(tmp_path):
             "model_index.json",
             {"_class_name": "StableDiffusionPipeline"},
             [],
-            "has a StableDiffusionPipeline; allowed: DDPMPipeline, DDIMPipeline, LDMPipeline, DiTPipeline; or its "
-            "autoencoder alone, with import={}/vqvae",
+            "has a StableDiffusionPipeline; allowed: DDPMPipeline, DDIMPipeline, LDMPipeline, DiTPipeline, "
+            "LDMSuperResolutionPipeline; or its autoencoder alone, with import={}/vqvae",
         ),
         (
             "unet/config.json",
