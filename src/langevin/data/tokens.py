@@ -159,7 +159,8 @@ def _announce(folder: Path, texts: Texts, encoder: CaptionEncoder) -> None:
             f"loader.cache_dir: the encodings of {len(texts):,} captions take {room}; make room, or give a folder on "
             "another disk with loader.cache_dir=FOLDER"
         )
-    print(f"encoding {len(texts):,} distinct captions once: {room}", flush=True)
+    if len(texts) > 1:  # not of the empty caption alone
+        print(f"encoding {len(texts):,} distinct captions once: {room}", flush=True)
 
 
 class _Chunk(NamedTuple):
