@@ -53,7 +53,7 @@ def test_the_import_alone_costs_nothing():
         "import sys, time; start = time.process_time(); import langevin; spent = time.process_time() - start\n"
         "assert spent < 0.05, spent\n"
         "assert not {'torch', 'numpy', 'hydra', 'omegaconf', 'lightning'} & set(sys.modules), sys.modules\n"
-        "assert {'load', 'train', 'Run', 'Samples', 'UserError'} <= set(dir(langevin))\n"
+        "assert {'load', 'train', 'cascade', 'Cascade', 'Run', 'Samples', 'UserError'} <= set(dir(langevin))\n"
         "langevin.UserError\n"
         "from importlib.resources import files; assert (files(langevin) / 'py.typed').is_file()\n"
         "assert 'torch' not in sys.modules and not hasattr(langevin, 'nothing')\n"

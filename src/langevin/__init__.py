@@ -30,10 +30,11 @@ Importing this package imports no other: torch is imported by what needs it.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "Samples", "UserError", "__version__", "load", "train"]
+__all__ = ["Cascade", "Run", "Samples", "UserError", "__version__", "cascade", "load", "train"]
 
 if TYPE_CHECKING:
     from langevin.api import Run, Samples, load, train
+    from langevin.cascades import Cascade, cascade
     from langevin.errors import UserError
 else:
 
@@ -43,7 +44,8 @@ else:
 
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module("langevin.errors" if name == "UserError" else "langevin.api"), name)
+        elsewhere = {"UserError": "errors", "Cascade": "cascades", "cascade": "cascades"}
+        return getattr(import_module(f"langevin.{elsewhere.get(name, 'api')}"), name)
 
 
 def __dir__() -> list[str]:

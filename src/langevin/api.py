@@ -2,8 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,11 @@ from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.cli import composed, isolated_job
 from langevin.config.options import RUN_OPTIONS
 from langevin.config.types import TARGET, plain
-from langevin.config.validate import ConfigError, Mistake, options, unknown
+from langevin.config.validate import options
 from langevin.errors import UserError
 from langevin.interrupt import Interrupted, listening
-from langevin.samples import Samples, Strips
+from langevin.parameters import allowed, by_parameters, choice, common, listed, of_sampler
+from langevin.samples import Samples
 
 if TYPE_CHECKING:
     from langevin.assembly.saved import Model
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from langevin.evaluation.result import EvaluationResult
     from langevin.modalities.modality import Modality
     from langevin.spec import DataSpec
-
-Given = Mapping[str, tuple[str, Any]]
-"""Values of options by their paths, each with the name of the parameter that it was given by."""
 
 
 def load(path: str | os.PathLike[str], trust: Sequence[str] = ()) -> "Run":
@@ -63,7 +61,7 @@ def train(overrides: Sequence[str] = ()) -> "Run":
         UserError: for whatever the command reports as an error.
         KeyboardInterrupt: after a signal; call it again to resume.
     """
-    with composed("train", _listed("overrides", overrides), RUN_OPTIONS) as cfg, warnings.catch_warnings():
+    with composed("train", listed("overrides", overrides), RUN_OPTIONS) as cfg, warnings.catch_warnings():
         from langevin.assembly.check import tasked
         from langevin.commands.train import run
 
@@ -144,34 +142,26 @@ class Run:
         from langevin.assembly.restoring import RESTORING
         from langevin.commands.sample import OPTIONS, check
 
-        chosen, given = _of_sampler(sampler, steps, guidance)
+        chosen, given = of_sampler(sampler, steps, guidance)
         sections = ("edit", "invert", "measurement", "low_res", "inpaint", "hint")
-        chosen += _allowed(overrides, (*SAMPLING, *RESTORING, *sections))
-        given |= {"num_samples": ("n", n), "labels": ("labels", labels), "trajectory": ("trajectory", trajectory)}
-        given |= {"prompt": ("prompt", prompt), "negative": ("negative", negative)}
-        given |= _common(self.checkpoint, seed, batch_size, device)
-        with composed("sample", chosen, OPTIONS) as cfg, _by_parameters(cfg, given):
+        chosen += allowed(overrides, (*SAMPLING, *RESTORING, *sections))
+        given |= {
+            "checkpoint": ("path", str(self.checkpoint)),
+            "num_samples": ("n", n),
+            "labels": ("labels", labels),
+            "prompt": ("prompt", prompt),
+            "negative": ("negative", negative),
+            "trajectory": ("trajectory", trajectory),
+        }
+        given |= common(seed, batch_size, device)
+        with composed("sample", chosen, OPTIONS) as cfg, by_parameters(cfg, given):
             check(cfg)
 
-            import numpy as np
-
+            from langevin.assembly.in_memory import sampled
             from langevin.assembly.sampling import plan
-            from langevin.batches import Batches
-            from langevin.processes import launch
-            from langevin.samplers.trajectory import Trajectory
 
             asked = plan(cfg, self.checkpoint, self._loaded)
-        on = launch(cfg.accelerator, cfg.devices).device
-        denoiser, batches = self.model.to(on), Batches(asked.number, batch_size, doing="sample")
-        generator, modality, strips = asked.generator, asked.generator.modality, None
-        seen = None if trajectory is None else Trajectory(denoiser.schedule, modality.traced, generator.show)
-        parts, classes = [], asked.classes(folder_of(self.checkpoint))
-        for batch in generator.stored(denoiser, batches, seed, on, None, seen, asked.originals):
-            if trajectory is not None and seen is not None and not seen.is_complete:
-                strips = Strips.of(seen, trajectory, batch.samples, modality, classes)
-            parts.append(np.moveaxis(batch.samples.cpu().numpy(), 1, -1))
-        samples = np.concatenate(parts)
-        return Samples(samples, asked.labels, asked.record, modality, strips, classes, asked.prompts)
+        return sampled(cfg, asked, self.model, folder_of(self.checkpoint))[0]
 
     def choices(self, group: str) -> dict[str, dict[str, Any]]:
         """The options of a group that suit this model as they are, such as those samplers that its schedule allows.
@@ -279,124 +269,20 @@ class Run:
 
         names = [metrics] if isinstance(metrics, str) else list(metrics)
         for name in names:
-            _choice("metrics", name)
+            choice("metrics", name)
         parts = {"data": data, "features": features}
-        chosen, given = _of_sampler(sampler, steps, guidance)
+        chosen, given = of_sampler(sampler, steps, guidance)
         chosen += [f"metrics=[{','.join(names)}]"]
-        chosen += [_choice(group, name) for group, name in parts.items() if name is not None]
+        chosen += [choice(group, name) for group, name in parts.items() if name is not None]
         groups = ("metrics", "features", "data", "captions", "loader", "measurement")
-        chosen += _allowed(overrides, (*groups, *SAMPLING, *RESTORING))
+        chosen += allowed(overrides, (*groups, *SAMPLING, *RESTORING))
         place = None if reference is None else os.fspath(reference)
-        given |= {"num_samples": ("num_samples", num_samples), "labels": ("labels", labels)}
-        given |= {"prompt": ("prompt", prompt), "negative": ("negative", negative)}
-        given |= {"reference": ("reference", place)} | _common(self.checkpoint, seed, batch_size, device)
-        with composed("evaluate", chosen, OPTIONS) as cfg, _by_parameters(cfg, given):
+        given |= {"checkpoint": ("path", str(self.checkpoint)), "num_samples": ("num_samples", num_samples)}
+        given |= {"labels": ("labels", labels), "prompt": ("prompt", prompt), "negative": ("negative", negative)}
+        given |= {"reference": ("reference", place)} | common(seed, batch_size, device)
+        with composed("evaluate", chosen, OPTIONS) as cfg, by_parameters(cfg, given):
             check(cfg)
 
             from langevin.assembly.evaluation import measure
 
             return measure(cfg, self.checkpoint, self._loaded, lambda result, about: None)
-
-
-def _of_sampler(
-    sampler: str | None, steps: int | None, guidance: float | str | None
-) -> tuple[list[str], dict[str, tuple[str, Any]]]:
-    """The choices of a sampler and its guidance, and the values of their fields."""
-    chosen = [] if sampler is None else [_choice("sampler", sampler)]
-    given: dict[str, tuple[str, Any]] = {"sampler.steps": ("steps", steps)}
-    if isinstance(guidance, str):
-        chosen.append(_choice("guidance", guidance))
-    elif guidance is not None:
-        chosen.append("guidance=classifier_free")
-        given["guidance.scale"] = ("guidance", guidance)
-    return chosen, given
-
-
-def _common(checkpoint: Path, seed: int, batch_size: int, device: str) -> dict[str, tuple[str, Any]]:
-    """The values of those options that commands on a checkpoint have in common.
-
-    Raises:
-        UserError: when there is no such device.
-    """
-    import torch
-
-    kind, _, index = device.partition(":")
-    try:
-        if device != "auto":
-            torch.zeros(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all of these
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"device is {device!r}; allowed: auto, cpu, or a GPU such as cuda:1 ({reason})") from error
-    devices = f"{index}," if index and kind != "cpu" else 1
-    return {
-        "checkpoint": ("path", str(checkpoint)),
-        "seed": ("seed", seed),
-        "batch_size": ("batch_size", batch_size),
-        "accelerator": ("device", kind),
-        "devices": ("device", devices),
-    }
-
-
-def _choice(group: str, name: str) -> str:
-    """The override that chooses an option of a group, whose parameter has the group's name.
-
-    Raises:
-        UserError: when there is no such option.
-    """
-    if name not in options(group):
-        raise UserError(f"{group} is {name!r}; {unknown(str(name), options(group))}")
-    return f"{group}={name}"
-
-
-def _listed(name: str, overrides: Sequence[str]) -> list[str]:
-    """Overrides as a list.
-
-    Raises:
-        UserError: when they are a text, whose letters would be taken for overrides.
-    """
-    if isinstance(overrides, str):
-        raise UserError(f"{name} is {overrides!r}; allowed: a list of texts, such as [{overrides!r}]")
-    return list(overrides)
-
-
-def _allowed(overrides: Sequence[str], roots: Sequence[str]) -> list[str]:
-    """The overrides, if they are all of some groups or options.
-
-    Raises:
-        UserError: when one is of another.
-    """
-    found = _listed("overrides", overrides)
-    for override in found:
-        if override.lstrip("+~").partition("=")[0].partition(".")[0] not in roots:
-            raise UserError(f"overrides: {override!r} cannot be set here; allowed: those of {', '.join(roots)}")
-    return found
-
-
-@contextmanager
-def _by_parameters(cfg: DictConfig, given: Given) -> Iterator[None]:
-    """Set what was given by parameters, and report mistakes in it under the parameters' names.
-
-    Args:
-        cfg: the config; changed in place.
-        given: the values; what is None is left as it is.
-
-    Raises:
-        ConfigError: as the block, with the parameters' names.
-    """
-    given = {path: (name, value) for path, (name, value) in given.items() if value is not None}
-    try:
-        for path, (_, value) in given.items():
-            OmegaConf.update(cfg, path, _plain(value), force_add=True)
-        yield
-    except ConfigError as error:
-        named = [Mistake(given[path][0] if path in given else path, text) for path, text in error.mistakes]
-        raise ConfigError(named) from error
-
-
-def _plain(value: Any) -> Any:
-    """Numbers of numpy and torch, arrays of them, paths, and sequences as Python's own."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return [_plain(each) for each in value] if isinstance(value, list | tuple | range) else value

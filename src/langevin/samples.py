@@ -77,6 +77,7 @@ class Samples:
         trajectory: how the first of them come out of noise; None where that was not asked for.
         classes: the prompt of each, else the name of its class, or its number where names are not known; None of an
             unconditional model.
+        before: of a cascade, what each stage before has made.
         prompts: what each was made of; None of a model that takes no text.
     """
 
@@ -86,6 +87,7 @@ class Samples:
     modality: "Modality"
     trajectory: Strips | None = None
     classes: Sequence[str] | None = None
+    before: "tuple[Samples, ...]" = ()
     prompts: Sequence[str] | None = None
 
     def __len__(self) -> int:

@@ -149,6 +149,9 @@ RANGES = [
     ),
 ]
 CONTRADICTIONS = [
+    (["data=toy", "model=mlp", "captions=templates"], "captions", ["describes images (C, H, W)", "of shape (2,)"]),
+    (["data=captioned", "captions=templates"], "captions", ["this data has its own; leave it out"]),
+    (["captions=templates", "captions.held_out=[[]]"], "captions.held_out", ["has an empty group"]),
     (
         ["sampler.steps=1001"],
         "sampler.steps",

@@ -106,6 +106,53 @@ def test_python_makes_the_same(runs, small, tmp_path):
     assert np.array_equal(samples.samples, images)
 
 
+def test_an_evaluation_compares_with_held_out_originals(runs, tmp_path):
+    """Its values are those of the samples that the same images, made small by hand, are enlarged to."""
+    originals, labels = (array[-297:][:6] for array in digits())
+    halves = originals.reshape(6, 4, 2, 4, 2, 1).astype(float).mean((2, 4))
+    np.savez(tmp_path / "small.npz", arr_0=halves.round().astype(np.uint8), arr_1=labels)
+    images, _, _, _ = enlarged(runs["noise"], tmp_path / "made", f"low_res.images={tmp_path / 'small.npz'}")
+    given = (f"checkpoint={runs['noise']}", "sampler.steps=3", "num_samples=6", f"out={tmp_path}", "accelerator=cpu")
+    cache = f"loader.cache_dir={tmp_path / 'cache'}"
+    found = call("evaluate", *given, cache, "metrics=[psnr,consistency,energy_distance]")
+    assert found.status == 0, found.err
+    held = json.loads((tmp_path / "metrics.json").read_text())
+    gap = images.astype(float) - originals
+    psnr = 10 * np.log10(255**2 / (gap**2).mean((1, 2, 3))).mean()
+    assert held["metrics"]["psnr"] == pytest.approx(psnr, rel=1e-12)
+    off = gap.reshape(6, 4, 2, 4, 2).mean((2, 4))
+    assert held["metrics"]["consistency"] == pytest.approx(np.sqrt((off**2).mean((1, 2))).mean(), rel=1e-12)
+    assert held["protocol"]["metrics"]["consistency"]["settings"]["operator"]["operators"][0]["factor"] == 2
+    assert held["reference"]["number"] == 1500, "energy_distance goes by training images"
+    alone = call("evaluate", *given, cache, "metrics=[psnr]", "num_samples=6")
+    assert alone.status == 0, alone.err
+    held = json.loads((tmp_path / "metrics.json").read_text())
+    assert (held["metrics"]["psnr"], held["reference"]["number"]) == (pytest.approx(psnr), 6)
+
+
+@pytest.mark.parametrize(
+    ("run", "overrides", "words"),
+    [
+        ("noise", ["num_samples=400"], "num_samples: is 400; allowed: at most 297, the test samples"),
+        ("noise", ["operators=[average]"], "operators: goes with restoration=NAME"),
+        ("noise", ["metrics=[ssim]", "num_samples=6"], "metrics.ssim compares windows of 11 x 11 pixels"),
+        ("plain", ["num_samples=6"], "metrics.psnr needs the target of each sample"),
+        (
+            "noise",
+            ["metrics=[consistency]", "operators=[average]", "operators.average.factor=3", "num_samples=6"],
+            "operators.average.factor is 3; allowed for images of 8 x 8 pixels: 2, 4, 8",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value[:10],
+)
+def test_an_evaluation_reports_a_mistake(runs, tmp_path, run, overrides, words):
+    given = (f"checkpoint={runs[run]}", "metrics=[psnr]", "accelerator=cpu", f"loader.cache_dir={tmp_path / 'cache'}")
+    result = call("evaluate", *given, *overrides, f"out={tmp_path / 'out'}")
+    assert result.status == 1
+    assert words in result.err
+    assert "Traceback" not in result.err
+
+
 def test_its_noise_is_of_the_seed_and_the_sample_alone(runs):
     """And of a stream of its own: the noise of what is sampled stays as it is."""
     model = load_model(runs["noise"] / "checkpoints" / "last.ckpt")

@@ -163,6 +163,7 @@ def test_silent_network_does_not_hang(empty_hub, monkeypatch):
     assert socket.getdefaulttimeout() is None
 
 
+@pytest.mark.slow
 def test_an_image_has_the_same_bits_in_any_company(inception_weights):
     extractor = Inception(str(inception_weights))
     extractor.prepare()

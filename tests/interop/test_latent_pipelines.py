@@ -162,8 +162,11 @@ def imported(folder, tmp_path, *overrides):
 
 @pytest.mark.parametrize(
     ("kind", "scaling"),
-    [(KL, {}), (VQ, {}), (KL, {"shift": EACH, "scale": (1.7, 0.6, 1.2, 0.9)})],
-    ids=["kl", "vq", "folded"],
+    [
+        pytest.param(KL, {}, marks=pytest.mark.slow, id="kl"),
+        pytest.param(VQ, {}, marks=pytest.mark.slow, id="vq"),
+        pytest.param(KL, {"shift": EACH, "scale": (1.7, 0.6, 1.2, 0.9)}, id="folded"),
+    ],
 )
 def test_there_and_back(kind, scaling, tmp_path):
     """To the bit, where no scaling was built into the weights."""

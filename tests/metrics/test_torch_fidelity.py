@@ -104,6 +104,7 @@ def assert_equal_to_torch_fidelity(samples, reference, weights, directory):
     assert values["precision_recall"][:2] == pytest.approx([expected["precision"], expected["recall"]], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_inception_score_equals_torch_fidelity(inception_weights, tmp_path):
     samples = example_images(9, seed=1)
     metrics = {"inception_score": InceptionScore(splits=3)}

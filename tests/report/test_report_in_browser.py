@@ -235,6 +235,7 @@ def test_runs_are_left_out_everywhere(visit, page_of_sweep):
     assert [trace["run"] for trace in drawn(page, "#curves", "val/loss")] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_reported(visit, tmp_path):
     bare = make_run(tmp_path, "bare")
     report([bare], tmp_path / "bare.html", None, [])

@@ -4,6 +4,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
 from report_helpers import make_run, settle
 
 from langevin.report.__main__ import report
@@ -135,6 +136,7 @@ def test_the_policy_lets_no_other_script_run_and_nothing_be_loaded(browser, page
     context.close()
 
 
+@pytest.mark.slow
 def test_a_browser_without_what_it_takes_reports_it(browser, page_of_sweep):
     context = browser.new_context(offline=True)
     page = context.new_page()

@@ -79,13 +79,14 @@ HALF = Known(0, 1)
 
 
 @pytest.mark.parametrize("operator", [HALF, Average(2)], ids=["mask", "average"])
-@pytest.mark.parametrize("noise", [0.0, 0.1])
+@pytest.mark.parametrize("noise", [0.0, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_moment_matching_is_exact(operator, noise):
     gap, ratios = errors(MMPS(4), ddim(250, spacing=QuadraticSpacing), operator, noise, 4000)
     assert gap < 0.06
     np.testing.assert_allclose(ratios, 1, atol=0.06)
 
 
+@pytest.mark.slow
 def test_going_back_and_forth_brings_the_unknown_part_closer():
     gaps = [errors(RePaint(10, repeats), ancestral(100), HALF, number=1000)[0] for repeats in (1, 4)]
     assert gaps[0] > gaps[1] + 0.06
@@ -98,6 +99,7 @@ def test_repaint_of_many_repeats_is_nearly_exact():
     np.testing.assert_allclose(ratios, 1, atol=0.1)
 
 
+@pytest.mark.slow
 def test_the_methods_are_as_good_as_they_are_known_to_be():
     """DDNM, PiGDM and DPS are biased by design: DDNM less so the more noise is renewed."""
     none, some, all_of_it = (errors(DDNM(), ddim(100, eta), HALF)[0] for eta in (0.0, 0.85, 1.0))

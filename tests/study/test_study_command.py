@@ -110,6 +110,7 @@ def test_what_is_measured_decides_too(copied):
     assert result.err.count(": missing") == 4
 
 
+@pytest.mark.slow
 def test_more_steps_go_on_from_there_and_fewer_are_refused(copied):
     result = study(copied, "run", "--", "trainer.max_steps=4")
     assert result.out.count("from step 3 to 4") == 4

@@ -134,6 +134,7 @@ def test_a_diverged_batch_of_latents_is_recorded(tmp_path, autoencoder):
     assert torch.load(file)["parts"][0]["moments"].shape == (16, 4, 4, 4)
 
 
+@pytest.mark.slow
 def test_a_guide_in_other_latents_is_refused(tmp_path, autoencoder, latent):
     guided = (f"checkpoint={latent.directory}", "guidance=autoguidance", "num_samples=1", "sampler.steps=1")
     other = train(tmp_path, *LATENT, f"codec.run={autoencoder.directory}", "codec.scaling=global", name="other")

@@ -73,6 +73,7 @@ def test_it_saves_when_the_time_has_come(tmp_path, saves):
     assert saves == [4]
 
 
+@pytest.mark.slow
 def test_it_saves_by_steps(tmp_path, saves):
     options = (*QUIET, "trainer.max_steps=5", "callbacks.checkpoint.every_n_steps=2")
     train(tmp_path, *options, name="steps")
@@ -131,6 +132,7 @@ def test_by_itself_it_saves_after_a_minute_and_for_a_hundredth_of_the_time(tmp_p
     assert saves == [7, 108, 110]
 
 
+@pytest.mark.slow
 def test_copies_stay_as_they_are(tmp_path, monkeypatch):
     """Hard links share one file: what is saved later must not be written into it."""
     linked = {}

@@ -136,7 +136,7 @@ def test_what_is_accepted_is_the_decoding_alone(tmp_path, first):
     assert "accept_data is true; allowed with name=NAME" in unnamed.err
 
 
-@pytest.mark.parametrize("name", [True, False])
+@pytest.mark.parametrize("name", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_run_that_is_done_needs_no_data(tmp_path, name):
     images = write(tmp_path / "images")
     arguments = {each.partition("=")[0]: each for each in (*TINY, *DATA, f"data.path={images}")}
@@ -181,6 +181,7 @@ def test_each_data_set_of_a_sweep_has_a_run_of_its_own(tmp_path):
     assert again == runs
 
 
+@pytest.mark.slow
 def test_a_run_of_before_the_data_was_recorded_is_resumed_with_a_notice(tmp_path, first):
     images = first.directory.parent / "images"
     options = {argument.partition("=")[0]: argument for argument in (*TINY, *DATA, f"data.path={images}")}

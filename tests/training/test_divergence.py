@@ -78,7 +78,7 @@ def found(run, step):
     return json.loads((run.directory / "diverged" / f"step_{step:08d}.json").read_text())
 
 
-SPOILT = [nan_loss, pytest.param(infinite_loss, marks=pytest.mark.slow), nan_gradient]
+SPOILT = [nan_loss, *(pytest.param(how, marks=pytest.mark.slow) for how in (infinite_loss, nan_gradient))]
 
 
 @pytest.mark.parametrize("how", SPOILT)
@@ -131,6 +131,7 @@ def test_skip_does_not_make_the_step(tmp_path, spoil, undisturbed, how):
     )
 
 
+@pytest.mark.slow
 def test_skip_has_its_patience(tmp_path, spoil, undisturbed):
     """Two in a row, a good one, and three in a row; resumed in between."""
     spoil(nan_loss, 1, 2, 4, 5, 6)
@@ -185,6 +186,7 @@ def test_roll_back_goes_to_the_last_checkpoint_and_past_the_batch(tmp_path, spoi
     )
 
 
+@pytest.mark.slow
 def test_by_steps_roll_back_does_not_depend_on_the_clock(tmp_path, spoil):
     spoil(nan_loss, 5, 7)
     by_steps = ("callbacks.divergence.action=roll_back", "callbacks.checkpoint.every_n_steps=2", "trainer.max_steps=10")
@@ -196,6 +198,7 @@ def test_by_steps_roll_back_does_not_depend_on_the_clock(tmp_path, spoil):
     assert differing(trained(runs[0]), trained(runs[1])) == []
 
 
+@pytest.mark.slow
 def test_roll_back_has_its_patience(tmp_path, spoil):
     """With a good step in between, and nothing saved."""
     spoil(nan_loss, 3, 5, 7)

@@ -84,6 +84,7 @@ def test_another_start_is_another_run(tmp_path, base, fine):
     assert "from step 6 to 8" in train(tmp_path, *longer, f"init.checkpoint={moved}", name=run.name).out
 
 
+@pytest.mark.slow
 def test_without_a_name_the_folder_follows_from_the_weights(tmp_path, base):
     place, output = shutil.copytree(base.directory, tmp_path / "base"), tmp_path / "runs"
 
@@ -116,6 +117,7 @@ def test_what_was_imported_keeps_its_origin(tmp_path, base):
         assert found == {"license": "openrail", "license_text": "You may."}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task",
     [CLASSIFIER, ("task=autoencoder", "data=digits", "autoencoder.channels=8", "autoencoder.norm_groups=4")],

@@ -43,6 +43,7 @@ def test_it_is_logged_with_its_parts(run):
     assert len(set(column(run.rows, "val/discrete_vlb").values())) == 2, "the model learns"
 
 
+@pytest.mark.slow
 def test_it_is_what_evaluate_says_of_the_checkpoint(run):
     """So it is of the EMA weights, of the test images with their labels, each with its own noise."""
     options = [option for option in CHOSEN if not option.startswith("schedule")]
@@ -87,6 +88,7 @@ def test_measuring_changes_nothing(tmp_path, run):
     assert column(plain.rows, "train/loss") == column(run.rows, "train/loss")
 
 
+@pytest.mark.slow
 def test_every_validation_has_the_same_noise(tmp_path):
     frozen = train(tmp_path, *QUIET, *VALIDATED, *CHOSEN, "batch_size=20", "optimizer.lr=1e-30")
     for name in PARTS:

@@ -11,6 +11,15 @@ LOW_RES = (
 
 
 @pytest.mark.slow
+def test_training_measures_enlarged_held_out_images(tmp_path):
+    metrics = ("metrics=[psnr]", "evaluation.num_samples=4", "evaluation.every_n_steps=3", "sampler.steps=2")
+    run = train(tmp_path, *LOW_RES, *metrics)
+    found = column(run.rows, "eval/psnr")
+    assert len(found) >= 1
+    assert all(0 < value < 30 for value in found)
+
+
+@pytest.mark.slow
 def test_the_curves_are_the_same_for_one_and_two_processes(tmp_path):
     runs = []
     for processes in (1, 2):

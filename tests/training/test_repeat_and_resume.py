@@ -142,6 +142,7 @@ def test_a_run_is_done_only_when_it_is_evaluated(snapshots):
     assert read_csv(folder / "from_7" / "metrics.csv") == read_csv(whole.directory / "metrics.csv")
 
 
+@pytest.mark.slow
 def test_a_run_of_other_random_numbers_is_resumed_with_a_notice(tmp_path):
     """Once: what it saves from then on is of the present ones. One that is done draws no more."""
     notice = "run: random numbers of training are drawn otherwise since it was saved (now version 2, then 1)"

@@ -14,6 +14,7 @@ import langevin
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, modality_of
 from langevin.assembly.conditioning import is_class_conditional, is_derived
+from langevin.assembly.low_res import low_res_of
 from langevin.assembly.prompting import encoder_of, open_texts, request_captions, request_prompts
 from langevin.assembly.restoring import RESTORING, prepare_restoration
 from langevin.assembly.run import (
@@ -29,8 +30,9 @@ from langevin.assembly.tasks import task_of
 from langevin.assembly.text_files import move_encoder
 from langevin.batches import Batches
 from langevin.checkpoint import find_checkpoint, folder_of
+from langevin.conditions.low_res import LowRes
 from langevin.config.identity import digest
-from langevin.config.types import TARGET, plain
+from langevin.config.types import TARGET, path_of, plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import CachedSamples
 from langevin.data.captions import FirstCaptions
@@ -44,6 +46,7 @@ from langevin.evaluation.values import FILE
 from langevin.files import write_json
 from langevin.metrics.reference import PUBLISHED, Reference, write_statistics
 from langevin.processes import Processes, launch
+from langevin.restoration.operators.average import Average
 from langevin.samplers.derived import DerivedRequests
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.pipeline import Pipeline, SampleBatch
@@ -166,6 +169,8 @@ def measure(
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
     check_model(chosen, (*sampling, *source, "loader", "features", "metrics"), model.spec)
     restore = prepare_restoration(cfg, chosen, model) if restores else None
+    if derives and not chosen.operators and (condition := low_res_of(model)) is not None:
+        chosen.operators = shrinking(condition)
     evaluation = make_evaluation(chosen)
     data = open_data(chosen, captioned) if reconstructs or restores or derives or captioned else None
     generator: Pipeline
@@ -185,9 +190,10 @@ def measure(
         asked = None if cfg.labels is None and encoder is None else generator.requests
         generator.requests = DerivedRequests(given_of(data), generator.modality, asked)
     target = None
-    if data is not None and (reconstructs or restores):
+    compares = reconstructs or restores
+    if data is not None and (compares or evaluation.reads_targets):
         reference, target = references(data, given_of(data), cfg.num_samples, "num_samples")
-    if target is None or chosen.reference:
+    if chosen.reference or target is None or not (compares or evaluation.reads_targets_alone):
         reference = open_reference(chosen)
     requests = generator.requests
     evaluation.prepare(cfg.num_samples, reference, requests.cond(range(cfg.num_samples)), target, requests.prompts)
@@ -205,6 +211,11 @@ def measure(
         store.remove()
     processes.barrier()
     return result
+
+
+def shrinking(condition: LowRes) -> dict[str, Any]:
+    """The operators that make samples as small as a super-resolution model is given them: for `consistency`."""
+    return {"average": {TARGET: path_of(Average), "factor": condition.image_size // condition.size}}
 
 
 def refuse_choices(cfg: DictConfig) -> None:

@@ -12,27 +12,66 @@ from langevin.config.validate import ConfigError, Mistake
 from langevin.data.read_images import read_images
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.low_res import LowResRequests
+from langevin.samplers.truncated import Truncated
+
+
+class SmallImages(NamedTuple):
+    """Small images, of files or of the stage before.
+
+    Attributes:
+        samples: uint8 (N, size, size, C).
+        labels: int64 (N,), or None.
+        level: of the noise that is to be added to them, or that they have.
+        noisy: with noise of that level in them, float32 (N, C, size, size); None: it is to be added.
+    """
+
+    samples: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    level: float
+    noisy: NDArray[np.float32] | None = None
 
 
 class LowResImages(NamedTuple):
     """Small images to be enlarged.
 
     Attributes:
-        samples: uint8 (N, size, size, C).
-        labels: int64 (N,), or None.
-        level: of the noise that is added to them.
+        small: these.
         condition: the model's.
     """
 
-    samples: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
-    level: float
+    small: SmallImages
     condition: LowRes
+
+    @property
+    def samples(self) -> NDArray[np.uint8]:
+        """The images, uint8 (N, size, size, C)."""
+        return self.small.samples
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """Their labels, int64 (N,), or None."""
+        return self.small.labels
 
     def requested_of(self, generator: SamplePipeline) -> None:
         """Let a pipeline enlarge them: sample i is made of the i-th."""
-        asked, labels, modality = generator.requests, self.labels, generator.modality
-        generator.requests = LowResRequests(asked, self.samples, labels, self.level, self.condition, modality)
+        samples, labels, level, noisy = self.small
+        asked, modality = generator.requests, generator.modality
+        generator.requests = LowResRequests(asked, samples, labels, level, self.condition, modality, noisy)
+
+
+class Link(NamedTuple):
+    """What makes a model a stage of a cascade.
+
+    Attributes:
+        small: what the stage before has made; None of the first.
+        truncated: where it stops, for the next; None: at the data.
+    """
+
+    small: SmallImages | None
+    truncated: Truncated | None
+
+
+UNLINKED = Link(None, None)
 
 
 def low_res_of(model: Model) -> LowRes | None:
@@ -40,8 +79,13 @@ def low_res_of(model: Model) -> LowRes | None:
     return next((part for part in model.denoiser.network.modules() if isinstance(part, LowRes)), None)
 
 
-def open_low_res(cfg: DictConfig, model: Model) -> LowResImages | None:
+def open_low_res(cfg: DictConfig, model: Model, small: SmallImages | None = None) -> LowResImages | None:
     """The small images of a sampling config; None of a model that takes none.
+
+    Args:
+        cfg: of the command.
+        model: which enlarges them.
+        small: what the stage before has made for this model; None: the config names images.
 
     Raises:
         UserError: when they are missing, given to a model that takes none, of another size than the model's, or are to
@@ -49,6 +93,8 @@ def open_low_res(cfg: DictConfig, model: Model) -> LowResImages | None:
     """
     images, level = cfg.low_res.images, cfg.low_res.noise_level
     condition = low_res_of(model)
+    if small is not None and condition is not None:
+        return LowResImages(small, condition)
     if condition is None:
         if images is not None:
             raise _mistake("images", f"is {images}; the model is not trained with conditions=[low_res]: leave it out")
@@ -65,7 +111,7 @@ def open_low_res(cfg: DictConfig, model: Model) -> LowResImages | None:
     if stored.shape[1:] != wanted:
         kind = f"is {images}: images of (height, width, channels) {stored.shape[1:]}"
         raise _mistake("images", f"{kind}; allowed: {wanted}, which the model enlarges")
-    return LowResImages(stored, labels, level, condition)
+    return LowResImages(SmallImages(stored, labels, level), condition)
 
 
 def require_level(condition: LowRes, level: float) -> None:

@@ -24,15 +24,20 @@ RESTORING = ("restoration", "operators")
 """The groups of a restoration."""
 
 
-def choice_mistakes(cfg: DictConfig) -> list[Mistake]:
-    """The mistakes in what a command's config chooses for a restoration, as far as they show without the model."""
+def choice_mistakes(cfg: DictConfig, for_metrics: bool = False) -> list[Mistake]:
+    """The mistakes in what a command's config chooses for a restoration, as far as they show without the model.
+
+    Args:
+        cfg: the config.
+        for_metrics: whether a metric takes operators, so that they may be given without a restoration.
+    """
     chosen, operators = cfg.get("restoration") is not None, bool(cfg.get("operators"))
     mistakes = []
     if chosen and not operators:
         mistakes.append(Mistake("operators", "is empty; allowed: what is measured, such as operators=[average]"))
     if not chosen:
         given = [name for name, value in cfg.measurement.items() if value not in (None, 0)]
-        given = [*(["operators"] if operators else []), *(f"measurement.{name}" for name in given)]
+        given = [*(["operators"] if operators and not for_metrics else []), *(f"measurement.{name}" for name in given)]
         mistakes += [Mistake(name, "goes with restoration=NAME, such as restoration=ddnm") for name in given]
     return mistakes
 

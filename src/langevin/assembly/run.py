@@ -162,7 +162,11 @@ def make_trainer(
         evaluation, number = make_evaluation(cfg), cfg.evaluation.num_samples
         requests = None if generator is None else generator.requests
         cond = {} if requests is None else requests.cond(range(number))
+        if sampling is not None and is_derived(cfg) and evaluation.reads_targets:
+            given = given_of(data)
         reference, target = references(data, given, number)
+        if not task.reconstructs and not evaluation.reads_targets_alone:
+            reference = training_set(data)
         evaluation.prepare(number, reference, cond, target, None if requests is None else requests.prompts)
         callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator, run_dir=run_dir))
     if likelihoods := make_likelihoods(cfg, spec.image_size):
@@ -190,7 +194,8 @@ def references(
 
     Args:
         data: opened.
-        given: what is reconstructed: then both are the first of these; None: the reference is the training set.
+        given: what is reconstructed, or enlarged: then both are the first of these; None: the reference is the
+            training set.
         number: how many samples are measured.
         option: that says so.
 
@@ -200,7 +205,7 @@ def references(
     if given is None:
         return training_set(data), None
     if number > len(given.samples):
-        text = f"is {number}; allowed: at most {len(given.samples)}, the {given.split} samples to be reconstructed"
+        text = f"is {number}; allowed: at most {len(given.samples)}, the {given.split} samples"
         raise ConfigError([Mistake(option, text)])
     originals = Reference(given.samples[:number], None if given.labels is None else given.labels[:number])
     return originals, originals

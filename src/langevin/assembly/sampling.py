@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_sampler
 from langevin.assembly.given_images import open_given_images
+from langevin.assembly.low_res import UNLINKED, Link
 from langevin.assembly.prompting import request_prompts
 from langevin.assembly.restoring import open_given, prepare_restoration
 from langevin.assembly.saved import Model, load_model, override
@@ -35,7 +36,7 @@ from langevin.modalities.modality import Modality
 from langevin.processes import is_first_process, launch
 from langevin.samplers.beginning import Inversion, SDEdit
 from langevin.samplers.generate import Originals, SamplePipeline
-from langevin.samplers.pipeline import SAMPLES
+from langevin.samplers.pipeline import NOISY, SAMPLES
 from langevin.samplers.prompts import captions_of
 from langevin.samplers.restored import Restored
 from langevin.samplers.store import SampleStore
@@ -44,6 +45,8 @@ from langevin.samples import Strips
 from langevin.visible import visible
 
 COLUMNS = 10
+NOISY_FILE = "noisy.npz"
+"""What a truncated stage hands on, beside its samples.npz, which shows the same rounded to levels."""
 LONGEST_NAME = 60
 """Letters of a class or a prompt in the name of a file."""
 
@@ -62,6 +65,13 @@ class SamplingPlan(NamedTuple):
     generator: SamplePipeline
     originals: Originals | None
     record: dict[str, Any]
+
+    @property
+    def arrays(self) -> dict[str, str]:
+        """What is written beside samples.npz, by its file's name: what a store calls it."""
+        inverted = self.originals is not None and isinstance(self.originals.beginning, Inversion)
+        found = {"noise.npz": "noise"} if inverted else {}
+        return found | ({} if self.generator.truncated is None else {NOISY_FILE: NOISY})
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -84,8 +94,14 @@ class SamplingPlan(NamedTuple):
         return labelled(None if self.labels is None else self.labels.tolist(), class_names(run_dir))
 
 
-def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
+def plan(cfg: DictConfig, path: Path, model: Model, link: Link = UNLINKED) -> SamplingPlan:
     """Find out what a sampling config asks of a model, loaded from the checkpoint `path`.
+
+    Args:
+        cfg: of the command.
+        path: the checkpoint.
+        model: what it holds.
+        link: of a cascade's stage.
 
     Raises:
         UserError: when the model cannot do that.
@@ -98,7 +114,7 @@ def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
         restore = prepare_restoration(cfg, chosen, model)
         restored = restore(*open_given(cfg, model.spec))
         sources.append(restored.given)
-    given = open_given_images(cfg, model)
+    given = open_given_images(cfg, model, link.small)
     sources += given
     number = min([cfg.num_samples, *(len(each.samples) for each in sources)])
     generator = model.generator(chosen, cfg.labels, restored)
@@ -116,6 +132,7 @@ def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
     request_prompts(cfg, chosen, model, generator)
     for each in given:
         each.requested_of(generator)
+    generator.truncated = link.truncated
     about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
     record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}
     if originals is not None:
@@ -123,7 +140,7 @@ def plan(cfg: DictConfig, path: Path, model: Model) -> SamplingPlan:
     return SamplingPlan(number, generator, originals, record)
 
 
-def fill(out: Path, path: Path, cfg: DictConfig, loaded: Model | None = None) -> None:
+def fill(out: Path, path: Path, cfg: DictConfig, loaded: Model | None = None, link: Link = UNLINKED) -> None:
     """Sample from a checkpoint into a folder that no other process fills.
 
     Args:
@@ -131,12 +148,13 @@ def fill(out: Path, path: Path, cfg: DictConfig, loaded: Model | None = None) ->
         path: the checkpoint.
         cfg: of the command.
         loaded: what the checkpoint holds, where that is loaded already.
+        link: of a cascade's stage.
 
     Raises:
         UserError: when the folder holds the samples of other settings, or the config asks for what the model cannot do.
     """
     model = load_model(path, cfg.trust) if loaded is None else loaded
-    planned = plan(cfg, path, model)
+    planned = plan(cfg, path, model, link)
     number, generator, originals, record = planned
     modality, classes = generator.modality, planned.classes(folder_of(path))
     if cfg.png and modality.suffix is None:
@@ -146,7 +164,7 @@ def fill(out: Path, path: Path, cfg: DictConfig, loaded: Model | None = None) ->
     if (out / "samples.npz").exists() and not cfg.overwrite:
         refuse_others(out, {"num_samples": number, **record})
         files = one_by_one(out, range(number), modality, classes) if cfg.png else []
-        if is_whole(out, files, cfg.invert.images is not None, cfg.trajectory is not None):
+        if is_whole(out, [*files, *map(out.joinpath, planned.arrays)], cfg.trajectory is not None):
             if is_first_process():
                 store.remove()
                 made = f"{number} {modality.noun} of step {model.step}, of the same settings"
@@ -179,6 +197,8 @@ def fill(out: Path, path: Path, cfg: DictConfig, loaded: Model | None = None) ->
         if originals is not None:
             inverted = cfg.invert.images is not None
             show_originals(originals, store, batches.all, generator, classes, inverted).write(out / "grid.png")
+        for file, name in planned.arrays.items():
+            write_npz(out / file, store.arrays(name, batches.all), number)
         if cfg.png:
             write_one_by_one(out, store, batches.all, modality, classes)
         message = f"{out / 'samples.npz'}: {number} {modality.noun} of step {model.step}; look at {out / 'grid.png'}"
@@ -187,7 +207,6 @@ def fill(out: Path, path: Path, cfg: DictConfig, loaded: Model | None = None) ->
             unit = "" if modality.levels is None else f" of {modality.levels - 1} levels"
             off = f"{difference(originals, store, batches.all):.2f}{unit} off on average"
             if inverted:
-                write_npz(out / "noise.npz", store.arrays("noise", batches.all), number)
                 off = f"{out / 'noise.npz'}: the noise they come from; {off}"
             print(visible(off))
         store.remove()
@@ -227,9 +246,15 @@ def record_in(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def is_whole(out: Path, files: Iterable[Path], inverted: bool, trajectory: bool) -> bool:
-    """Whether everything exists that a command writes beside samples.npz; a trajectory is always recomputed."""
-    files = [out / "grid.png", *([out / "noise.npz"] if inverted else []), *files]
+def is_whole(out: Path, files: Iterable[Path], trajectory: bool) -> bool:
+    """Whether everything exists that a command writes beside samples.npz; a trajectory is always recomputed.
+
+    Args:
+        out: the folder.
+        files: what there is beside grid.png.
+        trajectory: whether one is asked for.
+    """
+    files = [out / "grid.png", *files]
     return not trajectory and all(file.is_file() for file in files)
 
 

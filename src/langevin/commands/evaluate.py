@@ -56,18 +56,20 @@ def check(cfg: DictConfig) -> str:
     # Single fields of a model's own parts may be changed, which by themselves are not a component.
     checked = [str(name) for name in cfg if not (of_model and name in ("data", "captions", *SAMPLING))]
     mistakes = structure(OmegaConf.masked_copy(cfg, checked), OPTIONS, REQUIRED, (*OPTIONAL, *SAMPLING, *RESTORING))
+    takers = []
+    if not mistakes:
+        metrics = cfg.get("metrics") or {}
+        takers = [name for name, node in metrics.items() if "operator" in (signature(node[TARGET]) or {})]
     if not mistakes and cfg.get("likelihoods"):
         chosen = [group for group in (*SAMPLING, *RESTORING) if cfg.get(group)]
         mistakes += [
             Mistake(group, "is not used by likelihoods, which sample nothing; leave it out") for group in chosen
         ]
     elif not mistakes and (of_model or cfg.get("restoration")):
-        mistakes += choice_mistakes(cfg)
+        mistakes += choice_mistakes(cfg, for_metrics=bool(takers))
     elif not mistakes:  # of samples, operators are for metrics
         if cfg.measurement.noise > 0:
             mistakes.append(Mistake("measurement.noise", "goes with restoration=NAME, such as restoration=ddnm"))
-        metrics = cfg.get("metrics") or {}
-        takers = [name for name, node in metrics.items() if "operator" in (signature(node[TARGET]) or {})]
         if cfg.get("operators") and not takers:
             mistakes.append(Mistake("operators", "is used by no metric here; allowed: such as metrics=[consistency]"))
     if len(tasks) != 1:

@@ -32,6 +32,7 @@ OPTIONS = {
     "measurement.noise": "Annotated[float, Ge(0)]",
     "low_res.images": "str | None",
     "low_res.noise_level": "Annotated[float, Ge(0), Le(1)]",
+    "low_res.truncated": "bool",
     "inpaint.images": "str | None",
     "inpaint.mask": "str | None",
     "hint.images": "str | None",
@@ -67,6 +68,9 @@ def check(cfg: DictConfig) -> None:
         mistakes += [Mistake(name, f"is given beside {given[0]}; allowed: one of them") for name in given[1:]]
         if cfg.hint.images is not None and cfg.hint.hints is not None:
             mistakes.append(Mistake("hint.hints", "is given beside hint.images; allowed: one of them"))
+        if cfg.low_res.truncated and cfg.cascade is None:
+            text = "is true; allowed with cascade=[BASE,UP], whose first stage then stops while images are noisy"
+            mistakes.append(Mistake("low_res.truncated", text))
         mistakes += choice_mistakes(cfg)
     if mistakes:
         raise ConfigError(mistakes)

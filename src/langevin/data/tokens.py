@@ -159,8 +159,7 @@ def _announce(folder: Path, texts: Texts, encoder: CaptionEncoder) -> None:
             f"loader.cache_dir: the encodings of {len(texts):,} captions take {room}; make room, or give a folder on "
             "another disk with loader.cache_dir=FOLDER"
         )
-    if len(texts) > 1:  # not of the empty caption alone
-        print(f"encoding {len(texts):,} distinct captions once: {room}", flush=True)
+    print(f"encoding {len(texts):,} distinct caption{'s' * (len(texts) > 1)} once: {room}", flush=True)
 
 
 class _Chunk(NamedTuple):

@@ -59,6 +59,16 @@ class Evaluation:
         self.rows_of = sorted({output for metric in self.metrics.values() for output in metric.rows_of})
         self.outputs = sorted({*of_samples, *self.moments_of, *self.rows_of})
 
+    @property
+    def reads_targets(self) -> bool:
+        """Whether a metric compares samples with what each should be."""
+        return any("target" in metric.needs for metric in self.metrics.values())
+
+    @property
+    def reads_targets_alone(self) -> bool:
+        """Whether all do."""
+        return all("target" in metric.needs for metric in self.metrics.values())
+
     def prepare(
         self,
         num_samples: int,

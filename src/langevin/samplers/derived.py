@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.draws import conditioning_draws
@@ -45,12 +46,15 @@ class DerivedRequests(Requests):
         self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
     ) -> Condition:
         """See `Requests`."""
-        stored = self.given.samples[self._places(indices)]
-        x = self.modality.to_model(torch.from_numpy(stored).movedim(-1, 1).to(device))
+        x = self.modality.to_model(self.targets(indices).to(device))
         draws = conditioning_draws(seed, indices, x.shape[1:], device)
         asked = self.others
         others = self.cond(indices, device) if asked is None else asked.model_cond(denoiser, indices, seed, device)
         return {**others, **denoiser.derive(x, draws, sampling=True)}
+
+    def targets(self, indices: Sequence[int]) -> Tensor:
+        """See `Requests`: the samples of which the columns are computed."""
+        return torch.from_numpy(self.given.samples[self._places(indices)]).movedim(-1, 1)
 
     def record(self) -> dict[str, Any]:
         """See `Requests`: of which split of which data the columns are, and the labels where none were asked for."""

@@ -17,12 +17,14 @@ from langevin.diffusion.process import Prediction
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.modalities.modality import Modality
 from langevin.restoration.restoration import Visiting
+from langevin.restoration.walk import Walk
 from langevin.samplers.beginning import Beginning
-from langevin.samplers.pipeline import SAMPLES, Pipeline, SampleBatch
+from langevin.samplers.pipeline import NOISY, SAMPLES, Pipeline, SampleBatch
 from langevin.samplers.requests import Requests
 from langevin.samplers.restored import Restored
 from langevin.samplers.sampler import OnPrediction, Sampler
 from langevin.samplers.store import SampleStore
+from langevin.samplers.truncated import Truncated
 
 ENCODING = 2**63
 """Added to the seed of samples for the random numbers by which given ones are encoded."""
@@ -59,6 +61,9 @@ class SamplePipeline(Pipeline):
         requests: the condition of each sample.
         settings: what `record` reports of the sampler and its guidance, as plain values.
         restored: what the samples are restored from, and how; None: they are sampled freely.
+
+    Attributes:
+        truncated: where sampling stops, set for a stage of a truncated cascade; None: at the data.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class SamplePipeline(Pipeline):
         self.requests = requests
         self.settings = dict(settings or {})
         self.restored = restored
+        self.truncated: Truncated | None = None
 
     def __call__(
         self,
@@ -130,7 +136,8 @@ class SamplePipeline(Pipeline):
         """
         denoise = self._guided(denoiser, device)
         walked = denoiser.schedule if originals is None else originals.beginning.walked(denoiser.schedule)
-        steps = self.sampler.times(walked)[:-1]
+        visited = self.sampler.times(walked)
+        steps = (visited if self.truncated is None else self.truncated.times(visited))[:-1]
 
         def look(x_t: Tensor, t: Tensor, prediction: Prediction) -> None:
             batches.progress(float((steps > t).float().mean()))
@@ -150,8 +157,9 @@ class SamplePipeline(Pipeline):
             yield self._batch(batch, made)
 
     def _batch(self, indices: Sequence[int], made: Mapping[str, Tensor]) -> SampleBatch:
-        target = None if self.restored is None else self.restored.targets(indices)
-        return SampleBatch(torch.tensor(indices), made[SAMPLES], self.requests.cond(indices), target)
+        target = (self.requests if self.restored is None else self.restored).targets(indices)
+        cond = self.requests.cond(indices)
+        return SampleBatch(torch.tensor(indices), made[SAMPLES], cond, target, made.get(NOISY))
 
     def _guided(self, denoiser: Denoiser, device: torch.device | str) -> Denoise:
         """What is sampled from; the codec goes to the same device."""
@@ -179,6 +187,7 @@ class SamplePipeline(Pipeline):
             **self._chosen_spacing(denoiser.schedule),
             **self.requests.record(),
             **({} if self.restored is None else self.restored.record()),
+            **({} if self.truncated is None else self.truncated.record()),
             "evaluations": self.nfe(denoiser),
             "seed": seed,
             "precision": precision,
@@ -194,7 +203,7 @@ class SamplePipeline(Pipeline):
 
         blank = _Blank(denoiser.variance.channels(self.shape[0]))
         smallest = (self.shape[0], *(1,) * (len(self.shape) - 1))
-        walk = None if self.restored is None else Visiting(self.restored.method)
+        walk: Walk | None = self.truncated if self.restored is None else Visiting(self.restored.method)
         self.sampler(denoiser.with_network(blank), SampleDraws(0, [0], smallest, "cpu"), None, look, None, walk)
         return count
 
@@ -237,6 +246,9 @@ class SamplePipeline(Pipeline):
             denoise, walk = self.restored.start(denoise, y, times, indices, seed, self.codec)
             x = self.codec.decode(self.sampler(denoise, fresh, cond, on_prediction, None, walk))
             return {SAMPLES: self.modality.from_model(self.restored.finished(x, y))}
+        if self.truncated is not None:
+            x_s = self.truncated.standard(self.sampler(denoise, fresh, cond, on_prediction, None, self.truncated))
+            return {SAMPLES: self.show(x_s), NOISY: x_s}
         if originals is None:
             return {SAMPLES: self.show(self.sampler(denoise, fresh, cond, on_prediction))}
         stored, own = originals.batch(indices)

@@ -83,4 +83,9 @@ class OfImages(Requests):
     @property
     def digest(self) -> str:
         """The sha256 of the images."""
-        return hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
+        return sha256_of(self.images)
+
+
+def sha256_of(array: NDArray[Any]) -> str:
+    """The sha256, in hexadecimal digits, of an array's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

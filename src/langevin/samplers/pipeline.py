@@ -15,6 +15,8 @@ from langevin.samplers.store import SampleStore
 
 SAMPLES = "images"
 """What a store of finished batches calls the samples, whatever they are."""
+NOISY = "noisy"
+"""What it calls samples of a truncated stage as the next one is given them, float32 and not rounded to levels."""
 
 
 class SampleBatch(NamedTuple):
@@ -25,12 +27,14 @@ class SampleBatch(NamedTuple):
         samples: as stored, (B, C, *size): images are uint8.
         cond: the columns of their conditions, (B, ...) each; none where they have no condition.
         target: what each should have been, likewise, where that is known; else None.
+        noisy: of a truncated stage, what the next is given, float32 (B, C, *size); else None.
     """
 
     indices: Tensor
     samples: Tensor
     cond: Condition
     target: Tensor | None = None
+    noisy: Tensor | None = None
 
 
 class Pipeline(ABC):

@@ -61,6 +61,10 @@ class Requests(ABC):
         """What some samples were made of, to be looked at beside them."""
         return Beside({}, {})
 
+    def targets(self, indices: Sequence[int]) -> Tensor | None:
+        """What some samples should be, as stored, (B, C, *size), where that is known."""
+        return None
+
     @abstractmethod
     def record(self) -> dict[str, Any]:
         """What decides the conditions, as plain values for a protocol."""
