@@ -102,5 +102,5 @@ class BlockFactory:
 
     def middle(self, width: int, attend: bool = True) -> Block:
         """What the lowest level ends in: attention between two residual blocks, or one residual block."""
-        after = [self.attention(width), self.residual(width, width)] if attend else []
-        return Chain(self.residual(width, width), *after)
+        first = self.residual(width, width)  # in the order in which weights have always been drawn
+        return Chain(first, *([self.attention(width), self.residual(width, width)] if attend else []))
