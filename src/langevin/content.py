@@ -22,7 +22,7 @@ class Split:
     Attributes:
         number: of images.
         class_names: a name for each class, or None when the images are unlabelled.
-        sha256: of the pixels, labels and class names, see `langevin.data.cache`.
+        sha256: of the pixels, labels, class names and captions, see `langevin.data.cache`.
     """
 
     number: int
@@ -100,7 +100,9 @@ def differences(old: Content, new: Content, before: str = "in the run", after: s
             changes.append(_of_classes(a.class_names, b.class_names, before, after))
         if a is not None and b is not None and not changes:
             digests = f"sha256 {a.sha256[:8]} {before}, {b.sha256[:8]} {after}"
-            changes.append(f"{name} images: as many of the same classes, but other images or labels ({digests})")
+            changes.append(
+                f"{name} images: as many of the same classes, but other images, labels or captions ({digests})"
+            )
         lines += changes
     return list(dict.fromkeys(lines))
 

@@ -1,6 +1,7 @@
 """What a network takes of the weights that it is to start from."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -157,3 +158,21 @@ def test_what_has_moved_on_in_between_is_refused(tmp_path):
     torch.save(checkpoint, place)
     with pytest.raises(UserError, match=r"init\.weights: is .*; leave it out"):
         start_from(cfg, [network], SPEC)
+
+
+def test_words_that_both_know_keep_their_embeddings(tmp_path):
+    """Though other captions give them other places; and none takes that of another word."""
+    config = (*NARROW, "conditions=[text]", "captions=templates", "text=learned", "text.width=8", "text.heads=2")
+    cfg, _ = composed("train", *config)
+    before, after = (replace(SPEC, vocabulary=words) for words in (("a", "red", "car"), ("car", "blue", "a")))
+    place = save_untrained(tmp_path / "before.ckpt", cfg, before)
+    network, average, said = started(cfg, place, after)
+    held = load_model(place).denoiser.network.condition.encoder
+    torch.manual_seed(2)
+    fresh = make_model(cfg, after).network.condition.encoder.embedding.weight
+    for encoder in (network.condition.encoder, average.condition.encoder):
+        ours, theirs, first = encoder.embedding.weight, held.embedding.weight, held.words.first
+        assert torch.equal(ours[:first], theirs[:first])
+        assert torch.equal(ours[first:], torch.stack([theirs[first + 2], fresh[first + 1], theirs[first]]))
+        assert torch.equal(encoder.positions, held.positions)
+    assert "1 new (condition.encoder.embedding.weight)" in said

@@ -65,7 +65,11 @@ TYPES = [
 MISSING = [
     (["seed=???"], "seed", ["must be given; allowed: a whole number"]),
     (["optimizer.lr=???"], "optimizer.lr", ["must be given; allowed: a number"]),
-    (["data=null"], "data", ["must be chosen: data=NAME with one of cifar10, digits, image_folder, stanford_cars"]),
+    (
+        ["data=null"],
+        "data",
+        ["must be chosen: data=NAME with one of captioned, cifar10, digits, image_folder, stanford_cars, toy"],
+    ),
     (["model=null"], "model", ["must be chosen", "unet_small"]),
     (["~optimizer"], "optimizer", ["must be chosen: optimizer=NAME with one of adam, adamw"]),
     (["~model.channels"], "model.channels", ["must be given"]),
@@ -145,6 +149,9 @@ RANGES = [
     ),
 ]
 CONTRADICTIONS = [
+    (["data=toy", "model=mlp", "captions=templates"], "captions", ["describes images (C, H, W)", "of shape (2,)"]),
+    (["data=captioned", "captions=templates"], "captions", ["this data has its own; leave it out"]),
+    (["captions=templates", "captions.held_out=[[]]"], "captions.held_out", ["has an empty group"]),
     (
         ["sampler.steps=1001"],
         "sampler.steps",
@@ -226,6 +233,20 @@ CONTRADICTIONS = [
         "model.cross_attention",
         ["no condition to attend to; add conditions=[class_label]"],
     ),
+    (["conditions=[text]"], "conditions.text", ["needs a text encoder, such as text=learned, and here is none"]),
+    (["text=bag"], "text", ["is read by no condition; add conditions=[text]"]),
+    (["conditions=[text]", "text=bag"], "conditions.text", ["needs captions", "data=captioned, or captions=templates"]),
+    (
+        ["conditions=[text]", "text=bag", "captions=templates", "conditions.text.pooled=false"],
+        "conditions.text.pooled",
+        ["is false; allowed: true, since this encoder gives no tokens"],
+    ),
+    (
+        ["conditions=[text]", "text=learned", "captions=templates", "text.heads=3"],
+        "text.heads",
+        ["is 3; allowed: a divisor of the width, 128"],
+    ),
+    (["task=classifier", "text=learned"], "text", ["is not used by a classifier; leave it out"]),
     (["classifier=half_unet"], "classifier", ["is not used by a denoiser", "add task=classifier"]),
     (["objective=cross_entropy"], "objective", ["does not train a denoiser; take another, or add task=classifier"]),
     (["task=classifier", "weighting=unit_eps"], "weighting", ["is not used by a classifier"]),

@@ -4,14 +4,17 @@ import copy
 import functools
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from helpers.backbones import save_backbone
+from helpers.clip import save_tiny_clip
 from helpers.commands import composed
 from helpers.saved import save_untrained
+from helpers.text_encoders import save_clip, save_open_clip, save_t5
 from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -24,11 +27,19 @@ COMMANDS = ("train", "sample", "evaluate", "convert")
 FILES = sorted(CONF.rglob("*.yaml"))
 OPTIONS = [(group, option) for group in groups() for option in options(group)]
 BETAS = [0.01 * step for step in range(1, 41)]
+PRETRAINED = {"clip": save_clip, "open_clip": save_open_clip, "t5": save_t5}
+"""The encoders of text that are read from a folder, and what makes a tiny one, or skips without their package."""
+FOLDERS = PRETRAINED | {"pairs": save_tiny_clip}
+SLOW = {("text", name) for name in PRETRAINED} | {("metrics", "clip_score")}
+"""What takes seconds to import."""
+CAPTIONED = ("conditions=[text]", "captions=templates")
 # What an option cannot do without, beside the defaults.
 NEEDS = {
+    ("adapter", "lora"): ("init.checkpoint={model}", "model.channels=32", "model.channel_multipliers=[1]"),
     ("timestep_spacing", "explicit"): ("timestep_spacing.times=[3,2,1]", "sampler.steps=null"),
     **{("autoencoder", option): ("task=autoencoder",) for option in options("autoencoder")},
     ("codec", "autoencoder"): ("codec.run={autoencoder}",),
+    ("conditions", "text"): ("text=learned", "captions=templates"),
     ("conditions", "low_res"): ("conditions.low_res.size=4",),
     ("discriminator", "patch"): ("task=autoencoder", "discriminator.layers=1"),
     ("classifier", "adm_64"): ("task=classifier", "data.image_size=64"),
@@ -44,6 +55,7 @@ NEEDS = {
     ("guidance", "classifier_free"): ("conditions=[class_label]",),
     ("lr_schedule", "cosine"): ("lr_schedule.steps=1",),
     ("lr_schedule", "linear"): ("lr_schedule.steps=1",),
+    ("metrics", "clip_score"): (*CAPTIONED, "text=learned", "metrics.clip_score.path={pairs}"),
     ("metrics", "lpips"): ("metrics.lpips.weights={alex}",),
     ("model", "mlp"): ("data=toy",),
     ("model", "tutorial_unet"): ("data.image_size=16",),
@@ -56,12 +68,17 @@ NEEDS = {
     ("rescalings", "zero_terminal_snr"): ("parameterization=v",),
     ("schedule", "explicit"): (f"schedule.betas={BETAS}", "sampler.steps=null"),
     ("schedule", "flow"): ("parameterization=flow",),
+    **{("text", option): CAPTIONED for option in ("bag", "learned")},
+    **{("text", option): (*CAPTIONED, f"text.path={{{option}}}", "text.length=16") for option in PRETRAINED},
+    ("text", "t5"): (*CAPTIONED, "text.path={t5}", "model=unet", "model.cross_attention=true"),
     ("variance", "learned_range"): ("objective=hybrid",),
 }
 
 # Refused as long as no data set supplies what they need; LPIPS' networks need larger images than digits; in training
 # nothing is restored.
 REFUSED = {("conditions", "vector"), ("metrics", "consistency"), ("perceptual", "lpips")}
+if find_spec("peft") is None:
+    REFUSED.add(("adapter", "lora"))
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -104,8 +121,11 @@ FOLDER = tempfile.TemporaryDirectory()
 
 def with_files(override: str, *also: str) -> str:
     """An override with a path in place of {model}, {classifier} or {autoencoder}, a checkpoint made with the choices
-    `also`, of {alex}, the weights of an AlexNet, or of {mask}, a mask of digits.
+    `also`, of {alex}, the weights of an AlexNet, of {mask}, a mask of digits, or of {pairs}, {clip} and the like.
     """
+    for name in FOLDERS:
+        if f"{{{name}}}" in override:
+            return override.replace(f"{{{name}}}", str(pretrained(name)))
     if "{mask}" in override:
         return override.replace("{mask}", str(mask_of_digits()))
     if "{alex}" in override:
@@ -121,6 +141,12 @@ def untrained(*overrides: str) -> Path:
     """A checkpoint of an untrained model of digits."""
     path = Path(FOLDER.name) / f"{abs(hash(overrides))}.ckpt"
     return save_untrained(path, composed("train", *overrides)[0], SPEC)
+
+
+@functools.cache
+def pretrained(name: str) -> Path:
+    """The folder of an encoder of text, or of a CLIP."""
+    return FOLDERS[name](Path(FOLDER.name) / name)
 
 
 @functools.cache

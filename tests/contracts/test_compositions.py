@@ -9,7 +9,18 @@ import torch
 from helpers.commands import composed
 from omegaconf import OmegaConf
 
-from contracts.options import COMMANDS, NEEDS, OPTIONS, REFUSED, choice, chosen_in, needs_hydra, swapped, with_files
+from contracts.options import (
+    COMMANDS,
+    NEEDS,
+    OPTIONS,
+    REFUSED,
+    SLOW,
+    choice,
+    chosen_in,
+    needs_hydra,
+    swapped,
+    with_files,
+)
 from langevin.assembly.check import check_model, mistakes_in
 from langevin.assembly.components import SAMPLING
 from langevin.assembly.make import make
@@ -70,7 +81,10 @@ ELSEWHERE = {"callbacks", "formulation", "likelihoods", "loggers", "metrics"}
 
 @pytest.mark.parametrize(
     ("group", "option"),
-    [pytest.param(*place, marks=pytest.mark.slow if place[0] in ELSEWHERE else ()) for place in places("train")],
+    [
+        pytest.param(*place, marks=pytest.mark.slow if place[0] in ELSEWHERE or place in SLOW else ())
+        for place in places("train")
+    ],
 )
 def test_in_training(group, option):
     cfg = chosen_in(base(), (), group, option)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ from helpers.commands import TINY, composed
 from helpers.digits import digits
 from torch.nn.functional import interpolate
 
-from contracts.options import OPTIONS, REFUSED, choice, chosen_in
+from contracts.options import OPTIONS, REFUSED, SLOW, choice, chosen_in
 from langevin.assembly.components import make_model, make_objective
 from langevin.assembly.make import make
 from langevin.assembly.run import make_module
+from langevin.conditions.text import Text
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.draws import BatchDraws
 from langevin.images import from_uint8
@@ -31,6 +33,7 @@ GROUPS = (
     "optimizer",
     "lr_schedule",
     "conditions",
+    "text",
     "formulation",
 )
 # At their own size they take seconds a step; narrow ones learn in networks/test_model_presets.py.
@@ -56,16 +59,23 @@ def gradient(loss, network):
 
 
 @pytest.mark.parametrize(
-    ("group", "option"), [place for place in OPTIONS if place[0] in GROUPS and place not in REFUSED]
+    ("group", "option"),
+    [
+        pytest.param(*place, marks=pytest.mark.slow if place in SLOW else ())
+        for place in OPTIONS
+        if place[0] in GROUPS and place not in REFUSED
+    ],
 )
 def test_takes_a_step(group, option):
     cfg = chosen_in(base(), TINY, group, option)
     torch.manual_seed(0)
-    module = make_module(cfg, SPEC)
+    module = make_module(cfg, replace(SPEC, vocabulary=("a", "seven")))
     network, ema_model = module.model.network, module.ema.network
     x, labels = batch()
+    columns = [part.encoder.prepare(["a seven"] * len(x)) for part in network.modules() if isinstance(part, Text)]
+    captions = columns[0] if columns else {}
     derived = module.model.derive(x, BatchDraws(0, x, len(x))) if isinstance(module.model, Denoiser) else {}
-    terms = module.objective(module.model, {"x": x, "label": labels, **derived}, BatchDraws(0, x, len(x)))
+    terms = module.objective(module.model, {"x": x, "label": labels, **captions, **derived}, BatchDraws(0, x, len(x)))
     assert all(term.shape == (len(x),) for term in terms.values())
     assert tuple(name for name in module.objective.logs if name in terms or option != "reconstruction") == tuple(terms)
     loss = terms["loss"].mean()

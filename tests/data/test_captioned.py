@@ -62,6 +62,18 @@ def test_captions_of_every_layout(tmp_path, write, pixels, name):
         assert np.abs(seen - pixels(index + 1).mean((0, 1))).max() < 8, "the images are in the captions' order"
 
 
+def test_shards_are_indexed_once(tmp_path, write, pixels, monkeypatch):
+    (tmp_path / "shards").mkdir()
+    tar_of(Path(write({"1.png": pixels(1), "1.txt": b"one"})), tmp_path / "shards" / "0.tar")
+    first = prepared(tmp_path / "shards", tmp_path / "cache")
+    with monkeypatch.context() as patched:
+        patched.setattr("langevin.data.archive.Tar", lambda path: pytest.fail("was indexed"))
+        again = prepared(tmp_path / "shards", tmp_path / "cache")
+        assert summary(again) == summary(first)
+    tar_of(Path(write({"1.txt": b"another"})), tmp_path / "shards" / "0.tar")
+    assert all_captions(prepared(tmp_path / "shards", tmp_path / "cache").train_set) == [["another"]]
+
+
 def tar_of(folder, path):
     with tarfile.open(path, "w") as tar:
         for file in sorted(folder.rglob("*")):

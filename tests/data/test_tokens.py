@@ -92,7 +92,7 @@ def test_a_batch_has_the_rows_of_its_texts(tmp_path, columns, cached):
 def test_only_tokens_that_count_are_kept(tmp_path):
     encodings = computed(tmp_path, Fake())
     kept = sum(min(len(text.split()), LENGTH) - 1 for text in TEXTS)
-    assert encodings.rows.shape == (kept, 3)
+    assert encodings.rows.shape == (kept + 1, 3)
 
 
 def test_they_are_computed_once_for_each_encoder_and_texts(tmp_path, capsys):

@@ -3,17 +3,17 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 
 def save_tiny_clip(folder: Path) -> Path:
     """Save one of images of 16 x 16 pixels and 12 tokens, with a tokenizer of single bytes; it needs no seed."""
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-
+    transformers = pytest.importorskip("transformers", reason="needs the package transformers")
     letters = [chr(code) for code in _bytes()]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: number for number, word in enumerate(words)}
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[])
+    tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=[])
     text = {
         "vocab_size": len(words),
         "hidden_size": 16,
@@ -34,7 +34,7 @@ def save_tiny_clip(folder: Path) -> Path:
         "patch_size": 4,
     }
     torch.manual_seed(7)
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+    model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.3)
     model.save_pretrained(folder)

@@ -149,7 +149,7 @@ def test_what_is_recorded_suffices_to_build_one(folders):
     options = {"path": str(folders("clip")), "length": 16, "mask": False}
     built = CLIPTextEncoder(**{**options, "path": "gone"}, **CLIPTextEncoder.found(options))
     assert built.columns == CLIPTextEncoder(**options).columns
-    with pytest.raises(OptionError, match="path is gone, which is no folder"):
+    with pytest.raises(UserError, match=r"^text\.path is gone, which is no folder"):
         built.prepare(["a car"])
 
 
@@ -166,7 +166,7 @@ def test_the_digest_is_of_the_weights_not_of_their_file(folders, tmp_path):
         "text_model.final_layer_norm.bias" if "text_model.final_layer_norm.bias" in tensors else "final_layer_norm.bias"
     ] += 1
     torch.save(tensors, tmp_path / "pytorch_model.bin")
-    with pytest.raises(OptionError, match=f"path is .*; allowed: the encoder of {before[:8]}"):
+    with pytest.raises(UserError, match=rf"^text\.path is .*; allowed: the encoder of {before[:8]}"):
         encoder.prepare(["a car"])
     merges = tmp_path / "merges.txt"
     torch.save(load_file(folders("clip") / "model.safetensors"), tmp_path / "pytorch_model.bin")

@@ -71,7 +71,7 @@ def test_the_record(first):
 OTHER = {
     "pixels": (
         {"seeds": (0, 1, 2, 9)},
-        "train images: as many of the same classes, but other images or labels (sha256",
+        "train images: as many of the same classes, but other images, labels or captions (sha256",
     ),
     "added": ({"seeds": range(5)}, "train images: 4 in the run, 5 now"),
     "names": ({"classes": ("cat", "eel")}, "classes: dog only in the run, eel only now"),

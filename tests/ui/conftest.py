@@ -1,5 +1,6 @@
 """Runs to explore."""
 
+import dataclasses
 import json
 
 import pytest
@@ -41,6 +42,15 @@ def own_guidance(tmp_path_factory):
 def plain(tmp_path_factory):
     """Without classes."""
     return langevin.load(save(tmp_path_factory.mktemp("ui") / "plain", *TINY))
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory):
+    """Of captions."""
+    encoder = ("conditions=[text]", "captions=templates", "text=learned", "text.width=16", "text.depth=1")
+    spec = dataclasses.replace(IMAGES, vocabulary=("a", "three"))
+    folder = tmp_path_factory.mktemp("ui") / "texts"
+    return langevin.load(save(folder, *TINY, *encoder, "model.cross_attention=true", spec=spec))
 
 
 @pytest.fixture(scope="session")

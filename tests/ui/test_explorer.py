@@ -103,3 +103,20 @@ def test_mistakes_are_named(explorer, wrong, message):
 def test_a_mistake_names_the_run_where_there_are_two(mixed):
     with pytest.raises(langevin.UserError, match=r"^plain: steps: is 0; allowed: "):
         mixed.sample(Asked(2, steps=0))
+
+
+@pytest.mark.slow
+def test_a_model_of_texts_is_asked_by_a_prompt(texts, run):
+    explorer = Explorer([texts])
+    assert explorer.prompted
+    (found,) = explorer.sample(Asked(n=4, prompt=" a three \n"))
+    assert np.array_equal(found.samples.samples, texts.sample(4, prompt="a three").samples)
+    assert "prompt=['a three']" in found.call
+    assert found.samples.classes == ["a three"] * 4
+    (other,) = explorer.sample(Asked(n=4, prompt="secrets.txt"))
+    assert other.samples.prompts == ["secrets.txt"] * 4, "a text, and no file of this machine"
+    (free,) = explorer.sample(Asked(n=4))
+    assert np.array_equal(free.samples.samples, texts.sample(4).samples)
+    assert not Explorer([run]).prompted
+    both = Explorer([texts, run]).sample(Asked(n=3, prompt="a three"))
+    assert np.array_equal(both[1].samples.samples, run.sample(3).samples), "it takes none"

@@ -27,6 +27,7 @@ from langevin.assembly.run import (
 )
 from langevin.assembly.saved import Model, load_evaluated, load_model, override, require_trusted
 from langevin.assembly.tasks import task_of
+from langevin.assembly.text_files import move_encoder
 from langevin.batches import Batches
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.conditions.low_res import LowRes
@@ -153,6 +154,7 @@ def measure(
         raise UserError(f"reference: it is not known what the model was trained on; give {wanted}")
     derives = is_derived(model.cfg)
     encoder = None if reconstructs else encoder_of(model.denoiser.network)
+    move_encoder(model.model.network, cfg.text.path)
     captioned = encoder is not None and cfg.prompt is None
     if chosen.get("data") is None and captioned:
         text = "must be given, or data=NAME: the model is conditioned on texts, and its own data is not known"
@@ -162,14 +164,15 @@ def measure(
         raise UserError(
             f"data: conditions of the model are computed of images, and its own are not known; give {wanted}"
         )
-    source = SOURCE if restores or derives or captioned or not chosen.reference else ()
+    of_data = ("data",) if encoder is None else SOURCE
+    source = of_data if restores or derives or captioned or not chosen.reference else ()
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
     check_model(chosen, (*sampling, *source, "loader", "features", "metrics"), model.spec)
     restore = prepare_restoration(cfg, chosen, model) if restores else None
     if derives and not chosen.operators and (condition := low_res_of(model)) is not None:
-        chosen.operators = shrinking(condition)
+        chosen.operators = shrinking(condition, model.spec.shape[-1])
     evaluation = make_evaluation(chosen)
-    data = open_data(chosen) if reconstructs or restores or derives or captioned else None
+    data = open_data(chosen, captioned) if reconstructs or restores or derives or captioned else None
     generator: Pipeline
     if data is None:
         generator = model.generator(chosen, cfg.labels)
@@ -210,9 +213,9 @@ def measure(
     return result
 
 
-def shrinking(condition: LowRes) -> dict[str, Any]:
-    """The operators that make samples as small as a super-resolution model is given them: for `consistency`."""
-    return {"average": {TARGET: path_of(Average), "factor": condition.image_size // condition.size}}
+def shrinking(condition: LowRes, side: int) -> dict[str, Any]:
+    """The operators that make samples of a side as small as a model is given them: for `consistency`."""
+    return {"average": {TARGET: path_of(Average), "factor": side // condition.size}}
 
 
 def refuse_choices(cfg: DictConfig) -> None:
@@ -236,10 +239,12 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     """
     path = find_checkpoint(Path(cfg.checkpoint))
     model = load_model(path, cfg.trust)
-    require_trusted(path, model.cfg, cfg, (*SOURCE, "loader"))
+    encoder = encoder_of(model.denoiser.network)
+    source = ("data",) if encoder is None else SOURCE
+    require_trusted(path, model.cfg, cfg, (*source, "loader"))
     chosen = override(model.cfg, cfg, (*SOURCE, "loader"))
     chosen.likelihoods = cfg.likelihoods
-    check_model(chosen, (*SOURCE, "loader", "likelihoods"), model.spec)
+    check_model(chosen, (*source, "loader", "likelihoods"), model.spec)
     images = open_images(chosen, model, cfg.split)
     number = len(images) if cfg.num_images is None else cfg.num_images
     if number > len(images):
@@ -250,7 +255,6 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     device, denoiser = processes.device, model.denoiser.to(processes.device)
     for likelihood in likelihoods.values():
         likelihood.to(device)
-    encoder = encoder_of(denoiser.network)
     captions = captions_for(images, encoder)
     batches = batches_of(cfg, processes, number, "likelihood")
     for indices in batches:
@@ -345,7 +349,7 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedSamples:
     Raises:
         UserError: when there is no such split, or it does not fit the model.
     """
-    data = open_data(cfg)
+    data = open_data(cfg, encoder_of(model.denoiser.network) is not None)
     images: CachedSamples | None = data.train_set if split == "train" else data.test_set
     if images is None:
         raise UserError(

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
+from langevin.adapters.adapter import plain_name
 from langevin.assembly.saved import Model, kind_of, load_trained
 from langevin.assembly.sizes import NAMED
 from langevin.assembly.sizes import differences as of_sizes
@@ -25,6 +26,7 @@ from langevin.digest import digest_of
 from langevin.errors import UserError
 from langevin.networks.network import Network
 from langevin.spec import DataSpec
+from langevin.text.words import WordEncoder
 
 LEAST = 0.5
 """The share of a network's weights that have to be taken: with fewer, another network is meant."""
@@ -122,9 +124,11 @@ def mistakes_of_initial(
         yield Mistake(INIT, f"{start} a model of {spec.channels} channels, and this is of samples {held.shape}")
     elif images := refused_images(cfg, initial, network):
         yield Mistake("conditions", images)
-    elif lost := not_frozen(match := matched(cfg, initial, network, spec), network):
+    elif lost := not_frozen(match := matched(cfg, initial, network, spec), cfg, network):
         text = "a run that has all weights of the frozen network and no others, and here differ"
         yield Mistake(INIT, f"{start} {text}: {', '.join(lost[:NAMED])}{more(lost)}")
+    elif cfg.get("adapter") is not None:  # which can adapt all layers to changed settings, whatever its size
+        return
     elif getattr(network, "adapter", None) is not None and (changes := list(changed_frozen(cfg, initial, spec))):
         text = "a run of the same settings, since its network is frozen, and here differ"
         yield Mistake(INIT, f"{start} {text}: {', '.join(changes)}")
@@ -134,12 +138,12 @@ def mistakes_of_initial(
         yield Mistake(INIT, f"{start} {text}: {listed}{more(match.misfits)}")
 
 
-def not_frozen(match: Match, network: nn.Module) -> list[str]:
+def not_frozen(match: Match, cfg: DictConfig, network: nn.Module) -> list[str]:
     """The weights that a network which is frozen but for an adapter does not have from the other, or it alone has."""
     adapter = getattr(network, "adapter", None)
-    if adapter is None:
+    if adapter is None and cfg.get("adapter") is None:
         return []
-    return [*(name for name in match.new if not name.startswith(adapter)), *match.unused]
+    return [*(name for name in match.new if adapter is None or adapter not in name), *match.widened, *match.unused]
 
 
 def refused_images(cfg: DictConfig, initial: Model, network: nn.Module) -> str | None:
@@ -191,6 +195,8 @@ def start_from(cfg: DictConfig, networks: Iterable[nn.Module], spec: DataSpec) -
         own = network.state_dict()
         for name, theirs in match.taken.items():
             fill(own[name], values[theirs], name in match.widened)
+        for encoder, other in of_other_words(cfg, initial, network).values():
+            encoder.take_words(other)
         if isinstance(network, Network):
             network.started(match.taken)
     return described(cfg, initial, match, spec)
@@ -213,7 +219,7 @@ def matched(cfg: DictConfig, initial: Model, network: nn.Module, spec: DataSpec)
     """
     other = initial.model.network
     own, held = (
-        {renamed(name, list(parts)): (name, tensor) for name, tensor in each.state_dict().items()}
+        {renamed(plain_name(name), list(parts)): (name, tensor) for name, tensor in each.state_dict().items()}
         for each, parts in ((network, dict(parts_of(network, cfg))), (other, dict(parts_of(other, initial.cfg))))
     )
     before, after = (spec.channels + getattr(each, "concat_channels", 0) for each in (other, network))
@@ -223,7 +229,8 @@ def matched(cfg: DictConfig, initial: Model, network: nn.Module, spec: DataSpec)
         is_input = len(theirs) > 1 and (theirs[1], ours[1:2]) == (before, (after,)) and after > before
         return is_input and (theirs[0], *theirs[2:]) == (ours[0], *ours[2:])
 
-    common = [name for name in own if name in held]
+    other_words = of_other_words(cfg, initial, network)
+    common = [name for name in own if name in held and name not in other_words]
     widened = [name for name in common if is_widened(name)]
     taken = [name for name in common if name in widened or own[name][1].shape == held[name][1].shape]
     numbers = {name: tensor.numel() for name, (_, tensor) in own.items()}
@@ -236,6 +243,26 @@ def matched(cfg: DictConfig, initial: Model, network: nn.Module, spec: DataSpec)
         sum(numbers[name] for name in taken) / max(1, sum(numbers.values())),
         of_sizes(*shapes),
     )
+
+
+def of_other_words(cfg: DictConfig, initial: Model, network: nn.Module) -> dict[str, tuple[WordEncoder, WordEncoder]]:
+    """The encoders of captions in words that are not those of the model's captions, beside the model's.
+
+    Returns:
+        by the name of the words' embeddings, in which a condition has the name that the config has for it; those of the
+        same width alone.
+    """
+    held = dict(parts_of(initial.model.network, initial.cfg))
+    pairs = {
+        name: (getattr(part, "encoder", None), getattr(held.get(name), "encoder", None))
+        for name, part in parts_of(network, cfg)
+    }
+    return {
+        f"condition.{name}.encoder.embedding.weight": (own, other)
+        for name, (own, other) in pairs.items()
+        if isinstance(own, WordEncoder) and isinstance(other, WordEncoder) and own.words.digest != other.words.digest
+        if own.embedding.embedding_dim == other.embedding.embedding_dim
+    }
 
 
 def parts_of(network: nn.Module, cfg: DictConfig) -> list[tuple[str, Condition]]:

@@ -20,6 +20,7 @@ from langevin.assembly.low_res import UNLINKED, Link
 from langevin.assembly.prompting import request_prompts
 from langevin.assembly.restoring import open_given, prepare_restoration
 from langevin.assembly.saved import Model, load_model, override
+from langevin.assembly.text_files import move_encoder
 from langevin.batches import Batches
 from langevin.checkpoint import folder_of
 from langevin.config.identity import flatten
@@ -127,6 +128,7 @@ def plan(cfg: DictConfig, path: Path, model: Model, link: Link = UNLINKED) -> Sa
                 "each, or one of all. Where they are not known, and the model has condition dropout: labels=0 "
                 "guidance=classifier_free guidance.scale=0, which ignores them"
             )
+    move_encoder(model.denoiser.network, cfg.text.path)
     request_prompts(cfg, chosen, model, generator)
     for each in given:
         each.requested_of(generator)

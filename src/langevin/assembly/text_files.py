@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from langevin.assembly.make import mistakes_of, target_of
 from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError, Mistake, structure
 from langevin.errors import UserError
+from langevin.text.frozen import FrozenTextEncoder
 
 OWN_TEXT = "text"
 """The folder of a run that holds its encoder's files, where it does."""
@@ -47,3 +49,23 @@ def complete(cfg: DictConfig) -> list[Mistake]:
     if not mistakes:
         node.update(found)
     return mistakes
+
+
+def move_encoder(network: nn.Module, path: str | None) -> None:
+    """Read a network's text encoder from another place than it was trained with.
+
+    Args:
+        network: the network.
+        path: of the same files; None: they are where they were.
+
+    Raises:
+        ConfigError: when it has no encoder that is read from files.
+    """
+    if path is None:
+        return
+    encoders = [part for part in network.modules() if isinstance(part, FrozenTextEncoder)]
+    if not encoders:
+        text = f"is {path}; allowed with a model whose text encoder is read from files, and this has none"
+        raise ConfigError([Mistake("text.path", text)])
+    for encoder in encoders:
+        encoder.path = path

@@ -15,6 +15,7 @@ OPTIONS = {
     "num_samples": "Annotated[int, Ge(1)]",
     "labels": "int | list[int] | None",
     "prompt": "str | list[str] | None",
+    "text.path": "str | None",
     "negative": "str | list[str] | None",
     "measurement.noise": "Annotated[float, Ge(0)]",
     "split": "Literal['train', 'test']",
@@ -77,6 +78,8 @@ def check(cfg: DictConfig) -> str:
         )
     if cfg.target is not None and tasks != ["samples"]:
         mistakes.append(Mistake("target", "goes with samples=FILE_OR_DIR; leave it out"))
+    if cfg.text.path is not None and not of_model:
+        mistakes.append(Mistake("text.path", "goes with checkpoint=RUN_OR_FILE; leave it out"))
     if cfg.prompt is not None and tasks not in (["samples"], ["checkpoint"]):
         mistakes.append(Mistake("prompt", "goes with checkpoint=RUN_OR_FILE or samples=FILE_OR_DIR; leave it out"))
     if cfg.negative is not None and not of_model:

@@ -18,6 +18,7 @@ OPTIONS = {
     "seed": "Annotated[int, Ge(0)]",
     "labels": "int | list[int] | None",
     "prompt": "str | list[str] | None",
+    "text.path": "str | None",
     "negative": "str | list[str] | None",
     "batch_size": "Annotated[int, Ge(1)]",
     "out": "str | None",

@@ -53,7 +53,7 @@ SINCE = {
     "overfit_samples": None,
     "timestep_spacing.offset": 0,
     "timestep_spacing.stop_at_first": False,
-    **dict.fromkeys(("captions", "text", "autoencoder", "perceptual", "discriminator", "init.weights")),
+    **dict.fromkeys(("adapter", "captions", "text", "autoencoder", "perceptual", "discriminator", "init.weights")),
 }
 """Options that were added later, with the values that earlier runs had: at these they are no part of an identity."""
 SINCE_OF: Mapping[str, Mapping[str, Any]] = {"langevin.networks.dit.DiT": {"model.cross_attention": False}}

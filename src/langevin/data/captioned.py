@@ -3,7 +3,7 @@
 import functools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -37,33 +37,58 @@ class CaptionedImages:
 
     Attributes:
         archive: what is opened.
-        files: the images' names, in order.
 
     Raises:
-        UserError: when there is nothing at `path`, it cannot be opened, or holds no image.
+        UserError: when there is nothing at `path`, or it cannot be opened.
     """
 
     def __init__(self, path: str, option: str) -> None:
         self._where = f"{option}={path}"
         self.archive = _sharded(open_archive(path, option))
-        names = self.archive.names
-        self.files = tuple(name for name in names if name.lower().endswith(SUFFIXES))
-        if not self.files:
+        self.is_sharded = isinstance(self.archive, Shards)
+
+    @functools.cached_property
+    def files(self) -> tuple[str, ...]:
+        """The images' names, in order.
+
+        Raises:
+            UserError: when there are none.
+        """
+        found = tuple(name for name in self.archive.names if name.lower().endswith(SUFFIXES))
+        if not found:
             raise UserError(
                 f"{self._where}: holds no image (looked for {', '.join(SUFFIXES)} in it, its subfolders and its tars)"
             )
+        return found
+
+    @functools.cached_property
+    def _metadata(self) -> tuple[str, ...]:
+        return tuple(name for name in self.archive.names if PurePosixPath(name).name == METADATA)
+
+    @functools.cached_property
+    def _beside(self) -> set[str]:
+        """The files that may have the captions of an image."""
         stems = {_stem(name) for name in self.files}
-        self._metadata = tuple(name for name in names if PurePosixPath(name).name == METADATA)
-        self._beside = {name for name in names if name.endswith((".txt", ".json")) and _stem(name) in stems}
+        return {name for name in self.archive.names if name.endswith((".txt", ".json")) and _stem(name) in stems}
+
+    def _read(self) -> Iterator[str]:
+        yield from self.files
+        yield from self._metadata
+        yield from sorted(self._beside)
 
     def fingerprint(self) -> str:
-        """Digest of the images' and captions' content."""
-        return self.archive.fingerprint((*self.files, *self._metadata, *sorted(self._beside)))
+        """Digest of the images' and captions' content; shards are not indexed for it."""
+        return self.archive.fingerprint(self._read())
 
     @functools.cached_property
     def left_out(self) -> Counter[str]:
-        """How many of what lies beside the images and is not read, by what it is."""
-        read = {*self.files, *self._metadata, *self._beside}
+        """How many of what lies beside the images and is not read, by what it is.
+
+        Of shards it is known when they have been indexed to decode their images, which later runs need not do.
+        """
+        if self.is_sharded and "files" not in vars(self):
+            return Counter()
+        read = set(self._read())
         left_out = Counter(self.archive.left_out)
         for name in self.archive.names:
             if name not in read:
@@ -204,8 +229,9 @@ class Captioned(ImageFolder):
         )
 
     def check(self) -> None:
-        """List the images."""
-        _ = self._images
+        """List the images; shards are indexed only when they must be decoded."""
+        for images in self._images.values():
+            _ = () if images.is_sharded else images.files
 
     def splits(self) -> tuple[str, ...]:
         """Train, and test where there are test images."""

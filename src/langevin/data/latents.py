@@ -49,7 +49,7 @@ class MomentsTransform:
 
 
 @dataclass(frozen=True)
-class Encoded(LazySamples):
+class EncodedSamples(LazySamples):
     """Samples of a cache on their way through an encoder; those above the number of samples are mirror images.
 
     Attributes:
@@ -97,7 +97,7 @@ def open_or_encode(
         UserError: when there is not enough room.
         Interrupted: between two chunks, once a signal has come.
     """
-    lazy = Encoded(samples, 1 + flip, encoder.encode)
+    lazy = EncodedSamples(samples, 1 + flip, encoder.encode)
     fingerprint = repr(("latents", samples.stored_digest, flip, encoder.function))
     transform = MomentsTransform(encoder.shape)
 

@@ -57,7 +57,8 @@ class Encodings:
 
     Args:
         columns: of each text: (T, *shape), all but those that are ragged.
-        rows: the tokens (R, D) that count, of all texts one after the other; None where "text" is not ragged.
+        rows: (R + 1, D), the tokens that count, of all texts one after the other, and a row of zeros for the others;
+            None where "text" is not ragged.
         starts: (T + 1,) int64, where those of each text begin, and the end.
     """
 
@@ -85,10 +86,9 @@ class Encodings:
             starts, mask = self.starts[places], found[MASK]
             lengths = self.starts[places + 1] - starts
             before = np.cumsum(lengths) - lengths  # of the other texts in this batch
-            flat = np.repeat(starts - before, lengths) + np.arange(lengths.sum())
-            text = np.zeros((*mask.shape, self.rows.shape[-1]), self.rows.dtype)
-            text[mask] = self.rows[flat]
-            found[TEXT] = text
+            which = np.full(mask.shape, len(self.rows) - 1)
+            which[mask] = np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+            found[TEXT] = self.rows.take(which, axis=0)
         return {name: torch.from_numpy(values) for name, values in found.items()}
 
 
@@ -159,7 +159,7 @@ def _announce(folder: Path, texts: Texts, encoder: CaptionEncoder) -> None:
             f"loader.cache_dir: the encodings of {len(texts):,} captions take {room}; make room, or give a folder on "
             "another disk with loader.cache_dir=FOLDER"
         )
-    print(f"encoding {len(texts):,} distinct captions once: {room}", flush=True)
+    print(f"encoding {len(texts):,} distinct caption{'s' * (len(texts) > 1)} once: {room}", flush=True)
 
 
 class _Chunk(NamedTuple):
@@ -216,7 +216,10 @@ def _fill(building: Path, texts: Texts, encoder: CaptionEncoder, title: str) -> 
         mask = _mapped(building / f"{MASK}.bin", shapes[MASK], arrays[MASK][1])
         starts = np.concatenate([[0], np.cumsum(mask.sum(1, dtype=np.int64))])
         (building / f"{_STARTS}.bin").write_bytes(starts.tobytes())
-        shapes[_ROWS], shapes[_STARTS] = (int(starts[-1]), *shapes[_ROWS][1:]), starts.shape
+        row, dtype = arrays[_ROWS]
+        with open(building / f"{_ROWS}.bin", "ab") as ending:
+            ending.write(np.zeros(row, dtype).tobytes())
+        shapes[_ROWS], shapes[_STARTS] = (int(starts[-1]) + 1, *row), starts.shape
         arrays[_STARTS] = ((), starts.dtype)
     meta = {"arrays": {name: (shape, arrays[name][1].str) for name, shape in shapes.items()}}
     (building / "meta.json").write_text(json.dumps(meta))
@@ -263,6 +266,4 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> NDArray[Any]
     size = math.prod(shape) * dtype.itemsize
     if os.stat(path).st_size != size:
         raise ValueError(f"{path.name} has {os.stat(path).st_size} bytes, not {size}")
-    if not size:  # nothing cannot be mapped
-        return np.zeros(shape, dtype)
     return np.asarray(np.memmap(path, dtype, "r", shape=shape))

@@ -163,10 +163,11 @@ class FrozenTextEncoder(TextEncoder):
             UserError: when they, or its package, are missing, or the files are other ones than recorded.
         """
         require_package(f"text={self.option}", self.package, self.module)
-        files = self.files(self.path)
-        if (digest := files.digest) != self.weights:
-            text = f"is {self.path}, of the digest {digest[:8]}; allowed: the encoder of {self.weights[:8]}"
-            raise OptionError("path", text)
+        with _named():
+            files = self.files(self.path)
+            if (digest := files.digest) != self.weights:
+                text = f"is {self.path}, of the digest {digest[:8]}; allowed: the encoder of {self.weights[:8]}"
+                raise OptionError("path", text)
         return files
 
     def prepare(self, captions: Sequence[str], device: torch.device | str = "cpu") -> dict[str, Tensor]:
@@ -201,7 +202,9 @@ class FrozenTextEncoder(TextEncoder):
 
     def _opened(self) -> Opened:
         if self._held.opened is None:
-            opened = self.open(self.own_files())
+            files = self.own_files()
+            with _named():
+                opened = self.open(files)
             opened.network.eval().requires_grad_(False)
             self._held.opened = opened
         return self._held.opened
@@ -214,6 +217,19 @@ class FrozenTextEncoder(TextEncoder):
                 f'"{visible(caption[:SHOWN])}..." of {len(caption):,} letters',
                 stacklevel=3,
             )
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Have an error name its option in full: where captions are encoded, nobody knows that it is of text=NAME.
+
+    Raises:
+        UserError: in place of an `OptionError`.
+    """
+    try:
+        yield
+    except OptionError as error:
+        raise UserError(f"text.{error}") from error
 
 
 @contextmanager

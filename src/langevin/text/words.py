@@ -24,11 +24,18 @@ class Words:
 
     Args:
         vocabulary: the known words, in lower case.
+
+    Attributes:
+        ids: that of each known word.
+        size: how many ids there are.
     """
 
+    first = END + 1 + 2 * BYTES
+    """The id of the first word."""
+
     def __init__(self, vocabulary: Sequence[str]) -> None:
-        self._known = {word: END + 1 + 2 * BYTES + place for place, word in enumerate(vocabulary)}
-        self.size = END + 1 + 2 * BYTES + len(vocabulary)
+        self.ids = {word: self.first + place for place, word in enumerate(vocabulary)}
+        self.size = self.first + len(vocabulary)
         self.digest = hashlib.sha256("\n".join(vocabulary).encode("utf-8", "surrogatepass")).hexdigest()
 
     def rows(self, captions: Sequence[str], length: int) -> Tensor:
@@ -41,8 +48,8 @@ class Words:
 
     def _ids(self, caption: str) -> Iterator[int]:
         for word in words_of(caption):
-            if word in self._known:
-                yield self._known[word]
+            if word in self.ids:
+                yield self.ids[word]
                 continue
             for place, byte in enumerate(word.encode("utf-8", "surrogatepass")):
                 yield END + 1 + byte + BYTES * (place > 0)
@@ -69,6 +76,14 @@ class WordEncoder(TextEncoder):
         self.columns = {TEXT: ((length,), torch.int64)}
         self.function = f"words {self.words.digest} length {length}"
         self.embedding = nn.Embedding(self.words.size, width)
+
+    @torch.no_grad()
+    def take_words(self, other: "WordEncoder") -> None:
+        """Start the embeddings of the words and bytes that another encoder of this width knows too with its own."""
+        for word, place in self.words.ids.items():
+            if word in other.words.ids:
+                self.embedding.weight[place] = other.embedding.weight[other.words.ids[word]]
+        self.embedding.weight[: self.words.first] = other.embedding.weight[: other.words.first]
 
     def prepare(self, captions: Sequence[str], device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """See `TextEncoder`: the ids of the words, wherever the rest is computed."""
