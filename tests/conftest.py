@@ -24,6 +24,7 @@ HERE = Path(__file__).parent
 os.environ.pop("COLUMNS", None)  # pytest-xdist tells its workers of 80, as if they wrote to a terminal
 KINDS = {
     ".": "unit",
+    "adapters": "unit",
     "assembly": "integration",
     "autoencoding": "unit",
     "codecs": "unit",

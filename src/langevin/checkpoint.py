@@ -14,6 +14,8 @@ from langevin.visible import visible
 
 LAST = "last.ckpt"
 """The newest checkpoint of a run."""
+CHECKPOINT = ".ckpt"
+"""What the name of a checkpoint ends with."""
 RECORD = "langevin"
 """The entry that holds what a model is rebuilt from."""
 DRAWS = "draws"

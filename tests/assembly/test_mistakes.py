@@ -68,7 +68,7 @@ MISSING = [
     (
         ["data=null"],
         "data",
-        ["must be chosen: data=NAME with one of captioned, cifar10, digits, image_folder, stanford_cars"],
+        ["must be chosen: data=NAME with one of captioned, cifar10, digits, image_folder, stanford_cars, toy"],
     ),
     (["model=null"], "model", ["must be chosen", "unet_small"]),
     (["~optimizer"], "optimizer", ["must be chosen: optimizer=NAME with one of adam, adamw"]),

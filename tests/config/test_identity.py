@@ -116,6 +116,17 @@ def test_an_option_that_was_added_later_renames_no_run():
     ]
 
 
+def test_an_option_of_one_network_that_others_always_had_renames_no_run():
+    cfg, choices = composed("train", "model=dit_s", "conditions=[class_label]")
+    before = cfg.copy()
+    del before.model.cross_attention
+    assert automatic_name(before, choices) == automatic_name(cfg, choices)
+    other = cfg.copy()
+    other.model.cross_attention = True
+    assert differences(before, other) == ["model.cross_attention: False in the run, True now"]
+    assert "model.cross_attention" in identity(composed("train")[0])
+
+
 def test_all_cells_of_a_sweep_differ():
     cells = {
         name(f"schedule={schedule}", f"seed={seed}", f"model.dropout={dropout}")

@@ -4,6 +4,7 @@ import copy
 import functools
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ SLOW = {("text", name) for name in PRETRAINED} | {("metrics", "clip_score")}
 CAPTIONED = ("conditions=[text]", "captions=templates")
 # What an option cannot do without, beside the defaults.
 NEEDS = {
+    ("adapter", "lora"): ("init.checkpoint={model}", "model.channels=32", "model.channel_multipliers=[1]"),
     ("timestep_spacing", "explicit"): ("timestep_spacing.times=[3,2,1]", "sampler.steps=null"),
     **{("autoencoder", option): ("task=autoencoder",) for option in options("autoencoder")},
     ("codec", "autoencoder"): ("codec.run={autoencoder}",),
@@ -75,6 +77,8 @@ NEEDS = {
 # Refused as long as no data set supplies what they need; LPIPS' networks need larger images than digits; in training
 # nothing is restored.
 REFUSED = {("conditions", "vector"), ("metrics", "consistency"), ("perceptual", "lpips")}
+if find_spec("peft") is None:
+    REFUSED.add(("adapter", "lora"))
 
 
 def load(file: Path) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def test_a_base_alone(tmp_path):
         (
             "unet",
             {"mid_block_type": "UNetMidBlock2DCrossAttn", "num_class_embeds": None},
-            "attends to text, whose encoder is not there; allowed: the folder of its pipeline",
+            '"DownBlock2D"]; allowed: a list, each item one of CrossAttnDown',
         ),
         ("unet", {"encoder_hid_dim": 8}, "encoder_hid_dim is 8; allowed: null, for it is not known here"),
     ],

@@ -209,7 +209,7 @@ def test_every_network_of_images_takes_it_and_its_level(name):
         ),
         (
             ("conditions.low_res.size=8",),
-            "conditions.low_res.size: is 8; allowed: a divisor of the images' side 8: 1, 2, 4",
+            "conditions.low_res: gives the whole image, of which nothing is left to make; allowed: less",
         ),
         ((), "conditions.low_res.size: must be given"),
         (("data=toy", "model=mlp", "conditions.low_res.size=1"), "conditions.low_res: needs the side of square images"),

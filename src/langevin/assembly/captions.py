@@ -34,10 +34,11 @@ def exported_encoder(network: nn.Module) -> FrozenTextEncoder | None:
     Raises:
         UserError: when its text is seen in another way than there.
     """
-    conditions = conditions_on_text(network)
-    if not conditions:
+    if not conditions_on_text(network):
         return None
-    (condition,) = conditions
+    condition = getattr(network, "condition", None)
+    if not isinstance(condition, Text):
+        raise UserError("conditions: are text beside others; allowed: [text] alone, in diffusers' pipelines of text")
     encoder = condition.encoder
     if not isinstance(encoder, CLIPTextEncoder) or encoder.mask:
         raise UserError("text: allowed: clip, with text.mask=false, in diffusers' pipelines of text")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from langevin.adapters.adapter import Adapter
 from langevin.assembly.components import LOSS, MODEL, codec_uses, loaders, of_spec
 from langevin.assembly.conditioning import computes_columns, is_conditional, is_unread, lacking_columns, reads_text
 from langevin.assembly.logged_values import unlogged
@@ -31,8 +32,10 @@ from langevin.text.encoder import TextEncoder
 if TYPE_CHECKING:
     from langevin.assembly.saved import Model
 
-OPTIONAL = ("captions", "text", "thresholding", "guidance", "perceptual", "discriminator", *PLURAL)
+OPTIONAL = ("adapter", "captions", "text", "thresholding", "guidance", "perceptual", "discriminator", *PLURAL)
 """The optional groups of a run."""
+FROZEN = "must be given: the run whose network is frozen beside the adapter"
+"""What is wrong with an adapter that has no such run."""
 
 
 def mistakes_in(cfg: DictConfig) -> list[Mistake]:
@@ -210,7 +213,10 @@ def contradictions(
         likelihood = build(f"likelihoods.{name}")
         check_compatible(f"likelihoods.{name}", likelihood, schedule)
         check_compatible(f"likelihoods.{name}", likelihood, diffused, method="check_data")
-    mistakes += check_network(cfg, task, broken, diffused, conditions.values(), initial)
+    adapter: Adapter | None = build("adapter")
+    if adapter is not None and "init" in cfg and cfg.init.checkpoint is None:
+        mistakes.append(Mistake(INIT, FROZEN))
+    mistakes += check_network(cfg, task, broken, diffused, conditions.values(), initial, adapter)
     guidance: Guidance | None = build("guidance", **loaders(cfg))
     if guidance is not None:
         # A rescaled schedule depends on the size of the images.
@@ -246,7 +252,7 @@ def check_conditions(
     for name, node in {} if "conditions" in broken else (cfg.get("conditions") or {}).items():
         path, needs = f"conditions.{name}", signature(node[TARGET]) or {}
         condition = conditions[name] = None
-        if isinstance(codec, CachedCodec) and computes_columns(cfg, name):
+        if isinstance(codec, CachedCodec) and computes_columns(cfg, name) and "trainer" in cfg:
             why = "is computed of the images, of which only latents are kept; leave it out, or take codec=identity"
             mistakes.append(Mistake(path, why))
         elif reads_text(cfg, name) and text is None and cfg.get("text") is not None:
@@ -256,6 +262,8 @@ def check_conditions(
             condition, found = try_instantiate(cfg, path, num_classes=2, dim=2, **of_text, **offered)
             conditions[name] = condition
             mistakes += found
+            if condition is not None and condition.tells_all and not isinstance(codec, CachedCodec):
+                mistakes.append(Mistake(path, "gives the whole image, of which nothing is left to make; allowed: less"))
         if data is None or condition is None:
             continue
         if lacking := lacking_columns(cfg, condition, data.columns):
@@ -321,6 +329,7 @@ def check_network(
     spec: DataSpec | None,
     conditions: Collection[Any],
     initial: "Model | None",
+    adapter: Adapter | None,
 ) -> list[Mistake]:
     """The mistakes of the network's own parameters, its condition, the shape of what is diffused and what it starts as.
 
@@ -351,7 +360,12 @@ def check_network(
             mistakes += [Mistake("conditions", text) for text in network.unattended()]
         network.leave_out_tokens()
     if getattr(network, "adapter", None) is not None and "init" in cfg and cfg.init.checkpoint is None:
-        mistakes.append(Mistake(INIT, "must be given: the run whose network is frozen beside the adapter"))
+        mistakes.append(Mistake(INIT, FROZEN))
+    if adapter is not None and network is not None and "init" in cfg:
+        try:
+            adapter.check(network)
+        except UserError as error:
+            return [*mistakes, *mistakes_of(cfg, "adapter", error)]
     if network is not None and initial is not None:
         mistakes += mistakes_of_initial(cfg, task, initial, network, spec)
     return mistakes

@@ -7,7 +7,9 @@ from typing import Any
 import hydra
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
+from langevin.adapters.adapter import Adapter
 from langevin.assembly.conditioning import is_class_conditional, is_conditional
 from langevin.assembly.make import make, mistakes_of, target_of
 from langevin.assembly.tasks import task_of
@@ -32,7 +34,7 @@ from langevin.samplers.sampler import Sampler
 from langevin.spec import DataSpec
 
 MODEL = (
-    *("task", "model", "classifier", "autoencoder", "conditions", "text", "codec"),
+    *("task", "model", "classifier", "autoencoder", "conditions", "text", "adapter", "codec"),
     *("process", "schedule", "rescalings", "parameterization", "variance"),
 )
 """The groups that a trained model is rebuilt from."""
@@ -101,6 +103,24 @@ def make_network(cfg: DictConfig, spec: DataSpec, process: GaussianProcess | Non
     if isinstance(network, Network):
         network.leave_out_tokens()
     return network
+
+
+def make_adapter(cfg: DictConfig) -> Adapter | None:
+    """The config's adapter, if it has one."""
+    return None if cfg.get("adapter") is None else make(cfg, "adapter")
+
+
+def adapt(cfg: DictConfig, network: nn.Module) -> None:
+    """Put the config's adapter into a network that is to be trained, if it has one.
+
+    Raises:
+        ConfigError: when they do not go together.
+    """
+    try:
+        if (adapter := make_adapter(cfg)) is not None:
+            adapter.inject(network)
+    except UserError as error:
+        raise ConfigError(mistakes_of(cfg, "adapter", error)) from error
 
 
 def of_spec(spec: DataSpec) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def measure(
     check_model(chosen, (*sampling, *source, "loader", "features", "metrics"), model.spec)
     restore = prepare_restoration(cfg, chosen, model) if restores else None
     if derives and not chosen.operators and (condition := low_res_of(model)) is not None:
-        chosen.operators = shrinking(condition)
+        chosen.operators = shrinking(condition, model.spec.shape[-1])
     evaluation = make_evaluation(chosen)
     data = open_data(chosen, captioned) if reconstructs or restores or derives or captioned else None
     generator: Pipeline
@@ -213,9 +213,9 @@ def measure(
     return result
 
 
-def shrinking(condition: LowRes) -> dict[str, Any]:
-    """The operators that make samples as small as a super-resolution model is given them: for `consistency`."""
-    return {"average": {TARGET: path_of(Average), "factor": condition.image_size // condition.size}}
+def shrinking(condition: LowRes, side: int) -> dict[str, Any]:
+    """The operators that make samples of a side as small as a model is given them: for `consistency`."""
+    return {"average": {TARGET: path_of(Average), "factor": side // condition.size}}
 
 
 def refuse_choices(cfg: DictConfig) -> None:

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
+from langevin.adapters.adapter import plain_name
 from langevin.assembly.saved import Model, kind_of, load_trained
 from langevin.assembly.sizes import NAMED
 from langevin.assembly.sizes import differences as of_sizes
@@ -123,9 +124,11 @@ def mistakes_of_initial(
         yield Mistake(INIT, f"{start} a model of {spec.channels} channels, and this is of samples {held.shape}")
     elif images := refused_images(cfg, initial, network):
         yield Mistake("conditions", images)
-    elif lost := not_frozen(match := matched(cfg, initial, network, spec), network):
+    elif lost := not_frozen(match := matched(cfg, initial, network, spec), cfg, network):
         text = "a run that has all weights of the frozen network and no others, and here differ"
         yield Mistake(INIT, f"{start} {text}: {', '.join(lost[:NAMED])}{more(lost)}")
+    elif cfg.get("adapter") is not None:  # which can adapt all layers to changed settings, whatever its size
+        return
     elif getattr(network, "adapter", None) is not None and (changes := list(changed_frozen(cfg, initial, spec))):
         text = "a run of the same settings, since its network is frozen, and here differ"
         yield Mistake(INIT, f"{start} {text}: {', '.join(changes)}")
@@ -135,12 +138,12 @@ def mistakes_of_initial(
         yield Mistake(INIT, f"{start} {text}: {listed}{more(match.misfits)}")
 
 
-def not_frozen(match: Match, network: nn.Module) -> list[str]:
+def not_frozen(match: Match, cfg: DictConfig, network: nn.Module) -> list[str]:
     """The weights that a network which is frozen but for an adapter does not have from the other, or it alone has."""
     adapter = getattr(network, "adapter", None)
-    if adapter is None:
+    if adapter is None and cfg.get("adapter") is None:
         return []
-    return [*(name for name in match.new if not name.startswith(adapter)), *match.unused]
+    return [*(name for name in match.new if adapter is None or adapter not in name), *match.widened, *match.unused]
 
 
 def refused_images(cfg: DictConfig, initial: Model, network: nn.Module) -> str | None:
@@ -216,7 +219,7 @@ def matched(cfg: DictConfig, initial: Model, network: nn.Module, spec: DataSpec)
     """
     other = initial.model.network
     own, held = (
-        {renamed(name, list(parts)): (name, tensor) for name, tensor in each.state_dict().items()}
+        {renamed(plain_name(name), list(parts)): (name, tensor) for name, tensor in each.state_dict().items()}
         for each, parts in ((network, dict(parts_of(network, cfg))), (other, dict(parts_of(other, initial.cfg))))
     )
     before, after = (spec.channels + getattr(each, "concat_channels", 0) for each in (other, network))

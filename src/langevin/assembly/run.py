@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from langevin.assembly.components import (
+    adapt,
     loaders,
     make_codec,
     make_generator,
@@ -63,10 +64,12 @@ def make_captions(cfg: DictConfig) -> CaptionWriter | None:
 def make_module(cfg: DictConfig, spec: DataSpec) -> DiffusionModule:
     """The training module for data of some spec, its weights fresh from the run's seed."""
     codec = make_codec(cfg, spec)
+    model = make_model(cfg, codec.spec(spec))
+    adapt(cfg, model.network)
     # One kernel over all weights; with 16-mixed it would use the scaled gradient, after the clipping.
     fused = cfg.trainer.precision != "16-mixed"
     module = DiffusionModule(
-        make_model(cfg, codec.spec(spec)),
+        model,
         make_objective(cfg, codec.spec(spec)),
         ema=lambda network: make(cfg, "ema", network=network),
         optimizer=lambda parameters: make(cfg, "optimizer", params=parameters, fused=fused),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import langevin
 from langevin.assembly.check import check_model, structure_of_model
-from langevin.assembly.components import MODEL, SAMPLING, make_codec, make_generator, make_model
+from langevin.assembly.components import MODEL, SAMPLING, make_adapter, make_codec, make_generator, make_model
 from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.make import make
 from langevin.assembly.sizes import MisfitError, fitting, require_held, require_sizes
@@ -37,7 +37,7 @@ class Model(NamedTuple):
     """A trained model, rebuilt from the config stored with its weights.
 
     Attributes:
-        model: with the EMA weights.
+        model: with the EMA weights; those of an adapter are merged into them.
         codec: between its data and what is diffused.
         cfg: the config it was trained with.
         spec: what it knows of its data.
@@ -84,11 +84,22 @@ def record_of(cfg: DictConfig, spec: DataSpec, origin: Mapping[str, Any] | None 
     return record | ({"origin": dict(origin)} if origin else {})
 
 
-def checkpoint_of(network: nn.Module, record: dict[str, Any], codec: Codec | None = None) -> dict[str, Any]:
-    """A checkpoint of a network that has not been trained here: its weights, its codec's, and the record, of step 0."""
+def record_of_merged(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's record for the weights of its `Model`: its config without an adapter, which is merged there."""
+    cfg = read_stored(record["config"])
+    if cfg.get("adapter") is None:
+        return dict(record)
+    cfg.adapter = None
+    return {**record, "config": OmegaConf.to_yaml(cfg)}
+
+
+def checkpoint_of(
+    network: nn.Module, record: Mapping[str, Any], codec: Codec | None = None, step: int = 0
+) -> dict[str, Any]:
+    """A checkpoint of weights alone, which cannot be resumed: a network's, its codec's, and the record."""
     weights = {AVERAGED + name: tensor for name, tensor in network.state_dict().items()}
     weights |= {} if codec is None else {CODEC + name: tensor for name, tensor in codec.state_dict().items()}
-    return {RECORD: record, "state_dict": weights, "global_step": 0}
+    return {RECORD: dict(record), "state_dict": weights, "global_step": step}
 
 
 def load_model(path: Path, trust: Sequence[str] = ()) -> Model:
@@ -265,6 +276,8 @@ def _rebuilt(path: Path, trust: Sequence[str]) -> Model:
         if mistakes := structure_of_model(cfg)[-1]:
             raise ConfigError(mistakes)
         require_held((*weights.values(), *of_codec.values()), path.stat().st_size)
+        if (adapter := make_adapter(cfg)) is not None:
+            weights = adapter.merged(weights)
         diffused = fitting("codec", lambda: make_codec(cfg, spec), of_codec).spec(spec)
         require_sizes(cfg, diffused, weights)
         check_model(cfg)

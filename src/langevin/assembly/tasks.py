@@ -121,7 +121,7 @@ class AutoencodingTask(Task):
     makes_samples = False
     reconstructs = True
     unused = (
-        *("captions", "model", "classifier", "conditions", "text", "process", "schedule", "rescalings"),
+        *("captions", "model", "classifier", "conditions", "text", "adapter", "process", "schedule", "rescalings"),
         *("parameterization", "variance", "weighting", "time_sampler", "sampler", "timestep_spacing", "thresholding"),
         *("guidance", "likelihoods"),
     )

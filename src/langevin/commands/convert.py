@@ -220,20 +220,22 @@ def load(network: "nn.Module", weights: "dict[str, Tensor]") -> None:
 
 
 def export_model(cfg: DictConfig, out: Path) -> None:
-    """Write a trained model's EMA weights for diffusers, or as they are."""
+    """Write a trained model's EMA weights for diffusers, or as they are; an adapter is merged into them."""
     from langevin.assembly.captions import exported_encoder
     from langevin.assembly.check import check_model
     from langevin.assembly.components import SAMPLING, make_sampler
     from langevin.assembly.conditioning import is_class_conditional
-    from langevin.assembly.saved import generative, load_trained, override
+    from langevin.assembly.low_res import low_res_of
+    from langevin.assembly.saved import checkpoint_of, generative, load_trained, override, record_of_merged
     from langevin.assembly.tasks import task_of
     from langevin.autoencoding.model import AutoencoderModel
-    from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
+    from langevin.checkpoint import CHECKPOINT, RECORD, find_checkpoint, read_checkpoint
     from langevin.codecs.autoencoder import AutoencoderCodec
     from langevin.config.validate import ConfigError
     from langevin.interop.autoencoders import scaled_part, write_autoencoder
     from langevin.interop.folder import write_weights
     from langevin.interop.pipeline import write_folder
+    from langevin.training.checkpoint import AtomicCheckpointIO
     from langevin.weights import SAFETENSORS
 
     path = find_checkpoint(Path(cfg.export), "export")
@@ -243,7 +245,12 @@ def export_model(cfg: DictConfig, out: Path) -> None:
         raise ConfigError(mistakes)
     chosen = override(model.cfg, cfg, SAMPLING)
     check_model(chosen, SAMPLING)
-    record: dict[str, Any] = {**read_checkpoint(path)[RECORD], "step": model.step}
+    held = record_of_merged(read_checkpoint(path)[RECORD])
+    if out.suffix == CHECKPOINT:
+        AtomicCheckpointIO().save_checkpoint(checkpoint_of(model.model.network, held, model.codec, model.step), out)
+        print(f"{out}: the EMA weights of step {model.step}; {task.use.format(run=out)}")
+        return
+    record: dict[str, Any] = {**held, "step": model.step}
     if out.suffix == SAFETENSORS:
         texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in record.items()}
         write_weights(out, model.model.network.state_dict(), texts)
@@ -255,18 +262,23 @@ def export_model(cfg: DictConfig, out: Path) -> None:
         return
     spec, codec = generative(model, path).diffused, model.codec
     autoencoder = None
+    beside = low_res_of(model)
+    enlarges = beside is not None and beside.tells_all and beside.level is None
     if isinstance(codec, AutoencoderCodec):
-        autoencoder = scaled_part(codec.network, parameters_of(chosen, "autoencoder"), codec.shift, codec.scale)
+        scaling = codec.shift, codec.scale, not enlarges
+        autoencoder = scaled_part(codec.network, parameters_of(chosen, "autoencoder"), *scaling)
     if spec.image_size is None or (codec.record() and autoencoder is None):
         allowed = f"a model of images, or of the latents of codec=autoencoder, or out=NAME{SAFETENSORS}"
         raise UserError(f"export={path}: allowed: {allowed}")
-    if getattr(model.denoiser.network, "concat_channels", 0) > 0:
+    taken = getattr(model.denoiser.network, "concat_channels", 0)
+    if taken > 0 and not (enlarges and taken == spec.channels == model.spec.channels):
         allowed = f"a model that takes no other image than the one it makes, or out=NAME{SAFETENSORS}"
         raise UserError(f"export={path}: allowed: {allowed}")
     num_classes = spec.num_classes if is_class_conditional(chosen) else None
     text = exported_encoder(model.denoiser.network)
     parts = model.denoiser, make_sampler(chosen, spec), parameters_of(chosen)
-    notes = write_folder(out, *parts, spec.channels, spec.image_size, num_classes, record, autoencoder, text)
+    sizes = spec.channels, spec.image_size, num_classes
+    notes = write_folder(out, *parts, *sizes, record, autoencoder, text, enlarges)
     print(f"{out}: the EMA weights of step {model.step} for diffusers")
     for note in notes:
         print(f"  {note}")

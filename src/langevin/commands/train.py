@@ -122,9 +122,12 @@ def run(cfg: DictConfig) -> Path:
     encode_data(cfg, module.codec, data, trainer.strategy.root_device)
     encode_captions((module.model.network, module.ema.network), data, trainer.strategy.root_device)
     parameters = sum(weight.numel() for weight in module.model.parameters())
+    trained = sum(weight.numel() for weight in module.model.parameters() if weight.requires_grad)
     samples = f"{data.number:,} {data.source.modality.noun} of {spec.shape}"
     where = f"{trainer.strategy.root_device.type} x {trainer.world_size}"
-    say(f"{run_dir}: from step {step} to {cfg.trainer.max_steps}; {samples}, {parameters:,} parameters, on {where}")
+    share = "" if trained == parameters else f", {trained:,} of them trained"
+    size = f"{parameters:,} parameters{share}"
+    say(f"{run_dir}: from step {step} to {cfg.trainer.max_steps}; {samples}, {size}, on {where}")
     with ExitStack() as stack:
         if is_first_process():
             stack.enter_context(run_lock(run_dir))

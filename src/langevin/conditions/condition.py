@@ -89,6 +89,11 @@ class Condition(nn.Module, ABC):
         return
 
     @property
+    def tells_all(self) -> bool:
+        """Whether nothing is left to be made of what is diffused, where this is the samples themselves."""
+        return False
+
+    @property
     def has_null(self) -> bool:
         """Whether it has a null value; else `null` keeps what it reads, which guidance then has on both sides."""
         return True

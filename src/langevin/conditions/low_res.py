@@ -41,13 +41,14 @@ class LowRes(Condition):
     Sources: the enlarging, guided-diffusion's `SuperResModel` (Dhariwal & Nichol 2021), ``align_corners=False``.
 
     Args:
-        size: the side of the small images, a divisor of the samples'.
+        size: the side of the small images, a divisor of the samples'; that of latents itself, which are smaller than
+            the samples, and beside which an image of their size is taken as it is (Rombach et al. 2022, section 4.4).
         augmentation: what is done to them in training: "none", "noise" or "blur".
         max_level: for "noise", the largest s.
         blur_probability: for "blur", how often.
         dropout: probability that it is dropped in training, and zeros are seen; 0: guidance keeps it.
         in_channels: the channels of a sample; handed in.
-        image_size: the side of a sample; handed in.
+        image_size: the side of what is diffused; handed in.
         dim: the size of the network's vectors; handed in.
 
     Raises:
@@ -68,7 +69,7 @@ class LowRes(Condition):
         dim: int,
     ) -> None:
         super().__init__()
-        if size >= image_size or image_size % size:
+        if size > image_size or image_size % size:
             fitting = ", ".join(str(side) for side in range(1, image_size) if image_size % side == 0)
             raise OptionError("size", f"is {size}; allowed: a divisor of the images' side {image_size}: {fitting}")
         self.size = size
@@ -82,6 +83,11 @@ class LowRes(Condition):
         if augmentation == "noise":
             self.inputs = self.derived = frozenset({IMAGE, LEVEL})
             self.level = TimeEmbedding(FEATURES, dim)
+
+    @property
+    def tells_all(self) -> bool:
+        """See `Condition`: where it is no smaller than what is diffused."""
+        return self.size == self.image_size
 
     @property
     def has_null(self) -> bool:

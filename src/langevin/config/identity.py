@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from langevin.config.migration import former
-from langevin.config.types import plain
+from langevin.config.types import TARGET, plain
 
 # How a run is logged, stored or sped up. All else determines what is trained, and makes another run when changed.
 # The data's path does not; its content does, see `langevin.content`. Nor does that of the run of a codec, of a
@@ -53,13 +53,15 @@ SINCE = {
     "overfit_samples": None,
     "timestep_spacing.offset": 0,
     "timestep_spacing.stop_at_first": False,
-    **dict.fromkeys(("captions", "text", "autoencoder", "perceptual", "discriminator", "init.weights")),
+    **dict.fromkeys(("adapter", "captions", "text", "autoencoder", "perceptual", "discriminator", "init.weights")),
 }
 """Options that were added later, with the values that earlier runs had: at these they are no part of an identity."""
+SINCE_OF: Mapping[str, Mapping[str, Any]] = {"langevin.networks.dit.DiT": {"model.cross_attention": False}}
+"""The same of single networks, by their class; others have had these options from the first."""
 LATER = {
     "data.background": [255, 255, 255],
     "data.skip_broken": False,
-    "model.cross_attention": False,  # of a DiT; a UNet always had it
+    **{path: value for added in SINCE_OF.values() for path, value in added.items()},
 } | SINCE
 """All that were added later, also those that changed the names of runs."""
 YET_IDENTITY = ("trainer.precision", "trainer.gradient_clip_val")
@@ -78,7 +80,8 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
         prefixes = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
         return bool(prefixes.intersection(YET_IDENTITY)) or not prefixes.intersection(NOT_IDENTITY)
 
-    return {path: value for path, value in flatten(values) if decides(path) and (path, value) not in SINCE.items()}
+    since = {**SINCE, **SINCE_OF.get(str((values.get("model") or {}).get(TARGET)), {})}
+    return {path: value for path, value in flatten(values) if decides(path) and (path, value) not in since.items()}
 
 
 def distinguishing(values: Mapping[str, Any]) -> dict[str, Any]:

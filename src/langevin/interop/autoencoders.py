@@ -214,22 +214,26 @@ def write_autoencoder(out: Path, network: Autoencoder, model: Model, record: Map
     return part.kind
 
 
-def scaled_part(network: Autoencoder, model: Model, shift: Tensor, scale: Tensor) -> DiffusersPart:
+def scaled_part(
+    network: Autoencoder, model: Model, shift: Tensor, scale: Tensor, knows_factor: bool = True
+) -> DiffusersPart:
     """An autoencoder of ours for the pipelines of diffusers that diffuse its latents ``(z - shift) / scale``.
 
-    These pipelines know one factor, and no shift. It is written as such, and anything else built into the weights.
+    Most of these pipelines know one factor, and no shift. It is written as such, and anything else built into the
+    weights.
 
     Args:
         network: ours.
         model: its parameters, see `renaming.Model`.
         shift: of its latents, (C, 1, 1).
         scale: likewise.
+        knows_factor: whether the pipeline does.
 
     Raises:
         UserError: when diffusers has no such thing.
     """
     part, first = part_of(network, model), float(scale.flatten()[0])
-    if not bool(shift.any()) and bool((scale == first).all()):
+    if not bool(shift.any()) and bool((scale == first).all()) and (knows_factor or first == 1):
         return part._replace(config={**part.config, "scaling_factor": 1 / first})
     if part.kind == VQ and not bool((scale == first).all()):
         raise UserError(

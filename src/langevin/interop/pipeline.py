@@ -40,6 +40,7 @@ from langevin.interop.pipeline_index import (
     AUTOENCODER_PLACES,
     DIT,
     DIT_CLASSES,
+    ENLARGING,
     LATENT,
     OF_DIT,
     OLD,
@@ -52,7 +53,7 @@ from langevin.interop.pipeline_index import (
 )
 from langevin.interop.renaming import Model, StateDict, class_overrides, settings
 from langevin.interop.scheduler_config import notes_on, scheduler_config
-from langevin.interop.schedulers import scheduler_of
+from langevin.interop.schedulers import EULER, scheduler_of
 from langevin.interop.stable_diffusion import (
     LATENT_CHANNELS,
     STABLE,
@@ -68,6 +69,8 @@ from langevin.networks.dit import DiT
 from langevin.networks.unet import UNet
 from langevin.samplers.sampler import Sampler
 from langevin.text.frozen import FrozenTextEncoder
+
+SCALES = "scales the low-resolution image like a noisy one"
 
 
 class ReadNetwork(NamedTuple):
@@ -115,11 +118,13 @@ def read_folder(folder: Path) -> Imported:
     """
     places = (folder / name for name in AUTOENCODER_PLACES)
     place = next((each for each in places if each.is_dir()), None)
+    enlarges = False
     if (folder / INDEX).is_file():
         index = read_json(folder / INDEX)
         refuse_kind(folder, index.get("_class_name"), PIPELINES, place)
         completed(str(folder / INDEX), index, {"_class_name": (None, f"Literal{list(PIPELINES)}")})
-        if place is None and index["_class_name"] in (LATENT, OF_DIT, STABLE):
+        enlarges = index["_class_name"] == ENLARGING
+        if place is None and index["_class_name"] in (LATENT, OF_DIT, ENLARGING, STABLE):
             text = f"_class_name is {index['_class_name']}, whose autoencoder is not there"
             raise UserError(f"{folder / INDEX}: {text}; allowed: with it, in vae/ or vqvae/")
     inner = next((folder / name for name in PLACES.values() if (folder / name).is_dir()), folder)
@@ -138,6 +143,7 @@ def read_folder(folder: Path) -> Imported:
     if (folder / PLACE).is_dir():
         control = read_control(folder / PLACE, kind, config, network.overrides, network.num_classes)
         network = network._replace(overrides=control.overrides, rename=control.rename, notes=control.notes)
+    network = beside_images(where, network) if enlarges else network
     if place is None:
         around = [folder.parent / name for name in AUTOENCODER_PLACES if folder.name in PLACES.values()]
         if any(each.is_dir() for each in around):
@@ -151,6 +157,8 @@ def read_folder(folder: Path) -> Imported:
     notes: tuple[str, ...] = ()
     if found is not None:
         scheduler = read_json(found)
+        if enlarges and scheduler.get("_class_name") == EULER:
+            raise UserError(f"{found}: _class_name is {EULER}, with which {ENLARGING} {SCALES}; allowed: another")
         learned = network.splits_variance and has_variance
         read = scheduler_of(str(found), scheduler, learned)
         overrides, notes = [*overrides, *read.overrides], read.notes
@@ -171,7 +179,7 @@ def read_folder(folder: Path) -> Imported:
         (*network.notes, *notes, *left_out(folder)),
         text=None if network.token_channels is None else folder,
     )
-    return imported if place is None else in_latents(imported, place)
+    return imported if place is None else in_latents(imported, place, enlarges)
 
 
 def refuse_kind(folder: Path, kind: Any, known: Sequence[str], autoencoder: Path | None) -> None:
@@ -187,12 +195,28 @@ def refuse_kind(folder: Path, kind: Any, known: Sequence[str], autoencoder: Path
         )
 
 
-def in_latents(imported: Imported, place: Path) -> Imported:
+def beside_images(where: str, network: ReadNetwork) -> ReadNetwork:
+    """The network of an `LDMSuperResolutionPipeline`, of whose input the second half is a low-resolution image.
+
+    Raises:
+        UserError: when it has no such input, or classes, which the pipeline does not pass on.
+    """
+    if network.channels % 2:
+        raise UserError(f"{where}: in_channels is {network.channels}; allowed: the latents', and as many of an image")
+    if network.num_classes is not None:
+        raise UserError(f"{where}: has classes, which {ENLARGING} does not pass on; allowed: num_class_embeds null")
+    own = [each for each in network.overrides if not each.startswith("conditions")]
+    own += ["conditions=[low_res]", *settings("conditions.low_res", {"size": network.image_size})]
+    return network._replace(overrides=own, channels=network.channels // 2)
+
+
+def in_latents(imported: Imported, place: Path, enlarges: bool) -> Imported:
     """A model that was imported as if it were one of images, as the model in the latents of an autoencoder that it is.
 
     Args:
         imported: of the pipeline's other parts.
         place: the autoencoder's folder.
+        enlarges: whether the network also takes images, beside which latents are neither scaled nor shifted.
 
     Raises:
         UserError: when the autoencoder cannot be read, or has other latents.
@@ -204,7 +228,9 @@ def in_latents(imported: Imported, place: Path) -> Imported:
     for name in ("latents_mean", "latents_std"):
         if read.config.get(name) is not None:
             raise UserError(f"{where}: {name} is given; allowed: null, for these pipelines make no use of it")
-    factor, notes = read.config["scaling_factor"], imported.notes
+    if enlarges and channels != latents:
+        raise UserError(f"{where}: in_channels is {channels}; allowed: {latents}, as latents have in {ENLARGING}")
+    factor, notes = 1.0 if enlarges else read.config["scaling_factor"], imported.notes
     if factor is None:
         factor, notes = 1.0, (*notes, UNKNOWN_FACTOR)
     codec = {"run": None, "scaling": float(factor), "channels": channels}
@@ -214,7 +240,7 @@ def in_latents(imported: Imported, place: Path) -> Imported:
         image_size=imported.image_size * 2 ** (len(read.config["block_out_channels"]) - 1),
         notes=notes,
         origin={"autoencoder": read.origin["class"]},
-        codec=ImportedCodec(read.rename, read.config.get("shift_factor") or 0.0),
+        codec=ImportedCodec(read.rename, 0.0 if enlarges else read.config.get("shift_factor") or 0.0),
     )
 
 
@@ -313,12 +339,14 @@ def write_folder(
     record: Mapping[str, Any],
     autoencoder: DiffusersPart | None = None,
     text: FrozenTextEncoder | None = None,
+    enlarges: bool = False,
 ) -> list[str]:
     """Write a model as a pipeline: a U-Net as a `DDIMPipeline` if its sampler is DDIM, else as a `DDPMPipeline`.
 
     With an adapter, or without attention in its middle, it is a `UNet2DConditionModel`, of which there is no pipeline.
 
-    In the latents of an autoencoder, a U-Net without classes is an `LDMPipeline`, and a DiT a `DiTPipeline`. Of a U-Net
+    In the latents of an autoencoder, a U-Net without classes is an `LDMPipeline`, or an `LDMSuperResolutionPipeline`
+    where it takes images of the latents' size beside them, and a DiT a `DiTPipeline`. Of a U-Net
     of classes there is no pipeline then, and of a DiT none without an autoencoder: the parts are written alone. With an
     encoder of text it is a `StableDiffusionPipeline`.
 
@@ -334,6 +362,7 @@ def write_folder(
             for "no label".
         autoencoder: in whose latents it diffuses; None: it is a model of images.
         text: CLIP, to whose tokens its network attends; None: to none.
+        enlarges: whether the network takes an image beside the latents, of as many channels.
 
     Returns:
         what is to be known when it is sampled from in diffusers, a sentence each.
@@ -348,19 +377,24 @@ def write_folder(
     if is_textless(model):
         writer = TEXTLESS
     if text is not None:
+        if writer is not WRITERS[UNet]:
+            raise UserError(f"model becomes a {writer.kind}; allowed: a UNet in diffusers' pipelines of text")
         writer = WrittenNetwork(BASE, partial(_text_config, text), to_text_unet)
     out_channels = denoiser.variance.channels(channels)
-    config = writer.config(model, channels, out_channels, image_size, num_classes)
+    config = writer.config(model, channels * (1 + enlarges), out_channels, image_size, num_classes)
     weights = writer.rename(denoiser.network.state_dict(), model)
     parts = denoiser.schedule, denoiser.parameterization, denoiser.variance, sampler
     scheduler = scheduler_config(*parts, splits_variance=writer.kind == DIT)
     name = scheduler["_class_name"]
-    pipeline = pipeline_of(writer.kind, name, num_classes, autoencoder, text is not None)
+    if enlarges and (writer.kind != UNET or num_classes is not None or name == EULER):
+        why = f"{ENLARGING} passes no labels on, and with {EULER} {SCALES}"
+        raise UserError(f"model: allowed beside images: a UNet without classes, and another sampler than euler: {why}")
+    pipeline = pipeline_of(writer.kind, name, num_classes, autoencoder, text is not None, enlarges)
     written = {PLACES[writer.kind]: DiffusersPart(writer.kind, config, weights)}
     if model.get("control", False):
         written[PLACE] = control_part(config, denoiser.network.state_dict(), model)
     if autoencoder is not None:
-        written["vqvae" if pipeline == LATENT else "vae"] = autoencoder
+        written["vqvae" if pipeline in (LATENT, ENLARGING) else "vae"] = autoencoder
     for inner, part in written.items():
         part.write(out / inner)
     if text is not None:

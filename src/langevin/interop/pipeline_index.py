@@ -14,8 +14,8 @@ PLACES = {UNET: "unet", DIT: "transformer", BASE: "unet"}
 """Where in its folder a pipeline has its network, by the network's class."""
 OLD = {"Transformer2DModel": DIT}
 """What classes were once called."""
-LATENT, OF_DIT = "LDMPipeline", "DiTPipeline"
-PIPELINES = ("DDPMPipeline", "DDIMPipeline", LATENT, OF_DIT, STABLE)
+LATENT, OF_DIT, ENLARGING = "LDMPipeline", "DiTPipeline", "LDMSuperResolutionPipeline"
+PIPELINES = ("DDPMPipeline", "DDIMPipeline", LATENT, OF_DIT, ENLARGING, STABLE)
 AUTOENCODER_PLACES = ("vae", "vqvae")
 """Where a pipeline has its autoencoder: the latter in an `LDMPipeline`, whatever the autoencoder's class."""
 UNKNOWN_FACTOR = (
@@ -28,9 +28,16 @@ DIT_CLASSES = 1000
 
 
 def pipeline_of(
-    kind: str, scheduler: str, num_classes: int | None, autoencoder: DiffusersPart | None, has_text: bool
+    kind: str,
+    scheduler: str,
+    num_classes: int | None,
+    autoencoder: DiffusersPart | None,
+    has_text: bool,
+    enlarges: bool = False,
 ) -> str | None:
     """The pipeline of a network of some class, None where there is none; a U-Net's passes no labels on."""
+    if enlarges:
+        return ENLARGING
     if kind == BASE:
         return STABLE if has_text and autoencoder is not None and autoencoder.kind == KL else None
     if kind == DIT:
@@ -45,8 +52,8 @@ def notes_on_pipeline(
 ) -> list[str]:
     """What to know of the parts of a folder, and of its pipeline, a sentence each."""
     notes = notes_on_textless(out, parts)
-    if pipeline == LATENT and parts["vqvae"].kind == KL:
-        notes.append(f"{LATENT} warns that it expects a VQModel; with this {KL} it makes the same images")
+    if pipeline in (LATENT, ENLARGING) and parts["vqvae"].kind == KL:
+        notes.append(f"{pipeline} warns that it expects a VQModel; with this {KL} it makes the same images")
     if PLACES[DIT] in parts:
         assert num_classes is not None
         if pipeline is None:

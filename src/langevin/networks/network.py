@@ -24,7 +24,7 @@ class Network(nn.Module, ABC):
         axes: how many axes follow the channels of its samples: 2 for images, 0 for vectors.
         condition: embeds what the network is conditioned on; None for an unconditional network.
         attends: whether it attends to the tokens that its condition gives; else it sees its vector alone.
-        adapter: what the names of the weights begin with that are trained, where all others are frozen and another
+        adapter: what stands in the names of the weights that are trained, where all others are frozen and another
             run's; None: all are trained.
     """
 

@@ -102,5 +102,7 @@ class BlockFactory:
 
     def middle(self, width: int, attend: bool = True) -> Block:
         """What the lowest level ends in: attention between two residual blocks, or one residual block."""
-        after = [self.attention(width), self.residual(width, width)] if attend else []
-        return Chain(self.residual(width, width), *after)
+        blocks = [self.residual(width, width)]  # first, since weights are drawn in the order of construction
+        if attend:
+            blocks += [self.attention(width), self.residual(width, width)]
+        return Chain(*blocks)

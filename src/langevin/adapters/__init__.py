@@ -1,0 +1,1 @@
+"""Few trainable weights beside those of a trained, frozen network."""
