@@ -43,7 +43,7 @@ evaluate-digits: sample-digits train-classifier
 		features=classifier features.checkpoint=outputs/digits_classifier \
 		metrics=[fid,precision_recall,memorisation,class_accuracy]
 
-recipes: train-classifier  ## train the recipes in latents and of super-resolution in full, and check that they are as good as their READMEs say
+recipes: train-classifier  ## train the recipes in latents, of super-resolution and of text in full, and check that they are as good as their READMEs say
 	$(BIN)/python train.py experiment=digits_autoencoder name=digits_autoencoder
 	$(BIN)/python evaluate.py checkpoint=outputs/digits_autoencoder metrics=[psnr] num_samples=297 \
 		out=outputs/digits_autoencoder/measured
@@ -56,6 +56,11 @@ recipes: train-classifier  ## train the recipes in latents and of super-resoluti
 		outputs/digits_latent/generated/metrics.json
 	$(BIN)/python train.py experiment=digits_upscale name=digits_upscale
 	$(BIN)/python -m experiments.upscale.measure outputs/digits_upscale
+	$(BIN)/python train.py experiment=digits_text name=digits_text
+	$(BIN)/python evaluate.py checkpoint=outputs/digits_text data=digits features=classifier \
+		features.checkpoint=outputs/digits_classifier metrics=[fid,precision_recall,class_accuracy] num_samples=500 \
+		out=outputs/digits_text/measured
+	$(BIN)/python -m experiments.text.measure outputs/digits_text --metrics=outputs/digits_text/measured/metrics.json
 
 test: $(INSTALLED_DEV)  ## install, then run the tests (without the slow ones)
 	$(PYTEST) -m "not slow"

@@ -11,7 +11,7 @@ import torch
 from helpers.processes import Code
 
 from langevin import interrupt
-from langevin.data.captions import Texts
+from langevin.data.captions import StoredTexts
 from langevin.data.digits import Digits
 from langevin.data.latents import MomentsEncoder
 from langevin.data.module import DataModule, preprocess
@@ -22,7 +22,7 @@ from langevin.interrupt import Interrupted
 from langevin.modalities.image import ImageModality
 
 LENGTH = 7
-TEXTS = Texts.of([f"text {' and more' * (number % 9)} {number}" for number in range(200)])
+TEXTS = StoredTexts.of([f"text {' and more' * (number % 9)} {number}" for number in range(200)])
 MASKED = {
     "text": ((LENGTH, 3), np.dtype(np.float16)),
     "text_mask": ((LENGTH,), np.dtype(np.bool_)),

@@ -226,3 +226,19 @@ def test_a_folder_that_is_incomplete_or_damaged_is_refused(folders, tmp_path):
 def test_a_caption_has_no_more_tokens_than_the_encoder_positions(folders):
     with pytest.raises(OptionError, match=f"length is 77; allowed: 3 to {POSITIONS}"):
         CLIPTextEncoder(str(folders("clip")))
+
+
+def test_weights_may_be_those_of_a_whole_model_and_lie_in_several_files(folders, tmp_path):
+    from transformers import T5Config, T5ForConditionalGeneration, T5Tokenizer
+
+    torch.manual_seed(1)
+    config = T5Config(vocab_size=30, d_model=WIDTH, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+    model = T5ForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path, max_shard_size="10KB")
+    tokenizer = T5Tokenizer.from_pretrained(folders("t5"))
+    tokenizer.save_pretrained(tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    with torch.no_grad():
+        theirs = model.encoder(**tokenizer(["a car"], return_tensors="pt")).last_hidden_state
+    ours = prepared("t5", tmp_path, ["a car"])
+    torch.testing.assert_close(ours["text"][ours["text_mask"]].float(), theirs[0], **HALF)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from langevin.conditions.text import Text
-from langevin.data.captions import Texts
+from langevin.data.captions import StoredTexts
 from langevin.data.module import DataModule
 from langevin.data.tokens import CaptionEncoder, encode_texts
 from langevin.errors import UserError
@@ -86,7 +86,7 @@ def encode_captions(networks: Iterable[nn.Module], data: DataModule, device: tor
     of_captions = caption_encoder(encoder, device)
     data.tokenize(of_captions)
     if encoder.cached:
-        empty = encode_texts(data.cache_dir, "empty-caption", Texts.of([""]), of_captions)
+        empty = encode_texts(data.cache_dir, "empty-caption", StoredTexts.of([""]), of_captions)
         for part in conditions:
             part.set_null(empty.batch(np.zeros(1, np.int64)))
     encoder.release()

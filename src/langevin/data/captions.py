@@ -17,7 +17,7 @@ MAX_WORDS = 8192
 """How many words a vocabulary holds at most."""
 
 
-class Texts(Sequence[str]):
+class StoredTexts(Sequence[str]):
     """Texts as the bytes of UTF-8, each decoded when it is asked for.
 
     Args:
@@ -30,7 +30,7 @@ class Texts(Sequence[str]):
         self.bounds = bounds
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> "Texts":
+    def of(cls, texts: Iterable[str]) -> "StoredTexts":
         """Texts that are lists of characters now."""
         encoded = [text.encode() for text in texts]
         bounds = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
@@ -74,7 +74,7 @@ class Captions:
 
     def __init__(
         self,
-        texts: Texts,
+        texts: StoredTexts,
         ids: NDArray[np.int32],
         starts: NDArray[np.int64],
         vocabulary: tuple[str, ...] | None = None,
@@ -107,7 +107,7 @@ class Captions:
                     place = places[text] = len(places)
                 ids.append(place)
             starts.append(len(ids))
-        return cls(Texts.of(places), np.array(ids, np.int32), np.array(starts, np.int64))
+        return cls(StoredTexts.of(places), np.array(ids, np.int32), np.array(starts, np.int64))
 
     @classmethod
     def read(cls, folder: Path, vocabulary: tuple[str, ...]) -> "Captions":
@@ -121,7 +121,7 @@ class Captions:
             OSError, ValueError: when a file is missing or damaged.
         """
         utf8, bounds, ids, starts = (np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in cls.FILES)
-        return cls(Texts(utf8, bounds), ids, starts, vocabulary)
+        return cls(StoredTexts(utf8, bounds), ids, starts, vocabulary)
 
     def arrays(self) -> dict[str, NDArray]:
         """What a cache stores, by the names of `FILES`."""

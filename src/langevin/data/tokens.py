@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin.bars import progress_bar
-from langevin.data.captions import Texts
+from langevin.data.captions import StoredTexts
 from langevin.data.store import PROGRESS, building_of, folder_named, open_or_make
 from langevin.errors import UserError
 from langevin.files import readable
@@ -116,7 +116,7 @@ class StoredEncodings(Encodings):
         return StoredEncodings, (self.folder,)
 
 
-def encode_texts(cache_dir: Path, name: str, texts: Texts, encoder: CaptionEncoder) -> Encodings:
+def encode_texts(cache_dir: Path, name: str, texts: StoredTexts, encoder: CaptionEncoder) -> Encodings:
     """Open the encodings of texts, and compute them first if there are none; killed and rerun, it resumes.
 
     Args:
@@ -142,7 +142,7 @@ def encode_texts(cache_dir: Path, name: str, texts: Texts, encoder: CaptionEncod
     return open_or_make(folder, StoredEncodings, prepare, "the cache of encoded captions", "encodes the captions")
 
 
-def _announce(folder: Path, texts: Texts, encoder: CaptionEncoder) -> None:
+def _announce(folder: Path, texts: StoredTexts, encoder: CaptionEncoder) -> None:
     """Say how much room the encodings take before they are computed; of ragged ones a few texts tell about how much."""
     sizes = {name: math.prod(shape) * dtype.itemsize for name, (shape, dtype) in encoder.columns.items()}
     if encoder.is_ragged:
@@ -177,7 +177,7 @@ class _Chunk(NamedTuple):
         return f"{json.dumps(self)}\n".encode()
 
 
-def _fill(building: Path, texts: Texts, encoder: CaptionEncoder, title: str) -> None:
+def _fill(building: Path, texts: StoredTexts, encoder: CaptionEncoder, title: str) -> None:
     """Append what is computed of the texts, in their order, to one file a column, from where an earlier call got to."""
     arrays = dict(encoder.columns)
     if encoder.is_ragged:
@@ -225,7 +225,7 @@ def _fill(building: Path, texts: Texts, encoder: CaptionEncoder, title: str) -> 
     (building / "meta.json").write_text(json.dumps(meta))
 
 
-def _encoded(texts: Texts, encoder: CaptionEncoder, firsts: range) -> Iterator[Mapping[str, NDArray]]:
+def _encoded(texts: StoredTexts, encoder: CaptionEncoder, firsts: range) -> Iterator[Mapping[str, NDArray]]:
     """The rows of each chunk of texts."""
     for first in firsts:
         some = texts[first : first + _CHUNK]
