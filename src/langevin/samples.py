@@ -97,7 +97,7 @@ class Samples:
         return f"<{len(self)} {self.modality.noun} of shape {self.samples.shape[1:]}>"
 
     def _repr_png_(self) -> bytes:
-        from langevin.assembly.sampling import COLUMNS
+        from langevin.assembly.sample_files import COLUMNS
 
         return self.figure(COLUMNS).png()
 
@@ -107,7 +107,7 @@ class Samples:
         Args:
             columns: of images, how many are in a row.
         """
-        from langevin.assembly.sampling import preview
+        from langevin.assembly.sample_files import preview
 
         return preview([self._channels_first()], self.modality, self.classes, columns)
 
@@ -122,7 +122,7 @@ class Samples:
         Raises:
             OSError: when it cannot be written.
         """
-        from langevin.assembly.sampling import write
+        from langevin.assembly.sample_files import write
 
         about = self.labels, self.record, self.modality, self.classes, self.prompts
         write(Path(folder), lambda: [self._channels_first()], len(self), *about)

@@ -26,7 +26,8 @@ from langevin.diffusion.schedules.sigmoid import SigmoidSchedule
 from langevin.diffusion.schedules.ve import VE
 from langevin.diffusion.variance import FixedLarge, FixedSmall, LearnedRange
 from langevin.errors import UserError
-from langevin.interop.pipeline import read_folder, write_folder
+from langevin.interop.pipeline import read_folder
+from langevin.interop.pipeline_export import write_folder
 from langevin.interop.scheduler_config import scheduler_config
 from langevin.interop.schedulers import scheduler_of
 from langevin.samplers.ancestral import Ancestral

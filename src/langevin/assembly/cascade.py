@@ -14,7 +14,8 @@ from langevin.assembly.components import SAMPLING, make_sampler
 from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.low_res import Link, SmallImages, low_res_of, require_level
 from langevin.assembly.prompting import NEGATIVE, PROMPT, encoder_of
-from langevin.assembly.sampling import NOISY_FILE, fill
+from langevin.assembly.sample_files import NOISY_FILE
+from langevin.assembly.sampling import fill
 from langevin.assembly.saved import Model, load_model, override
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.config.validate import ConfigError, Mistake

@@ -234,7 +234,7 @@ def export_model(cfg: DictConfig, out: Path) -> None:
     from langevin.config.validate import ConfigError
     from langevin.interop.autoencoders import scaled_part, write_autoencoder
     from langevin.interop.folder import write_weights
-    from langevin.interop.pipeline import write_folder
+    from langevin.interop.pipeline_export import write_folder
     from langevin.training.checkpoint import AtomicCheckpointIO
     from langevin.weights import SAFETENSORS
 

@@ -23,6 +23,8 @@ UNKNOWN_FACTOR = (
     "there: codec.scaling=0.18215"
 )
 """Said of a `VQModel` whose config is older than that field."""
+SCALES = "scales the low-resolution image like a noisy one"
+"""What a Euler scheduler does beside images, in words."""
 DIT_CLASSES = 1000
 """DiTPipeline takes this label for none."""
 
