@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from langevin.assembly.conditioning import reads_text
 from langevin.assembly.make import target_of
 from langevin.assembly.saved import Model
 from langevin.config.validate import ConfigError, Mistake
-from langevin.data.module import DataModule
 from langevin.data.prompt_file import is_prompt_file, read_prompts
 from langevin.data.tokens import Encodings
 from langevin.errors import UserError
@@ -22,6 +22,9 @@ from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.given import Given, OfGiven
 from langevin.samplers.prompts import KEPT, Encode, Prompts, Texts
 from langevin.text.encoder import TextEncoder
+
+if TYPE_CHECKING:
+    from langevin.data.module import DataModule  # imports Lightning, which sampling does without
 
 PROMPT, NEGATIVE = "prompt", "negative"
 """The options."""
@@ -50,7 +53,7 @@ def encoding(encoder: TextEncoder, asked: Texts, negative: Texts | None = None) 
     return encode
 
 
-def encoded_by(data: DataModule) -> Encode:
+def encoded_by(data: "DataModule") -> Encode:
     """What looks up the columns of captions of opened data, once these are encoded."""
 
     @functools.cache
