@@ -34,6 +34,7 @@ LEVELS = {
 }
 """By how the stage that enlarges was trained, see the README: the levels s at sampling, and whether truncated."""
 TITLES = {"none": "no augmentation", "half": "levels up to 0.5", "whole": "levels up to 1"}
+COLOURS = {"none": "C0", "half": "C1", "whole": "C2"}
 HERE = Path(__file__).parent
 
 
@@ -86,9 +87,10 @@ def main(outputs: str) -> None:
 
 
 def spread(data: CachedSamples) -> NDArray[np.uint8]:
-    """As many digits of the data of each class in turn."""
+    """As many digits of each class, in turn, evenly over the data, in which those of one writer are together."""
     own = [np.flatnonzero(data.labels == label) for label in range(10)]
-    return data.samples[[own[place % 10][place // 10] for place in range(NUMBER)]]
+    chosen = [places[np.arange(NUMBER // 10) * len(places) // (NUMBER // 10)] for places in own]
+    return data.samples[np.stack(chosen, axis=1).flatten()]
 
 
 def sampled(cell: Cell, runs: Path, real: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -120,8 +122,9 @@ def draw(rows: list[Row]) -> None:
             by_level = {s: [float(row["fd"]) for row in each] for s, each in groupby(of_line, lambda row: row["level"])}
             values = list(by_level.values())
             label = TITLES[str(augmentation)] + (", truncated" if truncated else "")
+            style = {"color": COLOURS[str(augmentation)], "linestyle": "--" if truncated else "-", "label": label}
             axis.errorbar(
-                list(by_level), [mean(v) for v in values], [stdev(v) for v in values], marker="o", ms=3, label=label
+                list(by_level), [mean(v) for v in values], [stdev(v) for v in values], marker="o", ms=3, **style
             )
         axis.set(title=title, xlabel="level s at sampling", yscale="log", xlim=(-0.05, 1.05))
         axis.grid(alpha=0.3)

@@ -105,11 +105,7 @@ def edited(folder, file, **fields):
     [
         ("unet/config.json", {"in_channels": 5}, "in_channels is 5; allowed: the latents', and as many of an image"),
         ("unet/config.json", {"num_class_embeds": 3}, "has classes, which LDMSuperResolutionPipeline does not pass on"),
-        (
-            "vqvae/config.json",
-            {"in_channels": 1, "out_channels": 1},
-            "in_channels is 1; allowed: 3, as latents have in ",
-        ),
+        ("vqvae/config.json", {"in_channels": 1, "out_channels": 1}, "in_channels is 1; allowed: 3, as latents have"),
         (
             "scheduler/scheduler_config.json",
             {"_class_name": "EulerDiscreteScheduler"},
