@@ -30,8 +30,8 @@ from langevin.perceptual.classifier import ClassifierDistance
 SIZE, SMALL = 40, 10
 BOX = slice(SIZE // 4, 3 * SIZE // 4)
 """The rows and columns of what is unknown: a quarter of the image, in its middle."""
-STRENGTHS = (0.3, 0.5, 0.7)
-SHOWN, STEPS = 10, 25
+STRENGTHS = (0.5, 0.7, 0.9)
+SHOWN, SCALE, STEPS = 10, 2, 25
 GREY = 127
 HINT = Hint(kind="edges", threshold=None, dropout=0.0, image_size=SIZE)
 FIELDS = ("task", "images", "psnr", "ssim", "distance", "correlation", "consistency")
@@ -51,6 +51,8 @@ class Cars:
 
     def __init__(self, runs: Path, classifier: Path, number: int, draws: int) -> None:
         self.runs, self.number, self.draws = runs, number, draws
+        self.samples = runs / "cars_samples"
+        self.samples.mkdir(exist_ok=True)
         data = make_data(DictConfig(langevin.load(runs / "cars_small").config))
         data.prepare_data()
         assert data.test_set is not None
@@ -59,16 +61,27 @@ class Cars:
         self.rows: Rows = []
 
     def made(self, run: str, *options: str, seed: int = 0, **files: Images) -> Images:
-        """What a run makes: `files` are images for the options of their names, as low_res__images."""
-        with tempfile.TemporaryDirectory() as folder:
-            given = []
-            for name, images in files.items():
-                np.savez(Path(folder) / f"{name}.npz", arr_0=images)
-                given.append(f"{name.replace('__', '.')}={folder}/{name}.npz")
-            sample = langevin.load(self.runs / run).sample
-            overrides = [*options, *given]
-            made = sample(self.number, steps=STEPS, seed=seed, batch_size=64, device="cpu", overrides=overrides)
-        return made.samples.astype(np.uint8)
+        """What a run makes, taken from the folder of samples where it is there.
+
+        Args:
+            run: its name.
+            *options: overrides of ``langevin sample``.
+            seed: of the samples.
+            **files: images for the options of their names, with __ in place of a dot.
+        """
+        words = [run, *(option.replace("/", "_") for option in options), str(seed), str(self.number)]
+        kept = self.samples / f"{'-'.join(words)}.npy"
+        if not kept.exists():
+            with tempfile.TemporaryDirectory() as folder:
+                given = []
+                for name, images in files.items():
+                    np.savez(Path(folder) / f"{name}.npz", arr_0=images)
+                    given.append(f"{name.replace('__', '.')}={folder}/{name}.npz")
+                sample = langevin.load(self.runs / run).sample
+                overrides = [*options, *given]
+                made = sample(self.number, steps=STEPS, seed=seed, batch_size=64, device="cpu", overrides=overrides)
+            np.save(kept, made.samples.astype(np.uint8))
+        return np.load(kept)
 
     def draw(self, make: Callable[[int], Images]) -> tuple[dict[str, Images], Images]:
         """Samples of seed 0 and the mean of those of several seeds; and samples of seed 1."""
@@ -143,7 +156,8 @@ def consistency(images: Images, small: Images) -> float:
 
 def show(out: Path, kinds: Mapping[str, Images]) -> None:
     """Write the first cars, a row for each kind."""
-    rows = [nchw(images[:SHOWN]) for images in kinds.values()]
+    large = [images[:SHOWN].repeat(SCALE, axis=1).repeat(SCALE, axis=2) for images in kinds.values()]
+    rows = [nchw(images) for images in large]
     labelled_grid(torch.cat(rows), len(rows[0]), GridLabels(sides=list(kinds))).write(out)
 
 
@@ -168,10 +182,9 @@ def main() -> None:
 
     mask = np.zeros((SIZE, SIZE), bool)
     mask[BOX, BOX] = True
-    with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder) / "mask.npy", mask)
-        option = f"inpaint.mask={folder}/mask.npy"
-        made, again = cars.draw(lambda seed: cars.made("cars_inpaint", option, seed=seed, inpaint__images=real))
+    np.save(cars.samples / "mask.npy", mask)
+    option = f"inpaint.mask={cars.samples}/mask.npy"
+    made, again = cars.draw(lambda seed: cars.made("cars_inpaint", option, seed=seed, inpaint__images=real))
     pasted = real.copy()
     pasted[:, BOX, BOX] = cars.others[:, BOX, BOX]
     cars.compare("inpainted", {"mean colour": filled(real), "another car's": pasted, **made})
