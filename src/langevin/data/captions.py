@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,7 +18,26 @@ MAX_WORDS = 8192
 """How many words a vocabulary holds at most."""
 
 
-class StoredTexts(Sequence[str]):
+class LazyTexts(Sequence[str]):
+    """Texts that are made when they are asked for."""
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        return self.text(range(len(self))[index])  # raises IndexError, on which iteration relies
+
+    @abstractmethod
+    def text(self, place: int) -> str:
+        """The text at a place in [0, len)."""
+
+
+class StoredTexts(LazyTexts):
     """Texts as the bytes of UTF-8, each decoded when it is asked for.
 
     Args:
@@ -46,16 +66,8 @@ class StoredTexts(Sequence[str]):
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        place = range(len(self))[index]  # raises IndexError, on which iteration relies
+    def text(self, place: int) -> str:
+        """See `LazyTexts`."""
         return self.utf8[self.bounds[place] : self.bounds[place + 1]].tobytes().decode()
 
 
@@ -179,7 +191,7 @@ class Captions:
         return whole.hexdigest()
 
 
-class FirstCaptions(Sequence[str]):
+class FirstCaptions(LazyTexts):
     """The first caption of each sample.
 
     Args:
@@ -192,16 +204,9 @@ class FirstCaptions(Sequence[str]):
     def __len__(self) -> int:
         return len(self.captions)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        return self.captions.texts[int(self.captions.ids[self.captions.starts[range(len(self))[index]]])]
+    def text(self, place: int) -> str:
+        """See `LazyTexts`."""
+        return self.captions.texts[int(self.captions.ids[self.captions.starts[place]])]
 
 
 def _refuse_unusable(text: str, name: str) -> None:
