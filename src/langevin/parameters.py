@@ -1,5 +1,6 @@
 """What the Python API's parameters say, as values of a command's options."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -108,7 +109,9 @@ def by_parameters(cfg: DictConfig, given: Given) -> Iterator[None]:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy and torch, arrays of them, and sequences as Python's own."""
+    """Numbers of numpy and torch, arrays of them, paths, and sequences as Python's own."""
     if hasattr(value, "tolist"):
         return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return [_plain(each) for each in value] if isinstance(value, list | tuple | range) else value
