@@ -87,7 +87,7 @@ def test_sampling(imported, tmp_path):
 
 def test_the_run_says_what_is_known_and_no_more(imported):
     config = config_of(imported)
-    parts = {"task", "model", "codec", "process", "schedule", "parameterization", "variance"}
+    parts = {"task", "model", "codec", "text", "process", "schedule", "parameterization", "variance"}
     assert set(config) == parts | {"sampler", "timestep_spacing", "thresholding", "guidance"}
     ((run,),) = find_runs(imported).values()
     assert (run.state, run.note) == ("imported", "model=unet schedule=linear parameterization=eps"), "as it is listed"
