@@ -138,11 +138,11 @@ def encoder_files(cls, options):
     return {"weights": "0" * 64, **dict.fromkeys(sizes, 8)}
 
 
-def save_base(run):
-    """What a command takes for the run that it starts from: of the recipe of the run's name."""
+def save_base(run, overrides):
+    """What a command takes for the run that it starts from: an untrained one of the same recipe."""
     place = run / "checkpoints" / "last.ckpt"
     place.parent.mkdir(parents=True, exist_ok=True)
-    cfg = of_command("train", f"experiment={run.name}")[0]
+    cfg = of_command("train", *(each for each in overrides if each.startswith("experiment=")))[0]
     save_untrained(place, cfg, DataSpec.of_images(3, cfg.data.image_size, None))
 
 
@@ -158,7 +158,7 @@ def test_every_command_has_a_config_without_mistakes(page, tmp_path, monkeypatch
                     if override.startswith("codec.run="):
                         save_autoencoder(tmp_path / override.removeprefix("codec.run="))
                     if override.startswith("init.checkpoint=") and page in OTHERS:
-                        save_base(tmp_path / override.removeprefix("init.checkpoint="))
+                        save_base(tmp_path / override.removeprefix("init.checkpoint="), overrides)
                 check(command, overrides)
 
 
