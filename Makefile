@@ -58,8 +58,8 @@ recipes: train-classifier  ## train the recipes in latents, of super-resolution 
 	$(BIN)/python -m experiments.upscale.measure outputs/digits_upscale
 	$(BIN)/python train.py experiment=digits_text name=digits_text
 	$(BIN)/python evaluate.py checkpoint=outputs/digits_text data=digits features=classifier \
-		features.checkpoint=outputs/digits_classifier metrics=[fid,precision_recall,class_accuracy] num_samples=500 \
-		out=outputs/digits_text/measured
+		features.checkpoint=outputs/digits_classifier metrics=[fid,precision_recall] num_samples=500 \
+		prompt=experiments/text/prompts.txt out=outputs/digits_text/measured
 	$(BIN)/python -m experiments.text.measure outputs/digits_text --metrics=outputs/digits_text/measured/metrics.json
 
 test: $(INSTALLED_DEV)  ## install, then run the tests (without the slow ones)
