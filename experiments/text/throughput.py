@@ -2,7 +2,7 @@
 
 Usage: ``python -m experiments.text.throughput [BATCH_SIZE] [ROUNDS]``
 
-Steps of one network, in turn: on batches of the loader, with tokens of a memory map as large as those of CLIP (77 x 768,
+Steps of one network, in turn: on batches of the loader, with tokens of a memory map as large as CLIP's (77 x 768,
 float16, all of each caption of the digits), and on one batch whose tokens lie in memory. Only their ratio counts.
 """
 

@@ -235,6 +235,7 @@ CONTRADICTIONS = [
     ),
     (["conditions=[text]"], "conditions.text", ["needs a text encoder, such as text=learned, and here is none"]),
     (["text=bag"], "text", ["is read by no condition; add conditions=[text]"]),
+    (["captions=templates"], "captions", ["is read by no condition; add conditions=[text]"]),
     (["conditions=[text]", "text=bag"], "conditions.text", ["needs captions", "data=captioned, or captions=templates"]),
     (
         ["conditions=[text]", "text=bag", "captions=templates", "conditions.text.pooled=false"],

@@ -27,6 +27,7 @@ def runs(tmp_path_factory):
         "text": TEXT,
         "both": ("conditions=[class_label,text]", *TEXT[1:]),
         "label": ("conditions=[class_label]",),
+        "other": (*TEXT[:-1], "text.length=7"),
     }
     for name, given in conditions.items():
         (folder / name / "checkpoints").mkdir(parents=True)
@@ -149,6 +150,27 @@ def test_a_mistake_is_reported(runs, tmp_path, run, overrides, words):
     assert words in result.err
     assert "Traceback" not in result.err
     assert not (tmp_path / "samples.npz").exists()
+
+
+def test_a_weaker_model_reads_the_same_words(runs, tmp_path):
+    """Else it would take the numbers of words for those of others."""
+    weaker = ("guidance=autoguidance", f"guidance.weaker={runs / 'other'}")
+    result = call("sample", f"checkpoint={runs / 'text'}", f"out={tmp_path}", "accelerator=cpu", "prompt=a", *weaker)
+    assert result.status == 1
+    assert f"guidance.weaker: is {runs / 'other'}; allowed: one whose encoder of text has the model's" in result.err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["metrics=[class_accuracy]", "negative=a"], "negative: goes with prompt=TEXT; leave it out"),
+        (["likelihoods=[discrete_vlb]", "prompt=a"], "prompt: is not used by likelihoods, which sample nothing"),
+    ],
+)
+def test_texts_that_an_evaluation_has_no_use_for(runs, overrides, words):
+    result = call("evaluate", f"checkpoint={runs / 'text'}", "accelerator=cpu", *overrides)
+    assert result.status == 1
+    assert words in result.err
 
 
 def evaluated(out, *overrides):

@@ -40,6 +40,7 @@ NEEDS = {
     **{("autoencoder", option): ("task=autoencoder",) for option in options("autoencoder")},
     ("codec", "autoencoder"): ("codec.run={autoencoder}",),
     ("conditions", "text"): ("text=learned", "captions=templates"),
+    ("captions", "templates"): ("conditions=[text]", "text=bag"),
     ("conditions", "low_res"): ("conditions.low_res.size=4",),
     ("discriminator", "patch"): ("task=autoencoder", "discriminator.layers=1"),
     ("classifier", "adm_64"): ("task=classifier", "data.image_size=64"),

@@ -26,7 +26,7 @@ def all_captions(samples):
 
 
 def lines(*entries):
-    return "\n".join(json.dumps(entry) for entry in entries).encode()
+    return "\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries).encode()
 
 
 @pytest.mark.parametrize("name", ["images", "images.zip", "images.tar", "shards"])
@@ -38,7 +38,7 @@ def test_captions_of_every_layout(tmp_path, write, pixels, name):
         "a/2.json": {"caption": "дом 🏠", "width": 3},
         "b/3.png": pixels(3),
         "b/metadata.jsonl": lines(
-            {"file_name": "c/4.png", "text": ["x" * 10_000, "y"]}, {"file_name": "3.png", "text": "z"}
+            {"file_name": "c/4.png", "text": ["x" * 10_000, "y\u2028z"]}, {"file_name": "3.png", "text": "z"}
         ),
         "b/c/4.png": pixels(4),
         "b/c/4.txt": b"is not read",
@@ -52,7 +52,7 @@ def test_captions_of_every_layout(tmp_path, write, pixels, name):
         for part in ("a", "b"):
             tar_of(Path(path) / part, tmp_path / name / f"{part}.tar")
     module = prepared(tmp_path / name, tmp_path / "cache")
-    expected = [["a red car", "ein Auto"], ["дом 🏠"], ["z"], ["x" * 10_000, "y"]]
+    expected = [["a red car", "ein Auto"], ["дом 🏠"], ["z"], ["x" * 10_000, "y\u2028z"]]
     assert all_captions(module.train_set) == expected
     assert module.num_classes is None
     assert {"auto", "дом", "🏠"} < set(module.spec.vocabulary)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from langevin.assembly.captions import frozen_encoders
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_sampler
 from langevin.assembly.conditioning import is_class_conditional
@@ -104,6 +105,8 @@ def stage_config(cfg: DictConfig, stage: int, model: Model, is_last: bool) -> Di
         chosen.labels = None
     if encoder_of(model.denoiser.network) is None:
         chosen.prompt = chosen.negative = None
+    if not frozen_encoders(model.denoiser.network):
+        chosen.text.path = None
     if stage == 0:
         chosen.low_res.noise_level = 0.0
     return chosen
@@ -175,8 +178,12 @@ def stage_mistakes(names: Sequence[str], models: Sequence[Model]) -> list[Mistak
 
 
 def prompt_mistakes(cfg: DictConfig, models: Sequence[Model]) -> list[Mistake]:
-    """Prompts that no stage reads."""
-    if any(encoder_of(model.denoiser.network) is not None for model in models):
-        return []
-    text = "is given, and none of the models is trained with conditions=[text]; leave it out"
-    return [Mistake(name, text) for name in (PROMPT, NEGATIVE) if cfg[name] is not None]
+    """Prompts that no stage reads, and files that no stage's encoder is read from."""
+    found = []
+    if cfg.text.path is not None and not any(frozen_encoders(model.denoiser.network) for model in models):
+        text = f"is {cfg.text.path}; allowed with a model whose text encoder is read from files, and none has such"
+        found.append(Mistake("text.path", text))
+    if all(encoder_of(model.denoiser.network) is None for model in models):
+        text = "is given, and none of the models is trained with conditions=[text]; leave it out"
+        found += [Mistake(name, text) for name in (PROMPT, NEGATIVE) if cfg[name] is not None]
+    return found

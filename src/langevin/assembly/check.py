@@ -9,7 +9,7 @@ from torch import nn
 
 from langevin.adapters.adapter import Adapter
 from langevin.assembly.components import LOSS, MODEL, codec_uses, loaders, of_spec
-from langevin.assembly.conditioning import computes_columns, is_conditional, is_unread, lacking_columns, reads_text
+from langevin.assembly.conditioning import computes_columns, is_conditional, lacking_columns, reads_text, unread_groups
 from langevin.assembly.logged_values import unlogged
 from langevin.assembly.make import mistakes_of, target_of, try_instantiate
 from langevin.assembly.meta import without_values
@@ -195,8 +195,10 @@ def contradictions(
     build("ema", network=nn.Identity())
     with without_values():
         text = build("text", vocabulary=words_of(spec, initial))
-    if is_unread(cfg) and "text" not in task.unused and "conditions" not in broken:
-        mistakes.append(Mistake("text", "is read by no condition; add conditions=[text], or leave it out"))
+    if "text" not in task.unused and "conditions" not in broken:
+        unread = "is read by no condition; add conditions=[text], or leave it out"
+        wrong = {mistake.path for mistake in mistakes}
+        mistakes += [Mistake(group, unread) for group in unread_groups(cfg) if group not in wrong]
     conditions, found = check_conditions(cfg, broken, data, codec, diffused, text)
     mistakes += found
     if sampler is not None and schedule is not None:

@@ -189,7 +189,13 @@ def make_generator(
         num_classes = guidance.num_classes or num_classes
 
     def guide(denoiser: Denoiser, device: torch.device | str) -> Denoise:
-        return denoiser if guidance is None else Guided(denoiser, guidance.to(device))
+        if guidance is None:
+            return denoiser
+        try:
+            guidance.require_same_encoding(denoiser)
+        except UserError as error:
+            raise ConfigError(mistakes_of(cfg, "guidance", error)) from error
+        return Guided(denoiser, guidance.to(device))
 
     settings = {group: None if cfg.get(group) is None else plain(cfg[group]) for group in ("ema", *SAMPLING)}
     settings["thresholding"] = described(sampler.thresholding, settings["thresholding"])

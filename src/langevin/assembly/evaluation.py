@@ -49,6 +49,7 @@ from langevin.processes import Processes, launch
 from langevin.restoration.operators.average import Average
 from langevin.samplers.derived import DerivedRequests
 from langevin.samplers.generate import SamplePipeline
+from langevin.samplers.given import OfGiven
 from langevin.samplers.pipeline import Pipeline, SampleBatch
 from langevin.samplers.prompts import COLUMN
 from langevin.samplers.reconstruct import ReconstructionPipeline
@@ -156,7 +157,9 @@ def measure(
     encoder = None if reconstructs else encoder_of(model.denoiser.network)
     move_encoder(model.model.network, cfg.text.path)
     captioned = encoder is not None and cfg.prompt is None
-    if chosen.get("data") is None and captioned:
+    if captioned and cfg.negative is not None:
+        raise ConfigError([Mistake("negative", "goes with prompt=TEXT; leave it out")])
+    if captioned and chosen.get("data") is None:
         text = "must be given, or data=NAME: the model is conditioned on texts, and its own data is not known"
         raise ConfigError([Mistake("prompt", text)])
     if chosen.get("data") is None and derives:
@@ -185,6 +188,8 @@ def measure(
         if captioned and encoder is not None:
             request_captions(generator, given_of(data), encoder.prepare, cfg.labels is None)
     if isinstance(generator, SamplePipeline) and not captioned:
+        if data is not None and derives and cfg.labels is None and is_class_conditional(model.cfg):
+            generator.requests = OfGiven(given_of(data))  # of the classes of the images that columns are computed of
         request_prompts(cfg, chosen, model, generator)
     if data is not None and derives:
         asked = None if cfg.labels is None and encoder is None else generator.requests
@@ -274,12 +279,7 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
                 name: {part: known(value.tolist()) for part, value in parts.items()} for name, parts in values.items()
             },
             "settings": plain(cfg.likelihoods),
-            "images": {
-                "data": plain(chosen.data),
-                "split": cfg.split,
-                "number": number,
-                "sha256": images.digest,
-            },
+            "images": {"data": plain(chosen.data), "split": cfg.split, "number": number, "sha256": images.digest},
             "seed": cfg.seed,
             "checkpoint": str(path),
             "trained_on": model.spec.content,

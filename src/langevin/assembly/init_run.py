@@ -143,7 +143,8 @@ def not_frozen(match: Match, cfg: DictConfig, network: nn.Module) -> list[str]:
     adapter = getattr(network, "adapter", None)
     if adapter is None and cfg.get("adapter") is None:
         return []
-    return [*(name for name in match.new if adapter is None or adapter not in name), *match.widened, *match.unused]
+    new = (name for name in match.new if adapter is None or adapter not in name)
+    return list(dict.fromkeys([*new, *match.widened, *match.unused]))
 
 
 def refused_images(cfg: DictConfig, initial: Model, network: nn.Module) -> str | None:

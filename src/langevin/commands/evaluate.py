@@ -62,6 +62,7 @@ def check(cfg: DictConfig) -> str:
         takers = [name for name, node in metrics.items() if "operator" in (signature(node[TARGET]) or {})]
     if not mistakes and cfg.get("likelihoods"):
         chosen = [group for group in (*SAMPLING, *RESTORING) if cfg.get(group)]
+        chosen += [name for name in ("prompt", "negative", "labels") if cfg[name] is not None]
         mistakes += [
             Mistake(group, "is not used by likelihoods, which sample nothing; leave it out") for group in chosen
         ]

@@ -56,6 +56,8 @@ class Condition(nn.Module, ABC):
         concat_channels: the channels of its `Context.concat`.
         token_channels: the size of its tokens; None: it gives none, or they are of size `dim`.
         tokens_only: whether it gives tokens and nothing else, so that only a network that attends sees it.
+        encoding: tells how its columns are made of what a person gives, such as words; columns mean the same to two
+            models only where it is equal. None: there is one way alone, such as for class labels.
     """
 
     inputs: frozenset[str]
@@ -64,6 +66,7 @@ class Condition(nn.Module, ABC):
     concat_channels: int = 0
     token_channels: int | None = None
     tokens_only: bool = False
+    encoding: str | None = None
 
     @property
     def has_dropout(self) -> bool:
@@ -149,6 +152,7 @@ class Several(Condition):
         sizes = (part.token_channels for part in parts.values() if part.token_channels is not None)
         self.token_channels = next(sizes, None)
         self.tokens_only = any(part.tokens_only for part in parts.values())
+        self.encoding = next((part.encoding for part in parts.values() if part.encoding is not None), None)
 
     @property
     def has_dropout(self) -> bool:

@@ -52,6 +52,7 @@ class Text(Condition):
         if channels is None and size is None:
             raise OptionError("pooled", "is false; allowed: true, since this encoder gives no tokens")
         self.encoder = text
+        self.encoding = text.function
         self.dropout = dropout
         self.inputs = frozenset(text.columns)
         self.tokens = None if channels is None else nn.Linear(channels, dim) if project else nn.Identity()

@@ -131,7 +131,7 @@ class CaptionedImages:
         images = set(self.files)
         for metadata in self._metadata:
             folder = metadata.removesuffix(METADATA)
-            for number, line in enumerate(self._text(metadata, _MAX_METADATA_BYTES).splitlines(), 1):
+            for number, line in enumerate(self._text(metadata, _MAX_METADATA_BYTES).split("\n"), 1):
                 if not line.strip():
                     continue
                 place = f"line {number} of {metadata}"
@@ -151,7 +151,7 @@ class CaptionedImages:
         """The captions in the .txt or else .json file of an image."""
         if f"{stem}.txt" in self._beside:
             name = f"{stem}.txt"
-            lines = [line.strip() for line in self._text(name, _MAX_BYTES).splitlines()]
+            lines = [line.strip() for line in self._text(name, _MAX_BYTES).split("\n")]
             if not (captions := [line for line in lines if line]):
                 raise UserError(f"{self._where}: {visible(name)} is an empty caption; write one, or remove the file")
             return captions

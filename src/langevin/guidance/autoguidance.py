@@ -57,6 +57,13 @@ class Autoguidance(Guidance):
                 f"{self.spec.num_classes}",
             )
 
+    def require_same_encoding(self, denoiser: Denoiser) -> None:
+        """See `Guidance`: of texts, which encoders turn into different numbers."""
+        weaker, own = (getattr(each.network.condition, "encoding", None) for each in (self.weaker, denoiser))
+        if weaker is not None and weaker != own:
+            text = "one whose encoder of text has the model's own words, length and weights, or one without text"
+            raise OptionError("weaker", f"is {self.path}; allowed: {text}")
+
     def forward(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Condition | None) -> Prediction:
         """See `Guidance`."""
         strong = denoiser(x_t, t, cond)

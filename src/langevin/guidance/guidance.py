@@ -45,6 +45,13 @@ class Guidance(nn.Module, ABC):
             UserError: when it does not.
         """
 
+    def require_same_encoding(self, denoiser: Denoiser) -> None:
+        """Check that a model reads the same columns of conditions as one that it holds itself.
+
+        Raises:
+            UserError: when it does not.
+        """
+
 
 class Guided:
     """A model under guidance: a `langevin.diffusion.denoiser.Denoise`.
