@@ -21,13 +21,10 @@ NETWORK, TOKENIZER = "text_encoder", "tokenizer"
 """What the subfolders of a pipeline's folder are called; those of a second encoder end with "_2"."""
 KINDS = {"clip": "clip", "clip_text_model": "clip", "t5": "t5"}
 """By a config's `model_type`, the option of the group `text` that reads it."""
-WEIGHTS = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
-"""Files of weights, the first that is there counts."""
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Files of weights as the library `transformers` takes them: the first that is there counts."""
+WEIGHTS_OF_OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", *WEIGHTS)
+"""The same of open_clip, whose folders often hold the weights for `transformers` too."""
 VOCABULARY = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "spiece.model"),
@@ -144,13 +141,17 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, names: Sequence[str] = WEIGHTS) -> list[Path]:
     """The files of a folder that hold the weights; several where they are split.
+
+    Args:
+        folder: the encoder's.
+        names: what its library calls them, those first that it takes first.
 
     Raises:
         OptionError: when there are none.
     """
-    for name in WEIGHTS:
+    for name in names:
         if (folder / name).is_file():
             return [folder / name]
         if (index := folder / f"{name}.index.json").is_file():
@@ -158,11 +159,11 @@ def weight_files(folder: Path) -> list[Path]:
             if not isinstance(parts, dict) or not all(isinstance(part, str) for part in parts.values()):
                 raise OptionError("path", f"has a {index.name} without a weight_map; fetch it again")
             return [folder / Path(part).name for part in sorted(set(parts.values()))]
-    raise OptionError("path", f"is {folder}, which has no weights; allowed: a folder with {' or '.join(WEIGHTS)}")
+    raise OptionError("path", f"is {folder}, which has no weights; allowed: a folder with {' or '.join(names)}")
 
 
 def digest_of_files(
-    network: Path, tokenizer: Sequence[Path], config: Mapping[str, Any], left_out: Sequence[str]
+    weights: Sequence[Path], tokenizer: Sequence[Path], config: Mapping[str, Any], left_out: Sequence[str]
 ) -> str:
     """The sha256 of all that decides what an encoder computes, in hexadecimal digits.
 
@@ -170,13 +171,13 @@ def digest_of_files(
     what decides nothing; and of the bytes of the tokenizer's files.
 
     Args:
-        network: the folder of the weights.
+        weights: files.
         tokenizer: files.
         config: the encoder's.
         left_out: what the names of weights begin with that are not the encoder's, such as those of its vision half.
     """
     lines = []
-    for file in weight_files(network):
+    for file in weights:
         for name, tensor in read_weights(file).items():
             if not name.startswith(tuple(left_out)):
                 values = hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
