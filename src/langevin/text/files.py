@@ -185,9 +185,14 @@ def digest_of_files(
     decides = {name: value for name, value in config.items() if name not in _INCIDENTAL}
     whole = hashlib.sha256("\n".join(sorted(lines)).encode())
     whole.update(json.dumps(decides, sort_keys=True).encode())
-    for file in sorted(tokenizer):
-        whole.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    whole.update(listed(tokenizer))
     return whole.hexdigest()
+
+
+def listed(files: Sequence[Path]) -> bytes:
+    """The names of files and the sha256 of what they hold, a line each, whatever their order."""
+    lines = [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in sorted(files)]
+    return "".join(lines).encode()
 
 
 def vocabulary_files(folder: Path) -> list[Path]:
