@@ -68,6 +68,25 @@ def test_the_record_tells_of_normalization_and_tokenizer(folder, tmp_path):
         assert other.digest() != first.digest()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "that is no JSON object"),
+        ("{", "that cannot be read"),
+        ('{"image_mean": null}', r"whose image_mean is null; allowed: a list of 3 finite numbers"),
+        ('{"image_mean": [0.5, NaN, 0.5]}', r"whose image_mean is \[0.5, NaN, 0.5\]; allowed"),
+        ('{"image_std": [0.5, 0.5]}', r"whose image_std is \[0.5, 0.5\]; allowed: a list of 3 positive finite numbers"),
+        ('{"image_std": [1, 0, 1]}', r"whose image_std is \[1, 0, 1\]; allowed"),
+        ('{"image_std": [1, true, "1"]}', r"whose image_std is \[1, true, .*; allowed"),
+    ],
+)
+def test_a_damaged_normalization_is_refused(text, message, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "clip")
+    (tmp_path / "clip" / "preprocessor_config.json").write_text(text)
+    with pytest.raises(OptionError, match=f"^path has a preprocessor_config.json {message}"):
+        CLIPPairs(str(tmp_path / "clip"))
+
+
 def test_other_folders_are_refused(folder, tmp_path):
     with pytest.raises(OptionError, match="path is nowhere, which is no folder; allowed: a folder of its weights"):
         CLIPPairs("nowhere")

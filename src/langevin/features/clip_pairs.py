@@ -22,6 +22,8 @@ MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 
 """Of CLIP's training images, by channel, in [0, 1]. Source: Radford et al. 2021, their code."""
 PREPROCESSING = "preprocessor_config.json"
 """The file of a folder that holds these of its own model."""
+SHOWN = 60
+"""Letters of a value in a message."""
 
 
 class CLIPPairs(nn.Module):
@@ -131,6 +133,31 @@ def _opened(path: str, folder: Path) -> tuple[Any, Any]:
 
 
 def _normalization(file: Path) -> tuple[list[float], list[float]]:
-    """The mean and the standard deviation of a model's images, by channel; CLIP's own where there is no such file."""
+    """The mean and the standard deviation of a model's images, by channel; CLIP's own where a file does not say.
+
+    Raises:
+        OptionError: when the file is damaged, or they are no such numbers.
+    """
     found = read_json(file) if file.is_file() else {}
-    return found.get("image_mean", [*MEAN]), found.get("image_std", [*DEVIATION])
+    values = []
+    for name, default, positive in (("image_mean", MEAN, False), ("image_std", DEVIATION, True)):
+        given = found.get(name, [*default])
+        if not _are_numbers(given, positive):
+            wanted = f"a list of 3 {'positive ' * positive}finite numbers"
+            raise OptionError(
+                "path", f"has a {file.name} whose {name} is {visible(json.dumps(given)[:SHOWN])}; allowed: {wanted}"
+            )
+        values.append(given)
+    mean, deviation = values
+    return mean, deviation
+
+
+def _are_numbers(given: Any, positive: bool) -> bool:
+    """Whether something is one number per channel, in the range of float32."""
+    limits = torch.finfo(torch.float32)
+    low = limits.tiny if positive else limits.min
+    return (
+        isinstance(given, list)
+        and len(given) == len(MEAN)
+        and all(type(value) in (int, float) and low <= value <= limits.max for value in given)
+    )
