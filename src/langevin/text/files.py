@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,8 @@ def require_package(option: str, package: str, module: str) -> None:
 def folder_of(path: str) -> Path:
     """The folder that an option `path` means: one here, or that of a name of the hub, which is downloaded once.
 
+    A download is announced on stderr: the name may be that of a stranger's checkpoint.
+
     Raises:
         OptionError: when there is none.
     """
@@ -65,7 +69,9 @@ def folder_of(path: str) -> Path:
         allowed = "a folder of its weights and tokenizer, or its name on the Hugging Face hub, OWNER/NAME"
         raise OptionError("path", f"is {path}, which is no folder; allowed: {allowed}")
     import huggingface_hub
+    from huggingface_hub.constants import ENDPOINT
 
+    _announce(f"{path}: is no folder here; fetching {ENDPOINT}/{path}, unless it is cached")
     described = [CONFIG, OF_OPEN_CLIP, *VOCABULARY]
     described += [f"{part}*/{name}" for part in (NETWORK, TOKENIZER) for name in described]
     try:
@@ -80,6 +86,12 @@ def folder_of(path: str) -> Path:
             f"({visible(reason.rstrip('.'))}); allowed: a folder, or a name that the hub has",
         ) from error
     return found
+
+
+@cache
+def _announce(line: str) -> None:
+    """Print a line to stderr, once."""
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 def _patterns(*names: str) -> list[str]:
