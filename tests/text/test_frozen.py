@@ -106,6 +106,15 @@ def test_open_clip_loads_the_file_that_the_digest_is_of(folders, name, tmp_path)
     assert OpenCLIPTextEncoder(str(tmp_path / "1"), length=8).weights == first.weights
 
 
+def test_a_config_that_names_another_file_of_weights_is_refused(folders, tmp_path):
+    for file in folders("clip").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text()) | {"transformers_weights": "other.safetensors"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(OptionError, match=r"config.json with transformers_weights=other.safetensors; allowed: without"):
+        CLIPTextEncoder(str(tmp_path), length=8)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_text_is_encoded_whatever_its_batch_and_its_padding(folders, kind):
     short, long = (prepared(kind, folders(kind), length=length, mask=True) for length in (16, POSITIONS))

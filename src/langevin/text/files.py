@@ -32,6 +32,8 @@ VOCABULARY = (
     *("vocab.json", "merges.txt", "spiece.model"),
 )
 """Files of a tokenizer, as many as there are."""
+ELSEWHERE = "transformers_weights"
+"""A field by which a config has `transformers` load another file than the one that the digest is of."""
 SAFE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json")
 """Patterns of the same as the hub has them."""
@@ -123,6 +125,12 @@ def with_config(path: str, option: str) -> tuple[Path, Path, dict[str, Any]]:
         if KINDS.get(kind) != option:
             others.append(kind)
             continue
+        if named := [
+            each for each in (config, config.get("text_config")) if isinstance(each, dict) and each.get(ELSEWHERE)
+        ]:
+            raise OptionError(
+                "path", f"has a {CONFIG} with {ELSEWHERE}={visible(str(named[0][ELSEWHERE]))}; allowed: without it"
+            )
         beside = network.with_name(network.name.replace(NETWORK, TOKENIZER))
         for tokenizer in (network, beside, network / TOKENIZER):
             if any((tokenizer / name).is_file() for name in VOCABULARY):
