@@ -1,6 +1,7 @@
 """CLIP's cosines on tiny random weights, against transformers' own processing and pooling."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -51,6 +52,39 @@ def test_a_pair_does_not_depend_on_the_others(folder):
     fresh = CLIPPairs(str(folder))
     assert torch.equal(whole, torch.cat([fresh(images[n : n + 5], texts[n : n + 5]) for n in range(0, 21, 5)]))
     assert fresh.record() == pairs.record()
+
+
+def test_the_record_tells_of_normalization_and_tokenizer(folder, tmp_path):
+    first = CLIPPairs(str(folder))
+    shutil.copytree(folder, tmp_path / "normalized")
+    (tmp_path / "normalized" / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5, 0.4, 0.2]}))
+    shutil.copytree(folder, tmp_path / "words")
+    tokenizer = tmp_path / "words" / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    for name, differing in (("normalized", {"mean", "deviation"}), ("words", {"tokenizer"})):
+        other = CLIPPairs(str(tmp_path / name))
+        before, after = (pairs.record()["clip"] for pairs in (first, other))
+        assert {key for key, value in before.items() if after[key] != value} == differing
+        assert other.digest() != first.digest()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "that is no JSON object"),
+        ("{", "that cannot be read"),
+        ('{"image_mean": null}', r"whose image_mean is null; allowed: a list of 3 finite numbers"),
+        ('{"image_mean": [0.5, NaN, 0.5]}', r"whose image_mean is \[0.5, NaN, 0.5\]; allowed"),
+        ('{"image_std": [0.5, 0.5]}', r"whose image_std is \[0.5, 0.5\]; allowed: a list of 3 positive finite numbers"),
+        ('{"image_std": [1, 0, 1]}', r"whose image_std is \[1, 0, 1\]; allowed"),
+        ('{"image_std": [1, true, "1"]}', r"whose image_std is \[1, true, .*; allowed"),
+    ],
+)
+def test_a_damaged_normalization_is_refused(text, message, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "clip")
+    (tmp_path / "clip" / "preprocessor_config.json").write_text(text)
+    with pytest.raises(OptionError, match=f"^path has a preprocessor_config.json {message}"):
+        CLIPPairs(str(tmp_path / "clip"))
 
 
 def test_other_folders_are_refused(folder, tmp_path):

@@ -1,5 +1,6 @@
 """Pipelines of Stable Diffusion's layout become runs that make the same images, and go back."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,12 +9,15 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from helpers.clip import save_tiny_clip
 from helpers.commands import call
+from helpers.text_encoders import save_clip
+from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import langevin
 from langevin.diffusion.draws import SampleDraws
 from langevin.errors import UserError
-from langevin.interop.stable_diffusion import read_text
+from langevin.interop.stable_diffusion import copy_encoder, read_text
+from langevin.text.clip import CLIPTextEncoder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -124,6 +128,43 @@ def test_there_and_back(pipeline, run, tmp_path, monkeypatch):
         assert all(torch.equal(second[key], tensor) for key, tensor in first.items())
     images = [theirs(each, monkeypatch, guidance_scale=4.0) for each in (pipeline, back)]
     assert np.array_equal(*images)
+
+
+@pytest.mark.parametrize("names_its_kind", [True, False])
+def test_of_a_whole_clip_the_text_half_is_written(names_its_kind, tmp_path):
+    """Over another encoder, whose files do not stay."""
+    clip, out = save_tiny_clip(tmp_path / "clip"), tmp_path / "out"
+    if not names_its_kind:
+        config = json.loads((clip / "config.json").read_text())
+        del config["text_config"]["model_type"]
+        (clip / "config.json").write_text(json.dumps(config))
+    stale = [out / "text_encoder" / "pytorch_model.bin", out / "text_encoder" / "model-00001-of-00002.safetensors"]
+    stale.append(out / "tokenizer" / "vocab.json")
+    for file in stale:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"stale")
+    encoder = CLIPTextEncoder(str(clip), length=12)
+    assert copy_encoder(encoder, out) == out
+    assert not any(file.exists() for file in stale)
+    assert read_text(out, "unet/config.json", 16) == ["text.length=12"]
+    copied = CLIPTextEncoder(str(out), length=12)
+    assert copied.weights == encoder.weights
+    first, second = (CLIPTextModel.from_pretrained(place).state_dict() for place in (clip, out / "text_encoder"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(second[key], tensor) for key, tensor in first.items())
+    copy_encoder(copied, out)
+    assert CLIPTextEncoder(str(out), length=12).weights == encoder.weights
+
+
+def test_a_copy_leaves_no_weights_that_would_be_taken_first(tmp_path):
+    clip, out = save_clip(tmp_path / "clip"), tmp_path / "out"
+    weights = load_file(clip / "model.safetensors")
+    (clip / "model.safetensors").unlink()
+    torch.save(weights, clip / "pytorch_model.bin")
+    copy_encoder(CLIPTextEncoder(str(save_clip(tmp_path / "other", seed=1)), length=12), out)
+    encoder = CLIPTextEncoder(str(clip), length=12)
+    copy_encoder(encoder, out)
+    assert CLIPTextEncoder(str(out), length=12).weights == encoder.weights
 
 
 def test_what_it_lacks_is_named(folder, tmp_path):

@@ -60,7 +60,9 @@ def test_it_is_the_mean_of_each_pairs_own(folder, tmp_path):
     assert plain.max() > 0.01
     result = evaluation(folder, tmp_path).measure(batches(range(N)), None)
     ((name, value),) = result.values.items()
-    digest = result.protocol["metrics"]["clip_score"]["settings"]["clip"]["weights"]
+    pairs = CLIPPairs(folder)
+    digest = pairs.digest()
+    assert result.protocol["metrics"]["clip_score"]["settings"]["clip"] == pairs.record()["clip"]
     assert name == f"clip_score-{digest[:8]}"
     assert value == pytest.approx(100 * plain.clip(min=0).mean(), rel=1e-12)
     ((name, value),) = evaluation(folder, tmp_path, hessel=True).measure(batches(range(N)), None).values.items()

@@ -86,6 +86,35 @@ def test_open_clip_equals_the_library(folders):
         torch.testing.assert_close(pooled, theirs, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_open_clip_loads_the_file_that_the_digest_is_of(folders, name, tmp_path):
+    """Others beside it do not count: many folders hold the weights for transformers too."""
+    encoders = []
+    for seed in (1, 2):
+        folder = save_open_clip(tmp_path / str(seed), seed)
+        weights = torch.load(folder / "open_clip_pytorch_model.bin")
+        (save_file if name.endswith(".safetensors") else torch.save)(weights, folder / name)
+        other = torch.load(folders("open_clip") / "open_clip_pytorch_model.bin")
+        save_file(other, folder / "model.safetensors")
+        encoders.append(OpenCLIPTextEncoder(str(folder), length=8))
+    first, second = encoders
+    assert first.weights != second.weights
+    assert first.function != second.function
+    rows = [encoder.prepare(["a red car"])["text_pooled"] for encoder in encoders]
+    assert (rows[0] - rows[1]).abs().max() > 0.01
+    (tmp_path / "1" / "model.safetensors").unlink()
+    assert OpenCLIPTextEncoder(str(tmp_path / "1"), length=8).weights == first.weights
+
+
+def test_a_config_that_names_another_file_of_weights_is_refused(folders, tmp_path):
+    for file in folders("clip").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text()) | {"transformers_weights": "other.safetensors"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(OptionError, match=r"config.json with transformers_weights=other.safetensors; allowed: without"):
+        CLIPTextEncoder(str(tmp_path), length=8)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_text_is_encoded_whatever_its_batch_and_its_padding(folders, kind):
     short, long = (prepared(kind, folders(kind), length=length, mask=True) for length in (16, POSITIONS))

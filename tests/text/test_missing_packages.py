@@ -33,3 +33,19 @@ def test_a_name_that_cannot_be_fetched(monkeypatch):
     ) as error:
         files.folder_of("openai/clip")
     assert "\n" not in str(error.value)
+
+
+def test_what_is_fetched_is_said_before_and_once(monkeypatch, capsys, tmp_path):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    (tmp_path / "model.safetensors").touch()
+    said = []
+
+    def fetch(*_args, **_options):
+        said.append(capsys.readouterr().err)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.example")
+    assert [files.folder_of("some/encoder") for _ in range(2)] == [tmp_path] * 2
+    line = "some/encoder: is no folder here; fetching https://hub.example/some/encoder, unless it is cached\n"
+    assert said == [line, ""]

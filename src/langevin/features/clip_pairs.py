@@ -1,6 +1,6 @@
 """Both halves of CLIP: how well images and texts go together."""
 
-import contextlib
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from langevin.digest import digest_of
 from langevin.errors import OptionError
 from langevin.features.extractor import BATCH, filled, full_precision
-from langevin.text.files import CONFIG, folder_of, read_json, require_package
+from langevin.text.files import CONFIG, folder_of, listed, read_json, require_package, vocabulary_files
 from langevin.text.frozen import of_transformers, pretrained, reading
 from langevin.visible import visible
 
@@ -22,6 +22,8 @@ MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 
 """Of CLIP's training images, by channel, in [0, 1]. Source: Radford et al. 2021, their code."""
 PREPROCESSING = "preprocessor_config.json"
 """The file of a folder that holds these of its own model."""
+SHOWN = 60
+"""Letters of a value in a message."""
 
 
 class CLIPPairs(nn.Module):
@@ -54,6 +56,8 @@ class CLIPPairs(nn.Module):
         self.tokenize = of_transformers(tokenizer, self.length)
         self.side: int = self.model.config.vision_config.image_size
         mean, deviation = _normalization(folder / PREPROCESSING)
+        self.normalization = {"mean": mean, "deviation": deviation}
+        self.vocabulary = hashlib.sha256(listed(vocabulary_files(folder))).hexdigest()
         # Constants, which are no weights.
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation)[:, None, None], persistent=False)
@@ -65,7 +69,13 @@ class CLIPPairs(nn.Module):
     def record(self) -> dict[str, Any]:
         """What must be known to compute the same again, as plain values."""
         kind = f"Pillow's bicubic filter to {self.side}, cropped to the middle, normalized"
-        return {"clip": {"weights": digest_of(self.model), "images": kind, "tokens": self.length}}
+        images = {"images": kind, **self.normalization}
+        texts = {"tokens": self.length, "tokenizer": self.vocabulary}
+        return {"clip": {"weights": digest_of(self.model), **images, **texts}}
+
+    def digest(self) -> str:
+        """The sha256 of the record, in hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.record(), sort_keys=True).encode()).hexdigest()
 
     @torch.no_grad()
     def forward(self, images: Tensor, texts: Sequence[str]) -> Tensor:
@@ -122,9 +132,32 @@ def _opened(path: str, folder: Path) -> tuple[Any, Any]:
     return pretrained(CLIPModel, folder, path), tokenizer
 
 
-def _normalization(file: Path) -> tuple[Sequence[float], Sequence[float]]:
-    """The mean and the standard deviation of a model's images, by channel."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(file.read_bytes())
-        return found.get("image_mean", MEAN), found.get("image_std", DEVIATION)
-    return MEAN, DEVIATION
+def _normalization(file: Path) -> tuple[list[float], list[float]]:
+    """The mean and the standard deviation of a model's images, by channel; CLIP's own where a file does not say.
+
+    Raises:
+        OptionError: when the file is damaged, or they are no such numbers.
+    """
+    found = read_json(file) if file.is_file() else {}
+    values = []
+    for name, default, positive in (("image_mean", MEAN, False), ("image_std", DEVIATION, True)):
+        given = found.get(name, [*default])
+        if not _are_numbers(given, positive):
+            wanted = f"a list of 3 {'positive ' * positive}finite numbers"
+            raise OptionError(
+                "path", f"has a {file.name} whose {name} is {visible(json.dumps(given)[:SHOWN])}; allowed: {wanted}"
+            )
+        values.append(given)
+    mean, deviation = values
+    return mean, deviation
+
+
+def _are_numbers(given: Any, positive: bool) -> bool:
+    """Whether something is one number per channel, in the range of float32."""
+    limits = torch.finfo(torch.float32)
+    low = limits.tiny if positive else limits.min
+    return (
+        isinstance(given, list)
+        and len(given) == len(MEAN)
+        and all(type(value) in (int, float) and low <= value <= limits.max for value in given)
+    )

@@ -1,18 +1,22 @@
 """What a pipeline of Stable Diffusion's layout has beside its network, autoencoder and scheduler: CLIP's text half."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from langevin.errors import UserError
-from langevin.files import write_atomically
+from langevin.files import write_atomically, write_json
 from langevin.interop.diffusers import Known, completed
-from langevin.interop.folder import NETWORK_FILE, read_json
+from langevin.interop.folder import NETWORK_FILE, read_json, write_weights
 from langevin.interop.renaming import settings
-from langevin.text.files import NETWORK, TOKENIZER, vocabulary_files, weight_files
-from langevin.text.frozen import FrozenTextEncoder
+from langevin.text.clip import TEXT_HALF
+from langevin.text.files import NETWORK, PICKLED, SAFE, TOKENIZER, VOCABULARY, WEIGHTS, vocabulary_files
+from langevin.text.frozen import Files, FrozenTextEncoder
+from langevin.weights import read_weights
 
 STABLE = "StableDiffusionPipeline"
 LATENT_CHANNELS = 4
@@ -73,7 +77,9 @@ def left_out(folder: Path) -> list[str]:
 
 
 def copy_encoder(text: FrozenTextEncoder, out: Path) -> Path:
-    """Copy an encoder's files to the subfolders that a pipeline has for them.
+    """Copy an encoder's files to the subfolders that a pipeline has for them; of a whole CLIP, its text half.
+
+    Files of another encoder that lie there are removed, for libraries would take them.
 
     Args:
         text: the encoder.
@@ -84,12 +90,41 @@ def copy_encoder(text: FrozenTextEncoder, out: Path) -> Path:
     """
     files = text.own_files()
     assert files.tokenizer is not None
-    network = [files.network / NETWORK_FILE, *weight_files(files.network), *files.network.glob("*.index.json")]
-    for inner, sources in ((NETWORK, network), (TOKENIZER, vocabulary_files(files.tokenizer))):
-        for source in sources:
-            with source.open("rb") as opened:
-                write_atomically(out / inner / source.name, partial(shutil.copyfileobj, opened))
+    network, tokenizer = out / NETWORK, out / TOKENIZER
+    if files.network.resolve() != network.resolve():
+        if read_json(files.network / NETWORK_FILE).get("model_type") == TEXT_HALF:
+            sources = [files.network / NETWORK_FILE, *files.weights, *files.network.glob("*.index.json")]
+            _copy(sources, network)
+        else:
+            sources = [network / WEIGHTS[0]]
+            write_weights(sources[0], _of_text(files))
+            write_json(network / NETWORK_FILE, {**files.config, "architectures": ["CLIPTextModel"]})
+        _remove_others(network, (*SAFE, *PICKLED), sources)
+    if files.tokenizer.resolve() != tokenizer.resolve():
+        sources = vocabulary_files(files.tokenizer)
+        _copy(sources, tokenizer)
+        _remove_others(tokenizer, VOCABULARY, sources)
     return out
+
+
+def _copy(sources: Sequence[Path], folder: Path) -> None:
+    for source in sources:
+        with source.open("rb") as opened:
+            write_atomically(folder / source.name, partial(shutil.copyfileobj, opened))
+
+
+def _of_text(files: Files) -> dict[str, Tensor]:
+    """The weights of a CLIP's text half."""
+    whole = [pair for file in files.weights for pair in read_weights(file).items()]
+    return {name: tensor for name, tensor in whole if not name.startswith(tuple(files.left_out))}
+
+
+def _remove_others(folder: Path, patterns: Sequence[str], kept: Sequence[Path]) -> None:
+    """Remove the files of some kinds that have other names than those that were written."""
+    names = {file.name for file in kept}
+    for file in [file for pattern in patterns for file in folder.glob(pattern)]:
+        if file.name not in names:
+            file.unlink()
 
 
 def notes_on_text(out: Path, pipeline: str | None, scheduler: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,8 @@ class CLIPScore(SampleMetric):
     ``100 max(cos, 0)`` of the embeddings of an image and its prompt, each by itself, then the mean: what papers on text
     to image report, in [0, 100], mostly 20 to 35 of good images. With `hessel`, CLIP-S of Hessel et al. 2021 (arXiv
     2104.08718, equation 1): ``2.5 max(cos, 0)`` with "A photo depicts" before the prompt. Reported as
-    ``clip_score-<digest>`` or ``clip_s-<digest>`` of the weights, for values of different networks do not compare.
+    ``clip_score-<digest>`` or ``clip_s-<digest>``, of weights, tokenizer and normalization: values of different ones do
+    not compare.
 
     Args:
         path: see `CLIPPairs`.
@@ -43,7 +44,7 @@ class CLIPScore(SampleMetric):
         self.hessel = hessel
 
     def record(self) -> dict[str, Any]:
-        """The digest of the weights, see the base class."""
+        """What computes the cosines, see the base class."""
         return self.pairs.record()
 
     def check(self, plan: Plan) -> None:
@@ -55,7 +56,7 @@ class CLIPScore(SampleMetric):
         super().begin(plan)
         assert plan.prompts is not None, "needs"
         self.prompts = plan.prompts
-        self.key = f"{'clip_s' if self.hessel else 'clip_score'}-{self.record()['clip']['weights'][:8]}"
+        self.key = f"{'clip_s' if self.hessel else 'clip_score'}-{self.pairs.digest()[:8]}"
         self._add_sum("count", dtype=torch.int64)
         self._add_sum("total")
 

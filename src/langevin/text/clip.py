@@ -10,6 +10,8 @@ from torch import Tensor
 from langevin.text.files import with_config
 from langevin.text.frozen import Files, FrozenTextEncoder, Opened, of_transformers, pretrained, reading
 
+TEXT_HALF = "clip_text_model"
+"""The `model_type` of a text half that lies by itself."""
 NOT_OF_TEXT = ("vision_model.", "visual_projection.", "text_projection.", "logit_scale")
 
 
@@ -53,7 +55,8 @@ class CLIPTextEncoder(FrozenTextEncoder):
         network, tokenizer, config = with_config(path, cls.option)
         from transformers import CLIPTextConfig
 
-        config = config.get("text_config", config)
+        # Of a whole CLIP, the config that its text half has by itself.
+        config = {**config.get("text_config", config), "model_type": TEXT_HALF}
         with reading(path, "a CLIP"):
             full = CLIPTextConfig(**config)
         return Files(

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,18 +23,17 @@ NETWORK, TOKENIZER = "text_encoder", "tokenizer"
 """What the subfolders of a pipeline's folder are called; those of a second encoder end with "_2"."""
 KINDS = {"clip": "clip", "clip_text_model": "clip", "t5": "t5"}
 """By a config's `model_type`, the option of the group `text` that reads it."""
-WEIGHTS = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
-"""Files of weights, the first that is there counts."""
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Files of weights as the library `transformers` takes them: the first that is there counts."""
+WEIGHTS_OF_OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", *WEIGHTS)
+"""The same of open_clip, whose folders often hold the weights for `transformers` too."""
 VOCABULARY = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "spiece.model"),
 )
 """Files of a tokenizer, as many as there are."""
+ELSEWHERE = "transformers_weights"
+"""A field by which a config has `transformers` load another file than the one that the digest is of."""
 SAFE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json")
 """Patterns of the same as the hub has them."""
@@ -58,6 +59,8 @@ def require_package(option: str, package: str, module: str) -> None:
 def folder_of(path: str) -> Path:
     """The folder that an option `path` means: one here, or that of a name of the hub, which is downloaded once.
 
+    A download is announced on stderr: the name may be that of a stranger's checkpoint.
+
     Raises:
         OptionError: when there is none.
     """
@@ -68,7 +71,9 @@ def folder_of(path: str) -> Path:
         allowed = "a folder of its weights and tokenizer, or its name on the Hugging Face hub, OWNER/NAME"
         raise OptionError("path", f"is {path}, which is no folder; allowed: {allowed}")
     import huggingface_hub
+    from huggingface_hub.constants import ENDPOINT
 
+    _announce(f"{path}: is no folder here; fetching {ENDPOINT}/{path}, unless it is cached")
     described = [CONFIG, OF_OPEN_CLIP, *VOCABULARY]
     described += [f"{part}*/{name}" for part in (NETWORK, TOKENIZER) for name in described]
     try:
@@ -83,6 +88,12 @@ def folder_of(path: str) -> Path:
             f"({visible(reason.rstrip('.'))}); allowed: a folder, or a name that the hub has",
         ) from error
     return found
+
+
+@cache
+def _announce(line: str) -> None:
+    """Print a line to stderr, once."""
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 def _patterns(*names: str) -> list[str]:
@@ -114,6 +125,12 @@ def with_config(path: str, option: str) -> tuple[Path, Path, dict[str, Any]]:
         if KINDS.get(kind) != option:
             others.append(kind)
             continue
+        if named := [
+            each for each in (config, config.get("text_config")) if isinstance(each, dict) and each.get(ELSEWHERE)
+        ]:
+            raise OptionError(
+                "path", f"has a {CONFIG} with {ELSEWHERE}={visible(str(named[0][ELSEWHERE]))}; allowed: without it"
+            )
         beside = network.with_name(network.name.replace(NETWORK, TOKENIZER))
         for tokenizer in (network, beside, network / TOKENIZER):
             if any((tokenizer / name).is_file() for name in VOCABULARY):
@@ -144,13 +161,17 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, names: Sequence[str] = WEIGHTS) -> list[Path]:
     """The files of a folder that hold the weights; several where they are split.
+
+    Args:
+        folder: the encoder's.
+        names: what its library calls them, those first that it takes first.
 
     Raises:
         OptionError: when there are none.
     """
-    for name in WEIGHTS:
+    for name in names:
         if (folder / name).is_file():
             return [folder / name]
         if (index := folder / f"{name}.index.json").is_file():
@@ -158,11 +179,11 @@ def weight_files(folder: Path) -> list[Path]:
             if not isinstance(parts, dict) or not all(isinstance(part, str) for part in parts.values()):
                 raise OptionError("path", f"has a {index.name} without a weight_map; fetch it again")
             return [folder / Path(part).name for part in sorted(set(parts.values()))]
-    raise OptionError("path", f"is {folder}, which has no weights; allowed: a folder with {' or '.join(WEIGHTS)}")
+    raise OptionError("path", f"is {folder}, which has no weights; allowed: a folder with {' or '.join(names)}")
 
 
 def digest_of_files(
-    network: Path, tokenizer: Sequence[Path], config: Mapping[str, Any], left_out: Sequence[str]
+    weights: Sequence[Path], tokenizer: Sequence[Path], config: Mapping[str, Any], left_out: Sequence[str]
 ) -> str:
     """The sha256 of all that decides what an encoder computes, in hexadecimal digits.
 
@@ -170,13 +191,13 @@ def digest_of_files(
     what decides nothing; and of the bytes of the tokenizer's files.
 
     Args:
-        network: the folder of the weights.
+        weights: files.
         tokenizer: files.
         config: the encoder's.
         left_out: what the names of weights begin with that are not the encoder's, such as those of its vision half.
     """
     lines = []
-    for file in weight_files(network):
+    for file in weights:
         for name, tensor in read_weights(file).items():
             if not name.startswith(tuple(left_out)):
                 values = hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
@@ -184,9 +205,14 @@ def digest_of_files(
     decides = {name: value for name, value in config.items() if name not in _INCIDENTAL}
     whole = hashlib.sha256("\n".join(sorted(lines)).encode())
     whole.update(json.dumps(decides, sort_keys=True).encode())
-    for file in sorted(tokenizer):
-        whole.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    whole.update(listed(tokenizer))
     return whole.hexdigest()
+
+
+def listed(files: Sequence[Path]) -> bytes:
+    """The names of files and the sha256 of what they hold, a line each, whatever their order."""
+    lines = [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in sorted(files)]
+    return "".join(lines).encode()
 
 
 def vocabulary_files(folder: Path) -> list[Path]:

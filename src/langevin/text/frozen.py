@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from langevin.errors import OptionError, UserError
 from langevin.text.encoder import MASK, POOLED, TEXT, Encoded, TextEncoder
-from langevin.text.files import digest_of_files, require_package, vocabulary_files
+from langevin.text.files import WEIGHTS, digest_of_files, require_package, vocabulary_files, weight_files
 from langevin.visible import visible
 
 BATCH = 32
@@ -45,6 +45,7 @@ class Files(NamedTuple):
         left_out: what the names of weights begin with that are not the encoder's, such as those of its vision half.
         sizes: "channels" of a token's embedding and, where a caption has one, its "pooled_channels".
         positions: the longest caption, in tokens; None: any.
+        names: of the files of weights, see `weight_files`.
     """
 
     network: Path
@@ -53,12 +54,18 @@ class Files(NamedTuple):
     left_out: Sequence[str]
     sizes: Mapping[str, int]
     positions: int | None
+    names: Sequence[str] = WEIGHTS
+
+    @property
+    def weights(self) -> list[Path]:
+        """The files of its weights, see `weight_files`."""
+        return weight_files(self.network, self.names)
 
     @property
     def digest(self) -> str:
         """Of all of them, see `digest_of_files`."""
         tokenizer = [] if self.tokenizer is None else vocabulary_files(self.tokenizer)
-        return digest_of_files(self.network, tokenizer, self.config, self.left_out)
+        return digest_of_files(self.weights, tokenizer, self.config, self.left_out)
 
 
 class Opened(NamedTuple):

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from langevin.errors import OptionError
-from langevin.text.files import OF_OPEN_CLIP, folder_of, read_json
+from langevin.text.files import OF_OPEN_CLIP, WEIGHTS_OF_OPEN_CLIP, folder_of, read_json
 from langevin.text.frozen import Files, FrozenTextEncoder, Opened, Tokenized, reading
 
 NOT_OF_TEXT = ("visual.", "logit_scale", "logit_bias")
@@ -66,14 +66,18 @@ class OpenCLIPTextEncoder(FrozenTextEncoder):
         with reading(path, "a CLIP of open_clip"):
             sizes = {"channels": int(text.get("width", 512)), "pooled_channels": int(config["embed_dim"])}
             positions = int(text.get("context_length", 77))
-        return Files(folder, None, {**config, "vision_cfg": None}, NOT_OF_TEXT, sizes, positions)
+        decides = {**config, "vision_cfg": None}
+        return Files(folder, None, decides, NOT_OF_TEXT, sizes, positions, WEIGHTS_OF_OPEN_CLIP)
 
     def open(self, files: Files) -> Opened:
         """See `FrozenTextEncoder`: with the vision half, which the library does not leave out."""
         import open_clip
 
         with reading(self.path, "a CLIP of open_clip"):
-            whole = open_clip.create_model(f"local-dir:{files.network}", precision="fp32", require_pretrained=True)
+            # The library would choose a file by itself; it must be the one that the digest is of.
+            (weights,) = files.weights
+            whole = open_clip.create_model(f"local-dir:{files.network}", load_weights=False, pretrained_text=False)
+            open_clip.load_checkpoint(whole, str(weights))
             tokenizer: Any = open_clip.get_tokenizer(f"local-dir:{files.network}")
         whole.visual = nn.Identity()
         text = getattr(whole, "text", whole)
