@@ -202,7 +202,7 @@ class Run:
     @property
     def takes_prompts(self) -> bool:
         """Whether samples can be asked for by texts."""
-        from langevin.assembly.prompting import encoder_of
+        from langevin.assembly.text_files import encoder_of
 
         return encoder_of(self.model.network) is not None
 

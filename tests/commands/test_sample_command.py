@@ -379,9 +379,12 @@ def test_sampling_that_was_asked_to_stop_resumes_to_the_same_images(labelled, tm
 
 
 def test_sampling_on_one_process_starts_without_what_takes_seconds_to_import(labelled, tmp_path):
-    """Lightning, torchvision, and torch's compiler, which building a network on "meta" would import."""
+    """Lightning, torchvision, and torch's compiler, which building a network on "meta" would import.
+
+    Likewise what a cascade imports beside that.
+    """
     code = (
-        "import sys; from langevin.commands.sample import main; main(); "
+        "import sys; from langevin.commands.sample import main; main(); import langevin.assembly.cascade; "
         "slow = {'lightning', 'torchmetrics', 'torchvision', 'scipy', 'sklearn', 'torch._dynamo'}; "
         "print(*slow.intersection(sys.modules))"
     )

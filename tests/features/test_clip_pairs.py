@@ -33,8 +33,8 @@ def test_equals_transformers(folder, channels, size):
     model, tokenizer = CLIPModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     mean, std = (torch.tensor(values)[:, None, None] for values in ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25)))
     for image, text, value in zip(images, TEXTS, found, strict=True):
-        picture = Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy())
-        cropped = CenterCrop(16)(Resize(16, interpolation=Image.Resampling.BICUBIC)(picture))
+        photo = Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy())
+        cropped = CenterCrop(16)(Resize(16, interpolation=Image.Resampling.BICUBIC)(photo))
         of_image = model.visual_projection(
             model.vision_model(pixel_values=((to_tensor(cropped) - mean) / std)[None]).pooler_output
         )

@@ -85,7 +85,7 @@ def test_a_frozen_encoder_is_recorded_and_not_stored(tmp_path):
     assert f"error: text.path is {clip}, which is no folder" in gone.err
     found = call(*prompted, f"text.path={moved}")
     assert found.status == 0, found.err
-    train(tmp_path, *given, f"text.path={moved}")  # goes on
+    train(tmp_path, *given, f"text.path={moved}")  # resumes
     shutil.rmtree(moved)
     other = save_clip(tmp_path / "other", seed=1)
     refused = train(tmp_path, *given, f"text.path={other}", status=1)

@@ -1,6 +1,7 @@
 """What an encoder computes of a run's captions, once."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,23 +10,19 @@ from torch import Tensor, nn
 
 from langevin.conditions.text import Text
 from langevin.data.captions import StoredTexts
-from langevin.data.module import DataModule
 from langevin.data.tokens import CaptionEncoder, encode_texts
 from langevin.errors import UserError
 from langevin.text.clip import CLIPTextEncoder
 from langevin.text.encoder import TextEncoder
 from langevin.text.frozen import FrozenTextEncoder
 
+if TYPE_CHECKING:
+    from langevin.data.module import DataModule  # imports Lightning, which conversion does without
+
 
 def conditions_on_text(network: nn.Module) -> list[Text]:
     """The conditions of a network that read captions."""
     return [part for part in network.modules() if isinstance(part, Text)]
-
-
-def frozen_encoders(network: nn.Module) -> list[FrozenTextEncoder]:
-    """The encoder of a network's captions, where it is another library's; at most one."""
-    encoders = (part.encoder for part in conditions_on_text(network))
-    return [encoder for encoder in encoders if isinstance(encoder, FrozenTextEncoder)][:1]
 
 
 def exported_encoder(network: nn.Module) -> FrozenTextEncoder | None:
@@ -65,7 +62,7 @@ def empty_caption(network: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def encode_captions(networks: Iterable[nn.Module], data: DataModule, device: torch.device) -> None:
+def encode_captions(networks: Iterable[nn.Module], data: "DataModule", device: torch.device) -> None:
     """Have batches hold what networks read of captions, and set the networks' null values, the empty caption.
 
     What a frozen encoder computes is computed once, by one process, and kept beside the decoded images.

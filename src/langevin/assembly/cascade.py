@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from langevin.assembly.captions import frozen_encoders
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, make_sampler
 from langevin.assembly.conditioning import is_class_conditional
 from langevin.assembly.low_res import Link, SmallImages, low_res_of, require_level
-from langevin.assembly.prompting import NEGATIVE, PROMPT, encoder_of
+from langevin.assembly.prompting import NEGATIVE, PROMPT
 from langevin.assembly.sample_files import NOISY_FILE
 from langevin.assembly.sampling import fill
 from langevin.assembly.saved import Model, load_model, override
+from langevin.assembly.text_files import encoder_of, frozen_encoder_of
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.read_images import read_images
@@ -105,7 +105,7 @@ def stage_config(cfg: DictConfig, stage: int, model: Model, is_last: bool) -> Di
         chosen.labels = None
     if encoder_of(model.denoiser.network) is None:
         chosen.prompt = chosen.negative = None
-    if not frozen_encoders(model.denoiser.network):
+    if frozen_encoder_of(model.denoiser.network) is None:
         chosen.text.path = None
     if stage == 0:
         chosen.low_res.noise_level = 0.0
@@ -115,10 +115,11 @@ def stage_config(cfg: DictConfig, stage: int, model: Model, is_last: bool) -> Di
 def handed_on(folder: Path, level: float, stop: Truncated | None) -> SmallImages:
     """What a finished stage has left in its folder for the next, see `small_of`."""
     samples, labels = read_images(str(folder), "cascade")
-    if stop is None:
-        return small_of(samples, labels, None, level, stop)
-    with np.load(folder / NOISY_FILE, allow_pickle=False) as arrays:
-        return small_of(samples, labels, arrays["arr_0"], level, stop)
+    noisy = None
+    if stop is not None:
+        with np.load(folder / NOISY_FILE, allow_pickle=False) as arrays:
+            noisy = arrays["arr_0"]
+    return small_of(samples, labels, noisy, level, stop)
 
 
 def small_of(
@@ -180,7 +181,7 @@ def stage_mistakes(names: Sequence[str], models: Sequence[Model]) -> list[Mistak
 def prompt_mistakes(cfg: DictConfig, models: Sequence[Model]) -> list[Mistake]:
     """Prompts that no stage reads, and files that no stage's encoder is read from."""
     found = []
-    if cfg.text.path is not None and not any(frozen_encoders(model.denoiser.network) for model in models):
+    if cfg.text.path is not None and all(frozen_encoder_of(model.denoiser.network) is None for model in models):
         text = f"is {cfg.text.path}; allowed with a model whose text encoder is read from files, and none has such"
         found.append(Mistake("text.path", text))
     if all(encoder_of(model.denoiser.network) is None for model in models):

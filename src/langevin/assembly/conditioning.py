@@ -43,12 +43,17 @@ def reads_text(cfg: DictConfig, condition: str) -> bool:
     return TEXT in columns_of(cfg, condition)
 
 
+def is_text_conditional(cfg: DictConfig) -> bool:
+    """Whether a condition of the model reads captions."""
+    return any(reads_text(cfg, name) for name in cfg.get("conditions") or {})
+
+
 def unread_groups(cfg: DictConfig) -> list[str]:
     """What the config has for captions, where no condition reads them.
 
     Captions by which samples are held out of training are of use without, to a model that text is compared with.
     """
-    if any(reads_text(cfg, name) for name in cfg.get("conditions") or {}):
+    if is_text_conditional(cfg):
         return []
     groups = [name for name in ("captions", "text") if cfg.get(name) is not None]
     return [name for name in groups if not cfg[name].get("held_out")]

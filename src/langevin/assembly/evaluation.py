@@ -15,7 +15,7 @@ from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, modality_of
 from langevin.assembly.conditioning import is_class_conditional, is_derived
 from langevin.assembly.low_res import low_res_of
-from langevin.assembly.prompting import encoder_of, open_texts, request_captions, request_prompts
+from langevin.assembly.prompting import open_texts, request_captions, request_prompts
 from langevin.assembly.restoring import RESTORING, prepare_restoration
 from langevin.assembly.run import (
     given_of,
@@ -27,7 +27,7 @@ from langevin.assembly.run import (
 )
 from langevin.assembly.saved import Model, load_evaluated, load_model, override, require_trusted
 from langevin.assembly.tasks import task_of
-from langevin.assembly.text_files import move_encoder
+from langevin.assembly.text_files import encoder_of, move_encoder
 from langevin.batches import Batches
 from langevin.checkpoint import find_checkpoint, folder_of
 from langevin.conditions.low_res import LowRes

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
-from langevin.assembly.conditioning import reads_text
 from langevin.assembly.make import target_of
 from langevin.assembly.saved import Model
+from langevin.assembly.text_files import encoder_of
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.prompt_file import is_prompt_file, read_prompts
 from langevin.data.tokens import Encodings
@@ -28,16 +28,6 @@ if TYPE_CHECKING:
 
 PROMPT, NEGATIVE = "prompt", "negative"
 """The options."""
-
-
-def encoder_of(network: nn.Module) -> TextEncoder | None:
-    """What encodes the texts of a network's condition; None where it is conditioned on none."""
-    return next((part for part in network.modules() if isinstance(part, TextEncoder)), None)
-
-
-def is_text_conditional(cfg: DictConfig) -> bool:
-    """Whether a condition of the model reads texts."""
-    return any(reads_text(cfg, name) for name in cfg.get("conditions") or {})
 
 
 def encoding(encoder: TextEncoder, asked: Texts, negative: Texts | None = None) -> Encode:

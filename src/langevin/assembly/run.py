@@ -22,9 +22,9 @@ from langevin.assembly.components import (
     make_schedule,
     modality_of,
 )
-from langevin.assembly.conditioning import is_derived
+from langevin.assembly.conditioning import is_derived, is_text_conditional
 from langevin.assembly.make import make, try_instantiate
-from langevin.assembly.prompting import encoded_by, is_text_conditional, request_captions
+from langevin.assembly.prompting import encoded_by, request_captions
 from langevin.assembly.restoring import make_operator
 from langevin.assembly.saved import record_of
 from langevin.assembly.tasks import task_of

@@ -9,10 +9,22 @@ from langevin.assembly.make import mistakes_of, target_of
 from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError, Mistake, structure
 from langevin.errors import UserError
+from langevin.text.encoder import TextEncoder
 from langevin.text.frozen import FrozenTextEncoder
 
 OWN_TEXT = "text"
 """The folder of a run that holds its encoder's files, where it does."""
+
+
+def encoder_of(network: nn.Module) -> TextEncoder | None:
+    """What encodes the texts of a network's conditions, the same for all; None where it is conditioned on none."""
+    return next((part for part in network.modules() if isinstance(part, TextEncoder)), None)
+
+
+def frozen_encoder_of(network: nn.Module) -> FrozenTextEncoder | None:
+    """The same where it is another library's, read from files; else None."""
+    encoder = encoder_of(network)
+    return encoder if isinstance(encoder, FrozenTextEncoder) else None
 
 
 def find_own(cfg: DictConfig, run: Path) -> None:
@@ -63,9 +75,7 @@ def move_encoder(network: nn.Module, path: str | None) -> None:
     """
     if path is None:
         return
-    encoders = [part for part in network.modules() if isinstance(part, FrozenTextEncoder)]
-    if not encoders:
+    if (encoder := frozen_encoder_of(network)) is None:
         text = f"is {path}; allowed with a model whose text encoder is read from files, and this has none"
         raise ConfigError([Mistake("text.path", text)])
-    for encoder in encoders:
-        encoder.path = path
+    encoder.path = path

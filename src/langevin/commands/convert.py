@@ -113,8 +113,8 @@ def import_model(cfg: DictConfig, out: Path) -> None:
             raise ConfigError(mistakes)
     check_model(chosen, SAMPLING, spec)
 
-    from langevin.assembly.captions import empty_caption, frozen_encoders
-    from langevin.assembly.text_files import OWN_TEXT
+    from langevin.assembly.captions import empty_caption
+    from langevin.assembly.text_files import OWN_TEXT, frozen_encoder_of
     from langevin.codecs.autoencoder import AutoencoderCodec
     from langevin.files import write_atomically, write_json
     from langevin.interop.origin import ORIGIN, origin_of
@@ -131,7 +131,7 @@ def import_model(cfg: DictConfig, out: Path) -> None:
     if imported.text is not None:
         weights |= empty_caption(network)
     load(network, weights)
-    for encoder in frozen_encoders(network):
+    if (encoder := frozen_encoder_of(network)) is not None:
         chosen.text.path = str(copy_encoder(encoder, (out / OWN_TEXT).absolute()))
     origin = {**origin_of(Path(cfg["import"])), **imported.origin}
     record = record_of(chosen, spec, origin)

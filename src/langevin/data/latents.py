@@ -1,6 +1,5 @@
 """Latents' moments of a whole data set, computed once and kept like decoded images."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from langevin.data.cache import CachedSamples, folder_of, open_or_build
 from langevin.data.images import DecodedBlock, LazySamples, Transform
 from langevin.data.source import SampleSet
-from langevin.errors import UserError
-from langevin.files import readable
+from langevin.data.store import room_for
 
 
 class MomentsEncoder(NamedTuple):
@@ -103,16 +101,8 @@ def open_or_encode(
 
     def load() -> SampleSet:
         size = len(lazy) * int(np.prod(encoder.shape)) * np.dtype(MomentsTransform.dtype).itemsize
-        written = folder_of(cache_dir, name, fingerprint, transform).with_suffix(".building") / "images.npy"
-        free = shutil.disk_usage(cache_dir).free
-        if written.is_file():  # what an earlier encoding, which is resumed, has taken already
-            free += written.stat().st_size
-        room = f"{readable(size)} in {cache_dir}, where {readable(free)} are free"
-        if size > free:
-            raise UserError(
-                f"loader.cache_dir: the latents of {len(lazy):,} images take {room}; make room, or give a folder on "
-                "another disk with loader.cache_dir=FOLDER"
-            )
+        folder = folder_of(cache_dir, name, fingerprint, transform)
+        room = room_for(folder, size, f"the latents of {len(lazy):,} images")
         print(f"encoding {len(lazy):,} images once{' (both mirror images)' if flip else ''}: {room}", flush=True)
         repeated = np.tile(samples.labels, lazy.mirrors)
         columns = {key: np.concatenate([column] * lazy.mirrors) for key, column in samples.columns.items()}

@@ -4,13 +4,14 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from langevin.errors import UserError
+from langevin.files import readable
 from langevin.interrupt import Interrupted, received
 
 PROGRESS = "chunks"
@@ -32,6 +33,30 @@ def folder_named(cache_dir: Path, name: str, meaning: object) -> Path:
 def building_of(folder: Path) -> Path:
     """What a folder is called until it is finished."""
     return folder.with_name(f"{folder.name}.building")
+
+
+def room_for(folder: Path, size: int, what: str, about: str = "") -> str:
+    """How much room a folder that is to be made takes, and how much there is, to be said before it is made.
+
+    Args:
+        folder: not finished yet; what an interrupted call has left of it, which is resumed, takes no more room.
+        size: in bytes.
+        what: is made, in the plural, for the message.
+        about: comes before the size, such as "about ".
+
+    Raises:
+        UserError: when there is not enough room.
+    """
+    free = shutil.disk_usage(folder.parent).free
+    with suppress(OSError):
+        free += sum(path.stat().st_size for path in building_of(folder).iterdir())
+    room = f"{about}{readable(size)} in {folder.parent}, where {readable(free)} are free"
+    if size > free:
+        raise UserError(
+            f"loader.cache_dir: {what} take {room}; make room, or give a folder on another disk with "
+            "loader.cache_dir=FOLDER"
+        )
+    return room
 
 
 def open_or_make(

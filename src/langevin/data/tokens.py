@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -18,9 +17,7 @@ from torch import Tensor
 
 from langevin.bars import progress_bar
 from langevin.data.captions import StoredTexts
-from langevin.data.store import PROGRESS, building_of, folder_named, open_or_make
-from langevin.errors import UserError
-from langevin.files import readable
+from langevin.data.store import PROGRESS, folder_named, open_or_make, room_for
 from langevin.interrupt import Interrupted, received
 
 TEXT, MASK = "text", "text_mask"
@@ -149,16 +146,8 @@ def _announce(folder: Path, texts: StoredTexts, encoder: CaptionEncoder) -> None
         places = np.linspace(0, len(texts) - 1, min(_CHUNK, len(texts))).astype(np.int64)
         some = encoder.encode([texts[int(place)] for place in places])
         sizes[TEXT] = math.ceil(sizes[TEXT] * some[MASK].mean())
-    size, free = len(texts) * sum(sizes.values()), shutil.disk_usage(folder.parent).free
-    with suppress(OSError):  # what was written by an earlier call, which is resumed, takes no more room
-        free += sum(path.stat().st_size for path in building_of(folder).iterdir())
     about = "about " if encoder.is_ragged else ""
-    room = f"{about}{readable(size)} in {folder.parent}, where {readable(free)} are free"
-    if size > free:
-        raise UserError(
-            f"loader.cache_dir: the encodings of {len(texts):,} captions take {room}; make room, or give a folder on "
-            "another disk with loader.cache_dir=FOLDER"
-        )
+    room = room_for(folder, len(texts) * sum(sizes.values()), f"the encodings of {len(texts):,} captions", about)
     print(f"encoding {len(texts):,} distinct caption{'s' * (len(texts) > 1)} once: {room}", flush=True)
 
 

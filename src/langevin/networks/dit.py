@@ -13,7 +13,7 @@ from langevin.conditions.condition import Condition
 from langevin.errors import refuse
 from langevin.networks.blocks.attention import TokenAttention
 from langevin.networks.embeddings import sinusoidal_embedding
-from langevin.networks.network import Network
+from langevin.networks.network import NOTHING_TO_ATTEND_TO, Network
 
 TIME_CHANNELS = 256
 MLP_RATIO = 4
@@ -75,8 +75,7 @@ class DiT(Network):
         if width % heads:
             wrong.append(("heads", f"is {heads}; allowed: a divisor of the width, {width}"))
         if cross_attention and condition is None:
-            text = "is true, but there is no condition to attend to; add conditions=[class_label]"
-            wrong.append(("cross_attention", text))
+            wrong.append(NOTHING_TO_ATTEND_TO)
         refuse(wrong)
         self.attends = cross_attention
         self.patch_size = patch_size

@@ -10,6 +10,12 @@ from torch import Tensor, nn
 from langevin.conditions.condition import Condition, Context
 from langevin.errors import UserError
 
+NOTHING_TO_ATTEND_TO = (
+    "cross_attention",
+    "is true, but there is no condition to attend to; add conditions=[class_label]",
+)
+"""The mistake of a network that is to attend to the tokens of a condition and has none, see `OptionError`."""
+
 
 class Network(nn.Module, ABC):
     """A function of a noisy sample, its noise level and a condition.

@@ -19,7 +19,7 @@ from langevin.networks.blocks.way_down import WayDown
 from langevin.networks.control import PREFIX, ControlBranch
 from langevin.networks.embeddings import TimeEmbedding
 from langevin.networks.initialization import fan_average, zero
-from langevin.networks.network import Network
+from langevin.networks.network import NOTHING_TO_ATTEND_TO, Network
 
 
 class UNet(Network, WayDown):
@@ -121,8 +121,7 @@ class UNet(Network, WayDown):
         if cross_attention and map_condition:
             wrong.append(("cross_attention", "is true beside map_condition; allowed: one of them, the other false"))
         elif cross_attention and condition is None:
-            text = "is true, but there is no condition to attend to; add conditions=[class_label]"
-            wrong.append(("cross_attention", text))
+            wrong.append(NOTHING_TO_ATTEND_TO)
         if transformer_depth > 0 and not cross_attention:
             text = f"is {transformer_depth} without cross_attention; allowed: 0, or cross_attention=true"
             wrong.append(("transformer_depth", text))
