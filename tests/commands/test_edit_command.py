@@ -45,6 +45,7 @@ def test_the_strength_decides_what_remains(plain, images, tmp_path):
     assert np.abs(anew - original).mean() > np.abs(near - original).mean()
 
 
+@pytest.mark.slow
 def test_another_strength_is_another_folder_of_samples(plain, images, tmp_path):
     edited(plain, tmp_path, f"edit.images={images}", "edit.strength=0.3")
     options = (f"checkpoint={plain}", f"out={tmp_path}", "sampler=ddim", "sampler.steps=4", "batch_size=2")

@@ -92,7 +92,7 @@ def test_the_number_of_processes_does_not_matter(devices, measured, labelled, fe
     assert done.stdout.count("samples of step 6") == 1
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 40])
+@pytest.mark.parametrize("batch_size", [1, 7, pytest.param(40, marks=pytest.mark.slow)])
 def test_the_batch_does_not_matter(batch_size, measured, labelled, features, tmp_path):
     place = f"checkpoint={labelled}", f"out={tmp_path}", f"batch_size={batch_size}"
     evaluate(*place, *features, *MEASURE, *(option for option in QUICK if "batch_size" not in option))
@@ -156,7 +156,7 @@ def test_an_evaluation_that_was_ended_resumes_to_the_same_number(
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     steps = "sampler.steps=15"
-    chosen = [f"checkpoint={labelled}", *features, *MEASURE, *QUICK, steps, "batch_size=2"]
+    chosen = [f"checkpoint={labelled}", *features, *MEASURE, *QUICK, steps, "batch_size=2", "num_samples=24"]
     log = tmp_path / "log"
     process = command("evaluate", *chosen, f"out={tmp_path / 'killed'}", log=log)
     try:
@@ -173,11 +173,11 @@ def test_an_evaluation_that_was_ended_resumes_to_the_same_number(
 
     evaluate(*chosen, f"out={tmp_path / 'killed'}")
     assert sorted(set(made)) == sorted(made)
-    assert len(made) == 40 - 2 * (len(kept) - 1), "what the killed one had made is not made again"
+    assert len(made) == 24 - 2 * (len(kept) - 1), "what the killed one had made is not made again"
     assert not list(labelled.glob("evaluations/.model-*"))
     made.clear()
     evaluate(*chosen, f"out={tmp_path / 'undisturbed'}")
-    assert len(made) == 40
+    assert len(made) == 24
     assert report_of(tmp_path / "killed") == report_of(tmp_path / "undisturbed")
 
 

@@ -39,6 +39,7 @@ def test_it_guides(run, classifier, tmp_path, request):
     assert not np.array_equal(mean, sampled(run, tmp_path / "ancestral", *ancestral)[0])
 
 
+@pytest.mark.slow
 def test_a_weaker_model_guides(labelled, plain, tmp_path):
     away = "guidance=autoguidance", f"guidance.weaker={plain}"
     guided, _ = sampled(labelled, tmp_path / "guided", *away, "guidance.scale=4")

@@ -64,6 +64,7 @@ def test_the_known_pixels_are_those_of_the_images_and_the_others_are_not(model, 
     assert np.array_equal(by_api, made)
 
 
+@pytest.mark.slow
 def test_another_mask_is_another_folder_of_samples(model, place, tmp_path):
     assert sampled(model, place, tmp_path).status == 0
     assert "is done" in sampled(model, place, tmp_path).out

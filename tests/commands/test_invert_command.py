@@ -59,6 +59,7 @@ def test_batches_do_not_matter(labelled, made, tmp_path):
     np.testing.assert_allclose(b, a[:5], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_other_labels_make_other_images(labelled, made, tmp_path):
     assert invert(labelled, made, tmp_path / "own", "sampler.steps=20").status == 0
     assert invert(labelled, made, tmp_path / "seven", "sampler.steps=20", "labels=7").status == 0

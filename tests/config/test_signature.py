@@ -105,6 +105,7 @@ def test_a_module_that_fails_shows_the_cause(modules, source, cause):
     assert str(caught.value) == f"importing '{name}' failed: {cause}"
 
 
+@pytest.mark.slow
 def test_checking_the_default_config_imports_no_lightning():
     code = (
         "import sys\n"

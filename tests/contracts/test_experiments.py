@@ -11,6 +11,16 @@ from langevin.config.validate import CONF, options
 
 # Metrics that need no downloaded weights.
 OFFLINE = ("class_accuracy", "psnr")
+# Networks of images larger than digits, which take a second or more even so; the tests of their configs stay quick.
+LARGE = {
+    "cars_small",
+    "cars_text",
+    "cars_tutorial",
+    "cars_upscale",
+    "cifar10_autoencoder",
+    "cifar10_latent",
+    "cifar10_minutes",
+}
 SMALL = {
     "autoencoder.channels": 8,
     "autoencoder.norm_groups": 4,
@@ -65,7 +75,9 @@ def test_what_it_sets_holds(name):
     assert composed("train", f"experiment={name}", "batch_size=24")[0].batch_size == 24
 
 
-@pytest.mark.parametrize("name", options("experiment"))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in options("experiment")]
+)
 def test_runs(name, tmp_path):
     overrides, metrics = shrunk(name)
     result = call("train", f"experiment={name}", *overrides, f"output_dir={tmp_path}", "name=run")

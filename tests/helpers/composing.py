@@ -3,6 +3,7 @@
 import copy
 import functools
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,12 @@ from hydra._internal.config_repository import CachingConfigRepository, ConfigRep
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, ListConfig
+from omegaconf.nodes import ValueNode
 
 from helpers.commands import ROOT
+
+KINDS = (DictConfig, ListConfig, *ValueNode.__subclasses__())
 
 
 def once(patch: pytest.MonkeyPatch) -> None:
@@ -83,6 +88,30 @@ def once(patch: pytest.MonkeyPatch) -> None:
             patch.setattr(sys.modules[name], "_validated_target_policy", functools.cache(checked))
     # It also composes each config twice, the first time only to read hydra.mode, which no config of ours sets.
     patch.setattr(Hydra, "get_mode", lambda self, config_name, overrides: None)
+    # Each command copies its whole config a dozen times, and OmegaConf constructs and checks every node of a copy.
+    for kind in KINDS:
+        patch.setattr(kind, "__deepcopy__", copied_node)
+
+
+def copied_node(node, memo):
+    """A deep copy of a node of a config, as OmegaConf's own, which takes five times as long; its parent is kept."""
+    result = object.__new__(type(node))
+    fields = result.__dict__
+    fields.update(node.__dict__, _flags_cache=None)  # found anew when it is asked for
+    metadata = fields["_metadata"] = copy.copy(node.__dict__["_metadata"])
+    metadata.flags = copy.copy(metadata.flags)
+    cache = metadata.resolver_cache
+    metadata.resolver_cache = copy.deepcopy(cache, memo) if cache else defaultdict(dict)
+    content = fields.get("_content")
+    if isinstance(content, dict):
+        children = fields["_content"] = {key: type(child).__deepcopy__(child, memo) for key, child in content.items()}
+        for child in children.values():
+            child.__dict__["_parent"] = result
+    elif isinstance(content, list):
+        fields["_content"] = [type(child).__deepcopy__(child, memo) for child in content]
+        for child in fields["_content"]:
+            child.__dict__["_parent"] = result
+    return result
 
 
 def places(repo) -> tuple[str, ...] | None:

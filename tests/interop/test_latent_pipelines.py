@@ -98,7 +98,7 @@ def assert_same(made, expected):
     ("kind", "scaling"),
     [
         (KL, {"shift": EACH, "scale": (1.7, 0.6, 1.2, 0.9)}),
-        (KL, {}),
+        pytest.param(KL, {}, marks=pytest.mark.slow),
         pytest.param(VQ, {}, marks=pytest.mark.slow),
         (VQ, {"shift": EACH}),
     ],

@@ -22,10 +22,10 @@ OWN_TIMES = "timesteps="
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     quick = (
-        "trainer.max_steps=20",
-        "evaluation.every_n_steps=20",
+        "trainer.max_steps=6",
+        "evaluation.every_n_steps=6",
         "evaluation.num_samples=2",
-        "trainer.val_check_interval=20",
+        "trainer.val_check_interval=6",
     )
     result = call(
         "train",
@@ -43,7 +43,12 @@ def convert(*overrides):
 
 
 @pytest.mark.parametrize(
-    "overrides", [(), ("timestep_spacing=trailing",), ("sampler=ddim", "timestep_spacing=trailing", "sampler.steps=10")]
+    "overrides",
+    [
+        (),
+        pytest.param(("timestep_spacing=trailing",), marks=pytest.mark.slow),
+        ("sampler=ddim", "timestep_spacing=trailing", "sampler.steps=10"),
+    ],
 )
 def test_sampled_in_diffusers(run, overrides, tmp_path):
     """Equal to one grey level."""

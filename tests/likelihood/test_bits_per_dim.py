@@ -27,7 +27,7 @@ def excess(likelihood, denoise, values, probabilities, places):
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-@pytest.mark.parametrize("schedule", ["vp", "edm", "flow"])
+@pytest.mark.parametrize("schedule", ["vp", pytest.param("edm", marks=pytest.mark.slow), "flow"])
 def test_in_continuous_time(schedule, name):
     """Down to a noise of a sixth of the distance of two bytes, where the model must know that they are bytes."""
     values, probabilities = gaussian_bytes(0.1, 0.05)

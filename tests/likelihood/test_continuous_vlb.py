@@ -22,6 +22,7 @@ from langevin.likelihood.interval import Interval, byte_nll, time_at
 BYTES = LEVELS[[40, 128, 200]]
 
 
+@pytest.mark.slow
 def test_it_is_the_limit_of_the_discrete_bound():
     """Between the same ends, 0.01 and 50, in ever more steps."""
     _, parts = Nodes(BYTES, places=True).bits(ContinuousVLB(400), Mixture(VE()))

@@ -63,7 +63,7 @@ def test_it_is_the_density_of_a_mixture(name):
     assert float((density(likelihood, denoise, y) - exact).mean().abs()) < 3e-4
 
 
-@pytest.mark.parametrize("name", ["vp", "edm", "flow"])
+@pytest.mark.parametrize("name", ["vp", pytest.param("edm", marks=pytest.mark.slow), "flow"])
 def test_it_is_of_order_four(name):
     denoise = Mixture(SCHEDULES[name])
     y = noisy(denoise, Interval(8.0, -15.0), (16, 1, 1, 1))

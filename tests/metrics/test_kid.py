@@ -43,6 +43,7 @@ def test_equals_torch_fidelity(count, reference_count, subsets, size, seed):
     assert float(std) == pytest.approx(expected["kernel_inception_distance_std"], rel=1e-10, abs=1e-14)
 
 
+@pytest.mark.slow
 def test_its_defaults_are_torch_fidelitys():
     samples, reference = draw(1100, 1, 0.5), draw(1050, 2)
     expected = kid_features_to_metric(samples.double(), reference.double(), verbose=False)
@@ -99,6 +100,7 @@ def test_equals_the_definition_in_exact_fractions():
     assert float(value) == pytest.approx(float(exact), rel=1e-14)
 
 
+@pytest.mark.slow
 def test_its_expectation_is_that_of_the_kernel():
     """For normal features, one set shifted by m: E k = 1 + 3 E x.y/D + 3 E (x.y/D)^2 + E (x.y/D)^3."""
     shift, size = 1.0, 6000

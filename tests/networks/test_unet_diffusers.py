@@ -35,6 +35,7 @@ def assert_equal(ours, theirs, size, labels=None, dtype=torch.float64):
     assert_same(lambda x: ours(x, times.float(), cond), lambda x: theirs(x, times, theirs_labels).sample, x)
 
 
+@pytest.mark.slow
 def test_preset_unet():
     """Diffusers runs in the usual memory format, ours with the channels innermost: that changes nothing either."""
     assert_equal(*networks(UNET, 32), 32, dtype=torch.float32)

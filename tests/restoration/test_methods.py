@@ -78,7 +78,9 @@ def errors(method, sampler, operator, noise=0.0, number=2000):
 HALF = Known(0, 1)
 
 
-@pytest.mark.parametrize("operator", [HALF, Average(2)], ids=["mask", "average"])
+@pytest.mark.parametrize(
+    "operator", [pytest.param(HALF, id="mask", marks=pytest.mark.slow), pytest.param(Average(2), id="average")]
+)
 @pytest.mark.parametrize("noise", [0.0, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_moment_matching_is_exact(operator, noise):
     gap, ratios = errors(MMPS(4), ddim(250, spacing=QuadraticSpacing), operator, noise, 4000)

@@ -35,7 +35,7 @@ def their_path(monkeypatch, scheduler, network, steps, noise):
 
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
 @pytest.mark.parametrize("clip", [True, False])
-@pytest.mark.parametrize("steps", [None, 50])
+@pytest.mark.parametrize("steps", [pytest.param(None, marks=pytest.mark.slow), 50])
 def test_path_is_diffusers(monkeypatch, variance, clip, steps):
     model = denoiser(Linear(), variance=VARIANCES[variance])
     ours = our_path(Ancestral(Leading(), Static() if clip else None, steps), model, Written())
@@ -99,7 +99,7 @@ def propagated(betas: np.ndarray, mean: float, std: float, large: bool) -> tuple
     return m, v
 
 
-@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+@pytest.mark.parametrize("variance", ["fixed_small", pytest.param("fixed_large", marks=pytest.mark.slow)])
 def test_gaussian_data_come_out_with_their_mean_and_variance(variance):
     mean, std, n = 0.3, 0.5, 8000
     betas = np.linspace(1e-4, 0.02, 1000)

@@ -102,7 +102,13 @@ def reference(mixture, x_t, level):
 
 
 @pytest.mark.parametrize(
-    "schedule", [VP(), SCHEDULES["ve"], EDMSchedule(), FlowSchedule()], ids=["vp", "ve", "edm", "flow"]
+    "schedule",
+    [
+        pytest.param(VP(), id="vp"),
+        pytest.param(SCHEDULES["ve"], id="ve", marks=pytest.mark.slow),
+        pytest.param(EDMSchedule(), id="edm"),
+        pytest.param(FlowSchedule(), id="flow", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("name", ["ddim", "heun", "lms2", "lms3", "lms4"])
 def test_order_on_a_mixture(name, schedule):

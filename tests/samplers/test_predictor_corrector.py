@@ -115,7 +115,13 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize(("schedule", "timestep_spacing", "variance"), RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize(
+    ("schedule", "timestep_spacing", "variance"),
+    [  # one of each variance and each kind of schedule, every day
+        pytest.param(*run, id=name, marks=pytest.mark.slow if name in ("vp", "vp small", "flow") else ())
+        for name, run in RUNS.items()
+    ],
+)
 def test_gaussian_data_come_out_with_their_mean_and_variance(schedule, timestep_spacing, variance):
     large, number, pixels = isinstance(variance, FixedLarge), 16, 64 * 64
     few, many = (propagated(schedule, timestep_spacing(schedule, steps), 0.16, large) for steps in (60, 960))

@@ -11,7 +11,7 @@ from langevin.samplers.unipc import UniPC
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 @pytest.mark.parametrize("variant", ["bh1", "bh2"])
-@pytest.mark.parametrize("predictor", [1, 2, 3])
+@pytest.mark.parametrize("predictor", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_order_is_one_above_the_predictors(predictor, variant, schedule):
     sampler = UniPC(LogSNR(), None, None, predictor, variant, lower_order_final=False)
     assert order(sampler, schedule, (80, 160, 320)) == pytest.approx(predictor + 1, abs=0.25)

@@ -43,6 +43,7 @@ def first(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 def test_a_moved_copy_is_done_and_other_data_is_refused(first, tmp_path):
     folder = tmp_path / "study"
     shutil.copytree(first / "study", folder)

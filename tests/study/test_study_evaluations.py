@@ -83,6 +83,7 @@ def test_what_differs_but_is_not_varied_is_refused(copied):
     assert "samples.sampler.steps" not in result, "which the study varies"
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_damaged_or_of_an_earlier_step(copied):
     place = next(iter(measured(copied)))
     whole = json.loads((place / "metrics.json").read_text())

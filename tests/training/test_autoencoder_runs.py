@@ -101,6 +101,7 @@ def test_a_run_in_latents_holds_its_decoder(tmp_path, autoencoder, latent):
     assert "encoding 3,000 images once (both mirror images)" in latent.out
 
 
+@pytest.mark.slow
 def test_a_moved_autoencoder_resumes_and_another_one_does_not(tmp_path, autoencoder, latent):
     run = shutil.copytree(latent.directory, tmp_path / "ldm")
     moved = shutil.copytree(autoencoder.directory, tmp_path / "moved")

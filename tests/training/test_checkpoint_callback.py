@@ -115,6 +115,7 @@ def test_several_processes_do_what_the_first_one_says(tmp_path, monkeypatch, dec
     assert due == {step: decision and step in (10, 20) for step in range(1, 25)}
 
 
+@pytest.mark.slow
 def test_the_clock_starts_anew_at_each_save(tmp_path, saves, monkeypatch):
     """By a clock that moves on by 2 s at every look: 2 looks of 5 seconds' wait are too early, the third is not."""
     now = iter(range(0, 10_000, 2))

@@ -105,6 +105,7 @@ def test_wherever_it_is_cut_short_the_newest_whole_ones_are_there(callback, monk
         raise AssertionError
 
 
+@pytest.mark.slow
 def test_a_failed_save_leaves_the_ends_as_they_were(tmp_path):
     """Two good files of their own, of which one may be damaged and the other goes on."""
     run = train(tmp_path, *OFTEN, "trainer.max_steps=3")

@@ -93,6 +93,7 @@ def test_a_checkpoint_of_another_config_is_refused(run, tmp_path):
     assert run.last.read_bytes() == other.last.read_bytes() != before
 
 
+@pytest.mark.slow
 def test_as_many_ends_as_asked_for_are_kept(tmp_path):
     often = (*QUIET, "callbacks.checkpoint.every_minutes=1e-9")
     run = train(tmp_path, *often, "callbacks.checkpoint.keep_last=3")

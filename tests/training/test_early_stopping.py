@@ -89,7 +89,7 @@ def test_a_run_that_reaches_its_end_has_not_stopped_early(tmp_path, scripted):
     ("settings", "end"),
     [
         (["callbacks.early_stopping.min_delta=0.15"], 8),
-        (["callbacks.early_stopping.patience=3"], 20),
+        pytest.param(["callbacks.early_stopping.patience=3"], 20, marks=pytest.mark.slow),
         (["callbacks.early_stopping.mode=max"], 6),
     ],
 )

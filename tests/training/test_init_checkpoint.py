@@ -72,6 +72,7 @@ def test_it_resumes_to_the_bit_when_what_it_started_from_is_gone(tmp_path, base,
     assert f"init.checkpoint: is {gone}; checkpoint={gone} does not exist" in refused.err
 
 
+@pytest.mark.slow
 def test_another_start_is_another_run(tmp_path, base, fine):
     run = shutil.copytree(fine.directory, tmp_path / "fine")
     longer = (*FINE, "trainer.max_steps=8")
@@ -102,6 +103,7 @@ def test_without_a_name_the_folder_follows_from_the_weights(tmp_path, base):
     assert fine_tune(1) > first
 
 
+@pytest.mark.slow
 def test_what_was_imported_keeps_its_origin(tmp_path, base):
     checkpoint = read_checkpoint(base.last)
     checkpoint["langevin"]["origin"] = {"license": "openrail", "license_text": "You may."}
