@@ -134,7 +134,7 @@ def test_the_one_that_is_sampled_from_can_be_chosen():
 def test_refuses_what_cannot_be_combined(run, tmp_path):
     averages, _, folder = run
     held = averages.state_dict()
-    for width in (0.01, 0.28, 0.9, -1.0):
+    for width in (0.005, 0.28, 0.9, -1.0):
         with pytest.raises(UserError, match=rf"^ema_width is {width}; allowed: about 0\.0\d+ to 0\.2\d+, to which"):
             averages.post_hoc(width, STEPS, held, folder)
     with pytest.raises(UserError, match=r"49 of 49 snapshots before step 397 are missing, such as .*step_00000008"):
