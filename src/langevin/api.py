@@ -28,16 +28,19 @@ if TYPE_CHECKING:
     from langevin.spec import DataSpec
 
 
-def load(path: str | os.PathLike[str], trust: Sequence[str] = ()) -> "Run":
+def load(path: str | os.PathLike[str], trust: Sequence[str] = (), ema_width: float | None = None) -> "Run":
     """Load a trained model, with its EMA weights, on the CPU.
 
     Args:
         path: a run's folder, or a .ckpt file.
         trust: packages, modules or classes by their full names that the run's config may use besides Langevin's own.
             Their code is run.
+        ema_width: of a run with ``ema=power``: the relative width of its EMA, in (0, 0.28]; None: that of the run's own
+            EMA weights.
 
     Raises:
-        UserError: when there is no such run, or it is damaged, a classifier's, or names code that is not trusted.
+        UserError: when there is no such run, or it is damaged, a classifier's, names code that is not trusted, or has
+            no EMA of that width.
     """
     place = os.fspath(path)
     if place.startswith("hf://"):
@@ -46,7 +49,7 @@ def load(path: str | os.PathLike[str], trust: Sequence[str] = ()) -> "Run":
 
     from langevin.assembly.saved import load_model
 
-    return Run(checkpoint, load_model(checkpoint, trust))
+    return Run(checkpoint, load_model(checkpoint, trust, ema_width))
 
 
 def train(overrides: Sequence[str] = ()) -> "Run":

@@ -264,7 +264,7 @@ def test_a_bad_place(folder, name, words, tmp_path):
         (["smapler=ddim"], "smapler: no such option (did you mean sampler?)"),
         (["sampler=eulr"], "sampler=eulr: no such option (did you mean euler?); allowed: ancestral, "),
         (["optimizer=adam"], "optimizer: no such option; allowed: model, classifier, autoencoder"),
-        (["optimizer.lr=1"], "optimizer: no such option; allowed: import, flags, export, out"),
+        (["optimizer.lr=1"], "optimizer: no such option; allowed: import, flags, export, ema_width, out"),
         (["model=dit_s"], "model: is what is imported; leave it out, single fields may be set"),
         (
             ["model.channels=160"],

@@ -57,7 +57,7 @@ def test_shards_compute_as_the_whole(tmp_path, device, record_property):
     randomize(network)
     average, plain = copy.deepcopy(network).requires_grad_(False), copy.deepcopy(network).to(device)
     # In this order, as a run does it: the networks come from the CPU.
-    share_out(network, average, init_device_mesh(device, (1,)))
+    share_out(network, [average], init_device_mesh(device, (1,)))
     network.to(device)
     average.to(device)
     assert all(isinstance(weight, DTensor) for weight in (*network.parameters(), *average.parameters()))

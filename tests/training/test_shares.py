@@ -82,7 +82,7 @@ def work(rank, folder, *names):
         parts = [(x[r::2], t[r::2], {key: value[r::2] for key, value in cond.items()}) for r in (0, 1)]
         ema = StepEMA(network, max_decay=0.6, warm_up=False)
         alone, alone_ema = copy.deepcopy(network), copy.deepcopy(ema)
-        share_out(network, ema.network, mesh)
+        share_out(network, ema.networks, mesh)
 
         about = found[name] = {"shared": sum(isinstance(module, FSDPModule) for module in network.modules())}
         about["blocks"], about["all"] = len(blocks_of(alone)), sum(weight.nbytes for weight in alone.parameters())

@@ -116,7 +116,7 @@ def evaluate_model(cfg: DictConfig) -> None:
         UserError: when the model, the reference and the metrics are incompatible.
     """
     path = find_checkpoint(Path(cfg.checkpoint))
-    model = load_evaluated(path, cfg.trust)
+    model = load_evaluated(path, cfg.trust, cfg.ema_width)
 
     def write(result: EvaluationResult, about: dict[str, Any]) -> None:
         name = f"step_{model.step:08d}-{digest(result.protocol)}"
@@ -180,7 +180,8 @@ def measure(
     if data is None:
         generator = model.generator(chosen, cfg.labels)
     elif reconstructs:
-        generator = ReconstructionPipeline(given_of(data), modality_of(model.spec), model.codec)
+        settings = {} if cfg.ema_width is None else {"ema": plain(model.cfg.ema)}
+        generator = ReconstructionPipeline(given_of(data), modality_of(model.spec), model.codec, settings)
     else:
         require_like(data.spec, model)
         restored = None if restore is None else restore(given_of(data), False)
@@ -243,7 +244,7 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
         UserError: when the model and the images are incompatible.
     """
     path = find_checkpoint(Path(cfg.checkpoint))
-    model = load_model(path, cfg.trust)
+    model = load_model(path, cfg.trust, cfg.ema_width)
     encoder = encoder_of(model.denoiser.network)
     source = ("data",) if encoder is None else SOURCE
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
@@ -284,6 +285,7 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
             "checkpoint": str(path),
             "trained_on": model.spec.content,
             "step": model.step,
+            "ema": plain(model.cfg).get("ema"),
             "version": langevin.__version__,
         }
         out = Path(cfg.out) if cfg.out else folder_of(path)

@@ -45,6 +45,7 @@ from langevin.samplers.given import Given
 from langevin.samplers.reconstruct import ReconstructionPipeline
 from langevin.spec import DataSpec
 from langevin.training.callbacks.likelihood import MeasureLikelihoods
+from langevin.training.callbacks.snapshots import SaveSnapshots
 from langevin.training.loggers.csv import CSVFile
 from langevin.training.module import DiffusionModule
 
@@ -174,6 +175,7 @@ def make_trainer(
         callbacks.append(make(cfg, "evaluation", evaluation=evaluation, generator=generator, run_dir=run_dir))
     if likelihoods := make_likelihoods(cfg, spec.image_size):
         callbacks.append(MeasureLikelihoods(likelihoods))
+    callbacks.append(SaveSnapshots(run_dir))
     loggers: list[Logger] = [CSVFile(run_dir / "metrics.csv")]
     loggers += [make(cfg, f"loggers.{name}", **offered) for name in cfg.get("loggers") or {}]
     return make(cfg, "trainer", run_dir=run_dir, callbacks=callbacks, loggers=loggers)

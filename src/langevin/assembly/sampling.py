@@ -150,7 +150,7 @@ def fill(out: Path, path: Path, cfg: DictConfig, loaded: Model | None = None, li
     Raises:
         UserError: when the folder holds the samples of other settings, or the config asks for what the model cannot do.
     """
-    model = load_model(path, cfg.trust) if loaded is None else loaded
+    model = load_model(path, cfg.trust, cfg.ema_width) if loaded is None else loaded
     planned = plan(cfg, path, model, link)
     number, generator, originals, record = planned
     modality, classes = generator.modality, planned.classes(folder_of(path))

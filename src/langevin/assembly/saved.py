@@ -17,7 +17,7 @@ from langevin.assembly.sizes import MisfitError, fitting, require_held, require_
 from langevin.assembly.tasks import task_of
 from langevin.assembly.text_files import find_own
 from langevin.autoencoding.model import AutoencoderModel
-from langevin.checkpoint import RECORD, find_checkpoint, read_checkpoint
+from langevin.checkpoint import RECORD, find_checkpoint, folder_of, read_checkpoint
 from langevin.codecs.codec import Codec
 from langevin.config.stored import StoredError, forget_places, read_stored, refuse_modality, refuse_untrusted
 from langevin.config.types import TARGET, plain
@@ -28,9 +28,10 @@ from langevin.errors import OptionError, UserError
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.restored import Restored
 from langevin.spec import DataSpec
+from langevin.training.ema import EMA, WIDTH
 
-AVERAGED, CODEC = "ema.network.", "codec."
-"""The prefixes of the names of the EMA weights, and of the codec's."""
+EMAS, AVERAGED, CODEC = "ema.", "ema.network.", "codec."
+"""The prefixes of the names of what the run's `EMA` holds, of the EMA weights in it, and of the codec's."""
 
 
 class Model(NamedTuple):
@@ -84,12 +85,18 @@ def record_of(cfg: DictConfig, spec: DataSpec, origin: Mapping[str, Any] | None 
     return record | ({"origin": dict(origin)} if origin else {})
 
 
-def record_of_merged(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's record for the weights of its `Model`: its config without an adapter, which is merged there."""
+def record_of_merged(record: Mapping[str, Any], ema_width: float | None = None) -> dict[str, Any]:
+    """A checkpoint's record for the weights of its `Model`: its config without an adapter, which is merged there.
+
+    If an EMA of another width is chosen, `ema_width`, the config is of that one.
+    """
     cfg = read_stored(record["config"])
-    if cfg.get("adapter") is None:
+    if cfg.get("adapter") is None and ema_width is None:
         return dict(record)
-    cfg.adapter = None
+    if "adapter" in cfg:
+        cfg.adapter = None
+    if ema_width is not None:
+        cfg.ema.width = ema_width
     return {**record, "config": OmegaConf.to_yaml(cfg)}
 
 
@@ -102,37 +109,38 @@ def checkpoint_of(
     return {RECORD: dict(record), "state_dict": weights, "global_step": step}
 
 
-def load_model(path: Path, trust: Sequence[str] = ()) -> Model:
+def load_model(path: Path, trust: Sequence[str] = (), ema_width: float | None = None) -> Model:
     """Rebuild a generative model from a checkpoint, which need not be trusted.
 
     Args:
         path: the checkpoint.
         trust: packages, modules or classes by their full names that its config, and the configs of the runs that it
             names, may use besides those of our `conf`.
+        ema_width: of a run with ema=power: the relative width of its EMA; None: that of the EMA weights it holds.
 
     Raises:
         UserError: when the file is missing, damaged, not Langevin's, a classifier's, does not fit its own config, or
-            names code that is not trusted.
+            names code that is not trusted; or when there is no EMA of that width.
     """
-    return generative(_rebuilt(path, trust), path)
+    return generative(_rebuilt(path, trust, ema_width), path)
 
 
-def load_trained(path: Path, trust: Sequence[str] = ()) -> Model:
+def load_trained(path: Path, trust: Sequence[str] = (), ema_width: float | None = None) -> Model:
     """Rebuild what a run of any task has trained.
 
     Raises:
         UserError: as `load_model`, but for a model of another task.
     """
-    return _rebuilt(path, trust)
+    return _rebuilt(path, trust, ema_width)
 
 
-def load_evaluated(path: Path, trust: Sequence[str] = ()) -> Model:
+def load_evaluated(path: Path, trust: Sequence[str] = (), ema_width: float | None = None) -> Model:
     """Rebuild what metrics are computed of: a generative model, or an autoencoder; see `load_model`.
 
     Raises:
         UserError: as `load_model`, but for an autoencoder.
     """
-    rebuilt = _rebuilt(path, trust)
+    rebuilt = _rebuilt(path, trust, ema_width)
     return rebuilt if isinstance(rebuilt.model, AutoencoderModel) else generative(rebuilt, path)
 
 
@@ -255,7 +263,7 @@ def _rebuilt_for(option: str, value: str, trust: Sequence[str]) -> Model:
         raise OptionError(option, f"is {value}; {error}") from error
 
 
-def _rebuilt(path: Path, trust: Sequence[str]) -> Model:
+def _rebuilt(path: Path, trust: Sequence[str], ema_width: float | None = None) -> Model:
     checkpoint = read_checkpoint(path)
     cfg, spec = _described(checkpoint[RECORD], path, trust)
     state, step = checkpoint.get("state_dict"), checkpoint.get("global_step")
@@ -271,6 +279,8 @@ def _rebuilt(path: Path, trust: Sequence[str]) -> Model:
         }
         for prefix in (AVERAGED, CODEC)
     )
+    if ema_width is not None:
+        weights |= _of_width(ema_width, weights, cfg, path, state, step)
     misfit = f"checkpoint {path} does not fit the config stored in it"
     try:
         if mistakes := structure_of_model(cfg)[-1]:
@@ -295,6 +305,30 @@ def _rebuilt(path: Path, trust: Sequence[str]) -> Model:
     except RuntimeError as error:
         raise UserError(f"{misfit}: {error}") from error
     return Model(model.eval().requires_grad_(False), codec, cfg, spec, step)
+
+
+def _of_width(
+    width: float, own: Mapping[str, Tensor], cfg: DictConfig, path: Path, state: Mapping[Any, Any], step: int
+) -> dict[str, Tensor]:
+    """The weights of another EMA than a checkpoint's `own`; its config is then of that one."""
+    if cfg.get("ema") is None:
+        raise OptionError(WIDTH, f"is {width}; allowed: null, since the model was imported, with one set of weights")
+    held = {
+        name.removeprefix(EMAS): tensor
+        for name, tensor in state.items()
+        if isinstance(name, str) and name.startswith(EMAS) and isinstance(tensor, Tensor)
+    }
+    try:
+        refuse_untrusted(cfg, ["ema"], cfg.trust)
+        if mistakes := structure_of_model(cfg, ["ema"])[-1]:
+            raise ConfigError(mistakes)
+        require_held(tuple(own.values()), path.stat().st_size)
+        ema: EMA = make(cfg, "ema", network=nn.Identity())
+    except (StoredError, UserError) as error:
+        raise UserError(f"checkpoint {path} cannot be rebuilt: its config {error}") from error
+    weights = ema.post_hoc(width, step, held, folder_of(path))
+    cfg.ema.width = width
+    return weights
 
 
 def _described(record: Any, path: Path, trust: Sequence[str]) -> tuple[DictConfig, DataSpec]:

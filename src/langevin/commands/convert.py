@@ -21,6 +21,7 @@ OPTIONS = {
     "import": "str | None",
     "flags": "str | None",
     "export": "str | None",
+    "ema_width": "Annotated[float, Gt(0)] | None",
     "out": "str",
     "overwrite": "bool",
     "trust": "list[str]",
@@ -55,6 +56,8 @@ def run(cfg: DictConfig) -> None:
             for group in ("model", "classifier", "autoencoder", "codec", "text")
             if TARGET in (cfg.get(group) or {})
         ]
+        if cfg.ema_width is not None:
+            mistakes.append(Mistake("ema_width", "goes with export=; leave it out"))
     else:
         unfit = "goes with import=; an exported model is as it is"
         mistakes += [Mistake(group, unfit) for group in MODEL if group in cfg]
@@ -239,13 +242,13 @@ def export_model(cfg: DictConfig, out: Path) -> None:
     from langevin.weights import SAFETENSORS
 
     path = find_checkpoint(Path(cfg.export), "export")
-    model = load_trained(path, cfg.trust)
+    model = load_trained(path, cfg.trust, cfg.ema_width)
     task = task_of(model.cfg)
     if mistakes := unused_choices(cfg, task, task.unused):
         raise ConfigError(mistakes)
     chosen = override(model.cfg, cfg, SAMPLING)
     check_model(chosen, SAMPLING)
-    held = record_of_merged(read_checkpoint(path)[RECORD])
+    held = record_of_merged(read_checkpoint(path)[RECORD], cfg.ema_width)
     if out.suffix == CHECKPOINT:
         AtomicCheckpointIO().save_checkpoint(checkpoint_of(model.model.network, held, model.codec, model.step), out)
         print(f"{out}: the EMA weights of step {model.step}; {task.use.format(run=out)}")

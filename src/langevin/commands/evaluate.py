@@ -10,6 +10,7 @@ from langevin.cli import command
 OPTIONS = {
     "samples": "str | None",
     "checkpoint": "str | None",
+    "ema_width": "Annotated[float, Gt(0)] | None",
     "reference": "str | None",
     "target": "str | None",
     "num_samples": "Annotated[int, Ge(1)]",
@@ -85,6 +86,8 @@ def check(cfg: DictConfig) -> str:
         mistakes.append(Mistake("prompt", "goes with checkpoint=RUN_OR_FILE or samples=FILE_OR_DIR; leave it out"))
     if cfg.negative is not None and not of_model:
         mistakes.append(Mistake("negative", "goes with checkpoint=RUN_OR_FILE; leave it out"))
+    if cfg.ema_width is not None and not of_model:
+        mistakes.append(Mistake("ema_width", "goes with checkpoint=RUN_OR_FILE; leave it out"))
     if not of_model:
         groups = [group for group in SAMPLING if group in cfg] + [group for group in RESTORING[:1] if cfg.get(group)]
         mistakes += [Mistake(group, "goes with checkpoint=RUN_OR_FILE; leave it out") for group in groups]

@@ -24,7 +24,7 @@ def quarantine_corrupt(whole: Path) -> None:
 
 def clear_unfinished(run_dir: Path) -> None:
     """Remove the files that a process of this run was writing when it was killed."""
-    for directory in (run_dir, *(run_dir / name for name in ("checkpoints", "samples", "evaluations"))):
+    for directory in (run_dir, *(run_dir / name for name in ("checkpoints", "samples", "evaluations", "snapshots"))):
         if directory.is_symlink():  # may point to files of others
             continue
         for path in directory.glob(".*"):

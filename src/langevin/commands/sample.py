@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 OPTIONS = {
     "checkpoint": "str",
+    "ema_width": "Annotated[float, Gt(0)] | None",
     "cascade": "list[str] | None",
     "num_samples": "Annotated[int, Ge(1)]",
     "seed": "Annotated[int, Ge(0)]",
@@ -88,7 +89,7 @@ def cascade_mistakes(cfg: DictConfig) -> "list[Mistake]":
         return [Mistake("cascade", text)]
     given = [] if OmegaConf.is_missing(cfg, "checkpoint") else ["checkpoint"]
     images = ("edit.images", "invert.images", "low_res.images", "hint.images", "hint.hints", "restoration")
-    given += [name for name in images if OmegaConf.select(cfg, name) is not None]
+    given += [name for name in (*images, "ema_width") if OmegaConf.select(cfg, name) is not None]
     cfg.checkpoint = str(stages[-1])
     return [Mistake(name, "is given beside cascade; leave one of them out") for name in given]
 

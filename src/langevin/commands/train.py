@@ -62,6 +62,7 @@ def run(cfg: DictConfig) -> Path:
     from langevin.data.summary import summary
     from langevin.files import write_atomically, write_json
     from langevin.processes import is_first_process
+    from langevin.training.callbacks.snapshots import room_of
     from langevin.training.loggers.csv import CSVFile
     from langevin.training.loggers.tensorboard import TensorBoard
     from langevin.training.profiler import FOLDER as PROFILE
@@ -128,6 +129,8 @@ def run(cfg: DictConfig) -> Path:
     share = "" if trained == parameters else f", {trained:,} of them trained"
     size = f"{parameters:,} parameters{share}"
     say(f"{run_dir}: from step {step} to {cfg.trainer.max_steps}; {samples}, {size}, on {where}")
+    if (room := room_of(module.ema, step, cfg.trainer.max_steps)) is not None:
+        say(room)
     with ExitStack() as stack:
         if is_first_process():
             stack.enter_context(run_lock(run_dir))

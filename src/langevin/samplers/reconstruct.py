@@ -1,7 +1,8 @@
 """Reconstructions of given samples by an autoencoder, as a pipeline whose samples have targets."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,16 @@ class ReconstructionPipeline(Pipeline):
         given: the samples.
         modality: what they are.
         codec: between the samples and what is reconstructed.
+        settings: which weights were chosen, for a protocol: plain values.
     """
 
-    def __init__(self, given: Given, modality: Modality, codec: Codec) -> None:
+    def __init__(
+        self, given: Given, modality: Modality, codec: Codec, settings: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self.given = given
         self.modality = modality
         self.codec = codec
+        self.settings = settings
         self.requests = OfGiven(given)
 
     def __call__(
@@ -65,7 +70,8 @@ class ReconstructionPipeline(Pipeline):
     def record(self, model: AutoencoderModel, seed: int, precision: str = "32-true") -> dict[str, Any]:
         """See `Pipeline`."""
         reconstructed = {"split": self.given.split, "sha256": self.given.digest}
-        return {**self.codec.record(), "reconstructed": reconstructed, "seed": seed, "precision": precision}
+        made = {"reconstructed": reconstructed, "seed": seed, "precision": precision}
+        return {**self.settings, **self.codec.record(), **made}
 
     def _batch(self, indices: Sequence[int], made: Tensor) -> SampleBatch:
         return SampleBatch(torch.tensor(indices), made, self.requests.cond(indices), self._given(indices))

@@ -2,11 +2,16 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from langevin.errors import OptionError
+
+WIDTH = "ema_width"
+"""The option of the commands, and the parameter of `langevin.load`, that asks for another EMA of a trained run."""
 
 
 class EMA(nn.Module, ABC):
@@ -17,11 +22,22 @@ class EMA(nn.Module, ABC):
 
     Args:
         network: the network to average; it is copied.
+
+    Attributes:
+        network: the copy with the EMA weights that are validated and sampled from.
+        snapshot_every: the optimizer steps between two snapshots, see `snapshot`; None: it has none.
     """
+
+    snapshot_every: int | None = None
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """All copies that it keeps, the one to sample from first."""
+        return (self.network,)
 
     @abstractmethod
     def decay(self, step: int, batch_size: int) -> float:
@@ -33,13 +49,37 @@ class EMA(nn.Module, ABC):
 
         Its frozen weights are those of the EMA already; its buffers (batch norm's) are copied as they are.
         """
-        pairs = zip(self.network.parameters(), network.parameters(), strict=True)
-        trained = [(average, weight) for average, weight in pairs if weight.requires_grad]
-        averages: list[Tensor] = [average for average, _ in trained]
-        weights: list[Tensor] = [weight for _, weight in trained]
-        torch._foreach_lerp_(averages, weights, 1 - self.decay(step, batch_size))
-        for average, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
-            average.copy_(buffer)
+        average(self.network, network, self.decay(step, batch_size))
+        for kept, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
+            kept.copy_(buffer)
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """What is stored every `snapshot_every` steps, by names; it may be sharded."""
+        return {}
+
+    def post_hoc(self, width: float, step: int, held: Mapping[str, Tensor], run_dir: Path) -> dict[str, Tensor]:
+        """The weights of an EMA of another width than that of `network`, after training.
+
+        Args:
+            width: the standard deviation of the averaged steps, as a fraction of `step`.
+            step: the optimizer step that a checkpoint stands at.
+            held: this module's state in it.
+            run_dir: the run's folder, which holds the snapshots.
+
+        Returns:
+            the weights that were trained, by their names in the network.
+
+        Raises:
+            UserError: when there is no such EMA.
+        """
+        raise OptionError(WIDTH, f"is {width}; allowed: null, since the run was not trained with ema=power")
+
+
+def average(averages: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the trained weights of a copy towards those of the network: ``decay * copy + (1 - decay) * network``."""
+    pairs = zip(averages.parameters(), network.parameters(), strict=True)
+    trained = [(kept, weight) for kept, weight in pairs if weight.requires_grad]
+    torch._foreach_lerp_([kept for kept, _ in trained], [weight for _, weight in trained], 1 - decay)
 
 
 class StepEMA(EMA):

@@ -1,6 +1,6 @@
 """Sharded weights: a process keeps its shard of every weight, and the full weight only while it computes with it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,19 +15,20 @@ from torch.optim import Optimizer
 from langevin.networks.compiled import blocks_of
 
 
-def share_out(network: nn.Module, average: nn.Module, mesh: DeviceMesh) -> None:
-    """Shard a network's weights and its EMA weights over the processes of `mesh`.
+def share_out(network: nn.Module, averages: Iterable[nn.Module], mesh: DeviceMesh) -> None:
+    """Shard a network's weights and those of its EMA copies over the processes of `mesh`.
 
-    The network gathers the weights of a block when it reaches the block, forward and backward. The EMA network does
-    not: it needs `summon_full_params`.
+    The network gathers the weights of a block when it reaches the block, forward and backward. The EMA copies do
+    not: they need `summon_full_params`.
     """
     for weight in network.parameters():
         weight.data = weight.data.contiguous()  # fully_shard takes no other memory format
     for part in (*blocks_of(network), network):
         fully_shard(part, mesh=mesh)
     weights = network.state_dict()
-    state = {name: like_own(value, weights[name]) for name, value in average.state_dict().items()}
-    average.load_state_dict(state, assign=True)
+    for average in averages:
+        state = {name: like_own(value, weights[name]) for name, value in average.state_dict().items()}
+        average.load_state_dict(state, assign=True)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class Shares(DDPStrategy):
         """Shard the networks, which are on the CPU so far, and move the rest."""
         module = self._module
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
-        share_out(module.model.network, module.ema.network, mesh)
+        share_out(module.model.network, module.ema.networks, mesh)
         super().model_to_device()
 
     def configure_ddp(self) -> None:
