@@ -2,8 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 from helpers.commands import CLASSIFIER, ROOT, call
+from helpers.digits import digits
+from PIL import Image
 from training_helpers import TINY, Run, column, start
 
 pytestmark = pytest.mark.e2e
@@ -63,6 +66,19 @@ def test_the_curves_are_the_same(runs):
 def test_so_they_are_with(options, tmp_path):
     steps = 20  # the bound's large gradients let differences of rounding grow
     assert_same_curves([run_by(n, tmp_path, *options, f"trainer.max_steps={steps}") for n in (1, 4)], steps)
+
+
+@pytest.mark.slow
+def test_so_they_are_with_hints_of_the_data(tmp_path):
+    for index, image in enumerate(digits()[0][:40, ..., 0]):
+        for name, levels in (("", image), (".control", image.T)):
+            Image.fromarray(np.ascontiguousarray(levels)).save(tmp_path / f"{index}{name}.png")
+    data = ("data=image_folder", f"data.path={tmp_path}", "data.image_size=8", "data.channels=1")
+    hints = ("conditions=[hint]", "conditions.hint.kind=pairs", "conditions.hint.dropout=0.3")
+    given = [*data, *hints, "trainer.max_steps=20", "trainer.val_check_interval=null"]
+    one, four = (column(run_by(n, tmp_path / "runs", *given).rows, "train/loss") for n in (1, 4))
+    assert len(one) == 20
+    assert four == pytest.approx(one, rel=1e-5)
 
 
 @pytest.mark.slow
