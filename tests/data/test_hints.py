@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from langevin.data.captioned import Captioned
+from langevin.data.hints import HintFiles
 from langevin.data.image_folder import ImageFolder
 from langevin.data.module import DataModule, preprocess
 from langevin.data.read_images import left_out, read_images
@@ -90,12 +91,10 @@ def test_an_interrupted_cache_of_hints_resumes(tmp_path, write, pixels, monkeypa
     path, opened = write(files), []
     prepared(path, tmp_path / "cache", hints=False)
     monkeypatch.setattr("langevin.data.cache.received", lambda: "SIGTERM")
-    with monkeypatch.context() as one, pytest.raises(Interrupted, match="of imagefolder-train-hints decoded"):
-        one.setattr("os.sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    with pytest.raises(Interrupted, match="of imagefolder-train-hints decoded"):
         prepared(path, tmp_path / "cache")
     monkeypatch.setattr("langevin.data.cache.received", lambda: None)
-    from langevin.data.hints import HintFiles
-
     open_one = HintFiles.open
     monkeypatch.setattr(HintFiles, "open", lambda self, index: opened.append(index) or open_one(self, index))
     module = prepared(path, tmp_path / "cache")
