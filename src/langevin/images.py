@@ -17,6 +17,8 @@ from langevin.visible import visible
 
 LUMA = (0.299, 0.587, 0.114)
 """The weights of red, green and blue in a grey level. Source: ITU-R BT.601."""
+HINT = "hint"
+"""The column of images that samples are to agree with: (B, 1, H, W), bytes as stored, then in [0, 1]."""
 VISIBLE_SIDE = 64
 """The side in pixels that small images are enlarged to, where they are to be looked at."""
 
@@ -27,6 +29,16 @@ LONGEST_SIDE_LABEL = 24
 """Letters of a label beside a row, at most: the rest is cut."""
 MOST_LINES = 5
 """Lines of a label above or below images, at most: the rest is cut."""
+
+
+def to_file(levels: Tensor) -> Tensor:
+    """Levels in [0, 1] as those of a file, uint8."""
+    return (255 * levels).round().to(torch.uint8)
+
+
+def from_file(stored: Tensor) -> Tensor:
+    """The levels of a file, uint8, in [0, 1]."""
+    return stored.float() / 255
 
 
 def from_uint8(images: Tensor) -> Tensor:

@@ -195,6 +195,17 @@ def test_resumed_in_latents_to_the_bit(tmp_path, autoencoder, latent):
             ("codec.run={ae}", "conditions=[low_res]", "conditions.low_res.size=4"),
             "conditions.low_res: is computed of the images, of which only latents are kept",
         ),
+        (
+            (
+                "codec.run={ae}",
+                "data=image_folder",
+                "data.path={images}",
+                "conditions=[hint]",
+                "conditions.hint.kind=pairs",
+                "data.channels=1",
+            ),
+            "conditions.hint: reads hints of the size of the images, and what is diffused is their latents",
+        ),
         ((), "codec.run: must be given"),
         (("codec.run=null", "autoencoder=kl_tiny"), "codec.run: is null; allowed: the run of an autoencoder"),
         (("codec=identity", "perceptual=none", "autoencoder=kl_f4"), "autoencoder: is not used by a denoiser"),

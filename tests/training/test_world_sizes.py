@@ -2,8 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 from helpers.commands import CLASSIFIER, ROOT, call
+from helpers.digits import digits
+from PIL import Image
 from training_helpers import TINY, Run, column, start
 
 pytestmark = pytest.mark.e2e
@@ -63,6 +66,22 @@ def test_the_curves_are_the_same(runs):
 def test_so_they_are_with(options, tmp_path):
     steps = 20  # the bound's large gradients let differences of rounding grow
     assert_same_curves([run_by(n, tmp_path, *options, f"trainer.max_steps={steps}") for n in (1, 4)], steps)
+
+
+@pytest.mark.slow
+def test_so_they_are_with_hints_of_the_data(tmp_path):
+    images, labels = digits()
+    for index in range(40):
+        folder, image = tmp_path / "images" / str(labels[index]), images[index, ..., 0]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{index}.png")
+        Image.fromarray(np.ascontiguousarray(image.T)).save(folder / f"{index}.control.png")
+    data = ("data=image_folder", f"data.path={tmp_path}/images", "data.image_size=8", "data.channels=1")
+    hints = ("conditions=[class_label,hint]", "conditions.hint.kind=pairs", "conditions.hint.dropout=0.3")
+    given = [*data, *hints, "trainer.max_steps=8", "trainer.val_check_interval=null"]
+    one, two = (column(run_by(n, tmp_path / "runs", *given).rows, "train/loss") for n in (1, 2))
+    assert len(one) == 8
+    assert two == pytest.approx(one, rel=1e-5)
 
 
 @pytest.mark.slow

@@ -9,7 +9,13 @@ from torch import nn
 
 from langevin.adapters.adapter import Adapter
 from langevin.assembly.components import LOSS, MODEL, codec_uses, loaders, of_spec
-from langevin.assembly.conditioning import computes_columns, is_conditional, lacking_columns, reads_text, unread_groups
+from langevin.assembly.conditioning import (
+    is_conditional,
+    lacking_columns,
+    needs_images,
+    reads_text,
+    unread_groups,
+)
 from langevin.assembly.logged_values import unlogged
 from langevin.assembly.make import mistakes_of, target_of, try_instantiate
 from langevin.assembly.meta import without_values
@@ -254,8 +260,7 @@ def check_conditions(
     for name, node in {} if "conditions" in broken else (cfg.get("conditions") or {}).items():
         path, needs = f"conditions.{name}", signature(node[TARGET]) or {}
         condition = conditions[name] = None
-        if isinstance(codec, CachedCodec) and computes_columns(cfg, name) and "trainer" in cfg:
-            why = "is computed of the images, of which only latents are kept; leave it out, or take codec=identity"
+        if isinstance(codec, CachedCodec) and "trainer" in cfg and (why := needs_images(cfg, name)):
             mistakes.append(Mistake(path, why))
         elif reads_text(cfg, name) and text is None and cfg.get("text") is not None:
             continue  # what is wrong with it is reported already

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from langevin.assembly.make import make, target_of
 from langevin.conditions.condition import Condition, Several
 from langevin.errors import UserError
+from langevin.images import HINT
 from langevin.text.encoder import COLUMNS, TEXT
 
 CAPTION = "caption"
@@ -30,12 +31,33 @@ def columns_of(cfg: DictConfig, condition: str) -> frozenset[str]:
 
 def computes_columns(cfg: DictConfig, condition: str) -> bool:
     """Whether a condition of the model computes columns of the samples themselves, see `Condition.derive`."""
-    return bool(getattr(target_of(cfg, f"conditions.{condition}"), "derived", ()))
+    return bool(derived_columns(cfg, condition))
 
 
-def is_derived(cfg: DictConfig) -> bool:
-    """Whether any does."""
-    return any(computes_columns(cfg, name) for name in cfg.get("conditions") or {})
+def derived_columns(cfg: DictConfig, condition: str) -> frozenset[str]:
+    """The columns that it computes."""
+    derived_with = getattr(target_of(cfg, f"conditions.{condition}"), "derived_with", None)
+    return frozenset() if derived_with is None else derived_with(cfg.conditions[condition])
+
+
+def reads_hints(cfg: DictConfig, condition: str | None = None) -> bool:
+    """Whether a condition of the model, or any, reads hints that come with the data."""
+    names = (cfg.get("conditions") or {}) if condition is None else [condition]
+    return any(HINT in columns_of(cfg, name) - derived_columns(cfg, name) for name in names)
+
+
+def needs_images(cfg: DictConfig, condition: str) -> str | None:
+    """Why a condition of the model cannot go with latents, of whose images nothing is kept; None where it can."""
+    if computes_columns(cfg, condition):
+        return "is computed of the images, of which only latents are kept; leave it out, or take codec=identity"
+    if reads_hints(cfg, condition):
+        return "reads hints of the size of the images, and what is diffused is their latents; take codec=identity"
+    return None
+
+
+def follows_images(cfg: DictConfig) -> bool:
+    """Whether any condition reads what is computed of the samples, or hints that come with them."""
+    return reads_hints(cfg) or any(computes_columns(cfg, name) for name in cfg.get("conditions") or {})
 
 
 def reads_text(cfg: DictConfig, condition: str) -> bool:
@@ -74,6 +96,11 @@ def lacking_columns(cfg: DictConfig, condition: Condition, columns: frozenset[st
         return None
     if TEXT in lacking:
         return "needs captions, which this data does not have; take data=captioned, or captions=templates"
+    if lacking == [HINT]:
+        return (
+            "reads hints that come with the data, and this data has none; take data=image_folder or data=captioned "
+            "with a.control.png beside a.png, or hints that are computed, such as kind=edges"
+        )
     text = f"needs the {' and the '.join(lacking)} of each sample, which this data does not supply"
     return f"{text}; leave it out, or take other data"
 

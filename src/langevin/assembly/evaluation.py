@@ -13,7 +13,7 @@ from torch import Tensor
 import langevin
 from langevin.assembly.check import check_model
 from langevin.assembly.components import SAMPLING, modality_of
-from langevin.assembly.conditioning import is_class_conditional, is_derived
+from langevin.assembly.conditioning import follows_images, is_class_conditional
 from langevin.assembly.low_res import low_res_of
 from langevin.assembly.prompting import open_texts, request_captions, request_prompts
 from langevin.assembly.restoring import RESTORING, prepare_restoration
@@ -36,6 +36,7 @@ from langevin.config.types import TARGET, path_of, plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import CachedSamples
 from langevin.data.captions import FirstCaptions
+from langevin.data.module import preprocess
 from langevin.data.read_images import left_out, read_images, read_prompts_of, read_record
 from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.draws import SampleDraws, conditioning_draws
@@ -153,7 +154,7 @@ def measure(
     if chosen.get("data") is None and (restores or chosen.reference is None):
         wanted = "data=NAME" if reconstructs or restores else "reference=PLACE or data=NAME"
         raise UserError(f"reference: it is not known what the model was trained on; give {wanted}")
-    derives = is_derived(model.cfg)
+    derives = follows_images(model.cfg)
     encoder = None if reconstructs else encoder_of(model.denoiser.network)
     move_encoder(model.model.network, cfg.text.path)
     captioned = encoder is not None and cfg.prompt is None
@@ -164,9 +165,7 @@ def measure(
         raise ConfigError([Mistake("prompt", text)])
     if chosen.get("data") is None and derives:
         wanted = "data=NAME in place of reference"
-        raise UserError(
-            f"data: conditions of the model are computed of images, and its own are not known; give {wanted}"
-        )
+        raise UserError(f"data: conditions of the model come from images, and its own are not known; give {wanted}")
     of_data = ("data",) if encoder is None else SOURCE
     source = of_data if restores or derives or captioned or not chosen.reference else ()
     require_trusted(path, model.cfg, cfg, (*source, "loader"))
@@ -265,9 +264,10 @@ def evaluate_likelihoods(cfg: DictConfig) -> None:
     batches = batches_of(cfg, processes, number, "likelihood")
     for indices in batches:
         batch = {name: values.to(device) for name, values in images.batch(indices).items()}
+        batch = preprocess(batch, modality)
         if encoder is not None:
             batch |= encoder.prepare([captions[index] for index in indices], device)
-        x = modality.to_model(batch["x"])
+        x = batch["x"]
         derived = denoiser.derive(x, conditioning_draws(cfg.seed, indices, x.shape[1:], device), sampling=True)
         cond = denoiser.condition({**batch, **derived})
         for done, likelihood in enumerate(likelihoods.values(), start=1):

@@ -29,6 +29,7 @@ HANDED = {
     "params": "the weights to optimize",
     "fused": "whether the optimizer may be one kernel over all weights",
     "source": "the data source",
+    "hints": "whether hints that come with the samples are read",
     "captions": "what writes the samples' captions, or None",
     "operator": "what is measured of samples, by operators=[NAMES] in their order",
     # other models: called with the option that names a run, and its value

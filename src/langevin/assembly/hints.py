@@ -54,6 +54,13 @@ def open_hints(cfg: DictConfig, model: Model) -> HintImages | None:
     if scale != 1 and getattr(model.denoiser.network, "adapter", None) is None:
         text = f"is {scale}; allowed: 1, since the model was not trained with model.control=true"
         raise ConfigError([Mistake("hint.scale", text)])
+    if not condition.derived:
+        if cfg.hint.images is not None:
+            text = f"is {cfg.hint.images}; the model's hints are not computed of images (conditions.hint.kind="
+            raise ConfigError([Mistake("hint.images", f"{text}{condition.kind}); give hint.hints")])
+        if not given:
+            text = "must be given: hints (.npz, folder or zip) like those beside the images of the training data"
+            raise ConfigError([Mistake("hint.hints", text)])
     if not given:
         kind = (
             f"images (.npz, folder or zip) whose {condition.kind} the samples are to have, or hint.hints in its place"
@@ -62,7 +69,7 @@ def open_hints(cfg: DictConfig, model: Model) -> HintImages | None:
     [name] = given
     channels, *size = model.spec.shape
     allowed = [(*size, channels)] if name == "images" else [(*size, 1), (*size, len(LUMA))]
-    images, labels = read_images(cfg.hint[name], f"hint.{name}")
+    images, labels = read_images(cfg.hint[name], f"hint.{name}", hints=name == "hints")
     if images.shape[1:] not in allowed:
         text = f"is {cfg.hint[name]}: images of (height, width, channels) {images.shape[1:]}"
         raise ConfigError([Mistake(f"hint.{name}", f"{text}; allowed: {' or '.join(map(str, allowed))}")])

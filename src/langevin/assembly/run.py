@@ -22,7 +22,7 @@ from langevin.assembly.components import (
     make_schedule,
     modality_of,
 )
-from langevin.assembly.conditioning import is_derived, is_text_conditional
+from langevin.assembly.conditioning import follows_images, is_text_conditional, reads_hints
 from langevin.assembly.make import make, try_instantiate
 from langevin.assembly.prompting import encoded_by, request_captions
 from langevin.assembly.restoring import make_operator
@@ -36,6 +36,7 @@ from langevin.data.caption_writer import CaptionWriter
 from langevin.data.captions import FirstCaptions
 from langevin.data.module import DataModule
 from langevin.data.read_images import read_images
+from langevin.data.source import Source
 from langevin.evaluation.evaluation import Evaluation
 from langevin.likelihood.base import Likelihood
 from langevin.metrics.reference import Reference, read_statistics
@@ -54,7 +55,12 @@ def make_data(cfg: DictConfig) -> DataModule:
     """The config's data, not yet opened."""
     accumulate = cfg.trainer.accumulate_grad_batches
     offered = {"batch_size": cfg.batch_size, "accumulate": accumulate, "seed": cfg.seed, "first": cfg.overfit_samples}
-    return make(cfg, "loader", source=make(cfg, "data"), captions=make_captions(cfg), **offered)
+    return make(cfg, "loader", source=make_source(cfg), captions=make_captions(cfg), **offered)
+
+
+def make_source(cfg: DictConfig) -> Source:
+    """The source of the config's data."""
+    return make(cfg, "data", hints=reads_hints(cfg))
 
 
 def make_captions(cfg: DictConfig) -> CaptionWriter | None:
@@ -148,7 +154,7 @@ def make_trainer(
     sampling = make_generator(cfg, spec, codec) if task.makes_samples else None
     if sampling is not None and is_text_conditional(cfg):
         request_captions(sampling, given_of(data), encoded_by(data))
-    if sampling is not None and is_derived(cfg):
+    if sampling is not None and follows_images(cfg):
         others = sampling.requests if is_text_conditional(cfg) else None
         sampling.requests = DerivedRequests(given_of(data), sampling.modality, others)
     given = given_of(data) if task.reconstructs else None
@@ -166,7 +172,7 @@ def make_trainer(
         evaluation, number = make_evaluation(cfg), cfg.evaluation.num_samples
         requests = None if generator is None else generator.requests
         cond = {} if requests is None else requests.cond(range(number))
-        if sampling is not None and is_derived(cfg) and evaluation.reads_targets:
+        if sampling is not None and follows_images(cfg) and evaluation.reads_targets:
             given = given_of(data)
         reference, target = references(data, given, number)
         if not task.reconstructs and not evaluation.reads_targets_alone:
@@ -189,7 +195,8 @@ def given_of(data: DataModule) -> Given:
     samples, split = (data.train_set, "train") if data.test_set is None else (data.test_set, "test")
     labels = None if data.num_classes is None else samples.labels
     captions = None if samples.captions is None else FirstCaptions(samples.captions)
-    return Given(samples.samples, labels, split, samples.digest, captions)
+    hints = None if samples.hints is None else samples.hints.samples
+    return Given(samples.samples, labels, split, samples.digest, captions, hints)
 
 
 def references(
@@ -224,7 +231,7 @@ def open_data(cfg: DictConfig, captioned: bool = False) -> DataModule:
         captioned: whether captions are written of samples that have none, where the config says so.
     """
     captions = make_captions(cfg) if captioned else None
-    data: DataModule = make(cfg, "loader", source=make(cfg, "data"), captions=captions, batch_size=1)
+    data: DataModule = make(cfg, "loader", source=make_source(cfg), captions=captions, batch_size=1)
     data.prepare_data()
     return data
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol, Self, cast
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,11 @@ class Condition(nn.Module, ABC):
     def has_dropout(self) -> bool:
         """Whether it is dropped at random in training, so that the network learns the unconditional model too."""
         return self.dropout > 0
+
+    @classmethod
+    def derived_with(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """What is `derived` with some options of a config, as far as it is known before the condition is made."""
+        return cls.derived
 
     def derive(self, x: Tensor, draws: ConditioningDraws, sampling: bool = False) -> dict[str, Tensor]:
         """Compute the columns `derived` of clean samples; it depends on no weights.

@@ -1,7 +1,7 @@
 """An image that says what a sample is to look like, such as its edges: control by concatenation."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -10,10 +10,12 @@ from torch.nn import functional
 
 from langevin.conditions.condition import Condition, ConditioningDraws, Context
 from langevin.errors import OptionError, UserError
-from langevin.images import LUMA
+from langevin.images import HINT, LUMA, from_file, to_file
 
-COLUMN = "hint"
+COLUMN = HINT
 """The column: (B, 1, H, W) in [0, 1], as the levels of a file; `NONE` everywhere for no hint."""
+PAIRS = "pairs"
+"""The kind of hints that are not computed, but come with the data."""
 SCALE = "hint_scale"
 """A column of sampling alone: factors (B,) on the effect of the hints, for `Context.scale`."""
 NONE = -1.0
@@ -23,17 +25,18 @@ NONE = -1.0
 class Hint(Condition):
     """A grey image of the sample's size, concatenated with x, which the sample is to agree with.
 
-    In training it is computed of the sample and rounded to the 256 levels of a file, so that hints of files are like
-    those of training. Hints are in [0, 1], as ControlNet's are (Zhang et al. 2023, arXiv 2302.05543), and not in
-    [-1, 1] as samples.
+    In training it comes with the sample, or is computed of it and rounded to the 256 levels of a file, so that hints of
+    files are like those of training. Hints are in [0, 1], as ControlNet's are (Zhang et al. 2023, arXiv 2302.05543),
+    and not in [-1, 1] as samples.
 
     - "edges": the magnitude of Sobel's gradient, see `edges`.
     - "grey": the grey levels, so that the model colours them.
+    - "pairs": the data supplies it, of any meaning.
 
     Classifier-free guidance compares with the same hint, unless it may be dropped.
 
     Args:
-        kind: what it is computed as: "edges" or "grey".
+        kind: what it is computed as, "edges" or "grey"; or "pairs".
         threshold: of edges: those of at least this magnitude become 1, all else 0; None: they stay magnitudes.
         dropout: probability that there is none in training; 0: guidance keeps it.
         image_size: the side of a sample; handed in.
@@ -42,12 +45,12 @@ class Hint(Condition):
         OptionError: when there is a threshold for other hints than edges.
     """
 
-    inputs = derived = frozenset({COLUMN})
+    inputs = derived = frozenset({COLUMN})  # not derived of kind "pairs"
     concat_channels = 1
 
     def __init__(
         self,
-        kind: Literal["edges", "grey"],
+        kind: Literal["edges", "grey", "pairs"],
         threshold: Annotated[float, Gt(0), Le(1)] | None,
         dropout: Annotated[float, Ge(0), Le(1)],
         image_size: int,
@@ -56,6 +59,7 @@ class Hint(Condition):
         if kind != "edges" and threshold is not None:
             raise OptionError("threshold", f"is {threshold}; allowed with kind={kind}: null, since it is of edges")
         self.kind = kind
+        self.derived = self.derived_with({"kind": kind})
         self.threshold = threshold
         self.dropout = dropout
         self.image_size = image_size
@@ -65,12 +69,18 @@ class Hint(Condition):
         """See `Condition`: only where it is dropped in training."""
         return self.has_dropout
 
+    @classmethod
+    def derived_with(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """See `Condition`: nothing where hints come with the data."""
+        return frozenset() if options.get("kind") == PAIRS else cls.derived
+
     def derive(self, x: Tensor, draws: ConditioningDraws, sampling: bool = False) -> dict[str, Tensor]:
         """See `Condition`: nothing about it is random."""
-        return {COLUMN: self.hint(x)}
+        return {COLUMN: self.hint(x)} if self.derived else {}
 
     def hint(self, x: Tensor) -> Tensor:
-        """The hints (B, 1, H, W) of images x (B, C, H, W) in [-1, 1]."""
+        """The hints (B, 1, H, W) of images x (B, C, H, W) in [-1, 1]; only of a kind that is computed."""
+        assert self.derived, self.kind
         levels = (grey(x) + 1) / 2
         if self.kind == "edges":
             levels = edges(levels)
@@ -113,16 +123,6 @@ def edges(levels: Tensor) -> Tensor:
     """
     padded = functional.pad(levels, (1, 1, 1, 1), mode="replicate")
     return torch.hypot(*(_difference(_smoothed(padded, 5 - axis), axis) for axis in (2, 3))).clamp_max(1)
-
-
-def to_file(levels: Tensor) -> Tensor:
-    """Levels in [0, 1] as those of a file, uint8."""
-    return (255 * levels).round().to(torch.uint8)
-
-
-def from_file(stored: Tensor) -> Tensor:
-    """The levels of a file, uint8, in [0, 1]."""
-    return stored.float() / 255
 
 
 def _difference(values: Tensor, axis: int) -> Tensor:

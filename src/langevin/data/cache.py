@@ -22,6 +22,7 @@ from langevin.data.images import LazySamples, Transform
 from langevin.data.source import SampleSet, usable
 from langevin.data.store import PROGRESS, folder_named, open_or_make
 from langevin.files import write_json
+from langevin.images import HINT
 from langevin.interrupt import Interrupted, received
 
 BYTES = "|u1"
@@ -40,6 +41,7 @@ class CachedSamples:
         folder: holds ``images.npy``, ``labels.npy``, a file for each further column, those of the captions, and
             ``meta.json``.
         captions: of the samples, where they are not stored with them.
+        hints: of the samples, a cache of grey images; None without.
 
     Attributes:
         samples: (N, *size, C), read-only; images are uint8.
@@ -48,15 +50,17 @@ class CachedSamples:
         class_names: a name for each class, or None when unlabelled.
         captions: of the samples, or None when they have none.
         skipped: the names of the images that were left out because they cannot be decoded.
+        broken: their places among all images; none where the cache is too old to note them.
         enlarged: how many images were smaller than they are stored, and the names of the first of them.
 
     Raises:
         ValueError: when a file is missing, cut short, or not as ``meta.json`` describes it.
     """
 
-    def __init__(self, folder: Path, captions: Captions | None = None) -> None:
+    def __init__(self, folder: Path, captions: Captions | None = None, hints: "CachedSamples | None" = None) -> None:
         self.folder = folder
         self._given = captions
+        self.hints = hints
         try:
             meta: dict[str, Any] = json.loads((folder / "meta.json").read_bytes())
             sizes = {name: (folder / name).stat().st_size for name in meta["bytes"]}
@@ -77,22 +81,24 @@ class CachedSamples:
             raise ValueError(f"{folder}: arrays of {self.samples.shape} and {self.labels.shape}, not {shape}")
         self.class_names: tuple[str, ...] | None = None if names is None else tuple(names)
         self.skipped: tuple[str, ...] = tuple(meta.get("skipped", ()))
+        self.broken: tuple[int, ...] = tuple(meta.get("broken", ()))
         self.enlarged: tuple[int, tuple[str, ...]] = (meta.get("enlarged", 0), tuple(meta.get("enlarged_names", ())))
         self.captions: Captions | None = captions or stored
         self._meta = meta
 
     @functools.cached_property
     def digest(self) -> str:
-        """The sha256 of the samples, labels, class names and captions, in their order: what the data is.
+        """The sha256 of the samples, labels, class names, captions and hints, in their order: what the data is.
 
         It was noted when the cache was built. A cache that is older than that has it computed once, at over 1 GB/s, and
         noted if the folder can be written; processes that do so together write the same.
         """
-        return self.stored_digest if self._given is None else _with_captions(self.stored_digest, self._given)
+        digest = self.stored_digest if self._given is None else _with_captions(self.stored_digest, self._given)
+        return digest if self.hints is None else _sha256(f"{digest} hints {self.hints.digest}")
 
     @functools.cached_property
     def stored_digest(self) -> str:
-        """The same without captions that are not stored with the samples."""
+        """The same without hints, and without captions that are not stored with the samples."""
         noted = self._meta.get("digest")
         if isinstance(noted, str):
             return noted
@@ -110,7 +116,7 @@ class CachedSamples:
 
         Returns:
             "x" (B, C, *size) as stored, with channels-last strides, "label" (B,) int64 (-1: none), "index" (B,) int64,
-            the place in the data, and the further columns.
+            the place in the data, and the further columns; "hint" (B, 1, *size) as stored, where there are hints.
         """
         rows = np.asarray(indices, np.int64)
         columns = {
@@ -118,18 +124,23 @@ class CachedSamples:
             "index": rows,
             **{name: each[rows] for name, each in self.columns.items()},
         }
-        x = torch.from_numpy(self.samples[rows]).movedim(-1, 1)
-        return {"x": x} | {name: torch.from_numpy(values) for name, values in columns.items()}
+        images = {"x": self.samples} | ({} if self.hints is None else {HINT: self.hints.samples})
+        gathered = {name: torch.from_numpy(each[rows]).movedim(-1, 1) for name, each in images.items()}
+        return gathered | {name: torch.from_numpy(values) for name, values in columns.items()}
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def with_captions(self, captions: Captions) -> "CachedSamples":
         """The same samples with captions that are not stored with them."""
-        return CachedSamples(self.folder, captions)
+        return CachedSamples(self.folder, captions, self.hints)
 
-    def __reduce__(self) -> tuple[type["CachedSamples"], tuple[Path, Captions | None]]:
-        return CachedSamples, (self.folder, self._given)
+    def with_hints(self, hints: "CachedSamples") -> "CachedSamples":
+        """The same samples with hints, as many."""
+        return CachedSamples(self.folder, self._given, hints)
+
+    def __reduce__(self) -> tuple[type["CachedSamples"], tuple[Path, Captions | None, "CachedSamples | None"]]:
+        return CachedSamples, (self.folder, self._given, self.hints)
 
 
 def _file_of(column: str) -> str:
@@ -202,6 +213,7 @@ def _fill(building: Path, images: SampleSet, captions: Captions | None, transfor
         "class_names": images.class_names,
         "columns": list(columns),
         "skipped": [images.lazy.name(index) for index in sorted(broken)],
+        "broken": sorted(broken),
         "enlarged": len(small),
         "enlarged_names": [images.lazy.name(index) for index in small[:_NAMED]],
         "bytes": {name: (building / name).stat().st_size for name in ("images.npy", *arrays)},
@@ -342,7 +354,12 @@ def _digest(
 
 
 def _with_captions(digest: str, captions: Captions) -> str:
-    return hashlib.sha256(f"{digest} {captions.digest}".encode()).hexdigest()
+    return _sha256(f"{digest} {captions.digest}")
+
+
+def _sha256(text: str) -> str:
+    """The sha256 of a text, in hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _keep(path: Path, kept: NDArray[np.int64]) -> None:

@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 
 from langevin.data.archive import Archive, Folder, Shards, open_archive
+from langevin.data.hints import UNREAD, HintFiles, stem_of, told_apart
 from langevin.data.image_folder import ImageFolder
-from langevin.data.images import SUFFIXES, WHITE, ImageFiles
-from langevin.data.source import SampleSet
+from langevin.data.images import SUFFIXES, WHITE, Color, ImageFiles
+from langevin.data.source import Hints, SampleSet
 from langevin.errors import UserError
+from langevin.images import HINT
 from langevin.visible import visible
 
 METADATA = "metadata.jsonl"
@@ -34,6 +36,7 @@ class CaptionedImages:
     Args:
         path: the folder, zip, plain tar, or folder of plain tars.
         option: the name of the option that gave `path`, for messages.
+        reads_hints: whether the hints beside the images are read, see `langevin.data.hints`; else they are left out.
 
     Attributes:
         archive: what is opened.
@@ -42,7 +45,8 @@ class CaptionedImages:
         UserError: when there is nothing at `path`, or it cannot be opened.
     """
 
-    def __init__(self, path: str, option: str) -> None:
+    def __init__(self, path: str, option: str, reads_hints: bool = False) -> None:
+        self._reads_hints = reads_hints
         self._where = f"{option}={path}"
         self.archive = _sharded(open_archive(path, option))
         self.is_sharded = isinstance(self.archive, Shards)
@@ -54,12 +58,29 @@ class CaptionedImages:
         Raises:
             UserError: when there are none.
         """
-        found = tuple(name for name in self.archive.names if name.lower().endswith(SUFFIXES))
+        found, _ = told_apart(self.archive.names)
         if not found:
             raise UserError(
                 f"{self._where}: holds no image (looked for {', '.join(SUFFIXES)} in it, its subfolders and its tars)"
             )
         return found
+
+    @functools.cached_property
+    def hints(self) -> tuple[str, ...]:
+        """The names of the hints, in order."""
+        return told_apart(self.archive.names)[1]
+
+    def hint_files(self, used: Sequence[str], background: Color) -> HintFiles:
+        """The hint of each of some images.
+
+        Raises:
+            UserError: when one has none, or there is one of no image.
+        """
+        return HintFiles.pair(self.archive, self._where, self.files, self.hints, used, background)
+
+    def hints_fingerprint(self) -> str:
+        """Digest of the hints' content; shards are not indexed for it."""
+        return self.archive.fingerprint(self._read_hints())
 
     @functools.cached_property
     def _metadata(self) -> tuple[str, ...]:
@@ -68,13 +89,16 @@ class CaptionedImages:
     @functools.cached_property
     def _beside(self) -> set[str]:
         """The files that may have the captions of an image."""
-        stems = {_stem(name) for name in self.files}
-        return {name for name in self.archive.names if name.endswith((".txt", ".json")) and _stem(name) in stems}
+        stems = {stem_of(name) for name in self.files}
+        return {name for name in self.archive.names if name.endswith((".txt", ".json")) and stem_of(name) in stems}
 
     def _read(self) -> Iterator[str]:
         yield from self.files
         yield from self._metadata
         yield from sorted(self._beside)
+
+    def _read_hints(self) -> Iterator[str]:
+        yield from self.hints
 
     def fingerprint(self) -> str:
         """Digest of the images' and captions' content; shards are not indexed for it."""
@@ -88,8 +112,10 @@ class CaptionedImages:
         """
         if self.is_sharded and "files" not in vars(self):
             return Counter()
-        read = set(self._read())
+        read = {*self._read(), *self.hints}
         left_out = Counter(self.archive.left_out)
+        if self.hints and not self._reads_hints:
+            left_out[UNREAD] = len(self.hints)
         for name in self.archive.names:
             if name not in read:
                 suffix = PurePosixPath(name).suffix.lower()
@@ -103,8 +129,8 @@ class CaptionedImages:
         Raises:
             UserError: when a ``metadata.jsonl`` is not laid out as above, or names a file that is not there.
         """
-        beside = {_stem(name) for name in self._beside}
-        return [name for name in self.files if name not in self._named and _stem(name) not in beside]
+        beside = {stem_of(name) for name in self._beside}
+        return [name for name in self.files if name not in self._named and stem_of(name) not in beside]
 
     def captions(self, files: Sequence[str]) -> list[list[str]]:
         """The captions of some images, which have some.
@@ -112,7 +138,7 @@ class CaptionedImages:
         Raises:
             UserError: when a file of captions cannot be read or is not laid out as above, or a caption is empty.
         """
-        return [self._named.get(name) or self._captions_beside(_stem(name)) for name in files]
+        return [self._named.get(name) or self._captions_beside(stem_of(name)) for name in files]
 
     def offer(self) -> str:
         """What to do about the images without captions, for a message."""
@@ -199,9 +225,10 @@ class Captioned(ImageFolder):
         skip_broken: leave out the images that cannot be decoded, instead of refusing the data.
         skip_uncaptioned: leave out the images without captions, instead of refusing the data.
         resize: how an image that is no square becomes one.
+        hints: whether the hints beside the images are read; handed in. See `ImageFolder`.
     """
 
-    columns = frozenset({"caption"})
+    columns = frozenset({"caption", HINT})
 
     def __init__(
         self,
@@ -214,8 +241,9 @@ class Captioned(ImageFolder):
         skip_broken: bool = False,
         skip_uncaptioned: bool = False,
         resize: Literal["crop", "pad", "stretch"] = "crop",
+        hints: bool = False,
     ) -> None:
-        super().__init__(path, image_size, channels, flip, background, skip_broken, resize)
+        super().__init__(path, image_size, channels, flip, background, skip_broken, resize, hints)
         self.test_path = test_path
         self.skip_uncaptioned = skip_uncaptioned
 
@@ -223,15 +251,16 @@ class Captioned(ImageFolder):
     def _images(self) -> dict[str, CaptionedImages]:
         if self.path is None:
             raise UserError("data.path=null: give the folder, zip or tars of your images, data.path=PLACE")
-        images = {"train": CaptionedImages(self.path, "data.path")}
-        return (
-            images if self.test_path is None else images | {"test": CaptionedImages(self.test_path, "data.test_path")}
-        )
+        places = {"train": (self.path, "data.path")}
+        places |= {} if self.test_path is None else {"test": (self.test_path, "data.test_path")}
+        return {split: CaptionedImages(*place, self.reads_hints) for split, place in places.items()}
 
     def check(self) -> None:
         """List the images; shards are indexed only when they must be decoded."""
-        for images in self._images.values():
+        for split, images in self._images.items():
             _ = () if images.is_sharded else images.files
+            if self.reads_hints and not images.is_sharded:
+                self._hints(split)
 
     def splits(self) -> tuple[str, ...]:
         """Train, and test where there are test images."""
@@ -247,13 +276,32 @@ class Captioned(ImageFolder):
         Raises:
             UserError: when an image has none, unless it is to be left out, or a file of captions cannot be read.
         """
-        images = self._images[split]
-        missing = set(images.uncaptioned)
-        files = [name for name in images.files if name not in missing]
-        if missing and not (self.skip_uncaptioned and files):
+        images, files = self._images[split], self._captioned(split)
+        if len(files) < len(images.files) and not (self.skip_uncaptioned and files):
             raise UserError(images.offer())
+        if self.reads_hints:
+            self._hints(split)  # shards have not been looked into before
         lazy = ImageFiles(images.archive, files, background=self.background)
         return SampleSet(lazy, skip_broken=self.skip_broken, captions=images.captions(files))
+
+    def hints_of(self, split: str) -> Hints | None:
+        """See `Source`: the files beside the images."""
+        if not self.reads_hints:
+            return None
+        fingerprint = f"{self.fingerprint(split)} {self._images[split].hints_fingerprint()}"
+        return Hints(fingerprint, self._transform(channels=1), lambda: self._hints(split))
+
+    def _captioned(self, split: str) -> list[str]:
+        """The images of a split that have captions."""
+        images = self._images[split]
+        missing = set(images.uncaptioned)
+        return [name for name in images.files if name not in missing]
+
+    def _hints(self, split: str) -> HintFiles:
+        """The hints of the images that are not left out."""
+        images = self._images[split]
+        used = self._captioned(split) if self.skip_uncaptioned else images.files
+        return images.hint_files(used, self.background)
 
     def left_out(self) -> Counter[str]:
         """What lies beside the images and captions, and images without captions, of both splits."""
@@ -269,8 +317,3 @@ def _sharded(archive: Archive) -> Archive:
     if isinstance(archive, Folder) and tars and not any(name.lower().endswith(SUFFIXES) for name in archive.names):
         return Shards(archive, tars)
     return archive
-
-
-def _stem(name: str) -> str:
-    """A name without its suffix."""
-    return name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix else name

@@ -12,6 +12,7 @@ from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from langevin.data.archive import open_archive
+from langevin.data.hints import UNREAD, HintFiles, image_of, stem_of, told_apart
 from langevin.data.images import (
     SUFFIXES,
     WHITE,
@@ -22,8 +23,9 @@ from langevin.data.images import (
     StretchTransform,
     Transform,
 )
-from langevin.data.source import FileSource, SampleSet
+from langevin.data.source import FileSource, Hints, SampleSet
 from langevin.errors import UserError
+from langevin.images import HINT
 
 SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "eval"}
 """What a folder of a split is called; folders that all have such names are not classes."""
@@ -41,24 +43,37 @@ class LabelledFiles:
         path: the folder, zip or uncompressed tar.
         option: the name of the option that gave `path`, for messages.
         background: the colour behind transparent pixels.
+        reads_hints: whether the hints beside the images are read, see `langevin.data.hints`; else they are left out.
+        hints_first: whether to take hints in place of images, where there are any.
 
     Attributes:
         archive: the folder or file on disk.
         files: the images' names, in order.
+        hints: those of the hints.
 
     Raises:
         UserError: when there is nothing at `path`, it cannot be opened, or holds no image.
     """
 
-    def __init__(self, path: str, option: str, background: Color = WHITE) -> None:
+    def __init__(
+        self,
+        path: str,
+        option: str,
+        background: Color = WHITE,
+        reads_hints: bool = False,
+        hints_first: bool = False,
+    ) -> None:
         self._path, self._option = path, option
         self._where = f"{option}={path}"
         self._background = background
         self.archive = open_archive(path, option)
-        self.files = tuple(name for name in self.archive.names if name.lower().endswith(SUFFIXES))
+        self._reads_hints = reads_hints
+        images, self.hints = told_apart(self.archive.names)
+        self.files = self.hints if hints_first and self.hints else images
         if not self.files:
+            beside = f"; {self.hints[0]} is the hint of an image" if self.hints else ""
             raise UserError(
-                f"{self._where}: holds no image (looked for {', '.join(SUFFIXES)} in it and its subfolders)"
+                f"{self._where}: holds no image (looked for {', '.join(SUFFIXES)} in it and its subfolders){beside}"
             )
         root = _common_folder(self.files)
         self._json = next((name for name in ("dataset.json", f"{root}dataset.json") if self.archive.exists(name)), None)
@@ -75,7 +90,9 @@ class LabelledFiles:
         Raises:
             UserError: when a link leads nowhere which may have been a folder of images.
         """
-        images, left_out = set(self.files), Counter(self.archive.left_out)
+        images, left_out = {*self.files, *self.hints}, Counter(self.archive.left_out)
+        if not self._reads_hints and (unread := set(self.hints).difference(self.files)):
+            left_out[UNREAD] = len(unread)
         if unused := len(self._classes or {}) - len(self.class_ids or ()):
             left_out["unused label"] = unused
         for name in self.archive.names:
@@ -128,12 +145,15 @@ class LabelledFiles:
         classes = self._classes
         if classes is None:
             return None
-        left_out = next((file for file in self.files if file not in classes), None)
+        # A hint has the class of its image, which it may stand for.
+        of_stem = {stem_of(name): class_id for name, class_id in classes.items()} if self.files is self.hints else {}
+        found = [classes.get(file, of_stem.get(image_of(file))) for file in self.files]
+        left_out = next((file for file, class_id in zip(self.files, found, strict=True) if class_id is None), None)
         if left_out is not None:
             raise UserError(
                 f"{self._where}: {self._json} gives no class to {left_out}; label every image, or remove {self._json}"
             )
-        return tuple(classes[file] for file in self.files)
+        return tuple(class_id for class_id in found if class_id is not None)
 
     @functools.cached_property
     def _classes(self) -> dict[str, int] | None:
@@ -166,6 +186,14 @@ class LabelledFiles:
         lazy_images = ImageFiles(self.archive, self.files, background=self._background)
         return SampleSet(lazy_images, labels, names, skip_broken)
 
+    def hint_files(self) -> HintFiles:
+        """The hint of each image.
+
+        Raises:
+            UserError: when an image has none, or there is one of no image.
+        """
+        return HintFiles.pair(self.archive, self._where, self.files, self.hints, self.files, self._background)
+
     @functools.cached_property
     def _folders(self) -> list[str]:
         """The top-level folder of each image, '' for none."""
@@ -195,7 +223,8 @@ class ImageFolder(FileSource):
     """PNG, JPEG, WebP, BMP, GIF and TIFF images of any size below a folder or in a zip; all of them are for training.
 
     Labels come from a ``dataset.json`` (as the StyleGAN and EDM tools write it), else from class folders, else there
-    are none: see `LabelledFiles`.
+    are none: see `LabelledFiles`. Hints are files beside images, of the same size, whose name ends with ".control"
+    before its suffix. They pass what their images pass, and are stored as grey levels.
 
     Args:
         path: the folder or zip.
@@ -206,7 +235,10 @@ class ImageFolder(FileSource):
         skip_broken: leave out the images that cannot be decoded, instead of refusing the data.
         resize: how an image that is no square becomes one: "crop" takes its centre, "pad" adds background, "stretch"
             changes its proportions.
+        hints: whether the hints beside the images are read; handed in.
     """
+
+    columns = frozenset({"label", HINT})
 
     def __init__(
         self,
@@ -217,18 +249,23 @@ class ImageFolder(FileSource):
         background: Sequence[Annotated[int, Ge(0), Le(255)]] = WHITE,
         skip_broken: bool = False,
         resize: Literal["crop", "pad", "stretch"] = "crop",
+        hints: bool = False,
     ) -> None:
         super().__init__(image_size, channels, flip, background, skip_broken)
         self.path = path
         self.resize = resize
+        self.reads_hints = hints
 
     @property
     def transform(self) -> Transform:
         """See `Source`."""
+        return self._transform(self.channels)
+
+    def _transform(self, channels: int) -> Transform:
         of_option: dict[str, Transform] = {
-            "crop": SquareTransform(self.image_size, self.channels),
-            "pad": PadTransform(self.image_size, self.channels, self.background),
-            "stretch": StretchTransform(self.image_size, self.channels),
+            "crop": SquareTransform(self.image_size, channels),
+            "pad": PadTransform(self.image_size, channels, self.background),
+            "stretch": StretchTransform(self.image_size, channels),
         }
         return of_option[self.resize]
 
@@ -236,11 +273,13 @@ class ImageFolder(FileSource):
     def _files(self) -> LabelledFiles:
         if self.path is None:
             raise UserError("data.path=null: give the folder or zip of your images, data.path=FOLDER_OR_ZIP")
-        return LabelledFiles(self.path, "data.path", self.background)
+        return LabelledFiles(self.path, "data.path", self.background, self.reads_hints)
 
     def check(self) -> None:
-        """List the images and their labels."""
+        """List the images, their labels and, where they are read, their hints."""
         _ = self._files.labels, self._files.left_out
+        if self.reads_hints:
+            self._files.hint_files()
 
     def splits(self) -> tuple[str, ...]:
         """Train only."""
@@ -253,6 +292,13 @@ class ImageFolder(FileSource):
     def load(self, split: str) -> SampleSet:
         """The images and their labels."""
         return self._files.image_set(self.skip_broken)
+
+    def hints_of(self, split: str) -> Hints | None:
+        """See `Source`: the files beside the images."""
+        if not self.reads_hints:
+            return None
+        fingerprint = f"{self.fingerprint(split)} {self._files.archive.fingerprint(self._files.hints)}"
+        return Hints(fingerprint, self._transform(channels=1), self._files.hint_files)
 
     def left_out(self) -> Counter[str]:
         """What lies beside the images."""

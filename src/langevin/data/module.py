@@ -15,11 +15,13 @@ from langevin.content import Content, Split
 from langevin.data.cache import CachedSamples, open_or_build, resolve_cache_dir
 from langevin.data.caption_writer import CaptionWriter
 from langevin.data.captions import Captions
+from langevin.data.hints import with_hints
 from langevin.data.latents import MomentsEncoder, open_or_encode
 from langevin.data.source import Source
 from langevin.data.stream import Positions, SampleStream
 from langevin.data.tokens import CaptionEncoder, Encodings, encode_texts
 from langevin.errors import OptionError, UserError
+from langevin.images import HINT, from_file
 from langevin.modalities.modality import Modality
 from langevin.spec import DataSpec
 
@@ -84,15 +86,21 @@ def preprocess(batch: Batch, modality: Modality) -> Batch:
         modality: what the samples are.
 
     Returns:
-        the same without "flip", and "x" (B, C, *size) as a model takes it, mirrored where "flip" was true; or
-        "moments" in float32, of the mirrored samples already.
+        the same without "flip", and "x" (B, C, *size) as a model takes it, mirrored where "flip" was true, with "hint"
+        (B, 1, H, W) in [0, 1], likewise mirrored, where there is one; or "moments" in float32, of the mirrored samples
+        already.
     """
     if "moments" in batch:
         return batch | {"moments": batch["moments"].float()}
-    stored = batch["x"]
-    if "flip" in batch:  # before the conversion: of bytes, a quarter of the memory traffic of floats
-        stored = torch.where(batch["flip"].reshape(-1, *(1,) * (stored.ndim - 1)), stored.flip(-1), stored)
-    return {name: values for name, values in batch.items() if name != "flip"} | {"x": modality.to_model(stored)}
+    batch = dict(batch)
+    if (flip := batch.pop("flip", None)) is not None:
+        # Before the conversion: of bytes, a quarter of the memory traffic of floats.
+        for name in batch.keys() & {"x", HINT}:
+            stored = batch[name]
+            batch[name] = torch.where(flip.reshape(-1, *(1,) * (stored.ndim - 1)), stored.flip(-1), stored)
+    if HINT in batch:
+        batch[HINT] = from_file(batch[HINT])
+    return batch | {"x": modality.to_model(batch["x"])}
 
 
 class DataModule(lightning.LightningDataModule):
@@ -299,13 +307,15 @@ class DataModule(lightning.LightningDataModule):
 
     def _open(self, split: str) -> CachedSamples:
         source = self.source
-        return open_or_build(
+        samples = open_or_build(
             self.cache_dir,
             f"{source.name}-{split}",
             repr((split, source.fingerprint(split))),
             source.transform,
             lambda: source.load(split),
         )
+        hints = source.hints_of(split)
+        return samples if hints is None else with_hints(self.cache_dir, f"{source.name}-{split}-hints", hints, samples)
 
     def _captioned(self, samples: CachedSamples, train: CachedSamples) -> CachedSamples:
         """Samples with the captions that are written of them, where they have none."""

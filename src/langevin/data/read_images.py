@@ -40,7 +40,7 @@ _UNREADABLE = (
 
 
 def read_images(
-    path: str, option: str = "samples", cache_dir: str | None = None
+    path: str, option: str = "samples", cache_dir: str | None = None, hints: bool = False
 ) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     """Read samples: images at their native size, or vectors.
 
@@ -55,6 +55,7 @@ def read_images(
         path: the folder, zip or .npz.
         option: the name of the option that gave `path`, for messages.
         cache_dir: the folder of the caches; None is the default.
+        hints: whether they are hints: of a folder or zip with hints beside images these are read, and not the images.
 
     Returns:
         (N, H, W, C) uint8 or (N, D) float32, possibly read-only, and (N,) int64 labels or None; C is 1 when all images
@@ -66,7 +67,7 @@ def read_images(
     """
     if (npz := _npz_of(path)) is not None:
         return _read_npz(npz, option)
-    files = LabelledFiles(path, option)
+    files = LabelledFiles(path, option, hints_first=hints)
     labels = None if files.labels is None else files.labels[0]
     if files.class_ids is not None:
         if max(files.class_ids) > _MAX_CLASS:

@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from langevin.data.images import Color, LazySamples, SquareTransform, Transform
+from langevin.data.images import Color, LazyImages, LazySamples, SquareTransform, Transform
 from langevin.errors import OptionError, UserError
 from langevin.modalities.image import ImageModality
 from langevin.modalities.modality import Modality
@@ -37,6 +37,20 @@ class SampleSet:
     skip_broken: bool | None = None
     columns: Mapping[str, NDArray] = field(default_factory=dict)
     captions: Sequence[Sequence[str]] | None = None
+
+
+class Hints(NamedTuple):
+    """The hints that come with the samples of a split.
+
+    Attributes:
+        fingerprint: a text that changes whenever they or the samples do.
+        transform: what each passes on its way into the cache.
+        load: lists those of all samples that `Source.load` lists, in their order; called only when there is no cache.
+    """
+
+    fingerprint: str
+    transform: Transform
+    load: Callable[[], LazyImages]
 
 
 def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int64]:
@@ -86,7 +100,8 @@ class Source(ABC):
     A constructor does not access the disk: `check` finds everything that can fail.
 
     Attributes:
-        columns: what it may supply of each sample beside the sample; "caption" where it has captions of its own.
+        columns: what it may supply of each sample beside the sample; "caption" where it has captions of its own,
+            "hint" where hints can come with them.
         modality: what its samples are.
         flip: whether training mirrors each sample left to right with probability 1/2.
     """
@@ -146,6 +161,14 @@ class Source(ABC):
         Raises:
             UserError: when the split's files are damaged or incomplete.
         """
+
+    def hints_of(self, split: str) -> Hints | None:
+        """The hints that come with a split's samples; None where none are to be read.
+
+        Raises:
+            UserError: by `Hints.load`, when a sample has none, or there is one of no sample.
+        """
+        return None
 
     def phrases(self, class_name: str) -> tuple[str, ...]:
         """What a caption may call a sample of a class: noun phrases without an article, the most usual one first."""

@@ -26,7 +26,9 @@ def summary(data: DataModule) -> str | None:
     skipped = [name for images in sets.values() if images is not None for name in images.skipped]
     broken = _listed("broken image", len(skipped), skipped) if skipped else ""
     left_out = ", ".join(filter(None, (counted(files or Counter()), broken)))
-    text = f"data: {' and '.join(parts)}{classes}{_of_captions(data)}" + (f"; left out: {left_out}" if left_out else "")
+    hints = "" if data.train_set.hints is None else ", a hint each"
+    text = f"data: {' and '.join(parts)}{classes}{hints}{_of_captions(data)}"
+    text += f"; left out: {left_out}" if left_out else ""
     enlarged = [images.enlarged for images in sets.values() if images is not None]
     if not (number := sum(each for each, _ in enlarged)):
         return text

@@ -23,6 +23,7 @@ class Given(NamedTuple):
         split: which part of the data they are: "test" or "train"; None: of no data, but a user's own.
         digest: of the data they are a part of, or of themselves.
         captions: the first caption of each, in words; None without.
+        hints: that come with them, uint8 (N, H, W, 1); None without.
     """
 
     samples: NDArray[Any]
@@ -30,6 +31,7 @@ class Given(NamedTuple):
     split: str | None
     digest: str
     captions: Sequence[str] | None = None
+    hints: NDArray[np.uint8] | None = None
 
 
 class OfGiven(Requests):

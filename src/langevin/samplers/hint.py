@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langevin.conditions.hint import COLUMN, SCALE, Hint, from_file, grey, to_file
+from langevin.conditions.hint import COLUMN, SCALE, Hint, grey
 from langevin.diffusion.denoiser import Condition, Denoiser
+from langevin.images import from_file, to_file
 from langevin.modalities.modality import Modality
 from langevin.samplers.given import OfImages
 from langevin.samplers.requests import Beside, Requests
