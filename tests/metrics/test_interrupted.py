@@ -30,10 +30,13 @@ def test_a_metric_stops_within_its_computation(name, monkeypatch):
     generator = torch.Generator().manual_seed(3)
     samples, training = (torch.randn(24, TinyExtractor.sizes["features"], generator=generator) for _ in range(2))
     labels = torch.arange(24) % 2
+
+    def reference():  # anew, for it keeps what was found of it
+        return KnownReference(training, labels.numpy(), images)
+
     images = np.zeros((24, 8, 8, 3), np.uint8)
-    reference = KnownReference(training, labels.numpy(), images)
     outputs = {"features": samples, "stored": example_images(24, 8, seed=4)}
-    assert measured(METRICS[name](), outputs, reference, labels)
+    assert measured(METRICS[name](), outputs, reference(), labels)
     monkeypatch.setattr(interrupt, "_received", "SIGTERM")
     with pytest.raises(interrupt.Interrupted, match="by SIGTERM"):
-        measured(METRICS[name](), outputs, reference, labels)
+        measured(METRICS[name](), outputs, reference(), labels)

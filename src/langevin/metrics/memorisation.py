@@ -57,6 +57,8 @@ class Memorisation(FeatureSetMetric):
         """Keep the reference's features and images, and make room for the samples', see the base class."""
         super().begin(plan)
         self.key = plan.key("authenticity", "authenticity")
+        self.neighbourhoods = plan.reference.neighbourhoods("features")
+        self.neighbourhoods.ask(nearest=True)
         self.reference_images = plan.reference.require_samples("memorisation")
         height, width, channels = self.reference_images.shape[1:]
         self.shown_images = Rows(channels, height, width, dtype=torch.uint8)
@@ -73,12 +75,11 @@ class Memorisation(FeatureSetMetric):
         samples, reference = self._sets()
         centre = reference.mean(0, dtype=torch.float64)
         training = Points(reference, centre)
-        distances, nearest = (found[:, 0] for found in Points(samples, centre).nearest(training, 1))
-        which, of_sample = nearest.unique(return_inverse=True)
-        # The nearest of all is itself, or equals it.
-        to_others = Points(reference[which], centre).nearest(training, 2)[0][:, 1]
         self._show(shown_images, Points(samples[: self.shown], centre), training)
-        return {self.key: (distances > to_others[of_sample]).double().mean()}
+        found = self.neighbourhoods.find(samples)
+        assert found.distances is not None, "asked for in begin"
+        assert found.to_others is not None
+        return {self.key: (found.distances > found.to_others).double().mean()}
 
     def _show(self, shown_images: Tensor, samples: Points, training: Points) -> None:
         shape = shown_images.shape[1:]

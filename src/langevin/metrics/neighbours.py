@@ -39,24 +39,10 @@ class Points:
             rows = torch.from_numpy(np.array(self.rows[part if isinstance(part, slice) else part.cpu().numpy()]))
         return rows.to(self.centre.device).flatten(1).double()
 
-    def squared_distances(self, rows: slice, other: "Points", columns: slice, rounded_down: bool = False) -> Tensor:
-        """``|x - y|^2`` of two blocks; rounded down, less the most that rounding can have added."""
+    def squared_distances(self, rows: slice, other: "Points", columns: slice) -> Tensor:
+        """``|x - y|^2`` of two blocks."""
         squares = self.squares[rows, None] + other.squares[columns]
-        if rounded_down:  # where a distance equals a radius, the sample or the neighbour may be one image
-            squares *= 1 - 2 * self.dimensions * torch.finfo(squares.dtype).eps
         return squares.addmm_(self.block(rows), other.block(columns).T, alpha=-2)
-
-    def squared_radii(self, *ks: int) -> Tensor:
-        """Squared distance of each point to its k-th nearest other, one row (N,) for each k."""
-        # A point is its own nearest: one more is looked for.
-        nearest = self.squares.new_full((len(self.rows), max(ks) + 1), torch.inf)
-        for i, rows in enumerate(self.blocks):
-            for columns in stop_on_signal(self.blocks[i:]):
-                distances = self.squared_distances(rows, self, columns)
-                nearest[rows] = _least(nearest[rows], distances)
-                if columns != rows:
-                    nearest[columns] = _least(nearest[columns], distances.T)
-        return nearest[:, list(ks)].T.clamp(min=0)
 
     def nearest(self, other: "Points", k: int) -> tuple[Tensor, Tensor]:
         """The k nearest points of another set to each point of this one.
@@ -86,7 +72,3 @@ class Points:
         exact = torch.stack([(points - other._read(column)).square().sum(1) for column in indices.T], dim=1)
         distances, order = exact.sqrt().sort(dim=1)
         return distances, indices.gather(1, order)
-
-
-def _least(nearest: Tensor, distances: Tensor) -> Tensor:
-    return torch.cat([nearest, distances], dim=1).topk(nearest.shape[1], largest=False).values

@@ -7,9 +7,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from langevin.errors import UserError
-from langevin.interrupt import stop_on_signal
 from langevin.metrics.base import FeatureSetMetric, Plan
-from langevin.metrics.neighbours import Points
+from langevin.metrics.neighbourhoods import Found, Neighbourhoods
 
 NAMES = ("precision", "recall", "density", "coverage")
 
@@ -67,10 +66,13 @@ class PrecisionRecall(FeatureSetMetric):
         """Name the values, see the base class."""
         super().begin(plan)
         self.keys = [plan.key(name, name) for name in NAMES]
+        self.neighbourhoods = plan.reference.neighbourhoods("features")
+        self.neighbourhoods.ask((self.precision_recall_k, self.density_coverage_k), (self.precision_recall_k,))
 
     def compute(self) -> dict[str, Tensor]:
         """Return the four values, see the base class."""
-        values = by_neighbours(*self._sets(), self.precision_recall_k, self.density_coverage_k)
+        found = self.neighbourhoods.find(self._samples())
+        values = _values(found, self.precision_recall_k, self.density_coverage_k)
         return dict(zip(self.keys, values, strict=True))
 
 
@@ -88,22 +90,17 @@ def by_neighbours(
     Returns:
         Four float64 scalars.
     """
-    centre = reference.mean(0, dtype=torch.float64)
-    x, y = Points(samples, centre), Points(reference, centre)
-    (sample_radii,) = x.squared_radii(precision_recall_k)
-    radii, density_radii = y.squared_radii(precision_recall_k, density_coverage_k)
+    neighbourhoods = Neighbourhoods(reference)
+    neighbourhoods.ask((precision_recall_k, density_coverage_k), (precision_recall_k,))
+    return _values(neighbourhoods.find(samples), precision_recall_k, density_coverage_k)
 
-    device = samples.device
-    precise = torch.zeros(len(samples), dtype=torch.bool, device=device)
-    recalled, covered = torch.zeros(2, len(reference), dtype=torch.bool, device=device)
-    held = torch.zeros((), dtype=torch.int64, device=device)
-    for rows in x.blocks:
-        for columns in stop_on_signal(y.blocks):
-            distances = x.squared_distances(rows, y, columns, rounded_down=True)
-            precise[rows] |= (distances <= radii[columns]).any(1)
-            recalled[columns] |= (distances <= sample_radii[rows, None]).any(0)
-            holds = distances <= density_radii[columns]
-            held += holds.sum()
-            covered[columns] |= holds.any(0)
-    density = held.double() / (density_coverage_k * len(samples))
-    return precise.double().mean(), recalled.double().mean(), density, covered.double().mean()
+
+def _values(found: Found, precision_recall_k: int, density_coverage_k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    inside = found.inside[precision_recall_k]
+    density = torch.tensor(found.held[density_coverage_k] / (density_coverage_k * len(inside)), dtype=torch.float64)
+    return (
+        inside.double().mean(),
+        found.recalled[precision_recall_k].double().mean(),
+        density,
+        found.holding[density_coverage_k].double().mean(),
+    )

@@ -22,6 +22,7 @@ from langevin.errors import UserError
 from langevin.features.extractor import BATCH, FeatureExtractor
 from langevin.files import write_atomically
 from langevin.metrics.gathered import Gaussian, Moments, Rows
+from langevin.metrics.neighbourhoods import Neighbourhoods
 
 FORMAT = 1
 """Of what is kept on disk: a change of what the numbers mean must change it."""
@@ -61,6 +62,7 @@ class Reference:
         self._sha256 = sha256
         self._moments: dict[str, Gaussian] = {}
         self._rows: dict[str, Tensor] = {}
+        self._neighbourhoods: dict[str, Neighbourhoods] = {}
 
     @property
     def number(self) -> int | None:
@@ -182,6 +184,12 @@ class Reference:
     def rows(self, output: str) -> Tensor:
         """An output of each image, in the images' order, on the CPU: float32 (N, D); `gather` comes first."""
         return self._rows[output]
+
+    def neighbourhoods(self, output: str) -> Neighbourhoods:
+        """The neighbourhoods of an output's rows, one for all metrics; `gather` comes first."""
+        if output not in self._neighbourhoods:
+            self._neighbourhoods[output] = Neighbourhoods(self.rows(output))
+        return self._neighbourhoods[output]
 
     def _pass(
         self,

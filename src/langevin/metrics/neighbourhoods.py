@@ -1,0 +1,166 @@
+"""Balls and nearest neighbours among samples and a reference: exact, and found once for all metrics that ask."""
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from langevin.interrupt import stop_on_signal
+from langevin.metrics.screened import Screened, scale_of
+
+
+class Found(NamedTuple):
+    """What was found of N samples and M reference images.
+
+    Attributes:
+        inside: by k, whether each sample lies in a ball of the reference, bool (N,); a ball reaches to the k-th
+            nearest neighbour in its own set.
+        holding: by k, whether each ball of the reference holds a sample, bool (M,).
+        held: by k, how many pairs there are of a sample and a ball of the reference that it lies in.
+        recalled: by k, whether each reference image lies in a ball of the samples, bool (M,).
+        nearest: which reference image is nearest to each sample, int64 (N,); None where nobody asked.
+        distances: of each sample to it, float64 (N,).
+        to_others: of that image to its own nearest other, float64 (N,).
+    """
+
+    inside: dict[int, Tensor]
+    holding: dict[int, Tensor]
+    held: dict[int, int]
+    recalled: dict[int, Tensor]
+    nearest: Tensor | None = None
+    distances: Tensor | None = None
+    to_others: Tensor | None = None
+
+
+class Neighbourhoods:
+    """The neighbourhoods of one reference, which several metrics of the same samples share.
+
+    Each metric asks in its `begin`; the first that computes finds what all have asked for, and the others are given
+    the same. The reference's own radii are kept from round to round.
+
+    Beside the features it needs a copy of them (4 bytes a number), some numbers for each image and some blocks, never N
+    times M.
+
+    Args:
+        reference: features (M, D).
+    """
+
+    def __init__(self, reference: Tensor) -> None:
+        self.reference = reference
+        self.of_reference: set[int] = set()
+        self.of_samples: set[int] = set()
+        self.wants_nearest = False
+        self._radii: Tensor | None = None
+        self._last: tuple[str, Found] | None = None
+
+    def ask(self, of_reference: tuple[int, ...] = (), of_samples: tuple[int, ...] = (), nearest: bool = False) -> None:
+        """Say what will be needed.
+
+        Args:
+            of_reference: the k of the reference's balls, each less than M.
+            of_samples: the k of the samples' balls, each less than N.
+            nearest: whether the image nearest to each sample is.
+        """
+        self.of_reference |= set(of_reference)
+        self.of_samples |= set(of_samples)
+        self.wants_nearest |= nearest
+
+    def find(self, samples: Tensor) -> Found:
+        """What was asked for, of samples (N, D) on the device to work on."""
+        asked = f"{samples.shape} {sorted(self.of_reference)} {sorted(self.of_samples)} {self.wants_nearest}"
+        digest = hashlib.sha256(asked.encode())
+        digest.update(samples.contiguous().cpu().numpy().data)
+        if self._last is None or self._last[0] != digest.hexdigest():
+            self._last = digest.hexdigest(), self._find(samples)
+        return self._last[1]
+
+    def _find(self, samples: Tensor) -> Found:
+        device, reference = samples.device, self.reference.to(samples.device)
+        centre = reference.mean(0, dtype=torch.float64)
+        scale = scale_of((samples, reference), centre)
+        x, y = Screened(samples, centre, scale), Screened(reference, centre, scale)
+        wanted = max(self.of_reference | ({1} if self.wants_nearest else set()))
+        if self._radii is None or self._radii.shape[1] < wanted:
+            self._radii = y.squared_radii(wanted)
+        radii = self._radii.to(device)
+        of_reference = {k: radii[:, k - 1] for k in self.of_reference}
+        own = x.squared_radii(max(self.of_samples)) if self.of_samples else None
+        of_samples = {} if own is None else {k: own[:, k - 1] for k in self.of_samples}
+        found = _between(x, y, of_reference, of_samples, self.wants_nearest)
+        if found.nearest is None:
+            return found
+        return found._replace(to_others=radii[found.nearest, 0].sqrt())
+
+
+def _between(
+    x: Screened, y: Screened, of_reference: dict[int, Tensor], of_samples: dict[int, Tensor], wants_nearest: bool
+) -> Found:
+    """Compare the samples x with the reference y, whose squared radii are given."""
+    device, number, total = x.squares.device, len(x.rows), len(y.rows)
+
+    def no(count: int) -> Tensor:
+        return torch.zeros(count, dtype=torch.bool, device=device)
+
+    inside, holding = {k: no(number) for k in of_reference}, {k: no(total) for k in of_reference}
+    held, recalled = dict.fromkeys(of_reference, 0), {k: no(total) for k in of_samples}
+    distances = torch.full((number,), torch.inf, dtype=torch.float64, device=device)
+    nearest = torch.zeros(number, dtype=torch.int64, device=device)
+    none_x, none_y = (torch.full((len(each.rows),), -torch.inf, device=device).double() for each in (x, y))
+    largest_y = torch.stack([none_y, *of_reference.values()]).amax(0)
+    largest_x = torch.stack([none_x, *of_samples.values()]).amax(0)
+    for rows in x.blocks:
+        upper = distances[rows]  # of the squared distance to the nearest
+        for columns in stop_on_signal(y.blocks):
+            scores = x.scores(rows, y, columns)
+            if wants_nearest:
+                upper = torch.minimum(upper, x.upper(rows, y, columns, scores, 1)[:, 0])
+                reach = torch.maximum(largest_x[rows], torch.minimum(upper, distances[rows]))
+            else:
+                reach = largest_x[rows]
+            mask = scores >= x.threshold(reach)[:, None]
+            mask |= scores >= y.threshold(largest_y[columns])
+            pairs = x.pairs(mask)
+            if pairs is None:  # few digits tell too little apart here
+                squared = x.squared_distances(rows, y, columns)
+                added = x.slack(x.squares[rows, None], y.squares[columns])  # by rounding, at most
+                lowered = squared - added
+                if wants_nearest:
+                    upper = torch.minimum(upper, (squared + added).amin(1))
+                    reach = torch.maximum(largest_x[rows], torch.minimum(upper, distances[rows]))
+                pairs = x.pairs((lowered <= reach[:, None]) | (lowered <= largest_y[columns]))
+            if pairs is None:  # as where most points are one
+                for k, radii in of_reference.items():
+                    holds = lowered <= radii[columns]
+                    inside[k][rows] |= holds.any(1)
+                    holding[k][columns] |= holds.any(0)
+                    held[k] += int(holds.sum())
+                for k, radii in of_samples.items():
+                    recalled[k][columns] |= (lowered <= radii[rows, None]).any(0)
+                first, second = torch.arange(len(squared), device=device), squared.argmin(1)
+            else:
+                first, second = pairs
+            i, j = first + rows.start, second + columns.start
+            squared = x.exact(i, y, j)
+            if pairs is not None:
+                # Where a distance equals a radius, the sample or the neighbour may be one image.
+                lowered = squared - x.slack(squared)
+                for k, radii in of_reference.items():
+                    holds = lowered <= radii[j]
+                    inside[k][i[holds]] = True
+                    holding[k][j[holds]] = True
+                    held[k] += int(holds.sum())
+                for k, radii in of_samples.items():
+                    recalled[k][j[lowered <= radii[i]]] = True
+            if wants_nearest:
+                best = torch.full((len(scores),), torch.inf, dtype=torch.float64, device=device)
+                best.scatter_reduce_(0, first, squared, "amin")
+                is_best = squared == best[first]
+                which = torch.full((len(scores),), total, dtype=torch.int64, device=device)
+                which.scatter_reduce_(0, first[is_best], j[is_best], "amin")
+                closer = best < distances[rows]
+                nearest[rows] = torch.where(closer, which, nearest[rows])
+                distances[rows] = torch.where(closer, best, distances[rows])
+    if not wants_nearest:
+        return Found(inside, holding, held, recalled)
+    return Found(inside, holding, held, recalled, nearest, distances.sqrt())

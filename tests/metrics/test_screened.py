@@ -1,0 +1,99 @@
+"""Screening in few digits changes no result, also where few digits tell nothing apart."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+
+from langevin.metrics import neighbours, screened
+from langevin.metrics.neighbourhoods import Neighbourhoods
+
+
+def draw(count, seed, size=24):
+    return torch.randn(count, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def near_ties():
+    """Two shells about each other's centre, whose radii differ in the ninth digit."""
+    x, y = (torch.nn.functional.normalize(draw(count, seed)) for count, seed in ((300, 1), (350, 2)))
+    return x * (1 + 1e-9 * torch.arange(300)[:, None]), y
+
+
+def duplicates():
+    y = draw(90, 3).repeat(4, 1)
+    return torch.cat([y[40:160], draw(100, 4)]), y
+
+
+def far_mean():
+    return 1e7 + draw(300, 5), 1e7 + 0.5 + draw(350, 6)
+
+
+def far_clusters():
+    """Within a cluster, distances are a millionth of those to the common mean."""
+    centres = 1e3 * draw(5, 7)
+    return (centres.repeat(60, 1) + 1e-3 * draw(300, 8)), (centres.repeat(70, 1) + 1e-3 * draw(350, 9))
+
+
+def one_far_outlier():
+    y = draw(350, 11)
+    y[17] *= 1e5
+    return draw(300, 10), y
+
+
+def tiny_numbers():
+    return 1e-25 * draw(300, 12), 1e-25 * draw(350, 13)
+
+
+def one_place():
+    return draw(1, 14).repeat(300, 1), draw(1, 14).repeat(350, 1)
+
+
+SETS = [near_ties, duplicates, far_mean, far_clusters, one_far_outlier, tiny_numbers, one_place]
+
+
+@pytest.mark.parametrize("few", [screened.FEW, 10**9], ids=["pairs", "whole blocks"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("sets", SETS, ids=lambda sets: sets.__name__)
+def test_it_equals_brute_force_in_float64(sets, kind, few, monkeypatch):
+    monkeypatch.setattr(neighbours, "BLOCK", 100)
+    monkeypatch.setattr(screened, "FEW", few)
+    monkeypatch.setattr(screened, "KIND", kind)
+    x, y = sets()
+    search = Neighbourhoods(y)
+    search.ask((3, 5), (3,), nearest=True)
+    found = search.find(x)
+
+    between, within, own = cdist(x, y), np.sort(cdist(y, y), axis=1), np.sort(cdist(x, x), axis=1)
+    for k in (3, 5):
+        holds = between <= within[:, k] * (1 + 1e-14)
+        assert np.array_equal(found.inside[k], holds.any(1))
+        assert np.array_equal(found.holding[k], holds.any(0))
+        assert found.held[k] == holds.sum()
+    assert np.array_equal(found.recalled[3], (between <= own[:, 3:4] * (1 + 1e-14)).any(0))
+    np.testing.assert_allclose(found.distances, between.min(1), rtol=1e-12)
+    np.testing.assert_allclose(between[np.arange(len(x)), found.nearest], between.min(1), rtol=1e-12)
+    np.testing.assert_allclose(found.to_others, within[found.nearest, 1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+def test_most_pairs_are_ruled_out_by_screening(kind, monkeypatch):
+    monkeypatch.setattr(neighbours, "BLOCK", 500)
+    monkeypatch.setattr(screened, "KIND", kind)
+    seen = []
+    exact = screened.Screened.exact
+    monkeypatch.setattr(screened.Screened, "exact", lambda *given: seen.append(len(given[1])) or exact(*given))
+    search = Neighbourhoods(draw(2000, 2).float())
+    search.ask((3,), (3,), nearest=True)
+    search.find(draw(2000, 1).float())
+    assert sum(seen) < 0.05 * 2 * 2000 * 2000
+
+
+def test_what_one_metric_found_is_given_to_the_next_of_the_same_samples():
+    search = Neighbourhoods(draw(40, 2))
+    search.ask((3,), (3,))
+    samples = draw(30, 1)
+    first = search.find(samples)
+    assert search.find(samples.clone()) is first
+    assert search.find(samples + 1) is not first
+    search.ask(nearest=True)
+    assert search.find(samples).nearest is not None
