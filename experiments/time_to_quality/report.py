@@ -1,0 +1,78 @@
+"""The table and the figure of what was measured."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from experiments.time_to_quality.measuring import Row
+
+COLOURS = {"langevin": "C0", "diffusers": "C1", "lucidrains": "C2"}
+STYLES = {"dpm_solver_2m": "-", "ddim": ":"}
+
+
+def curves(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, str, int], list[Row]]]:
+    """The rows of each contender, sampler and seed, by their CPU seconds."""
+
+    def key(row: Row) -> tuple[str, str, int]:
+        return row["who"], row["sampler"], row["seed"]
+
+    for name, own in groupby(sorted(rows, key=lambda row: (*key(row), row["cpu_seconds"])), key):
+        yield name, list(own)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """All values in Markdown."""
+    lines = [
+        "| | sampler, NFE | seed | CPU s | steps | images | FD | precision | recall |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for (who, sampler, seed), own in curves(rows):
+        for row in own:
+            cost = f"{row['cpu_seconds']:.1f} | {row['steps']:,} | {row['images']:,}"
+            values = f"{row['fd']:.2f} | {row['precision']:.3f} | {row['recall']:.3f}"
+            lines.append(f"| {who} | {sampler}, {row['nfe']} | {seed} | {cost} | {values} |")
+    return "\n".join(lines) + "\n"
+
+
+def seconds_to(rows: Sequence[Row], distance: float) -> float | None:
+    """The fewest CPU seconds after which one of these has a distance at most as large; None: after none."""
+    return min((row["cpu_seconds"] for row in rows if row["fd"] <= distance), default=None)
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """For the last weights of each peer, when ours were as good; by the same sampler, of the same seed."""
+    found = dict(curves(rows))
+    lines = []
+    for (who, sampler, seed), own in found.items():
+        of_ours = found.get(("langevin", sampler, seed))
+        if who == "langevin" or of_ours is None:
+            continue
+        last = own[-1]
+        needed = seconds_to(of_ours, last["fd"])
+        until = "not reached" if needed is None else f"reached by langevin in {needed:.1f} CPU s or less"
+        lines.append(
+            f"- {who}, seed {seed}, {sampler}: {last['fd']:.2f} after {last['cpu_seconds']:.0f} CPU s; {until}."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """The distance against the CPU seconds."""
+    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    for (who, sampler, seed), own in curves(rows):
+        x, y = ([row[name] for row in own] for name in ("cpu_seconds", "fd"))
+        label = f"{who}, {sampler}, seed {seed}"
+        axis.loglog(x, y, color=COLOURS[who], linestyle=STYLES[sampler], marker="o", ms=4, label=label)
+    axis.set(xlabel="CPU seconds of training, one thread", ylabel="FD, features of a classifier")
+    axis.grid(alpha=0.3, which="both")
+    axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def write(folder: Path, rows: Sequence[Row]) -> None:
+    """Write results.md and results.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.md").write_text(f"{table(rows)}\n{verdict(rows)}")
+    draw(rows, folder / "results.png")
