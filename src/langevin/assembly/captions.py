@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from langevin.conditions.condition import Several
+from langevin.conditions.hint import Hint
 from langevin.conditions.text import Text
 from langevin.data.captions import StoredTexts
 from langevin.data.tokens import CaptionEncoder, encode_texts
@@ -33,9 +35,15 @@ def exported_encoder(network: nn.Module) -> FrozenTextEncoder | None:
     """
     if not conditions_on_text(network):
         return None
-    condition = getattr(network, "condition", None)
-    if not isinstance(condition, Text):
-        raise UserError("conditions: are text beside others; allowed: [text] alone, in diffusers' pipelines of text")
+    whole = getattr(network, "condition", None)
+    parts = [whole] if whole is None or not isinstance(whole, Several) else list(whole.parts)
+    texts = [part for part in parts if isinstance(part, Text)]
+    others = [part for part in parts if not isinstance(part, Text)]
+    adapts = getattr(network, "adapter", None) is not None
+    if len(texts) != 1 or len(others) > adapts or not all(isinstance(part, Hint) for part in others):
+        allowed = "[text] alone, or [text,hint] with model.control=true, in diffusers' pipelines of text"
+        raise UserError(f"conditions: are text beside others; allowed: {allowed}")
+    [condition] = texts
     encoder = condition.encoder
     if not isinstance(encoder, CLIPTextEncoder) or encoder.mask:
         raise UserError("text: allowed: clip, with text.mask=false, in diffusers' pipelines of text")

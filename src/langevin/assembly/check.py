@@ -9,7 +9,14 @@ from torch import nn
 
 from langevin.adapters.adapter import Adapter
 from langevin.assembly.components import LOSS, MODEL, codec_uses, loaders, of_spec
-from langevin.assembly.conditioning import computes_columns, is_conditional, lacking_columns, reads_text, unread_groups
+from langevin.assembly.conditioning import (
+    computes_columns,
+    hint_mistakes,
+    is_conditional,
+    lacking_columns,
+    reads_text,
+    unread_groups,
+)
 from langevin.assembly.logged_values import unlogged
 from langevin.assembly.make import mistakes_of, target_of, try_instantiate
 from langevin.assembly.meta import without_values
@@ -218,7 +225,8 @@ def contradictions(
     adapter: Adapter | None = build("adapter")
     if adapter is not None and "init" in cfg and cfg.init.checkpoint is None:
         mistakes.append(Mistake(INIT, FROZEN))
-    mistakes += check_network(cfg, task, broken, diffused, conditions.values(), initial, adapter)
+    sides = None if spec is None or diffused is None else (spec.image_size, diffused.image_size)
+    mistakes += check_network(cfg, task, broken, diffused, conditions.values(), initial, adapter, sides)
     guidance: Guidance | None = build("guidance", **loaders(cfg))
     if guidance is not None:
         # A rescaled schedule depends on the size of the images.
@@ -332,6 +340,7 @@ def check_network(
     conditions: Collection[Any],
     initial: "Model | None",
     adapter: Adapter | None,
+    sides: tuple[int | None, int | None] | None,
 ) -> list[Mistake]:
     """The mistakes of the network's own parameters, its condition, the shape of what is diffused and what it starts as.
 
@@ -361,6 +370,7 @@ def check_network(
         if network.condition is not None and network.condition.tokens_only:
             mistakes += [Mistake("conditions", text) for text in network.unattended()]
         network.leave_out_tokens()
+    mistakes += hint_mistakes(network, sides)
     if getattr(network, "adapter", None) is not None and "init" in cfg and cfg.init.checkpoint is None:
         mistakes.append(Mistake(INIT, FROZEN))
     if adapter is not None and network is not None and "init" in cfg:
