@@ -1,6 +1,6 @@
 """diffusers' `ControlNetModel` beside its base, a `UNet2DConditionModel`: our `UNet` and its adapter."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from langevin.interop.folder import NETWORK_FILE, DiffusersPart, read_json, read
 from langevin.interop.renaming import Model, StateDict, settings
 from langevin.interop.text_unet import FIELDS, SPATIAL, attends_to_text, from_text_unet, to_text_unet
 from langevin.interop.textless_unet import BASE, BOTH, LABEL, OF_TEXT, from_textless, to_textless
-from langevin.networks.control import PREFIX
+from langevin.networks.control import HINT_WIDTHS, PREFIX
 
 CONTROL = "ControlNetModel"
 PLACE = "controlnet"
@@ -162,7 +162,7 @@ def control_part(base: Mapping[str, Any], state_dict: StateDict, model: Model, h
         raise UserError(f"{text}; allowed: a hint alone, with conditions=[hint], in diffusers")
     stem = {
         "conditioning_channels": hints,
-        "conditioning_embedding_out_channels": list(model["control_channels"]),
+        "conditioning_embedding_out_channels": list(_stem(model)),
     }
     return DiffusersPart(CONTROL, {name: each for name, each in base.items() if name in kind.fields} | stem, weights)
 
@@ -248,7 +248,7 @@ def from_controlled(
     rest = dict(control)
     zeros = sorted(name for name in rest if name.startswith("controlnet_down_blocks.") and name.endswith(".weight"))
     adapter = {}
-    for ours, theirs in _added(len(zeros), len(model["control_channels"])).items():
+    for ours, theirs in _added(len(zeros), len(_stem(model))).items():
         for kind in ("weight", "bias"):
             if f"{theirs}.{kind}" not in rest:
                 raise UserError(f"weights: '{theirs}.{kind}' is missing; allowed: all the weights of a {CONTROL}")
@@ -281,7 +281,7 @@ def to_control(state_dict: StateDict, model: Model, base: Base = TEXTLESS) -> di
     """
     adapter = {name.removeprefix(PREFIX): each for name, each in state_dict.items() if name.startswith(PREFIX)}
     steps = sum(name.startswith("zeros.") for name in adapter) // 2 - 1
-    added = _added(steps, len(model["control_channels"]))
+    added = _added(steps, len(_stem(model)))
     result = {
         f"{theirs}.{kind}": adapter.pop(f"{ours}.{kind}")
         for ours, theirs in added.items()
@@ -294,6 +294,11 @@ def to_control(state_dict: StateDict, model: Model, base: Base = TEXTLESS) -> di
     }
     copied = base.to_theirs(rest | adapter, model)
     return result | {name: each for name, each in copied.items() if not name.startswith(OUTPUT)}
+
+
+def _stem(model: Model) -> Sequence[int]:
+    """The widths of the stem of the hints; earlier runs do not name them."""
+    return model.get("control_channels", HINT_WIDTHS)
 
 
 def _added(steps: int, widths: int) -> dict[str, str]:
