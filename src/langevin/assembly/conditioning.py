@@ -94,9 +94,8 @@ def hint_mistakes(network: Any, sides: tuple[int | None, int | None] | None) -> 
     if not taken or side is None or small is None:
         return []
     widths = (side // small).bit_length()
-    allowed = (
-        f"model.control=true and model.control_channels a list of {widths}, since each after the first halves the hints"
-    )
+    why = "each after the first halves the hints"
+    allowed = f"model.control=true and model.control_channels a list of {widths}, since {why}"
     text = f"is of side {', '.join(map(str, taken))} in this network, and images are of side {side}"
     return [Mistake("conditions.hint", f"{text}; allowed: {allowed}")]
 
