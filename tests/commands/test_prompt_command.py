@@ -127,6 +127,7 @@ def test_given_images_are_edited_inverted_and_restored_by_prompts(runs, tmp_path
             "prompt: is given, and the model is not trained with conditions=[text]; leave it out",
         ),
         ("text", ["prompt=nowhere.txt"], "prompt=nowhere.txt: cannot be read"),
+        ("text", ["prompt=[a,null]"], "prompt: is ['a', None]; allowed: a text or null or a list, each item a text"),
         ("text", ["prompt=[]"], "prompt: is an empty list; allowed: a text, a list of texts, or a file of such"),
         (
             "text",

@@ -120,3 +120,28 @@ def test_it_needs_images_and_no_dropout():
         UNet(**size, control=True, **SMALL)
     with pytest.raises(OptionError, match=r"dropout is 0\.1 beside control; allowed: 0"):
         unet(True, dropout=0.1)
+
+
+@pytest.mark.parametrize(
+    ("control", "widths", "words"),
+    [
+        (True, [], r"control_channels is \[\]; allowed: one or more positive integers"),
+        (False, [16, 32], r"control_channels is \[16, 32\], with no adapter; allowed: \[16\], or control=true"),
+    ],
+)
+def test_widths_of_the_stem_that_do_not_fit(control, widths, words):
+    with pytest.raises(OptionError, match=words):
+        unet(control, control_channels=widths)
+
+
+def test_hints_in_colour_are_of_a_side_that_the_stem_brings_down():
+    made = Hint(kind="edges", threshold=None, dropout=0.0, image_size=SIDE, channels=3)
+    size = {"in_channels": C, "out_channels": C, "image_size": SIDE, "condition": lambda dim: made}
+    network = UNet(**size, control=True, control_channels=[4, 6, 8], **SMALL)
+    randomize(network, 0)
+    x, times, *_ = inputs()
+    hints = torch.rand(B, 3, 4 * SIDE, 4 * SIDE, generator=torch.Generator().manual_seed(2))
+    first = network(x, times, {COLUMN: hints})
+    assert (network(x, times, {COLUMN: hints.flip(1)}) - first).abs().mean() > 1e-3, "colours matter"
+    computed = made.derive(torch.rand(B, C, 4 * SIDE, 4 * SIDE), None)[COLUMN]
+    assert computed.shape == hints.shape

@@ -86,6 +86,11 @@ def test_at_scale_zero_samples_are_the_frozen_networks(tmp_path, base, controlle
             "all weights of the frozen network and no others, and here differ: down.0.blocks.1.",
         ),
         (
+            ("init.checkpoint={base}", "model.control_channels=[16,32]"),
+            "conditions.hint: is of side 16 in this network, and images are of side 8; allowed: model.control=true and "
+            "model.control_channels a list of 1, since each",
+        ),
+        (
             ("init.checkpoint={base}", "conditions=[class_label]"),
             "model.control: is true, but no condition gives images to control by; add conditions=[hint], or take false",
         ),

@@ -8,16 +8,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from langevin.conditions.condition import Several
+from langevin.conditions.hint import Hint
 from langevin.conditions.text import Text
 from langevin.data.captions import StoredTexts
 from langevin.data.tokens import CaptionEncoder, encode_texts
 from langevin.errors import UserError
+from langevin.spec import DataSpec
 from langevin.text.clip import CLIPTextEncoder
 from langevin.text.encoder import TextEncoder
 from langevin.text.frozen import FrozenTextEncoder
 
 if TYPE_CHECKING:
+    from langevin.assembly.saved import Model
     from langevin.data.module import DataModule  # imports Lightning, which conversion does without
+
+
+def known_words(spec: DataSpec | None, initial: "Model | None") -> tuple[str, ...]:
+    """The words of the captions, as far as they are known: of the data, else of the model that a run starts from."""
+    known = [each.vocabulary for each in (spec, None if initial is None else initial.spec) if each is not None]
+    return next((words for words in known if words is not None), ())
 
 
 def conditions_on_text(network: nn.Module) -> list[Text]:
@@ -33,9 +43,15 @@ def exported_encoder(network: nn.Module) -> FrozenTextEncoder | None:
     """
     if not conditions_on_text(network):
         return None
-    condition = getattr(network, "condition", None)
-    if not isinstance(condition, Text):
-        raise UserError("conditions: are text beside others; allowed: [text] alone, in diffusers' pipelines of text")
+    whole = getattr(network, "condition", None)
+    parts = [whole] if whole is None or not isinstance(whole, Several) else list(whole.parts)
+    texts = [part for part in parts if isinstance(part, Text)]
+    others = [part for part in parts if not isinstance(part, Text)]
+    adapts = getattr(network, "adapter", None) is not None
+    if len(texts) != 1 or len(others) > adapts or not all(isinstance(part, Hint) for part in others):
+        allowed = "[text] alone, or [text,hint] with model.control=true, in diffusers' pipelines of text"
+        raise UserError(f"conditions: are text beside others; allowed: {allowed}")
+    [condition] = texts
     encoder = condition.encoder
     if not isinstance(encoder, CLIPTextEncoder) or encoder.mask:
         raise UserError("text: allowed: clip, with text.mask=false, in diffusers' pipelines of text")

@@ -8,8 +8,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from langevin.adapters.adapter import Adapter
+from langevin.assembly.captions import known_words
 from langevin.assembly.components import LOSS, MODEL, codec_uses, loaders, of_spec
 from langevin.assembly.conditioning import (
+    hint_mistakes,
     is_conditional,
     lacking_columns,
     needs_images,
@@ -200,7 +202,7 @@ def contradictions(
     build("lr_schedule")
     build("ema", network=nn.Identity())
     with without_values():
-        text = build("text", vocabulary=words_of(spec, initial))
+        text = build("text", vocabulary=known_words(spec, initial))
     if "text" not in task.unused and "conditions" not in broken:
         unread = "is read by no condition; add conditions=[text], or leave it out"
         wrong = {mistake.path for mistake in mistakes}
@@ -224,7 +226,8 @@ def contradictions(
     adapter: Adapter | None = build("adapter")
     if adapter is not None and "init" in cfg and cfg.init.checkpoint is None:
         mistakes.append(Mistake(INIT, FROZEN))
-    mistakes += check_network(cfg, task, broken, diffused, conditions.values(), initial, adapter)
+    sides = None if spec is None or diffused is None else (spec.image_size, diffused.image_size)
+    mistakes += check_network(cfg, task, broken, diffused, conditions.values(), initial, adapter, sides)
     guidance: Guidance | None = build("guidance", **loaders(cfg))
     if guidance is not None:
         # A rescaled schedule depends on the size of the images.
@@ -337,6 +340,7 @@ def check_network(
     conditions: Collection[Any],
     initial: "Model | None",
     adapter: Adapter | None,
+    sides: tuple[int | None, int | None] | None,
 ) -> list[Mistake]:
     """The mistakes of the network's own parameters, its condition, the shape of what is diffused and what it starts as.
 
@@ -360,12 +364,13 @@ def check_network(
         return []
     with without_values():
         classes = spec.num_classes or (None if initial is None else initial.spec.num_classes) or 2
-        known = {**of_spec(spec), "vocabulary": words_of(spec, initial)}
+        known = {**of_spec(spec), "vocabulary": known_words(spec, initial)}
         network, mistakes = try_instantiate(cfg, group, **known, **task.offered(cfg, classes, None, known))
     if isinstance(network, Network):
         if network.condition is not None and network.condition.tokens_only:
             mistakes += [Mistake("conditions", text) for text in network.unattended()]
         network.leave_out_tokens()
+    mistakes += hint_mistakes(network, sides)
     if getattr(network, "adapter", None) is not None and "init" in cfg and cfg.init.checkpoint is None:
         mistakes.append(Mistake(INIT, FROZEN))
     if adapter is not None and network is not None and "init" in cfg:
@@ -376,12 +381,6 @@ def check_network(
     if network is not None and initial is not None:
         mistakes += mistakes_of_initial(cfg, task, initial, network, spec)
     return mistakes
-
-
-def words_of(spec: DataSpec | None, initial: "Model | None") -> tuple[str, ...]:
-    """The words of the captions, as far as they are known: of the data, else of the model that a run starts from."""
-    known = [each.vocabulary for each in (spec, None if initial is None else initial.spec) if each is not None]
-    return next((words for words in known if words is not None), ())
 
 
 def shares(cfg: DictConfig) -> list[Mistake]:

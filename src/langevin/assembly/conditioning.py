@@ -6,6 +6,8 @@ from omegaconf import DictConfig
 
 from langevin.assembly.make import make, target_of
 from langevin.conditions.condition import Condition, Several
+from langevin.conditions.hint import Hint
+from langevin.config.validate import Mistake
 from langevin.errors import UserError
 from langevin.images import HINT
 from langevin.text.encoder import COLUMNS, TEXT
@@ -103,6 +105,26 @@ def lacking_columns(cfg: DictConfig, condition: Condition, columns: frozenset[st
         )
     text = f"needs the {' and the '.join(lacking)} of each sample, which this data does not supply"
     return f"{text}; leave it out, or take other data"
+
+
+def hint_mistakes(network: Any, sides: tuple[int | None, int | None] | None) -> list[Mistake]:
+    """What is wrong with the size of the hints that a network takes: it is to be that of the images.
+
+    Args:
+        network: built; None where it could not be.
+        sides: of images and of what is diffused; None where they are not known.
+    """
+    if network is None or sides is None:
+        return []
+    side, small = sides
+    taken = {part.image_size for part in network.modules() if isinstance(part, Hint)} - {side}
+    if not taken or side is None or small is None:
+        return []
+    widths = (side // small).bit_length()
+    why = "each after the first halves the hints"
+    allowed = f"model.control=true and model.control_channels a list of {widths}, since {why}"
+    text = f"is of side {', '.join(map(str, taken))} in this network, and images are of side {side}"
+    return [Mistake("conditions.hint", f"{text}; allowed: {allowed}")]
 
 
 def make_condition(cfg: DictConfig, *, num_classes: int | None, dim: int, **of_spec: Any) -> Condition:

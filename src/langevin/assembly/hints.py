@@ -21,19 +21,21 @@ class HintImages(NamedTuple):
     Attributes:
         samples: uint8 (N, H, W, C).
         labels: int64 (N,), or None.
-        condition: the model's, which computes them; None: they are hints.
+        condition: the model's.
+        computed: whether it is to compute hints of them; else they are hints.
         scale: a factor on their effect.
     """
 
     samples: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
-    condition: Hint | None
+    condition: Hint
+    computed: bool
     scale: float
 
     def requested_of(self, generator: SamplePipeline) -> None:
         """Let a pipeline follow them: sample i has the i-th hint."""
-        asked, condition, modality = generator.requests, self.condition, generator.modality
-        generator.requests = HintRequests(asked, self.samples, condition, modality, self.scale)
+        asked, modality = generator.requests, generator.modality
+        generator.requests = HintRequests(asked, self.samples, self.condition, modality, self.computed, self.scale)
 
 
 def open_hints(cfg: DictConfig, model: Model) -> HintImages | None:
@@ -73,4 +75,4 @@ def open_hints(cfg: DictConfig, model: Model) -> HintImages | None:
     if images.shape[1:] not in allowed:
         text = f"is {cfg.hint[name]}: images of (height, width, channels) {images.shape[1:]}"
         raise ConfigError([Mistake(f"hint.{name}", f"{text}; allowed: {' or '.join(map(str, allowed))}")])
-    return HintImages(images, labels, condition if name == "images" else None, scale)
+    return HintImages(images, labels, condition, name == "images", scale)

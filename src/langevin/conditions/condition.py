@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
+from langevin.errors import UserError
+
 
 class Context(NamedTuple):
     """What a network sees of its conditions; each entry may be absent.
@@ -14,8 +16,8 @@ class Context(NamedTuple):
     Attributes:
         vector: an embedding (B, dim), added to that of the noise level. Those of several conditions are summed.
         tokens: embeddings (B, L, dim) to attend to. Those of several conditions follow each other.
-        concat: images (B, C, H, W) at the network's own resolution, which it takes beside x. Those of several
-            conditions are stacked.
+        concat: images (B, C, H, W) at the network's own resolution, which it takes beside x, or at a multiple of
+            it, see `Condition.enlarge`. Those of several conditions are stacked.
         scale: factors (B,) on the effect of these images, in a network to which they are an adapter's; None: 1.
         mask: (B, L) bool: which of the tokens to attend to; None: all of them.
     """
@@ -101,6 +103,15 @@ class Condition(nn.Module, ABC):
         """Whether nothing is left to be made of what is diffused, where this is the samples themselves."""
         return False
 
+    def enlarge(self, factor: int) -> None:
+        """Give images of `factor` times the side of what is diffused, to a network that brings them down itself.
+
+        Raises:
+            UserError: when it gives images of that side alone.
+        """
+        if factor != 1 and self.concat_channels > 0:
+            raise UserError("gives images of the size of what is diffused")
+
     @property
     def has_null(self) -> bool:
         """Whether it has a null value; else `null` keeps what it reads, which guidance then has on both sides."""
@@ -173,6 +184,11 @@ class Several(Condition):
         """See `Condition`: none of them."""
         for part in self._conditions():
             part.leave_out_tokens()
+
+    def enlarge(self, factor: int) -> None:
+        """See `Condition`: in every part."""
+        for part in self._conditions():
+            part.enlarge(factor)
 
     def derive(self, x: Tensor, draws: ConditioningDraws, sampling: bool = False) -> dict[str, Tensor]:
         """See `Condition`: what every part derives, in their order."""

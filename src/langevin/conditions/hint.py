@@ -13,7 +13,7 @@ from langevin.errors import OptionError, UserError
 from langevin.images import HINT, LUMA, from_file, to_file
 
 COLUMN = HINT
-"""The column: (B, 1, H, W) in [0, 1], as the levels of a file; `NONE` everywhere for no hint."""
+"""The column: (B, C, H, W) in [0, 1], as the levels of a file; `NONE` everywhere for no hint."""
 PAIRS = "pairs"
 """The kind of hints that are not computed, but come with the data."""
 SCALE = "hint_scale"
@@ -23,7 +23,7 @@ NONE = -1.0
 
 
 class Hint(Condition):
-    """A grey image of the sample's size, concatenated with x, which the sample is to agree with.
+    """An image of the sample's size, concatenated with x, which the sample is to agree with.
 
     In training it comes with the sample, or is computed of it and rounded to the 256 levels of a file, so that hints of
     files are like those of training. Hints are in [0, 1], as ControlNet's are (Zhang et al. 2023, arXiv 2302.05543),
@@ -39,14 +39,14 @@ class Hint(Condition):
         kind: what it is computed as, "edges" or "grey"; or "pairs".
         threshold: of edges: those of at least this magnitude become 1, all else 0; None: they stay magnitudes.
         dropout: probability that there is none in training; 0: guidance keeps it.
-        image_size: the side of a sample; handed in.
+        image_size: the side of what is diffused; handed in.
+        channels: 1 for grey hints, 3 for those in colour; what is computed is then the same in all three.
 
     Raises:
         OptionError: when there is a threshold for other hints than edges.
     """
 
     inputs = derived = frozenset({COLUMN})  # not derived of kind "pairs"
-    concat_channels = 1
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Hint(Condition):
         threshold: Annotated[float, Gt(0), Le(1)] | None,
         dropout: Annotated[float, Ge(0), Le(1)],
         image_size: int,
+        channels: Literal[1, 3] = 1,
     ) -> None:
         super().__init__()
         if kind != "edges" and threshold is not None:
@@ -63,6 +64,11 @@ class Hint(Condition):
         self.threshold = threshold
         self.dropout = dropout
         self.image_size = image_size
+        self.concat_channels = channels
+
+    def enlarge(self, factor: int) -> None:
+        """See `Condition`: of any size."""
+        self.image_size *= factor
 
     @property
     def has_null(self) -> bool:
@@ -79,14 +85,14 @@ class Hint(Condition):
         return {COLUMN: self.hint(x)} if self.derived else {}
 
     def hint(self, x: Tensor) -> Tensor:
-        """The hints (B, 1, H, W) of images x (B, C, H, W) in [-1, 1]; only of a kind that is computed."""
+        """The hints (B, C', H, W) of images x (B, C, H, W) in [-1, 1]; only of a kind that is computed."""
         assert self.derived, self.kind
         levels = (grey(x) + 1) / 2
         if self.kind == "edges":
             levels = edges(levels)
             if self.threshold is not None:
                 levels = (levels >= self.threshold).to(levels)
-        return from_file(to_file(levels))
+        return from_file(to_file(levels)).expand(-1, self.concat_channels, -1, -1)
 
     def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Context:
         """See `Condition`.
@@ -99,9 +105,12 @@ class Hint(Condition):
             if not self.has_null:
                 raise UserError("hint: the model follows hints, and none were given")
             return Context(concat=torch.full(shape, NONE))
-        if cond[COLUMN].shape != shape:
-            raise UserError(f"hint: the shape {tuple(cond[COLUMN].shape)} does not fit: {shape}")
-        return Context(concat=cond[COLUMN], scale=cond.get(SCALE))
+        given = cond[COLUMN]
+        if given.shape[1:2] == (1,):  # hints that come with the data are grey
+            given = given.expand(-1, self.concat_channels, -1, -1)
+        if given.shape != shape:
+            raise UserError(f"hint: the shape {tuple(given.shape)} does not fit: {shape}")
+        return Context(concat=given, scale=cond.get(SCALE))
 
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Condition`: no hint; it stays where it is never dropped."""

@@ -46,6 +46,8 @@ SINCE = {
     "data.resize": "crop",
     "model.norm_groups": None,
     "model.control": False,
+    "model.control_channels": [16],
+    "conditions.hint.channels": 1,
     "model.transformer_depth": 0,
     "model.middle_attention": True,
     "model.time_endpoint": False,

@@ -12,9 +12,8 @@ from langevin.interop.controlnet import (
     BASE,
     CONTROL,
     PLACE,
-    from_textless,
     read_control,
-    textless_of,
+    require_factor,
 )
 from langevin.interop.diffusers import completed, from_diffusers, unet_of
 from langevin.interop.dit import dit_of, from_diffusers_dit
@@ -46,11 +45,13 @@ from langevin.interop.schedulers import EULER, scheduler_of
 from langevin.interop.stable_diffusion import (
     LATENT_CHANNELS,
     STABLE,
+    STABLE_CONTROL,
     TEXT_CHOICES,
     left_out,
     read_text,
 )
 from langevin.interop.text_unet import attends_to_text, from_text_unet, text_unet_of
+from langevin.interop.textless_unet import from_textless, textless_of
 
 
 class ReadNetwork(NamedTuple):
@@ -91,7 +92,7 @@ def read_folder(folder: Path) -> Imported:
     A class-conditional `UNet2DModel` has as many classes as rows of its table, but for one that we wrote ourselves.
 
     A folder that has an autoencoder too, as `vae/` or `vqvae/`, is that of a model of its latents. One whose network
-    attends to text has an encoder of text, `text_encoder/` and `tokenizer/`.
+    attends to text has an encoder of text, `text_encoder/` and `tokenizer/`. A `controlnet/` is an adapter beside it.
 
     Raises:
         UserError: when a file is missing or damaged, or holds something that we have not.
@@ -104,9 +105,11 @@ def read_folder(folder: Path) -> Imported:
         refuse_kind(folder, index.get("_class_name"), PIPELINES, place)
         completed(str(folder / INDEX), index, {"_class_name": (None, f"Literal{list(PIPELINES)}")})
         enlarges = index["_class_name"] == ENLARGING
-        if place is None and index["_class_name"] in (LATENT, OF_DIT, ENLARGING, STABLE):
+        if place is None and index["_class_name"] in (LATENT, OF_DIT, ENLARGING, STABLE, STABLE_CONTROL):
             text = f"_class_name is {index['_class_name']}, whose autoencoder is not there"
             raise UserError(f"{folder / INDEX}: {text}; allowed: with it, in vae/ or vqvae/")
+        if index["_class_name"] == STABLE_CONTROL and not (folder / PLACE).is_dir():
+            raise UserError(f"{folder / INDEX}: its {CONTROL} is not there; allowed: with it, in {PLACE}/")
     inner = next((folder / name for name in PLACES.values() if (folder / name).is_dir()), folder)
     config = read_json(inner / NETWORK_FILE)
     where = str(inner / NETWORK_FILE)
@@ -120,6 +123,7 @@ def read_folder(folder: Path) -> Imported:
         choices = read_text(folder, where, network.token_channels)
         network = network._replace(overrides=[*network.overrides, *choices])
     weights = read_network(inner)
+    control = None
     if (folder / PLACE).is_dir():
         control = read_control(folder / PLACE, kind, config, network.overrides, network.num_classes)
         network = network._replace(overrides=control.overrides, rename=control.rename, notes=control.notes)
@@ -159,7 +163,10 @@ def read_folder(folder: Path) -> Imported:
         (*network.notes, *notes, *left_out(folder)),
         text=None if network.token_channels is None else folder,
     )
-    return imported if place is None else in_latents(imported, place, enlarges)
+    imported = imported if place is None else in_latents(imported, place, enlarges)
+    if control is not None:
+        require_factor(folder / PLACE, control, imported.image_size // network.image_size)
+    return imported
 
 
 def refuse_kind(folder: Path, kind: Any, known: Sequence[str], autoencoder: Path | None) -> None:

@@ -7,15 +7,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from langevin.conditions.hint import Hint
 from langevin.diffusion.denoiser import Denoiser
 from langevin.errors import UserError
 from langevin.interop.controlnet import (
     BASE,
     PLACE,
     control_part,
-    is_textless,
-    textless_config,
-    to_textless,
+    notes_on_hints,
 )
 from langevin.interop.diffusers import to_diffusers, unet_2d_config
 from langevin.interop.dit import to_diffusers_dit, transformer_config
@@ -41,12 +40,12 @@ from langevin.interop.renaming import Model, StateDict
 from langevin.interop.scheduler_config import notes_on, scheduler_config
 from langevin.interop.schedulers import EULER
 from langevin.interop.stable_diffusion import (
-    STABLE,
     TEXT_PARTS,
     copy_encoder,
     notes_on_text,
 )
 from langevin.interop.text_unet import text_unet_config, to_text_unet
+from langevin.interop.textless_unet import is_textless, textless_config, to_textless
 from langevin.networks.dit import DiT
 from langevin.networks.unet import UNet
 from langevin.samplers.sampler import Sampler
@@ -92,12 +91,13 @@ def write_folder(
 ) -> list[str]:
     """Write a model as a pipeline: a U-Net as a `DDIMPipeline` if its sampler is DDIM, else as a `DDPMPipeline`.
 
-    With an adapter, or without attention in its middle, it is a `UNet2DConditionModel`, of which there is no pipeline.
+    With an adapter, or without attention in its middle, it is a `UNet2DConditionModel`, of which there is no pipeline
+    without text.
 
     In the latents of an autoencoder, a U-Net without classes is an `LDMPipeline`, or an `LDMSuperResolutionPipeline`
     where it takes images of the latents' size beside them, and a DiT a `DiTPipeline`. Of a U-Net
     of classes there is no pipeline then, and of a DiT none without an autoencoder: the parts are written alone. With an
-    encoder of text it is a `StableDiffusionPipeline`.
+    encoder of text it is a `StableDiffusionPipeline`, with an adapter too a `StableDiffusionControlNetPipeline`.
 
     Args:
         out: the folder; what it holds already is replaced file by file.
@@ -123,7 +123,7 @@ def write_folder(
     if writer is None:
         name = type(denoiser.network).__name__
         raise UserError(f"model is {name}; allowed: a UNet or a DiT, which diffusers' {UNET} or {DIT} can be")
-    if is_textless(model):
+    if text is None and is_textless(model):
         writer = TEXTLESS
     if text is not None:
         if writer is not WRITERS[UNet]:
@@ -138,10 +138,12 @@ def write_folder(
     if enlarges and (writer.kind != UNET or num_classes is not None or name == EULER):
         why = f"{ENLARGING} passes no labels on, and with {EULER} {SCALES}"
         raise UserError(f"model: allowed beside images: a UNet without classes, and another sampler than euler: {why}")
-    pipeline = pipeline_of(writer.kind, name, num_classes, autoencoder, text is not None, enlarges)
+    controlled = bool(model.get("control", False))
+    pipeline = pipeline_of(writer.kind, name, num_classes, autoencoder, text is not None, enlarges, controlled)
     written = {PLACES[writer.kind]: DiffusersPart(writer.kind, config, weights)}
-    if model.get("control", False):
-        written[PLACE] = control_part(config, denoiser.network.state_dict(), model)
+    if controlled:
+        hints = sum(part.concat_channels for part in denoiser.network.modules() if isinstance(part, Hint))
+        written[PLACE] = control_part(config, denoiser.network.state_dict(), model, hints)
     if autoencoder is not None:
         written["vqvae" if pipeline in (LATENT, ENLARGING) else "vae"] = autoencoder
     for inner, part in written.items():
@@ -154,11 +156,12 @@ def write_folder(
         (out / INDEX).unlink(missing_ok=True)  # of what was there before
     else:
         classes = {inner: ["diffusers", part.kind] for inner, part in written.items()}
-        index = {"scheduler": ["diffusers", name], **classes, **(TEXT_PARTS if pipeline == STABLE else {})}
+        index = {"scheduler": ["diffusers", name], **classes, **(TEXT_PARTS if text is not None else {})}
         write_json(out / INDEX, {"_class_name": pipeline, "_diffusers_version": VERSION, **index})
     notes = notes_on(denoiser.schedule, sampler)
     if text is not None:
-        return [*notes, *notes_on_text(out, pipeline, scheduler)]
+        of_text = notes_on_text(out, pipeline, scheduler)
+        return [*notes, *of_text, *([] if pipeline is None else notes_on_hints(written))]
     return [*notes, *notes_on_pipeline(out, pipeline, written, name, num_classes)]
 
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from langevin.interop.autoencoders import KL
-from langevin.interop.controlnet import BASE, notes_on_textless
+from langevin.interop.controlnet import BASE, notes_on_parts
 from langevin.interop.folder import DiffusersPart
 from langevin.interop.schedulers import DDIM
-from langevin.interop.stable_diffusion import STABLE
+from langevin.interop.stable_diffusion import STABLE, STABLE_CONTROL
 
 UNET, DIT = "UNet2DModel", "DiTTransformer2DModel"
 PLACES = {UNET: "unet", DIT: "transformer", BASE: "unet"}
@@ -15,7 +15,7 @@ PLACES = {UNET: "unet", DIT: "transformer", BASE: "unet"}
 OLD = {"Transformer2DModel": DIT}
 """What classes were once called."""
 LATENT, OF_DIT, ENLARGING = "LDMPipeline", "DiTPipeline", "LDMSuperResolutionPipeline"
-PIPELINES = ("DDPMPipeline", "DDIMPipeline", LATENT, OF_DIT, ENLARGING, STABLE)
+PIPELINES = ("DDPMPipeline", "DDIMPipeline", LATENT, OF_DIT, ENLARGING, STABLE, STABLE_CONTROL)
 AUTOENCODER_PLACES = ("vae", "vqvae")
 """Where a pipeline has its autoencoder: the latter in an `LDMPipeline`, whatever the autoencoder's class."""
 UNKNOWN_FACTOR = (
@@ -36,12 +36,15 @@ def pipeline_of(
     autoencoder: DiffusersPart | None,
     has_text: bool,
     enlarges: bool = False,
+    is_controlled: bool = False,
 ) -> str | None:
     """The pipeline of a network of some class, None where there is none; a U-Net's passes no labels on."""
     if enlarges:
         return ENLARGING
     if kind == BASE:
-        return STABLE if has_text and autoencoder is not None and autoencoder.kind == KL else None
+        if not has_text or autoencoder is None or autoencoder.kind != KL:
+            return None
+        return STABLE_CONTROL if is_controlled else STABLE
     if kind == DIT:
         return None if autoencoder is None else OF_DIT
     if autoencoder is not None:
@@ -53,7 +56,7 @@ def notes_on_pipeline(
     out: Path, pipeline: str | None, parts: Mapping[str, DiffusersPart], scheduler: str, num_classes: int | None
 ) -> list[str]:
     """What to know of the parts of a folder, and of its pipeline, a sentence each."""
-    notes = notes_on_textless(out, parts)
+    notes = notes_on_parts(out, parts)
     if pipeline in (LATENT, ENLARGING) and parts["vqvae"].kind == KL:
         notes.append(f"{pipeline} warns that it expects a VQModel; with this {KL} it makes the same images")
     if PLACES[DIT] in parts:

@@ -18,7 +18,8 @@ from langevin.text.files import NETWORK, PICKLED, SAFE, TOKENIZER, VOCABULARY, W
 from langevin.text.frozen import Files, FrozenTextEncoder
 from langevin.weights import read_weights
 
-STABLE = "StableDiffusionPipeline"
+STABLE, STABLE_CONTROL = "StableDiffusionPipeline", "StableDiffusionControlNetPipeline"
+"""The latter with a `ControlNetModel` beside the network."""
 LATENT_CHANNELS = 4
 """Of its networks, unless their config says otherwise."""
 TEXT_CHOICES = (
@@ -134,7 +135,7 @@ def notes_on_text(out: Path, pipeline: str | None, scheduler: Mapping[str, Any])
         return [f"it has no pipeline without a KL autoencoder: load {load} and its text encoder"]
     notes = []
     if scheduler.get("steps_offset") != 1:
-        notes.append(f"{STABLE} sets steps_offset to 1; here it is {scheduler.get('steps_offset')}")
+        notes.append(f"{pipeline} sets steps_offset to 1; here it is {scheduler.get('steps_offset')}")
     if scheduler.get("clip_sample"):
-        notes.append(f"{STABLE} sets clip_sample to false; here it is true")
+        notes.append(f"{pipeline} sets clip_sample to false; here it is true")
     return notes

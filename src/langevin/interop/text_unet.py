@@ -25,12 +25,13 @@ from langevin.interop.diffusers import (
 from langevin.interop.renaming import Model, Renaming, StateDict
 from langevin.interop.unet_layers import ATTENTION, Attention, to_ours, to_theirs
 from langevin.networks.blocks.block import NORM_EPSILON
+from langevin.networks.control import PREFIX
 
 TEXT_UNET = "UNet2DConditionModel"
 CONV_PROJECTIONS = (".proj_in.weight", ".proj_out.weight")
 """Linear layers that are convolutions of one pixel in Stable Diffusion 1."""
-BESIDE = "condition."
-"""How the names of our condition's weights begin, which are no part of theirs."""
+BESIDE = ("condition.", PREFIX)
+"""How the names of our condition's weights, and an adapter's, begin, which are no part of theirs."""
 SHARED = (
     *("sample_size", "in_channels", "out_channels", "center_input_sample", "time_embedding_type", "time_embedding_dim"),
     *("freq_shift", "flip_sin_to_cos", "block_out_channels", "mid_block_scale_factor", "downsample_padding"),
@@ -214,7 +215,7 @@ def to_text_unet(state_dict: StateDict, model: Model) -> dict[str, Tensor]:
     """Give the weights of our `UNet` the names they have in a `UNet2DConditionModel`: the inverse of `from_text_unet`.
 
     Args:
-        state_dict: of ours; what belongs to its condition is left out.
+        state_dict: of ours; what belongs to its condition, and to an adapter, is left out.
         model: its parameters, see `renaming.Model`.
 
     Raises:
@@ -231,8 +232,8 @@ def to_text_unet(state_dict: StateDict, model: Model) -> dict[str, Tensor]:
     }
 
 
-PLAIN = {"cross_attention": False, "transformer_depth": 0, "heads": None}
-"""The parameters of which a `UNet2DModel` has none."""
+PLAIN = {"cross_attention": False, "transformer_depth": 0, "heads": None, "control": False}
+"""The parameters of which a `UNet2DModel` has none; an adapter is a network of its own, see `controlnet`."""
 
 
 def _require(model: Model) -> None:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from langevin.conditions.condition import Condition
-from langevin.errors import refuse
+from langevin.errors import UserError, refuse
 from langevin.networks.blocks.block import NORM_EPSILON, NORM_GROUPS, Chain, normalization
 from langevin.networks.blocks.parts import BlockFactory
 from langevin.networks.blocks.progressive import ProgressiveInput
 from langevin.networks.blocks.resample import BOX, FilterDown
 from langevin.networks.blocks.way_down import WayDown
-from langevin.networks.control import PREFIX, ControlBranch
+from langevin.networks.control import HINT_WIDTHS, PREFIX, ControlBranch
 from langevin.networks.embeddings import TimeEmbedding
 from langevin.networks.initialization import fan_average, zero
 from langevin.networks.network import NOTHING_TO_ATTEND_TO, Network
@@ -75,6 +75,8 @@ class UNet(Network, WayDown):
             with much less memory. The gradients are the same.
         control: whether images that conditions give enter by a trainable copy of the encoder, and all else is frozen
             (ControlNet; see `ControlBranch`); else they are concatenated with x.
+        control_channels: widths inside the adapter's stem of these images. Each after the first halves their size: with
+            n widths, hints have 2 ** (n - 1) times the side of x, for models of latents.
 
     Raises:
         OptionError: when some of these are incompatible, or do not fit the image size.
@@ -111,6 +113,7 @@ class UNet(Network, WayDown):
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
         checkpointing: bool = False,
         control: bool = False,
+        control_channels: Sequence[int] = HINT_WIDTHS,
     ) -> None:
         super().__init__()
         widths = [channels * multiplier for multiplier in channel_multipliers]
@@ -131,6 +134,12 @@ class UNet(Network, WayDown):
         wrong += padding_mistakes(symmetric_padding, residual_resampling)
         if control and dropout > 0:
             wrong.append(("dropout", f"is {dropout} beside control; allowed: 0, since the network is frozen"))
+        if not control_channels or min(control_channels) < 1:
+            text = f"is {list(control_channels)}; allowed: one or more positive integers"
+            wrong.append(("control_channels", text))
+        elif tuple(control_channels) != HINT_WIDTHS and not control:
+            allowed = f"{list(HINT_WIDTHS)}, or control=true"
+            wrong.append(("control_channels", f"is {list(control_channels)}, with no adapter; allowed: {allowed}"))
         refuse(wrong)
         self.map_condition = map_condition
         self.attends = cross_attention
@@ -143,7 +152,12 @@ class UNet(Network, WayDown):
         if control and images == 0:
             text = "is true, but no condition gives images to control by; add conditions=[hint], or take false"
             refuse([("control", text)])
-        if control:
+        if self.condition is not None and control:
+            try:
+                self.condition.enlarge(2 ** (len(control_channels) - 1))
+            except UserError as error:
+                text = f"is {list(control_channels)}, and a condition {error}; allowed: one width"
+                refuse([("control_channels", text)])
             self.adapter = PREFIX
         else:
             in_channels += images
@@ -176,7 +190,7 @@ class UNet(Network, WayDown):
                 self.progressive[str(index)] = ProgressiveInput(pyramid, width, filtered)
         width = skips[-1]
         self.middle = parts.middle(width, middle_attention)
-        self.control = ControlBranch(self, images, skips) if control else None
+        self.control = ControlBranch(self, images, skips, control_channels) if control else None
 
         self.up = nn.ModuleList()
         for level in reversed(range(len(widths))):

@@ -219,7 +219,9 @@ class SamplePipeline(Pipeline):
         if self.restored is not None:
             of_restored, name = self.restored.beside(indices, seed), "restored"
             before, after = {**before, **of_restored.before}, {**after, **of_restored.after}
-        return {**{kind: grown(each, made) for kind, each in before.items()}, name: made, **after}
+        kinds = {**{kind: grown(each, made) for kind, each in before.items()}, name: made, **after}
+        channels = max(each.shape[1] for each in kinds.values())
+        return {kind: each.expand(-1, channels, *each.shape[2:]) for kind, each in kinds.items()}
 
     def _finished(self, denoiser: Denoiser, cond: Condition, made: dict[str, Tensor]) -> dict[str, Tensor]:
         """What was made, with samples in which what their condition says of them exactly is so."""
@@ -262,10 +264,10 @@ class SamplePipeline(Pipeline):
 
 
 def grown(images: Tensor, samples: Tensor) -> Tensor:
-    """Images (N, C', *size') in the shape of samples (N, C, *size): each pixel a block, a single channel in all."""
+    """Images (N, C', *size') of the size of samples (N, C, *size), each pixel a block; one channel becomes C."""
     for axis in range(2, samples.ndim):
         images = images.repeat_interleave(samples.shape[axis] // images.shape[axis], dim=axis)
-    return images.expand_as(samples)
+    return images.expand(-1, max(images.shape[1], samples.shape[1]), *samples.shape[2:])
 
 
 class _Blank(nn.Module):
