@@ -51,7 +51,7 @@ def test_a_run_resumes_to_the_same_end_and_a_window_is_of_its_identity(tmp_path,
         (("loader.window=0",), "loader.window: is 0; allowed: a whole number, at least 1"),
         (("data=digits",), "reads data that lies in blocks, and digits does not"),
         (("metrics=[class_accuracy]",), "loader=blocks: keeps no decoded training set, which this needs: metrics="),
-        (("captions=templates", "conditions=[text,class_label]", "text=bag"), "captions: are written of a cache of all images"),
+        (("captions=templates", "conditions=[text,class_label]", "text=bag"), "captions: are written of a cache"),
     ],
 )
 def test_what_blocks_cannot_do_is_refused(tmp_path, options, given, message):
