@@ -62,7 +62,7 @@ def test_what_blocks_cannot_do_is_refused(tmp_path, options, given, message):
 @pytest.mark.slow
 def test_a_run_that_is_killed_five_times_ends_as_an_undisturbed_one(tmp_path, monkeypatch, options):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    often = (*options, "callbacks.checkpoint.every_minutes=0.0005", "loader.num_workers=2")
+    often = (*options, "callbacks.checkpoint.every_minutes=0.0005")
     step, metrics = 0, tmp_path / "run" / "metrics.csv"
     for _ in range(5):
         with started(tmp_path, *often, "trainer.max_steps=100000") as (process, log):

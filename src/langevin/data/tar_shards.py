@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langevin.data.archive import Tar
-from langevin.data.blocks import BlockSource, FileRows
+from langevin.data.block_index import FileRows
+from langevin.data.blocks import BlockSource
 from langevin.data.images import SUFFIXES
 from langevin.visible import visible
 
