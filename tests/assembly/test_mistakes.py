@@ -68,7 +68,10 @@ MISSING = [
     (
         ["data=null"],
         "data",
-        ["must be chosen: data=NAME with one of captioned, cifar10, digits, image_folder, stanford_cars, toy"],
+        [
+            "must be chosen: data=NAME with one of captioned, cifar10, digits, image_folder, stanford_cars, "
+            "tar_shards, toy"
+        ],
     ),
     (["model=null"], "model", ["must be chosen", "unet_small"]),
     (["~optimizer"], "optimizer", ["must be chosen: optimizer=NAME with one of adam, adamw"]),

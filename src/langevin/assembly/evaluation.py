@@ -34,10 +34,10 @@ from langevin.conditions.low_res import LowRes
 from langevin.config.identity import digest
 from langevin.config.types import TARGET, path_of, plain
 from langevin.config.validate import ConfigError, Mistake
-from langevin.data.cache import CachedSamples
 from langevin.data.captions import FirstCaptions
 from langevin.data.module import preprocess
 from langevin.data.read_images import left_out, read_images, read_prompts_of, read_record
+from langevin.data.samples import Samples
 from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.draws import SampleDraws, conditioning_draws
 from langevin.errors import UserError
@@ -345,14 +345,14 @@ def folder_of_values(cfg: DictConfig) -> Path:
     return Path(cfg.out) if cfg.out else place if place.is_dir() else place.parent
 
 
-def open_images(cfg: DictConfig, model: Model, split: str) -> CachedSamples:
+def open_images(cfg: DictConfig, model: Model, split: str) -> Samples:
     """A split of a config's data, which must have the model's image shape and, where it is conditional, its classes.
 
     Raises:
         UserError: when there is no such split, or it does not fit the model.
     """
     data = open_data(cfg, encoder_of(model.denoiser.network) is not None)
-    images: CachedSamples | None = data.train_set if split == "train" else data.test_set
+    images = data.train_set if split == "train" else data.test_set
     if images is None:
         raise UserError(
             f"split={split}: the data has no test images; allowed: split=train, or data=NAME with a test split"
@@ -361,7 +361,7 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> CachedSamples:
     return images
 
 
-def captions_for(images: CachedSamples, encoder: TextEncoder | None) -> Sequence[str]:
+def captions_for(images: Samples, encoder: TextEncoder | None) -> Sequence[str]:
     """The first caption of each of some images, for a model that is conditioned on texts; none for another.
 
     Raises:

@@ -236,6 +236,11 @@ class Tar(Archive):
             raise ValueError(f"two files in it are called {name}; recreate the tar")
         self._members[name] = place
 
+    @functools.cached_property
+    def stored(self) -> dict[str, tuple[int, int]]:
+        """Where each file begins in the tar, and its size, by its name and in their order there."""
+        return {name: (offset, size) for name, (offset, size, _) in self._members.items()}
+
     def exists(self, name: str) -> bool:  # noqa: D102
         return name in self._members
 

@@ -4,7 +4,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,19 +150,34 @@ class ImageFiles(LazyImages):
 
     def open(self, index: int) -> Image.Image:  # noqa: D102
         file = io.BytesIO(self.archive.read(self.files[index]))
-        try:
-            image: Image.Image = Image.open(file, formats=tuple(FORMATS))
-        except UnidentifiedImageError as error:
-            raise ValueError(f"it is damaged, or no {', '.join(FORMATS)} image") from error
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"it has {image.width}x{image.height} pixels; allowed: at most {MAX_PIXELS:,}")
-        _scale_transparency(image)
-        if self.boxes is not None:
-            image = _crop(image, self.boxes[index])
-        else:
-            # A camera stores a portrait rotated and records that in its EXIF data.
-            ImageOps.exif_transpose(image, in_place=True)
-        return _composited(image, self.background)
+        return decoded(file, self.background, None if self.boxes is None else self.boxes[index])
+
+
+def decoded(file: BinaryIO, background: Color, box: Box | None = None) -> Image.Image:
+    """Decode an image file; of several frames the first.
+
+    Args:
+        file: in one of `FORMATS`.
+        background: the red, green and blue, 0 to 255, behind transparent pixels.
+        box: the (left, top, right, bottom) to crop it to, which is relative to its pixels as they are stored; None
+            leaves it whole, and rotates it as its EXIF data say.
+
+    Raises:
+        ValueError: when it is no such file or too large, or its box lies outside; else what the decoder raises.
+    """
+    try:
+        image: Image.Image = Image.open(file, formats=tuple(FORMATS))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"it is damaged, or no {', '.join(FORMATS)} image") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"it has {image.width}x{image.height} pixels; allowed: at most {MAX_PIXELS:,}")
+    _scale_transparency(image)
+    if box is not None:
+        image = _crop(image, box)
+    else:
+        # A camera stores a portrait rotated and records that in its EXIF data.
+        ImageOps.exif_transpose(image, in_place=True)
+    return _composited(image, background)
 
 
 class Transform(Protocol):

@@ -17,6 +17,7 @@ from langevin.data.caption_writer import CaptionWriter
 from langevin.data.captions import Captions
 from langevin.data.hints import with_hints
 from langevin.data.latents import MomentsEncoder, open_or_encode
+from langevin.data.samples import Samples
 from langevin.data.source import Source
 from langevin.data.stream import Positions, SampleStream
 from langevin.data.tokens import CaptionEncoder, Encodings, encode_texts
@@ -29,10 +30,10 @@ Batch = dict[str, Tensor]
 
 
 class Batched(Dataset[Batch]):
-    """Whole batches from a cache: one gather from the memory map a batch.
+    """Whole batches of a split; from a cache, one gather from the memory map a batch.
 
     Args:
-        samples: the cache.
+        samples: of the split.
         flip: whether samples may be mirrored.
         moments: of the samples' latents, see `open_or_encode`; None where the samples themselves are given.
         encodings: of the distinct captions; None where batches have none.
@@ -41,7 +42,7 @@ class Batched(Dataset[Batch]):
 
     def __init__(
         self,
-        samples: CachedSamples,
+        samples: Samples,
         flip: bool,
         moments: CachedSamples | None = None,
         encodings: Encodings | None = None,
@@ -132,8 +133,8 @@ class DataModule(lightning.LightningDataModule):
         UserError: when a number is out of range.
     """
 
-    train_set: CachedSamples
-    test_set: CachedSamples | None
+    train_set: Samples
+    test_set: Samples | None
     class_names: tuple[str, ...] | None
     num_classes: int | None
 
@@ -208,6 +209,7 @@ class DataModule(lightning.LightningDataModule):
         sets = {"train": self.train_set, "test": self.test_set}
         for split, samples in sets.items():
             if samples is not None:
+                assert isinstance(samples, CachedSamples)  # others keep no samples to encode
                 name = f"{self.source.name}-{split}-latents"
                 flip = self.source.flip and split == "train"
                 self.moments[split] = open_or_encode(self.cache_dir, name, samples, flip, encoder)
@@ -274,9 +276,8 @@ class DataModule(lightning.LightningDataModule):
         trainer = self.trainer
         rank, world_size = self._rank_and_world_size()
         self._micro_batch_size(world_size)
-        stream = SampleStream(
-            self.number,
-            self.batch_size,
+        stream = self._stream(
+            batch_size=self.batch_size,
             seed=self.seed,
             flip=self.source.flip,
             rank=rank,
@@ -285,7 +286,7 @@ class DataModule(lightning.LightningDataModule):
             start=lambda: 0 if trainer is None else trainer.global_step * self.accumulate,
             choose="train" in self.encodings,
         )
-        return self._loader("train", stream, self.source.flip)
+        return self._loader("train", stream)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
         """The test split once, in order; [] if there is no test split.
@@ -299,13 +300,13 @@ class DataModule(lightning.LightningDataModule):
         rank, world_size = self._rank_and_world_size()
         number, size = len(self.test_set), self._micro_batch_size(world_size) * world_size
         batches = [np.arange(first + rank, min(first + size, number), world_size) for first in range(0, number, size)]
-        return self._loader("test", [Positions.plain(indices) for indices in batches], False)
+        return self._loader("test", [Positions.plain(indices) for indices in batches])
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn stored samples into a model's input once they are on the device; see `preprocess`."""
         return preprocess(batch, self.source.modality)
 
-    def _open(self, split: str) -> CachedSamples:
+    def _open(self, split: str) -> Samples:
         source = self.source
         samples = open_or_build(
             self.cache_dir,
@@ -317,7 +318,7 @@ class DataModule(lightning.LightningDataModule):
         hints = source.hints_of(split)
         return samples if hints is None else with_hints(self.cache_dir, f"{source.name}-{split}-hints", hints, samples)
 
-    def _captioned(self, samples: CachedSamples, train: CachedSamples) -> CachedSamples:
+    def _captioned(self, samples: Samples, train: Samples) -> Samples:
         """Samples with the captions that are written of them, where they have none."""
         if self.writer is None or samples.captions is not None:
             return samples
@@ -325,13 +326,24 @@ class DataModule(lightning.LightningDataModule):
             raise UserError("captions: are written of the samples' classes, and this data has none; take captions=none")
         phrases = [self.source.phrases(name) for name in samples.class_names]
         written = self.writer.write(samples.samples, samples.labels, phrases, train.samples)
+        assert isinstance(samples, CachedSamples)  # others keep no samples to write captions of
         return samples.with_captions(Captions.pack(written, "sample {}".format))
 
-    def _loader(self, split: str, batches: Iterable[Positions], flip: bool) -> DataLoader[Batch]:
-        samples, trained = (self.train_set, self.trained) if split == "train" else (self.test_set, None)
+    def _stream(self, **options: Any) -> SampleStream:
+        """The order of the training samples; the options are those of `SampleStream`."""
+        return SampleStream(self.number, **options)
+
+    def _batches_of(self, split: str) -> Batched:
+        """A split's batches, by their positions."""
+        is_train = split == "train"
+        samples, trained = (self.train_set, self.trained) if is_train else (self.test_set, None)
         assert samples is not None
+        flip = is_train and self.source.flip
+        return Batched(samples, flip, self.moments.get(split), self.encodings.get(split), trained)
+
+    def _loader(self, split: str, batches: Iterable[Positions]) -> DataLoader[Batch]:
         return DataLoader(
-            Batched(samples, flip, self.moments.get(split), self.encodings.get(split), trained),
+            self._batches_of(split),
             batch_size=None,  # the sampler gives whole batches of indices
             sampler=cast("Any", batches),
             num_workers=self.num_workers,

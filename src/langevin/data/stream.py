@@ -99,7 +99,7 @@ class SampleStream(torch.utils.data.Sampler[Positions]):
         self.choose = choose
 
     def __iter__(self) -> Iterator[Positions]:
-        # Positions only grow, so only the current epoch is cached.
+        # Positions only grow, so only the current stretch is cached.
         order = functools.lru_cache(maxsize=1)(self._order)
         size = self.batch_size // self.accumulate
         micro_batch = self.start()
@@ -108,16 +108,21 @@ class SampleStream(torch.utils.data.Sampler[Positions]):
             yield places.part(slice(self.rank, None, self.world_size))
             micro_batch += 1
 
-    def _order(self, epoch: int) -> Positions:
-        return epoch_order(self.seed, epoch, self.num_images, self.choose)
+    def _find(self, position: int) -> tuple[int, int]:
+        """The number of the stretch of the stream that holds a position, and the place there; it is an epoch here."""
+        return divmod(position, self.num_images)
+
+    def _order(self, stretch: int) -> Positions:
+        return epoch_order(self.seed, stretch, self.num_images, self.choose)
 
     def _take(self, position: int, count: int, order: Callable[[int], Positions]) -> Positions:
         """The `count` images from `position` of the stream on."""
         parts: list[Positions] = []
         while count:
-            epoch, offset = divmod(position, self.num_images)
-            length = min(count, self.num_images - offset)
-            parts.append(order(epoch).part(slice(offset, offset + length)))
+            stretch, offset = self._find(position)
+            places = order(stretch)
+            length = min(count, len(places.indices) - offset)
+            parts.append(places.part(slice(offset, offset + length)))
             position, count = position + length, count - length
         indices, flips, uniform = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return Positions(indices, flips & self.flip, uniform)

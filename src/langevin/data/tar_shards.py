@@ -1,0 +1,109 @@
+"""Images in tar shards as WebDataset has them: the files of one image have one key."""
+
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langevin.data.archive import Tar
+from langevin.data.block_index import FileRows
+from langevin.data.blocks import BlockSource
+from langevin.data.images import SUFFIXES
+from langevin.visible import visible
+
+_MAX_CLASS = 2**31 - 1
+_MAX_BYTES = 2**20  # of a file that has a label
+_LABELS = (".cls", ".json")
+
+
+class TarShards(BlockSource):
+    """Images in a folder of uncompressed tars, each of which is one block.
+
+    A member's key is its name up to the first dot of its last part. Beside ``key.png``, or another image format, the
+    class id of an image is the whole number in ``key.cls``, else the "label" in ``key.json``; where no image has one,
+    they are unlabelled. Class ids are renumbered in their order. Images are numbered as they lie in their tar.
+    """
+
+    suffix = ".tar"
+
+    def scan(self, place: Path) -> FileRows:
+        """See `BlockSource`: the members are listed, and the labels read."""
+        tar = _opened(place)
+        images = _images(tar)
+        beside = {name for name in tar.stored if _split(name)[1] in _LABELS}
+        with place.open("rb") as file:
+            labels = {key: _label(file, tar, key, beside) for key in images}
+        lacking = next((key for key, label in labels.items() if label is None), None)
+        if lacking is not None and any(label is not None for label in labels.values()):
+            raise ValueError(f"{visible(images[lacking])} has no label, and others have; label all images, or none")
+        ids = [] if lacking is not None else [label for label in labels.values() if label is not None]
+        return FileRows(
+            np.array([len(images)] if images else [], np.int64),
+            np.array(ids, np.int64),
+            np.array([tar.stored[name] for name in images.values()], np.int64).reshape(-1, 2),
+        )
+
+    def read_block(self, place: Path, number: int, extents: NDArray[np.int64]) -> Sequence[memoryview]:
+        """See `BlockSource`: the whole tar."""
+        content = memoryview(place.read_bytes())
+        return [content[offset : offset + size] for offset, size in extents.tolist()]
+
+    def row_name(self, place: Path, number: int, row: int) -> str:
+        """See `BlockSource`: the member and its tar."""
+        return f"{visible(list(_images(_opened(place)).values())[row])} in {place}"
+
+
+def _opened(place: Path) -> Tar:
+    try:
+        return Tar(place)
+    except tarfile.TarError as error:
+        raise ValueError(str(error)) from error
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A member's key and the rest of its name, in small letters."""
+    folder, slash, last = name.rpartition("/")
+    stem, dot, suffix = last.partition(".")
+    return folder + slash + stem, (dot + suffix).lower()
+
+
+def _images(tar: Tar) -> dict[str, str]:
+    """The names of the images by their keys, as they lie in the tar."""
+    images: dict[str, str] = {}
+    for name in tar.stored:
+        key, suffix = _split(name)
+        if suffix not in SUFFIXES:
+            continue
+        if key in images:
+            raise ValueError(f"{visible(images[key])} and {visible(name)} have one key; give each image its own")
+        images[key] = name
+    return images
+
+
+def _label(file: Any, tar: Tar, key: str, beside: set[str]) -> int | None:
+    """The class id of an image; None without."""
+    name = next((f"{key}{suffix}" for suffix in _LABELS if f"{key}{suffix}" in beside), None)
+    if name is None:
+        return None
+    offset, size = tar.stored[name]
+    if size > _MAX_BYTES:
+        raise ValueError(f"{visible(name)} has {size:,} bytes; allowed: at most {_MAX_BYTES:,}")
+    file.seek(offset)
+    text = file.read(size).strip()
+    try:
+        if name.endswith(".cls"):
+            label: Any = int(text)
+        else:
+            entry = json.loads(text)
+            if not isinstance(entry, Mapping) or "label" not in entry:
+                return None
+            label = entry["label"]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{visible(name)} holds no label ({error})") from error
+    if type(label) is not int or not 0 <= label <= _MAX_CLASS:
+        raise ValueError(f"{visible(name)} has the label {label!r}; allowed: whole numbers from 0 to {_MAX_CLASS}")
+    return label

@@ -1,0 +1,224 @@
+"""Batches of tar shards, beside those of the cached loader."""
+
+import io
+import itertools
+import json
+import os
+import pickle
+import tarfile
+import weakref
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from langevin.data.block_module import BlockDataModule
+from langevin.data.block_stream import BlockStream
+from langevin.data.digits import Digits
+from langevin.data.image_folder import ImageFolder
+from langevin.data.module import DataModule
+from langevin.data.tar_shards import TarShards
+from langevin.errors import OptionError, UserError
+
+
+def encoded(array, kind="JPEG"):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, kind)
+    return file.getvalue()
+
+
+def write_tar(path, files):
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture
+def shards(tmp_path, pixels):
+    """Four shards of 5, 3, 6 and 4 images of several sizes, formats and classes."""
+    number = 0
+    for shard, size in enumerate((5, 3, 6, 4)):
+        files = {}
+        for _ in range(size):
+            kind, suffix = [("JPEG", "jpg"), ("PNG", "png")][number % 2]
+            files[f"{number:03}.{suffix}"] = encoded(pixels(number, 9 + number, 14), kind)
+            label = {7: "cls"}.get(number, "json")
+            files[f"{number:03}.{label}"] = b"30\n" if label == "cls" else json.dumps({"label": number % 3}).encode()
+            number += 1
+        write_tar(tmp_path / "shards" / f"{shard}.tar", files)
+    return tmp_path / "shards"
+
+
+@pytest.fixture
+def opened(tmp_path):
+    def open_(path, batch_size=6, window=2, image_size=8, flip=True, num_workers=0, test_path=None, **options):
+        source = TarShards(str(path), image_size, flip=flip, test_path=test_path)
+        options = {"cache_dir": str(tmp_path / "cache"), "num_workers": num_workers, **options}
+        module = BlockDataModule(source, batch_size, window=window, **options)
+        module.prepare_data()
+        return module
+
+    return open_
+
+
+def batches(module, count, trainer=None):
+    module.trainer = trainer
+    return list(itertools.islice(module.train_dataloader(), count))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_follow_the_stream_and_equal_the_cached_loaders(shards, opened, tmp_path, num_workers):
+    module = opened(shards, seed=5, num_workers=num_workers)
+    cached = DataModule(module.source, 6, cache_dir=str(tmp_path / "cache"))
+    cached.prepare_data()
+    assert module.class_names == cached.class_names == ("0", "1", "2", "30")
+    stream = BlockStream([5, 3, 6, 4], 2, batch_size=6, seed=5, flip=True)
+    for batch, (indices, flips, _) in zip(batches(module, 12), stream, strict=False):
+        np.testing.assert_array_equal(batch["index"].numpy(), indices)
+        np.testing.assert_array_equal(batch["flip"].numpy(), flips)
+        np.testing.assert_array_equal(batch["x"].permute(0, 2, 3, 1).numpy(), cached.train_set.samples[indices])
+        np.testing.assert_array_equal(batch["label"].numpy(), cached.train_set.labels[indices])
+
+
+def test_a_shard_gives_the_bits_that_an_archive_of_images_does(shards, opened, tmp_path):
+    module = opened(shards / "2.tar", batch_size=6)
+    images = DataModule(ImageFolder(str(shards / "2.tar"), 8), 6, cache_dir=str(tmp_path / "cache"))
+    images.prepare_data()
+    (batch,) = batches(module, 1)
+    x = batch["x"].permute(0, 2, 3, 1).numpy()[batch["index"].argsort()]
+    np.testing.assert_array_equal(x, images.train_set.samples)
+
+
+@pytest.mark.parametrize("first", [1, 7])
+def test_the_first_samples_alone(shards, opened, first):
+    module = opened(shards, first=first)
+    assert set(np.concatenate([batch["index"] for batch in batches(module, 9)]).tolist()) == set(range(first))
+
+
+@pytest.mark.parametrize("step", [1, 3, 8])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_that_resumes_gets_what_an_undisturbed_one_does(shards, opened, step, rank):
+    def trainer(step):
+        return SimpleNamespace(global_rank=rank, world_size=2, global_step=step)
+
+    whole = batches(opened(shards, accumulate=3), 30, trainer(0))
+    rest = batches(opened(shards, accumulate=3), 30 - 3 * step, trainer(step))
+    for batch, expected in zip(rest, whole[3 * step :], strict=True):
+        assert all((batch[name] == expected[name]).all() for name in expected)
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_a_window_of_blocks_is_in_memory_and_each_is_read_once_an_epoch(shards, opened, window, monkeypatch):
+    class Block(list):
+        """Rows that can be watched."""
+
+        __hash__ = object.__hash__
+
+    alive, most, read, read_block = weakref.WeakSet(), [], [], TarShards.read_block
+
+    def watched(self, place, number, extents):
+        block = Block(read_block(self, place, number, extents))
+        alive.add(block)
+        most.append(len(alive))
+        read.append(place.name)
+        return block
+
+    monkeypatch.setattr(TarShards, "read_block", watched)
+    batches(opened(shards, window=window, batch_size=1), 3 * 18)
+    assert max(most) == window
+    # A block of an epoch's last pool that is in the next one's first is still there.
+    assert 3 * 4 - 2 * window <= len(read) <= 3 * 4
+
+
+def test_the_index_is_made_once_and_a_killed_one_resumes(shards, opened, tmp_path, monkeypatch, capsys):
+    scanned, scan = [], TarShards.scan
+
+    def counted(self, place):
+        if len(scanned) == 2 and "stop" not in scanned:
+            scanned.append("stop")
+            raise KeyboardInterrupt
+        scanned.append(place.name)
+        return scan(self, place)
+
+    monkeypatch.setattr(TarShards, "scan", counted)
+    with pytest.raises(KeyboardInterrupt):
+        opened(shards)
+    first = opened(shards)
+    assert scanned == ["0.tar", "1.tar", "stop", "2.tar", "3.tar"]
+    assert "indexing 4 files of data.path=" in capsys.readouterr().out
+    again = opened(shards)
+    assert len(scanned) == 5
+    assert again.content == first.content
+    assert capsys.readouterr().out == ""
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(again.train_set)).labels, first.train_set.labels)
+    # The content is of the listing and the decoding, wherever the shards lie.
+    shards.rename(tmp_path / "moved")
+    assert opened(tmp_path / "moved").content == first.content
+    assert opened(tmp_path / "moved", image_size=9).content != first.content
+
+
+def test_held_out_images_are_cached(shards, opened):
+    with pytest.raises(UserError, match="the test images have the classes 0, 1, 2 "):
+        opened(shards, test_path=str(shards / "0.tar"))
+    module = opened(shards / "0.tar", test_path=str(shards / "0.tar"))
+    (batch,) = module.val_dataloader()
+    assert batch["index"].tolist() == list(range(5))
+    assert (module.test_set.samples == batch["x"].permute(0, 2, 3, 1).numpy()).all()
+
+
+PIXELS = np.zeros((4, 4, 3), np.uint8)
+GOOD = {"a.png": encoded(PIXELS, "PNG"), "a.cls": b"1"}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.txt": b"x"}, r"data\.path=\S*bad: its 1 files hold no image"),
+        (GOOD | {"b.png": GOOD["a.png"]}, r"0\.tar: cannot be indexed \(b\.png has no label, and others have"),
+        (GOOD | {"a.cls": b"cat"}, r"0\.tar: cannot be indexed \(a\.cls holds no label"),
+        (GOOD | {"a.cls": b"-1"}, r"a\.cls has the label -1; allowed: whole numbers from 0"),
+        (GOOD | {"a.jpg": GOOD["a.png"]}, r"a\.png and a\.jpg have one key"),
+    ],
+)
+def test_shards_that_cannot_be_indexed(tmp_path, opened, files, message):
+    write_tar(tmp_path / "bad" / "0.tar", files)
+    with pytest.raises(UserError, match=message):
+        opened(tmp_path / "bad")
+
+
+def test_damaged_shards(tmp_path, opened, shards):
+    damaged = shards / "1.tar"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:3000])
+    with pytest.raises(UserError, match=r"1\.tar: cannot be indexed \(.*cut short or damaged; copy it again"):
+        opened(shards)
+    damaged.write_bytes(content)
+    module = opened(shards, batch_size=18, window=4)
+    place = content.index(b"007.png") + 512 + 30
+    damaged.write_bytes(content[:place] + bytes(60) + content[place + 60 :])
+    with pytest.raises(UserError, match=r"^007\.png in \S*1\.tar cannot be used: .*; replace or remove it$"):
+        module.on_after_batch_transfer(batches(module, 1)[0], 0)
+    anew = pickle.loads(pickle.dumps(module.train_set))
+    damaged.write_bytes(content + bytes(1024))
+    with pytest.raises(UserError, match=r"1\.tar: cannot be read \(it has [\d,]+ bytes, and had [\d,]+ when it was"):
+        anew.batch([0, 6])
+
+
+def test_what_is_refused(tmp_path, shards, opened):
+    with pytest.raises(OptionError, match="window is 0; allowed: at least 1"):
+        opened(shards, window=0)
+    with pytest.raises(OptionError, match="captions are written of a cache"):
+        opened(shards, captions=object())
+    with pytest.raises(UserError, match=r"loader=blocks: reads data that lies in blocks, and digits does not; allowed"):
+        BlockDataModule(Digits(), 4).prepare_data()
+    with pytest.raises(UserError, match="loader=blocks: keeps no decoded training set, which this needs"):
+        _ = opened(shards).train_set.samples
+    with pytest.raises(UserError, match=r"data\.path=null: give the folder of your \.tar files"):
+        TarShards(None, 8).check()
+    os.mkdir(tmp_path / "empty")
+    with pytest.raises(UserError, match=r"empty: holds no \.tar file"):
+        TarShards(str(tmp_path / "empty"), 8).check()
