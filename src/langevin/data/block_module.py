@@ -32,6 +32,7 @@ class BlockSamples:
     """
 
     captions: Captions | None = None
+    hints: Samples | None = None
     skipped: tuple[str, ...] = ()
     enlarged: tuple[int, tuple[str, ...]] = (0, ())
 

@@ -47,6 +47,7 @@ class BlockSource(ImageFolder):
         suffix: what the files' names end with.
     """
 
+    columns = frozenset({"label"})  # and no hints
     suffix: ClassVar[str]
 
     def __init__(

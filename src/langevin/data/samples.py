@@ -30,6 +30,10 @@ class Samples(Protocol):
         """
 
     @property
+    def hints(self) -> "Samples | None":
+        """The hints that come with them, as many; None where there are none."""
+
+    @property
     def digest(self) -> str:
         """What the data is."""
 
