@@ -52,7 +52,7 @@ def test_a_hint_passes_what_its_image_passes(tmp_path, write, pairs, name, resiz
 def test_hint_and_image_are_mirrored_together(tmp_path, write, pairs):
     module = prepared(write(pairs), tmp_path / "cache", channels=1)
     flips = np.array([True, False, True])
-    gathered = module._loader("train", [], True).dataset[Positions(np.arange(3), flips, np.zeros(3))]
+    gathered = module._batches_of("train")[Positions(np.arange(3), flips, np.zeros(3))]
     batch = preprocess(gathered, module.source.modality)
     plain = preprocess(module.train_set.batch(range(3)), module.source.modality)
     assert plain["hint"].dtype == plain["x"].dtype
