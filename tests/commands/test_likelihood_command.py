@@ -40,7 +40,8 @@ def report_of(folder):
 def test_from_training_to_a_number(labelled):
     result = evaluate(f"checkpoint={labelled}", *QUICK, "num_images=20", "seed=5")
     report = report_of(labelled)
-    assert set(report) == {"likelihoods", "settings", "images", "seed", "checkpoint", "trained_on", "step", "version"}
+    kept = {"likelihoods", "settings", "images", "seed", "checkpoint", "ema", "trained_on", "step", "version"}
+    assert set(report) == kept
     held = read_content(labelled)
     assert (report["trained_on"], report["images"]["sha256"]) == (held.sha256, held.splits["test"].sha256)
     assert report["images"]["number"] == 20

@@ -109,6 +109,10 @@ def test_computed_hints_are_refused_in_sampling(model, place, tmp_path, override
             ("data=image_folder", "data.path={place}/train", *SIZE, "conditions.hint.threshold=0.3"),
             "conditions.hint.threshold: is 0.3; allowed with kind=pairs: null",
         ),
+        (
+            ("data=image_folder", "data.path={place}/train", *SIZE, "conditions.hint.channels=3"),
+            "conditions.hint.channels: is 3; allowed with kind=pairs: 1",
+        ),
     ],
 )
 def test_data_without_hints_is_refused_before_training(place, tmp_path, overrides, words):

@@ -182,6 +182,8 @@ GOOD = {"a.png": encoded(PIXELS, "PNG"), "a.cls": b"1"}
         (GOOD | {"a.cls": b"cat"}, r"0\.tar: cannot be indexed \(a\.cls holds no label"),
         (GOOD | {"a.cls": b"-1"}, r"a\.cls has the label -1; allowed: whole numbers from 0"),
         (GOOD | {"a.jpg": GOOD["a.png"]}, r"a\.png and a\.jpg have one key"),
+        (GOOD | {"b_0.5_x.png": GOOD["a.png"]}, r"b_0\.5_x\.png has a dot in its key"),
+        (GOOD | {"a.CLS": b"-2"}, r"a\.CLS has the label -2; allowed: whole numbers from 0"),
     ],
 )
 def test_shards_that_cannot_be_indexed(tmp_path, opened, files, message):

@@ -77,14 +77,14 @@ def test_model_of_published_networks(name, multipliers):
     found, size = unet_of("config.json", written(PUBLISHED[name]))
     # Published without dropout; attention is at one resolution, and always in the middle.
     assert refused(UNet, in_channels=3, out_channels=3, image_size=size, condition=None, **found) == []
-    assert found | {"dropout": 0.1, "checkpointing": False} == model
+    assert found | {"dropout": 0.1, "checkpointing": False, "control_channels": [16]} == model
 
 
 @pytest.mark.parametrize("model", [SMALL, ADM, SMALL | {"symmetric_padding": True, "norm_epsilon": 1e-5}, NARROW])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_config_there_and_back(model, channels):
     found, size = unet_of("config.json", written(unet_2d_config(model, channels, channels, 16, 5)))
-    assert (found | {"checkpointing": False}, size) == (model, 16)
+    assert (found | {"checkpointing": False, "control_channels": [16]}, size) == (model, 16)
 
 
 @pytest.mark.parametrize(

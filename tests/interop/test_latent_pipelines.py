@@ -255,7 +255,8 @@ def test_shift_and_unknown_scale(tmp_path):
             {"_class_name": "StableDiffusionXLPipeline"},
             [],
             "has a StableDiffusionXLPipeline; allowed: DDPMPipeline, DDIMPipeline, LDMPipeline, DiTPipeline, "
-            "LDMSuperResolutionPipeline, StableDiffusionPipeline; or its autoencoder alone, with import={}/vqvae",
+            "LDMSuperResolutionPipeline, StableDiffusionPipeline, StableDiffusionControlNetPipeline; or its "
+            "autoencoder alone, with import={}/vqvae",
         ),
         (
             "unet/config.json",

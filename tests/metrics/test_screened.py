@@ -97,3 +97,25 @@ def test_what_one_metric_found_is_given_to_the_next_of_the_same_samples():
     assert search.find(samples + 1) is not first
     search.ask(nearest=True)
     assert search.find(samples).nearest is not None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_samples_that_are_not_finite_are_far_from_everything(bad):
+    reference, samples = torch.randn(40, 3), torch.randn(30, 3)
+    whole, rest = samples.clone(), samples[1:]
+    whole[0, 1] = bad
+    among, without = Neighbourhoods(reference), Neighbourhoods(reference)
+    for each in (among, without):
+        each.ask((3,), (3,), nearest=True)
+    found, expected = among.find(whole), without.find(rest)
+    assert not found.inside[3][0]
+    assert found.distances[0] == torch.inf
+    for name in ("holding", "recalled"):
+        assert torch.equal(getattr(found, name)[3], getattr(expected, name)[3]), name
+    assert torch.equal(found.inside[3][1:], expected.inside[3])
+    assert torch.equal(found.distances[1:], expected.distances)
+    nothing = among.find(torch.full_like(samples, bad))
+    assert nothing.held[3] == 0
+    assert not nothing.recalled[3].any()
+    assert not nothing.holding[3].any()
+    assert not nothing.inside[3].any()

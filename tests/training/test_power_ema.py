@@ -118,6 +118,16 @@ def test_what_is_not_averaged_is_kept_once(run):
     assert torch.equal(second[1].running_mean, model[1].running_mean)
 
 
+def test_buffers_are_kept_up_to_date_where_moving_the_module_has_parted_them():
+    model = network()
+    averages = PowerEMA(model, WIDTHS)
+    averages.to(torch.float64)
+    model.to(torch.float64)
+    nn.init.normal_(model[1].running_mean)
+    averages.update(model, 1, 8)
+    assert all(torch.equal(kept[1].running_mean, model[1].running_mean) for kept in averages.networks)
+
+
 def test_the_one_that_is_sampled_from_can_be_chosen():
     model = network()
     chosen, usual = PowerEMA(model, WIDTHS, width=0.10), PowerEMA(model, WIDTHS)
@@ -137,7 +147,7 @@ def test_refuses_what_cannot_be_combined(run, tmp_path):
     for width in (0.005, 0.28, 0.9, -1.0):
         with pytest.raises(UserError, match=rf"^ema_width is {width}; allowed: about 0\.0\d+ to 0\.2\d+, to which"):
             averages.post_hoc(width, STEPS, held, folder)
-    with pytest.raises(UserError, match=r"49 of 49 snapshots before step 397 are missing, such as .*step_00000008"):
+    with pytest.raises(UserError, match=r"of the 49 snapshots before step 397 there is no .*step_00000008"):
         averages.post_hoc(0.08, STEPS, held, tmp_path)
     with pytest.raises(UserError, match=r"no snapshot before step 8, .*snapshot_every is 8; allowed: 0\.05, 0\.1$"):
         averages.post_hoc(0.08, 8, held, folder)

@@ -134,7 +134,7 @@ def test_refuses_what_no_run_has(whole, tmp_path):
     assert result.status == 1
     assert "ema_width is 0.001; allowed" in result.err
     (tmp_path / "moved.ckpt").write_bytes(whole.last.read_bytes())
-    with pytest.raises(UserError, match="5 of 5 snapshots before step 11 are missing"):
+    with pytest.raises(UserError, match="of the 5 snapshots before step 11 there is no "):
         langevin.load(tmp_path / "moved.ckpt", ema_width=0.08)
     plain = [option for option in POWER if not option.startswith("ema")]
     result = call("train", *plain, "trainer.max_steps=1", f"output_dir={tmp_path}", "name=plain")

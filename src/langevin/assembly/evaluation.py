@@ -37,7 +37,7 @@ from langevin.config.validate import ConfigError, Mistake
 from langevin.data.captions import FirstCaptions
 from langevin.data.module import preprocess
 from langevin.data.read_images import left_out, read_images, read_prompts_of, read_record
-from langevin.data.samples import Samples
+from langevin.data.samples import OpenedSamples
 from langevin.diffusion.denoiser import Condition
 from langevin.diffusion.draws import SampleDraws, conditioning_draws
 from langevin.errors import UserError
@@ -345,7 +345,7 @@ def folder_of_values(cfg: DictConfig) -> Path:
     return Path(cfg.out) if cfg.out else place if place.is_dir() else place.parent
 
 
-def open_images(cfg: DictConfig, model: Model, split: str) -> Samples:
+def open_images(cfg: DictConfig, model: Model, split: str) -> OpenedSamples:
     """A split of a config's data, which must have the model's image shape and, where it is conditional, its classes.
 
     Raises:
@@ -361,7 +361,7 @@ def open_images(cfg: DictConfig, model: Model, split: str) -> Samples:
     return images
 
 
-def captions_for(images: Samples, encoder: TextEncoder | None) -> Sequence[str]:
+def captions_for(images: OpenedSamples, encoder: TextEncoder | None) -> Sequence[str]:
     """The first caption of each of some images, for a model that is conditioned on texts; none for another.
 
     Raises:

@@ -96,7 +96,7 @@ def record_of_merged(record: Mapping[str, Any], ema_width: float | None = None) 
     if "adapter" in cfg:
         cfg.adapter = None
     if ema_width is not None:
-        cfg.ema.width = ema_width
+        cfg.ema.width, cfg.ema.widths = ema_width, [ema_width]
     return {**record, "config": OmegaConf.to_yaml(cfg)}
 
 

@@ -43,7 +43,7 @@ class Hint(Condition):
         channels: 1 for grey hints, 3 for those in colour; what is computed is then the same in all three.
 
     Raises:
-        OptionError: when there is a threshold for other hints than edges.
+        OptionError: when there is a threshold for other hints than edges, or hints of the data are to be in colour.
     """
 
     inputs = derived = frozenset({COLUMN})  # not derived of kind "pairs"
@@ -59,6 +59,8 @@ class Hint(Condition):
         super().__init__()
         if kind != "edges" and threshold is not None:
             raise OptionError("threshold", f"is {threshold}; allowed with kind={kind}: null, since it is of edges")
+        if kind == PAIRS and channels != 1:
+            raise OptionError("channels", f"is {channels}; allowed with kind={PAIRS}: 1, since they are kept in grey")
         self.kind = kind
         self.derived = self.derived_with({"kind": kind})
         self.threshold = threshold
@@ -105,12 +107,9 @@ class Hint(Condition):
             if not self.has_null:
                 raise UserError("hint: the model follows hints, and none were given")
             return Context(concat=torch.full(shape, NONE))
-        given = cond[COLUMN]
-        if given.shape[1:2] == (1,):  # hints that come with the data are grey
-            given = given.expand(-1, self.concat_channels, -1, -1)
-        if given.shape != shape:
-            raise UserError(f"hint: the shape {tuple(given.shape)} does not fit: {shape}")
-        return Context(concat=given, scale=cond.get(SCALE))
+        if cond[COLUMN].shape != shape:
+            raise UserError(f"hint: the shape {tuple(cond[COLUMN].shape)} does not fit: {shape}")
+        return Context(concat=cond[COLUMN], scale=cond.get(SCALE))
 
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Condition`: no hint; it stays where it is never dropped."""

@@ -14,7 +14,7 @@ from langevin.data.blocks import BlockImages, BlockReader, BlockSource
 from langevin.data.caption_writer import CaptionWriter
 from langevin.data.captions import Captions
 from langevin.data.module import Batch, Batched, DataModule
-from langevin.data.samples import Samples
+from langevin.data.samples import OpenedSamples
 from langevin.data.source import Source
 from langevin.data.stream import Positions, SampleStream
 from langevin.errors import OptionError, UserError
@@ -23,7 +23,7 @@ _BROKEN = "broken"  # in place of a batch: why it cannot be read
 
 
 class BlockSamples:
-    """The training samples of blocks: decoded whenever they are asked for, see `langevin.data.samples.Samples`.
+    """The training samples of blocks: decoded whenever they are asked for, see `langevin.data.samples.OpenedSamples`.
 
     Args:
         source: of the blocks.
@@ -32,7 +32,7 @@ class BlockSamples:
     """
 
     captions: Captions | None = None
-    hints: Samples | None = None
+    hints: OpenedSamples | None = None
     skipped: tuple[str, ...] = ()
     enlarged: tuple[int, tuple[str, ...]] = (0, ())
 
@@ -62,7 +62,7 @@ class BlockSamples:
         )
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> dict[str, Tensor]:
-        """See `Samples`.
+        """See `OpenedSamples`.
 
         Raises:
             UserError: when an image cannot be decoded, or its file has changed or cannot be read.
@@ -158,7 +158,7 @@ class BlockDataModule(DataModule):
             raise UserError(bytes(batch[_BROKEN].tolist()).decode())
         return super().on_after_batch_transfer(batch, dataloader_idx)
 
-    def _open(self, split: str) -> Samples:
+    def _open(self, split: str) -> OpenedSamples:
         assert isinstance(self.source, BlockSource)
         if split != "train":
             return super()._open(split)

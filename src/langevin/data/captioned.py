@@ -167,7 +167,8 @@ class CaptionedImages:
                     raise UserError(f'{self._where}: {place} has no "file_name"; each line is to name an image')
                 name = folder + file.replace("\\", "/").removeprefix("./")
                 if name not in images:
-                    raise UserError(f"{self._where}: {place} names {visible(name)}, which is no image there")
+                    what = "which is the hint of an image" if name in self.hints else "which is no image there"
+                    raise UserError(f"{self._where}: {place} names {visible(name)}, {what}")
                 if name in found:
                     raise UserError(f"{self._where}: {place} names {visible(name)}, as a line before it does")
                 found[name] = self._texts(entry, place)

@@ -17,7 +17,7 @@ from langevin.data.caption_writer import CaptionWriter
 from langevin.data.captions import Captions
 from langevin.data.hints import with_hints
 from langevin.data.latents import MomentsEncoder, open_or_encode
-from langevin.data.samples import Samples
+from langevin.data.samples import OpenedSamples
 from langevin.data.source import Source
 from langevin.data.stream import Positions, SampleStream
 from langevin.data.tokens import CaptionEncoder, Encodings, encode_texts
@@ -42,7 +42,7 @@ class Batched(Dataset[Batch]):
 
     def __init__(
         self,
-        samples: Samples,
+        samples: OpenedSamples,
         flip: bool,
         moments: CachedSamples | None = None,
         encodings: Encodings | None = None,
@@ -133,8 +133,8 @@ class DataModule(lightning.LightningDataModule):
         UserError: when a number is out of range.
     """
 
-    train_set: Samples
-    test_set: Samples | None
+    train_set: OpenedSamples
+    test_set: OpenedSamples | None
     class_names: tuple[str, ...] | None
     num_classes: int | None
 
@@ -306,7 +306,7 @@ class DataModule(lightning.LightningDataModule):
         """Turn stored samples into a model's input once they are on the device; see `preprocess`."""
         return preprocess(batch, self.source.modality)
 
-    def _open(self, split: str) -> Samples:
+    def _open(self, split: str) -> OpenedSamples:
         source = self.source
         samples = open_or_build(
             self.cache_dir,
@@ -318,7 +318,7 @@ class DataModule(lightning.LightningDataModule):
         hints = source.hints_of(split)
         return samples if hints is None else with_hints(self.cache_dir, f"{source.name}-{split}-hints", hints, samples)
 
-    def _captioned(self, samples: Samples, train: Samples) -> Samples:
+    def _captioned(self, samples: OpenedSamples, train: OpenedSamples) -> OpenedSamples:
         """Samples with the captions that are written of them, where they have none."""
         if self.writer is None or samples.captions is not None:
             return samples

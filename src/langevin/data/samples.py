@@ -10,7 +10,7 @@ from torch import Tensor
 from langevin.data.captions import Captions
 
 
-class Samples(Protocol):
+class OpenedSamples(Protocol):
     """N samples and all that is known of them; see `langevin.data.cache.CachedSamples`."""
 
     labels: NDArray[np.int64]
@@ -30,7 +30,7 @@ class Samples(Protocol):
         """
 
     @property
-    def hints(self) -> "Samples | None":
+    def hints(self) -> "OpenedSamples | None":
         """The hints that come with them, as many; None where there are none."""
 
     @property

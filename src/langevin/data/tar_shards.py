@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from langevin.data.archive import Tar
 from langevin.data.block_index import FileRows
 from langevin.data.blocks import BlockSource
+from langevin.data.hints import MARK
 from langevin.data.images import SUFFIXES
 from langevin.visible import visible
 
@@ -34,7 +35,8 @@ class TarShards(BlockSource):
         """See `BlockSource`: the members are listed, and the labels read."""
         tar = _opened(place)
         images = _images(tar)
-        beside = {name for name in tar.stored if _split(name)[1] in _LABELS}
+        parts = {name: _split(name) for name in tar.stored}
+        beside = {key + suffix: name for name, (key, suffix) in parts.items() if suffix in _LABELS}
         with place.open("rb") as file:
             labels = {key: _label(file, tar, key, beside) for key in images}
         lacking = next((key for key, label in labels.items() if label is None), None)
@@ -77,6 +79,8 @@ def _images(tar: Tar) -> dict[str, str]:
     for name in tar.stored:
         key, suffix = _split(name)
         if suffix not in SUFFIXES:
+            if suffix.endswith(SUFFIXES) and not suffix.startswith(MARK):
+                raise ValueError(f"{visible(name)} has a dot in its key, which ends at the first; rename it")
             continue
         if key in images:
             raise ValueError(f"{visible(images[key])} and {visible(name)} have one key; give each image its own")
@@ -84,18 +88,19 @@ def _images(tar: Tar) -> dict[str, str]:
     return images
 
 
-def _label(file: Any, tar: Tar, key: str, beside: set[str]) -> int | None:
+def _label(file: Any, tar: Tar, key: str, beside: Mapping[str, str]) -> int | None:
     """The class id of an image; None without."""
-    name = next((f"{key}{suffix}" for suffix in _LABELS if f"{key}{suffix}" in beside), None)
-    if name is None:
+    suffix = next((suffix for suffix in _LABELS if key + suffix in beside), None)
+    if suffix is None:
         return None
+    name = beside[key + suffix]
     offset, size = tar.stored[name]
     if size > _MAX_BYTES:
         raise ValueError(f"{visible(name)} has {size:,} bytes; allowed: at most {_MAX_BYTES:,}")
     file.seek(offset)
     text = file.read(size).strip()
     try:
-        if name.endswith(".cls"):
+        if suffix == ".cls":
             label: Any = int(text)
         else:
             entry = json.loads(text)

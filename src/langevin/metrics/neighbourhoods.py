@@ -72,8 +72,31 @@ class Neighbourhoods:
         digest = hashlib.sha256(asked.encode())
         digest.update(samples.contiguous().cpu().numpy().data)
         if self._last is None or self._last[0] != digest.hexdigest():
-            self._last = digest.hexdigest(), self._find(samples)
+            finite = samples.isfinite().all(1)
+            found = self._find(samples) if finite.all() else self._among(samples, finite)
+            self._last = digest.hexdigest(), found
         return self._last[1]
+
+    def _among(self, samples: Tensor, finite: Tensor) -> Found:
+        """The same where some samples, of a model that diverges, are not finite: these are far from everything."""
+        if int(finite.sum()) > max(self.of_samples, default=0):
+            found = self._find(samples[finite])
+        else:  # too few to have balls, so that none of them counts
+            found, finite = self._find(self.reference.to(samples.device)), torch.zeros_like(finite)
+            no = {k: torch.zeros_like(each) for k, each in found.recalled.items()}
+            holding = {k: torch.zeros_like(each) for k, each in found.holding.items()}
+            found = found._replace(recalled=no, holding=holding, held=dict.fromkeys(found.held, 0))
+
+        def of_all(values: Tensor, other: float) -> Tensor:
+            whole = values.new_full((len(finite),), other)
+            whole[finite] = values[: int(finite.sum())]
+            return whole
+
+        inside = {k: of_all(each, 0) for k, each in found.inside.items()}
+        if found.nearest is None or found.distances is None or found.to_others is None:
+            return found._replace(inside=inside)
+        distances, others = of_all(found.distances, torch.inf), of_all(found.to_others, 1)
+        return found._replace(inside=inside, nearest=of_all(found.nearest, 0), distances=distances, to_others=others)
 
     def _find(self, samples: Tensor) -> Found:
         device, reference = samples.device, self.reference.to(samples.device)

@@ -50,8 +50,6 @@ class EMA(nn.Module, ABC):
         Its frozen weights are those of the EMA already; its buffers (batch norm's) are copied as they are.
         """
         average(self.network, network, self.decay(step, batch_size))
-        for kept, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
-            kept.copy_(buffer)
 
     def snapshot(self) -> dict[str, Tensor]:
         """What is stored every `snapshot_every` steps, by names; it may be sharded."""
@@ -76,10 +74,12 @@ class EMA(nn.Module, ABC):
 
 
 def average(averages: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the trained weights of a copy towards those of the network: ``decay * copy + (1 - decay) * network``."""
+    """Move the trained weights of a copy, ``decay * copy + (1 - decay) * network``; its buffers are the network's."""
     pairs = zip(averages.parameters(), network.parameters(), strict=True)
     trained = [(kept, weight) for kept, weight in pairs if weight.requires_grad]
     torch._foreach_lerp_([kept for kept, _ in trained], [weight for _, weight in trained], 1 - decay)
+    for kept, buffer in zip(averages.buffers(), network.buffers(), strict=True):
+        kept.copy_(buffer)
 
 
 class StepEMA(EMA):

@@ -102,7 +102,7 @@ class PowerEMA(EMA):
         that the run has kept is taken as it is.
 
         Raises:
-            UserError: also when a snapshot is missing, damaged or of another run, or the snapshots cannot be combined
+            UserError: also when a snapshot is missing, damaged or of other weights, or the snapshots cannot be combined
                 to that width.
         """
         prefixes = ["network.", *(f"others.{place}." for place in range(len(self.widths) - 1))]
@@ -113,10 +113,10 @@ class PowerEMA(EMA):
         if width in last:
             return last[width]
         own = last[self.width]
-        steps = list(range(self.snapshot_every, step, self.snapshot_every))
-        places = [snapshot_of(run_dir, each) for each in steps]
-        if missing := [str(each) for each in places if not each.is_file()]:
-            text = f"{len(missing)} of {len(steps)} snapshots before step {step} are missing, such as {missing[0]}"
+        steps = range(self.snapshot_every, step, self.snapshot_every)
+        of_steps = (snapshot_of(run_dir, each) for each in steps)  # the checkpoint is not trusted: there may be no end
+        if (missing := next((each for each in of_steps if not each.is_file()), None)) is not None:
+            text = f"of the {len(steps)} snapshots before step {step} there is no {missing}"
             raise OptionError(WIDTH, f"is {width}; {text}; allowed without them: {', '.join(map(str, self.widths))}")
         if not steps:
             text = f"there is no snapshot before step {step}, since ema.snapshot_every is {self.snapshot_every}"
@@ -125,7 +125,8 @@ class PowerEMA(EMA):
         profiles = ends, np.tile([exponent(each) for each in self.widths], len(steps) + 1)
         parts = iter(combination(width, step, *profiles).reshape(len(steps) + 1, -1))
         sums: dict[str, Tensor] = {}
-        for place, of_step in zip(places, parts, strict=False):
+        for each, of_step in zip(steps, parts, strict=False):
+            place = snapshot_of(run_dir, each)
             weights = read_weights(place)
             for kept, part in zip(self.widths, of_step, strict=True):
                 add(sums, named(weights, f"{kept}."), part, own, place)
