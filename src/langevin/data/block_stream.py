@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from langevin.data.stream import Positions, SampleStream
+from langevin.data.stream import Positions, SampleStream, shuffled
 
 _BLOCKS, _ROWS = 1, 2  # the word of Philox's counter that keeps the two kinds of draws, and all pools, apart
 
@@ -48,10 +48,7 @@ def pool_order(seed: int, epoch: int, pool: int, rows: NDArray[np.int64], choose
         rows: (R,) those of all its blocks.
         choose: whether to draw the numbers that choose captions, which changes nothing else.
     """
-    number = len(rows)
-    order, flips, chances = np.split(_words(seed, epoch, (_ROWS, pool), 3 * number), 3)
-    uniform = (chances >> np.uint64(11)).astype(np.float64) * 2.0**-53 if choose else np.zeros(number)
-    return Positions(rows[np.argsort(order, kind="stable")], flips >> np.uint64(63) == 1, uniform)
+    return shuffled(rows, _words(seed, epoch, (_ROWS, pool), (2 + choose) * len(rows)), choose)
 
 
 class BlockStream(SampleStream):

@@ -48,9 +48,21 @@ def epoch_order(seed: int, epoch: int, num_images: int, choose: bool = False) ->
         the N places: the indices are a permutation of 0..N-1.
     """
     words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw((2 + choose) * num_images)
-    order, flips, chances = (words[part * num_images : (part + 1) * num_images] for part in range(3))
-    uniform = (chances >> np.uint64(11)).astype(np.float64) * 2.0**-53 if choose else np.zeros(num_images)
-    return Positions(np.argsort(order, kind="stable"), flips >> np.uint64(63) == 1, uniform)
+    return shuffled(np.arange(num_images), words, choose)
+
+
+def shuffled(rows: NDArray[np.int64], words: NDArray[np.uint64], choose: bool) -> Positions:
+    """Rows in an order that random words decide.
+
+    Args:
+        rows: (R,).
+        words: (2 R,): R that are sorted by, and R of which one bit each mirrors; with `choose` R more.
+        choose: whether numbers that choose captions are made of the last.
+    """
+    number = len(rows)
+    order, flips, chances = (words[part * number : (part + 1) * number] for part in range(3))
+    uniform = (chances >> np.uint64(11)).astype(np.float64) * 2.0**-53 if choose else np.zeros(number)
+    return Positions(rows[np.argsort(order, kind="stable")], flips >> np.uint64(63) == 1, uniform)
 
 
 class SampleStream(torch.utils.data.Sampler[Positions]):

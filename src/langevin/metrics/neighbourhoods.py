@@ -82,14 +82,21 @@ class Neighbourhoods:
         if int(finite.sum()) > max(self.of_samples, default=0):
             found = self._find(samples[finite])
         else:  # too few to have balls, so that none of them counts
-            found, finite = self._find(self.reference.to(samples.device)), torch.zeros_like(finite)
-            no = {k: torch.zeros_like(each) for k, each in found.recalled.items()}
-            holding = {k: torch.zeros_like(each) for k, each in found.holding.items()}
-            found = found._replace(recalled=no, holding=holding, held=dict.fromkeys(found.held, 0))
+            finite, total = torch.zeros_like(finite), len(self.reference)
+            none, of_none = finite.new_zeros(0), samples.new_zeros(0, dtype=torch.float64)
+            found = Found(
+                dict.fromkeys(self.of_reference, none),
+                {k: finite.new_zeros(total) for k in self.of_reference},
+                dict.fromkeys(self.of_reference, 0),
+                {k: finite.new_zeros(total) for k in self.of_samples},
+                of_none.long(),
+                of_none,
+                of_none,
+            )
 
         def of_all(values: Tensor, other: float) -> Tensor:
             whole = values.new_full((len(finite),), other)
-            whole[finite] = values[: int(finite.sum())]
+            whole[finite] = values
             return whole
 
         inside = {k: of_all(each, 0) for k, each in found.inside.items()}
