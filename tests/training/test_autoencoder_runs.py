@@ -196,6 +196,10 @@ def test_resumed_in_latents_to_the_bit(tmp_path, autoencoder, latent):
             "conditions.low_res: is computed of the images, of which only latents are kept",
         ),
         (
+            ("codec.run={ae}", "conditions=[augmentation]"),
+            "conditions.augmentation: transforms images, of which only latents are kept",
+        ),
+        (
             (
                 "codec.run={ae}",
                 "data=image_folder",

@@ -13,7 +13,7 @@ from langevin.assembly.components import LOSS, MODEL, codec_uses, loaders, of_sp
 from langevin.assembly.conditioning import (
     hint_mistakes,
     is_conditional,
-    lacking_columns,
+    mistakes_of_data,
     needs_images,
     reads_text,
     unread_groups,
@@ -274,10 +274,8 @@ def check_conditions(
             mistakes += found
             if condition is not None and condition.tells_all and not isinstance(codec, CachedCodec):
                 mistakes.append(Mistake(path, "gives the whole image, of which nothing is left to make; allowed: less"))
-        if data is None or condition is None:
-            continue
-        if lacking := lacking_columns(cfg, condition, data.columns):
-            mistakes.append(Mistake(path, lacking))
+        if data is not None and condition is not None:
+            mistakes += mistakes_of_data(cfg, name, condition, data)
     return conditions, mistakes
 
 

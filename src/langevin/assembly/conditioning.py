@@ -8,6 +8,7 @@ from langevin.assembly.make import make, target_of
 from langevin.conditions.condition import Condition, Several
 from langevin.conditions.hint import Hint
 from langevin.config.validate import Mistake
+from langevin.data.source import Source
 from langevin.errors import UserError
 from langevin.images import HINT
 from langevin.text.encoder import COLUMNS, TEXT
@@ -42,6 +43,11 @@ def derived_columns(cfg: DictConfig, condition: str) -> frozenset[str]:
     return frozenset() if derived_with is None else derived_with(cfg.conditions[condition])
 
 
+def transformed_columns(cfg: DictConfig, condition: str) -> frozenset[str]:
+    """The columns that say how a condition of the model transforms samples, see `Condition.transform`."""
+    return getattr(target_of(cfg, f"conditions.{condition}"), "transformed", frozenset())
+
+
 def reads_hints(cfg: DictConfig, condition: str | None = None) -> bool:
     """Whether a condition of the model, or any, reads hints that come with the data."""
     names = (cfg.get("conditions") or {}) if condition is None else [condition]
@@ -52,6 +58,8 @@ def needs_images(cfg: DictConfig, condition: str) -> str | None:
     """Why a condition of the model cannot go with latents, of whose images nothing is kept; None where it can."""
     if computes_columns(cfg, condition):
         return "is computed of the images, of which only latents are kept; leave it out, or take codec=identity"
+    if transformed_columns(cfg, condition):
+        return "transforms images, of which only latents are kept; leave it out, or take codec=identity"
     if reads_hints(cfg, condition):
         return "reads hints of the size of the images, and what is diffused is their latents; take codec=identity"
     return None
@@ -83,6 +91,29 @@ def unread_groups(cfg: DictConfig) -> list[str]:
     return [name for name in groups if not cfg[name].get("held_out")]
 
 
+def mistakes_of_data(cfg: DictConfig, name: str, condition: Condition, data: Source) -> list[Mistake]:
+    """What is wrong with a condition of the model beside the data.
+
+    Args:
+        cfg: the config.
+        name: of the condition in it.
+        condition: built.
+        data: the source.
+    """
+    found = []
+    if lacking := lacking_columns(cfg, condition, data.columns):
+        found.append(Mistake(f"conditions.{name}", lacking))
+    if "trainer" not in cfg:  # where nothing is transformed
+        return found
+    if condition.transformed and reads_hints(cfg):
+        text = "transforms images, but not the hints that come with them; allowed: hints that are computed of images"
+        found.append(Mistake(f"conditions.{name}", text))
+    if condition.mirrors and data.flip:
+        text = f"is true, and conditions.{name} mirrors images too, of which alone the model is told; allowed: false"
+        found.append(Mistake("data.flip", text))
+    return found
+
+
 def lacking_columns(cfg: DictConfig, condition: Condition, columns: frozenset[str]) -> str | None:
     """What is wrong with a condition that reads columns which the data does not have; None where it has them.
 
@@ -93,7 +124,7 @@ def lacking_columns(cfg: DictConfig, condition: Condition, columns: frozenset[st
     """
     if CAPTION in columns or cfg.get("captions") is not None:
         columns |= frozenset(COLUMNS)
-    lacking = sorted(condition.inputs - condition.derived - columns)
+    lacking = sorted(condition.inputs - condition.derived - condition.transformed - columns)
     if not lacking:
         return None
     if TEXT in lacking:

@@ -238,6 +238,7 @@ def export_model(cfg: DictConfig, out: Path) -> None:
     from langevin.interop.autoencoders import scaled_part, write_autoencoder
     from langevin.interop.folder import write_weights
     from langevin.interop.pipeline_export import write_folder
+    from langevin.networks.network import Network
     from langevin.training.checkpoint import AtomicCheckpointIO
     from langevin.weights import SAFETENSORS
 
@@ -273,6 +274,8 @@ def export_model(cfg: DictConfig, out: Path) -> None:
     if spec.image_size is None or (codec.record() and autoencoder is None):
         allowed = f"a model of images, or of the latents of codec=autoencoder, or out=NAME{SAFETENSORS}"
         raise UserError(f"export={path}: allowed: {allowed}")
+    if isinstance(model.denoiser.network, Network):
+        model.denoiser.network.leave_out_transforms()
     taken = getattr(model.denoiser.network, "concat_channels", 0)
     if taken > 0 and not (enlarges and taken == spec.channels == model.spec.channels):
         allowed = f"a model that takes no other image than the one it makes, or out=NAME{SAFETENSORS}"

@@ -54,6 +54,8 @@ class Condition(nn.Module, ABC):
     Attributes:
         inputs: the columns that it reads.
         derived: those of them that it computes of the samples themselves, see `derive`; no data need supply them.
+        transformed: those of them that say how it has transformed samples in training, see `transform`; elsewhere they
+            are missing, which says that samples are as they are.
         dropout: the probability, in [0, 1], that it is dropped in training (condition dropout).
         concat_channels: the channels of its `Context.concat`.
         token_channels: the size of its tokens; None: it gives none, or they are of size `dim`.
@@ -64,6 +66,7 @@ class Condition(nn.Module, ABC):
 
     inputs: frozenset[str]
     derived: frozenset[str] = frozenset()
+    transformed: frozenset[str] = frozenset()
     dropout: float = 0.0
     concat_channels: int = 0
     token_channels: int | None = None
@@ -93,6 +96,27 @@ class Condition(nn.Module, ABC):
             each column with B rows, on the device of x.
         """
         return {}
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether it mirrors samples and says so, so that the data is to mirror none."""
+        return False
+
+    def transform(self, x: Tensor, draws: ConditioningDraws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Transform clean samples at random, for training; it depends on no weights.
+
+        Args:
+            x: (B, C, *size), as a model's input, before anything is derived of them.
+            draws: their random numbers, for this alone.
+
+        Returns:
+            the transformed samples; and the columns `transformed`, each with B rows, on the device of x.
+        """
+        return x, {}
+
+    def sampled(self) -> "Condition | None":
+        """What is left of it where nothing is transformed, as in sampling; None: nothing."""
+        return self
 
     def leave_out_tokens(self) -> None:
         """Give no tokens, if there is anything else: its network attends to none, and would train weights in vain."""
@@ -164,6 +188,7 @@ class Several(Condition):
         self.parts = nn.ModuleList(parts.values())
         self.inputs = frozenset(name for part in parts.values() for name in part.inputs)
         self.derived = frozenset(name for part in parts.values() for name in part.derived)
+        self.transformed = frozenset(name for part in parts.values() for name in part.transformed)
         self.concat_channels = sum(part.concat_channels for part in parts.values())
         sizes = (part.token_channels for part in parts.values() if part.token_channels is not None)
         self.token_channels = next(sizes, None)
@@ -179,6 +204,26 @@ class Several(Condition):
     def has_null(self) -> bool:
         """See `Condition`."""
         return any(part.has_null for part in self._conditions())
+
+    @property
+    def mirrors(self) -> bool:
+        """See `Condition`: whether any does."""
+        return any(part.mirrors for part in self._conditions())
+
+    def transform(self, x: Tensor, draws: ConditioningDraws) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Condition`: by every part, in their order."""
+        columns: dict[str, Tensor] = {}
+        for part in self._conditions():
+            x, told = part.transform(x, draws)
+            columns |= told
+        return x, columns
+
+    def sampled(self) -> Condition | None:
+        """See `Condition`: of every part; one part by itself."""
+        left = [part for part in (each.sampled() for each in self._conditions()) if part is not None]
+        return (
+            Several({str(place): part for place, part in enumerate(left)}) if len(left) > 1 else next(iter(left), None)
+        )
 
     def leave_out_tokens(self) -> None:
         """See `Condition`: none of them."""

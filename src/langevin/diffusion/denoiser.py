@@ -72,7 +72,20 @@ class Denoiser(nn.Module):
     def condition(self, batch: Condition) -> Condition | None:
         """What the network is conditioned on, of a batch's entries; None for an unconditional network."""
         embedding: Any = getattr(self.network, "condition", None)
-        return None if embedding is None else {name: batch[name] for name in sorted(embedding.inputs)}
+        if embedding is None:
+            return None
+        needed = embedding.inputs - (embedding.transformed - batch.keys())
+        return {name: batch[name] for name in sorted(needed)}
+
+    def transform(self, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Clean samples x (B, C, *size) as the network's condition transforms them in training, and how it did.
+
+        Args:
+            x: as a model's input, before anything is derived of them.
+            draws: their random numbers, for this alone.
+        """
+        embedding: Any = getattr(self.network, "condition", None)
+        return (x, {}) if embedding is None else embedding.transform(x, draws)
 
     def derive(self, x: Tensor, draws: Draws, sampling: bool = False) -> dict[str, Tensor]:
         """The columns of clean samples x (B, C, *size) that the network's condition computes, see `Condition.derive`.

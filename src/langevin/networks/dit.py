@@ -124,8 +124,8 @@ class DiT(Network):
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 # The patches' convolution is a linear layer on the pixels of each.
                 nn.init.xavier_uniform_(layer.weight.detach().flatten(1))
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         for embedding in (self.time, self.condition):
             for weight in () if embedding is None else embedding.parameters():
                 if weight.ndim > 1:

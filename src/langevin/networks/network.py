@@ -70,6 +70,11 @@ class Network(nn.Module, ABC):
         if self.condition is not None and not self.attends:
             self.condition.leave_out_tokens()
 
+    def leave_out_transforms(self) -> None:
+        """Keep of its condition what sampling has, see `Condition.sampled`."""
+        if self.condition is not None:
+            self.condition = self.condition.sampled()
+
     def started(self, taken: Collection[str]) -> None:
         """Complete a start from another run's weights.
 

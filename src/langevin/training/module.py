@@ -37,6 +37,7 @@ def step_seed(
     validation: bool = False,
     encoding: bool = False,
     deriving: bool = False,
+    transforming: bool = False,
 ) -> int:
     """The seed of a batch's random numbers: a pure function, so a resumed run draws the same ones.
 
@@ -47,9 +48,11 @@ def step_seed(
         validation: which of the two.
         encoding: whether they are the codec's, not the objective's.
         deriving: whether they are the conditions', for the columns that these compute of the samples.
+        transforming: whether they are the conditions', for how these transform the samples.
     """
     # Mixed, since torch's CPU generator looks at the low 32 bits alone.
-    words = [seed, 0 if rank is None else rank + 1, batch_index + 1, validation + 2 * encoding + 4 * deriving]
+    kind = validation + 2 * encoding + 4 * deriving + 8 * transforming
+    words = [seed, 0 if rank is None else rank + 1, batch_index + 1, kind]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -146,6 +149,15 @@ class DiffusionModule(LightningModule):
         return torch.as_tensor(self.all_gather(values))
 
     @torch.no_grad()
+    def transformed(self, batch: Batch, batch_idx: int) -> Batch:
+        """A batch whose clean samples the model's conditions have transformed, see `Condition.transform`."""
+        if "x" not in batch or not isinstance(self.model, Denoiser):
+            return batch
+        draws = self.draws(step_seed(self.seed, None, batch_idx, transforming=True), batch["x"])
+        x, told = self.model.transform(batch["x"], draws)
+        return {**batch, "x": x, **told}
+
+    @torch.no_grad()
     def derived(self, batch: Batch, batch_idx: int, validation: bool = False) -> Batch:
         """A batch with the columns that the model's conditions compute of its clean samples, see `Condition.derive`."""
         if "x" not in batch or not isinstance(self.model, Denoiser):
@@ -165,7 +177,7 @@ class DiffusionModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of a batch, see `Objective.forward`."""
         torch.manual_seed(step_seed(self.seed, self.global_rank, batch_idx))  # of dropout inside the network
-        batch = self.encoded(self.derived(batch, batch_idx), batch_idx)
+        batch = self.encoded(self.derived(self.transformed(batch, batch_idx), batch_idx), batch_idx)
         draws = self.draws(step_seed(self.seed, None, batch_idx), batch["x"])
         self.objective.step = self.global_step
         terms = {name: term.mean() for name, term in self.objective(self.model, batch, draws).items()}
