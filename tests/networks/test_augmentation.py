@@ -131,7 +131,6 @@ def networks():
     """A network of classes, and the same with augmentation, whose weights are those of a fresh one."""
     plain = tiny(condition=lambda dim: ClassLabel(10, 0.1, dim))
     randomize(plain)
-    parts = {"class_label": ClassLabel, "augmentation": augmentation}
     augmented = tiny(
         condition=lambda dim: Several(
             {"class_label": ClassLabel(10, 0.1, dim), "augmentation": augmentation(dim=dim, side=8)}
@@ -139,7 +138,7 @@ def networks():
     )
     weights = {name.replace("condition.", "condition.parts.0."): each for name, each in plain.state_dict().items()}
     lacking = augmented.load_state_dict(weights, strict=False)
-    assert lacking == (["condition.parts.1.embed.weight"], []), parts
+    assert lacking == (["condition.parts.1.embed.weight"], [])
     return plain.eval(), augmented.eval()
 
 
@@ -172,6 +171,12 @@ def test_what_is_left_of_conditions_in_sampling(networks):
     alone = tiny(condition=lambda dim: augmentation(dim=dim, side=8))
     alone.leave_out_transforms()
     assert alone.condition is None
+
+
+def test_half_precision_takes_single_labels():
+    condition = augmentation().bfloat16()
+    for cond in ({COLUMN: torch.zeros(4, 9)}, {}, None):
+        assert condition(cond, 4).vector.dtype == torch.bfloat16
 
 
 def test_other_numbers_of_labels_are_refused():

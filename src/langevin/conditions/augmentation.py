@@ -185,13 +185,13 @@ class Augmentation(Condition):
         Raises:
             UserError: when there are more or fewer labels.
         """
-        shape = (batch, self.embed.in_features)
+        weight, shape = self.embed.weight, (batch, self.embed.in_features)
         label = (cond or {}).get(COLUMN)
         if label is None:
-            label = torch.zeros(shape)
+            label = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
         if label.shape != shape:
             raise UserError(f"augmentation: the shape {tuple(label.shape)} does not fit: {shape}")
-        return Context(vector=self.embed(label.to(self.embed.weight.device)))
+        return Context(vector=self.embed(label.to(weight)))
 
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Condition`: as it is."""
