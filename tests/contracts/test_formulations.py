@@ -54,6 +54,14 @@ def test_a_task_goes_with_it(task, name):
 
 
 @pytest.mark.parametrize("name", options("formulation"))
+def test_the_scale_of_its_loss_can_be_learned(name):
+    """Where its variance is not."""
+    cfg, _ = composed("train", f"formulation={name}", "objective=uncertainty", "variance=fixed_large")
+    mistakes = mistakes_in(cfg)
+    assert mistakes + dry_build(cfg) == []
+
+
+@pytest.mark.parametrize("name", options("formulation"))
 def test_trains_and_makes_images(name, tmp_path):
     result = call("train", DIGITS, f"formulation={name}", *SMALL, f"output_dir={tmp_path}", "name=run")
     assert result.status == 0, result.err

@@ -37,7 +37,7 @@ GROUPS = (
     "formulation",
 )
 # At their own size they take seconds a step; narrow ones learn in networks/test_model_presets.py.
-LARGE = ("adm_64", "unet_large", "dit_b")
+LARGE = ("adm_64", "unet_large", "dit_b", "edm2_xs", "edm2_s")
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ def peer(monkeypatch):
         if not folder.is_dir():
             pytest.skip(f"no {checkout} in LANGEVIN_PEERS: see peers.md")
         monkeypatch.syspath_prepend(str(folder))
+        for name, loaded in list(sys.modules.items()):  # EDM and EDM2 have packages of the same names
+            package, place = folder / name.partition(".")[0], getattr(loaded, "__file__", None) or ""
+            if package.is_dir() and not place.startswith(f"{folder}{os.sep}"):
+                monkeypatch.delitem(sys.modules, name)
         return importlib.import_module(module)
 
     return load

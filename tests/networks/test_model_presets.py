@@ -65,6 +65,9 @@ COUNTS = {
     # ADM (Dhariwal & Nichol 2021) says 296M; guided-diffusion's own has 295,904,454; "no label" comes to them.
     "adm_64": (64, 6, 1000, 295_904_454 + 768),
     "unet_large": (64, 6, 1000, 295_904_454 + 768),
+    # EDM2's own UNet without labels, counted. Its code's 280M of edm2_s include those, and the learned uncertainty's.
+    "edm2_xs": (64, 3, None, 124_198_821),
+    "edm2_s": (64, 3, None, 279_441_253),
     # Ours.
     "unet_small": (32, 3, None, 4_636_611),
 }

@@ -248,14 +248,18 @@ def levels_mistakes(
         of_groups = f"{NORM_GROUPS}, the groups of GroupNorm" if groups is None else f"norm_groups ({groups}) and of 4"
         allowed = f"a positive multiple of {of_groups}"
         wrong.append(("channels", f"is {channels}; allowed: {allowed}"))
+    return wrong + multipliers_mistakes(image_size, multipliers)
+
+
+def multipliers_mistakes(image_size: int, multipliers: list[int]) -> list[tuple[str, str]]:
+    """What is wrong with the number of levels and their relative widths, see `OptionError`."""
     if not multipliers or min(multipliers) < 1:
-        text = f"is {list(multipliers)}; allowed: one positive integer for each level"
-        return [*wrong, ("channel_multipliers", text)]
+        return [("channel_multipliers", f"is {list(multipliers)}; allowed: one positive integer for each level")]
     factor = 2 ** (len(multipliers) - 1)
     if image_size < 1 or image_size % factor:
         text = f"has {len(multipliers)} levels, and image_size={image_size} is not divisible by {factor}"
-        wrong.append(("channel_multipliers", f"{text}; allowed: fewer levels, or another image size"))
-    return wrong
+        return [("channel_multipliers", f"{text}; allowed: fewer levels, or another image size")]
+    return []
 
 
 def heads_mistakes(

@@ -18,6 +18,7 @@ from langevin.diffusion.classifier import NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.draws import BatchDraws
 from langevin.diffusion.objective import Objective
+from langevin.magnitudes import force_magnitudes, mp_layers
 from langevin.training.ema import EMA
 from langevin.training.lr_schedule import LRSchedule
 from langevin.training.means import ImageMeans
@@ -104,6 +105,7 @@ class DiffusionModule(LightningModule):
         self.seed = seed
         self.codec = codec
         self.gradient_listeners: list[Callable[[Tensor], None]] = []
+        self._mp_layers = mp_layers(model.network, objective)
 
     @property
     def ema_model(self) -> Any:
@@ -177,6 +179,7 @@ class DiffusionModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of a batch, see `Objective.forward`."""
         torch.manual_seed(step_seed(self.seed, self.global_rank, batch_idx))  # of dropout inside the network
+        force_magnitudes(self._mp_layers)
         batch = self.encoded(self.derived(self.transformed(batch, batch_idx), batch_idx), batch_idx)
         draws = self.draws(step_seed(self.seed, None, batch_idx), batch["x"])
         self.objective.step = self.global_step

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -32,7 +34,16 @@ class Shares(DDPStrategy):
         super().model_to_device()
 
     def configure_ddp(self) -> None:
-        """Wrap nothing: the sharded networks reduce their own gradients."""
+        """Wrap nothing: the sharded networks reduce their own gradients, and a hook those of the objective's weights.
+
+        These are few, and every process has them all.
+        """
+        for weight in self._module.objective.parameters():
+            weight.register_post_accumulate_grad_hook(self._reduce_gradient)
+
+    def _reduce_gradient(self, weight: Tensor) -> None:
+        assert weight.grad is not None
+        weight.grad = torch.as_tensor(self.reduce(weight.grad, reduce_op="mean"))
 
     def on_validation_start(self) -> None:
         """Gather the EMA weights."""
