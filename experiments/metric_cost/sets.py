@@ -1,11 +1,12 @@
 """What do the metrics of whole sets cost, beside sampling and the extractor, and how does it grow with the number?
 
-Usage: ``python -m experiments.metric_cost.sets DIMENSIONS NUMBER [NUMBER ...]``, each number above 5,014
+Usage: ``python -m experiments.metric_cost.sets DIMENSIONS NUMBER [NUMBER ...] [--metrics NAME ...]``, each number above
+5,014
 """
 
+import argparse
 import math
 import resource
-import sys
 import time
 
 import numpy as np
@@ -47,17 +48,20 @@ def drawn(number: int, dimensions: int, seed: int, scale: float) -> Tensor:
     return scale * torch.randn(number, dimensions, generator=torch.Generator().manual_seed(seed))
 
 
-def measure(dimensions: int, number: int) -> dict[str, float]:
+METRICS: dict[str, type[SampleMetric]] = {
+    "kid": KernelDistance,
+    "fid_infinity": ExtrapolatedFrechetDistance,
+    "precision_recall": PrecisionRecall,
+    "memorisation": Memorisation,
+}
+
+
+def measure(dimensions: int, number: int, names: list[str]) -> dict[str, float]:
     """CPU seconds of each metric's computation on as many samples as reference images, after all are counted in."""
     extractor = Features()
     extractor.sizes = {"features": dimensions}
     samples, reference = drawn(number, dimensions, 1, 0.98), Known(drawn(number, dimensions, 2, 1.0))
-    metrics: dict[str, SampleMetric] = {
-        "kid": KernelDistance(),
-        "fid_infinity": ExtrapolatedFrechetDistance(),
-        "precision_recall": PrecisionRecall(),
-        "memorisation": Memorisation(),
-    }
+    metrics = {name: METRICS[name]() for name in names}
     stored = torch.zeros(number, 1, 2, 2, dtype=torch.uint8)
     seconds = {}
     plan = Plan(number, reference, extractor)
@@ -79,12 +83,17 @@ def measure(dimensions: int, number: int) -> dict[str, float]:
 
 def main() -> None:
     """Print the seconds of each metric by the number of images, the slopes of their logarithms, and the memory."""
-    dimensions, *numbers = map(int, sys.argv[1:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("dimensions", type=int)
+    parser.add_argument("numbers", type=int, nargs="+")
+    parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS))
+    arguments = parser.parse_args()
+    dimensions, numbers = arguments.dimensions, arguments.numbers
     keep_memory()
     print(f"{torch.get_num_threads()} threads, {dimensions} features")
     before: tuple[int, dict[str, float]] | None = None
     for number in numbers:
-        seconds = measure(dimensions, number)
+        seconds = measure(dimensions, number, arguments.metrics)
         seconds["all"] = sum(seconds.values())
         print(f"{number:6d}: " + ", ".join(f"{name} {value:.2f} s of CPU" for name, value in seconds.items()))
         if before is not None:

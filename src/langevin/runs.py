@@ -10,14 +10,14 @@ import os
 import pickletools
 import sys
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from langevin.archive import beginning_of_pickle
 from langevin.checkpoint import last_checkpoints
 from langevin.config.identity import distinguishing
 from langevin.config.migration import migrated
@@ -67,6 +67,7 @@ class RunState:
         metrics: the last value of each column of `metrics.csv`.
         updated: when it last wrote anything, in seconds since 1970.
         differs: of the values that decide what is trained, those in which the runs of this folder are not all alike.
+        config: its plain values under today's names; empty where it cannot be read.
     """
 
     folder: str
@@ -80,6 +81,7 @@ class RunState:
     metrics: dict[str, Value] = field(default_factory=dict)
     updated: float = 0.0
     differs: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 def find_runs(place: Path) -> dict[Path, list[RunState]]:
@@ -120,6 +122,7 @@ def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[RunState, dict[str, 
     """A run and the options that distinguish it; None where the folder is not that of a training run."""
     run = RunState(str(run_dir.parent), run_dir.resolve().name, license=license_of(run_dir))
     config, fault = checked_config(run_dir / "config.yaml")
+    run.config = config or {}
     if config is None:
         if not any((run_dir / name).exists() for name in TRACES):
             return None
@@ -145,7 +148,7 @@ def read_run(run_dir: Path, locks: frozenset[str]) -> tuple[RunState, dict[str, 
         run.state, run.note = judged(run_dir, saved, run.max_steps or 0, bool(ends), logged.get("train/loss"))
     if damage and not run.note:
         run.note = f"metrics.csv is damaged: {damage[0]}"
-    return run, distinguishing(config or {})
+    return run, distinguishing(run.config)
 
 
 def imported(run: RunState, run_dir: Path, config: Mapping[str, Any]) -> tuple[RunState, dict[str, Any]] | None:
@@ -185,11 +188,6 @@ def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool, lo
     if loss is not None and loss.value is None and loss.step > (saved or 0):
         return "failed", f"diverged: the loss is not finite at step {loss.step}"
     return "unfinished", ""
-
-
-def read_config(path: Path) -> dict[str, Any] | None:
-    """A config's plain values; None where it cannot be read."""
-    return checked_config(path)[0]
 
 
 def checked_config(path: Path) -> tuple[dict[str, Any] | None, str]:
@@ -237,16 +235,11 @@ def read_metrics(path: Path, damage: list[str] | None = None) -> dict[str, Value
 def read_step(checkpoint: Path) -> int | None:
     """The step of a checkpoint, from the first few entries of its pickle, which is not executed; None if damaged."""
     try:
-        with zipfile.ZipFile(require_regular(checkpoint)) as archive:
-            (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-            if archive.getinfo(pickled).compress_type != zipfile.ZIP_STORED:  # which torch.save does not
-                return None
-            with archive.open(pickled) as file:
-                seen = False
-                for code, value, _ in pickletools.genops(file):
-                    if seen and isinstance(value, int) and "PUT" not in code.name:
-                        return value if 0 <= value < GREATEST else None
-                    seen = seen or value == "global_step"
+        seen = False
+        for code, value, _ in pickletools.genops(beginning_of_pickle(require_regular(checkpoint))):
+            if seen and isinstance(value, int) and "PUT" not in code.name:
+                return value if 0 <= value < GREATEST else None
+            seen = seen or value == "global_step"
     except Exception:  # a damaged archive can raise anything
         return None
     return None
@@ -376,7 +369,7 @@ def main() -> None:
 def plain(run: RunState) -> dict[str, Any]:
     """A run for programs."""
     metrics = {name: value._asdict() for name, value in run.metrics.items()}
-    return asdict(run) | {"metrics": metrics}
+    return {name: value for name, value in vars(run).items() if name != "config"} | {"metrics": metrics}
 
 
 if __name__ == "__main__":

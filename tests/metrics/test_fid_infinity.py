@@ -9,7 +9,7 @@ from sklearn.linear_model import LinearRegression
 from langevin.errors import UserError
 from langevin.metrics.base import Plan
 from langevin.metrics.fid import FrechetDistance
-from langevin.metrics.fid_infinity import ExtrapolatedFrechetDistance
+from langevin.metrics.fid_infinity import ExtrapolatedFrechetDistance, Subsets
 from langevin.metrics.gathered import Gaussian
 from langevin.metrics.reference import Reference
 
@@ -46,6 +46,15 @@ def test_equals_the_official_protocol(num_sizes, min_size, seed):
     expected = by_the_official_protocol(samples, reference, num_sizes, min_size, seed)
     metric = ExtrapolatedFrechetDistance(num_sizes, min_size, seed)
     assert distance(samples, KnownReference(reference), metric) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("size", [33, 200, 301, 400])
+def test_a_large_subset_is_known_by_what_it_leaves_out(size):
+    features = draw(400, 1, shift=100.0)
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(3))
+    found, subset = Subsets(features).rooted(order, size), features[order[:size]].double().numpy()
+    np.testing.assert_allclose(found.mean, subset.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(found.root @ found.root.T, np.cov(subset.T), rtol=0, atol=1e-12)
 
 
 def known(tmp_path):

@@ -31,7 +31,7 @@ def distance(samples, reference, metric, order=None, official=False):
 
 @pytest.mark.parametrize(
     ("count", "reference_count", "subsets", "size", "seed"),
-    [(60, 45, 9, 20, 2020), (20, 33, 1, 20, 2020), (40, 40, 30, 2, 0)],
+    [(60, 45, 9, 20, 2020), (20, 33, 1, 20, 2020), (40, 40, 30, 2, 0), (300, 290, 2, 270, 1)],
 )
 def test_equals_torch_fidelity(count, reference_count, subsets, size, seed):
     samples, reference = draw(count, 1, 0.5).double(), draw(reference_count, 2).double()

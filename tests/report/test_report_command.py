@@ -6,11 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from helpers.commands import TINY, call
 from report_helpers import make_run
 
@@ -30,6 +33,17 @@ def report(capsys, monkeypatch, *arguments, status=0):
         return err
     command.main()
     return capsys.readouterr().out
+
+
+def test_each_config_is_parsed_once_and_no_checkpoint_loaded(capsys, monkeypatch, tmp_path):
+    for seed in range(4):
+        make_run(tmp_path / "runs", f"run{seed}", change={"seed": seed}, step=1)
+    parsed, load = [], yaml.load
+    monkeypatch.setattr(yaml, "load", lambda text, loader: parsed.append(text) or load(text, loader))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a checkpoint was loaded"))
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("the directory of a checkpoint was read"))
+    report(capsys, monkeypatch, tmp_path / "runs", "--out", tmp_path / "report.html")
+    assert len(set(parsed)) == len(parsed) == 4
 
 
 class Content(HTMLParser):

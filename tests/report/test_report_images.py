@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from langevin.images import write_png
+from langevin.report import images
 from langevin.report.images import fitting, images_of, native, spread
 
 
@@ -84,6 +85,24 @@ def test_as_many_as_have_room(tmp_path):
         assert sum(map(len, png.values())) <= max(room, one + 4)
     (samples,), _, _ = fitting([found], 7, 0)
     assert len(samples["steps"]) == 7, "who asks for them gets them"
+
+
+@pytest.mark.parametrize("steps", [10, 200])
+def test_of_many_runs_few_more_images_are_encoded_than_shown(tmp_path, monkeypatch, steps):
+    found = [make(tmp_path / str(run), samples={step: 7 * run + step for step in range(steps)}) for run in range(7)]
+    one = len(base64.b64encode(native(found[0]["samples"][1])))
+    encoded = []
+    monkeypatch.setattr(images, "native", lambda path: encoded.append(path) or native(path))
+    (samples,), _, _ = fitting(found, None, int(15.5 * one))
+    assert len(samples["steps"]) == 2
+    assert len(encoded) <= 7 * (1 + 2)
+    assert len(set(encoded)) == len(encoded)
+
+
+@pytest.mark.parametrize(("height", "width", "scale"), [(128, 192, 64), (96, 96, 48), (10, 15, 5), (7, 11, 1)])
+def test_an_image_of_one_colour_is_shrunk_by_the_largest_scale(tmp_path, height, width, scale):
+    write_png(tmp_path / "a.png", np.full((height, width, 3), 9, np.uint8))
+    assert opened(native(tmp_path / "a.png")).shape == (height // scale, width // scale, 3)
 
 
 def test_a_damaged_image(tmp_path):

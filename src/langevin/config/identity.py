@@ -1,5 +1,6 @@
 """The identity of a run: what makes two runs the same, and a name for it."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -76,14 +77,15 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
 
 def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same of a config's plain values."""
-
-    def decides(path: str) -> bool:
-        parts = path.split(".")
-        prefixes = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
-        return bool(prefixes.intersection(YET_IDENTITY)) or not prefixes.intersection(NOT_IDENTITY)
-
     since = {**SINCE, **SINCE_OF.get(str((values.get("model") or {}).get(TARGET)), {})}
-    return {path: value for path, value in flatten(values) if decides(path) and (path, value) not in since.items()}
+    return {path: value for path, value in flatten(values) if _decides(path) and (path, value) not in since.items()}
+
+
+@functools.lru_cache(4096)
+def _decides(path: str) -> bool:
+    parts = path.split(".")
+    prefixes = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+    return bool(prefixes.intersection(YET_IDENTITY)) or not prefixes.intersection(NOT_IDENTITY)
 
 
 def distinguishing(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def frechet_distance(first: Rooted, second: Rooted) -> Tensor:
     product = first.root.T @ second.root
     values = None
     if first.inverse is not None and second.inverse is not None:
-        values = _singular_values(product, second.inverse @ first.inverse.T, TOLERANCE * traces)
+        values = _singular_values(product, second.inverse, first.inverse, TOLERANCE * traces)
     if values is None:
         values = torch.linalg.svdvals(product)
     return (first.mean - second.mean).square().sum() + traces - 2 * values.sum()
@@ -145,17 +145,27 @@ def _root(covariance: Tensor) -> tuple[Tensor, Tensor | None]:
     return vectors[:, kept] * values[kept].sqrt(), None
 
 
-def _singular_values(matrix: Tensor, inverse: Tensor, tolerance: Tensor) -> Tensor | None:
+def _singular_values(matrix: Tensor, second: Tensor, first: Tensor, tolerance: Tensor) -> Tensor | None:
     """Singular values of a regular matrix, or None where the sum of their errors may exceed `tolerance`.
 
     Eigenvalues take a tenth of the time of singular values. Those of ``A^T A`` give the large ones well and the small
-    ones badly; those of ``A^-1 A^-T`` the other way round.
+    ones badly; those of ``A^-1 A^-T``, needed where the small ones matter, the other way round.
+
+    Args:
+        matrix: A.
+        second: with `first`, ``second first^T`` is the inverse of A.
+        first: see there.
+        tolerance: see above.
     """
-    large = torch.linalg.eigvalsh(matrix.T @ matrix).sqrt()
+    squares = torch.linalg.eigvalsh(matrix.T @ matrix)
+    eps = torch.finfo(squares.dtype).eps
+    large = squares.sqrt()
+    if squares[0] > 0 and eps * (squares[-1] / large).sum() < tolerance:
+        return large
+    inverse = second @ first.T
     small = torch.linalg.eigvalsh(inverse @ inverse.T).rsqrt().flip(0)
     most, least = large[-1], small[0]
     is_large = large.square() > most * least
     values = torch.where(is_large, large, small)
-    eps = torch.finfo(values.dtype).eps
     error = eps * torch.where(is_large, most.square() / values, values * most / least).sum()
     return values if error < tolerance else None

@@ -1,5 +1,6 @@
 """The Frechet distance without its bias by the number of samples."""
 
+import functools
 from typing import Annotated
 
 import numpy as np
@@ -11,6 +12,7 @@ from langevin.errors import UserError
 from langevin.interrupt import stop_on_signal
 from langevin.metrics.base import Plan, SampleSetMetric
 from langevin.metrics.fid import Rooted, frechet_distance, rooted, rooted_rows
+from langevin.metrics.gathered import Gaussian, gaussian_of, outer_of
 
 
 class ExtrapolatedFrechetDistance(SampleSetMetric):
@@ -77,9 +79,43 @@ class ExtrapolatedFrechetDistance(SampleSetMetric):
         samples, reference = self._samples(), self.reference.to(self.device)
         rng = np.random.RandomState(self.seed)
         sizes = np.linspace(self.min_size, len(samples), self.num_sizes).astype(int)
-        subsets = stop_on_signal(torch.from_numpy(rng.permutation(len(samples))[:size]) for size in sizes)
-        distances = torch.stack([frechet_distance(rooted_rows(samples[subset]), reference) for subset in subsets])
+        subsets = Subsets(samples)
+        orders = stop_on_signal(torch.from_numpy(rng.permutation(len(samples))) for _ in sizes)
+        distances = torch.stack(
+            [
+                frechet_distance(subsets.rooted(order, size), reference)
+                for order, size in zip(orders, sizes.tolist(), strict=True)
+            ]
+        )
         return {self.key: _intercept(1 / torch.from_numpy(sizes).to(distances), distances)}
+
+
+class Subsets:
+    """The Gaussians of subsets of some features, of a subset of more than half of them by what it leaves out.
+
+    Args:
+        features: (N, D), N at least 2.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        self.features = features
+
+    @functools.cached_property
+    def whole(self) -> Gaussian:
+        """The Gaussian of all."""
+        return gaussian_of(self.features)
+
+    def rooted(self, order: Tensor, size: int) -> Rooted:
+        """The Gaussian of the first `size` in an order, integers (N,); at least 2."""
+        left_out = self.features[order[size:]]
+        if size <= self.features.shape[1] or len(left_out) >= size:
+            return rooted_rows(self.features[order[:size]])
+        total, mean, covariance = self.whole
+        # Both sums are about the mean of all, from which a subset's is so near that nothing cancels.
+        about_mean = covariance * (total - 1) - outer_of(left_out, mean)
+        offset = (left_out.double() - mean).sum(0) / -size
+        about_mean -= size * torch.outer(offset, offset)
+        return rooted(Gaussian(size, mean + offset, about_mean / (size - 1)), self.features.device)
 
 
 def _intercept(x: Tensor, y: Tensor) -> Tensor:

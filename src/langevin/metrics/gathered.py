@@ -133,10 +133,15 @@ class Rows(RowMetric):
 def gaussian_of(features: Tensor) -> Gaussian:
     """The Gaussian fitted to features (N, D), N at least 2, on their device."""
     mean = features.mean(0, dtype=torch.float64)
-    outer = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=features.device)
+    return Gaussian(len(features), mean, outer_of(features, mean) / (len(features) - 1))
+
+
+def outer_of(features: Tensor, centre: Tensor) -> Tensor:
+    """The sum of the outer products of features (N, D) about a centre, float64 (D,): float64 (D, D)."""
+    outer = torch.zeros(len(centre), len(centre), dtype=torch.float64, device=features.device)
     for rows in features.split(ROWS):
-        _add_outer(outer, rows.double() - mean)
-    return Gaussian(len(features), mean, _symmetric(outer) / (len(features) - 1))
+        _add_outer(outer, rows.double() - centre)
+    return _symmetric(outer)
 
 
 def _symmetric(lower: Tensor) -> Tensor:

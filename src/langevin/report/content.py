@@ -1,8 +1,8 @@
 """The contents of a report on runs, as plain values: read from their folders, without torch."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from langevin.errors import UserError
 from langevin.logged import Series, read_logged
 from langevin.report.curves import SPEED, Curve, is_evaluated, seconds_of, thinned
 from langevin.report.values import evaluations, finite, grouped, points_of
-from langevin.runs import RunState, find_runs, read_config
+from langevin.runs import RunState, find_runs
 from langevin.sessions import sessions_of
 
 POINTS = 1000
@@ -57,7 +57,7 @@ def content_of(runs: Sequence[tuple[Path, RunState]], vary: Sequence[str], now: 
         vary: see `langevin.report.values.grouped`.
         now: the time shown on the page.
     """
-    configs = [read_config(run_dir / "config.yaml") or {} for run_dir, _ in runs]
+    configs = [run.config for _, run in runs]
     differs = list(differing([distinguishing(config) for config in configs]))
     short = short_names({path for each in differs for path in each})
     names = labels([run_dir for run_dir, _ in runs])
@@ -133,7 +133,7 @@ def curves(columns: Sequence[Mapping[str, Curve]], tasks: Sequence[str]) -> list
         holders = dict.fromkeys(task for task, column in zip(tasks, columns, strict=True) if name in column)
         for kind in holders if len(holders) > 1 and name not in LAST else [None]:
             drawn = [
-                asdict(column[name]) if name in column and kind in (None, task) else None
+                vars(column[name]) if name in column and kind in (None, task) else None
                 for task, column in zip(tasks, columns, strict=True)
             ]
             twin = next((one for one in entries if one["runs"] == drawn), None)
@@ -213,12 +213,15 @@ def labels(folders: Sequence[Path]) -> list[str]:
     def end(folder: Path, length: int) -> str:
         return "/".join(folder.parts[-length:])
 
-    found = []
-    for folder in folders:
-        lengths = range(1, len(folder.parts) + 1)
-        unique = (n for n in lengths if sum(end(other, n) == end(folder, n) for other in folders) == 1)
-        found.append(end(folder, next(unique)))
-    return found
+    found: dict[Path, str] = {}
+    for length in range(1, max(len(folder.parts) for folder in folders) + 1):
+        counts = Counter(end(folder, length) for folder in folders)
+        for folder in folders:
+            if counts[end(folder, length)] == 1:
+                found.setdefault(folder, end(folder, length))
+        if len(found) == len(folders):
+            break
+    return [found[folder] for folder in folders]
 
 
 def distinguish(runs: Sequence[dict[str, Any]]) -> None:

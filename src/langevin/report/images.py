@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,14 +82,12 @@ def native(path: Path) -> bytes:
             raise ValueError(f"it has {image.width} x {image.height} pixels; allowed: {MOST_PIXELS:,} in all")
         pixels = np.asarray(image.convert("RGB"))
     height, width = pixels.shape[:2]
-    for scale in range(64, 1, -1):
-        if height % scale == width % scale == 0:
-            small = pixels[::scale, ::scale]
-            if np.array_equal(small.repeat(scale, axis=0).repeat(scale, axis=1), pixels):
-                pixels = small
-                break
+    rows = (pixels[1:] != pixels[:-1]).any((1, 2)).nonzero()[0] + 1
+    columns = (pixels[:, 1:] != pixels[:, :-1]).any((0, 2)).nonzero()[0] + 1
+    common = math.gcd(height, width, *rows.tolist(), *columns.tolist())  # where neighbours differ, an enlarged one ends
+    scale = next(scale for scale in range(64, 0, -1) if common % scale == 0)
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    Image.fromarray(pixels[::scale, ::scale]).save(file, "PNG")
     return file.getvalue()
 
 
@@ -119,6 +118,9 @@ def fitting(
     """
     album = Album()
     count = number or MOST
+    if number is None:  # of many runs, the room for their last images already rules out most of the others
+        content = album.content(layout(found, 1, album))
+        count = max(1, min(MOST, room // max(1, sum(map(len, content.values())))))
     while True:
         kinds = layout(found, count, album)
         content = album.content(kinds)
