@@ -21,6 +21,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 OWN = tuple(option for option in TINY if not option.startswith("model"))
 UNET = ("model=unet_small", "model.channels=32", "model.channel_multipliers=[1]", "model.dropout=0")
 DIT = ("model=dit_s", "model.width=32", "model.depth=2", "model.heads=2")
+EDM2 = (
+    *("model=edm2_xs", "model.channels=16", "model.channel_multipliers=[1,2]", "model.blocks_per_level=1"),
+    *("model.head_channels=16", "formulation=edm", "schedule=edm", "objective=uncertainty", "optimizer.lr=1e-2"),
+)
 FEW = ("optimizer.eps=1e-2", "trainer.max_steps=4")
 STEPS = 40
 CURVES = (
@@ -164,6 +168,15 @@ def test_so_are_a_transformers(tmp_path):
     runs = [run_by(*world, tmp_path / world[0], *DIT, *CURVES) for world in (("auto", 1), ("fsdp", 2))]
     assert_same_curves(runs, STEPS)
     assert_close(runs)
+
+
+def test_so_are_those_of_weights_whose_magnitudes_are_forced(tmp_path):
+    """Each process forces those of its own rows; the weights of the objective are on both."""
+    steps = 10
+    given = (*EDM2, *CURVES, f"trainer.max_steps={steps}")
+    runs = [run_by(*world, tmp_path / world[0], *given) for world in (("auto", 1), ("fsdp", 2))]
+    assert_same_curves(runs, steps)
+    assert_close(runs, bound=1e-4)  # a gain is one number, next to 0
 
 
 def test_so_are_those_of_compiled_blocks(undisturbed, tmp_path):

@@ -5,7 +5,7 @@ from training_helpers import QUIET, VALIDATED, column, differing, train, trained
 
 from langevin.assembly.saved import load_model
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 LEARNED = (*QUIET, *VALIDATED, "objective=uncertainty", "formulation=edm", "trainer.max_steps=4")
 WEIGHT = "objective.linear.weight"
