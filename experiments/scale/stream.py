@@ -48,7 +48,9 @@ def main() -> None:
             most = max(most, held(moments))
         found = moments.compute()
         mean, covariance = two_passes(number, dimensions)
-        errors = [float((a - b).abs().max() / b.abs().max()) for a, b in zip(found[1:], (mean, covariance), strict=True)]
+        errors = [
+            float((a - b).abs().max() / b.abs().max()) for a, b in zip(found[1:], (mean, covariance), strict=True)
+        ]
         print(f"{number},{spent:.3f},{most}," + ",".join(f"{error:.1e}" for error in errors), flush=True)
 
 
