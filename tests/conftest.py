@@ -5,13 +5,22 @@ import os
 from pathlib import Path
 
 import pytest
-from helpers.fixtures import _cache, _composed_once, _no_waiting_for_the_disk, _one_thread, _plugins_found_once, made
+from helpers.fixtures import (
+    _cache,
+    _composed_once,
+    _loaded_once,
+    _no_waiting_for_the_disk,
+    _one_thread,
+    _plugins_found_once,
+    made,
+)
 from helpers.inception import inception_weights
 from helpers.peers import peer
 
 __all__ = [
     "_cache",
     "_composed_once",
+    "_loaded_once",
     "_no_waiting_for_the_disk",
     "_one_thread",
     "_plugins_found_once",

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from helpers import composing
+from helpers import composing, loading
 from langevin.samplers.generate import SamplePipeline
 
 
@@ -33,6 +33,14 @@ def _composed_once():
     """Hydra reads and merges the same files once."""
     with pytest.MonkeyPatch.context() as patch:
         composing.once(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loaded_once():
+    """A checkpoint is looked through, unpickled, and its config read, once."""
+    with pytest.MonkeyPatch.context() as patch:
+        loading.once(patch)
         yield
 
 
