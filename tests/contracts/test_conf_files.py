@@ -24,64 +24,69 @@ UNLISTED = {
     "torch.optim.SGD": {"maximize", "foreach", "differentiable"},
 }
 
-COMPONENTS = [
-    pytest.param(group_of(file), node, id=file.relative_to(CONF).as_posix())
-    for file in FILES
-    for node in components(file)
-]
+# By the groups, since a test for each of hundreds of files takes longer to begin than to run.
+COMPONENTS = {}
+for _file in FILES:
+    for _node in components(_file):
+        COMPONENTS.setdefault(group_of(_file), []).append((_file.stem, _node))
+WITH_COMPONENTS = pytest.mark.parametrize("group", COMPONENTS)
 
 
 def test_there_are_options_to_look_at():
-    assert len(COMPONENTS) > 25
+    assert sum(map(len, COMPONENTS.values())) > 100
     assert {"schedule", "model", "callbacks", "formulation"} <= {group for group, _ in OPTIONS}
 
 
-@pytest.mark.parametrize(("group", "node"), COMPONENTS)
-def test_target_is_a_full_path_that_resolves(group, node):
-    target = node[TARGET]
-    found = hydra.utils.get_object(target)
-    assert callable(found)
-    module, _, name = target.rpartition(".")
-    assert found.__name__ == name
-    assert found.__module__ == module or not module.startswith("langevin."), "the path of its own file, no re-export"
+@WITH_COMPONENTS
+def test_target_is_a_full_path_that_resolves(group):
+    for option, node in COMPONENTS[group]:
+        target = node[TARGET]
+        found = hydra.utils.get_object(target)
+        assert callable(found), option
+        module, _, name = target.rpartition(".")
+        assert found.__name__ == name, option
+        assert found.__module__ == module or not module.startswith("langevin."), f"{option}: a re-export"
 
 
-@pytest.mark.parametrize(("group", "node"), COMPONENTS)
-def test_every_parameter_of_a_user_is_listed_and_no_other(group, node):
-    parameters = set(inspect.signature(hydra.utils.get_object(node[TARGET])).parameters) - {"args"}
-    listed = set(node) - {TARGET}
-    assert listed <= parameters
-    assert parameters - listed <= HANDED.keys() | UNLISTED.get(node[TARGET], set())
+@WITH_COMPONENTS
+def test_every_parameter_of_a_user_is_listed_and_no_other(group):
+    for option, node in COMPONENTS[group]:
+        parameters = set(inspect.signature(hydra.utils.get_object(node[TARGET])).parameters) - {"args"}
+        listed = set(node) - {TARGET}
+        assert listed <= parameters, option
+        assert parameters - listed <= HANDED.keys() | UNLISTED.get(node[TARGET], set()), option
 
 
-@pytest.mark.parametrize(("group", "node"), COMPONENTS)
-def test_the_signature_read_from_the_source_is_the_real_one(group, node):
-    real = inspect.signature(hydra.utils.get_object(node[TARGET])).parameters
-    read = signature(node[TARGET])
-    assert read is not None
-    assert set(read) == set(real)
-    assert {name for name, field in read.items() if field.required} == {
-        name for name, parameter in real.items() if parameter.default is parameter.empty
-    }
+@WITH_COMPONENTS
+def test_the_signature_read_from_the_source_is_the_real_one(group):
+    for option, node in COMPONENTS[group]:
+        real = inspect.signature(hydra.utils.get_object(node[TARGET])).parameters
+        read = signature(node[TARGET])
+        assert read is not None, option
+        assert set(read) == set(real), option
+        assert {name for name, field in read.items() if field.required} == {
+            name for name, parameter in real.items() if parameter.default is parameter.empty
+        }, option
 
 
-@pytest.mark.parametrize(("group", "node"), COMPONENTS)
-def test_every_value_fits_the_type_of_its_parameter(group, node):
-    for key, value in node.items():
-        elsewhere = isinstance(value, str) and (value == "???" or value.startswith("${"))
-        if key != TARGET and not elsewhere:
-            annotation = signature(node[TARGET])[key].annotation
-            assert fits(value, annotation), f"{key}: {value!r} is not {describe(annotation)}"
-            ours = node[TARGET].startswith("langevin.")
-            assert annotation is not None or not ours, f"{key}: the constructor gives no type"
+@WITH_COMPONENTS
+def test_every_value_fits_the_type_of_its_parameter(group):
+    for option, node in COMPONENTS[group]:
+        for key, value in node.items():
+            elsewhere = isinstance(value, str) and (value == "???" or value.startswith("${"))
+            if key != TARGET and not elsewhere:
+                annotation = signature(node[TARGET])[key].annotation
+                assert fits(value, annotation), f"{option}.{key}: {value!r} is not {describe(annotation)}"
+                ours = node[TARGET].startswith("langevin.")
+                assert annotation is not None or not ours, f"{option}.{key}: the constructor gives no type"
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(CONF).as_posix())
-def test_no_component_is_interpolated(file):
+def test_no_component_is_interpolated():
     """Only a field may be, and so that it need not be there: other options of its group do not have it."""
-    used = re.findall(r"\$\{([\w.:]+)", file.read_text())
-    of_groups = [name for name in used if re.split("[.:]", name.removeprefix("oc.select:"))[0] in groups()]
-    assert all(re.fullmatch(r"oc\.select:\w+\.\w+", name) for name in of_groups), of_groups
+    for file in FILES:
+        used = re.findall(r"\$\{([\w.:]+)", file.read_text())
+        of_groups = [name for name in used if re.split("[.:]", name.removeprefix("oc.select:"))[0] in groups()]
+        assert all(re.fullmatch(r"oc\.select:\w+\.\w+", name) for name in of_groups), (file, of_groups)
 
 
 @pytest.mark.parametrize(("bundle", "option"), [place for place in OPTIONS if place[0] in ("formulation", "task")])

@@ -13,9 +13,9 @@ from langevin.config.types import TARGET
 from langevin.config.validate import CONF, options
 
 DIGITS = "experiment=digits"
+NARROW = ("model.channels=32", "model.channel_multipliers=[1]")
 SMALL = (
-    "model.channels=32",
-    "model.channel_multipliers=[1]",
+    *NARROW,
     "batch_size=8",
     "sampler.steps=2",
     "trainer.accelerator=cpu",
@@ -32,7 +32,7 @@ SMALL = (
 @pytest.mark.parametrize("name", options("formulation"))
 def test_is_what_it_chooses_and_makes_sense(name):
     """The experiment comes later, and must not choose otherwise."""
-    cfg, choices = composed("train", DIGITS, f"formulation={name}")
+    cfg, choices = composed("train", DIGITS, f"formulation={name}", *NARROW)
     for entry in load(CONF / "formulation" / f"{name}.yaml")["defaults"]:
         ((group, option),) = entry.items()
         assert choices[group.removeprefix("override /")] == option
@@ -44,7 +44,8 @@ def test_is_what_it_chooses_and_makes_sense(name):
 @pytest.mark.parametrize("task", ["classifier", "denoiser"])  # an autoencoder has no noise process
 def test_a_task_goes_with_it(task, name):
     """And keeps its noise process, and how that is presented to a network."""
-    cfg, choices = composed("train", f"formulation={name}", f"task={task}")
+    narrow = (f"{'model' if task == 'denoiser' else task}.channel_multipliers=[1]",)
+    cfg, choices = composed("train", f"formulation={name}", f"task={task}", *narrow)
     whole, usual = composed("train", f"formulation={name}")
     for group in ("schedule", "parameterization", "time_sampler"):
         assert choices[group] == usual[group]

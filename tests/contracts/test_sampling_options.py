@@ -22,9 +22,9 @@ STEPS = 4
 
 @functools.cache
 def base(beta_end=0.02):
-    # Wider than TINY: with a channel a group, GroupNorm would make the network blind to time and label.
-    wide = ("model.channel_multipliers=[2]", "conditions=[class_label]")
-    return composed("train", *TINY, *wide, *process(beta_end))[0]
+    # With a channel a group, GroupNorm would make the network blind to time and label.
+    telling = ("model.norm_groups=8", "conditions=[class_label]")
+    return composed("train", *TINY, *telling, *process(beta_end))[0]
 
 
 def process(beta_end):
