@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, _utils
 from omegaconf.nodes import ValueNode
 
 from helpers.commands import ROOT
@@ -88,6 +89,9 @@ def once(patch: pytest.MonkeyPatch) -> None:
             patch.setattr(sys.modules[name], "_validated_target_policy", functools.cache(checked))
     # It also composes each config twice, the first time only to read hydra.mode, which no config of ours sets.
     patch.setattr(Hydra, "get_mode", lambda self, config_name, overrides: None)
+    # PyYAML's parser in Python takes ten times as long as that in C, and each file gets a class of loaders of its own.
+    patch.setattr(yaml, "SafeLoader", getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    patch.setattr(_utils, "get_yaml_loader", functools.cache(_utils.get_yaml_loader))
     # Each command copies its whole config a dozen times, and OmegaConf constructs and checks every node of a copy.
     for kind in KINDS:
         patch.setattr(kind, "__deepcopy__", copied_node)
