@@ -56,7 +56,11 @@ def once(patch: pytest.MonkeyPatch) -> None:
         return archives.get(key, lambda: None)
 
     def load_once(f, *args, **options):
-        key = version(f) if isinstance(f, str | Path) and options.get("weights_only") and not args else None
+        # As checkpoints are read; what is loaded in inference mode would stay fit for nothing else.
+        ours = (
+            options.get("weights_only") and options.get("mmap") and not args and not torch.is_inference_mode_enabled()
+        )
+        key = version(f) if ours and isinstance(f, str | Path) else None
         if key is None:
             return load(f, *args, **options)
 
