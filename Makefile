@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 # How many processes share the tests out, by file: fixtures of a module train once, and its tests keep their order.
+# pytest-xdist would put files of many tests first; tests/conftest.py puts those of long tests first.
 JOBS ?= 2
 # Bytecode is written even where the environment asks for none (containers do): else every process compiles all anew.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart recipes train-digits sample-digits train-classifier evaluate-digits test test-unit test-all check docs format clean

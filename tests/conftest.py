@@ -69,11 +69,20 @@ KINDS = {
 """The marker of a folder's tests: `unit`, `integration` or `e2e`. A file or a test that has one itself keeps it."""
 
 
+ORDER = ("e2e", "integration", "unit")
+"""The files with the longest tests first: no process is to begin with one while the others have nothing left."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before markers select
 def pytest_collection_modifyitems(items):
+    places = {}
     for item in items:
-        if HERE in item.path.parents and not any(item.get_closest_marker(kind) for kind in set(KINDS.values())):
-            item.add_marker(KINDS[item.path.relative_to(HERE).parts[0] if item.path.parent != HERE else "."])
+        kind = next((mark.name for mark in item.iter_markers() if mark.name in ORDER), None)
+        if kind is None and HERE in item.path.parents:
+            kind = KINDS[item.path.relative_to(HERE).parts[0] if item.path.parent != HERE else "."]
+            item.add_marker(kind)
+        places.setdefault(item.path, ORDER.index(kind or "unit"))
+    items.sort(key=lambda item: places[item.path])
 
 
 def pytest_collection_finish():
