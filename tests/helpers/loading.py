@@ -1,4 +1,4 @@
-"""Half of the time of a command on a tiny model goes into reading the same checkpoint again: see `once`."""
+"""A third of the time of sampling from a tiny model goes into reading the same checkpoint again: see `once`."""
 
 import copy
 import sys
