@@ -5,6 +5,8 @@ What is left out is to its advantage: accelerate, progress bar and trackers, and
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
@@ -13,6 +15,7 @@ from diffusers.training_utils import EMAModel
 from experiments.speed.work import TIMES, Work
 from torch import Tensor
 from torch.nn.functional import mse_loss
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset
 
 
@@ -30,6 +33,49 @@ class Images(Dataset[Mapping[str, Tensor]]):
         return {"input": image.flip(-1) if torch.rand(1) < 0.5 else image}
 
 
+class Loop(NamedTuple):
+    """What the example trains a network with, by its defaults and with ``--use_ema``."""
+
+    noise: DDPMScheduler
+    optimizer: torch.optim.Optimizer
+    rate: LRScheduler
+    ema: EMAModel
+
+    @classmethod
+    def of(cls, network: UNet2DModel, steps: int) -> "Loop":
+        """That of a network and of so many optimizer steps, which the rate's schedule spans."""
+        parameters = list(network.parameters())
+        optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
+        return cls(
+            DDPMScheduler(num_train_timesteps=TIMES, beta_schedule="linear"),
+            optimizer,
+            get_scheduler("cosine", optimizer, num_warmup_steps=500, num_training_steps=steps),
+            EMAModel(
+                parameters,
+                decay=0.9999,
+                use_ema_warmup=True,
+                inv_gamma=1.0,
+                power=0.75,
+                model_cls=UNet2DModel,
+                model_config=network.config,
+            ),
+        )
+
+    def step(self, network: UNet2DModel, images: Tensor, precision: AbstractContextManager[object]) -> None:
+        """An optimizer step on images (B, C, H, W) in [-1, 1]; the forward pass is of a precision, see `autocast`."""
+        noise = torch.randn(images.shape, device=images.device)
+        times = torch.randint(0, TIMES, (len(images),), device=images.device)
+        noisy = self.noise.add_noise(images, noise, times)
+        with precision:
+            output = network(noisy, times).sample
+        mse_loss(output.float(), noise).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        self.optimizer.step()
+        self.rate.step()
+        self.optimizer.zero_grad()
+        self.ema.step(network.parameters())
+
+
 class DiffusersStep:
     """A step of its training.
 
@@ -40,19 +86,7 @@ class DiffusersStep:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.network = UNet2DModel(**work.unet_2d).to(work.device)
-        parameters = list(self.network.parameters())
-        self.scheduler = DDPMScheduler(num_train_timesteps=TIMES, beta_schedule="linear")
-        self.optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
-        self.lr_scheduler = get_scheduler("cosine", self.optimizer, num_warmup_steps=500, num_training_steps=100_000)
-        self.average = EMAModel(
-            parameters,
-            decay=0.9999,
-            use_ema_warmup=True,
-            inv_gamma=1.0,
-            power=0.75,
-            model_cls=UNet2DModel,
-            model_config=self.network.config,
-        )
+        self.loop = Loop.of(self.network, 100_000)
         self.batches = self._batches()
 
     def _batches(self) -> Iterator[Tensor]:
@@ -65,18 +99,7 @@ class DiffusersStep:
 
     def __call__(self) -> None:
         """Take the step."""
-        images = next(self.batches)
-        noise = torch.randn(images.shape, device=images.device)
-        times = torch.randint(0, TIMES, (len(images),), device=images.device)
-        noisy = self.scheduler.add_noise(images, noise, times)
-        with self.work.autocast():
-            output = self.network(noisy, times).sample
-        mse_loss(output.float(), noise).backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
-        self.lr_scheduler.step()
-        self.optimizer.zero_grad()
-        self.average.step(self.network.parameters())
+        self.loop.step(self.network, next(self.batches), self.work.autocast())
 
 
 class DiffusersSampling:

@@ -8,17 +8,14 @@ import importlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
-from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
+from diffusers import UNet2DModel
+from experiments.speed.diffusers_loop import Loop
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
-
-TIMES = 1000
 
 
 class Peer(ABC):
@@ -109,41 +106,25 @@ class Diffusers(Peer):
     def make(self) -> None:
         """See `Peer`."""
         self.network = UNet2DModel(**self.unet)
-        parameters = list(self.network.parameters())
-        self.noise = DDPMScheduler(num_train_timesteps=TIMES, beta_schedule="linear")
-        self.optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
-        self.rate = get_scheduler("cosine", self.optimizer, num_warmup_steps=500, num_training_steps=self.total)
-        self.ema = EMAModel(
-            parameters,
-            decay=0.9999,
-            use_ema_warmup=True,
-            inv_gamma=1.0,
-            power=0.75,
-            model_cls=UNet2DModel,
-            model_config=self.network.config,
-        )
+        self.loop = Loop.of(self.network, self.total)
 
     def parts(self) -> Mapping[str, Any]:
         """See `Peer`."""
-        return {"network": self.network, "optimizer": self.optimizer, "rate": self.rate, "ema": self.ema}
+        return {
+            "network": self.network,
+            "optimizer": self.loop.optimizer,
+            "rate": self.loop.rate,
+            "ema": self.loop.ema,
+        }
 
     def step(self, images: Tensor) -> None:
         """See `Peer`."""
-        noise = torch.randn(images.shape)
-        times = torch.randint(0, TIMES, (len(images),))
-        noisy = self.noise.add_noise(images, noise, times)
-        loss = mse_loss(self.network(noisy, times).sample, noise)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
-        self.rate.step()
-        self.optimizer.zero_grad()
-        self.ema.step(self.network.parameters())
+        self.loop.step(self.network, images, nullcontext())
 
     def ema_weights(self) -> dict[str, Tensor]:
         """See `Peer`."""
         names = [name for name, _ in self.network.named_parameters()]
-        return dict(zip(names, (weight.clone() for weight in self.ema.shadow_params), strict=True))
+        return dict(zip(names, (weight.clone() for weight in self.loop.ema.shadow_params), strict=True))
 
 
 class Lucidrains(Peer):

@@ -246,3 +246,26 @@ def test_processes_of_their_own(tmp_path):
         assert all(1e8 < peak < 1e10 for peak in peaks.values())
     seconds = {name: row["seconds"][0] for name, row in found["startup"].items()}
     assert seconds["import torch"] < min(seconds["langevin"], seconds["diffusers"])
+
+
+@pytest.mark.slow
+def test_roofline_counts_what_torch_counts(tmp_path):
+    from experiments.speed import roofline
+    from experiments.speed.ours import network_alone
+
+    options = [*TINY, "model.attention_resolutions=[8]", "--rounds=2"]
+    roofline.main([*options, f"--out={tmp_path}"])
+    found = json.loads((tmp_path / "roofline.json").read_text())
+    parsed = benchmark.parser().parse_intermixed_args(options)
+    (tmp_path / "work").mkdir()
+    expected = flops_of(network_alone(work_of(parsed, "cpu", tmp_path / "work")))
+    kinds = {kind: sum(row["flops"] for row in rows) for kind, rows in roofline.by_kind(found)}
+    attention = 4 * 4 * 64 * 64 * 128 * 4 * 3.5  # 4 layers, 4 images of 64 positions; backward takes 2.5 times as much
+    assert sum(kinds.values()) - kinds["attention"] == expected
+    assert kinds["attention"] == attention
+    names = {row["name"] for row in found["operations"]}
+    assert {"convolution_backward", "native_group_norm", "silu"} <= names
+    assert "view" not in names
+    assert all(row["least_seconds"] > 0 for row in found["operations"] if row["bytes"])
+    assert (tmp_path / "roofline.png").read_bytes().startswith(b"\x89PNG")
+    assert "| all |" in (tmp_path / "roofline.md").read_text()

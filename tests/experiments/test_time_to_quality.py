@@ -45,7 +45,7 @@ def test_a_peer_resumes_where_it_was(tmp_path):
 
     again = Diffusers(images(), 1, UNET, epochs=10)
     training.Course(again, tmp_path, (0.001, 0.002))
-    assert (again.steps, again.cpu, again.rate.last_epoch) == (peer.steps, peer.cpu, peer.steps)
+    assert (again.steps, again.cpu, again.loop.rate.last_epoch) == (peer.steps, peer.cpu, peer.steps)
     for name, weight in again.ema_weights().items():
         assert torch.equal(weight, kept["weights"][name])
     for mine, its in zip(again.network.parameters(), peer.network.parameters(), strict=True):
