@@ -1,39 +1,97 @@
-"""Changes of our recipe: see the README.
+"""Changes of our recipe, each at about the same CPU time: see the README.
 
-Usage: ``python -m experiments.time_to_quality.tried CLASSIFIER [NAME...]``; results are added to tried.json.
+Usage: ``python -m experiments.time_to_quality.tried CLASSIFIER [NAME...] [--seeds 0 1 2]``; results are added to
+tried.json, what it has already is not trained again, and tried.md is the table of it.
 """
 
+import argparse
 import json
-import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
-import torch
-from experiments.time_to_quality import measuring, ours
+from langevin.cli import calm_threads
 
-STEPS = 250
-CHANGES = {
-    "none": (),
-    "muon": ("optimizer=muon", "optimizer.lr=2e-3"),
-    "muon, fewer steps": ("optimizer=muon", "optimizer.lr=2e-3", "trainer.max_steps=190"),
+HERE = Path(__file__).parent
+MUON = ("optimizer=muon", "optimizer.lr=4e-3", "trainer.max_steps=190")
+FLOW = ("formulation=flow", "sampler=dpm_solver_2m")
+MIDDLE = ("time_sampler=logit_normal",)
+CHANGES: Mapping[str, Sequence[str]] = {
+    "none": ("trainer.max_steps=225",),
+    "unit_v": ("weighting=unit_v", "trainer.max_steps=225"),
+    "flow": (*FLOW, "trainer.max_steps=225"),
+    "Muon": MUON,
+    "Muon, lr 2e-3": (*MUON, "optimizer.lr=2e-3"),
+    "Muon, lr 8e-3": (*MUON, "optimizer.lr=8e-3"),
+    "Muon, unit_v": (*MUON, "weighting=unit_v"),
+    "Muon, unit_v, stratified times": (*MUON, "weighting=unit_v", "time_sampler=stratified"),
+    "Muon, flow": (*MUON, *FLOW),
+    "Muon, flow, lr 8e-3": (*MUON, *FLOW, "optimizer.lr=8e-3"),
+    "Muon, flow, stratified times": (*MUON, *FLOW, "time_sampler=stratified"),
+    "Muon, flow, logit-normal times": (*MUON, *FLOW, *MIDDLE),
+    "Muon, flow, also of narrow matrices": (*MUON, *FLOW, "optimizer.min_side=8"),
+    "Muon, flow, batch 32": (*MUON, *FLOW, "batch_size=32", "trainer.max_steps=340"),
+    "Muon, flow, twice as long": (*MUON, *FLOW, "trainer.max_steps=380"),
+    "Muon, flow, logit-normal times, twice as long": (*MUON, *FLOW, *MIDDLE, "trainer.max_steps=380"),
 }
-"""Further options of train.py."""
+"""Further options of train.py; of an option that is given twice the last one counts."""
+Rows = dict[str, dict[str, Any]]
 
 
-def main(classifier: str, *names: str) -> None:
-    """Train and measure the changes of these names, by default all; seed 0."""
-    path = Path(__file__).with_name("tried.json")
-    rows = json.loads(path.read_text()) if path.exists() else {}
-    evaluation = measuring.evaluation_of(Path(classifier))
-    for name in names or CHANGES:
-        overrides = (f"trainer.max_steps={STEPS}", *CHANGES[name])
-        weights, cpu = ours.train(overrides, lambda seconds: None, every=STEPS)
-        cfg = measuring.config_of("langevin", overrides)
-        denoiser = measuring.denoiser_of("langevin", cfg, weights)
-        values = measuring.measured(denoiser, cfg, evaluation, "dpm_solver_2m", 20)
-        rows[name] = {"overrides": CHANGES[name], "cpu_seconds": round(cpu, 2), **values}
-        path.write_text(json.dumps(rows, indent=1) + "\n")
+def once(options: Sequence[str]) -> list[str]:
+    """The last of each option."""
+    return list({option.partition("=")[0]: option for option in options}.values())
+
+
+def table(rows: Rows) -> str:
+    """The mean of each change over its seeds and, in brackets, the standard error, as Markdown."""
+
+    def shown(values: Sequence[float], digits: int) -> str:
+        error = f" ({stdev(values) / len(values) ** 0.5:.{digits}f})" if len(values) > 1 else ""
+        return f"{mean(values):.{digits}f}{error}"
+
+    lines = ["| change | seeds | CPU s | FD | precision | recall |", "| --- | --- | --- | --- | --- | --- |"]
+    for name in (name for name in CHANGES if name in rows):
+        runs = list(rows[name].values())
+        values = " | ".join(
+            shown([run[key] for run in runs], digits)
+            for key, digits in {"cpu_seconds": 1, "fd": 1, "precision": 2, "recall": 2}.items()
+        )
+        lines.append(f"| {name}: `{' '.join(once(CHANGES[name]))}` | {len(runs)} | {values} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train and measure changes, by default all."""
+    asked = argparse.ArgumentParser("python -m experiments.time_to_quality.tried")
+    asked.add_argument("classifier", type=Path, help="run of experiment=digits_classifier, whose features measure")
+    asked.add_argument("names", nargs="*", help=f"of the changes {', '.join(map(repr, CHANGES))} (default: all)")
+    asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    asked.add_argument("--results", type=Path, default=HERE, help="folder of the results (default: this file's)")
+    options = asked.parse_intermixed_args(arguments)
+    calm_threads()  # before torch is imported
+
+    import torch
+    from experiments.time_to_quality import measuring, ours
+
+    torch.set_num_threads(1)
+    path = options.results / "tried.json"
+    rows: Rows = json.loads(path.read_text()) if path.exists() else {}
+    evaluation = measuring.evaluation_of(options.classifier)
+    for seed in options.seeds:
+        for name in options.names or CHANGES:
+            if str(seed) in rows.setdefault(name, {}):
+                continue
+            overrides = (*once(CHANGES[name]), f"seed={seed}")
+            weights, cpu = ours.train(overrides, lambda seconds: None, every=1000)
+            cfg = measuring.config_of("langevin", overrides)
+            denoiser = measuring.denoiser_of("langevin", cfg, weights)
+            values = measuring.measured(denoiser, cfg, evaluation, "dpm_solver_2m", 20)
+            rows[name][str(seed)] = {"cpu_seconds": round(cpu, 2), **values}
+            path.write_text(json.dumps(rows, indent=1) + "\n")
+            (options.results / "tried.md").write_text(table(rows))
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    main()

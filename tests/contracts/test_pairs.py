@@ -217,7 +217,7 @@ def test_objective_variance_and_time_sampler(form, objective, variance):
     refused = {
         "objective": objective in ("cross_entropy", "reconstruction")  # of other models
         or (objective in ("vlb", "hybrid") and is_continuous(form))
-        or (variance == "learned_range" and objective in ("simple", "l1", "huber"))
+        or (variance == "learned_range" and objective in ("simple", "l1", "huber", "uncertainty"))
         or (variance != "learned_range" and objective == "hybrid"),
         "time_sampler": time_sampler == "loss_aware" and is_continuous(form),
     }
