@@ -1,5 +1,6 @@
 """The table and the figure of what was measured."""
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -57,22 +58,30 @@ def verdict(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """The distance against the CPU seconds."""
-    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
-    for (who, sampler, seed), own in curves(rows):
+def draw(rows: Sequence[Row], tried: Sequence[Row], path: Path) -> None:
+    """The distance against the CPU seconds; of changes of our recipe each run is a point."""
+    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    shown = set()
+    for (who, sampler, _), own in curves(rows):
         x, y = ([row[name] for row in own] for name in ("cpu_seconds", "fd"))
-        label = f"{who}, {sampler}, seed {seed}"
-        axis.loglog(x, y, color=COLOURS[who], linestyle=STYLES[sampler], marker="o", ms=4, label=label)
+        label = f"{who}, {sampler}"
+        style = {"color": COLOURS[who], "linestyle": STYLES[sampler], "marker": "o", "ms": 4}
+        axis.loglog(x, y, label=None if label in shown else label, **style)
+        shown.add(label)
+    if tried:
+        x, y = ([row[name] for row in tried] for name in ("cpu_seconds", "fd"))
+        axis.loglog(x, y, "^", color=COLOURS["langevin"], ms=4, alpha=0.5, label="changes of langevin's recipe")
     axis.set(xlabel="CPU seconds of training, one thread", ylabel="FD, features of a classifier")
     axis.grid(alpha=0.3, which="both")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="upper right")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
 def write(folder: Path, rows: Sequence[Row]) -> None:
-    """Write results.md and results.png."""
+    """Write results.md and results.png, which shows the folder's tried.json too, where there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.md").write_text(f"{table(rows)}\n{verdict(rows)}")
-    draw(rows, folder / "results.png")
+    file = folder / "tried.json"
+    changes = json.loads(file.read_text()) if file.exists() else {}
+    draw(rows, [run for runs in changes.values() for run in runs.values()], folder / "results.png")

@@ -33,6 +33,7 @@ CHANGES: Mapping[str, Sequence[str]] = {
     "Muon, flow, also of narrow matrices": (*MUON, *FLOW, "optimizer.min_side=8"),
     "Muon, flow, batch 32": (*MUON, *FLOW, "batch_size=32", "trainer.max_steps=340"),
     "Muon, flow, twice as long": (*MUON, *FLOW, "trainer.max_steps=380"),
+    "Muon, flow, four times as long": (*MUON, *FLOW, "trainer.max_steps=760"),
     "Muon, flow, logit-normal times, twice as long": (*MUON, *FLOW, *MIDDLE, "trainer.max_steps=380"),
 }
 """Further options of train.py; of an option that is given twice the last one counts."""
