@@ -82,14 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     evaluation = measuring.evaluation_of(options.classifier)
     for seed in options.seeds:
         for name in options.names or CHANGES:
-            if str(seed) in rows.setdefault(name, {}):
+            overrides = [*once(CHANGES[name]), f"seed={seed}"]
+            if rows.setdefault(name, {}).get(str(seed), {}).get("overrides") == overrides:
                 continue
-            overrides = (*once(CHANGES[name]), f"seed={seed}")
             weights, cpu = ours.train(overrides, lambda seconds: None, every=1000)
-            cfg = measuring.config_of("langevin", overrides)
+            cfg = measuring.config_of("langevin", tuple(overrides))
             denoiser = measuring.denoiser_of("langevin", cfg, weights)
             values = measuring.measured(denoiser, cfg, evaluation, "dpm_solver_2m", 20)
-            rows[name][str(seed)] = {"cpu_seconds": round(cpu, 2), **values}
+            rows[name][str(seed)] = {"overrides": overrides, "cpu_seconds": round(cpu, 2), **values}
             path.write_text(json.dumps(rows, indent=1) + "\n")
             (options.results / "tried.md").write_text(table(rows))
 

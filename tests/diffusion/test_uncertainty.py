@@ -42,6 +42,8 @@ def test_is_the_plain_loss_where_u_is_0(name):
     found = terms(objective, model, t)
     u = found["uncertainty"]
     assert u.isfinite().all()
+    # What is divided by its size, and what a sampler of times looks at.
+    torch.testing.assert_close(found[objective.times_by], plain["loss"] / u.exp())
     assert not torch.equal(found["loss"], plain["loss"])
     torch.testing.assert_close(found["loss"], plain["loss"] * torch.exp(-u) + u, rtol=1e-12, atol=0)
     for each in (found, terms(objective.eval(), model, t)):

@@ -5,12 +5,26 @@ import math
 
 import pytest
 import torch
+from helpers.commands import composed
+from helpers.saved import save_untrained
 from network_helpers import assert_same, images, labelled, refused
 from torch import nn
 
+from langevin.adapters.lora import LoRA
+from langevin.assembly.check import mistakes_in
+from langevin.assembly.components import make_model
+from langevin.assembly.init_run import find_initial, start_from
+from langevin.assembly.saved import load_model
+from langevin.errors import UserError
 from langevin.magnitudes import MPFourier, MPLayer, force_magnitudes, mp_layers, unit_magnitude
 from langevin.networks.blocks.magnitude import MPBlock, mp_cat, mp_silu, mp_sum
 from langevin.networks.edm2 import EDM2UNet
+from langevin.spec import DataSpec
+
+RECIPE = (
+    *("data=digits", "model=edm2_xs", "formulation=edm", "metrics=[]"),
+    *("model.channels=16", "model.channel_multipliers=[1,1]", "model.blocks_per_level=1", "model.head_channels=16"),
+)
 
 OPTIONS = {
     "channels": 16,
@@ -206,3 +220,33 @@ def test_what_does_not_fit_is_refused():
     ((field, text),) = refused(EDM2UNet, **facts, **OPTIONS | {"head_channels": 64})
     assert field == "head_channels"
     assert text == "is 64; allowed: a divisor of each of the widths [32, 48], or null for a single head"
+
+
+def test_what_does_not_suit_it_is_refused():
+    cfg, _ = composed("train", *RECIPE, "conditions=[class_label,augmentation]", "data.flip=false")
+    (mistake,) = mistakes_in(cfg)
+    assert mistake.path == "conditions"
+    assert mistake.message.startswith("transform images, of whose labels EDM2UNet would keep the direction alone")
+    adapter = LoRA(4, 4.0, 0.0, "all", text_encoder=False)
+    with pytest.raises(UserError, match="does not suit EDM2UNet, whose weights count by their direction alone"):
+        adapter.check(ours(labelled()))
+
+
+def test_new_input_channels_start_at_zero(tmp_path):
+    """Behind the channel of ones, of whose weights the other network's are kept."""
+    spec = DataSpec.of_images(channels=1, image_size=8, num_classes=10)
+    cfg, _ = composed("train", *RECIPE, "conditions=[class_label]")
+    place = save_untrained(tmp_path / "base.ckpt", cfg, spec)
+    old = load_model(place).denoiser.network.first.weight
+    cfg, _ = composed(
+        "train", *RECIPE, "conditions=[class_label,low_res]", "conditions.low_res.size=4", f"init.checkpoint={place}"
+    )
+    assert find_initial(cfg)[1] == []
+    network = make_model(cfg, spec).network
+    said = start_from(cfg, [network], spec)
+    assert "of first.weight the new input channels start at zero), 0 new, 0 unused" in said
+    new = network.first.weight
+    assert old.shape[1:2] == (2,)
+    assert torch.equal(new[:, :2], old)
+    assert not new[:, 2:].any()
+    assert new.shape[1] > 2

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from langevin.adapters.adapter import Adapter, plain_name
 from langevin.errors import OptionError, UserError, missing_package
+from langevin.magnitudes import mp_layers
 from langevin.text.encoder import TextEncoder
 
 ATTENTION = r"(.*\.)?(qkv|query|kv|project)"
@@ -89,6 +90,9 @@ class LoRA(Adapter):
         if getattr(network, "adapter", None) is not None:
             text = "is chosen beside model.control=true, an adapter too; allowed: one of the two"
             raise UserError(text)
+        if mp_layers(network):
+            text = f"does not suit {type(network).__name__}, whose weights count by their direction alone"
+            raise UserError(f"{text}; allowed: adapter=none")
         self.layers(network)
 
     def inject(self, network: nn.Module) -> None:

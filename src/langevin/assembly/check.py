@@ -365,8 +365,7 @@ def check_network(
         known = {**of_spec(spec), "vocabulary": known_words(spec, initial)}
         network, mistakes = try_instantiate(cfg, group, **known, **task.offered(cfg, classes, None, known))
     if isinstance(network, Network):
-        if network.condition is not None and network.condition.tokens_only:
-            mistakes += [Mistake("conditions", text) for text in network.unattended()]
+        mistakes += [Mistake("conditions", text) for text in network.unsuited()]
         network.leave_out_tokens()
     mistakes += hint_mistakes(network, sides)
     if getattr(network, "adapter", None) is not None and "init" in cfg and cfg.init.checkpoint is None:

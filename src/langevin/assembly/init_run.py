@@ -223,7 +223,10 @@ def matched(cfg: DictConfig, initial: Model, network: nn.Module, spec: DataSpec)
         {renamed(plain_name(name), list(parts)): (name, tensor) for name, tensor in each.state_dict().items()}
         for each, parts in ((network, dict(parts_of(network, cfg))), (other, dict(parts_of(other, initial.cfg))))
     )
-    before, after = (spec.channels + getattr(each, "concat_channels", 0) for each in (other, network))
+    before, after = (
+        spec.channels + getattr(each, "own_channels", 0) + getattr(each, "concat_channels", 0)
+        for each in (other, network)
+    )
 
     def is_widened(name: str) -> bool:
         theirs, ours = held[name][1].shape, own[name][1].shape

@@ -106,7 +106,7 @@ def checkpoint_of(
     """A checkpoint of weights alone, which cannot be resumed: a network's, its codec's, and the record."""
     weights = {AVERAGED + name: tensor for name, tensor in network.state_dict().items()}
     weights |= {} if codec is None else {CODEC + name: tensor for name, tensor in codec.state_dict().items()}
-    return {RECORD: dict(record), "state_dict": weights, "global_step": step}
+    return {"global_step": step, RECORD: dict(record), "state_dict": weights}  # the step first, see `runs.read_step`
 
 
 def load_model(path: Path, trust: Sequence[str] = (), ema_width: float | None = None) -> Model:

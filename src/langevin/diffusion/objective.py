@@ -82,7 +82,12 @@ class TimedObjective(Objective[Timed]):
 
     Args:
         time_sampler: where the times come from.
+
+    Attributes:
+        times_by: the term by which such a sampler as `loss_aware` chooses times.
     """
+
+    times_by: ClassVar[str] = "loss"
 
     def __init__(self, time_sampler: TimeSampler) -> None:
         super().__init__()
@@ -101,7 +106,7 @@ class TimedObjective(Objective[Timed]):
         draws.drawn = {"times": t, "noise": noised.eps, **(cond or {})}
         terms = self.terms(model, x, noised, cond, t)
         if sampler.loss_aware:
-            sampler.update(times, draws.gather(terms["loss"].detach()).cpu())
+            sampler.update(times, draws.gather(terms[self.times_by].detach()).cpu())
         return terms | {"loss": broadcast_to(draws.mine(importance), x).flatten() * terms["loss"]}
 
     @abstractmethod

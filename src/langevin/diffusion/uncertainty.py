@@ -27,7 +27,7 @@ class Uncertainty(Simple):
 
     u is a linear function, with weights of length 1, of random Fourier features of log(sigma / alpha) / 4: EDM's
     c_noise, whatever the parameterization gives to the network. It can bend within about a factor of e in noise, and
-    reaches about -5 to 5. Its weights are trained with the model's; sampling needs none of them.
+    reaches about -4 to 4 over a range of levels. Its weights are trained with the model's; sampling needs none of them.
 
     Source: EDM2 (Karras et al. 2024, arXiv 2312.02696), equations 21 and 22, and appendix B.2; after Kendall et al.
     2018 ("Multi-task learning using uncertainty").
@@ -38,7 +38,8 @@ class Uncertainty(Simple):
         channels: how many Fourier features u has.
     """
 
-    logs = ("loss", "mse", "weighted", "uncertainty")
+    logs = ("loss", "mse", "weighted", "relative", "uncertainty")
+    times_by = "relative"
 
     def __init__(self, time_sampler: TimeSampler, weighting: Weighting, channels: Annotated[int, Ge(1)] = 128) -> None:
         super().__init__(time_sampler, weighting)
@@ -60,12 +61,13 @@ class Uncertainty(Simple):
     def errors(
         self, denoiser: Denoiser, prediction: Prediction, x: Tensor, eps: Tensor, t: Tensor
     ) -> dict[str, Tensor]:
-        """See `Simple`; "weighted" is L, and "uncertainty" u.
+        """See `Simple`; "weighted" is L, "relative" L / exp(u), and "uncertainty" u.
 
         In a validation "loss" is L too, which compares with that of `Simple`, and with itself at another step.
         """
         terms = super().errors(denoiser, prediction, x, eps, t)
         weighted = terms["loss"]
         u = self.uncertainty(denoiser.schedule, t).to(weighted.dtype)
-        loss = weighted / u.exp() + u if self.training else weighted
-        return terms | {"loss": loss, "weighted": weighted.detach(), "uncertainty": u.detach()}
+        relative = weighted / u.exp()
+        seen = {"weighted": weighted.detach(), "relative": relative.detach(), "uncertainty": u.detach()}
+        return terms | {"loss": relative + u if self.training else weighted, **seen}

@@ -49,6 +49,8 @@ class EDM2UNet(Network):
         OptionError: when some of these are incompatible, or do not fit the image size.
     """
 
+    own_channels = 1  # ones, in place of biases
+
     def __init__(
         self,
         *,
@@ -76,8 +78,9 @@ class EDM2UNet(Network):
         self.fourier = MPFourier(widths[0])
         self.time = MPLayer(widths[0], dim)
         self.condition = None if condition is None else condition(dim=dim)
+        self.in_channels = in_channels
         # One more channel is 1 everywhere, in place of biases.
-        self.first = MPLayer(in_channels + self.concat_channels + 1, widths[0], 3)
+        self.first = MPLayer(in_channels + self.own_channels + self.concat_channels, widths[0], 3)
 
         def block(start: int, end: int, encodes: bool, attend: bool = False, to: nn.Module | None = None) -> MPBlock:
             heads = number_of_heads(end, None, head_channels) if attend else 0
@@ -108,6 +111,13 @@ class EDM2UNet(Network):
         # Convolutions are faster with the channels innermost, on the CPU and on the tensor cores of a GPU.
         self.to(memory_format=torch.channels_last)
 
+    def unsuited(self) -> list[str]:
+        """See `Network`: of labels of transformations the size counts, which is lost here."""
+        if self.condition is None or not self.condition.transformed:
+            return super().unsuited()
+        text = f"transform images, of whose labels {type(self).__name__} would keep the direction alone"
+        return [*super().unsuited(), f"{text}; allowed: conditions that do not, or such as model=ddpmpp"]
+
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
         x, context = self.conditioned(x, cond)
@@ -117,7 +127,8 @@ class EDM2UNet(Network):
             embedding = mp_sum(embedding, vector, LABEL_BALANCE)
         embedding = mp_silu(embedding)
 
-        x = torch.cat((x, torch.ones_like(x[:, :1])), dim=1)
+        image, others = x.split((self.in_channels, self.concat_channels), dim=1)
+        x = torch.cat((image, torch.ones_like(image[:, :1]), others), dim=1)
         x = self.first(x.contiguous(memory_format=torch.channels_last))
         seen = [x]
         for block in self.down:

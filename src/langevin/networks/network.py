@@ -29,12 +29,14 @@ class Network(nn.Module, ABC):
     Attributes:
         axes: how many axes follow the channels of its samples: 2 for images, 0 for vectors.
         condition: embeds what the network is conditioned on; None for an unconditional network.
+        own_channels: how many channels it adds to x itself, before those of its condition.
         attends: whether it attends to the tokens that its condition gives; else it sees its vector alone.
         adapter: what stands in the names of the weights that are trained, where all others are frozen and another
             run's; None: all are trained.
     """
 
     axes: ClassVar[int] = 2
+    own_channels: ClassVar[int] = 0
     attends: bool = False
     adapter: str | None = None
     condition: Condition | None
@@ -95,6 +97,10 @@ class Network(nn.Module, ABC):
         if context.concat is None or self.concat_channels == 0:
             return x, context
         return torch.cat([x, context.concat.to(x)], dim=1), context
+
+    def unsuited(self) -> list[str]:
+        """What is wrong with its condition, for this network."""
+        return self.unattended() if self.condition is not None and self.condition.tokens_only else []
 
     def unattended(self) -> list[str]:
         """What is wrong with conditions that give tokens alone, if it attends to none."""

@@ -38,7 +38,7 @@ class Shares(DDPStrategy):
 
         These are few, and every process has them all.
         """
-        for weight in self._module.objective.parameters():
+        for weight in filter(lambda weight: weight.requires_grad, self._module.objective.parameters()):
             weight.register_post_accumulate_grad_hook(self._reduce_gradient)
 
     def _reduce_gradient(self, weight: Tensor) -> None:
