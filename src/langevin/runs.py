@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from langevin.archive import beginning_of_pickle
 from langevin.checkpoint import last_checkpoints
 from langevin.config.identity import distinguishing
 from langevin.config.migration import migrated
@@ -27,6 +26,7 @@ from langevin.config.types import TARGET
 from langevin.early_stop import stop_at
 from langevin.files import require_regular
 from langevin.logged import last_values
+from langevin.pickled import beginning_of_pickle
 from langevin.tables import GAP, fitting, output_width, print_table
 from langevin.visible import visible, visible_lines
 

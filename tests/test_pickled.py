@@ -6,7 +6,7 @@ import zipfile
 import pytest
 import torch
 
-from langevin.archive import BEGINNING, beginning_of_pickle
+from langevin.pickled import BEGINNING, beginning_of_pickle
 
 
 @pytest.fixture
