@@ -286,8 +286,8 @@ def draw(found: Found, path: Path) -> None:
                 label=name,
             )
     intensity = np.geomspace(0.5, 1000, 100)
-    slowest = min(found["copies"].values())
-    for label, rate in (("copies in caches", max(found["copies"].values())), ("copies in memory", slowest)):
+    largest = found["copies"][max(found["copies"], key=int)]
+    for label, rate in (("copies in caches", max(found["copies"].values())), ("copies in memory", largest)):
         axis.plot(intensity, np.minimum(found["peak"], intensity * rate) / 1e9, label=f"roof, {label}", lw=1)
     axis.set(xscale="log", yscale="log", xlabel="FLOP a byte", ylabel="GFLOP/s")
     axis.grid(alpha=0.3, which="both")
