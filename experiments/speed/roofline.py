@@ -91,14 +91,15 @@ class Operations(TorchDispatchMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Time it."""
+        kwargs = kwargs or {}
         began = time.process_time()
-        out = func(*args, **(kwargs or {}))
+        out = func(*args, **kwargs)
         seconds = time.process_time() - began
         if not is_view(func):
             inputs, outputs = tensors_of((args, kwargs)), tensors_of(out)
             key = func._opname, " ".join("x".join(map(str, tensor.shape)) for tensor in inputs)
             if key not in self.known:
-                flops = flops_of(func, args, kwargs or {}, out)
+                flops = flops_of(func, args, kwargs, out)
                 moved = sum(tensor.numel() * tensor.itemsize for tensor in (*inputs, *outputs))
                 self.known[key] = Operation(*key, flops, moved)
             self.taken[key].append(seconds)

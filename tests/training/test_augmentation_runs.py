@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from helpers.commands import ROOT
-from training_helpers import QUIET, TINY, VALIDATED, Run, column, differing, start, train, trained
+from training_helpers import QUIET, TINY, VALIDATED, column, differing, train, train_by, trained
 
 from langevin.conditions.low_res import shrunk
 from langevin.images import from_uint8, to_uint8
@@ -14,19 +13,8 @@ AUGMENTED = (*QUIET, *VALIDATED, "conditions=[class_label,augmentation]", "condi
 
 @pytest.mark.slow
 def test_the_curves_are_the_same_for_one_and_two_processes(tmp_path):
-    runs = []
-    for processes in (1, 2):
-        given = (
-            *TINY,
-            *AUGMENTED,
-            "model.dropout=0",
-            "trainer.max_steps=3",
-            "trainer.strategy=ddp",
-            f"trainer.devices={processes}",
-        )
-        last = {option.partition("=")[0]: option for option in given}
-        output = start(ROOT / "train.py", *last.values(), f"output_dir={tmp_path}", f"name=by_{processes}")
-        runs.append(Run(0, *output, tmp_path / f"by_{processes}"))
+    given = (*TINY, *AUGMENTED, "model.dropout=0", "trainer.max_steps=3")
+    runs = [train_by(processes, tmp_path, *given) for processes in (1, 2)]
     for name in ("train/loss", "val/loss"):
         first, second = (column(run.rows, name) for run in runs)
         assert len(first) >= 1

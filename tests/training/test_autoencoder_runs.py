@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 import torch
-from helpers.commands import ROOT, call
-from training_helpers import Run, column, differing, start, trained
+from helpers.commands import call
+from training_helpers import Run, column, differing, train_by, trained
 
 import langevin
 from langevin.assembly.saved import load_model
@@ -247,12 +247,8 @@ def test_the_curves_are_the_same_for_one_and_two_processes(tmp_path, autoencoder
     if options is LATENT:
         options = (*LATENT, f"codec.run={autoencoder.directory}")
     for processes in (1, 2):
-        given = (*options, "trainer.strategy=ddp", f"trainer.devices={processes}", "trainer.max_steps=12")
-        given = (*given, f"loader.cache_dir={tmp_path / str(processes)}")
-        last = {option.partition("=")[0]: option for option in given}
-        name = f"by_{processes}"
-        output = start(ROOT / "train.py", *last.values(), f"output_dir={tmp_path}", f"name={name}")
-        runs.append(Run(0, *output, tmp_path / name))
+        given = (*options, "trainer.max_steps=12", f"loader.cache_dir={tmp_path / str(processes)}")
+        runs.append(train_by(processes, tmp_path, *given))
     names = {"train/loss": 12, "val/loss": 4}
     if "task=autoencoder" in options:
         names |= {"train/adversarial_weight": 9, "train/grad_norm/discriminator": 12}

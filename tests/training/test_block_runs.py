@@ -5,10 +5,10 @@ import signal
 import tarfile
 
 import pytest
-from helpers.commands import ROOT, wait_for
+from helpers.commands import wait_for
 from PIL import Image
 from sklearn.datasets import load_digits
-from training_helpers import QUIET, TINY, Run, column, differing, start, started, train, trained
+from training_helpers import QUIET, TINY, column, differing, started, train, train_by, trained
 
 from langevin.checkpoint import read_checkpoint
 
@@ -81,12 +81,7 @@ def test_a_run_that_is_killed_five_times_ends_as_an_undisturbed_one(tmp_path, mo
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path, options):
-    def run_by(processes):
-        given = ("trainer.strategy=ddp", f"trainer.devices={processes}", f"output_dir={tmp_path}", "model.dropout=0")
-        arguments = (*TINY, *options, *given, "trainer.max_steps=20", f"name=by_{processes}")
-        last = {argument.partition("=")[0]: argument for argument in arguments}
-        return Run(0, *start(ROOT / "train.py", *last.values()), tmp_path / f"by_{processes}")
-
-    one, two = run_by(1), run_by(2)
+    given = (*TINY, *options, "model.dropout=0", "trainer.max_steps=20")
+    one, two = (train_by(processes, tmp_path, *given) for processes in (1, 2))
     assert len(one.rows) == 20
     assert column(two.rows, "train/loss") == pytest.approx(column(one.rows, "train/loss"), rel=1e-5)

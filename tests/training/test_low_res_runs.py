@@ -1,8 +1,7 @@
 """Training on columns that are computed of the samples: the same for any number of processes, and resumed."""
 
 import pytest
-from helpers.commands import ROOT
-from training_helpers import QUIET, TINY, VALIDATED, Run, column, differing, start, train, trained
+from training_helpers import QUIET, TINY, VALIDATED, column, differing, train, train_by, trained
 
 LOW_RES = (
     *(*QUIET, *VALIDATED, "conditions=[class_label,low_res]"),
@@ -21,12 +20,7 @@ def test_training_measures_enlarged_held_out_images(tmp_path):
 
 @pytest.mark.slow
 def test_the_curves_are_the_same_for_one_and_two_processes(tmp_path):
-    runs = []
-    for processes in (1, 2):
-        given = (*TINY, *LOW_RES, "model.dropout=0", "trainer.strategy=ddp", f"trainer.devices={processes}")
-        last = {option.partition("=")[0]: option for option in given}
-        output = start(ROOT / "train.py", *last.values(), f"output_dir={tmp_path}", f"name=by_{processes}")
-        runs.append(Run(0, *output, tmp_path / f"by_{processes}"))
+    runs = [train_by(processes, tmp_path, *TINY, *LOW_RES, "model.dropout=0") for processes in (1, 2)]
     for name in ("train/loss", "val/loss"):
         first, second = (column(run.rows, name) for run in runs)
         assert len(first) >= 3

@@ -7,7 +7,7 @@ import pytest
 from helpers.commands import CLASSIFIER, ROOT, call
 from helpers.digits import digits
 from PIL import Image
-from training_helpers import TINY, Run, column, start
+from training_helpers import TINY, column, start, train_by
 
 pytestmark = pytest.mark.e2e
 
@@ -19,7 +19,6 @@ OPTIONS = (
     "callbacks=[checkpoint]",
     "batch_size=16",
     "model.dropout=0",
-    "trainer.strategy=ddp",
     f"trainer.max_steps={STEPS}",
     "trainer.val_check_interval=10",
     "trainer.limit_val_batches=5",
@@ -27,9 +26,7 @@ OPTIONS = (
 
 
 def run_by(processes, folder, *options):
-    given = (*OPTIONS, *options, f"trainer.devices={processes}", f"output_dir={folder}", f"name=by_{processes}")
-    last = {argument.partition("=")[0]: argument for argument in given}
-    return Run(0, *start(ROOT / "train.py", *last.values()), folder / f"by_{processes}")
+    return train_by(processes, folder, *OPTIONS, *options)
 
 
 @pytest.fixture(scope="module")

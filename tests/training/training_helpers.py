@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from helpers.commands import call
+from helpers.commands import ROOT, call
 from helpers.processes import Script, command
 from torch.distributed.tensor import DTensor
 
@@ -197,6 +197,14 @@ def start(script: Path, *arguments: str) -> tuple[str, str]:
         finally:
             process.kill()
         return out.read_text(), err.read_text()
+
+
+def train_by(processes: int, folder: Path, *overrides: str) -> Run:
+    """Train on so many processes (DDP) into ``folder/by_PROCESSES``; the last of each option counts."""
+    name = f"by_{processes}"
+    given = ("trainer.strategy=ddp", f"trainer.devices={processes}", f"output_dir={folder}", f"name={name}")
+    last = {argument.partition("=")[0]: argument for argument in (*overrides, *given)}
+    return Run(0, *start(ROOT / "train.py", *last.values()), folder / name)
 
 
 def train_on_two(folder: Path, *overrides: str, name: str = "run", options: tuple[str, ...] = BUSY) -> Run:

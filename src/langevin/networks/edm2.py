@@ -79,7 +79,6 @@ class EDM2UNet(Network):
         self.time = MPLayer(widths[0], dim)
         self.condition = None if condition is None else condition(dim=dim)
         self.in_channels = in_channels
-        # One more channel is 1 everywhere, in place of biases.
         self.first = MPLayer(in_channels + self.own_channels + self.concat_channels, widths[0], 3)
 
         def block(start: int, end: int, encodes: bool, attend: bool = False, to: nn.Module | None = None) -> MPBlock:
