@@ -21,7 +21,7 @@ NUMBER = 5
 
 
 def trained(folder, name, *overrides):
-    steps = ("trainer.max_steps=20", "optimizer.lr=1e-2", "ema.max_decay=0.5", "lr_schedule.steps=0")
+    steps = ("trainer.max_steps=8", "optimizer.lr=1e-2", "ema.max_decay=0.5", "lr_schedule.steps=0")
     given = ("data=digits", "model=unet_small", *TINY, *steps)
     result = call("train", *given, *overrides, f"output_dir={folder}", f"name={name}")
     assert result.status == 0, result.err
