@@ -18,6 +18,7 @@ from langevin.samplers.low_res import LowResRequests
 from langevin.samplers.requests import Labels
 
 NUMBER = 5
+UNSAMPLED = ("trainer.max_steps=1",)  # of what is refused or exported alone
 
 
 def trained(folder, name, *overrides):
@@ -36,8 +37,8 @@ def runs(tmp_path_factory):
     noise = ("conditions.low_res.augmentation=noise", "conditions.low_res.max_level=0.4")
     return {
         "noise": trained(folder, "noise", *low_res, *noise),
-        "none": trained(folder, "none", *low_res),
-        "plain": trained(folder, "plain"),
+        "none": trained(folder, "none", *low_res, *UNSAMPLED),
+        "plain": trained(folder, "plain", *UNSAMPLED),
     }
 
 

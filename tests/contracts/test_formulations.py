@@ -52,7 +52,9 @@ def test_a_classifier_goes_with_it(name):
     assert mistakes + dry_build(cfg) == []
 
 
-@pytest.mark.parametrize("name", options("formulation"))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "edm" else pytest.mark.slow) for name in options("formulation")]
+)
 def test_the_scale_of_its_loss_can_be_learned(name):
     """Where its variance is not."""
     cfg, _ = composed("train", f"formulation={name}", "objective=uncertainty", "variance=fixed_large")
