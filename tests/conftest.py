@@ -85,8 +85,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: places[item.path])
 
 
+def pytest_collectstart():
+    """While modules are imported and tests are collected, next to nothing becomes garbage."""
+    gc.disable()
+
+
 def pytest_collection_finish():
     """What is loaded by now stays: looking through it for garbage, again and again, took a fifth of the time."""
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 50)

@@ -97,9 +97,10 @@ def test_own_parts_beside_their_configs_are_found_in_the_current_folder(tmp_path
     assert done.stderr.startswith("error: 1 mistake in the config:\n  ema.max_decay: is 1; allowed: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "start",
-    [["-m", "langevin", "train"], pytest.param(["train.py"], marks=pytest.mark.slow)],
+    [["-m", "langevin", "train"], ["train.py"]],
     ids=["langevin", "script"],
 )
 def test_a_mistake_is_reported_the_same_way_by_the_program_and_the_script(start):

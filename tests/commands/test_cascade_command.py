@@ -17,7 +17,7 @@ from langevin.images import to_uint8
 from langevin.interrupt import Interrupted
 
 REFUSED = ("trainer.max_steps=1",)  # of what is refused, no sample is looked at
-STEPS = ("trainer.max_steps=20", "optimizer.lr=1e-2", "ema.max_decay=0.5", "lr_schedule.steps=0")
+STEPS = ("trainer.max_steps=8", "optimizer.lr=1e-2", "ema.max_decay=0.5", "lr_schedule.steps=0")
 SAMPLING = ("num_samples=5", "batch_size=2", "sampler.steps=3", "accelerator=cpu")
 UP = ("conditions=[class_label,low_res]", "conditions.low_res.size=4", "conditions.low_res.augmentation=noise")
 

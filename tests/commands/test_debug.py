@@ -61,7 +61,10 @@ def test_a_run_without_a_name_has_one_that_begins_with_debug(tmp_path):
     "options",
     [
         ("task=classifier", "classifier.channels=32", "classifier.channel_multipliers=[1]"),
-        ("data=toy", "model=mlp", "conditions=[]", "metrics=[energy_distance]", "callbacks=[checkpoint]"),
+        pytest.param(
+            ("data=toy", "model=mlp", "conditions=[]", "metrics=[energy_distance]", "callbacks=[checkpoint]"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["classifier", "vectors"],
 )

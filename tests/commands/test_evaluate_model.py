@@ -92,7 +92,7 @@ def test_the_number_of_processes_does_not_matter(devices, measured, labelled, fe
     assert done.stdout.count("samples of step 6") == 1
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("batch_size", [7, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 40))])
 def test_the_batch_does_not_matter(batch_size, measured, labelled, features, tmp_path):
     place = f"checkpoint={labelled}", f"out={tmp_path}", f"batch_size={batch_size}"
     evaluate(*place, *features, *MEASURE, *(option for option in QUICK if "batch_size" not in option))

@@ -321,7 +321,10 @@ def test_weights_that_claim_more_than_the_file_are_refused(evil, refused):
     assert "the weights claim to be larger than the whole file" in refused("sample", evil(record=widened))
 
 
-@pytest.mark.parametrize("measured", ["metrics=[class_accuracy]", "likelihoods=[discrete_vlb]"])
+@pytest.mark.parametrize(
+    "measured",
+    ["metrics=[class_accuracy]", pytest.param("likelihoods=[discrete_vlb]", marks=pytest.mark.slow)],
+)
 def test_where_something_is_written_no_stored_config_decides(measured, evil, tmp_path, monkeypatch):
     asked = []
 

@@ -49,6 +49,7 @@ def test_a_weaker_model_guides(labelled, plain, tmp_path):
     assert np.array_equal(sampled(labelled, tmp_path / "weaker", *away, "guidance.scale=0")[0].shape, guided.shape)
 
 
+@pytest.mark.slow
 def test_a_run_may_be_guided_in_training_too(classifier, train, tmp_path):
     run = train("guided_by_classifier", *by(classifier, "guidance.scale=5", "callbacks.samples.every_n_steps=3"))
     assert len(list((run / "samples").glob("*.png"))) == 2

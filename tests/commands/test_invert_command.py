@@ -14,7 +14,7 @@ from langevin.images import to_uint8
 def made(labelled, tmp_path_factory):
     """Images of a run's own, which inversion must find the noise of."""
     out = tmp_path_factory.mktemp("made")
-    result = call("sample", f"checkpoint={labelled}", f"out={out}", "num_samples=6", "sampler.steps=50")
+    result = call("sample", f"checkpoint={labelled}", f"out={out}", "num_samples=6", "sampler.steps=20")
     assert result.status == 0, result.err
     return out
 
@@ -37,7 +37,7 @@ def difference(run, made, out, steps):
 
 
 def test_goes_to_noise_and_back(labelled, made, tmp_path):
-    few, many = difference(labelled, made, tmp_path / "few", 10), difference(labelled, made, tmp_path / "many", 80)
+    few, many = difference(labelled, made, tmp_path / "few", 5), difference(labelled, made, tmp_path / "many", 30)
     assert many < 2
     assert many < few / 2
     noise = arrays(tmp_path / "many" / "noise.npz")["arr_0"]

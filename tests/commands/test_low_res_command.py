@@ -18,10 +18,11 @@ from langevin.samplers.low_res import LowResRequests
 from langevin.samplers.requests import Labels
 
 NUMBER = 5
+UNSAMPLED = ("trainer.max_steps=1",)  # of what is refused or exported alone
 
 
 def trained(folder, name, *overrides):
-    steps = ("trainer.max_steps=20", "optimizer.lr=1e-2", "ema.max_decay=0.5", "lr_schedule.steps=0")
+    steps = ("trainer.max_steps=8", "optimizer.lr=1e-2", "ema.max_decay=0.5", "lr_schedule.steps=0")
     given = ("data=digits", "model=unet_small", *TINY, *steps)
     result = call("train", *given, *overrides, f"output_dir={folder}", f"name={name}")
     assert result.status == 0, result.err
@@ -36,8 +37,8 @@ def runs(tmp_path_factory):
     noise = ("conditions.low_res.augmentation=noise", "conditions.low_res.max_level=0.4")
     return {
         "noise": trained(folder, "noise", *low_res, *noise),
-        "none": trained(folder, "none", *low_res),
-        "plain": trained(folder, "plain"),
+        "none": trained(folder, "none", *low_res, *UNSAMPLED),
+        "plain": trained(folder, "plain", *UNSAMPLED),
     }
 
 

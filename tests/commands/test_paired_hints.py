@@ -132,6 +132,7 @@ def test_unread_hints_are_said(place, tmp_path):
     assert (result.out + result.err).count("left out: 24 unread .control files") == 1
 
 
+@pytest.mark.slow
 def test_an_adapter_follows_them(train, place, tmp_path):
     base = train("base_of_pairs", *data_of(place), "model.dropout=0")
     adapter = ("model.control=true", f"init.checkpoint={base}", "model.dropout=0")

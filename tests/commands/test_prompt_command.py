@@ -80,6 +80,7 @@ def test_negative_prompts(runs, tmp_path):
     assert other["record"]["samples"]["negative"] == ["a seven"]
 
 
+@pytest.mark.slow
 def test_python_makes_the_same(runs, tmp_path):
     (tmp_path / "p.txt").write_text("a three\na seven\n")
     made = sampled(

@@ -178,7 +178,7 @@ def test_guidance_can_be_chosen_and_taken_back(labelled, train, tmp_path):
     ("overrides", "line"),
     [
         pytest.param(["seed=5"], "  samples.seed: 0 there, 5 now", marks=pytest.mark.slow),
-        (["sampler.steps=1"], "  samples.sampler.steps: 2 there, 1 now"),
+        pytest.param(["sampler.steps=1"], "  samples.sampler.steps: 2 there, 1 now", marks=pytest.mark.slow),
         pytest.param(
             ["labels=3"], "  samples.labels: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] there, [3] now", marks=pytest.mark.slow
         ),
@@ -380,6 +380,7 @@ def test_sampling_that_was_asked_to_stop_resumes_to_the_same_images(labelled, tm
     assert np.array_equal(again, whole)
 
 
+@pytest.mark.slow
 def test_sampling_on_one_process_starts_without_what_takes_seconds_to_import(labelled, tmp_path):
     """Lightning, torchvision, and torch's compiler, which building a network on "meta" would import.
 

@@ -125,7 +125,7 @@ def test_without_a_name_a_command_has_its_own_folder(tmp_path):
     assert len(runs(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("place", [0, pytest.param(3, marks=pytest.mark.slow), None])
+@pytest.mark.parametrize("place", [0, *(pytest.param(place, marks=pytest.mark.slow) for place in (3, None))])
 def test_a_sweep_trains_each_cell_in_its_own_folder(tmp_path, place):
     """Wherever the flag stands."""
     arguments = [*TINY, "schedule=linear,cosine", f"output_dir={tmp_path}"]

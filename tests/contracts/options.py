@@ -183,17 +183,12 @@ def chosen_in(base: DictConfig, overrides: tuple[str, ...], group: str, option: 
     return swapped(base, **{group: option})
 
 
-def in_turn(*groups: str, rounds: int = 1) -> list[tuple[str, ...]]:
-    """Combinations of the groups' options: each of the first, the largest, as often as there are rounds, with others
-    of the other groups each time.
-    """
+def in_turn(*groups: str) -> list[tuple[str, ...]]:
+    """Combinations of the groups' options: each of the first, the largest, once, with those of the others in turn."""
     all_options = [options(group) for group in groups]
     size = len(all_options[0])
     assert size == max(map(len, all_options))
-    return [
-        tuple(names[(row % size + place * (row // size)) % len(names)] for place, names in enumerate(all_options))
-        for row in range(rounds * size)
-    ]
+    return [tuple(names[row % len(names)] for names in all_options) for row in range(size)]
 
 
 @functools.cache

@@ -11,15 +11,19 @@ from langevin.config.validate import CONF, options
 
 # Metrics that need no downloaded weights.
 OFFLINE = ("class_accuracy", "psnr")
-# Networks of images larger than digits, which take a second or more even so; the tests of their configs stay quick.
-LARGE = {
+# Networks of images larger than digits, which take a second or more even so, and what other quick tests train: the
+# presets for debugging a classifier and all of "digits". The tests of their configs stay quick.
+LARGE_OR_ELSEWHERE = {
     "cars_small",
     "cars_text",
     "cars_tutorial",
     "cars_upscale",
     "cifar10_autoencoder",
+    "cifar10_classifier",
     "cifar10_latent",
     "cifar10_minutes",
+    "digits",
+    "digits_ddpm",
 }
 SMALL = {
     "autoencoder.channels": 8,
@@ -76,7 +80,11 @@ def test_what_it_sets_holds(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in options("experiment")]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in LARGE_OR_ELSEWHERE else ())
+        for name in options("experiment")
+    ],
 )
 def test_runs(name, tmp_path):
     overrides, metrics = shrunk(name)

@@ -41,11 +41,9 @@ def test_is_what_it_chooses_and_makes_sense(name):
 
 
 @pytest.mark.parametrize("name", options("formulation"))
-@pytest.mark.parametrize("task", ["classifier", "denoiser"])  # an autoencoder has no noise process
-def test_a_task_goes_with_it(task, name):
+def test_a_classifier_goes_with_it(name):
     """And keeps its noise process, and how that is presented to a network."""
-    narrow = (f"{'model' if task == 'denoiser' else task}.channel_multipliers=[1]",)
-    cfg, choices = composed("train", f"formulation={name}", f"task={task}", *narrow)
+    cfg, choices = composed("train", f"formulation={name}", "task=classifier", "classifier.channel_multipliers=[1]")
     whole, usual = composed("train", f"formulation={name}")
     for group in ("schedule", "parameterization", "time_sampler"):
         assert choices[group] == usual[group]
@@ -54,7 +52,9 @@ def test_a_task_goes_with_it(task, name):
     assert mistakes + dry_build(cfg) == []
 
 
-@pytest.mark.parametrize("name", options("formulation"))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "edm" else pytest.mark.slow) for name in options("formulation")]
+)
 def test_the_scale_of_its_loss_can_be_learned(name):
     """Where its variance is not."""
     cfg, _ = composed("train", f"formulation={name}", "objective=uncertainty", "variance=fixed_large")

@@ -66,8 +66,8 @@ def forms(schedule):
 FORMS = [form for schedule in options("schedule") for form in forms(schedule)]
 
 
-# Every third form every day, and the others where the slow tests run.
-EVERY_THIRD = [pytest.param(form, marks=[pytest.mark.slow] if place % 3 else []) for place, form in enumerate(FORMS)]
+# Some forms every day, and the others where the slow tests run.
+SOME = [pytest.param(form, marks=[pytest.mark.slow] if place % 4 else []) for place, form in enumerate(FORMS)]
 
 
 def config(form, **choices):
@@ -149,7 +149,7 @@ def some(group, place, count):
     return tuple(itertools.islice(itertools.cycle(options(group)), place * count, (place + 1) * count))
 
 
-@pytest.mark.parametrize("form", EVERY_THIRD, ids=lambda form: f"{form[0]}-{form[1]}")
+@pytest.mark.parametrize("form", SOME, ids=lambda form: f"{form[0]}-{form[1]}")
 def test_schedule_parameterization_and_weighting(form):
     torch.manual_seed(0)
     schedule = make_schedule(config(form), image_size=8)
@@ -165,7 +165,7 @@ def test_schedule_parameterization_and_weighting(form):
         assert mistakes_in(config(form, parameterization=parameterization)) == []
 
 
-@pytest.mark.parametrize("form", EVERY_THIRD, ids=lambda form: f"{form[0]}-{form[1]}")
+@pytest.mark.parametrize("form", SOME, ids=lambda form: f"{form[0]}-{form[1]}")
 def test_schedule_without_signal_at_its_end(form):
     torch.manual_seed(0)
     cfg = swapped(config(form), rescalings="zero_terminal_snr")
@@ -188,7 +188,10 @@ RESCALINGS = [name for name in options("rescalings") if name != "zero_terminal_s
 
 @pytest.mark.parametrize(
     ("form", "rescaling"),
-    zip(FORMS, itertools.cycle(RESCALINGS), strict=False),
+    [
+        pytest.param(form, rescaling, marks=[pytest.mark.slow] if place % 2 else [])
+        for place, (form, rescaling) in enumerate(zip(FORMS, itertools.cycle(RESCALINGS), strict=False))
+    ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else value,
 )
 def test_schedule_and_rescaling(form, rescaling):
@@ -207,7 +210,14 @@ def test_schedule_and_rescaling(form, rescaling):
 @pytest.mark.parametrize("variance", options("variance"))
 @pytest.mark.parametrize("objective", options("objective"))
 @pytest.mark.parametrize(
-    "form", [("linear", "its own"), ("cosine", FEW), ("cosine", None), ("edm", "its own")], ids=str
+    "form",
+    [
+        ("linear", "its own"),
+        pytest.param(("cosine", FEW), marks=pytest.mark.slow),
+        ("cosine", None),
+        pytest.param(("edm", "its own"), marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_objective_variance_and_time_sampler(form, objective, variance):
     torch.manual_seed(0)

@@ -47,7 +47,7 @@ def convert(*overrides):
     [
         (),
         pytest.param(("timestep_spacing=trailing",), marks=pytest.mark.slow),
-        ("sampler=ddim", "timestep_spacing=trailing", "sampler.steps=10"),
+        pytest.param(("sampler=ddim", "timestep_spacing=trailing", "sampler.steps=10"), marks=pytest.mark.slow),
     ],
 )
 def test_sampled_in_diffusers(run, overrides, tmp_path):

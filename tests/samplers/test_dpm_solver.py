@@ -14,7 +14,11 @@ SINGLE = 1e-6
 """diffusers' multistep DPM-Solver computes in float32 whatever it is given."""
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+# On one schedule every day: `test_does_the_same_on_every_schedule` of test_exponential.py has the others.
+@pytest.mark.parametrize(
+    "schedule",
+    [pytest.param(SCHEDULES[name], id=name, marks=() if name == "vp" else pytest.mark.slow) for name in SCHEDULES],
+)
 @pytest.mark.parametrize(
     ("sampler", "declared"),
     [

@@ -193,7 +193,14 @@ def test_a_folder_that_holds_another_run_is_refused(copied):
     assert "seed: 7 in the run, 1 in the study" in study(copied, "table", status=1).err
 
 
-@pytest.mark.parametrize("content", ["a: [", "a: &a [*a]", "- 1"], ids=["cut", "cyclic", "list"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("a: [", id="cut"),
+        pytest.param("a: &a [*a]", id="cyclic", marks=pytest.mark.slow),
+        pytest.param("- 1", id="list", marks=pytest.mark.slow),
+    ],
+)
 def test_a_damaged_run_is_missing_and_the_others_make_a_table(copied, content):
     before = saved(copied)
     config = next(copied.glob("runs/fast-seed1-*")) / "config.yaml"

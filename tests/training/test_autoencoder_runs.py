@@ -166,6 +166,7 @@ def test_a_strangers_codec_is_not_built_before_it_is_known_to_fit(tmp_path, late
         load_model(tmp_path / "stranger.ckpt")
 
 
+@pytest.mark.slow
 def test_resumed_in_latents_to_the_bit(tmp_path, autoencoder, latent):
     options = (*LATENT, f"codec.run={autoencoder.directory}")
     train(tmp_path, *options, "trainer.max_steps=2", name="ldm")

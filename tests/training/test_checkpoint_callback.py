@@ -181,7 +181,7 @@ def test_sharing_replaces_and_leaves_nothing_behind(tmp_path):
     assert (tmp_path / "b").read_text() == "old a"
 
 
-@pytest.mark.parametrize("moment", ["before the first copy", "before last.ckpt"])
+@pytest.mark.parametrize("moment", [pytest.param("before the first copy", marks=pytest.mark.slow), "before last.ckpt"])
 def test_a_copy_that_a_kill_prevented_is_made_when_the_run_is_resumed(tmp_path, monkeypatch, scripted, moment):
     """The copies are written before last.ckpt: a run killed in between comes by there again."""
     options = (*BY["val/loss"], "callbacks.checkpoint.keep_every_n_steps=2", "trainer.max_steps=3")
@@ -234,7 +234,7 @@ BY = {
     [
         ("val/loss", "min", 4),
         pytest.param("val/loss", "max", 6, marks=pytest.mark.slow),
-        ("eval/class_accuracy", "max", 6),
+        pytest.param("eval/class_accuracy", "max", 6, marks=pytest.mark.slow),
     ],
 )
 def test_the_best_is_kept(tmp_path, scripted, monitor, mode, best):

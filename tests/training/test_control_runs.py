@@ -54,6 +54,7 @@ def test_it_starts_as_a_copy_of_the_ema_weights(tmp_path, base):
         torch.testing.assert_close(found[name], frozen[name], rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_it_resumes_to_the_bit(tmp_path, base, controlled):
     options = (*CONTROL, f"init.checkpoint={base.directory}")
     train(tmp_path, *options, "trainer.max_steps=2", name="control")

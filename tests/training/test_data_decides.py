@@ -207,6 +207,7 @@ def test_a_run_of_before_the_data_was_recorded_is_resumed_with_a_notice(tmp_path
     assert len(runs) == 2, "its automatic name is taken by no other data"
 
 
+@pytest.mark.slow
 def test_a_classifier_is_of_its_data_too(tmp_path):
     options = (*CLASSIFIER, "data=image_folder", "data.image_size=8", "trainer.val_check_interval=null", "name=run")
     one, other = write(tmp_path / "one"), write(tmp_path / "other", range(5))

@@ -27,6 +27,7 @@ def test_the_curves_are_the_same_for_one_and_two_processes(tmp_path):
         assert second == pytest.approx(first, rel=1e-4), name
 
 
+@pytest.mark.slow
 def test_a_resumed_run_draws_the_same(tmp_path):
     whole = train(tmp_path, *LOW_RES, name="whole")
     train(tmp_path, *LOW_RES, "trainer.max_steps=3")

@@ -81,6 +81,7 @@ def test_refuses_what_is_out_of_range(tmp_path, option, path, message):
     assert "Traceback" not in run.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -67,7 +67,9 @@ def test_a_resumed_run_is_the_undisturbed_run(tmp_path, undisturbed, extra, coun
     assert [row for row in shown if row["train/loss"]] == undisturbed[count].rows
 
 
-@pytest.mark.parametrize("option", ["model.dropout=0", "conditions.class_label.dropout=0"])
+@pytest.mark.parametrize(
+    "option", ["model.dropout=0", pytest.param("conditions.class_label.dropout=0", marks=pytest.mark.slow)]
+)
 def test_dropout_and_dropped_labels_play_a_part(tmp_path, undisturbed, option):
     """Otherwise the comparisons above would not show whether they are drawn anew."""
     assert differing(trained(train(tmp_path, *QUIET, option)), trained(undisturbed[1]))

@@ -55,6 +55,7 @@ def test_snapshots_are_the_averages_of_their_steps(whole, tmp_path):
         assert all(torch.equal(value, early[prefix + name]) for name, value in own.items())
 
 
+@pytest.mark.slow
 def test_a_killed_run_has_the_same_snapshots(whole, tmp_path):
     """It had come to step 7, of which its last checkpoint, of step 3, knows nothing."""
     run = train(tmp_path, "trainer.max_steps=3")

@@ -20,6 +20,7 @@ LEARNED = (*CAPTIONED, "text=learned", "text.width=16", "text.heads=2")
 OF_TEXT = "model.network.condition.parts.1."
 
 
+@pytest.mark.slow
 def test_a_resumed_run_trains_its_encoder_on(tmp_path):
     whole = train(tmp_path, *LEARNED, name="whole")
     half = train(tmp_path, *LEARNED, "trainer.max_steps=3")

@@ -77,7 +77,8 @@ def test_a_stopped_run_resumes_to_the_same_end(tmp_path, whole, step):
     assert resumed.rows == whole.rows
 
 
-@pytest.mark.parametrize("step", [pytest.param(2, marks=pytest.mark.slow), 4, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 4, 6])
 def test_so_does_one_that_is_killed(tmp_path, whole, step):
     """With what lay on the disk when that step was saved; the last steps of its log are trained again."""
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
@@ -90,6 +91,7 @@ def test_so_does_one_that_is_killed(tmp_path, whole, step):
     assert resumed.rows == whole.rows
 
 
+@pytest.mark.slow
 def test_without_what_it_has_learnt_it_would_not(tmp_path, monkeypatch, whole):
     """So the two tests above show something."""
     monkeypatch.setattr(LossAware, "load_state_dict", lambda self, state: None)
