@@ -1,7 +1,7 @@
 """Parquet files: those that datasets itself has written, and those that are not as they should be.
 
-``of_datasets`` holds 40 and 12 of scikit-learn's digits, which datasets 5.2.0 has written: ``Dataset.from_dict`` with the
-features Image, ClassLabel and Value("string"), then ``to_parquet``.
+``of_datasets`` holds 40 and 12 of scikit-learn's digits, which datasets 5.2.0 has written: ``Dataset.from_dict`` with
+the features Image, ClassLabel and Value("string"), then ``to_parquet``.
 """
 
 import io

@@ -4,7 +4,7 @@ import io
 import signal
 
 import pytest
-from helpers.block_files import KINDS, Row, Tars
+from helpers.block_files import Parquets, Row, Tars
 from helpers.commands import wait_for
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -34,14 +34,14 @@ def options(tmp_path_factory):
     return options_of(Tars, tmp_path_factory.mktemp("shards"))
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [pytest.param(Tars, marks=pytest.mark.slow), Parquets], ids=lambda kind: kind.name)
 def test_a_run_on_captions_resumes_to_the_same_end(tmp_path, kind):
     ((name, value),) = kind.captions.items()
-    of_text = ("conditions=[text]", "text=bag", f"data.{name}={value}", "data.test_path=null")
+    of_text = ("conditions=[class_label,text]", "text=bag", f"data.{name}={value}")
     given = (*options_of(kind, tmp_path / "files"), *of_text)
     train(tmp_path, *given, "trainer.max_steps=7")
     resumed = train(tmp_path, *given, "trainer.max_steps=20")
-    assert "120 images, 240 captions (20 of them distinct)" in resumed.out
+    assert "120 images in 10 classes, 240 captions (20 of them distinct)" in resumed.out
     whole = train(tmp_path, *given, "trainer.max_steps=20", "loader.num_workers=1", name="whole")
     assert differing(trained(resumed), trained(whole)) == []
     assert resumed.rows == whole.rows
@@ -66,7 +66,7 @@ def test_a_run_resumes_to_the_same_end_and_a_window_is_of_its_identity(tmp_path,
         (("data=digits",), "reads data that lies in blocks, and digits does not"),
         (("metrics=[class_accuracy]",), "loader=blocks: keeps no decoded training set, which this needs: metrics="),
         (("captions=templates", "conditions=[text,class_label]", "text=bag"), "captions: are written of a cache"),
-        (("conditions=[text]", "text=bag"), "read those of data=tar_shards (data.captions=true)"),
+        (("conditions=[class_label,text]", "text=bag"), "read those of data=tar_shards (data.captions=true)"),
     ],
 )
 def test_what_blocks_cannot_do_is_refused(tmp_path, options, given, message):

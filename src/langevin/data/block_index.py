@@ -55,7 +55,7 @@ class FileRows(NamedTuple):
                 utf8, bounds, ids, starts = (arrays[name] for name in Captions.FILES)
                 captions = Captions(StoredTexts(utf8, bounds), ids, starts)
             names = tuple(json.loads(arrays[_NAMES].tobytes()))
-            return cls(*(arrays[name] for name in _OF_FILE), names, captions)
+            return cls(**{name: arrays[name] for name in _OF_FILE}, class_names=names, captions=captions)
         return None
 
 
@@ -135,8 +135,8 @@ class BlockIndex:
             meta = json.loads((folder / "meta.json").read_bytes())
             arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS}
             captions = Captions.read(folder, tuple(meta["vocabulary"])) if "vocabulary" in meta else None
-            also: dict[str, Any] = {"class_names": tuple(meta.get(_NAMES, ())), "captions": captions, "folder": folder}
-            index = cls(tuple(meta["names"]), tuple(meta["sizes"]), **arrays, **also)
+            found: dict[str, Any] = {**arrays, "class_names": tuple(meta.get(_NAMES, ())), "captions": captions}
+            index = cls(tuple(meta["names"]), tuple(meta["sizes"]), **found, folder=folder)
             shapes = {name: list(values.shape) for name, values in arrays.items()}
             if shapes != meta["shapes"] or len(index) != len(index.extents):
                 raise ValueError(f"its arrays are of {shapes}, not {meta['shapes']}")
