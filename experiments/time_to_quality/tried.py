@@ -14,8 +14,10 @@ from typing import Any
 from langevin.cli import calm_threads
 
 HERE = Path(__file__).parent
+BEFORE = ("optimizer=adamw", "optimizer.lr=2e-3", "weighting=unit_x")
+"""What `experiment=digits` had before Muon and `unit_v`."""
 MUON = ("optimizer=muon", "optimizer.lr=4e-3", "trainer.max_steps=190")
-FLOW = ("formulation=flow", "sampler=dpm_solver_2m")
+FLOW = ("formulation=flow", "weighting=unit_flow", "sampler=dpm_solver_2m")
 MIDDLE = ("time_sampler=logit_normal",)
 CHANGES: Mapping[str, Sequence[str]] = {
     "none": ("trainer.max_steps=225",),
@@ -36,7 +38,7 @@ CHANGES: Mapping[str, Sequence[str]] = {
     "Muon, flow, four times as long": (*MUON, *FLOW, "trainer.max_steps=760"),
     "Muon, flow, logit-normal times, twice as long": (*MUON, *FLOW, *MIDDLE, "trainer.max_steps=380"),
 }
-"""Further options of train.py; of an option that is given twice the last one counts."""
+"""Further options of train.py, after those of `BEFORE`; of an option that is given twice the last one counts."""
 Rows = dict[str, dict[str, Any]]
 
 
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     evaluation = measuring.evaluation_of(options.classifier)
     for seed in options.seeds:
         for name in options.names or CHANGES:
-            overrides = [*once(CHANGES[name]), f"seed={seed}"]
+            overrides = [*once((*BEFORE, *CHANGES[name])), f"seed={seed}"]
             if rows.setdefault(name, {}).get(str(seed), {}).get("overrides") == overrides:
                 continue
             weights, cpu = ours.train(overrides, lambda seconds: None, every=1000)

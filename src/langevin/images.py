@@ -17,6 +17,8 @@ from langevin.visible import visible
 
 LUMA = (0.299, 0.587, 0.114)
 """The weights of red, green and blue in a grey level. Source: ITU-R BT.601."""
+SIZE = "size"
+"""The column of batches with what is known of the images' sizes, see `langevin.data.buckets.told`."""
 HINT = "hint"
 """The column of images that samples are to agree with: (B, 1, H, W), bytes as stored, then in [0, 1]."""
 VISIBLE_SIDE = 64

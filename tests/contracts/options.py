@@ -42,6 +42,7 @@ NEEDS = {
     ("conditions", "text"): ("text=learned", "captions=templates"),
     ("captions", "templates"): ("conditions=[text]", "text=bag"),
     ("conditions", "low_res"): ("conditions.low_res.size=4",),
+    ("conditions", "size"): ("loader=buckets",),
     ("discriminator", "patch"): ("task=autoencoder", "discriminator.layers=1"),
     ("classifier", "adm_64"): ("task=classifier", "data.image_size=64"),
     ("classifier", "half_unet"): ("task=classifier",),

@@ -6,7 +6,7 @@ from helpers.commands import ROOT
 from torch import nn
 from training_helpers import QUIET, TINY, Run, column, differing, start, train, trained
 
-from langevin.training.muon import Muon, orthogonalized
+from langevin.training.muon import COEFFICIENTS, Muon, iterated, orthogonalized
 
 LEARNS = (*QUIET, "optimizer=muon", "optimizer.lr=1e-3", "optimizer.weight_decay=0.1")
 
@@ -27,9 +27,11 @@ def parameters(*shapes):
 
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_matrices_take_torchs_steps_and_the_rest_those_of_adamw(nesterov):
+    """Those of matrices but for the bfloat16 of torch's."""
     shapes = [(40, 50), (64, 33)], [(7,), (31, 200), (1, 4, 500)]
     settings = {"lr": 3e-3, "weight_decay": 0.1}
     own = stepped(both := parameters(*shapes[0], *shapes[1]), Muon(both, nesterov=nesterov, eps=1e-6, **settings))
+    before = parameters(*shapes[0], *shapes[1])
     weights = parameters(*shapes[0], *shapes[1])
     muon = {"nesterov": nesterov, "adjust_lr_fn": "match_rms_adamw", "ns_steps": 5}
     matrices = torch.optim.Muon(weights[:2], **muon, **settings)
@@ -40,7 +42,19 @@ def test_matrices_take_torchs_steps_and_the_rest_those_of_adamw(nesterov):
             matrices.step()
             others.step()
 
-    assert all(torch.equal(a, b) for a, b in zip(own, stepped(weights, Both()), strict=True))
+    expected = stepped(weights, Both())
+    assert all(torch.equal(a, b) for a, b in zip(own[2:], expected[2:], strict=True))
+    for old, a, b in zip(before[:2], own[:2], expected[:2], strict=True):
+        assert (a - b).norm() < 0.02 * (b - old).norm()
+
+
+def test_a_gpu_orthogonalizes_as_torchs_muon_does_to_the_bit():
+    (matrix,) = parameters((40, 90))
+    weight = nn.Parameter(torch.zeros(40, 90))
+    weight.grad = matrix.detach()
+    torch.optim.Muon([weight], lr=1.0, momentum=0.0, nesterov=False, weight_decay=0.0).step()
+    x = weight.grad.bfloat16()
+    assert torch.equal(-weight.detach(), iterated(x / x.norm(), 5).float())
 
 
 def test_a_convolution_is_a_matrix_of_its_filters():
@@ -50,10 +64,17 @@ def test_a_convolution_is_a_matrix_of_its_filters():
 
 
 @pytest.mark.parametrize("shape", [(64, 200), (200, 64)])
-def test_a_step_has_singular_values_near_one(shape):
+def test_a_step_has_singular_values_near_one_which_are_those_of_its_polynomial(shape):
     (matrix,) = parameters(shape)
-    values = torch.linalg.svdvals(orthogonalized(matrix.detach() * 1e-3, 5).float())
-    assert 0.5 < values.min() < values.max() < 1.5
+    matrix = (matrix @ torch.diag(torch.logspace(0, -4, shape[1]))).detach()  # badly conditioned
+    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    values = values / values.norm()
+    a, b, c = COEFFICIENTS
+    for _ in range(5):
+        values = a * values + b * values**3 + c * values**5
+    torch.testing.assert_close(orthogonalized(matrix, 5).double(), left @ torch.diag(values) @ right, atol=1e-4, rtol=0)
+    well = torch.linalg.svdvals(orthogonalized(parameters(shape)[0].detach() * 1e-3, 5))
+    assert 0.5 < well.min() < well.max() < 1.5
 
 
 def test_a_step_is_of_the_size_of_one_of_adamw():

@@ -346,6 +346,7 @@ def check_network(
     that it starts from, if any. A network of a user's own need not bear that, so it is only imported here.
     """
     from langevin.assembly.init_run import mistakes_of_initial  # not at the top, see `mistakes_in`
+    from langevin.assembly.sized import training_mistakes
 
     group = task.network
     if spec is None or {"data", "conditions", group}.intersection(broken) or any(each is None for each in conditions):
@@ -367,7 +368,7 @@ def check_network(
     if isinstance(network, Network):
         mistakes += [Mistake("conditions", text) for text in network.unsuited()]
         network.leave_out_tokens()
-    mistakes += hint_mistakes(network, sides)
+    mistakes += hint_mistakes(network, sides) + training_mistakes(cfg, network)
     if getattr(network, "adapter", None) is not None and "init" in cfg and cfg.init.checkpoint is None:
         mistakes.append(Mistake(INIT, FROZEN))
     if adapter is not None and network is not None and "init" in cfg:

@@ -10,7 +10,7 @@ from langevin.conditions.hint import Hint
 from langevin.config.validate import Mistake
 from langevin.data.source import Source
 from langevin.errors import UserError
-from langevin.images import HINT
+from langevin.images import HINT, SIZE
 from langevin.text.encoder import COLUMNS, TEXT
 
 CAPTION = "caption"
@@ -91,6 +91,11 @@ def unread_groups(cfg: DictConfig) -> list[str]:
     return [name for name in groups if not cfg[name].get("held_out")]
 
 
+def varies_size(cfg: DictConfig) -> bool:
+    """Whether the config's loader gives batches of several sizes."""
+    return bool(cfg.get("loader")) and getattr(target_of(cfg, "loader"), "varies_size", False)
+
+
 def mistakes_of_data(cfg: DictConfig, name: str, condition: Condition, data: Source) -> list[Mistake]:
     """What is wrong with a condition of the model beside the data.
 
@@ -124,6 +129,8 @@ def lacking_columns(cfg: DictConfig, condition: Condition, columns: frozenset[st
     """
     if CAPTION in columns or cfg.get("captions") is not None:
         columns |= frozenset(COLUMNS)
+    if varies_size(cfg) or "trainer" not in cfg:  # what is not told is whole
+        columns |= {SIZE}
     lacking = sorted(condition.inputs - condition.derived - condition.transformed - columns)
     if not lacking:
         return None
@@ -137,6 +144,8 @@ def lacking_columns(cfg: DictConfig, condition: Condition, columns: frozenset[st
             "reads hints that come with the data, and this data has none; take data=image_folder or data=captioned "
             "with a.control.png beside a.png, or hints that are computed, such as kind=edges"
         )
+    if lacking == [SIZE]:
+        return "tells how images were cropped, and these are all squares; take loader=buckets, or leave it out"
     text = f"needs the {' and the '.join(lacking)} of each sample, which this data does not supply"
     return f"{text}; leave it out, or take other data"
 

@@ -29,6 +29,7 @@ from langevin.assembly.sample_files import (
     write_trajectory,
 )
 from langevin.assembly.saved import Model, load_model, override
+from langevin.assembly.sized import request_size
 from langevin.assembly.text_files import move_encoder
 from langevin.batches import Batches
 from langevin.checkpoint import folder_of
@@ -129,6 +130,7 @@ def plan(cfg: DictConfig, path: Path, model: Model, link: Link = UNLINKED) -> Sa
     request_prompts(cfg, chosen, model, generator)
     for each in given:
         each.requested_of(generator)
+    request_size(cfg, chosen, model, generator)
     generator.truncated = link.truncated
     about = {"checkpoint": str(path), "step": model.step, "weights": digest_of(model.denoiser.network)}
     record: dict[str, Any] = {"samples": generator.record(model.denoiser, cfg.seed), "model": about}

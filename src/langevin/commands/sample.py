@@ -16,6 +16,7 @@ OPTIONS = {
     "ema_width": "Annotated[float, Gt(0)] | None",
     "cascade": "list[str] | None",
     "num_samples": "Annotated[int, Ge(1)]",
+    "size": "tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]] | None",
     "seed": "Annotated[int, Ge(0)]",
     "labels": "int | list[int] | None",
     "prompt": "str | None | list[str]",
@@ -65,6 +66,7 @@ def check(cfg: DictConfig) -> None:
     if not mistakes:
         places = {f"{name}.images": cfg[name].images for name in ("edit", "invert", "inpaint")}
         places["restoration"] = cfg.get("restoration")
+        places["size"] = cfg.size
         given = [name for name, value in places.items() if value is not None]
         mistakes += [Mistake(name, f"is given beside {given[0]}; allowed: one of them") for name in given[1:]]
         if cfg.hint.images is not None and cfg.hint.hints is not None:
@@ -88,7 +90,7 @@ def cascade_mistakes(cfg: DictConfig) -> "list[Mistake]":
         text = f"is {stages}; allowed: a list of at least two runs, a model of small images, then those that enlarge"
         return [Mistake("cascade", text)]
     given = [] if OmegaConf.is_missing(cfg, "checkpoint") else ["checkpoint"]
-    images = ("edit.images", "invert.images", "low_res.images", "hint.images", "hint.hints", "restoration")
+    images = ("size", "edit.images", "invert.images", "low_res.images", "hint.images", "hint.hints", "restoration")
     given += [name for name in (*images, "ema_width") if OmegaConf.select(cfg, name) is not None]
     cfg.checkpoint = str(stages[-1])
     return [Mistake(name, "is given beside cascade; leave one of them out") for name in given]

@@ -68,7 +68,13 @@ LATER = {
     **{path: value for added in SINCE_OF.values() for path, value in added.items()},
 } | SINCE
 """All that were added later, also those that changed the names of runs."""
-YET_IDENTITY = ("trainer.precision", "trainer.gradient_clip_val", "loader.window")
+YET_IDENTITY = (
+    "trainer.precision",
+    "trainer.gradient_clip_val",
+    "loader.window",
+    "loader.multiple_of",
+    "loader.longest",
+)
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from langevin.data.stream import Positions, SampleStream, shuffled
+from langevin.data.stream import Positions, SampleStream, raw_words, shuffled
 
 _BLOCKS, _ROWS = 1, 2  # the word of Philox's counter that keeps the two kinds of draws, and all pools, apart
 
@@ -32,7 +32,7 @@ def pools_of(seed: int, epoch: int, counts: NDArray[np.int64], window: int) -> P
         counts: (B,) the rows of each block.
         window: how many blocks make a pool; the last pool of an epoch may have fewer.
     """
-    blocks = np.argsort(_words(seed, epoch, (_BLOCKS, 0), len(counts)), kind="stable")
+    blocks = np.argsort(raw_words(seed, epoch, (_BLOCKS, 0), len(counts)), kind="stable")
     ends = np.cumsum(counts[blocks])
     last = np.minimum(np.arange(window, len(counts) + window, window), len(counts)) - 1
     return Pools(blocks, np.concatenate([[0], ends[last]]))
@@ -48,7 +48,7 @@ def pool_order(seed: int, epoch: int, pool: int, rows: NDArray[np.int64], choose
         rows: (R,) those of all its blocks.
         choose: whether to draw the numbers that choose captions, which changes nothing else.
     """
-    return shuffled(rows, _words(seed, epoch, (_ROWS, pool), (2 + choose) * len(rows)), choose)
+    return shuffled(rows, raw_words(seed, epoch, (_ROWS, pool), (2 + choose) * len(rows)), choose)
 
 
 class BlockStream(SampleStream):
@@ -89,13 +89,3 @@ class BlockStream(SampleStream):
         if self._now is None or self._now[0] != epoch:
             self._now = epoch, pools_of(self.seed, epoch, self.counts, self.window)
         return self._now[1]
-
-
-def _words(seed: int, epoch: int, place: tuple[int, int], number: int) -> NDArray[np.uint64]:
-    """Raw words of the Philox generator with the key (seed, epoch), from a place of its 256-bit counter on.
-
-    `epoch_order` counts from 0: the upper words keep these draws apart from those.
-    """
-    kind, pool = place
-    philox = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, 0, pool, kind], np.uint64))
-    return philox.random_raw(number)

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from langevin.data.archive import Archive
 from langevin.errors import UserError
@@ -30,6 +30,8 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MAX_PIXELS = 89_478_485
 """The largest image that is decoded, as many pixels as Pillow considers safe: a few kB can decode to gigabytes."""
 WHITE: Color = (255, 255, 255)
+_FIRST_TURNED = 5
+"""The first of EXIF's orientations, up to 8, in which the stored rows are columns."""
 
 
 class DecodedBlock(NamedTuple):
@@ -112,6 +114,10 @@ class LazyImages(LazySamples):
     def open(self, index: int) -> Image.Image:
         """Decode one image; raises what the decoder raises when the image is broken."""
 
+    def size(self, index: int) -> tuple[int, int]:
+        """The width and height of one image, as Pillow gives them; raises the same."""
+        return self.open(index).size
+
 
 @dataclass(frozen=True)
 class ArrayImages(LazyImages):
@@ -159,6 +165,11 @@ class ImageFiles(LazyImages):
         file = io.BytesIO(self.archive.read(self.files[index]))
         return decoded(file, self.background, None if self.boxes is None else self.boxes[index])
 
+    def size(self, index: int) -> tuple[int, int]:  # noqa: D102
+        if self.boxes is not None:
+            return super().size(index)
+        return stored_size(io.BytesIO(self.archive.read(self.files[index])))
+
 
 def decoded(file: BinaryIO, background: Color, box: Box | None = None) -> Image.Image:
     """Decode an image file; of several frames the first.
@@ -172,12 +183,7 @@ def decoded(file: BinaryIO, background: Color, box: Box | None = None) -> Image.
     Raises:
         ValueError: when it is no such file or too large, or its box lies outside; else what the decoder raises.
     """
-    try:
-        image: Image.Image = Image.open(file, formats=tuple(FORMATS))
-    except UnidentifiedImageError as error:
-        raise ValueError(f"it is damaged, or no {', '.join(FORMATS)} image") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"it has {image.width}x{image.height} pixels; allowed: at most {MAX_PIXELS:,}")
+    image = _opened(file)
     _scale_transparency(image)
     if box is not None:
         image = _crop(image, box)
@@ -185,6 +191,27 @@ def decoded(file: BinaryIO, background: Color, box: Box | None = None) -> Image.
         # A camera stores a portrait rotated and records that in its EXIF data.
         ImageOps.exif_transpose(image, in_place=True)
     return _composited(image, background)
+
+
+def stored_size(file: BinaryIO) -> tuple[int, int]:
+    """The width and height of what `decoded` makes of an image file, mostly of its header alone.
+
+    Raises:
+        ValueError: when it is no such file or too large; else what the decoder raises.
+    """
+    image = _opened(file)
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= _FIRST_TURNED
+    return (image.height, image.width) if turned else image.size
+
+
+def _opened(file: BinaryIO) -> Image.Image:
+    try:
+        image: Image.Image = Image.open(file, formats=tuple(FORMATS))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"it is damaged, or no {', '.join(FORMATS)} image") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"it has {image.width}x{image.height} pixels; allowed: at most {MAX_PIXELS:,}")
+    return image
 
 
 class Transform(Protocol):
@@ -253,7 +280,7 @@ class SquareTransform(_ToSquare):
     """Centre crop to a square, then antialiased Lanczos resize; an image of the right size keeps its pixels."""
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:  # noqa: D102
-        image = _convert(image, self.channels)
+        image = converted(image, self.channels)
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         if image.size != (side, side):
@@ -272,7 +299,7 @@ class PadTransform(_ToSquare):
     background: Color = WHITE
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:  # noqa: D102
-        image = _convert(image, self.channels)
+        image = converted(image, self.channels)
         longer = max(image.size)
         image = self._resized(image, *(max(1, round(side * self.size / longer)) for side in image.size))
         canvas = Image.new("RGB", (self.size, self.size), self.background).convert(image.mode)
@@ -288,7 +315,7 @@ class StretchTransform(_ToSquare):
     """Lanczos resize of the whole image to a square, whatever that does to its proportions."""
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:  # noqa: D102
-        image = _convert(image, self.channels)
+        image = converted(image, self.channels)
         return np.asarray(self._resized(image, self.size, self.size)).reshape(self.shape)
 
 
@@ -314,7 +341,7 @@ class NativeTransform:
             raise ValueError(f"it is {image.width}x{image.height}, the first image is {width}x{height}")
         if channels == 1 and not is_grey(image):
             raise ValueError("it is in colour, the first image is grey")
-        return np.asarray(_convert(image, channels)).reshape(self.shape)
+        return np.asarray(converted(image, channels)).reshape(self.shape)
 
     def enlarges(self, image: Image.Image) -> bool:  # noqa: D102
         return False
@@ -360,7 +387,12 @@ def _composited(image: Image.Image, background: Color) -> Image.Image:
     return canvas.getchannel("R") if grey else canvas.convert("RGB")
 
 
-def _convert(image: Image.Image, channels: int) -> Image.Image:
+def converted(image: Image.Image, channels: int) -> Image.Image:
+    """An image as 8 bits of grey (1 channel) or RGB (3).
+
+    Raises:
+        ValueError: when the range of its pixels is not known.
+    """
     if image.mode in ("I", "F"):
         raise ValueError(f"its pixels are of Pillow's mode {image.mode}, whose range is unknown: store 8 or 16 bits")
     if image.mode.startswith("I;16"):

@@ -1,7 +1,7 @@
 """From a source to batches: the LightningDataModule."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import lightning
 import numpy as np
@@ -128,11 +128,13 @@ class DataModule(lightning.LightningDataModule):
         moments: of the latents of each split, after `encode`; else empty.
         encodings: of the captions of each split, after `tokenize`; else empty.
         trained: the indices of the training samples that are trained on; None for all.
+        varies_size: whether training batches are of several sizes.
 
     Raises:
         UserError: when a number is out of range.
     """
 
+    varies_size: ClassVar[bool] = False
     train_set: OpenedSamples
     test_set: OpenedSamples | None
     class_names: tuple[str, ...] | None

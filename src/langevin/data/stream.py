@@ -51,6 +51,22 @@ def epoch_order(seed: int, epoch: int, num_images: int, choose: bool = False) ->
     return shuffled(np.arange(num_images), words, choose)
 
 
+def raw_words(seed: int, epoch: int, place: tuple[int, int], number: int) -> NDArray[np.uint64]:
+    """Raw words of the Philox generator with the key (seed, epoch), from a place of its 256-bit counter on.
+
+    `epoch_order` counts from 0: the upper words keep other draws apart from those.
+
+    Args:
+        seed: at least 0.
+        epoch: at least 0.
+        place: what is drawn, at least 1; and for which part of it.
+        number: of words.
+    """
+    kind, part = place
+    philox = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, 0, part, kind], np.uint64))
+    return philox.random_raw(number)
+
+
 def shuffled(rows: NDArray[np.int64], words: NDArray[np.uint64], choose: bool) -> Positions:
     """Rows in an order that random words decide.
 

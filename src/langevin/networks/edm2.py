@@ -74,6 +74,7 @@ class EDM2UNet(Network):
         wrong += multipliers_mistakes(image_size, channel_multipliers)
         refuse(wrong)
         refuse(heads_mistakes(None, head_channels, widths, attends))
+        self.size_step = 2 ** (len(widths) - 1)
         dim = max(widths)
         self.fourier = MPFourier(widths[0])
         self.time = MPLayer(widths[0], dim)
@@ -118,7 +119,7 @@ class EDM2UNet(Network):
         return [*super().unsuited(), f"{text}; allowed: conditions that do not, or such as model=ddpmpp"]
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
+        """Evaluate the network; see `Network.forward`."""
         x, context = self.conditioned(x, cond)
         embedding = self.time(self.fourier(c_noise).to(self.time.weight.dtype))
         if context.vector is not None:

@@ -31,6 +31,7 @@ class Network(nn.Module, ABC):
         condition: embeds what the network is conditioned on; None for an unconditional network.
         own_channels: how many channels it adds to x itself, before those of its condition.
         attends: whether it attends to the tokens that its condition gives; else it sees its vector alone.
+        size_step: what divides heights and widths where it takes any such; None: it takes its `image_size` alone.
         adapter: what stands in the names of the weights that are trained, where all others are frozen and another
             run's; None: all are trained.
     """
@@ -38,6 +39,7 @@ class Network(nn.Module, ABC):
     axes: ClassVar[int] = 2
     own_channels: ClassVar[int] = 0
     attends: bool = False
+    size_step: int | None = None
     adapter: str | None = None
     condition: Condition | None
 

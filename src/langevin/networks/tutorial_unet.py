@@ -54,6 +54,7 @@ class TutorialUNet(Network):
             text = f"is {time_channels}; allowed: an even number, half sines and half cosines"
             wrong.append(("time_channels", text))
         refuse(wrong)
+        self.size_step = factor
         self.time = nn.Linear(time_channels, time_channels)
         self.condition = None if condition is None else condition(dim=time_channels)
         self.first = nn.Conv2d(in_channels + self.concat_channels, widths[0], 3, padding=1)
@@ -72,7 +73,7 @@ class TutorialUNet(Network):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
+        """Evaluate the network; see `Network.forward`."""
         waves = sinusoidal_embedding(c_noise, self.time.in_features).to(self.time.weight.dtype)
         embedding = functional.relu(self.time(waves))
         x, context = self.conditioned(x, cond)

@@ -34,7 +34,8 @@ class UNet(Network, WayDown):
     Args:
         in_channels: channels of the input image.
         out_channels: channels of the output: more than `in_channels` where a variance is learned.
-        image_size: height and width of the image, divisible by 2 ** (number of levels - 1). It places the attention.
+        image_size: height and width of the image, divisible by 2 ** (number of levels - 1). It places the attention;
+            images of other sizes, each side divisible likewise, have it at the same levels.
         condition: builds the condition's embedding, called with `dim=`; None for an unconditional network.
         channels: width of the first convolution, a multiple of 32, or of `norm_groups` and of 4. The embedding is four
             times as wide.
@@ -141,6 +142,7 @@ class UNet(Network, WayDown):
             allowed = f"{list(HINT_WIDTHS)}, or control=true"
             wrong.append(("control_channels", f"is {list(control_channels)}, with no adapter; allowed: {allowed}"))
         refuse(wrong)
+        self.size_step = 2 ** (len(widths) - 1)
         self.map_condition = map_condition
         self.attends = cross_attention
         self.checkpointing = checkpointing
@@ -221,7 +223,7 @@ class UNet(Network, WayDown):
             self.control.copy(self)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""
+        """Evaluate the network; see `Network.forward`."""
         x, context = self.conditioned(x, cond)
         vector, tokens, images, scale, mask = context.attended() if self.attends else context
         embedding = self.embed(c_noise, vector)

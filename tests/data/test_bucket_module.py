@@ -1,0 +1,130 @@
+"""Batches of images that keep their proportions."""
+
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from langevin.data.bucket_module import BucketDataModule
+from langevin.data.bucket_stream import BucketStream
+from langevin.data.buckets import RectangleTransform, Size
+from langevin.data.captioned import Captioned
+from langevin.data.digits import Digits
+from langevin.data.image_folder import ImageFolder
+from langevin.data.module import DataModule
+from langevin.errors import OptionError, UserError
+
+SIZES = [(16, 16), (12, 20), (20, 12), (30, 52), (40, 40)]
+
+
+@pytest.fixture
+def photos(tmp_path, pixels):
+    """Twenty images of two classes and three proportions, each with a caption beside it."""
+    for number in range(20):
+        folder = tmp_path / "photos" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels(number, *SIZES[number % 5])).save(folder / f"{number:02}.png")
+        (folder / f"{number:02}.txt").write_text(f"image {number}\n")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def opened(photos, tmp_path):
+    def open_(source=None, batch_size=4, **options):
+        source = source or ImageFolder(str(photos), 16)
+        options = {"multiple_of": 4, "cache_dir": str(tmp_path / "cache"), **options}
+        module = BucketDataModule(source, batch_size, **options)
+        module.prepare_data()
+        return module
+
+    return open_
+
+
+def batches(module, count, trainer=None):
+    module.trainer = trainer
+    return list(itertools.islice(module.train_dataloader(), count))
+
+
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_batches_have_what_the_stream_says_cropped_as_their_bucket(opened, photos, num_workers):
+    module = opened(seed=2, num_workers=num_workers)
+    files = sorted(photos.rglob("*.png"))
+    stream = BucketStream(module.train_set.bucket, batch_size=4, seed=2, flip=True)
+    shapes = set()
+    for batch, (indices, flips, _) in zip(batches(module, 20), stream, strict=False):
+        assert np.array_equal(batch["index"], indices)
+        assert np.array_equal(batch["flip"], flips)
+        height, width = batch["x"].shape[2:]
+        shapes.add((height, width))
+        for x, size, row, label in zip(batch["x"], batch["size"], indices, batch["label"], strict=True):
+            image = Image.open(files[row])
+            assert np.array_equal(x.movedim(0, -1), RectangleTransform(Size(height, width), 3)(image))
+            assert size[:2].tolist() == [image.height, image.width]
+            assert size[4:].tolist() == [height, width]
+            assert "ab"[label] == files[row].parent.name
+    assert shapes == {(16, 16), (12, 20), (20, 12)}
+
+
+def test_metrics_see_squares_in_the_order_of_the_data(opened, photos, tmp_path):
+    module = opened()
+    squares = DataModule(ImageFolder(str(photos), 16), 4, cache_dir=str(tmp_path / "cache"))
+    squares.prepare_data()
+    assert np.array_equal(module.train_set.samples, squares.train_set.samples)
+    assert np.array_equal(module.train_set.labels, squares.train_set.labels)
+    assert module.spec.shape == squares.spec.shape
+
+
+def test_captions_stay_with_their_images(opened, photos):
+    module = opened(Captioned(str(photos), 16))
+    files = sorted(photos.rglob("*.png"))
+    assert [module.train_set.captions.of(row) for row in range(20)] == [[f"image {int(file.stem)}"] for file in files]
+
+
+def test_a_run_that_resumes_gets_what_an_undisturbed_one_does(opened):
+    def trainer(step):
+        return SimpleNamespace(global_rank=1, world_size=2, global_step=step)
+
+    whole, rest = (batches(opened(accumulate=2), number, trainer(step)) for number, step in ((30, 0), (16, 7)))
+    for batch, expected in zip(rest, whole[14:], strict=True):
+        assert all(torch.equal(batch[name], expected[name]) for name in expected)
+
+
+def test_a_second_start_decodes_nothing_and_other_buckets_do(opened, photos, monkeypatch):
+    digest = opened().train_set.digest
+    loaded = []
+    monkeypatch.setattr(ImageFolder, "load", lambda self, split: loaded.append(split))
+    assert opened().train_set.digest == digest
+    with pytest.raises(AttributeError):
+        opened(longest=1.2)
+    assert loaded == ["train"]
+
+
+def test_broken_images_are_named_or_left_out(opened, photos):
+    (photos / "a" / "99.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"99\.png .*cannot be used"):
+        opened()
+    module = opened(ImageFolder(str(photos), 16, skip_broken=True))
+    assert len(module.train_set) == 20
+    assert module.train_set.skipped[0].startswith("a/99.png")
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (lambda path: ImageFolder(path, 16, resize="pad"), {}, "crops images; allowed: data.resize=crop"),
+        (lambda path: ImageFolder(path, 16), {"first": 3}, "overfit_samples=3"),
+        (lambda path: ImageFolder(path, 16), {"longest": 0.5}, "is 0.5; allowed: at least 1"),
+        (lambda path: ImageFolder(path, 16), {"multiple_of": 0}, "is 0; allowed: at least 1"),
+    ],
+)
+def test_what_does_not_go_is_reported(opened, photos, source, options, message):
+    with pytest.raises((UserError, OptionError), match=message):
+        opened(source(str(photos)), **options)
+
+
+def test_images_of_one_size_are_one_bucket(opened):
+    module = opened(Digits())
+    assert {tuple(batch["x"].shape[1:]) for batch in batches(module, 5)} == {(1, 8, 8)}
