@@ -69,7 +69,7 @@ MISSING = [
         ["data=null"],
         "data",
         [
-            "must be chosen: data=NAME with one of captioned, cifar10, digits, image_folder, stanford_cars, "
+            "must be chosen: data=NAME with one of captioned, cifar10, digits, image_folder, parquet, stanford_cars, "
             "tar_shards, toy"
         ],
     ),

@@ -1,16 +1,16 @@
-"""Batches of tar shards, beside those of the cached loader."""
+"""Batches of tar shards and Parquet files, beside those of the cached loader."""
 
 import io
 import itertools
-import json
 import os
 import pickle
-import tarfile
 import weakref
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from helpers.block_files import KINDS, Row, Tars, write_tar
 from PIL import Image
 
 from langevin.data.block_module import BlockDataModule
@@ -19,6 +19,7 @@ from langevin.data.digits import Digits
 from langevin.data.image_folder import ImageFolder
 from langevin.data.module import DataModule
 from langevin.data.tar_shards import TarShards
+from langevin.data.tokens import CaptionEncoder
 from langevin.errors import OptionError, UserError
 
 
@@ -28,35 +29,45 @@ def encoded(array, kind="JPEG"):
     return file.getvalue()
 
 
-def write_tar(path, files):
-    path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+@pytest.fixture
+def blocks(pixels):
+    """Four blocks of 5, 3, 6 and 4 images of several sizes, formats and classes, with one to three captions each."""
+    rows = []
+    for number in range(18):
+        kind, suffix = [("JPEG", "jpg"), ("PNG", "png")][number % 2]
+        label = 30 if number == 7 else number % 3
+        captions = [f"a {label} {nth}" for nth in range(1 + number % 3)]
+        rows.append(Row(encoded(pixels(number, 9 + number, 14), kind), suffix, label, captions))
+    return [rows[first:end] for first, end in itertools.pairwise((0, 5, 8, 14, 18))]
 
 
 @pytest.fixture
-def shards(tmp_path, pixels):
-    """Four shards of 5, 3, 6 and 4 images of several sizes, formats and classes."""
-    number = 0
-    for shard, size in enumerate((5, 3, 6, 4)):
-        files = {}
-        for _ in range(size):
-            kind, suffix = [("JPEG", "jpg"), ("PNG", "png")][number % 2]
-            files[f"{number:03}.{suffix}"] = encoded(pixels(number, 9 + number, 14), kind)
-            label = {7: "cls"}.get(number, "json")
-            files[f"{number:03}.{label}"] = b"30\n" if label == "cls" else json.dumps({"label": number % 3}).encode()
-            number += 1
-        write_tar(tmp_path / "shards" / f"{shard}.tar", files)
+def shards(tmp_path, blocks):
+    """The blocks in four tars."""
+    Tars.write(tmp_path / "shards", blocks)
     return tmp_path / "shards"
 
 
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request):
+    """A kind of file that has blocks."""
+    return request.param
+
+
 @pytest.fixture
-def opened(tmp_path):
-    def open_(path, batch_size=6, window=2, image_size=8, flip=True, num_workers=0, test_path=None, **options):
-        source = TarShards(str(path), image_size, flip=flip, test_path=test_path)
+def files(kind, tmp_path, blocks):
+    """The blocks in files of that kind."""
+    kind.write(tmp_path / "files", blocks)
+    return tmp_path / "files"
+
+
+@pytest.fixture
+def opened(tmp_path, request):
+    made = request.getfixturevalue("kind").source if "kind" in request.fixturenames else TarShards
+
+    def open_(path, batch_size=6, window=2, num_workers=0, given=(), **options):
+        of_source = {name: options.pop(name) for name in ("flip", "test_path") if name in options}
+        source = made(str(path), options.pop("image_size", 8), **of_source, **dict(given))
         options = {"cache_dir": str(tmp_path / "cache"), "num_workers": num_workers, **options}
         module = BlockDataModule(source, batch_size, window=window, **options)
         module.prepare_data()
@@ -71,8 +82,8 @@ def batches(module, count, trainer=None):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_batches_follow_the_stream_and_equal_the_cached_loaders(shards, opened, tmp_path, num_workers):
-    module = opened(shards, seed=5, num_workers=num_workers)
+def test_batches_follow_the_stream_and_equal_the_cached_loaders(files, opened, tmp_path, num_workers):
+    module = opened(files, seed=5, num_workers=num_workers)
     cached = DataModule(module.source, 6, cache_dir=str(tmp_path / "cache"))
     cached.prepare_data()
     assert module.class_names == cached.class_names == ("0", "1", "2", "30")
@@ -82,6 +93,39 @@ def test_batches_follow_the_stream_and_equal_the_cached_loaders(shards, opened, 
         np.testing.assert_array_equal(batch["flip"].numpy(), flips)
         np.testing.assert_array_equal(batch["x"].permute(0, 2, 3, 1).numpy(), cached.train_set.samples[indices])
         np.testing.assert_array_equal(batch["label"].numpy(), cached.train_set.labels[indices])
+
+
+class Numbers:
+    """An encoder of captions: the numbers in them."""
+
+    def __init__(self):
+        columns = {"text": ((2,), np.dtype(np.int64))}
+        self.encoder = CaptionEncoder("numbers", columns, False, self.encode)
+
+    def encode(self, texts):
+        return {"text": np.array([text.split()[1:] for text in texts], np.int64)}
+
+
+def test_batches_have_the_captions_of_the_cached_loaders(kind, files, opened, tmp_path, blocks):
+    modules = [opened(files, given=kind.captions, seed=5, num_workers=number) for number in (0, 2)]
+    modules.append(DataModule(modules[0].source, 6, cache_dir=str(tmp_path / "cache")))
+    for module in modules:
+        module.prepare_data()
+        module.tokenize(Numbers().encoder)
+    first, second, cached = modules
+    wanted = [list(row.captions) for row in itertools.chain(*blocks)]
+    assert [first.train_set.captions.of(row) for row in range(18)] == wanted
+    assert first.spec.vocabulary == cached.spec.vocabulary
+    stream = BlockStream([5, 3, 6, 4], 2, batch_size=6, seed=5, flip=True, choose=True)
+    of_cache, chosen = cached._batches_of("train"), set()
+    for batch, other, positions in zip(batches(first, 12), batches(second, 12), stream, strict=False):
+        for name, values in of_cache[positions].items():
+            assert torch.equal(batch[name], values), name
+            assert torch.equal(other[name], values), name
+        assert batch["text"][:, 0].tolist() == [int(wanted[row][0].split()[1]) for row in batch["index"]]
+        chosen |= set(zip(batch["index"].tolist(), batch["text"][:, 1].tolist(), strict=True))
+    assert len(chosen) > 18, "of several captions one is drawn at each place"
+    assert opened(files, given=kind.captions).content == first.content != opened(files).content
 
 
 def test_a_shard_gives_the_bits_that_an_archive_of_images_does(shards, opened, tmp_path):
@@ -94,31 +138,43 @@ def test_a_shard_gives_the_bits_that_an_archive_of_images_does(shards, opened, t
 
 
 @pytest.mark.parametrize("first", [1, 7])
-def test_the_first_samples_alone(shards, opened, first):
-    module = opened(shards, first=first)
+def test_the_first_samples_alone(files, opened, first):
+    module = opened(files, first=first)
     assert set(np.concatenate([batch["index"] for batch in batches(module, 9)]).tolist()) == set(range(first))
 
 
 @pytest.mark.parametrize("step", [1, 3, 8])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_run_that_resumes_gets_what_an_undisturbed_one_does(shards, opened, step, rank):
+def test_a_run_that_resumes_gets_what_an_undisturbed_one_does(files, opened, step, rank):
     def trainer(step):
         return SimpleNamespace(global_rank=rank, world_size=2, global_step=step)
 
-    whole = batches(opened(shards, accumulate=3), 30, trainer(0))
-    rest = batches(opened(shards, accumulate=3), 30 - 3 * step, trainer(step))
+    whole = batches(opened(files, accumulate=3), 30, trainer(0))
+    rest = batches(opened(files, accumulate=3), 30 - 3 * step, trainer(step))
     for batch, expected in zip(rest, whole[3 * step :], strict=True):
         assert all((batch[name] == expected[name]).all() for name in expected)
 
 
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_any_number_of_processes_gets_the_images_of_one(files, opened, world_size):
+    ranks = [SimpleNamespace(global_rank=rank, world_size=world_size, global_step=1) for rank in range(world_size)]
+    parts = [batches(opened(files, batch_size=4), 9, trainer) for trainer in ranks]
+    whole = batches(opened(files, batch_size=4), 9, SimpleNamespace(global_rank=0, world_size=1, global_step=1))
+    for nth, expected in enumerate(whole):
+        for name, values in expected.items():
+            assert torch.equal(torch.stack([part[nth][name] for part in parts], 1).flatten(0, 1), values), name
+    rows = torch.cat([batch["index"] for batch in whole]).tolist()[14:32]  # the second epoch of 18
+    assert sorted(rows) == list(range(18))
+
+
 @pytest.mark.parametrize("window", [1, 3])
-def test_a_window_of_blocks_is_in_memory_and_each_is_read_once_an_epoch(shards, opened, window, monkeypatch):
+def test_a_window_of_blocks_is_in_memory_and_each_is_read_once_an_epoch(kind, files, opened, window, monkeypatch):
     class Block(list):
         """Rows that can be watched."""
 
         __hash__ = object.__hash__
 
-    alive, most, read, read_block = weakref.WeakSet(), [], [], TarShards.read_block
+    alive, most, read, read_block = weakref.WeakSet(), [], [], kind.source.read_block
 
     def watched(self, place, number, extents):
         block = Block(read_block(self, place, number, extents))
@@ -127,8 +183,8 @@ def test_a_window_of_blocks_is_in_memory_and_each_is_read_once_an_epoch(shards, 
         read.append(place.name)
         return block
 
-    monkeypatch.setattr(TarShards, "read_block", watched)
-    batches(opened(shards, window=window, batch_size=1), 3 * 18)
+    monkeypatch.setattr(kind.source, "read_block", watched)
+    batches(opened(files, window=window, batch_size=1), 3 * 18)
     assert max(most) == window
     # A block of an epoch's last pool that is in the next one's first is still there.
     assert 3 * 4 - 2 * window <= len(read) <= 3 * 4

@@ -93,7 +93,7 @@ def shortened(command: str, overrides: list[str]) -> list[str]:
         short |= dict(each.split("=", 1) for each in TINY) | NO_VALUES
     if "sampler" in given:
         short["sampler.steps"] = "2"
-    if given.get("data") == "image_folder":
+    if given.get("data") in ("image_folder", "parquet"):
         short["data.image_size"] = "16"
     counts = {key: int(value) for key, value in given.items() if key in AT_MOST and value.isdigit()}
     short |= {key: str(min(count, AT_MOST[key])) for key, count in counts.items()}

@@ -36,7 +36,7 @@ IN_DOCSTRING = re.findall(r":\n\n((?:    .*\n|\n)+)", langevin.__doc__)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with what the pages assume to be there: two trained runs, photos by class, images with targets."""
+    """A folder with what the pages assume to be there: two trained runs, photos by class, images with targets, rows."""
     folder = tmp_path_factory.mktemp("docs")
     for experiment, name in (("digits", "quickstart"), ("digits_classifier", "digits_classifier")):
         overrides = shortened("train", [f"experiment={experiment}", f"name={name}"])
@@ -52,6 +52,7 @@ def runs(tmp_path_factory):
         for kind in ("originals", "reconstructions"):
             (folder / kind).mkdir(exist_ok=True)
             Image.fromarray(random.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(folder / kind / place.name)
+    shutil.copytree(ROOT / "tests/data/of_datasets", folder / "digits_parquet")
     return folder
 
 

@@ -1,10 +1,10 @@
-"""Training on tar shards that are read while it trains."""
+"""Training on tar shards and Parquet files that are read while it trains."""
 
 import io
 import signal
-import tarfile
 
 import pytest
+from helpers.block_files import Parquets, Row, Tars
 from helpers.commands import wait_for
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -15,22 +15,36 @@ from langevin.checkpoint import read_checkpoint
 pytestmark = pytest.mark.e2e
 
 
+def options_of(kind, folder):
+    """Of a run on 120 digits in six blocks of a kind of file."""
+    digits, rows = load_digits(), []
+    for row in range(120):
+        file = io.BytesIO()
+        Image.fromarray((digits.images[row] * 15).astype("uint8")).save(file, "PNG")
+        label = int(digits.target[row])
+        rows.append(Row(file.getvalue(), "png", label, [f"a {label}", f"the digit {label}"]))
+    kind.write(folder, [rows[first : first + 20] for first in range(0, 120, 20)])
+    of_data = (f"data={kind.name}", f"data.path={folder}", "data.image_size=8", "data.channels=1")
+    return (*QUIET, *of_data, "loader=blocks", "loader.window=2", "loader.num_workers=0")
+
+
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
-    """Of a run on 120 digits in six shards."""
-    folder = tmp_path_factory.mktemp("shards")
-    digits = load_digits()
-    for shard in range(6):
-        with tarfile.open(folder / f"{shard}.tar", "w") as tar:
-            for row in range(20 * shard, 20 * shard + 20):
-                file = io.BytesIO()
-                Image.fromarray((digits.images[row] * 15).astype("uint8")).save(file, "PNG")
-                for suffix, content in (("png", file.getvalue()), ("cls", str(digits.target[row]).encode())):
-                    info = tarfile.TarInfo(f"{row:04}.{suffix}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
-    of_data = ("data=tar_shards", f"data.path={folder}", "data.image_size=8", "data.channels=1")
-    return (*QUIET, *of_data, "loader=blocks", "loader.window=2", "loader.num_workers=0")
+    """Of a run on tar shards."""
+    return options_of(Tars, tmp_path_factory.mktemp("shards"))
+
+
+@pytest.mark.parametrize("kind", [pytest.param(Tars, marks=pytest.mark.slow), Parquets], ids=lambda kind: kind.name)
+def test_a_run_on_captions_resumes_to_the_same_end(tmp_path, kind):
+    ((name, value),) = kind.captions.items()
+    of_text = ("conditions=[class_label,text]", "text=bag", f"data.{name}={value}")
+    given = (*options_of(kind, tmp_path / "files"), *of_text)
+    train(tmp_path, *given, "trainer.max_steps=7")
+    resumed = train(tmp_path, *given, "trainer.max_steps=20")
+    assert "120 images in 10 classes, 240 captions (20 of them distinct)" in resumed.out
+    whole = train(tmp_path, *given, "trainer.max_steps=20", "loader.num_workers=1", name="whole")
+    assert differing(trained(resumed), trained(whole)) == []
+    assert resumed.rows == whole.rows
 
 
 def test_a_run_resumes_to_the_same_end_and_a_window_is_of_its_identity(tmp_path, options):
@@ -52,6 +66,7 @@ def test_a_run_resumes_to_the_same_end_and_a_window_is_of_its_identity(tmp_path,
         (("data=digits",), "reads data that lies in blocks, and digits does not"),
         (("metrics=[class_accuracy]",), "loader=blocks: keeps no decoded training set, which this needs: metrics="),
         (("captions=templates", "conditions=[text,class_label]", "text=bag"), "captions: are written of a cache"),
+        (("conditions=[class_label,text]", "text=bag"), "read those of data=tar_shards (data.captions=true)"),
     ],
 )
 def test_what_blocks_cannot_do_is_refused(tmp_path, options, given, message):

@@ -201,7 +201,7 @@ def make_generator(
     settings["thresholding"] = described(sampler.thresholding, settings["thresholding"])
     requests: Requests = Labels(num_classes, labels)
     if restored is not None and restored.given.split is not None and requests.in_turn:
-        requests = OfGiven(restored.given)
+        requests = OfGiven(restored.given.labels)
     return SamplePipeline(sampler, guide, diffused.shape, modality_of(spec), codec, requests, settings, restored)
 
 

@@ -135,7 +135,10 @@ def lacking_columns(cfg: DictConfig, condition: Condition, columns: frozenset[st
     if not lacking:
         return None
     if TEXT in lacking:
-        return "needs captions, which this data does not have; take data=captioned, or captions=templates"
+        return (
+            "needs captions, which this data does not have; name the column of data=parquet (data.caption), read those "
+            "of data=tar_shards (data.captions=true), or take data=captioned, or captions=templates"
+        )
     if lacking == [HINT]:
         return (
             "reads hints that come with the data, and this data has none; take data=image_folder or data=captioned "

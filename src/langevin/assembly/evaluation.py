@@ -19,6 +19,7 @@ from langevin.assembly.prompting import open_texts, request_captions, request_pr
 from langevin.assembly.restoring import RESTORING, prepare_restoration
 from langevin.assembly.run import (
     given_of,
+    held_out,
     make_evaluation,
     make_likelihoods,
     open_data,
@@ -186,10 +187,10 @@ def measure(
         restored = None if restore is None else restore(given_of(data), False)
         generator = model.generator(chosen, cfg.labels, restored)
         if captioned and encoder is not None:
-            request_captions(generator, given_of(data), encoder.prepare, cfg.labels is None)
+            request_captions(generator, *held_out(data), encoder.prepare, cfg.labels is None)
     if isinstance(generator, SamplePipeline) and not captioned:
         if data is not None and derives and cfg.labels is None and is_class_conditional(model.cfg):
-            generator.requests = OfGiven(given_of(data))  # of the classes of the images that columns are computed of
+            generator.requests = OfGiven(held_out(data)[0].labels)  # of the images that columns are computed of
         request_prompts(cfg, chosen, model, generator)
     if data is not None and derives:
         asked = None if cfg.labels is None and encoder is None else generator.requests

@@ -15,16 +15,18 @@ from langevin.assembly.make import target_of
 from langevin.assembly.saved import Model
 from langevin.assembly.text_files import encoder_of
 from langevin.config.validate import ConfigError, Mistake
+from langevin.data.captions import FirstCaptions
 from langevin.data.prompt_file import is_prompt_file, read_prompts
 from langevin.data.tokens import Encodings
 from langevin.errors import UserError
 from langevin.samplers.generate import SamplePipeline
-from langevin.samplers.given import Given, OfGiven
+from langevin.samplers.given import OfGiven
 from langevin.samplers.prompts import KEPT, Encode, Prompts, Texts
 from langevin.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
     from langevin.data.module import DataModule  # imports Lightning, which sampling does without
+    from langevin.data.samples import OpenedSamples
 
 PROMPT, NEGATIVE = "prompt", "negative"
 """The options."""
@@ -126,7 +128,8 @@ def request_prompts(cfg: DictConfig, chosen: DictConfig, model: Model, generator
 
 def request_captions(
     generator: SamplePipeline,
-    given: Given,
+    samples: "OpenedSamples",
+    split: str,
     encode: Encode,
     of_their_classes: bool = True,
 ) -> None:
@@ -134,7 +137,8 @@ def request_captions(
 
     Args:
         generator: the pipeline; changed in place.
-        given: the captioned samples.
+        samples: the captioned samples.
+        split: which of the data's they are.
         encode: see `Prompts`.
         of_their_classes: whether they are of the classes of these too, where they have some; else of those that are
             requested already.
@@ -142,8 +146,9 @@ def request_captions(
     Raises:
         UserError: when they have no captions.
     """
-    if given.captions is None:
+    if samples.captions is None:
         raise UserError("data: has no captions, on which the model is conditioned; take captioned data, or give prompt")
-    others = OfGiven(given) if of_their_classes and given.labels is not None else generator.requests
-    record = {"split": given.split, "sha256": given.digest}
-    generator.requests = Prompts(others, Texts(given.captions, record), encode)
+    labelled = of_their_classes and samples.class_names is not None
+    others = OfGiven(samples.labels) if labelled else generator.requests
+    record = {"split": split, "sha256": samples.digest}
+    generator.requests = Prompts(others, Texts(FirstCaptions(samples.captions), record), encode)

@@ -33,9 +33,9 @@ from langevin.config.types import plain
 from langevin.config.validate import ConfigError, Mistake
 from langevin.data.cache import resolve_cache_dir
 from langevin.data.caption_writer import CaptionWriter
-from langevin.data.captions import FirstCaptions
 from langevin.data.module import DataModule
 from langevin.data.read_images import read_images
+from langevin.data.samples import OpenedSamples
 from langevin.data.source import Source
 from langevin.evaluation.evaluation import Evaluation
 from langevin.likelihood.base import Likelihood
@@ -153,7 +153,7 @@ def make_trainer(
     task = task_of(cfg)
     sampling = make_generator(cfg, spec, codec) if task.makes_samples else None
     if sampling is not None and is_text_conditional(cfg):
-        request_captions(sampling, given_of(data), encoded_by(data))
+        request_captions(sampling, *held_out(data), encoded_by(data))
     if sampling is not None and follows_images(cfg):
         others = sampling.requests if is_text_conditional(cfg) else None
         sampling.requests = DerivedRequests(given_of(data), sampling.modality, others)
@@ -188,15 +188,16 @@ def make_trainer(
 
 
 def given_of(data: DataModule) -> Given:
-    """What is reconstructed, or what conditions are computed of, to be looked at and measured.
-
-    These are held-out samples, or training samples where there are none.
-    """
-    samples, split = (data.train_set, "train") if data.test_set is None else (data.test_set, "test")
+    """The held-out samples that are reconstructed, or that conditions are computed of, to be looked at and measured."""
+    samples, split = held_out(data)
     labels = None if data.num_classes is None else samples.labels
-    captions = None if samples.captions is None else FirstCaptions(samples.captions)
     hints = None if samples.hints is None else samples.hints.samples
-    return Given(samples.samples, labels, split, samples.digest, captions, hints)
+    return Given(samples.samples, labels, split, samples.digest, hints)
+
+
+def held_out(data: DataModule) -> tuple[OpenedSamples, str]:
+    """The test samples, or the training samples where there are none; and which of the two."""
+    return (data.train_set, "train") if data.test_set is None else (data.test_set, "test")
 
 
 def references(

@@ -45,6 +45,7 @@ PATHS = ("data.path", "data.test_path")
 """Where the data lies: it distinguishes two runs that are otherwise the same."""
 SINCE = {
     "data.resize": "crop",
+    "data.captions": False,
     "model.norm_groups": None,
     "model.control": False,
     "model.control_channels": [16],

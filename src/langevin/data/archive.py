@@ -17,8 +17,8 @@ from langevin.visible import visible
 
 MAX_BYTES = 2**28
 """The largest file that is read as an image: a few bytes of a zip can decompress to gigabytes."""
-_MAX_RATIO = 100  # of a large file's size to its size in a zip: an image is compressed already, a bomb 1000 times
-_LARGE = 2**24
+MAX_RATIO = 100  # of a large file's size to its size in a zip: an image is compressed already, a bomb 1000 times
+LARGE = 2**24
 _BLOCK = 512  # of a tar
 
 
@@ -182,7 +182,7 @@ class Zip(Archive):
 
     def _read(self, name: str) -> bytes:
         info = self._infos[name]
-        if info.file_size > max(_LARGE, _MAX_RATIO * info.compress_size):
+        if info.file_size > max(LARGE, MAX_RATIO * info.compress_size):
             raise ValueError(
                 f"its {info.compress_size:,} bytes decompress to {info.file_size:,}, too many for an image file"
             )

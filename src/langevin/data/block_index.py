@@ -3,16 +3,23 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from langevin.data.captions import Captions, StoredTexts
 from langevin.errors import UserError
+from langevin.files import write_atomically
 
+MAX_CLASS = 2**31 - 1
+"""The largest class id."""
 _ARRAYS = ("starts", "files", "numbers", "ids", "extents")
+_OF_FILE = ("counts", "ids", "extents")
+_NAMES = "class_names"
 
 
 class FileRows(NamedTuple):
@@ -22,11 +29,34 @@ class FileRows(NamedTuple):
         counts: (K,) int64, the rows of each of its blocks.
         ids: (R,) int64 in [0, 2^31), the class id of each row; empty when they have none.
         extents: (R, E) int64, what finds each row in its block; E is of the kind of file, and may be 0.
+        class_names: of the class ids from 0 up; none where the kind of file has no names.
+        captions: of the rows; None when they have none.
     """
 
     counts: NDArray[np.int64]
     ids: NDArray[np.int64]
     extents: NDArray[np.int64]
+    class_names: tuple[str, ...] = ()
+    captions: Captions | None = None
+
+    def write(self, path: Path) -> None:
+        """Keep it in a file."""
+        arrays = {name: getattr(self, name) for name in _OF_FILE}
+        arrays[_NAMES] = np.frombuffer(json.dumps(self.class_names).encode(), np.uint8)
+        arrays |= {} if self.captions is None else self.captions.arrays()
+        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+    @classmethod
+    def read(cls, path: Path) -> "FileRows | None":
+        """That which `write` has written; None where it has not, or that is damaged."""
+        with suppress(OSError, ValueError, KeyError, EOFError), np.load(path, allow_pickle=False) as arrays:
+            captions = None
+            if Captions.FILES[0] in arrays:
+                utf8, bounds, ids, starts = (arrays[name] for name in Captions.FILES)
+                captions = Captions(StoredTexts(utf8, bounds), ids, starts)
+            names = tuple(json.loads(arrays[_NAMES].tobytes()))
+            return cls(**{name: arrays[name] for name in _OF_FILE}, class_names=names, captions=captions)
+        return None
 
 
 @dataclass(frozen=True)
@@ -41,6 +71,8 @@ class BlockIndex:
         numbers: (B,) int64, its place there.
         ids: (N,) int64, the class id of each row; empty when they have none.
         extents: (N, E) int64, see `FileRows`.
+        class_names: of the class ids from 0 up; none where the files have no names.
+        captions: of all rows; None when they have none.
         folder: where it is kept; None where it is not.
     """
 
@@ -51,6 +83,8 @@ class BlockIndex:
     numbers: NDArray[np.int64]
     ids: NDArray[np.int64]
     extents: NDArray[np.int64]
+    class_names: tuple[str, ...] = ()
+    captions: Captions | None = None
     folder: Path | None = None
 
     @classmethod
@@ -64,12 +98,17 @@ class BlockIndex:
             where: how messages refer to the data.
 
         Raises:
-            UserError: when there is no row at all, or some files have classes and others do not.
+            UserError: when there is no row at all, some files have classes and others do not, or they name them
+                differently.
         """
         found = list(parts)
         rows = [len(part.extents) for part in found]
         if not sum(rows):
             raise UserError(f"{where}: its {len(names):,} files hold no image")
+        first, *others = (i for i, number in enumerate(rows) if number)
+        if (other := next((i for i in others if found[i].class_names != found[first].class_names), None)) is not None:
+            raise UserError(f"{where}: {names[first]} and {names[other]} name their classes differently")
+        captions = [part.captions for part in found if part.captions is not None]
         have = [bool(len(part.ids)) for part in found]
         if any(have) and (lacking := [i for i, number in enumerate(rows) if number and not have[i]]):
             raise UserError(f"{where}: {names[have.index(True)]} has labels, {names[lacking[0]]} has none; label all")
@@ -81,6 +120,8 @@ class BlockIndex:
             np.concatenate([np.arange(len(part.counts)) for part in found]),
             np.concatenate([part.ids for part in found]),
             np.concatenate([part.extents for part in found]),
+            found[first].class_names,
+            Captions.joined(captions) if captions else None,
         )
 
     @classmethod
@@ -93,10 +134,14 @@ class BlockIndex:
         try:
             meta = json.loads((folder / "meta.json").read_bytes())
             arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS}
-            index = cls(tuple(meta["names"]), tuple(meta["sizes"]), **arrays, folder=folder)
+            captions = Captions.read(folder, tuple(meta["vocabulary"])) if "vocabulary" in meta else None
+            found: dict[str, Any] = {**arrays, "class_names": tuple(meta.get(_NAMES, ())), "captions": captions}
+            index = cls(tuple(meta["names"]), tuple(meta["sizes"]), **found, folder=folder)
             shapes = {name: list(values.shape) for name, values in arrays.items()}
             if shapes != meta["shapes"] or len(index) != len(index.extents):
                 raise ValueError(f"its arrays are of {shapes}, not {meta['shapes']}")
+            if captions is not None and len(captions) != len(index):
+                raise ValueError(f"it has the captions of {len(captions)} rows, not {len(index)}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder}: not a complete index ({error})") from error
         return index
@@ -104,10 +149,13 @@ class BlockIndex:
     def write(self, folder: Path) -> None:
         """Keep it in a folder, which is there."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        for name, values in arrays.items():
+        of_captions = {} if self.captions is None else self.captions.arrays()
+        for name, values in (arrays | of_captions).items():
             np.save(folder / f"{name}.npy", values, allow_pickle=False)
         shapes = {name: values.shape for name, values in arrays.items()}
-        (folder / "meta.json").write_text(json.dumps({"names": self.names, "sizes": self.sizes, "shapes": shapes}))
+        meta = {"names": self.names, "sizes": self.sizes, "shapes": shapes, _NAMES: self.class_names}
+        meta |= {} if self.captions is None else {"vocabulary": self.captions.vocabulary}
+        (folder / "meta.json").write_text(json.dumps(meta))
 
     def __len__(self) -> int:
         """The number of rows, N."""
@@ -127,9 +175,15 @@ class BlockIndex:
         return block, row - int(self.starts[block])
 
     def labels(self) -> tuple[NDArray[np.int64], tuple[str, ...]] | None:
-        """(N,) class indices from 0 up without a gap, and the classes' names, which are their ids; None without."""
+        """(N,) class indices, and the classes' names; None without.
+
+        Where the files name their classes, those are all of them, and an id is an index. Else the ids that there are
+        are renumbered in their order without a gap, and are the names.
+        """
         if not len(self.ids):
             return None
+        if self.class_names:
+            return np.asarray(self.ids), self.class_names
         ids, labels = np.unique(self.ids, return_inverse=True)
         return labels.astype(np.int64), tuple(str(each) for each in ids.tolist())
 
@@ -139,4 +193,8 @@ class BlockIndex:
         for name in _ARRAYS:
             values = getattr(self, name)
             whole.update(repr((name, values.shape)).encode() + values.astype("<i8").tobytes())
+        if self.class_names:
+            whole.update(json.dumps([_NAMES, self.class_names]).encode())
+        if self.captions is not None:
+            whole.update(f"captions {self.captions.digest}".encode())
         return whole.hexdigest()

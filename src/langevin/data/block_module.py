@@ -31,7 +31,6 @@ class BlockSamples:
         reader: holds a few of the blocks.
     """
 
-    captions: Captions | None = None
     hints: OpenedSamples | None = None
     skipped: tuple[str, ...] = ()
     enlarged: tuple[int, tuple[str, ...]] = (0, ())
@@ -47,6 +46,11 @@ class BlockSamples:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def captions(self) -> Captions | None:
+        """Those that the index holds."""
+        return self.images.reader.index.captions
 
     @property
     def samples(self) -> NDArray[Any]:
@@ -70,11 +74,7 @@ class BlockSamples:
         rows = np.asarray(indices, np.int64)
         block = self.images.block(rows.tolist(), self.transform)
         for row, error in block.broken.items():
-            raise (
-                error
-                if isinstance(error, UserError)
-                else UserError(f"{self.images.name(row)} cannot be used: {error}; replace or remove it")
-            )
+            raise UserError(f"{self.images.name(row)} cannot be used: {error}; replace or remove it")
         return {
             "x": torch.from_numpy(block.array).movedim(-1, 1),
             "label": torch.from_numpy(self.labels[rows]),
@@ -113,7 +113,7 @@ class BlockDataModule(DataModule):
         cache_dir: where the index, and images for testing, are kept.
         seed: chooses the order of the samples and their mirroring.
         first: train on the first so many samples alone.
-        captions: refused: they are written of decoded images.
+        captions: refused: they are written of decoded images. Those of the source are read with the blocks' index.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class BlockDataModule(DataModule):
         if not isinstance(self.source, BlockSource):
             raise UserError(
                 f"loader=blocks: reads data that lies in blocks, and {self.source.name} does not; allowed: "
-                "data=tar_shards, or loader=default"
+                "data=parquet, data=tar_shards, or loader=default"
             )
         super().prepare_data()
 
@@ -173,4 +173,6 @@ class BlockDataModule(DataModule):
 
     def _batches_of(self, split: str) -> Batched:
         batches = super()._batches_of(split)
-        return BlockBatched(batches.samples, batches.flip) if split == "train" else batches
+        if split != "train":
+            return batches
+        return BlockBatched(batches.samples, batches.flip, encodings=batches.encodings)

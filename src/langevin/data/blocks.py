@@ -1,4 +1,4 @@
-"""Data in blocks, such as tar shards, of which a few are in memory."""
+"""Data in blocks, such as tar shards or Parquet files, of which a few are in memory."""
 
 import hashlib
 import io
@@ -24,11 +24,11 @@ from langevin.data.images import WHITE, Color, LazyImages, decoded
 from langevin.data.source import SampleSet
 from langevin.data.store import PROGRESS, folder_named, open_or_make
 from langevin.errors import UserError
-from langevin.files import write_atomically
 from langevin.interrupt import Interrupted, received
 
 _FORMAT = 1
-_AT_ONCE = 4  # blocks held where rows are decoded in their order
+_AT_ONCE = 4  # blocks held at least where rows are decoded in their order
+_ROWS = 64 * (1 + LazyImages.threads)  # which are decoded there at a time, about: a chunk of the cache by each thread
 
 
 class BlockSource(ImageFolder):
@@ -108,14 +108,18 @@ class BlockSource(ImageFolder):
 
     def content_of(self, index: BlockIndex) -> str:
         """The digest of a split that is streamed: of its listing, and of how images are decoded."""
-        return hashlib.sha256(f"{index.digest()} {self._decoding()} {self.transform!r}".encode()).hexdigest()
+        what = f"{index.digest()} {self._decoding()}{self._reading()} {self.transform!r}"
+        return hashlib.sha256(what.encode()).hexdigest()
 
     def load(self, split: str) -> SampleSet:
         """The rows and their labels, in order, to be decoded into a cache."""
         folder, names = self._listed(split)
         index = self._indexed(split, map(self._scanned, (folder / name for name in names)))
         labels, classes = index.labels() or (None, None)
-        return SampleSet(BlockImages(BlockReader(self, split, index, _AT_ONCE)), labels, classes)
+        ends = np.searchsorted(index.starts, np.minimum(index.starts[1:] + _ROWS, len(index)))
+        limit = max(_AT_ONCE, int((ends - np.arange(len(ends))).max()))  # as many blocks as these rows lie in
+        captions = None if index.captions is None else [index.captions.of(row) for row in range(len(index))]
+        return SampleSet(BlockImages(BlockReader(self, split, index, limit)), labels, classes, captions=captions)
 
     def left_out(self) -> Counter[str]:
         """None: what else the files hold is not listed again once they are indexed."""
@@ -142,10 +146,10 @@ class BlockSource(ImageFolder):
                     if received() is not None:
                         raise Interrupted(f"by {received()} with {number:,} of {len(names):,} files indexed")
                     kept = building / f"part_{number}.npz"
-                    rows = _kept(kept)
+                    rows = FileRows.read(kept)
                     if rows is None:
                         rows = self._scanned(place / names[number])
-                        write_atomically(kept, lambda file: np.savez(file, allow_pickle=False, **rows._asdict()))
+                        rows.write(kept)
                     progress.update(1)
                     return rows
 
@@ -161,7 +165,11 @@ class BlockSource(ImageFolder):
 
     def _stamp(self, split: str) -> str:
         place, names = self._listed(split)
-        return f"{type(self).__name__} {Folder(place).fingerprint(names)}"
+        return f"{type(self).__name__} {Folder(place).fingerprint(names)}{self._reading()}"
+
+    def _reading(self) -> str:
+        """The options that affect what is read of the files, for the fingerprint."""
+        return ""
 
     def _indexed(self, split: str, parts: Iterable[FileRows]) -> BlockIndex:
         place, names = self._listed(split)
@@ -274,11 +282,7 @@ class BlockImages(LazyImages):
 
     def open(self, index: int) -> Image.Image:  # noqa: D102
         background: Color = self.reader.source.background
-        return decoded(io.BytesIO(self.reader[index]), background)
-
-
-def _kept(path: Path) -> FileRows | None:
-    """A file's rows that an earlier call has left; None where it has not."""
-    with suppress(OSError, ValueError, KeyError, EOFError), np.load(path, allow_pickle=False) as arrays:
-        return FileRows(*(arrays[name] for name in FileRows._fields))
-    return None
+        content = self.reader[index]
+        if not len(content):
+            raise ValueError("it is empty")
+        return decoded(io.BytesIO(content), background)

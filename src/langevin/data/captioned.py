@@ -1,15 +1,15 @@
 """The user's own images with captions: a folder, a zip, a tar, or a folder of tar shards."""
 
 import functools
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 from annotated_types import Ge, Le
 
 from langevin.data.archive import Archive, Folder, Shards, open_archive
+from langevin.data.caption_files import MAX_BYTES, captions_of_entry, captions_of_lines, entry_of
 from langevin.data.hints import UNREAD, HintFiles, stem_of, told_apart
 from langevin.data.image_folder import ImageFolder
 from langevin.data.images import SUFFIXES, WHITE, Color, ImageFiles
@@ -19,9 +19,9 @@ from langevin.images import HINT
 from langevin.visible import visible
 
 METADATA = "metadata.jsonl"
-_MAX_BYTES = 2**20  # of the captions of one image
 _MAX_METADATA_BYTES = 2**32
-_KEYS = ("text", "caption")
+T = TypeVar("T")
+R = TypeVar("R")
 _SHOWN = 5  # images without captions that a message names
 
 
@@ -161,7 +161,7 @@ class CaptionedImages:
                 if not line.strip():
                     continue
                 place = f"line {number} of {metadata}"
-                entry = self._json(line, place)
+                entry = self._parsed(entry_of, line, place)
                 file = entry.get("file_name")
                 if not isinstance(file, str):
                     raise UserError(f'{self._where}: {place} has no "file_name"; each line is to name an image')
@@ -171,38 +171,24 @@ class CaptionedImages:
                     raise UserError(f"{self._where}: {place} names {visible(name)}, {what}")
                 if name in found:
                     raise UserError(f"{self._where}: {place} names {visible(name)}, as a line before it does")
-                found[name] = self._texts(entry, place)
+                found[name] = self._parsed(captions_of_entry, entry, place)
         return found
 
     def _captions_beside(self, stem: str) -> list[str]:
         """The captions in the .txt or else .json file of an image."""
         if f"{stem}.txt" in self._beside:
             name = f"{stem}.txt"
-            lines = [line.strip() for line in self._text(name, _MAX_BYTES).split("\n")]
-            if not (captions := [line for line in lines if line]):
-                raise UserError(f"{self._where}: {visible(name)} is an empty caption; write one, or remove the file")
-            return captions
+            return self._parsed(captions_of_lines, self._text(name, MAX_BYTES), visible(name))
         name = f"{stem}.json"
-        return self._texts(self._json(self._text(name, _MAX_BYTES), visible(name)), visible(name))
+        entry = self._parsed(entry_of, self._text(name, MAX_BYTES), visible(name))
+        return self._parsed(captions_of_entry, entry, visible(name))
 
-    def _texts(self, entry: dict[str, Any], place: str) -> list[str]:
-        """The captions of an object of JSON."""
-        value = next((entry[key] for key in _KEYS if key in entry), None)
-        texts = [value] if isinstance(value, str) else value
-        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-            raise UserError(f'{self._where}: {place} has no "text" that is a caption or a list of captions')
-        if not all(text.strip() for text in texts):
-            raise UserError(f"{self._where}: {place} has an empty caption; write one, or remove it")
-        return [text.strip() for text in texts]
-
-    def _json(self, text: str, place: str) -> dict[str, Any]:
+    def _parsed(self, parse: Callable[[T], R], content: T, place: str) -> R:
+        """What a function makes of what lies at some place, which an error names."""
         try:
-            entry = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{self._where}: {place} is no JSON ({error})") from error
-        if not isinstance(entry, dict):
-            raise UserError(f'{self._where}: {place} is to be an object, such as {{"text": "a red car"}}')
-        return entry
+            return parse(content)
+        except ValueError as error:
+            raise UserError(f"{self._where}: {place} {error}") from error
 
     def _text(self, name: str, limit: int) -> str:
         try:

@@ -122,6 +122,19 @@ class Captions:
         return cls(StoredTexts.of(places), np.array(ids, np.int32), np.array(starts, np.int64))
 
     @classmethod
+    def joined(cls, parts: Iterable["Captions"]) -> "Captions":
+        """The captions of samples that lie in several parts, in order."""
+        places: dict[str, int] = {}
+        ids: list[NDArray[np.int32]] = []
+        numbers: list[NDArray[np.int64]] = []
+        for part in parts:
+            places_of = np.array([places.setdefault(text, len(places)) for text in part.texts], np.int32)
+            ids.append(places_of[part.ids])
+            numbers.append(np.diff(part.starts))
+        starts = np.cumsum(np.concatenate([[0], *numbers]), dtype=np.int64)
+        return cls(StoredTexts.of(places), np.concatenate(ids), starts)
+
+    @classmethod
     def read(cls, folder: Path, vocabulary: tuple[str, ...]) -> "Captions":
         """Those that `arrays` gave, memory-mapped from a cache.
 

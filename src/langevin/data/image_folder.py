@@ -27,8 +27,12 @@ from langevin.data.source import FileSource, Hints, SampleSet
 from langevin.errors import UserError
 from langevin.images import HINT
 
-SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "eval"}
-"""What a folder of a split is called; folders that all have such names are not classes."""
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing", "eval"), "test"),
+    **dict.fromkeys(("validation", "valid", "val"), "validation"),
+}
+"""The splits by what their folders are called; folders that all have such names are not classes."""
 _MAX_JSON_BYTES = 2**30
 
 
@@ -207,7 +211,7 @@ class LabelledFiles:
         return tuple(folder for _, folder in sorted(pairs)) if agree else tuple(str(class_id) for class_id in ids)
 
     def _refuse_splits(self, folders: Sequence[str]) -> None:
-        if len(folders) < 2 or not {folder.lower() for folder in folders} <= SPLITS:
+        if len(folders) < 2 or not {folder.lower() for folder in folders} <= SPLITS.keys():
             return
         train = next((folder for folder in folders if folder.lower().startswith("train")), folders[0])
         inside = self._root + train

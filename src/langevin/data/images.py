@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from langevin.data.archive import Archive
+from langevin.errors import UserError
 from langevin.visible import visible
 
 Box = tuple[int, int, int, int]
@@ -70,7 +71,11 @@ class LazySamples(ABC):
         """What a `Transform` takes; raises what the decoder raises when the sample is broken."""
 
     def block(self, indices: Sequence[int], transform: "Transform") -> DecodedBlock:
-        """Decode some samples."""
+        """Decode some samples.
+
+        Raises:
+            UserError: which `open` raises when it cannot give this sample nor others, such as those of a damaged file.
+        """
         block = DecodedBlock(np.zeros((len(indices), *transform.shape), transform.dtype), [], {})
         for place, index in enumerate(indices):
             try:
@@ -78,6 +83,8 @@ class LazySamples(ABC):
                 block.array[place] = transform(sample)
                 if transform.enlarges(sample):
                     block.small.append(index)
+            except UserError:
+                raise
             except Exception as error:  # a broken file makes decoders raise anything: OSError, SyntaxError, ...
                 block.broken[index] = error
         return block

@@ -15,7 +15,6 @@ class OpenedSamples(Protocol):
 
     labels: NDArray[np.int64]
     class_names: tuple[str, ...] | None
-    captions: Captions | None
     skipped: tuple[str, ...]
     enlarged: tuple[int, tuple[str, ...]]
 
@@ -28,6 +27,10 @@ class OpenedSamples(Protocol):
         Raises:
             UserError: where they are not kept.
         """
+
+    @property
+    def captions(self) -> Captions | None:
+        """At least one of each; None where they have none."""
 
     @property
     def hints(self) -> "OpenedSamples | None":

@@ -4,21 +4,23 @@ import json
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from langevin.data.archive import Tar
-from langevin.data.block_index import FileRows
+from langevin.data.block_index import MAX_CLASS, FileRows
 from langevin.data.blocks import BlockSource
+from langevin.data.caption_files import MAX_BYTES, captions_of_entry, captions_of_lines, entry_of
+from langevin.data.captions import Captions
 from langevin.data.hints import MARK
-from langevin.data.images import SUFFIXES
+from langevin.data.images import SUFFIXES, WHITE
 from langevin.visible import visible
 
-_MAX_CLASS = 2**31 - 1
-_MAX_BYTES = 2**20  # of a file that has a label
 _LABELS = (".cls", ".json")
+_CAPTIONS = (".txt", ".json")
 
 
 class TarShards(BlockSource):
@@ -26,19 +28,47 @@ class TarShards(BlockSource):
 
     A member's key is its name up to the first dot of its last part. Beside ``key.png``, or another image format, the
     class id of an image is the whole number in ``key.cls``, else the "label" in ``key.json``; where no image has one,
-    they are unlabelled. Class ids are renumbered in their order. Images are numbered as they lie in their tar.
+    they are unlabelled. Class ids are renumbered in their order. Images are numbered as they lie in their tar. The
+    captions of an image are the lines of ``key.txt``, else the "text" or "caption" in ``key.json``.
+
+    Args:
+        path: see `BlockSource`, as are all others.
+        image_size: side in pixels.
+        test_path: of images for testing.
+        channels: 3 (RGB) or 1 (grey).
+        flip: mirror images at random in training. Their captions stay.
+        background: the colour behind transparent pixels, and beside padded images.
+        resize: how an image that is no square becomes one.
+        captions: whether captions are read: each image must have one then.
     """
 
     suffix = ".tar"
 
+    def __init__(
+        self,
+        path: str | None,
+        image_size: int,
+        test_path: str | None = None,
+        channels: int = 3,
+        flip: bool = True,
+        background: Sequence[Annotated[int, Ge(0), Le(255)]] = WHITE,
+        resize: Literal["crop", "pad", "stretch"] = "crop",
+        captions: bool = False,
+    ) -> None:
+        super().__init__(path, image_size, test_path, channels, flip, background, resize)
+        self.captioned = captions
+        if captions:
+            self.columns = frozenset({"label", "caption"})
+
     def scan(self, place: Path) -> FileRows:
-        """See `BlockSource`: the members are listed, and the labels read."""
+        """See `BlockSource`: the members are listed, and the labels and captions read."""
         tar = _opened(place)
         images = _images(tar)
         parts = {name: _split(name) for name in tar.stored}
-        beside = {key + suffix: name for name, (key, suffix) in parts.items() if suffix in _LABELS}
+        beside = {key + suffix: name for name, (key, suffix) in parts.items() if suffix in _LABELS + _CAPTIONS}
         with place.open("rb") as file:
             labels = {key: _label(file, tar, key, beside) for key in images}
+            texts = [_captions(file, tar, images[key], key, beside) for key in images] if self.captioned else None
         lacking = next((key for key, label in labels.items() if label is None), None)
         if lacking is not None and any(label is not None for label in labels.values()):
             raise ValueError(f"{visible(images[lacking])} has no label, and others have; label all images, or none")
@@ -47,7 +77,11 @@ class TarShards(BlockSource):
             np.array([len(images)] if images else [], np.int64),
             np.array(ids, np.int64),
             np.array([tar.stored[name] for name in images.values()], np.int64).reshape(-1, 2),
+            captions=None if texts is None else Captions.pack(texts, list(images.values()).__getitem__),
         )
+
+    def _reading(self) -> str:
+        return " captions" * self.captioned
 
     def read_block(self, place: Path, number: int, extents: NDArray[np.int64]) -> Sequence[memoryview]:
         """See `BlockSource`: the whole tar."""
@@ -88,17 +122,38 @@ def _images(tar: Tar) -> dict[str, str]:
     return images
 
 
+def _read(file: Any, tar: Tar, name: str) -> bytes:
+    """A small file of an open tar."""
+    offset, size = tar.stored[name]
+    if size > MAX_BYTES:
+        raise ValueError(f"{visible(name)} has {size:,} bytes; allowed: at most {MAX_BYTES:,}")
+    file.seek(offset)
+    return file.read(size)
+
+
+def _captions(file: Any, tar: Tar, image: str, key: str, beside: Mapping[str, str]) -> list[str]:
+    """The captions of an image."""
+    suffix = next((suffix for suffix in _CAPTIONS if key + suffix in beside), None)
+    if suffix is None:
+        raise ValueError(f"{visible(image)} has no caption; write a .txt file beside it, or set data.captions=false")
+    name = beside[key + suffix]
+    content = _read(file, tar, name)
+    try:
+        text = content.decode("utf-8-sig")
+        return captions_of_lines(text) if suffix == ".txt" else captions_of_entry(entry_of(text))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{visible(name)} cannot be read as UTF-8 text ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{visible(name)} {error}") from error
+
+
 def _label(file: Any, tar: Tar, key: str, beside: Mapping[str, str]) -> int | None:
     """The class id of an image; None without."""
     suffix = next((suffix for suffix in _LABELS if key + suffix in beside), None)
     if suffix is None:
         return None
     name = beside[key + suffix]
-    offset, size = tar.stored[name]
-    if size > _MAX_BYTES:
-        raise ValueError(f"{visible(name)} has {size:,} bytes; allowed: at most {_MAX_BYTES:,}")
-    file.seek(offset)
-    text = file.read(size).strip()
+    text = _read(file, tar, name).strip()
     try:
         if suffix == ".cls":
             label: Any = int(text)
@@ -109,6 +164,6 @@ def _label(file: Any, tar: Tar, key: str, beside: Mapping[str, str]) -> int | No
             label = entry["label"]
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{visible(name)} holds no label ({error})") from error
-    if type(label) is not int or not 0 <= label <= _MAX_CLASS:
-        raise ValueError(f"{visible(name)} has the label {label!r}; allowed: whole numbers from 0 to {_MAX_CLASS}")
+    if type(label) is not int or not 0 <= label <= MAX_CLASS:
+        raise ValueError(f"{visible(name)} has the label {label!r}; allowed: whole numbers from 0 to {MAX_CLASS}")
     return label

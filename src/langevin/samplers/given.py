@@ -22,7 +22,6 @@ class Given(NamedTuple):
         labels: int64 (N,); None without.
         split: which part of the data they are: "test" or "train"; None: of no data, but a user's own.
         digest: of the data they are a part of, or of themselves.
-        captions: the first caption of each, in words; None without.
         hints: that come with them, uint8 (N, H, W, 1); None without.
     """
 
@@ -30,7 +29,6 @@ class Given(NamedTuple):
     labels: NDArray[np.int64] | None
     split: str | None
     digest: str
-    captions: Sequence[str] | None = None
     hints: NDArray[np.uint8] | None = None
 
 
@@ -38,21 +36,22 @@ class OfGiven(Requests):
     """The labels of given samples; with more requests than samples these come again from the first.
 
     Args:
-        given: the samples.
+        labels: int64 (N,); None without.
     """
 
-    def __init__(self, given: Given) -> None:
-        self.given = given
+    def __init__(self, labels: NDArray[np.int64] | None) -> None:
+        self.labels = labels
 
     def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
         """See `Requests`."""
-        labels = self.given.labels
-        places = np.asarray(indices) % len(self.given.samples)
-        return {} if labels is None else {"label": torch.from_numpy(labels[places]).to(device)}
+        if self.labels is None:
+            return {}
+        places = np.asarray(indices) % len(self.labels)
+        return {"label": torch.from_numpy(self.labels[places]).to(device)}
 
     def record(self) -> dict[str, Any]:
         """See `Requests`; which samples these are is said elsewhere."""
-        return {} if self.given.labels is None else {"labels": "their own"}
+        return {} if self.labels is None else {"labels": "their own"}
 
 
 class OfImages(Requests):

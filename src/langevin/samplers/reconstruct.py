@@ -37,7 +37,7 @@ class ReconstructionPipeline(Pipeline):
         self.modality = modality
         self.codec = codec
         self.settings = settings
-        self.requests = OfGiven(given)
+        self.requests = OfGiven(given.labels)
 
     def __call__(
         self, model: AutoencoderModel, indices: Sequence[int], seed: int, batch_size: int, device: torch.device | str

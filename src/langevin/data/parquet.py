@@ -1,0 +1,245 @@
+"""Images in Parquet files, as Hugging Face's datasets writes them."""
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Ge, Le
+from numpy.typing import NDArray
+
+from langevin.data.archive import LARGE, MAX_BYTES, MAX_RATIO
+from langevin.data.block_index import MAX_CLASS, FileRows
+from langevin.data.blocks import BlockSource
+from langevin.data.caption_files import MAX_BYTES as MAX_CAPTION_BYTES
+from langevin.data.captions import Captions
+from langevin.data.image_folder import SPLITS
+from langevin.data.images import WHITE
+from langevin.data.parquet_columns import AUTO, Columns, class_names_of, find_columns, leaf_of
+from langevin.errors import UserError, missing_package
+
+_READ = 8  # rows that are decompressed at a time, before their size is looked at
+
+
+class Parquet(BlockSource):
+    """Images in the rows of Parquet files, of which each row group is one block.
+
+    A folder may hold the files of several splits, which a word before any digit or mark of their names says, or of the
+    folders that they lie in: ``train-00000-of-00002.parquet``, ``test/0000.parquet``. Then those of "train" are trained
+    on, and those of "validation", else of "test", are for testing. Where no file is of "train", all files are trained
+    on.
+
+    Args:
+        path: the folder of the files, or one of them.
+        image_size: side in pixels.
+        image: the column of images: their files as bytes, or as a struct {bytes, path}. "auto": the one that is an
+            Image of datasets, "image" if there are several, or the only one of that type.
+        label: the column of class ids, whole numbers from 0 up. Those of a ClassLabel of datasets have all its classes
+            and their names; others are renumbered in their order, and are the names. "auto": the only ClassLabel, else
+            "label", else none. None: none.
+        caption: the column of captions: a text, or a list of texts; None for none.
+        test_path: a folder of Parquet files with images for testing, or one of them; "auto": those of `path`, if any;
+            None: none.
+        channels: 3 (RGB) or 1 (grey).
+        flip: mirror images at random in training. Their captions stay.
+        background: the colour behind transparent pixels, and beside padded images.
+        resize: how an image that is no square becomes one.
+    """
+
+    suffix = ".parquet"
+
+    def __init__(
+        self,
+        path: str | None,
+        image_size: int,
+        image: str = AUTO,
+        label: str | None = AUTO,
+        caption: str | None = None,
+        test_path: str | None = AUTO,
+        channels: int = 3,
+        flip: bool = True,
+        background: Sequence[Annotated[int, Ge(0), Le(255)]] = WHITE,
+        resize: Literal["crop", "pad", "stretch"] = "crop",
+    ) -> None:
+        super().__init__(path, image_size, test_path, channels, flip, background, resize)
+        self._wanted = Columns(image, label, caption)
+        self._found: Columns | None = None
+        self.columns = frozenset(name for name in ("label", "caption") if getattr(self._wanted, name) is not None)
+
+    def check(self) -> None:
+        """List the files, and look for the columns in the first of them.
+
+        Raises:
+            UserError: as `BlockSource.check`, when pyarrow is not installed, or a column is not there.
+        """
+        if find_spec("pyarrow") is None:
+            raise missing_package("data=parquet", "pyarrow", "parquet")
+        super().check()
+        _ = self._names
+
+    def splits(self) -> tuple[str, ...]:
+        """Train, and test where there are test images."""
+        named = self.test_path != AUTO or "test" in self._of_path[1]
+        return ("train", "test") if self.test_path is not None and named else ("train",)
+
+    def where(self, split: str) -> str:
+        """See `BlockSource`."""
+        return super().where("train" if self.test_path == AUTO else split)
+
+    def left_out(self) -> Counter[str]:
+        """The files of `path` that are of other splits."""
+        files = self._of_path[1]
+        return Counter({name: len(found) for name, found in files.items() if name not in ("train", "test")})
+
+    def scan(self, place: Path) -> FileRows:
+        """See `BlockSource`: the labels and captions are read."""
+        with _opened(place) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+            columns = find_columns(schema, self._names, str(place))
+            read = [name for name in columns[1:] if name is not None]
+            names = () if columns.label is None else class_names_of(schema, columns.label)
+            counts, ids, texts = list[int](), list[int](), list[list[str]]()
+            for number in range(metadata.num_row_groups):
+                first, count = sum(counts), metadata.row_group(number).num_rows
+                counts.append(count)
+                table = file.read_row_group(number, columns=read, use_threads=False)
+                if read and table.num_rows != count:
+                    raise ValueError(f"row group {number} has {table.num_rows:,} rows, and notes {count:,}")
+                if columns.label is not None:
+                    ids += _ids(table.column(columns.label), len(names) or MAX_CLASS + 1, first)
+                if columns.caption is not None:
+                    texts += _captions(table.column(columns.caption), first)
+        return FileRows(
+            np.array(counts, np.int64),
+            np.array(ids, np.int64),
+            np.zeros((sum(counts), 0), np.int64),
+            names,
+            None if columns.caption is None else Captions.pack(texts, lambda row: f"row {row} of {place}"),
+        )
+
+    def read_block(self, place: Path, number: int, extents: NDArray[np.int64]) -> Sequence[bytes | memoryview]:
+        """See `BlockSource`: a whole row group; empty where a row has no image."""
+        images: list[bytes | memoryview] = []
+        with _opened(place) as file:
+            leaf, size = leaf_of(file.schema_arrow, self._names.image), 0
+            limit = max(LARGE, MAX_RATIO * _stored(file.metadata.row_group(number), leaf))
+            for batch in file.iter_batches(_READ, row_groups=[number], columns=[leaf], use_threads=False):
+                values = batch.column(0)
+                values = values.flatten()[0] if leaf != self._names.image else values
+                size += values.nbytes
+                if size > limit:
+                    raise ValueError(
+                        f"row group {number} decompresses to more than {limit:,} bytes, too many for images"
+                    )
+                images += [memoryview(value.as_buffer()) if value.is_valid else b"" for value in values]
+        if len(images) != len(extents):
+            raise ValueError(f"row group {number} has {len(images):,} images, and {len(extents):,} were indexed")
+        large = next((row for row, image in enumerate(images) if len(image) > MAX_BYTES), None)
+        if large is not None:
+            text = f"image {large} of row group {number} has {len(images[large]):,} bytes"
+            raise ValueError(f"{text}; allowed: at most {MAX_BYTES:,}")
+        return images
+
+    def row_name(self, place: Path, number: int, row: int) -> str:
+        """See `BlockSource`: the row's place in its file, from 0 up."""
+        with _opened(place) as file:
+            before = sum(file.metadata.row_group(each).num_rows for each in range(number))
+        return f"row {before + row} of {place}"
+
+    @property
+    def _names(self) -> Columns:
+        """What the columns are called, in every file as in the first."""
+        if self._found is None:
+            folder, names = self._listed("train")
+            first = folder / names[0]
+            try:
+                with _opened(first) as file:
+                    self._found = find_columns(file.schema_arrow, self._wanted, str(first))
+            except UserError:
+                raise
+            except Exception as error:  # a damaged file makes its reader raise anything
+                raise UserError(f"{first}: cannot be opened ({error})") from error
+        return self._found
+
+    def _reading(self) -> str:
+        return f" {tuple(self._names)}"
+
+    def _list(self, split: str) -> tuple[Path, list[str]]:
+        if split == "test" and self.test_path != AUTO:
+            return super()._list(split)
+        folder, files = self._of_path
+        return folder, files[split]
+
+    @functools.cached_property
+    def _of_path(self) -> tuple[Path, dict[str, list[str]]]:
+        """The folder of `path`, and its files by what they are: "train", "test", and others, which are left out."""
+        folder, names = super()._list("train")
+        of: dict[str, list[str]] = {}
+        for name in names:
+            of.setdefault(_split_of(name), []).append(name)
+        if "train" not in of:
+            if len(of) > 1:
+                found = " and ".join(sorted(filter(None, of)))
+                text = f"holds files of {found}, and none of train; give one of them, or a folder of one split"
+                raise UserError(f"data.path={self.path}: {text}")
+            return folder, {"train": names}
+        held = next((each for each in ("validation", "test") if each in of), None) if self.test_path == AUTO else None
+        renamed = {"train": "train"} | ({} if held is None else {held: "test"})
+        return folder, {renamed.get(each, f"{each or 'other'} file"): found for each, found in of.items()}
+
+
+def _split_of(name: str) -> str:
+    """The split that a file's name says, or the nearest of its folders; "" where none does."""
+    words = (re.split(r"[^a-z]", part.lower(), maxsplit=1)[0] for part in reversed(PurePosixPath(name).parts))
+    return next((SPLITS[word] for word in words if word in SPLITS), "")
+
+
+@contextmanager
+def _opened(place: Path) -> Iterator[Any]:
+    """An open file. What pyarrow raises is a ValueError of one line."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        # No threads: a worker process that is forked has none of its parent's.
+        with ParquetFile(place, pre_buffer=False, page_checksum_verification=True) as file:
+            yield file
+    except (pyarrow.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the system's
+            raise
+        text = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(f"{text}: no Parquet file, or cut short or damaged; copy it again") from error
+
+
+def _stored(group: Any, leaf: str) -> int:
+    """The bytes that a column of a row group takes in its file."""
+    columns = (group.column(place) for place in range(group.num_columns))
+    return next(column.total_compressed_size for column in columns if column.path_in_schema == leaf)
+
+
+def _ids(column: Any, number: int, first: int) -> list[int]:
+    """The class ids below a number of rows, of which the first has that place in its file."""
+    values = column.to_pylist()
+    wrong = next((row for row, each in enumerate(values) if each is None or not 0 <= each < number), None)
+    if wrong is not None:
+        has = "no label" if values[wrong] is None else f"the label {values[wrong]}"
+        allowed = f"whole numbers from 0 to {number - 1}, or data.label=null for no classes"
+        raise ValueError(f"row {first + wrong} has {has}; allowed: {allowed}")
+    return values
+
+
+def _captions(column: Any, first: int) -> list[list[str]]:
+    """The captions of rows, of which the first has that place in its file."""
+    found = []
+    for row, value in enumerate(column.to_pylist()):
+        texts = [value] if isinstance(value, str) else value or []
+        if any(text is None or len(text) > MAX_CAPTION_BYTES for text in texts):
+            allowed = f"a text of at most {MAX_CAPTION_BYTES:,} letters"
+            raise ValueError(f"row {first + row} has an empty or too long caption; allowed: {allowed}")
+        found.append([text.strip() for text in texts])
+    return found

@@ -1,0 +1,220 @@
+"""Parquet files: those that datasets itself has written, and those that are not as they should be.
+
+``of_datasets`` holds 40 and 12 of scikit-learn's digits, which datasets 5.2.0 has written: ``Dataset.from_dict`` with
+the features Image, ClassLabel and Value("string"), then ``to_parquet``.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.block_files import schema_of, write_parquet
+from helpers.digits import digits
+from PIL import Image
+
+from langevin.data import parquet
+from langevin.data.block_module import BlockDataModule
+from langevin.data.module import DataModule
+from langevin.data.parquet import Parquet
+from langevin.data.summary import summary
+from langevin.errors import UserError
+
+pa = pytest.importorskip("pyarrow")
+
+OF_DATASETS = Path(__file__).parent / "of_datasets"
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+
+
+def png(level=0, side=4):
+    file = io.BytesIO()
+    Image.new("L", (side, side), level).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    def prepare(path, kind=DataModule, **options):
+        source = Parquet(str(path), options.pop("image_size", 4), channels=1, flip=False, **options)
+        module = kind(source, 4, num_workers=0, cache_dir=str(tmp_path / "cache"))
+        module.prepare_data()
+        return module
+
+    return prepare
+
+
+@pytest.mark.parametrize("kind", [DataModule, BlockDataModule])
+def test_files_of_datasets(prepared, kind):
+    module = prepared(OF_DATASETS, kind, image_size=8, caption="text")
+    images, labels = digits()
+    assert module.class_names == WORDS
+    assert summary(module) == "data: 40 images and 12 test images in 10 classes, 40 captions (10 of them distinct)"
+    for samples, rows in ((module.train_set, slice(40)), (module.test_set, slice(40, 52))):
+        batch = samples.batch(np.arange(len(samples)))
+        np.testing.assert_array_equal(batch["x"].permute(0, 2, 3, 1), images[rows])
+        assert samples.labels.tolist() == labels[rows].tolist()
+        assert [samples.captions.of(row) for row in range(3)] == [[f"a {WORDS[each]}"] for each in labels[rows][:3]]
+
+
+def group(number=2, **columns):
+    """Rows with images of levels from 0 up, and more columns."""
+    return {"image": [png(level) for level in range(number)], **columns}
+
+
+IMAGE, CLASS = {"_type": "Image"}, {"_type": "ClassLabel", "names": ["cat", "dog", "eel"]}
+
+
+@pytest.mark.parametrize(
+    ("types", "features", "given", "found"),
+    [
+        ({"jpg": pa.large_binary(), "n": pa.int64()}, None, {}, ("jpg", None, None)),
+        ({"jpg": STRUCT, "label": pa.uint8()}, None, {}, ("jpg", "label", None)),
+        ({"a": STRUCT, "image": STRUCT}, {"a": IMAGE, "image": IMAGE}, {}, ("image", None, None)),
+        ({"mask": pa.binary(), "img": STRUCT}, {"img": IMAGE}, {}, ("img", None, None)),
+        ({"a": STRUCT, "kind": pa.int8()}, {"kind": CLASS}, {"caption": None}, ("a", "kind", None)),
+        ({"a": STRUCT, "label": pa.int8()}, None, {"label": None}, ("a", None, None)),
+        ({"a": STRUCT, "b": STRUCT, "t": pa.string()}, None, {"image": "b", "caption": "t"}, ("b", None, "t")),
+    ],
+)
+def test_columns_are_found(types, features, given, found, tmp_path):
+    write_parquet(tmp_path / "0.parquet", [], schema_of(features, **types))
+    source = Parquet(str(tmp_path), 4, **given)
+    source.check()
+    assert tuple(source._names) == found
+
+
+@pytest.mark.parametrize(
+    ("types", "features", "given", "message"),
+    [
+        ({"a": pa.int8()}, None, {}, r"data\.image=auto: \S*0\.parquet has no column of images, a struct .*; its col"),
+        (
+            {"a": STRUCT, "b": STRUCT},
+            None,
+            {},
+            r"data\.image=auto: \S*0\.parquet has a and b; choose one, data\.image=",
+        ),
+        ({"a": STRUCT}, None, {"image": "b"}, r"data\.image=b: \S* has no such column; its columns are a \(struct<byt"),
+        (
+            {"a": pa.string()},
+            None,
+            {"image": "a"},
+            r"data\.image=a: \S* has string there; allowed: a struct {bytes, pa",
+        ),
+        ({"a": pa.list_(STRUCT)}, None, {"image": "a"}, r"data\.image=a: \S* has list<.*> there; allowed: a struct"),
+        ({"a": STRUCT, "label": pa.string()}, None, {}, r"data\.label=label: \S* has string there; allowed: whole num"),
+        ({"a": STRUCT}, None, {"label": "b"}, r"data\.label=b: \S* has no such column; its columns are a"),
+        ({"a": STRUCT}, None, {"caption": "text"}, r"data\.caption=text: \S* has no such column; its columns are a"),
+        ({"a": STRUCT}, None, {"caption": "a"}, r"data\.caption=a: \S* has struct<.*> there; allowed: a text, or a "),
+        (
+            {"a": STRUCT, "fine": pa.int8(), "coarse": pa.int8()},
+            {"fine": CLASS, "coarse": CLASS},
+            {},
+            r"data\.label=auto: \S*0\.parquet has fine and coarse; choose one, data\.label=COLUMN",
+        ),
+    ],
+)
+def test_columns_that_are_not_there_or_of_another_type(types, features, given, message, tmp_path):
+    write_parquet(tmp_path / "0.parquet", [], schema_of(features, **types))
+    with pytest.raises(UserError, match=message):
+        Parquet(str(tmp_path), 4, **given).check()
+
+
+SCHEMA = {"image": pa.binary(), "label": pa.int64(), "text": pa.string()}
+ROWS = group(label=[0, 1], text=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "features", "message"),
+    [
+        ({"label": [0, -1]}, None, r"0\.parquet: cannot be indexed \(row 3 has the label -1; allowed: whole numbers f"),
+        ({"label": [0, None]}, None, r"row 3 has no label; allowed: whole numbers from 0 to \d+, or data\.label=null"),
+        ({"label": [0, 3]}, {"label": CLASS}, r"row 3 has the label 3; allowed: whole numbers from 0 to 2, or data"),
+        ({}, {"label": CLASS | {"names": [1]}}, r"its metadata have no names of the classes of label, but \[1\]"),
+        ({"text": ["a", None]}, None, r"row 3 of \S*0\.parquet has no caption; give it one, or remove it"),
+        ({"text": ["a", " "]}, None, r"row 3 of \S*0\.parquet has an empty caption; write one, or remove it"),
+        ({"text": ["a", "b" * 2**21]}, None, r"row 3 has an empty or too long caption; allowed: a text of at most"),
+        ({"image": [png(), b"GIF89a"]}, None, r"row 3 of \S*0\.parquet cannot be used: .*; replace or remove it$"),
+        ({"image": [png(), None]}, None, r"row 3 of \S*0\.parquet cannot be used: it is empty; replace or remove it$"),
+    ],
+)
+def test_rows_that_cannot_be_used(rows, features, message, tmp_path, prepared):
+    write_parquet(tmp_path / "0.parquet", [ROWS, ROWS | rows], schema_of(features, **SCHEMA))
+    with pytest.raises(UserError, match=message):
+        prepared(tmp_path / "0.parquet", caption="text")
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["0.parquet", "a/1.PARQUET", "test.txt"], (["0.parquet", "a/1.PARQUET"], None, {})),
+        (["test-0.parquet"], (["test-0.parquet"], None, {})),
+        (
+            ["default/test/0.parquet", "default/train/0.parquet", "default/train/1.parquet"],
+            (["default/train/0.parquet", "default/train/1.parquet"], ["default/test/0.parquet"], {}),
+        ),
+        (
+            ["other.parquet", "test-0.parquet", "training_0.parquet", "val-0.parquet"],
+            (["training_0.parquet"], ["val-0.parquet"], {"test file": 1, "other file": 1}),
+        ),
+    ],
+)
+def test_splits_go_by_the_names_of_files(names, splits, tmp_path):
+    for name in names:
+        write_parquet(tmp_path / name, [group()], schema_of(image=pa.binary()))
+    source = Parquet(str(tmp_path), 4)
+    source.check()
+    train, test, left_out = splits
+    assert source._listed("train")[1] == train
+    assert (source._listed("test")[1] if "test" in source.splits() else None) == test
+    assert source.left_out() == left_out
+    assert Parquet(str(tmp_path), 4, test_path=None).splits() == ("train",)
+    beside = Parquet(str(tmp_path), 4, test_path=str(tmp_path / names[0]))
+    assert beside._listed("test")[1] == [names[0].rpartition("/")[2]]
+
+
+def test_files_that_do_not_go_together(tmp_path, prepared):
+    for name in ("test-0", "validation-0"):
+        write_parquet(tmp_path / f"{name}.parquet", [group()], schema_of(image=pa.binary()))
+    with pytest.raises(UserError, match=r"holds files of test and validation, and none of train; give one of them"):
+        prepared(tmp_path)
+    for name, names in (("train-0", ["cat", "dog"]), ("train-1", ["dog", "cat"])):
+        schema = schema_of({"label": CLASS | {"names": names}}, image=pa.binary(), label=pa.int8())
+        write_parquet(tmp_path / f"{name}.parquet", [group(label=[0, 1])], schema)
+    with pytest.raises(UserError, match=r"train-0\.parquet and train-1\.parquet name their classes differently"):
+        prepared(tmp_path, test_path=None)
+    write_parquet(tmp_path / "train-1.parquet", [group()], schema_of(image=pa.binary()))
+    with pytest.raises(UserError, match=r"data\.label=label: \S*train-1\.parquet has no such column; its columns are "):
+        prepared(tmp_path, test_path=None)
+
+
+def test_damaged_files(tmp_path, prepared):
+    content = (OF_DATASETS / "train-00000-of-00001.parquet").read_bytes()
+    place = tmp_path / "0.parquet"
+    for damaged in (b"", content[:5000], b"no Parquet file at all"):
+        place.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"0\.parquet: cannot be opened \(.*cut short or damaged; copy it again\)$"):
+            prepared(place)
+    place.write_bytes(content[:300] + bytes(300) + content[600:])
+    with pytest.raises(UserError, match=r"0\.parquet"):
+        prepared(place)
+
+
+def test_a_few_bytes_that_decompress_to_many(tmp_path, prepared, monkeypatch):
+    write_parquet(tmp_path / "0.parquet", [{"image": [png() + bytes(20_000)] * 1000}], schema_of(image=pa.binary()))
+    assert (tmp_path / "0.parquet").stat().st_size < 50_000
+    with pytest.raises(UserError, match=r"row group 0 decompresses to more than 16,777,216 bytes, too many for images"):
+        prepared(tmp_path)
+    monkeypatch.setattr(parquet, "LARGE", 2**30)
+    monkeypatch.setattr(parquet, "MAX_BYTES", 20_000)
+    with pytest.raises(UserError, match=r"image 0 of row group 0 has 20,\d+ bytes; allowed: at most 20,000"):
+        prepared(tmp_path)
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setattr(parquet, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"^data=parquet needs the package pyarrow: .*\[parquet\]'$"):
+        Parquet(None, 4).check()
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"data\.path=null: give the folder of your \.parquet files"):
+        Parquet(None, 4).check()
