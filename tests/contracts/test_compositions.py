@@ -149,7 +149,7 @@ def test_all_options_of_the_plural_groups_at_once():
     together["rescalings"] = ["zero_terminal_snr", "resolution_shift", "input_scaling"]
     chosen = [f"{group}=[{','.join(names)}]" for group, names in together.items()]
     chosen += [with_files(need) for (group, _), needs in NEEDS.items() if group in together for need in needs]
-    cfg, _ = composed("train", *chosen, "conditions=[class_label,inpaint,low_res,hint,text]")
+    cfg, _ = composed("train", *chosen, "conditions=[class_label,inpaint,low_res,hint,text]", "loader=default")
     mistakes = mistakes_in(cfg)
     assert mistakes + dry_build(cfg) == []
     assert set(cfg.metrics) == set(together["metrics"])

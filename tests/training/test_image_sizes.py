@@ -1,5 +1,6 @@
 """Training on images of several sizes, and samples of sizes that are asked for."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def test_a_resumed_run_is_the_same(run, options):
     assert "from step 2 to 6" in result.out
     last = Path("checkpoints") / "last.ckpt"
     assert differing(numbers(run.with_name("resumed") / last), numbers(run / last)) == []
+
+
+def test_held_out_images_need_not_be_told_of(tmp_path):
+    """They are whole squares."""
+    validated = ("trainer.val_check_interval=2", "trainer.limit_val_batches=1", f"output_dir={tmp_path}", "name=run")
+    result = call("train", *TINY, "data=digits", "loader=buckets", "conditions=[size]", *validated)
+    assert result.status == 0, result.err
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file) if row["val/loss"]] == ["2"]
 
 
 def test_samples_are_of_the_size_asked_for_and_told_so(run, tmp_path):

@@ -56,6 +56,7 @@ class Condition(nn.Module, ABC):
         derived: those of them that it computes of the samples themselves, see `derive`; no data need supply them.
         transformed: those of them that say how it has transformed samples in training, see `transform`; elsewhere they
             are missing, which says that samples are as they are.
+        optional: those of them that a batch may lack for another reason: it then takes what is usual.
         dropout: the probability, in [0, 1], that it is dropped in training (condition dropout).
         concat_channels: the channels of its `Context.concat`.
         token_channels: the size of its tokens; None: it gives none, or they are of size `dim`.
@@ -67,6 +68,7 @@ class Condition(nn.Module, ABC):
     inputs: frozenset[str]
     derived: frozenset[str] = frozenset()
     transformed: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
     dropout: float = 0.0
     concat_channels: int = 0
     token_channels: int | None = None
@@ -189,6 +191,7 @@ class Several(Condition):
         self.inputs = frozenset(name for part in parts.values() for name in part.inputs)
         self.derived = frozenset(name for part in parts.values() for name in part.derived)
         self.transformed = frozenset(name for part in parts.values() for name in part.transformed)
+        self.optional = frozenset(name for part in parts.values() for name in part.optional)
         self.concat_channels = sum(part.concat_channels for part in parts.values())
         sizes = (part.token_channels for part in parts.values() if part.token_channels is not None)
         self.token_channels = next(sizes, None)

@@ -36,7 +36,7 @@ class ImageSize(Condition):
         OptionError: when `features` is odd.
     """
 
-    inputs = frozenset({SIZE})
+    inputs = optional = frozenset({SIZE})
 
     def __init__(self, features: Annotated[int, Ge(4)], image_size: int, dim: int) -> None:
         super().__init__()

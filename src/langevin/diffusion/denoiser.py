@@ -74,7 +74,7 @@ class Denoiser(nn.Module):
         embedding: Any = getattr(self.network, "condition", None)
         if embedding is None:
             return None
-        needed = embedding.inputs - (embedding.transformed - batch.keys())
+        needed = embedding.inputs - ((embedding.transformed | embedding.optional) - batch.keys())
         return {name: batch[name] for name in sorted(needed)}
 
     def transform(self, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
