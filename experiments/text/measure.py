@@ -28,7 +28,7 @@ SHOWN = 4
 """Images of each pair in the figure."""
 BOUNDS = {"digits": 0.95, "held out: digits": 0.8, "held out: brightness": 0.8}
 """The least values: of all prompts "a three", and of each pair that was held out."""
-METRICS = {"fd_classifier": (0.0, 2.0), "recall_classifier": (0.85, 1.0)}
+METRICS = {"fd_classifier": (0.0, 1.2), "recall_classifier": (0.85, 1.0)}
 """The least and the greatest, of samples of these."""
 Images = NDArray[np.uint8]
 

@@ -23,7 +23,7 @@ SIZE = 4
 LEVELS = 16
 """Of scikit-learn's digits, in whose units consistency is given."""
 SHOWN = 20
-BOUNDS = {"consistency": 0.5, "accuracy": 0.0}
+BOUNDS = {"consistency": 0.3, "accuracy": 0.0}
 """The greatest consistency, and the least accuracy above that of bilinear enlargement."""
 Images = NDArray[np.uint8]
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 VALUES = {
     "class_accuracy": 0.98,
-    "fd_classifier-digits-0123@500": 1.0,
+    "fd_classifier-digits-0123@500": 0.6,
     "recall_classifier-digits-0123@500": 0.92,
     "authenticity_classifier-digits-0123@500": 0.6,
 }
