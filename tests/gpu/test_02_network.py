@@ -42,12 +42,6 @@ def test_bfloat16_is_close_to_float32(device, rehearsal, record_property):
     assert distances["gradient of all weights"] < 5e-2
 
 
-@pytest.mark.xfail(
-    torch.cuda.is_available(),
-    reason="torch's GroupNorm on CUDA gives the usual layout: 19 of 64 convolutions are given channels innermost",
-    raises=AssertionError,
-    strict=True,
-)
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
 def test_channels_stay_innermost(device, rehearsal, record_property, bf16):
     """Every convolution is given its input as the tensor cores want it, so that nothing is transposed in between."""
