@@ -31,7 +31,7 @@ def counted(monkeypatch, make, precision, **options):
     return gpu_path.step("", 8, 2, precision, **options)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", [pytest.param(PRECISIONS[0], marks=pytest.mark.slow), PRECISIONS[1]])
 def test_every_convolution_of_the_unet_is_given_channels_innermost(monkeypatch, precision):
     """On tensors of a GPU, whose normalization returns the usual layout."""
     found = counted(monkeypatch, lambda: tiny(in_channels=3, out_channels=3, dropout=0.1), precision)
@@ -43,6 +43,7 @@ def test_every_convolution_of_the_unet_is_given_channels_innermost(monkeypatch, 
     assert (phases["forward"]["casts"] > 0) == (precision == "bf16-mixed")
 
 
+@pytest.mark.slow
 def test_without_what_is_ours_torch_transposes(monkeypatch):
     found = counted(monkeypatch, lambda: tiny(in_channels=3, out_channels=3), "32-true", as_torch=True)
     assert found["innermost"] < found["convolutions"] / 2
@@ -67,6 +68,7 @@ def test_a_layout_that_is_lost_is_counted(monkeypatch):
     assert found["phases"]["forward"]["inside"] == 1
 
 
+@pytest.mark.slow
 def test_edm2_runs_in_mixed_precision(monkeypatch):
     """Its sums ask for two tensors of one type, and autocast on a GPU makes float32 of what is upsampled."""
     cls, own = preset("edm2_xs")
@@ -117,6 +119,7 @@ def test_a_sampler_waits_for_nothing_and_one_that_does_is_seen(monkeypatch):
         gpu_path.sampling("ddim")
 
 
+@pytest.mark.slow
 def test_results_are_written(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_path, "TRACED", {"mlp": {}})
     gpu_path.main(["--only", "graphs", f"--out={tmp_path}"])
