@@ -6,8 +6,10 @@ import pytest
 import torch
 from experiments.speed import gpu_path
 from experiments.speed.fake_gpu import GPU, Attention, backward, fake_gpu
-from network_helpers import images, preset, randomize, tiny
+from networks.network_helpers import images, preset, randomize, tiny
 from torch import nn
+
+from langevin.networks.blocks.residual import ResidualBlock
 
 PRECISIONS = gpu_path.PRECISIONS
 EDM2 = {"channels": 32, "channel_multipliers": [1, 2], "blocks_per_level": 1, "head_channels": 16}
@@ -31,7 +33,26 @@ def counted(monkeypatch, make, precision, **options):
     return gpu_path.step("", 8, 2, precision, **options)
 
 
-@pytest.mark.parametrize("precision", [pytest.param(PRECISIONS[0], marks=pytest.mark.slow), PRECISIONS[1]])
+class OneBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 32, 1), nn.Conv2d(32, 3, 1)
+        self.block = ResidualBlock(32, 32, None, 0.1)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x, c_noise):
+        return self.last(self.block(self.first(x)))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_block_is_given_channels_innermost(monkeypatch, precision):
+    found = counted(monkeypatch, OneBlock, precision)
+    assert (found["innermost"], found["convolutions"]) == (3, 3)
+    assert found["phases"]["forward"]["inside"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_convolution_of_the_unet_is_given_channels_innermost(monkeypatch, precision):
     """On tensors of a GPU, whose normalization returns the usual layout."""
     found = counted(monkeypatch, lambda: tiny(in_channels=3, out_channels=3, dropout=0.1), precision)
