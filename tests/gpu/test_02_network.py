@@ -3,7 +3,7 @@
 import pytest
 import torch
 from gpu_helpers import Outcome, unet
-from network_helpers import images
+from network_helpers import images, preset, randomize
 from torch import nn
 
 from langevin.features.extractor import _without_tf32
@@ -66,3 +66,17 @@ def test_channels_stay_innermost(device, rehearsal, record_property, bf16):
     lost = [name for name, is_kept in kept.items() if not is_kept]
     assert len(kept) > 10
     assert not lost, f"{len(lost)} of {len(kept)}, the first: {lost[:5]}"
+
+
+def test_edm2_trains_in_bfloat16(device):
+    """On a GPU autocast makes float32 of what is upsampled, and EDM2's sums ask for two tensors of one type."""
+    cls, own = preset("edm2_xs")
+    small = {"channels": 32, "channel_multipliers": [1, 2], "blocks_per_level": 1, "attention_resolutions": [4]}
+    network = cls(in_channels=3, out_channels=3, image_size=8, **own | small | {"head_channels": 16})
+    randomize(network)
+    network.to(device)
+    with torch.autocast(device, torch.bfloat16):
+        output = network(images(BATCH, 8).to(device), torch.tensor([-1.0, 1.0], device=device))
+    assert output.dtype == torch.bfloat16
+    output.float().square().mean().backward()
+    assert all(0 < weight.grad.norm() < float("inf") for weight in network.parameters())
