@@ -27,7 +27,7 @@ def unit_magnitude(x: Tensor, dim: int | None = None) -> Tensor:
     over = list(range(1, x.ndim)) if dim is None else [dim]
     precise = x if x.dtype == torch.float64 else x.float()
     norm = torch.linalg.vector_norm(precise, dim=over, keepdim=True)
-    magnitude = EPSILON + norm / math.sqrt(math.prod(x.shape[each] for each in over))
+    magnitude = EPSILON + norm / math.sqrt(math.prod([x.shape[each] for each in over]))
     return (precise / magnitude).to(x.dtype)
 
 

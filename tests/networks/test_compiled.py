@@ -7,12 +7,14 @@ import warnings
 
 import pytest
 import torch
-from network_helpers import images, labelled, randomize, tiny
+import torch._dynamo
+from network_helpers import CONF, images, labelled, preset, randomize, tiny
 from torch import nn
 
 from langevin import interrupt
 from langevin.conditions.condition import Several
-from langevin.networks.compiled import blocks_of, compile_blocks
+from langevin.magnitudes import unit_magnitude
+from langevin.networks.compiled import VARIANTS, blocks_of, compile_blocks
 
 
 def test_the_blocks_are_the_members_of_the_outermost_lists():
@@ -27,6 +29,57 @@ def test_the_blocks_are_the_members_of_the_outermost_lists():
 def test_the_parts_of_a_condition_are_no_blocks():
     network = tiny(condition=lambda dim: Several({"label": labelled()(dim=dim)}))
     assert len(blocks_of(network)) == len(blocks_of(tiny()))
+
+
+def shallow(own):
+    """The same kinds of blocks, few and narrow."""
+    if "depth" in own:
+        return own | {"depth": 1}
+    if "channel_multipliers" not in own:
+        return own
+    small = {"channel_multipliers": [1, 2], "blocks_per_level": 1, "channels": 32, "dropout": 0.0}
+    return own | small | {"head_channels": own["head_channels"] and 16, "attention_resolutions": [8]}
+
+
+@pytest.mark.parametrize("dim", [None, 1])
+def test_magnitudes_break_no_graph(dim):
+    """EDM2's blocks divide by some at every layer."""
+    x = torch.randn(3, 4, 5)
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(unit_magnitude, backend="eager", fullgraph=True)(x, dim), unit_magnitude(x, dim))
+    torch._dynamo.reset()
+
+
+PRESETS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+QUICK = "mlp"
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == QUICK else [pytest.mark.slow]) for n in PRESETS])
+def test_every_block_is_one_graph_traced_once_for_a_batch_size(name):
+    """Each is traced to its end, so that the compiler makes one program of it; dropout alone differs on a CPU."""
+    cls, own = preset(name)
+    traced = []
+
+    def backend(graph, _):
+        traced.append(graph)
+        return graph.forward
+
+    size = (16,) * cls.axes
+    facts = {"in_channels": 3, "out_channels": 3, "condition": None} | ({"image_size": 16} if size else {})
+    network = cls(**facts, **shallow(own))
+    blocks = blocks_of(network) or [network]
+    torch._dynamo.reset()
+    for block in blocks:
+        block.compile(dynamic=False, fullgraph=True, backend=backend)
+    counts = []
+    with torch._dynamo.config.patch(recompile_limit=VARIANTS * len(blocks)):
+        for batch in (2, 2, 3):
+            network(torch.randn(batch, 3, *size), torch.full((batch,), 500.0)).square().mean().backward()
+            counts.append(len(traced))
+    torch._dynamo.reset()
+    assert 1 <= counts[0] <= len(blocks)
+    assert counts[1] == counts[0]
+    assert counts[2] == 2 * counts[0]
 
 
 @pytest.mark.slow

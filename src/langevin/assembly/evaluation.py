@@ -195,8 +195,7 @@ def measure(
     if data is not None and derives:
         asked = None if cfg.labels is None and encoder is None else generator.requests
         generator.requests = DerivedRequests(given_of(data), generator.modality, asked)
-    target = None
-    compares = reconstructs or restores
+    target, compares = None, reconstructs or restores
     if data is not None and (compares or evaluation.reads_targets):
         reference, target = references(data, given_of(data), cfg.num_samples, "num_samples")
     if chosen.reference or target is None or not (compares or evaluation.reads_targets_alone):

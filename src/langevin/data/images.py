@@ -30,8 +30,7 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MAX_PIXELS = 89_478_485
 """The largest image that is decoded, as many pixels as Pillow considers safe: a few kB can decode to gigabytes."""
 WHITE: Color = (255, 255, 255)
-_FIRST_TURNED = 5
-"""The first of EXIF's orientations, up to 8, in which the stored rows are columns."""
+_FIRST_TURNED = 5  # of EXIF's orientations, up to 8: in these the stored rows are columns
 
 
 class DecodedBlock(NamedTuple):

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from langevin.conditions.condition import Condition
 from langevin.errors import UserError, refuse
-from langevin.networks.blocks.block import NORM_EPSILON, NORM_GROUPS, Chain, normalization
+from langevin.networks.blocks.block import NORM_EPSILON, NORM_GROUPS, Chain, innermost, normalization
 from langevin.networks.blocks.parts import BlockFactory
 from langevin.networks.blocks.progressive import ProgressiveInput
 from langevin.networks.blocks.resample import BOX, FilterDown
@@ -238,7 +238,7 @@ class UNet(Network, WayDown):
         for block in self.up:
             x = self.run(block, torch.cat((x, seen.pop()), dim=1), embedding, tokens, mask)
         # The layout is nobody else's business: the result is in the usual one.
-        return self.last(functional.silu(self.norm(x))).contiguous()
+        return self.last(innermost(functional.silu(self.norm(x)))).contiguous()
 
 
 def levels_mistakes(

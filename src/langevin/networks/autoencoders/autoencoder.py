@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from langevin.errors import OptionError, refuse
 from langevin.networks.blocks.attention import SelfAttention
-from langevin.networks.blocks.block import Block, normalization
+from langevin.networks.blocks.block import Block, innermost, normalization
 from langevin.networks.blocks.parts import BlockFactory
 from langevin.networks.initialization import fan_average, orthogonal
 from langevin.networks.unet import levels_mistakes
@@ -202,7 +202,7 @@ class Encoder(nn.Module):
         x = self.first(x)
         for block in (*self.down, *self.middle):
             x = block(x)
-        return self.last(functional.silu(self.norm(x)))
+        return self.last(innermost(functional.silu(self.norm(x))))
 
 
 class Decoder(nn.Module):
@@ -245,7 +245,7 @@ class Decoder(nn.Module):
         z = self.first(z)
         for block in (*self.middle, *self.up):
             z = block(z)
-        return self.last(functional.silu(self.norm(z)))
+        return self.last(innermost(functional.silu(self.norm(z))))
 
 
 def middle(parts: BlockFactory, width: int, attention: bool) -> nn.ModuleList:

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 NORM_GROUPS = 32
@@ -66,6 +67,18 @@ def normalization(channels: int, epsilon: float = NORM_EPSILON, groups: int | No
         groups: how many; None: as above.
     """
     return nn.GroupNorm(groups or min(NORM_GROUPS, channels // 4), channels, eps=epsilon)
+
+
+def innermost(x: Tensor) -> Tensor:
+    """What a convolution takes features (B, C, H, W) as: channels innermost, in the precision of autocast.
+
+    On a GPU normalization returns the usual layout, whatever it was given. A convolution then makes a copy of its input
+    in either direction, each after the one that autocast makes; here both are one, which the backward pass keeps. Where
+    the features are as they should be, they are returned themselves.
+    """
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return x.to(dtype, memory_format=torch.channels_last)
 
 
 def join(skip: Tensor, branch: Tensor, rescale: bool) -> Tensor:

@@ -112,5 +112,6 @@ class FilterUp(Filter):
     def forward(self, x: Tensor) -> Tensor:
         """Map features (B, C, H, W) to (B, C, 2 H, 2 W)."""
         if self.is_box:  # the same, and faster
-            return functional.interpolate(x, scale_factor=2, mode="nearest")
+            # On a GPU autocast makes float32 of it, which EDM2's sums do not take beside their branch.
+            return functional.interpolate(x, scale_factor=2, mode="nearest").to(x.dtype)
         return functional.conv_transpose2d(x, 4 * self.weight(x), stride=2, padding=self.padding, groups=x.shape[1])

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from langevin.networks.blocks.block import NORM_EPSILON, Block, join, normalization
+from langevin.networks.blocks.block import NORM_EPSILON, Block, innermost, join, normalization
 from langevin.networks.blocks.dropout import Dropout
 from langevin.networks.blocks.resample import Filter
 from langevin.networks.initialization import fan_average, zero
@@ -63,7 +63,7 @@ class ResidualBlock(Block):
         self, x: Tensor, embedding: Tensor | None = None, tokens: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Map features (B, C, H, W) under an embedding (B, D) to (B, C', H', W'); the tokens are not used."""
-        h = self.conv1(self.resample(functional.silu(self.norm1(x))))
+        h = self.conv1(innermost(self.resample(functional.silu(self.norm1(x)))))
         if self.embed is None:
             h = self.norm2(h)
         else:
@@ -74,5 +74,5 @@ class ResidualBlock(Block):
                 h = self.norm2(h) * (1 + scale) + shift
             else:
                 h = self.norm2(h.add_(embedded))
-        h = self.conv2(self.dropout(functional.silu(h)))
+        h = self.conv2(innermost(self.dropout(functional.silu(h))))
         return join(self.shortcut(self.resample(x)), h, self.skip_rescale)
