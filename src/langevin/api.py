@@ -112,6 +112,7 @@ class Run:
         sampler: str | None = None,
         steps: int | None = None,
         guidance: float | str | None = None,
+        size: Sequence[int] | None = None,
         seed: int = 0,
         batch_size: int = 64,
         device: str = "auto",
@@ -130,6 +131,7 @@ class Run:
             steps: how many steps it takes; None: its default, or the run's own.
             guidance: a number is the scale of classifier-free guidance, where 1 is none; a text is an option of
                 conf/guidance, such as "none"; None: the run's own.
+            size: height and width of each, for a network that takes any; None: as usual.
             seed: sample i depends on (seed, i) alone.
             batch_size: samples at a time.
             device: "cpu", or "cuda", "cuda:1", "mps"; "auto": a GPU where there is one.
@@ -154,6 +156,7 @@ class Run:
             "labels": ("labels", labels),
             "prompt": ("prompt", prompt),
             "negative": ("negative", negative),
+            "size": ("size", None if size is None else list(size)),
             "trajectory": ("trajectory", trajectory),
         }
         given |= common(seed, batch_size, device)

@@ -1,6 +1,7 @@
 """Batches of images that keep their proportions."""
 
 import itertools
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from langevin.data.bucket_module import BucketDataModule
 from langevin.data.bucket_stream import BucketStream
-from langevin.data.buckets import RectangleTransform, Size
+from langevin.data.buckets import RectangleTransform, Size, told
 from langevin.data.captioned import Captioned
 from langevin.data.digits import Digits
 from langevin.data.image_folder import ImageFolder
@@ -62,8 +63,8 @@ def test_batches_have_what_the_stream_says_cropped_as_their_bucket(opened, photo
         for x, size, row, label in zip(batch["x"], batch["size"], indices, batch["label"], strict=True):
             image = Image.open(files[row])
             assert np.array_equal(x.movedim(0, -1), RectangleTransform(Size(height, width), 3)(image))
-            assert size[:2].tolist() == [image.height, image.width]
-            assert size[4:].tolist() == [height, width]
+            expected = told(np.array([[image.height, image.width]], np.int32), Size(height, width))[0]
+            assert size.tolist() == expected.tolist()
             assert "ab"[label] == files[row].parent.name
     assert shapes == {(16, 16), (12, 20), (20, 12)}
 
@@ -109,6 +110,28 @@ def test_broken_images_are_named_or_left_out(opened, photos):
     module = opened(ImageFolder(str(photos), 16, skip_broken=True))
     assert len(module.train_set) == 20
     assert module.train_set.skipped[0].startswith("a/99.png")
+
+
+def test_the_only_image_of_a_class_in_a_bucket_may_be_broken(opened, photos, pixels):
+    """Other buckets have the class."""
+    (photos / "c").mkdir()
+    for name, size in (("1", (16, 16)), ("2", (20, 12))):
+        Image.fromarray(pixels(9, *size)).save(photos / "c" / f"{name}.png")
+    path = photos / "c" / "2.png"
+    path.write_bytes(path.read_bytes()[:-40])  # whose header says how large it is
+    module = opened(ImageFolder(str(photos), 16, skip_broken=True))
+    assert (module.train_set.labels == 2).sum() == 1
+    path.with_name("1.png").unlink()
+    with pytest.raises(UserError, match="no image of class c can be used"):
+        opened(ImageFolder(str(photos), 16, skip_broken=True))
+
+
+def test_a_worker_may_be_started_anew(opened):
+    """Under spawn and forkserver samples are pickled."""
+    module = opened()
+    samples = pickle.loads(pickle.dumps(module.train_set))
+    rows = np.flatnonzero(samples.bucket == 1)[:2]
+    assert torch.equal(samples.batch(rows)["x"], module.train_set.batch(rows)["x"])
 
 
 @pytest.mark.parametrize(

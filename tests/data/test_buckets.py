@@ -56,8 +56,9 @@ def test_of_a_square_it_is_the_square_transform(pixels):
 
 
 def test_what_is_told_of_the_size():
-    """Of 30 x 120 pixels 12 x 48 remain, of which 14 columns at each side are cut off."""
-    np.testing.assert_allclose(told(np.array([[30, 120]], np.int32), Size(12, 20)), [[30, 120, 0, 14, 12, 20]])
+    """Of 30 x 120 pixels 12 x 48 remain, of which 14 columns at each side are cut off; what was enlarged is told so."""
+    np.testing.assert_allclose(told(np.array([[30, 120]], np.int32), Size(12, 20)), [[12, 48, 0, 14, 12, 20]])
+    np.testing.assert_allclose(told(np.array([[900, 1500]], np.int32), Size(12, 20)), [[12, 20, 0, 0, 12, 20]])
     np.testing.assert_allclose(told(np.array([[6, 6]], np.int32), Size(20, 12)), [[6, 6, 0, 4, 20, 12]])
 
 

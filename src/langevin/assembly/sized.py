@@ -80,8 +80,9 @@ def request_size(cfg: DictConfig, chosen: DictConfig, model: Model, generator: S
         if follows_size(model.cfg, name):
             text = f"is [{height}, {width}]; allowed: null, since conditions.{name} is for images of the usual size"
             found.append(Mistake("size", text))
-    if "load_classifier" in (signature(chosen.guidance[TARGET]) or {} if chosen.get("guidance") else {}):
-        text = f"is [{height}, {width}]; allowed: null with guidance of a classifier, which takes the usual size alone"
+    needs = (signature(chosen.guidance[TARGET]) or {}) if chosen.get("guidance") else {}
+    if {"load_classifier", "load_denoiser"}.intersection(needs):
+        text = f"is [{height}, {width}]; allowed: null where another model guides, which may take the usual size alone"
         found.append(Mistake("size", text))
     if found:
         raise ConfigError(found)

@@ -18,10 +18,10 @@ NUMBERS = 6
 
 
 class ImageSize(Condition):
-    """The network is told how large an image was, where it was cropped, and the size that it has now.
+    """The network is told whether an image was enlarged, where it was cropped, and the size that it has now.
 
     So a small image that was enlarged, or one of which a part is cut off, need not be left out: what is sampled is told
-    to be whole and of its own size. Sinusoidal features of each number go through two linear layers with SiLU between,
+    to be whole and never enlarged. Sinusoidal features of each number go through two linear layers with SiLU between,
     whose last weights start at zero, to the network's vector. The column is of `loader=buckets`. Without it, as in
     validations, evaluations and samples of the usual size, an image is a whole square of `image_size`.
 

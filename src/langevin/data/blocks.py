@@ -20,7 +20,7 @@ from langevin.bars import progress_bar
 from langevin.data.archive import Folder
 from langevin.data.block_index import BlockIndex, FileRows
 from langevin.data.image_folder import ImageFolder
-from langevin.data.images import WHITE, Color, LazyImages, decoded
+from langevin.data.images import WHITE, Color, LazyImages, decoded, stored_size
 from langevin.data.source import SampleSet
 from langevin.data.store import PROGRESS, folder_named, open_or_make
 from langevin.errors import UserError
@@ -279,6 +279,9 @@ class BlockImages(LazyImages):
 
     def name(self, index: int) -> str:  # noqa: D102
         return self.reader.name(index)
+
+    def size(self, index: int) -> tuple[int, int]:  # noqa: D102
+        return stored_size(io.BytesIO(self.reader[index]))
 
     def open(self, index: int) -> Image.Image:  # noqa: D102
         background: Color = self.reader.source.background

@@ -35,7 +35,8 @@ class BucketSamples:
     Args:
         parts: the cache of each bucket that has images.
         members: for each of them, the places in the data of the images that were put into it.
-        squares: opens the same images as squares; called only when these are needed, such as by a metric.
+        squares: opens the same images as squares; called only when these are needed, such as by a metric; None in
+            data-loading workers.
 
     Attributes:
         bucket: (N,) int64, the part that each image is in.
@@ -47,7 +48,7 @@ class BucketSamples:
         self,
         parts: Sequence[CachedSamples],
         members: Sequence[NDArray[np.int64]],
-        squares: Callable[[], CachedSamples],
+        squares: Callable[[], CachedSamples] | None,
     ) -> None:
         self.parts = list(parts)
         self.squares = squares
@@ -67,9 +68,15 @@ class BucketSamples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {
+            "squares": None
+        }  # data-loading workers have no use for them, and they cannot be pickled
+
     @property
     def samples(self) -> NDArray[Any]:
         """The images as squares (N, side, side, C): what metrics are measured with."""
+        assert self.squares is not None, "in a worker process"
         return self.squares().samples
 
     @property

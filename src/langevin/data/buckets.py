@@ -1,5 +1,6 @@
 """Images that keep their proportions: sizes of about as many pixels, and which of them each image gets."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from PIL import Image
 
 from langevin.data.images import LazyImages, converted
 from langevin.data.source import SampleSet
+from langevin.errors import UserError
 from langevin.images import SIZE
 from langevin.interrupt import Interrupted, received
 
@@ -102,13 +104,16 @@ class RectangleTransform:
 def told(sizes: NDArray[np.int32], bucket: Size) -> NDArray[np.float32]:
     """What a network may be told of images of some sizes (N, 2) that are cropped to a bucket's: float32 (N, 6).
 
-    Height and width as stored; top and left of the crop, in pixels after the resize; height and width of the result.
-    Source: SDXL (Podell et al. 2023, arXiv 2307.01952), section 2.2 and 2.3.
+    Height and width before the crop, at most as stored: less than that of the result where it was enlarged; top and
+    left of the crop; height and width of the result. So an image that had enough pixels is told like a sample, which
+    was never resized. Source: SDXL (Podell et al. 2023, arXiv 2307.01952), section 2.2 and 2.3, where the first two are
+    as stored.
     """
     original, result = sizes.astype(np.float64), np.array(bucket, np.float64)
     scale = (result / np.maximum(original, 1)).max(1, keepdims=True)
     crop = np.maximum(original * scale - result, 0) / 2
-    return np.concatenate([original, crop, np.broadcast_to(result, original.shape)], 1).astype(np.float32)
+    before = original * np.minimum(scale, 1)
+    return np.concatenate([before, crop, np.broadcast_to(result, original.shape)], 1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ class SomeImages(LazyImages):
 def part_of(whole: SampleSet, rows: NDArray[np.int64], told: NDArray[np.float32]) -> SampleSet:
     """Some images of a split, with what a network may be told of their sizes (R, 6) as the column `SIZE`."""
     assert isinstance(whole.lazy, LazyImages)
+    others = frozenset() if whole.labels is None else frozenset(np.delete(whole.labels, rows).tolist())
     return SampleSet(
         SomeImages(whole.lazy, rows),
         None if whole.labels is None else whole.labels[rows],
@@ -143,6 +149,7 @@ def part_of(whole: SampleSet, rows: NDArray[np.int64], told: NDArray[np.float32]
         whole.skip_broken,
         {**{name: column[rows] for name, column in whole.columns.items()}, SIZE: told},
         None if whole.captions is None else [whole.captions[row] for row in rows.tolist()],
+        others,
     )
 
 
@@ -151,17 +158,20 @@ def read_sizes(images: LazyImages) -> NDArray[np.int32]:
 
     Raises:
         Interrupted: once a signal has come.
+        OSError, MemoryError, UserError: when the disk or the memory failed, or a whole file, and not an image.
     """
 
     def size(index: int) -> tuple[int, int]:
         try:
             width, height = images.size(index)
-        except Exception:  # a broken file makes decoders raise anything; it is reported when it is decoded
+        except Exception as error:  # a broken file makes decoders raise anything; it is reported when it is decoded
+            if isinstance(error, UserError | MemoryError) or getattr(error, "errno", None) is not None:
+                raise  # it may not recur, and then the image would be in another bucket
             return 0, 0
         return height, width
 
     sizes = np.zeros((len(images), 2), np.int32)
-    with ThreadPoolExecutor(max_workers=images.threads) as executor:
+    with ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), images.threads)) as executor:
         for first in range(0, len(images), _CHUNK):
             rows = range(first, min(first + _CHUNK, len(images)))
             sizes[rows.start : rows.stop] = list(executor.map(size, rows))

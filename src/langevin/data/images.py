@@ -30,7 +30,7 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MAX_PIXELS = 89_478_485
 """The largest image that is decoded, as many pixels as Pillow considers safe: a few kB can decode to gigabytes."""
 WHITE: Color = (255, 255, 255)
-_FIRST_TURNED = 5  # of EXIF's orientations, up to 8: in these the stored rows are columns
+_TURNED = range(5, 9)  # EXIF's orientations in which the stored rows are columns
 
 
 class DecodedBlock(NamedTuple):
@@ -193,13 +193,13 @@ def decoded(file: BinaryIO, background: Color, box: Box | None = None) -> Image.
 
 
 def stored_size(file: BinaryIO) -> tuple[int, int]:
-    """The width and height of what `decoded` makes of an image file, mostly of its header alone.
+    """The width and height of what `decoded` makes of an image file, of its header alone but for PNG.
 
     Raises:
         ValueError: when it is no such file or too large; else what the decoder raises.
     """
     image = _opened(file)
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= _FIRST_TURNED
+    turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
     return (image.height, image.width) if turned else image.size
 
 

@@ -29,6 +29,7 @@ class SampleSet:
         skip_broken: whether images that cannot be decoded are left out; None where the user has no such option.
         columns: what else is known of each sample, by names: arrays of numbers (N, ...), for conditions that read them.
         captions: of each sample, at least one each; None when the samples have none.
+        elsewhere: the classes of which other parts of the split have samples, where this is one.
     """
 
     lazy: LazySamples
@@ -37,6 +38,7 @@ class SampleSet:
     skip_broken: bool | None = None
     columns: Mapping[str, NDArray] = field(default_factory=dict)
     captions: Sequence[Sequence[str]] | None = None
+    elsewhere: frozenset[int] = frozenset()
 
 
 class Hints(NamedTuple):
@@ -76,7 +78,7 @@ def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int
     if not len(kept):
         raise UserError(_listed(images, broken))
     if images.labels is not None and images.class_names is not None:
-        gone = set(images.labels.tolist()).difference(images.labels[kept].tolist())
+        gone = set(images.labels.tolist()).difference(images.labels[kept].tolist(), images.elsewhere)
         if gone:
             raise UserError(f"no image of class {images.class_names[min(gone)]} can be used; {_listed(images, broken)}")
     return kept

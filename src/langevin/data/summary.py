@@ -32,7 +32,7 @@ def summary(data: DataModule) -> str | None:
     enlarged = [images.enlarged for images in sets.values() if images is not None]
     if not (number := sum(each for each, _ in enlarged)):
         return text
-    size = "x".join(map(str, data.spec.shape[1:]))
+    size = "their bucket" if data.varies_size else "x".join(map(str, data.spec.shape[1:]))
     return f"{text}; enlarged to {size}: {_listed('image', number, [name for _, names in enlarged for name in names])}"
 
 
