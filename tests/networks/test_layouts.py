@@ -18,6 +18,13 @@ def test_what_is_as_it_should_be_is_not_copied():
         assert innermost(x) is x
 
 
+def test_double_precision_and_shapes_alone_are_left_as_they_are():
+    """Autocast leaves float64, and knows no device "meta", on which networks are built for their shapes."""
+    with torch.autocast("cpu", torch.bfloat16):
+        assert innermost(torch.randn(2, 8, 4, 4, dtype=torch.float64)).dtype == torch.float64
+    assert innermost(torch.empty(2, 8, 4, 4, device="meta")).is_contiguous(memory_format=LAST)
+
+
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
 def test_layout_and_precision_are_those_of_the_convolution(half):
     x = torch.randn(2, 8, 4, 4, requires_grad=True)

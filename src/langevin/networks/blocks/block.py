@@ -77,8 +77,8 @@ def innermost(x: Tensor) -> Tensor:
     the features are as they should be, they are returned themselves.
     """
     kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    return x.to(dtype, memory_format=torch.channels_last)
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype(kind) if casts else x.dtype, memory_format=torch.channels_last)
 
 
 def join(skip: Tensor, branch: Tensor, rescale: bool) -> Tensor:
