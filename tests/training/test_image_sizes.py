@@ -11,6 +11,8 @@ from helpers.digits import digits
 from PIL import Image
 from training_helpers import differing, numbers
 
+import langevin
+
 pytestmark = pytest.mark.e2e
 
 SIZES = ((16, 16), (12, 21), (21, 12))
@@ -77,6 +79,8 @@ def test_samples_are_of_the_size_asked_for_and_told_so(run, tmp_path):
     usual, about = sampled("usual")
     assert usual.shape == (3, 16, 16, 1)
     assert "size" not in about["samples"]
+    in_python = langevin.load(run).sample(3, size=(12, 20), steps=2, batch_size=2, device="cpu")
+    assert np.array_equal(in_python.samples, wide)
     same, _ = sampled("same", "size=[16,16]")
     assert np.array_equal(same, usual), "whole squares are what it is told by itself"
 
