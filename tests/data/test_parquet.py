@@ -148,7 +148,6 @@ def test_rows_that_cannot_be_used(rows, features, message, tmp_path, prepared):
     ("names", "splits"),
     [
         (["0.parquet", "a/1.PARQUET", "test.txt"], (["0.parquet", "a/1.PARQUET"], None, {})),
-        (["test-0.parquet"], (["test-0.parquet"], None, {})),
         (
             ["default/test/0.parquet", "default/train/0.parquet", "default/train/1.parquet"],
             (["default/train/0.parquet", "default/train/1.parquet"], ["default/test/0.parquet"], {}),
@@ -156,6 +155,10 @@ def test_rows_that_cannot_be_used(rows, features, message, tmp_path, prepared):
         (
             ["other.parquet", "test-0.parquet", "training_0.parquet", "val-0.parquet"],
             (["training_0.parquet"], ["val-0.parquet"], {"test file": 1, "other file": 1}),
+        ),
+        (
+            ["mnist-test.parquet", "my_train.parquet", "partial-test/0.parquet", "test_set/2Train.parquet"],
+            (["my_train.parquet", "test_set/2Train.parquet"], ["mnist-test.parquet", "partial-test/0.parquet"], {}),
         ),
     ],
 )
@@ -174,10 +177,11 @@ def test_splits_go_by_the_names_of_files(names, splits, tmp_path):
 
 
 def test_files_that_do_not_go_together(tmp_path, prepared):
-    for name in ("test-0", "validation-0"):
+    for name, found in (("my_test", "test"), ("validation-0", "test and validation")):
         write_parquet(tmp_path / f"{name}.parquet", [group()], schema_of(image=pa.binary()))
-    with pytest.raises(UserError, match=r"holds files of test and validation, and none of train; give one of them"):
-        prepared(tmp_path)
+        with pytest.raises(UserError, match=rf"holds files of {found}, and none of train; give one of the files, or r"):
+            prepared(tmp_path)
+    assert len(prepared(tmp_path / "my_test.parquet").train_set) == 2
     for name, names in (("train-0", ["cat", "dog"]), ("train-1", ["dog", "cat"])):
         schema = schema_of({"label": CLASS | {"names": names}}, image=pa.binary(), label=pa.int8())
         write_parquet(tmp_path / f"{name}.parquet", [group(label=[0, 1])], schema)

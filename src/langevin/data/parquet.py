@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -29,10 +29,10 @@ _READ = 8  # rows that are decompressed at a time, before their size is looked a
 class Parquet(BlockSource):
     """Images in the rows of Parquet files, of which each row group is one block.
 
-    A folder may hold the files of several splits, which a word before any digit or mark of their names says, or of the
-    folders that they lie in: ``train-00000-of-00002.parquet``, ``test/0000.parquet``. Then those of "train" are trained
-    on, and those of "validation", else of "test", are for testing. Where no file is of "train", all files are trained
-    on.
+    A folder may hold the files of several splits, which a word of their names says, or else of the folders that they
+    lie in: ``train-00000-of-00002.parquet``, ``mnist_test/0000.parquet``. Then those of "train" are trained on, and
+    those of "validation", else of "test", are for testing. Where no name says a split, all files are trained on; so is
+    a single file that is given, whatever its name.
 
     Args:
         path: the folder of the files, or one of them.
@@ -183,9 +183,9 @@ class Parquet(BlockSource):
         for name in names:
             of.setdefault(_split_of(name), []).append(name)
         if "train" not in of:
-            if len(of) > 1:
-                found = " and ".join(sorted(filter(None, of)))
-                text = f"holds files of {found}, and none of train; give one of them, or a folder of one split"
+            found = " and ".join(sorted(filter(None, of)))
+            if found and folder == Path(self.path or "").expanduser():  # no single file
+                text = f"holds files of {found}, and none of train; give one of the files, or rename those to train on"
                 raise UserError(f"data.path={self.path}: {text}")
             return folder, {"train": names}
         held = next((each for each in ("validation", "test") if each in of), None) if self.test_path == AUTO else None
@@ -194,9 +194,8 @@ class Parquet(BlockSource):
 
 
 def _split_of(name: str) -> str:
-    """The split that a file's name says, or the nearest of its folders; "" where none does."""
-    words = (re.split(r"[^a-z]", part.lower(), maxsplit=1)[0] for part in reversed(PurePosixPath(name).parts))
-    return next((SPLITS[word] for word in words if word in SPLITS), "")
+    """The split that the last word of a file's path says which is a split's; "" where none is."""
+    return next((SPLITS[word] for word in reversed(re.split(r"[^a-z]+", name.lower())) if word in SPLITS), "")
 
 
 @contextmanager
