@@ -205,13 +205,44 @@ def test_damaged_files(tmp_path, prepared):
 
 
 def test_a_few_bytes_that_decompress_to_many(tmp_path, prepared, monkeypatch):
-    write_parquet(tmp_path / "0.parquet", [{"image": [png() + bytes(20_000)] * 1000}], schema_of(image=pa.binary()))
-    assert (tmp_path / "0.parquet").stat().st_size < 50_000
-    with pytest.raises(UserError, match=r"row group 0 decompresses to more than 16,777,216 bytes, too many for images"):
+    place = tmp_path / "0.parquet"
+    write_parquet(place, [{"image": [png() + bytes(20_000)] * 1000}], schema_of(image=pa.binary()))
+    assert place.stat().st_size < 50_000
+    message = r"row group 0 decompresses to more than 16,777,216 bytes of image, too many for its size"
+    with pytest.raises(UserError, match=message):
         prepared(tmp_path)
-    monkeypatch.setattr(parquet, "LARGE", 2**30)
-    monkeypatch.setattr(parquet, "MAX_BYTES", 20_000)
-    with pytest.raises(UserError, match=r"image 0 of row group 0 has 20,\d+ bytes; allowed: at most 20,000"):
+    with monkeypatch.context() as patched:
+        patched.setattr(parquet, "LARGE", 2**30)
+        patched.setattr(parquet, "MAX_BYTES", 20_000)
+        with pytest.raises(UserError, match=r"image 0 of row group 0 has 20,\d+ bytes; allowed: at most 20,000"):
+            prepared(tmp_path)
+    write_parquet(place, [{"image": [bytes(20_000_000)]}], schema_of(image=pa.binary()))
+    content = place.read_bytes()
+    place.write_bytes(content[:500] + bytes(500) + content[1000:])  # which is not found out before it is read
+    monkeypatch.setattr(parquet, "MAX_RATIO", 10)
+    with pytest.raises(UserError, match=message):
+        prepared(tmp_path)
+
+
+@pytest.mark.parametrize("store_schema", [True, False])
+def test_a_caption_that_all_rows_share(store_schema, tmp_path):
+    number, place = 100_000, tmp_path / "0.parquet"  # 100 GB, were they all read
+    text = pa.DictionaryArray.from_arrays(np.zeros(number, np.int32), ["b" * 2**20])
+    table = pa.table({"image": pa.nulls(number, pa.binary()), "text": text})
+    pytest.importorskip("pyarrow.parquet").write_table(table, place, store_schema=store_schema)
+    assert place.stat().st_size < 100_000
+    source = Parquet(str(place), 4, caption="text")
+    source.check()
+    with pytest.raises(UserError, match=r"row group 0 decompresses to more than 16,777,216 bytes of text, too many f"):
+        source.load("train")
+    assert pa.default_memory_pool().max_memory() < 2**27
+
+
+def test_a_row_group_that_is_too_large_to_be_held(tmp_path, prepared, monkeypatch):
+    write_parquet(tmp_path / "0.parquet", [group(), group(20)], schema_of(image=pa.binary()))
+    monkeypatch.setattr(parquet, "_MAX_GROUP", 600)
+    message = r"0\.parquet: .*row group 1 has 1,\d+ bytes of images, and is held whole; allowed: at most 600; write .*=1000"
+    with pytest.raises(UserError, match=message):
         prepared(tmp_path)
 
 
