@@ -25,6 +25,7 @@ from langevin.errors import UserError, missing_package
 
 _IMAGES_READ = 8  # rows that are decompressed at a time, before their size is looked at
 _READ = 256  # of labels and captions
+_UNLABELLED = -1  # as datasets writes it where the labels of a test split are kept secret
 _MAX_GROUP = 2**30  # bytes of the images of a row group, which is held whole
 
 
@@ -107,7 +108,7 @@ class Parquet(BlockSource):
             names = () if columns.label is None else class_names_of(schema, columns.label)
             counts, ids, texts, known = list[int](), list[int](), list[list[str]](), dict[str, str]()
             for number in range(metadata.num_row_groups):
-                _refuse_unreadable(metadata.row_group(number), number, leaf_of(schema, columns.image))
+                _refuse_unreadable(metadata.row_group(number), number, columns.image, leaf_of(schema, columns.image))
                 first, count = sum(counts), metadata.row_group(number).num_rows
                 counts.append(count)
                 rows = 0
@@ -211,12 +212,20 @@ def _opened(place: Path) -> Iterator[Any]:
         if getattr(error, "errno", None) is not None:  # the system's
             raise
         text = str(error).partition("\n")[0].rstrip(".")
+        if not isinstance(error, (pyarrow.ArrowInvalid, OSError)):
+            raise ValueError(f"pyarrow cannot read it: {text}") from error
         raise ValueError(f"{text}: no Parquet file, or cut short or damaged; copy it again") from error
 
 
-def _refuse_unreadable(group: Any, number: int, leaf: str) -> None:
-    """Refuse a row group whose images are too many to be held."""
-    size = sum(chunk.total_uncompressed_size for chunk in _chunks(group, leaf))
+def _refuse_unreadable(group: Any, number: int, image: str, leaf: str) -> None:
+    """Refuse a row group whose images are too many to be held, or are paths alone."""
+    chunks = _chunks(group, leaf)
+    known = [chunk.statistics for chunk in chunks if chunk.is_stats_set and chunk.statistics.has_null_count]
+    if leaf != image and group.num_rows and any(each.null_count == group.num_rows for each in known):
+        raise ValueError(
+            f"row group {number} has no bytes of images in {image}, but paths at most; write the bytes too"
+        )
+    size = sum(chunk.total_uncompressed_size for chunk in chunks)
     if size > _MAX_GROUP:
         text = f"row group {number} has {size:,} bytes of images, and is held whole; allowed: at most {_MAX_GROUP:,}"
         raise ValueError(f"{text}; write the file again in smaller ones, with row_group_size=1000")
@@ -262,6 +271,8 @@ def _ids(column: Any, number: int, first: int) -> list[int]:
     if wrong is not None:
         has = "no label" if values[wrong] is None else f"the label {values[wrong]}"
         allowed = f"whole numbers from 0 to {number - 1}, or data.label=null for no classes"
+        if values[wrong] == _UNLABELLED:
+            allowed += ", or data.test_path=null where test images alone have none"
         raise ValueError(f"row {first + wrong} has {has}; allowed: {allowed}")
     return values
 

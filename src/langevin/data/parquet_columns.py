@@ -137,14 +137,14 @@ def _is_image(type_: Any) -> bool:
 def _is_bytes(type_: Any) -> bool:
     from pyarrow import types
 
-    return types.is_binary(type_) or types.is_large_binary(type_)
+    return types.is_binary(type_) or types.is_large_binary(type_) or types.is_binary_view(type_)
 
 
 def _is_text(type_: Any) -> bool:
     from pyarrow import types
 
     of = type_.value_type if types.is_list(type_) or types.is_large_list(type_) else type_
-    return types.is_string(of) or types.is_large_string(of)
+    return types.is_string(of) or types.is_large_string(of) or types.is_string_view(of)
 
 
 def _described(schema: Any) -> str:
