@@ -128,6 +128,11 @@ ROWS = group(label=[0, 1], text=["a", "b"])
     ("rows", "features", "message"),
     [
         ({"label": [0, -1]}, None, r"0\.parquet: cannot be indexed \(row 3 has the label -1; allowed: whole numbers f"),
+        (
+            {"label": [0, -1]},
+            {"label": CLASS},
+            r"-1; allowed: .* 2, or data\.label=null .*, or data\.test_path=null where ",
+        ),
         ({"label": [0, None]}, None, r"row 3 has no label; allowed: whole numbers from 0 to \d+, or data\.label=null"),
         ({"label": [0, 3]}, {"label": CLASS}, r"row 3 has the label 3; allowed: whole numbers from 0 to 2, or data"),
         ({}, {"label": CLASS | {"names": [1]}}, r"its metadata have no names of the classes of label, but \[1\]"),
@@ -148,7 +153,6 @@ def test_rows_that_cannot_be_used(rows, features, message, tmp_path, prepared):
     ("names", "splits"),
     [
         (["0.parquet", "a/1.PARQUET", "test.txt"], (["0.parquet", "a/1.PARQUET"], None, {})),
-        (["test-0.parquet"], (["test-0.parquet"], None, {})),
         (
             ["default/test/0.parquet", "default/train/0.parquet", "default/train/1.parquet"],
             (["default/train/0.parquet", "default/train/1.parquet"], ["default/test/0.parquet"], {}),
@@ -156,6 +160,10 @@ def test_rows_that_cannot_be_used(rows, features, message, tmp_path, prepared):
         (
             ["other.parquet", "test-0.parquet", "training_0.parquet", "val-0.parquet"],
             (["training_0.parquet"], ["val-0.parquet"], {"test file": 1, "other file": 1}),
+        ),
+        (
+            ["mnist-test.parquet", "my_train.parquet", "partial-test/0.parquet", "test_set/2Train.parquet"],
+            (["my_train.parquet", "test_set/2Train.parquet"], ["mnist-test.parquet", "partial-test/0.parquet"], {}),
         ),
     ],
 )
@@ -174,10 +182,11 @@ def test_splits_go_by_the_names_of_files(names, splits, tmp_path):
 
 
 def test_files_that_do_not_go_together(tmp_path, prepared):
-    for name in ("test-0", "validation-0"):
+    for name, found in (("my_test", "test"), ("validation-0", "test and validation")):
         write_parquet(tmp_path / f"{name}.parquet", [group()], schema_of(image=pa.binary()))
-    with pytest.raises(UserError, match=r"holds files of test and validation, and none of train; give one of them"):
-        prepared(tmp_path)
+        with pytest.raises(UserError, match=rf"holds files of {found}, and none of train; give one of the files, or r"):
+            prepared(tmp_path)
+    assert len(prepared(tmp_path / "my_test.parquet").train_set) == 2
     for name, names in (("train-0", ["cat", "dog"]), ("train-1", ["dog", "cat"])):
         schema = schema_of({"label": CLASS | {"names": names}}, image=pa.binary(), label=pa.int8())
         write_parquet(tmp_path / f"{name}.parquet", [group(label=[0, 1])], schema)
@@ -188,6 +197,54 @@ def test_files_that_do_not_go_together(tmp_path, prepared):
         prepared(tmp_path, test_path=None)
 
 
+def test_classes_that_the_test_images_lack(tmp_path, prepared):
+    for name, labels in (("train", [0, 1]), ("test", [1, 1])):
+        rows = group(label=labels)
+        write_parquet(tmp_path / f"{name}.parquet", [rows], schema_of(image=pa.binary(), label=pa.int8()))
+    with pytest.raises(UserError, match=r"the test images have the classes 1 .*, or data\.test_path=null for no test"):
+        prepared(tmp_path)
+    assert prepared(tmp_path, test_path=None).class_names == ("0", "1")
+
+
+@pytest.mark.parametrize("kind", [BlockDataModule, DataModule])
+def test_columns_that_are_stored_by_a_dictionary_or_have_one_name(kind, tmp_path, prepared):
+    columns = {
+        "image": pa.array([png(0), png(200), png(0)]).dictionary_encode(),
+        "label": pa.array([5, 3, 5]).dictionary_encode(),
+        "text": pa.array(["a", "b", "a"]).dictionary_encode(),
+    }
+    table = pa.table([*columns.values(), [1] * 3, [2] * 3], names=[*columns, "other", "other"])
+    pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "0.parquet")
+    samples = prepared(tmp_path, kind, caption="text").train_set
+    assert samples.labels.tolist() == [1, 0, 1]
+    assert samples.batch([0, 1, 2])["x"][:, 0, 0, 0].tolist() == [0, 200, 0]
+    assert [samples.captions.of(row) for row in range(3)] == [["a"], ["b"], ["a"]]
+
+
+def test_views_of_texts_and_bytes(tmp_path, prepared):
+    table = pa.table({"image": pa.array([png(7)], pa.binary_view()), "text": pa.array(["a view"], pa.string_view())})
+    pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "0.parquet")
+    samples = prepared(tmp_path, caption="text").train_set
+    assert samples.batch([0])["x"].unique().tolist() == [7]
+    assert samples.captions.of(0) == ["a view"]
+
+
+def test_images_that_are_paths_alone(tmp_path, prepared):
+    rows = {"image": [{"bytes": None, "path": "1.png"}] * 2}
+    write_parquet(tmp_path / "0.parquet", [rows], schema_of(image=STRUCT))
+    with pytest.raises(UserError, match=r"row group 0 has no bytes of images in image, but paths at most; write the b"):
+        prepared(tmp_path)
+
+
+def test_what_pyarrow_has_not_is_no_damage(tmp_path, prepared, monkeypatch):
+    def fail(*args, **options):
+        raise pa.ArrowNotImplementedError("Support for codec 'lzo' not built")
+
+    monkeypatch.setattr(pytest.importorskip("pyarrow.parquet").ParquetFile, "iter_batches", fail)
+    with pytest.raises(UserError, match=r"\(pyarrow cannot read it: Support for codec 'lzo' not built\)"):
+        prepared(OF_DATASETS)
+
+
 def test_damaged_files(tmp_path, prepared):
     content = (OF_DATASETS / "train-00000-of-00001.parquet").read_bytes()
     place = tmp_path / "0.parquet"
@@ -196,18 +253,52 @@ def test_damaged_files(tmp_path, prepared):
         with pytest.raises(UserError, match=r"0\.parquet: cannot be opened \(.*cut short or damaged; copy it again\)$"):
             prepared(place)
     place.write_bytes(content[:300] + bytes(300) + content[600:])
-    with pytest.raises(UserError, match=r"0\.parquet"):
+    with pytest.raises(
+        UserError,
+        match=r"^38 of 40 images cannot be used; .*\n  row 2 of \S*0\.parquet cannot be used: it is damaged, ",
+    ):
         prepared(place)
 
 
 def test_a_few_bytes_that_decompress_to_many(tmp_path, prepared, monkeypatch):
-    write_parquet(tmp_path / "0.parquet", [{"image": [png() + bytes(20_000)] * 1000}], schema_of(image=pa.binary()))
-    assert (tmp_path / "0.parquet").stat().st_size < 50_000
-    with pytest.raises(UserError, match=r"row group 0 decompresses to more than 16,777,216 bytes, too many for images"):
+    place = tmp_path / "0.parquet"
+    write_parquet(place, [{"image": [png() + bytes(20_000)] * 1000}], schema_of(image=pa.binary()))
+    assert place.stat().st_size < 50_000
+    message = r"row group 0 decompresses to more than 16,777,216 bytes of image, too many for its size"
+    with pytest.raises(UserError, match=message):
         prepared(tmp_path)
-    monkeypatch.setattr(parquet, "LARGE", 2**30)
-    monkeypatch.setattr(parquet, "MAX_BYTES", 20_000)
-    with pytest.raises(UserError, match=r"image 0 of row group 0 has 20,\d+ bytes; allowed: at most 20,000"):
+    with monkeypatch.context() as patched:
+        patched.setattr(parquet, "LARGE", 2**30)
+        patched.setattr(parquet, "MAX_BYTES", 20_000)
+        with pytest.raises(UserError, match=r"image 0 of row group 0 has 20,\d+ bytes; allowed: at most 20,000"):
+            prepared(tmp_path)
+    write_parquet(place, [{"image": [bytes(20_000_000)]}], schema_of(image=pa.binary()))
+    content = place.read_bytes()
+    place.write_bytes(content[:500] + bytes(500) + content[1000:])  # which is not found out before it is read
+    monkeypatch.setattr(parquet, "MAX_RATIO", 10)
+    with pytest.raises(UserError, match=message):
+        prepared(tmp_path)
+
+
+@pytest.mark.parametrize("store_schema", [True, False])
+def test_a_caption_that_all_rows_share(store_schema, tmp_path):
+    number, place = 100_000, tmp_path / "0.parquet"  # 100 GB, were they all read
+    text = pa.DictionaryArray.from_arrays(np.zeros(number, np.int32), ["b" * 2**20])
+    table = pa.table({"image": pa.nulls(number, pa.binary()), "text": text})
+    pytest.importorskip("pyarrow.parquet").write_table(table, place, store_schema=store_schema)
+    assert place.stat().st_size < 100_000
+    source = Parquet(str(place), 4, caption="text")
+    source.check()
+    with pytest.raises(UserError, match=r"row group 0 decompresses to more than 16,777,216 bytes of text, too many f"):
+        source.load("train")
+    assert pa.default_memory_pool().max_memory() < 2**27
+
+
+def test_a_row_group_that_is_too_large_to_be_held(tmp_path, prepared, monkeypatch):
+    write_parquet(tmp_path / "0.parquet", [group(), group(20)], schema_of(image=pa.binary()))
+    monkeypatch.setattr(parquet, "_MAX_GROUP", 600)
+    message = r"0\.parquet: .*row group 1 has 1,\d+ bytes of images, and is held whole; allowed: at most 600; .*=1000"
+    with pytest.raises(UserError, match=message):
         prepared(tmp_path)
 
 

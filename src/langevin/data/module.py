@@ -183,9 +183,12 @@ class DataModule(lightning.LightningDataModule):
         sets = {split: self._open(split) for split in self.source.splits()}
         train, test = sets["train"], sets.get("test")
         if test is not None and test.class_names != train.class_names:
+            way = (
+                "" if getattr(self.source, "test_path", None) is None else ", or data.test_path=null for no test images"
+            )
             raise UserError(
                 f"data: the test images have the classes {_brief(test.class_names)}, "
-                f"the training images {_brief(train.class_names)}; they must be the same"
+                f"the training images {_brief(train.class_names)}; they must be the same{way}"
             )
         self.class_names = train.class_names
         self.num_classes = None if train.class_names is None else len(train.class_names)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -23,16 +23,19 @@ from langevin.data.images import WHITE
 from langevin.data.parquet_columns import AUTO, Columns, class_names_of, find_columns, leaf_of
 from langevin.errors import UserError, missing_package
 
-_READ = 8  # rows that are decompressed at a time, before their size is looked at
+_IMAGES_READ = 8  # rows that are decompressed at a time, before their size is looked at
+_READ = 256  # of labels and captions
+_UNLABELLED = -1  # as datasets writes it where the labels of a test split are kept secret
+_MAX_GROUP = 2**30  # bytes of the images of a row group, which is held whole
 
 
 class Parquet(BlockSource):
     """Images in the rows of Parquet files, of which each row group is one block.
 
-    A folder may hold the files of several splits, which a word before any digit or mark of their names says, or of the
-    folders that they lie in: ``train-00000-of-00002.parquet``, ``test/0000.parquet``. Then those of "train" are trained
-    on, and those of "validation", else of "test", are for testing. Where no file is of "train", all files are trained
-    on.
+    A folder may hold the files of several splits, which a word of their names says, or else of the folders that they
+    lie in: ``train-00000-of-00002.parquet``, ``mnist_test/0000.parquet``. Then those of "train" are trained on, and
+    those of "validation", else of "test", are for testing. Where no name says a split, all files are trained on; so is
+    a single file that is given, whatever its name.
 
     Args:
         path: the folder of the files, or one of them.
@@ -103,17 +106,20 @@ class Parquet(BlockSource):
             columns = find_columns(schema, self._names, str(place))
             read = [name for name in columns[1:] if name is not None]
             names = () if columns.label is None else class_names_of(schema, columns.label)
-            counts, ids, texts = list[int](), list[int](), list[list[str]]()
+            counts, ids, texts, known = list[int](), list[int](), list[list[str]](), dict[str, str]()
             for number in range(metadata.num_row_groups):
+                _refuse_unreadable(metadata.row_group(number), number, columns.image, leaf_of(schema, columns.image))
                 first, count = sum(counts), metadata.row_group(number).num_rows
                 counts.append(count)
-                table = file.read_row_group(number, columns=read, use_threads=False)
-                if read and table.num_rows != count:
-                    raise ValueError(f"row group {number} has {table.num_rows:,} rows, and notes {count:,}")
-                if columns.label is not None:
-                    ids += _ids(table.column(columns.label), len(names) or MAX_CLASS + 1, first)
-                if columns.caption is not None:
-                    texts += _captions(table.column(columns.caption), first)
+                rows = 0
+                for batch in _batches(file, number, read, _READ) if read else ():
+                    if columns.label is not None:
+                        ids += _ids(batch[columns.label], len(names) or MAX_CLASS + 1, first + rows)
+                    if columns.caption is not None:
+                        texts += _captions(batch[columns.caption], first + rows, known)
+                    rows += len(batch[read[0]])
+                if read and rows != count:
+                    raise ValueError(f"row group {number} has {rows:,} rows, and notes {count:,}")
         return FileRows(
             np.array(counts, np.int64),
             np.array(ids, np.int64),
@@ -126,16 +132,10 @@ class Parquet(BlockSource):
         """See `BlockSource`: a whole row group; empty where a row has no image."""
         images: list[bytes | memoryview] = []
         with _opened(place) as file:
-            leaf, size = leaf_of(file.schema_arrow, self._names.image), 0
-            limit = max(LARGE, MAX_RATIO * _stored(file.metadata.row_group(number), leaf))
-            for batch in file.iter_batches(_READ, row_groups=[number], columns=[leaf], use_threads=False):
-                values = batch.column(0)
+            leaf = leaf_of(file.schema_arrow, self._names.image)
+            for batch in _batches(file, number, [leaf], _IMAGES_READ):
+                values = batch[self._names.image]
                 values = values.flatten()[0] if leaf != self._names.image else values
-                size += values.nbytes
-                if size > limit:
-                    raise ValueError(
-                        f"row group {number} decompresses to more than {limit:,} bytes, too many for images"
-                    )
                 images += [memoryview(value.as_buffer()) if value.is_valid else b"" for value in values]
         if len(images) != len(extents):
             raise ValueError(f"row group {number} has {len(images):,} images, and {len(extents):,} were indexed")
@@ -183,9 +183,9 @@ class Parquet(BlockSource):
         for name in names:
             of.setdefault(_split_of(name), []).append(name)
         if "train" not in of:
-            if len(of) > 1:
-                found = " and ".join(sorted(filter(None, of)))
-                text = f"holds files of {found}, and none of train; give one of them, or a folder of one split"
+            found = " and ".join(sorted(filter(None, of)))
+            if found and folder == Path(self.path or "").expanduser():  # no single file
+                text = f"holds files of {found}, and none of train; give one of the files, or rename those to train on"
                 raise UserError(f"data.path={self.path}: {text}")
             return folder, {"train": names}
         held = next((each for each in ("validation", "test") if each in of), None) if self.test_path == AUTO else None
@@ -194,9 +194,8 @@ class Parquet(BlockSource):
 
 
 def _split_of(name: str) -> str:
-    """The split that a file's name says, or the nearest of its folders; "" where none does."""
-    words = (re.split(r"[^a-z]", part.lower(), maxsplit=1)[0] for part in reversed(PurePosixPath(name).parts))
-    return next((SPLITS[word] for word in words if word in SPLITS), "")
+    """The split that the last word of a file's path says which is a split's; "" where none is."""
+    return next((SPLITS[word] for word in reversed(re.split(r"[^a-z]+", name.lower())) if word in SPLITS), "")
 
 
 @contextmanager
@@ -213,13 +212,56 @@ def _opened(place: Path) -> Iterator[Any]:
         if getattr(error, "errno", None) is not None:  # the system's
             raise
         text = str(error).partition("\n")[0].rstrip(".")
+        if not isinstance(error, (pyarrow.ArrowInvalid, OSError)):
+            raise ValueError(f"pyarrow cannot read it: {text}") from error
         raise ValueError(f"{text}: no Parquet file, or cut short or damaged; copy it again") from error
 
 
-def _stored(group: Any, leaf: str) -> int:
-    """The bytes that a column of a row group takes in its file."""
-    columns = (group.column(place) for place in range(group.num_columns))
-    return next(column.total_compressed_size for column in columns if column.path_in_schema == leaf)
+def _refuse_unreadable(group: Any, number: int, image: str, leaf: str) -> None:
+    """Refuse a row group whose images are too many to be held, or are paths alone."""
+    chunks = _chunks(group, leaf)
+    known = [chunk.statistics for chunk in chunks if chunk.is_stats_set and chunk.statistics.has_null_count]
+    if leaf != image and group.num_rows and any(each.null_count == group.num_rows for each in known):
+        raise ValueError(
+            f"row group {number} has no bytes of images in {image}, but paths at most; write the bytes too"
+        )
+    size = sum(chunk.total_uncompressed_size for chunk in chunks)
+    if size > _MAX_GROUP:
+        text = f"row group {number} has {size:,} bytes of images, and is held whole; allowed: at most {_MAX_GROUP:,}"
+        raise ValueError(f"{text}; write the file again in smaller ones, with row_group_size=1000")
+
+
+def _chunks(group: Any, *columns: str) -> list[Any]:
+    """What a row group notes of the columns, or of all that are inside them."""
+    chunks = [group.column(place) for place in range(group.num_columns)]
+    inside = tuple(f"{column}." for column in columns)
+    return [each for each in chunks if each.path_in_schema in columns or each.path_in_schema.startswith(inside)]
+
+
+def _batches(file: Any, number: int, columns: list[str], most: int) -> Iterator[dict[str, Any]]:
+    """The columns of a row group by their names, at most so many rows at a time.
+
+    Raises:
+        ValueError: as soon as they take too many bytes for what the row group takes in its file.
+    """
+    from pyarrow.types import is_dictionary
+
+    group = file.metadata.row_group(number)
+    stored = sum(group.column(place).total_compressed_size for place in range(group.num_columns))
+    limit = max(LARGE, MAX_RATIO * stored)
+    what = f"{limit:,} bytes of {' and '.join(columns)}, too many for its size"
+    too_many = ValueError(f"row group {number} decompresses to more than {what}")
+    whole = sum(chunk.total_uncompressed_size for chunk in _chunks(group, *columns))
+    if whole > limit:
+        raise too_many
+    # What rows share stands once in the file, so that each of them may take as much as the whole.
+    rows, read = max(1, min(most, limit // max(whole, 1))), 0
+    for batch in file.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False):
+        plain = [column.dictionary_decode() if is_dictionary(column.type) else column for column in batch.columns]
+        read += sum(column.nbytes for column in plain)
+        if read > limit:
+            raise too_many
+        yield dict(zip(batch.schema.names, plain, strict=True))
 
 
 def _ids(column: Any, number: int, first: int) -> list[int]:
@@ -229,17 +271,19 @@ def _ids(column: Any, number: int, first: int) -> list[int]:
     if wrong is not None:
         has = "no label" if values[wrong] is None else f"the label {values[wrong]}"
         allowed = f"whole numbers from 0 to {number - 1}, or data.label=null for no classes"
+        if values[wrong] == _UNLABELLED:
+            allowed += ", or data.test_path=null where test images alone have none"
         raise ValueError(f"row {first + wrong} has {has}; allowed: {allowed}")
     return values
 
 
-def _captions(column: Any, first: int) -> list[list[str]]:
-    """The captions of rows, of which the first has that place in its file."""
+def _captions(column: Any, first: int, known: dict[str, str]) -> list[list[str]]:
+    """The captions of rows, of which the first has that place in its file; each text that is known is held once."""
     found = []
     for row, value in enumerate(column.to_pylist()):
         texts = [value] if isinstance(value, str) else value or []
         if any(text is None or len(text) > MAX_CAPTION_BYTES for text in texts):
             allowed = f"a text of at most {MAX_CAPTION_BYTES:,} letters"
             raise ValueError(f"row {first + row} has an empty or too long caption; allowed: {allowed}")
-        found.append([text.strip() for text in texts])
+        found.append([known.setdefault(text, text) for text in map(str.strip, texts)])
     return found

@@ -40,7 +40,7 @@ def find_columns(schema: Any, wanted: Columns, file: str) -> Columns:
     """
     from pyarrow import types
 
-    images = [name for name in schema.names if _is_image(schema.field(name).type)]
+    images = [field.name for field in schema if _is_image(_plain(field.type))]
     labels = [name for name in schema.names if name == "label"]
     image = _chosen(schema, "image", wanted.image, "Image", images, file)
     label = None if wanted.label is None else _chosen(schema, "label", wanted.label, "ClassLabel", labels, file)
@@ -53,7 +53,7 @@ def find_columns(schema: Any, wanted: Columns, file: str) -> Columns:
         ("label", label, types.is_integer, of_label),
         ("caption", caption, _is_text, of_caption),
     ):
-        if name is not None and not fits(type_ := schema.field(name).type):
+        if name is not None and not fits(_plain(type_ := _type_of(schema, name))):
             what = f"{file} has {_brief(type_)} there; allowed: {allowed}"
             raise UserError(f"data.{option}={visible(name)}: {what}; {_described(schema)}")
     return Columns(image, label, caption)
@@ -63,7 +63,7 @@ def leaf_of(schema: Any, image: str) -> str:
     """Where Parquet has the files of a column of images."""
     from pyarrow import types
 
-    return f"{image}.{_BYTES}" if types.is_struct(schema.field(image).type) else image
+    return f"{image}.{_BYTES}" if types.is_struct(_type_of(schema, image)) else image
 
 
 def class_names_of(schema: Any, label: str) -> tuple[str, ...]:
@@ -113,6 +113,18 @@ def _features(schema: Any) -> Mapping[str, Mapping[str, Any]]:
         return {}
 
 
+def _type_of(schema: Any, name: str) -> Any:
+    """The type of a column, of which there is one, where others may have one name."""
+    return next(field.type for field in schema if field.name == name)
+
+
+def _plain(type_: Any) -> Any:
+    """The type of the values of a column, whether they are stored by a dictionary or not."""
+    from pyarrow import types
+
+    return type_.value_type if types.is_dictionary(type_) else type_
+
+
 def _is_image(type_: Any) -> bool:
     from pyarrow import types
 
@@ -125,14 +137,14 @@ def _is_image(type_: Any) -> bool:
 def _is_bytes(type_: Any) -> bool:
     from pyarrow import types
 
-    return types.is_binary(type_) or types.is_large_binary(type_)
+    return types.is_binary(type_) or types.is_large_binary(type_) or types.is_binary_view(type_)
 
 
 def _is_text(type_: Any) -> bool:
     from pyarrow import types
 
     of = type_.value_type if types.is_list(type_) or types.is_large_list(type_) else type_
-    return types.is_string(of) or types.is_large_string(of)
+    return types.is_string(of) or types.is_large_string(of) or types.is_string_view(of)
 
 
 def _described(schema: Any) -> str:
