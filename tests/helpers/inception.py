@@ -14,7 +14,7 @@ def write_inception_weights(path: Path, seed: int = 0) -> Path:
     """Write a state dict that `langevin.features.inception.Inception` takes, with random but telling features.
 
     PyTorch's default initialisation gives features with a spread of 1e-9, on which any two implementations agree: so
-    He initialisation, and batch norm calibrated on a few images. Takes about 3 s.
+    He initialisation, and batch norm calibrated on a few images. Takes about 5 s.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -35,7 +35,7 @@ def write_inception_weights(path: Path, seed: int = 0) -> Path:
                 module.momentum = None  # average, so that one batch replaces the initial statistics
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.15)  # logits that differ by about 1 between images
-        network.train()(example_images(6, seed=seed))
+        network.train()(example_images(16, seed=seed))
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), path)
     return path

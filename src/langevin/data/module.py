@@ -237,7 +237,10 @@ class DataModule(lightning.LightningDataModule):
         for split, samples in sets.items():
             if samples is not None:
                 if samples.captions is None:
-                    raise UserError(f"data: the {split} samples have no captions; take data with some")
+                    raise UserError(
+                        f"data: the {split} samples have no captions; take data=captioned, or other data "
+                        "that has some, or captions=templates"
+                    )
                 name = f"{self.source.name}-{split}-captions"
                 self.encodings[split] = encode_texts(self.cache_dir, name, samples.captions.texts, encoder)
 
