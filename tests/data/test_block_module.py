@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.block_files import KINDS, Row, Tars, write_tar
+from helpers.data_modules import batches
 from PIL import Image
 
 from langevin.data.block_module import BlockDataModule
@@ -74,11 +75,6 @@ def opened(tmp_path, request):
         return module
 
     return open_
-
-
-def batches(module, count, trainer=None):
-    module.trainer = trainer
-    return list(itertools.islice(module.train_dataloader(), count))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -1,12 +1,12 @@
 """Batches of images that keep their proportions."""
 
-import itertools
 import pickle
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from helpers.data_modules import batches
 from PIL import Image
 
 from langevin.data.bucket_module import BucketDataModule
@@ -42,11 +42,6 @@ def opened(photos, tmp_path):
         return module
 
     return open_
-
-
-def batches(module, count, trainer=None):
-    module.trainer = trainer
-    return list(itertools.islice(module.train_dataloader(), count))
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])

@@ -116,6 +116,8 @@ def test_mistakes_in_sampling(run, overrides, message):
             "conditions.size: tells how images were cropped, and these are all squares; take loader=buckets, or",
         ),
         (("loader.longest=0.5",), "loader.longest: is 0.5; allowed: "),
+        (("loader.multiple_of=null",), "loader.multiple_of: is null; allowed: a whole number, at least 1"),
+        (("loader.multiple_of=abc",), "loader.multiple_of: is 'abc'; allowed: a whole number, at least 1"),
     ],
 )
 def test_mistakes_in_training(options, overrides, message):

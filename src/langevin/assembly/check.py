@@ -368,7 +368,7 @@ def check_network(
     if isinstance(network, Network):
         mistakes += [Mistake("conditions", text) for text in network.unsuited()]
         network.leave_out_tokens()
-    mistakes += hint_mistakes(network, sides) + training_mistakes(cfg, network)
+    mistakes += hint_mistakes(network, sides) + ([] if "loader" in broken else training_mistakes(cfg, network))
     if getattr(network, "adapter", None) is not None and "init" in cfg and cfg.init.checkpoint is None:
         mistakes.append(Mistake(INIT, FROZEN))
     if adapter is not None and network is not None and "init" in cfg:

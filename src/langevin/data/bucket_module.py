@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langevin.data.bucket_stream import BucketStream
-from langevin.data.buckets import KnownSizes, RectangleTransform, assigned, bucket_sizes, part_of, read_sizes, told
+from langevin.data.buckets import (
+    SIZES,
+    RectangleTransform,
+    assigned,
+    bucket_sizes,
+    kept_sizes,
+    part_of,
+    read_sizes,
+    told,
+)
 from langevin.data.cache import CachedSamples, open_or_build
 from langevin.data.caption_writer import CaptionWriter
 from langevin.data.captions import Captions
@@ -62,8 +71,8 @@ class BucketSamples:
         self.skipped: tuple[str, ...] = tuple(name for part in parts for name in part.skipped)
         numbers, names = zip(*(part.enlarged for part in parts), strict=True)
         self.enlarged: tuple[int, tuple[str, ...]] = (sum(numbers), tuple(name for each in names for name in each))
-        own = [part.captions.of(row) for part in parts if part.captions is not None for row in range(len(part))]
-        self.captions = Captions.pack([own[row] for row in order.tolist()], "image {}".format) if own else None
+        captions = [part.captions for part in parts if part.captions is not None]
+        self.captions = Captions.joined(captions).kept(order) if captions else None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -215,8 +224,8 @@ def _sizes_of(folder: Path, loaded: Callable[[], SampleSet]) -> NDArray[np.int32
 
         def fill(building: Path) -> None:
             (building / PROGRESS).touch()
-            KnownSizes(read_sizes(images)).write(building)
+            np.save(building / SIZES, read_sizes(images), allow_pickle=False)
 
         return fill
 
-    return open_or_make(folder, KnownSizes.read, prepare, "the sizes of the images", "reads the sizes").sizes
+    return open_or_make(folder, kept_sizes, prepare, "the sizes of the images", "reads the sizes")

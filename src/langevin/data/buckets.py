@@ -17,6 +17,8 @@ from langevin.errors import UserError
 from langevin.images import SIZE
 from langevin.interrupt import Interrupted, received
 
+SIZES = "sizes.npy"
+"""The file of the sizes of all images."""
 _CHUNK = 1024  # images whose sizes are read between two looks at signals
 
 
@@ -180,30 +182,16 @@ def read_sizes(images: LazyImages) -> NDArray[np.int32]:
     return sizes
 
 
-class KnownSizes(NamedTuple):
-    """The sizes of all images of a split, as they are kept.
+def kept_sizes(folder: Path) -> NDArray[np.int32]:
+    """What `read_sizes` gave, from a folder that keeps it.
 
-    Attributes:
-        sizes: see `read_sizes`.
+    Raises:
+        ValueError: when it is missing or damaged.
     """
-
-    sizes: NDArray[np.int32]
-
-    @classmethod
-    def read(cls, folder: Path) -> "KnownSizes":
-        """Open what `write` wrote.
-
-        Raises:
-            ValueError: when it is missing or damaged.
-        """
-        try:
-            sizes = np.load(folder / "sizes.npy")
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{folder}: not complete ({error})") from error
-        if sizes.ndim != 2 or sizes.shape[1] != 2 or sizes.dtype != np.int32:
-            raise ValueError(f"{folder}: has other sizes than (N, 2)")
-        return cls(sizes)
-
-    def write(self, folder: Path) -> None:
-        """Keep them in a folder."""
-        np.save(folder / "sizes.npy", self.sizes, allow_pickle=False)
+    try:
+        sizes = np.load(folder / SIZES)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{folder}: not complete ({error})") from error
+    if sizes.ndim != 2 or sizes.shape[1] != 2 or sizes.dtype != np.int32:
+        raise ValueError(f"{folder}: has other sizes than (N, 2)")
+    return sizes

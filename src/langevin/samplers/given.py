@@ -11,7 +11,7 @@ from torch import Tensor
 
 from langevin.diffusion.denoiser import Condition
 from langevin.modalities.modality import Modality
-from langevin.samplers.requests import Requests
+from langevin.samplers.requests import FurtherRequests, Requests
 
 
 class Given(NamedTuple):
@@ -54,7 +54,7 @@ class OfGiven(Requests):
         return {} if self.labels is None else {"labels": "their own"}
 
 
-class OfImages(Requests):
+class OfImages(FurtherRequests):
     """Other requests, and with sample i the i-th of some images.
 
     Args:
@@ -64,18 +64,9 @@ class OfImages(Requests):
     """
 
     def __init__(self, requests: Requests, images: NDArray[np.uint8], modality: Modality) -> None:
-        self.requests = requests
+        super().__init__(requests)
         self.images = images
         self.modality = modality
-
-    @property
-    def prompts(self) -> Sequence[str] | None:
-        """See `Requests`: of the other requests."""
-        return self.requests.prompts
-
-    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
-        """See `Requests`: of the other requests alone."""
-        return self.requests.cond(indices, device)
 
     def stored(self, indices: Sequence[int]) -> Tensor:
         """Some of the images, (B, C, H, W) of bytes."""

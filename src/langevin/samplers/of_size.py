@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from langevin.conditions.size import whole
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.images import SIZE
-from langevin.samplers.requests import Beside, Requests
+from langevin.samplers.requests import FurtherRequests, Requests
 
 
-class OfSize(Requests):
+class OfSize(FurtherRequests):
     """Other requests, of whole images of a size.
 
     Args:
@@ -22,18 +21,8 @@ class OfSize(Requests):
     """
 
     def __init__(self, requests: Requests, height: int, width: int) -> None:
-        self.requests = requests
-        self.in_turn = requests.in_turn
+        super().__init__(requests)
         self.size = (height, width)
-
-    @property
-    def prompts(self) -> Sequence[str] | None:
-        """See `Requests`."""
-        return self.requests.prompts
-
-    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
-        """See `Requests`."""
-        return self.requests.cond(indices, device)
 
     def model_cond(
         self, denoiser: Denoiser, indices: Sequence[int], seed: int, device: torch.device | str
@@ -41,14 +30,6 @@ class OfSize(Requests):
         """See `Requests`: with the size, which only a model with that condition reads."""
         told = whole(*self.size, device).expand(len(indices), -1)
         return {**self.requests.model_cond(denoiser, indices, seed, device), SIZE: told}
-
-    def beside(self, indices: Sequence[int]) -> Beside:
-        """See `Requests`."""
-        return self.requests.beside(indices)
-
-    def targets(self, indices: Sequence[int]) -> Tensor | None:
-        """See `Requests`."""
-        return self.requests.targets(indices)
 
     def record(self) -> dict[str, Any]:
         """See `Requests`: with the size."""

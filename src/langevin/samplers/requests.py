@@ -70,6 +70,34 @@ class Requests(ABC):
         """What decides the conditions, as plain values for a protocol."""
 
 
+class FurtherRequests(Requests):
+    """Other requests, to which a subclass adds something.
+
+    Args:
+        requests: the others, such as labels.
+    """
+
+    def __init__(self, requests: Requests) -> None:
+        self.requests = requests
+
+    @property
+    def prompts(self) -> Sequence[str] | None:
+        """See `Requests`: of the other requests."""
+        return self.requests.prompts
+
+    def cond(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Condition:
+        """See `Requests`: of the other requests alone."""
+        return self.requests.cond(indices, device)
+
+    def beside(self, indices: Sequence[int]) -> Beside:
+        """See `Requests`: of the other requests."""
+        return self.requests.beside(indices)
+
+    def targets(self, indices: Sequence[int]) -> Tensor | None:
+        """See `Requests`: of the other requests."""
+        return self.requests.targets(indices)
+
+
 class Labels(Requests):
     """Classes in turn: image i is of class ``labels[i % len(labels)]``, the column "label", int64.
 
