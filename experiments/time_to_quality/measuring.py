@@ -1,8 +1,8 @@
-"""What the kept weights draw: all by the same samplers, from the same noise, against the same digits."""
+"""What the kept weights draw: all by the same samplers, from the same noise, against the same images."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from langevin.assembly.components import SAMPLING, make_codec, make_generator, make_process
-from langevin.assembly.run import make_evaluation, make_module, open_data, training_set
+from langevin.assembly.run import make_evaluation, make_module, training_set
 from langevin.assembly.saved import override
 from langevin.config.types import plain
 from langevin.config.validate import CONF
 from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.evaluation.evaluation import Evaluation
 from langevin.interop.diffusers import from_diffusers
+from langevin.samplers.pipeline import SampleBatch
 
 SAMPLERS = {"dpm_solver_2m": 20, "ddim": 50}
 """And their steps, each an evaluation of the network."""
@@ -52,13 +53,13 @@ def config_of(name: str, overrides: tuple[str, ...] = ()) -> DictConfig:
 
     Args:
         name: "diffusers", "lucidrains", or one of our own.
-        overrides: of our own.
+        overrides: options of train.py: of all, the data and the network; of our own, also those of its recipe.
     """
     if name == "diffusers":
-        overrides = ("formulation=ddpm",)
+        overrides = (*overrides, "formulation=ddpm")
     if name == "lucidrains":
         betas = lucidrains_code().sigmoid_beta_schedule(1000).tolist()
-        overrides = ("schedule=explicit", f"schedule.betas={betas}")
+        overrides = (*overrides, "schedule=explicit", f"schedule.betas={betas}")
     return ours.config(overrides)
 
 
@@ -68,7 +69,7 @@ def denoiser_of(name: str, cfg: DictConfig, weights: Mapping[str, Tensor]) -> De
     denoiser = make_module(cfg, data.spec).model
     assert isinstance(denoiser, Denoiser)
     if name == "lucidrains":
-        wanted = flops(our_network(ours.config(), data), data.spec.shape, None)
+        wanted = flops(our_network(cfg, data), data.spec.shape, None)
         unet = lucidrains_code().Unet(**unet_of_lucidrains(cfg, data.spec.shape, wanted))
         unet.load_state_dict(weights)
         return Denoiser(UNetOfLucidrains(unet), make_process(cfg, data.spec.image_size)).eval()
@@ -79,13 +80,13 @@ def denoiser_of(name: str, cfg: DictConfig, weights: Mapping[str, Tensor]) -> De
     return denoiser.eval()
 
 
-def evaluation_of(classifier: Path, number: int = NUMBER) -> Evaluation:
-    """The distance, precision and recall against the 1,500 training digits, in the features of a classifier's run."""
-    options = ["data=digits", "metrics=[fid,precision_recall]", "features=classifier"]
+def evaluation_of(classifier: Path, number: int = NUMBER, task: Sequence[str] = ()) -> Evaluation:
+    """The distance, precision and recall against the training images, in the features of a classifier's run."""
+    options = ["metrics=[fid,precision_recall]", "features=classifier"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("evaluate", [*options, f"features.checkpoint={classifier}"])
     evaluation = make_evaluation(cfg)
-    evaluation.prepare(number, training_set(open_data(cfg)), {})
+    evaluation.prepare(number, training_set(data_of(ours.config(task))), {})
     evaluation.gather()
     return evaluation
 
@@ -98,20 +99,31 @@ def measured(
         cfg = override(cfg, compose("sample", [f"sampler={sampler}", f"sampler.steps={steps}"]), SAMPLING)
     spec = data_of(cfg).spec
     generator = make_generator(cfg, spec, make_codec(cfg, spec))
-    batches = generator(denoiser, range(number), 0, BATCH, "cpu")
+    return values_of(evaluation, generator(denoiser, range(number), 0, BATCH, "cpu"))
+
+
+def values_of(evaluation: Evaluation, batches: Iterable[SampleBatch]) -> Row:
+    """The Frechet distance, precision and recall of samples, as many as the evaluation is prepared for."""
     found = evaluation.measure(batches, None).values
     short = {re.split("_|@", name)[0]: value for name, value in found.items()}
     return {name: round(short[name], 4) for name in ("fd", "precision", "recall")}
 
 
-def measure(out: Path, classifier: Path, samplers: Mapping[str, int] = SAMPLERS, number: int = NUMBER) -> list[Row]:
+def measure(
+    out: Path,
+    classifier: Path,
+    samplers: Mapping[str, int] = SAMPLERS,
+    number: int = NUMBER,
+    task: Sequence[str] = (),
+) -> list[Row]:
     """Measure all kept weights of all seeds, each once: what is in out/results.jsonl already is not measured again.
 
     Args:
         out: folder of the weights.
-        classifier: the run of `experiment=digits_classifier`.
+        classifier: the run of a classifier of these images.
         samplers: and their steps.
         number: of samples.
+        task: options of train.py that chose the data and the network.
 
     Returns:
         the rows, one for each weights and sampler.
@@ -119,14 +131,14 @@ def measure(out: Path, classifier: Path, samplers: Mapping[str, int] = SAMPLERS,
     path = out / "results.jsonl"
     rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     known = {(row["seed"], row["who"], row["kept"], row["sampler"], row["nfe"]) for row in rows}
-    evaluation = evaluation_of(classifier, number)
+    evaluation = evaluation_of(classifier, number, task)
     for sampler, steps in samplers.items():
         for file in sorted(out.glob("seed_*/*/*.pt"), key=lambda file: (file.parent, float(file.stem))):
             who, seed = file.parent.name, int(file.parents[1].name.removeprefix("seed_"))
             if (seed, who, file.stem, sampler, steps) in known:
                 continue
             kept = torch.load(file, weights_only=True)
-            cfg = config_of(who)
+            cfg = config_of(who, tuple(task))
             values = measured(denoiser_of(who, cfg, kept["weights"]), cfg, evaluation, sampler, steps, number)
             cost = {"cpu_seconds": round(kept["cpu"], 2), "steps": kept["steps"], "images": kept["images"]}
             rows.append(

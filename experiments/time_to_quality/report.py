@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from statistics import mean
 
 import matplotlib.pyplot as plt
 from experiments.time_to_quality.measuring import Row
@@ -58,8 +59,8 @@ def verdict(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(rows: Sequence[Row], tried: Sequence[Row], path: Path) -> None:
-    """The distance against the CPU seconds; of changes of our recipe each run is a point."""
+def draw(rows: Sequence[Row], tried: Sequence[Row], floor: float | None, path: Path) -> None:
+    """The distance against the CPU seconds; of changes of our recipe each run is a point, of real images a line."""
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
     shown = set()
     for (who, sampler, _), own in curves(rows):
@@ -71,6 +72,8 @@ def draw(rows: Sequence[Row], tried: Sequence[Row], path: Path) -> None:
     if tried:
         x, y = ([row[name] for row in tried] for name in ("cpu_seconds", "fd"))
         axis.loglog(x, y, "^", color=COLOURS["langevin"], ms=4, alpha=0.5, label="changes of langevin's recipe")
+    if floor is not None:
+        axis.axhline(floor, color="0.4", linestyle="--", label="as many held-out images")
     axis.set(xlabel="CPU seconds of training, one thread", ylabel="FD, features of a classifier")
     axis.grid(alpha=0.3, which="both")
     axis.legend(fontsize=8, loc="upper right")
@@ -79,9 +82,12 @@ def draw(rows: Sequence[Row], tried: Sequence[Row], path: Path) -> None:
 
 
 def write(folder: Path, rows: Sequence[Row]) -> None:
-    """Write results.md and results.png, which shows the folder's tried.json too, where there is one."""
+    """Write results.md and results.png, which shows the folder's tried.json and floor.json too, where there are any."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.md").write_text(f"{table(rows)}\n{verdict(rows)}")
-    file = folder / "tried.json"
-    changes = json.loads(file.read_text()) if file.exists() else {}
-    draw(rows, [run for runs in changes.values() for run in runs.values()], folder / "results.png")
+    changes, floor = (
+        json.loads(file.read_text()) if (file := folder / name).exists() else None
+        for name in ("tried.json", "floor.json")
+    )
+    runs = [run for runs in (changes or {}).values() for run in runs.values()]
+    draw(rows, runs, None if floor is None else mean(draw["fd"] for draw in floor), folder / "results.png")

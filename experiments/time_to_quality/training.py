@@ -27,7 +27,7 @@ SLICE = 2.0
 
 
 def data_of(cfg: DictConfig) -> DataModule:
-    """The digits, opened."""
+    """The config's images, opened."""
     data = make_data(cfg)
     data.prepare_data()
     return data
@@ -62,14 +62,14 @@ def unet_of_lucidrains(cfg: DictConfig, shape: Sequence[int], wanted: float) -> 
     return min(choices, key=lambda choice: abs(flops(unet(**choice), shape) - wanted))
 
 
-def make_peer(name: str, seed: int) -> Peer:
-    """A peer at its first step."""
-    cfg = ours.config()
+def make_peer(name: str, seed: int, task: Sequence[str] = (), epochs: int = EPOCHS) -> Peer:
+    """A peer at its first step; see `train`."""
+    cfg = ours.config(task)
     data = data_of(cfg)
     shape = data.spec.shape
     images = torch.tensor(data.train_set.samples).movedim(-1, 1).float() / 127.5 - 1
     if name == "diffusers":
-        return Diffusers(images, seed, unet_of_diffusers(cfg, shape), EPOCHS)
+        return Diffusers(images, seed, unet_of_diffusers(cfg, shape), epochs)
     wanted = flops(our_network(cfg, data), shape, None)
     return Lucidrains(images, seed, unet_of_lucidrains(cfg, shape, wanted))
 
@@ -115,6 +115,8 @@ def train(
     peers: Sequence[str],
     marks: Sequence[float] = MARKS,
     lengths: Sequence[int] = LENGTHS,
+    task: Sequence[str] = (),
+    epochs: int = EPOCHS,
     say: Callable[[str], object] = print,
 ) -> None:
     """Train all of one seed, in turns; what is there already is not trained again.
@@ -125,10 +127,12 @@ def train(
         peers: their names.
         marks: CPU seconds after which the peers' weights are kept.
         lengths: optimizer steps of our runs.
+        task: options of train.py that choose other data, and the network for all.
+        epochs: that diffusers' schedule of the rate spans.
         say: is told of what is done.
     """
     folder = out / f"seed_{seed}"
-    courses = {name: Course(make_peer(name, seed), folder / name, marks) for name in peers}
+    courses = {name: Course(make_peer(name, seed, task, epochs), folder / name, marks) for name in peers}
     used = 0.0
     for steps in lengths:
         path = folder / "langevin" / f"{steps}.pt"
@@ -139,9 +143,9 @@ def train(
                 for course in courses.values():
                     course.advance(began + cpu)
 
-            choices = [f"seed={seed}", f"trainer.max_steps={steps}"]
+            choices = [*task, f"seed={seed}", f"trainer.max_steps={steps}"]
             weights, cpu = ours.train(choices, turn, every=25)
-            keep(path, weights, cpu, steps, ours.config().batch_size)
+            keep(path, weights, cpu, steps, ours.config(task).batch_size)
             say(f"seed {seed}: langevin, {steps} steps, {cpu:.1f} s")
         used += torch.load(path, weights_only=True)["cpu"]
     reached = min((course.peer.cpu for course in courses.values()), default=marks[-1])

@@ -1,15 +1,22 @@
 """The benchmark of experiments/time_to_quality, at toy sizes."""
 
+import json
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from helpers.commands import CLASSIFIER, call
 from helpers.digits import digits
+from PIL import Image
+
+from langevin.errors import UserError
 
 pytest.importorskip("diffusers")
 pytest.importorskip("matplotlib")
-from experiments.time_to_quality import measuring, ours, report, training
+from experiments.time_to_quality import __main__ as benchmark
+from experiments.time_to_quality import floor, measuring, ours, report, training
 from experiments.time_to_quality.peers import Diffusers
 
 UNET = {
@@ -28,6 +35,19 @@ UNET = {
 
 def images():
     return torch.tensor(digits()[0][:40]).movedim(-1, 1).float() / 127.5 - 1
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """The options of 40 colour images of 16x16, which are held out as well."""
+    for split in ("train", "test"):
+        for number, (digit, label) in enumerate(zip(*(each[:40] for each in digits()), strict=True)):
+            place = tmp_path / split / str(label) / f"{number:02}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            grey = digit[..., 0].repeat(2, 0).repeat(2, 1)
+            Image.fromarray(np.stack([grey, 255 - grey, grey // 2], -1)).save(place)
+    paths = [f"data.path={tmp_path / 'train'}", f"data.test_path={tmp_path / 'test'}"]
+    return ["data=cifar10", *paths, "data.image_size=16", "data.flip=false"]
 
 
 def row(who, cpu_seconds, fd, seed=0):
@@ -58,16 +78,21 @@ def test_a_peer_stops_where_its_schedule_ends():
     assert peer.steps == 3
 
 
-def test_the_networks_are_the_same():
+@pytest.mark.parametrize("is_other", [False, True])
+def test_the_networks_are_the_same(is_other, colours):
     from diffusers import UNet2DModel
 
-    cfg = measuring.config_of("diffusers")
+    task = (*colours, "model.attention_resolutions=[8]") if is_other else ()
+    cfg = measuring.config_of("diffusers", task)
     data = training.data_of(cfg)
     network = UNet2DModel(**training.unet_of_diffusers(cfg, data.spec.shape)).eval()
-    own = training.our_network(ours.config(), data)
-    assert training.flops(network, data.spec.shape) == training.flops(own, data.spec.shape, None) > 1e6
+    own = training.our_network(ours.config(task), data)
+    spared = 5 * 2 * 64**2 * 16**2 if is_other else 0  # of its enlargement of 8x8, see Upsample
+    wanted = training.flops(network, data.spec.shape) - spared
+    assert training.flops(own, data.spec.shape, None) == wanted > 1e6
     denoiser = measuring.denoiser_of("diffusers", cfg, network.state_dict())
-    x, t = torch.randn(3, 1, 8, 8), torch.tensor(400.0, dtype=torch.float64)
+    x, t = torch.randn(3, *data.spec.shape), torch.tensor(400.0, dtype=torch.float64)
+    assert x.shape[1:] == ((3, 16, 16) if is_other else (1, 8, 8))
     with torch.no_grad():
         eps = denoiser(x, t).eps
         assert torch.allclose(eps, network(x, 399).sample, atol=1e-5)  # theirs counts from 0
@@ -99,6 +124,32 @@ def test_our_clock_leaves_out_the_turns_of_others(monkeypatch):
     assert len(turns) == 2, "after the second step and after the last"
     assert 0 < turns[0] < turns[1] == cpu < 1000
     assert all(weight.isfinite().all() for weight in weights.values())
+
+
+@pytest.mark.slow
+def test_other_images_are_compared_by_the_same_commands(tmp_path, colours):
+    out, classifier = tmp_path / "out", tmp_path / "outputs" / "classifier"
+    trained = call("train", *CLASSIFIER, *colours, "name=classifier", f"output_dir={classifier.parent}")
+    assert trained.status == 0, trained.err
+    task = [*colours, "model.channels=8", "batch_size=4"]
+    asked = ["--samples", "40", "--results", str(tmp_path / "results"), "--task", *task]
+    sizes = ["--seeds", "0", "--peers", "diffusers", "--marks", "0.01", "--lengths", "2", "--epochs", "2"]
+    for _ in range(2):  # what is there is kept
+        benchmark.main([str(out), str(classifier), *sizes, "--samplers", "dpm_solver_2m", *asked])
+        rows = json.loads((tmp_path / "results" / "results.json").read_text())
+        assert [(each["who"], each["sampler"], each["nfe"]) for each in rows] == [
+            ("diffusers", "dpm_solver_2m", 20),
+            ("langevin", "dpm_solver_2m", 20),
+        ]
+    assert (rows[1]["steps"], rows[1]["images"]) == (2, 8)
+    assert training.make_peer("diffusers", 0, task, 2).total == 6, "two epochs of three batches"
+    assert all(each["fd"] > 0.01 for each in rows)
+
+    floor.main([str(classifier), "--draws", "1", *asked])
+    (same,) = json.loads((tmp_path / "results" / "floor.json").read_text())
+    assert same == {"fd": pytest.approx(0, abs=1e-3), "precision": 1, "recall": 1}, "here they are the training images"
+    with pytest.raises(UserError, match="--samples 41: there are 40 held-out images"):
+        floor.main([str(classifier), "--samples", "41", "--task", *task])
 
 
 def test_what_is_reported(tmp_path):
