@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.add_argument("run", type=Path, help="run with ema=power, of whose snapshots the EMAs are made")
     asked.add_argument("tracked", type=Path, help="run of the same training that has tracked other widths")
     asked.add_argument("classifier", type=Path, help="run of experiment=digits_classifier, whose features measure")
-    widths = [0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25]
+    widths = [0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25]
     asked.add_argument("--widths", type=float, nargs="+", default=widths, help=f"(default: {widths})")
     asked.add_argument("--samples", type=int, default=500, help="of each EMA (default: 500)")
     asked.add_argument("--results", type=Path, default=HERE, help="folder of the results (default: this file's)")

@@ -8,8 +8,11 @@ from statistics import mean
 
 import matplotlib.pyplot as plt
 from experiments.time_to_quality.measuring import Row
+from matplotlib.ticker import NullFormatter
 
 COLOURS = {"langevin": "C0", "diffusers": "C1", "lucidrains": "C2"}
+TICKS = (5, 10, 15, 30, 60, 120, 240, 600)
+"""CPU seconds."""
 STYLES = {"dpm_solver_2m": "-", "ddim": ":"}
 
 
@@ -75,6 +78,9 @@ def draw(rows: Sequence[Row], tried: Sequence[Row], floor: float | None, path: P
     if floor is not None:
         axis.axhline(floor, color="0.4", linestyle="--", label="as many held-out images")
     axis.set(xlabel="CPU seconds of training, one thread", ylabel="FD, features of a classifier")
+    first, last = axis.get_xlim()
+    axis.set_xticks(ticks := [tick for tick in TICKS if first <= tick <= last], [f"{tick}" for tick in ticks])
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.grid(alpha=0.3, which="both")
     axis.legend(fontsize=8, loc="upper right")
     figure.savefig(path, dpi=110)

@@ -47,8 +47,13 @@ def once(options: Sequence[str]) -> list[str]:
     return list({option.partition("=")[0]: option for option in options}.values())
 
 
-def table(rows: Rows) -> str:
-    """The mean of each change over its seeds and, in brackets, the standard error, as Markdown."""
+def table(rows: Rows, task: Sequence[str] = ()) -> str:
+    """The mean of each change over its seeds and, in brackets, the standard error, as Markdown.
+
+    Args:
+        rows: by change and seed.
+        task: options of train.py that all have in common.
+    """
 
     def shown(values: Sequence[float], digits: int) -> str:
         error = f" ({stdev(values) / len(values) ** 0.5:.{digits}f})" if len(values) > 1 else ""
@@ -61,16 +66,18 @@ def table(rows: Rows) -> str:
             shown([run[key] for run in runs], digits)
             for key, digits in {"cpu_seconds": 1, "fd": 1, "precision": 2, "recall": 2}.items()
         )
-        lines.append(f"| {name}: `{' '.join(once(CHANGES[name]))}` | {len(runs)} | {values} |")
+        lines.append(f"| {name}: `{' '.join(once((*CHANGES[name], *task)))}` | {len(runs)} | {values} |")
     return "\n".join(lines) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and measure changes, by default all."""
     asked = argparse.ArgumentParser("python -m experiments.time_to_quality.tried")
-    asked.add_argument("classifier", type=Path, help="run of experiment=digits_classifier, whose features measure")
+    asked.add_argument("classifier", type=Path, help="run of a classifier of the images, whose features measure")
     asked.add_argument("names", nargs="*", help=f"of the changes {', '.join(map(repr, CHANGES))} (default: all)")
     asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    asked.add_argument("--samples", type=int, default=500, help="that are measured of each weights (default: 500)")
+    asked.add_argument("--task", nargs="+", default=[], help="options of train.py of all: other data, network, steps")
     asked.add_argument("--results", type=Path, default=HERE, help="folder of the results (default: this file's)")
     options = asked.parse_intermixed_args(arguments)
     calm_threads()  # before torch is imported
@@ -79,21 +86,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from experiments.time_to_quality import measuring, ours
 
     torch.set_num_threads(1)
+    options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / "tried.json"
     rows: Rows = json.loads(path.read_text()) if path.exists() else {}
-    evaluation = measuring.evaluation_of(options.classifier)
+    evaluation = measuring.evaluation_of(options.classifier, options.samples, options.task)
     for seed in options.seeds:
         for name in options.names or CHANGES:
-            overrides = [*once((*BEFORE, *CHANGES[name])), f"seed={seed}"]
+            overrides = [*once((*BEFORE, *CHANGES[name], *options.task)), f"seed={seed}"]
             if rows.setdefault(name, {}).get(str(seed), {}).get("overrides") == overrides:
                 continue
             weights, cpu = ours.train(overrides, lambda seconds: None, every=1000)
             cfg = measuring.config_of("langevin", tuple(overrides))
             denoiser = measuring.denoiser_of("langevin", cfg, weights)
-            values = measuring.measured(denoiser, cfg, evaluation, "dpm_solver_2m", 20)
+            values = measuring.measured(denoiser, cfg, evaluation, "dpm_solver_2m", 20, options.samples)
             rows[name][str(seed)] = {"overrides": overrides, "cpu_seconds": round(cpu, 2), **values}
             path.write_text(json.dumps(rows, indent=1) + "\n")
-            (options.results / "tried.md").write_text(table(rows))
+            (options.results / "tried.md").write_text(table(rows, options.task))
 
 
 if __name__ == "__main__":
