@@ -21,7 +21,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         values = [
             "" if row[name] is None else f"{row[name]:{form}}"
-            for name, form in {"reconstructed": ".2f", "tracked": ".2f", "difference": ".2%"}.items()
+            for name, form in {"reconstructed": ".2f", "tracked": ".2f", "difference": ".0e"}.items()
         ]
         lines.append(f"| {row['width']:g} | {' | '.join(values)} |")
     return "\n".join(lines) + "\n"
@@ -34,7 +34,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure, axis = plt.subplots(figsize=(6, 3.8), layout="constrained")
     for name, style in {"reconstructed": "o-", "tracked": "x"}.items():
         known = [row for row in rows if row[name] is not None]
-        axis.loglog([row["width"] for row in known], [row[name] for row in known], style, label=name)
+        axis.semilogx([row["width"] for row in known], [row[name] for row in known], style, label=name)
     ticks = [0.01, 0.02, 0.05, 0.1, 0.2]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set(xlabel="relative width of the EMA", ylabel="FD, features of a classifier")
