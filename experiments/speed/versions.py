@@ -180,7 +180,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> Iterator[str]:
     versions = {name: Version(root, [*asked.overrides, *own], folder / name) for name, (root, own) in options.items()}
     yield "| | here | there | here / there (range) |\n| --- | --- | --- | --- |"
     firsts = {name: version.first_step for name, version in versions.items()}
-    yield rows("command to the end of the first step", in_turns(firsts, 1, asked.commands))
+    yield rows("command to the end of the first step", in_turns(firsts, min(1, asked.warm_up), asked.commands))
     with ExitStack() as stack:
         steps = {name: stack.enter_context(version.fit()) for name, version in versions.items()}
         yield row("a step of training, CPU time", in_turns(steps, asked.warm_up, asked.rounds), "s")
@@ -197,7 +197,9 @@ def parser() -> argparse.ArgumentParser:
     asked.add_argument("--there", type=str.split, default=[], help="options of train.py for the other alone")
     asked.add_argument("--sample", type=str.split, required=True, help="options of sample.py, but checkpoint")
     asked.add_argument("--rounds", type=int, default=10, help="steps that count (default: %(default)s)")
-    asked.add_argument("--warm-up", type=int, default=3, help="steps before them (default: %(default)s)")
+    asked.add_argument(
+        "--warm-up", type=int, default=3, help="steps before them; of commands at most one (default: %(default)s)"
+    )
     asked.add_argument("--commands", type=int, default=3, help="of each whole command (default: %(default)s)")
     return asked
 
