@@ -29,7 +29,7 @@ CHANGES: Mapping[str, Sequence[str]] = {
     "Muon, lr 8e-3": (*MUON, "optimizer.lr=8e-3"),
     "Muon, unit_v": (*MUON, "weighting=unit_v"),
     "Muon, unit_v, stratified times": (*MUON, "weighting=unit_v", "time_sampler=stratified"),
-    "Muon, unit_v, aligned": (*MUON, "weighting=unit_v", *ALIGNED, "trainer.max_steps=150"),
+    "Muon, unit_v, aligned": (*MUON, "weighting=unit_v", *ALIGNED, "trainer.max_steps=170"),
     "Muon, unit_v, aligned, as many steps": (*MUON, "weighting=unit_v", *ALIGNED),
     "Muon, flow": (*MUON, *FLOW),
     "Muon, flow, lr 8e-3": (*MUON, *FLOW, "optimizer.lr=8e-3"),

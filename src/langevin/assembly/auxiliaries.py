@@ -7,6 +7,7 @@ from torch import nn
 
 from langevin.assembly.components import loaders
 from langevin.assembly.make import mistakes_of, target_of, try_instantiate
+from langevin.assembly.tasks import task_of
 from langevin.config.validate import ConfigError, Mistake
 from langevin.diffusion.auxiliary import Auxiliary, WithAuxiliaries
 from langevin.diffusion.objective import Objective
@@ -30,8 +31,9 @@ def complete(cfg: DictConfig) -> list[Mistake]:
 
     mistakes: list[Mistake] = []
     found: list[tuple[DictConfig, str]] = []
+    if GROUP in task_of(cfg).unused:  # is reported with the config's structure
+        return []
     for name, node in (cfg.get(GROUP) or {}).items():
-        # What is wrong with its structure is reported with the rest of the config's.
         if not isinstance(node, DictConfig) or not {RUN, WEIGHTS} <= node.keys() or OmegaConf.is_missing(node, RUN):
             continue
         path, place = f"{GROUP}.{name}", node[RUN]
