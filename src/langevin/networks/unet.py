@@ -217,6 +217,7 @@ class UNet(Network, WayDown):
         # Convolutions are faster with the channels innermost, on the CPU and on the tensor cores of a GPU.
         self.to(memory_format=torch.channels_last)
         if self.control is not None:
+            self.default_tap = "up_1"
             self.requires_grad_(False)
             self.control.requires_grad_(True)
 
@@ -224,10 +225,14 @@ class UNet(Network, WayDown):
     def taps(self) -> Mapping[str, Tap]:
         """See `Network`: the steps of the encoder (down_1, ...), the middle, and the steps of the decoder (up_1, ...).
 
-        Of a step that ends in another resolution these are the features of that.
+        Of a step that ends in another resolution these are the features of that. Beside an adapter encoder and middle
+        are frozen, and only the decoder's features can be trained.
         """
         down, middle, up = self.tap_channels
-        return {**numbered("down", self.down, down), "middle": Tap(self.middle, middle), **numbered("up", self.up, up)}
+        decoder = numbered("up", self.up, up)
+        if self.control is not None:
+            return decoder
+        return {**numbered("down", self.down, down), "middle": Tap(self.middle, middle), **decoder}
 
     @property
     def concat_channels(self) -> int:
