@@ -49,11 +49,11 @@ FROZEN = "must be given: the run whose network is frozen beside the adapter"
 def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     """The mistakes in a training config that show without Lightning; `dry_build` finds the others.
 
-    The config is completed by what the run of its codec is, its text encoder, and the run that it starts from: see
-    `codec_run.complete`, `text_files.complete` and `find_initial`.
+    The config is completed by what the run of its codec is, its text encoder, the runs that its auxiliaries read, and
+    the run that it starts from: see `complete` of `codec_run`, `text_files` and `auxiliaries`, and `find_initial`.
     """
-    from langevin.assembly.auxiliaries import complete as complete_auxiliaries  # not at the top: they load runs, whose
-    from langevin.assembly.codec_run import complete  # configs are checked here
+    from langevin.assembly.auxiliaries import complete as complete_auxiliaries
+    from langevin.assembly.codec_run import complete  # not at the top: to load a run is to check its config
     from langevin.assembly.init_run import find_initial
     from langevin.assembly.text_files import complete as complete_text
 
