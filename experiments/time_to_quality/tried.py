@@ -6,7 +6,7 @@ results are added to tried.json, what it has already is not trained again, and t
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -48,6 +48,13 @@ CHANGES: Mapping[str, Sequence[str]] = {
 Rows = dict[str, dict[str, Any]]
 
 
+def pixels() -> Callable[[Any], Any]:
+    """Features that no network has learnt: the 64 grey values of a digit, from 0 to 1; of larger images their means."""
+    from torch.nn.functional import adaptive_avg_pool2d
+
+    return lambda images: adaptive_avg_pool2d(images[:, :1].float() / 255, 8).flatten(1)
+
+
 def once(options: Sequence[str]) -> list[str]:
     """The last of each option."""
     return list({option.partition("=")[0]: option for option in options}.values())
@@ -77,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.add_argument("classifier", type=Path, help="run of experiment=digits_classifier, whose features measure")
     asked.add_argument("names", nargs="*", help=f"of the changes {', '.join(map(repr, CHANGES))} (default: all)")
     asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
-    asked.add_argument("--other", type=Path, help="another run of it, by which FD is measured too (fd_other)")
+    asked.add_argument("--other", type=Path, help="another run of it: adds FD by it, and of pixels")
     asked.add_argument("--results", type=Path, default=HERE, help="folder of the results (default: this file's)")
     options = asked.parse_intermixed_args(arguments)
     calm_threads()  # before torch is imported
@@ -89,7 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = options.results / "tried.json"
     rows: Rows = json.loads(path.read_text()) if path.exists() else {}
     evaluation = measuring.evaluation_of(options.classifier)
-    other = None if options.other is None else measuring.evaluation_of(options.other)
+    others = {}
+    if options.other is not None:
+        of_pixels = ["features=module", "features.target=experiments.time_to_quality.tried:pixels"]
+        others = {
+            "fd_other": measuring.evaluation_of(options.other),
+            "fd_pixels": measuring.evaluation_in(of_pixels),
+        }
     for seed in options.seeds:
         for name in options.names or CHANGES:
             overrides = [*once((*BEFORE, *CHANGES[name])), f"seed={seed}"]
@@ -100,8 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             cfg = measuring.config_of("langevin", given)
             denoiser = measuring.denoiser_of("langevin", cfg, weights)
             values = measuring.measured(denoiser, cfg, evaluation, "dpm_solver_2m", 20)
-            if other is not None:
-                values["fd_other"] = measuring.measured(denoiser, cfg, other, "dpm_solver_2m", 20)["fd"]
+            for key, other in others.items():
+                values[key] = measuring.measured(denoiser, cfg, other, "dpm_solver_2m", 20)["fd"]
             rows[name][str(seed)] = {"overrides": overrides, "cpu_seconds": round(cpu, 2), **values}
             path.write_text(json.dumps(rows, indent=1) + "\n")
             (options.results / "tried.md").write_text(table(rows))
