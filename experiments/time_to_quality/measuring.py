@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,14 @@ def denoiser_of(name: str, cfg: DictConfig, weights: Mapping[str, Tensor]) -> De
 
 def evaluation_of(classifier: Path, number: int = NUMBER) -> Evaluation:
     """The distance, precision and recall against the 1,500 training digits, in the features of a classifier's run."""
-    options = ["data=digits", "metrics=[fid,precision_recall]", "features=classifier"]
+    return evaluation_in(["features=classifier", f"features.checkpoint={classifier}"], number)
+
+
+def evaluation_in(features: Sequence[str], number: int = NUMBER) -> Evaluation:
+    """The same in other features: options of evaluate.py."""
+    options = ["data=digits", "metrics=[fid,precision_recall]", *features]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("evaluate", [*options, f"features.checkpoint={classifier}"])
+        cfg = compose("evaluate", options)
     evaluation = make_evaluation(cfg)
     evaluation.prepare(number, training_set(open_data(cfg)), {})
     evaluation.gather()

@@ -52,6 +52,7 @@ STEPPING = (
 # What an option cannot do without, beside the defaults.
 NEEDS = {
     ("adapter", "lora"): ("init.checkpoint={model}", "model.channels=32", "model.channel_multipliers=[1]"),
+    ("auxiliaries", "alignment"): ("auxiliaries.alignment.run={classifier}",),
     ("timestep_spacing", "explicit"): ("timestep_spacing.times=[3,2,1]", "sampler.steps=null"),
     **{("autoencoder", option): ("task=autoencoder",) for option in options("autoencoder")},
     ("codec", "autoencoder"): ("codec.run={autoencoder}",),
