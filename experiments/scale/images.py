@@ -73,7 +73,7 @@ def main() -> None:
 
     def lap(what: str) -> None:
         nonlocal clock, cpu
-        print(f"{what}: {time.perf_counter() - clock:.2f} s ({time.process_time() - cpu:.2f} of CPU)", flush=True)
+        print(f"{what}: {time.perf_counter() - clock:.2f} s ({time.process_time() - cpu:.3f} of CPU)", flush=True)
         clock, cpu = time.perf_counter(), time.process_time()
 
     import torch
