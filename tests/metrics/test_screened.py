@@ -115,12 +115,12 @@ def test_few_blocks_are_multiplied_in_all_dimensions_where_a_spectrum_decays(pow
 
     monkeypatch.setattr(screened.Screened, "scores", counted)
     scales = torch.arange(1, 97).pow(-power / 2)
-    x, y = (draw(2000, seed, 96).float() * scales for seed in (1, 2))
+    x, y = (draw(1000, seed, 96).float() * scales for seed in (1, 2))
     search = Neighbourhoods(y)
     search.ask((3,), (3,), nearest=True)
     found = search.find(x)
-    assert products[True] == (2 * 190 + 400 if power else 0), "axes of a flat spectrum are not worth it"
-    assert products[False] <= 2 * 20 + whole * (2 * 190 + 400)
+    assert products[True] == (2 * 45 + 100 if power else 0), "axes of a flat spectrum are not worth it"
+    assert products[False] <= 2 * 10 + whole * (2 * 45 + 100)
     between, within = torch.cdist(x.double(), y.double()), torch.cdist(y.double(), y.double()).sort(1).values
     assert torch.equal(found.inside[3], (between <= within[:, 3]).any(1))
     np.testing.assert_allclose(found.distances, between.amin(1), rtol=1e-9)
