@@ -94,8 +94,7 @@ def main() -> None:
         found = []
         for _ in range(4):
             start = time.process_time()
-            module = of_name[loader](TarShards(path, SIZE), BATCH)
-            module.num_workers = 0
+            module = of_name[loader](TarShards(path, SIZE), BATCH, num_workers=0)
             module.prepare_data()
             _ = module.content
             next(iter(module.train_dataloader()))
