@@ -1,7 +1,7 @@
 """What do the metrics of whole sets cost, beside sampling and the extractor, and how does it grow with the number?
 
-Usage: ``python -m experiments.metric_cost.sets DIMENSIONS NUMBER [NUMBER ...] [--metrics NAME ...]``, each number above
-5,014
+Usage: ``python -m experiments.metric_cost.sets DIMENSIONS NUMBER [NUMBER ...] [--metrics NAME ...] [--power P]``, each
+number above 5,014
 """
 
 import argparse
@@ -43,9 +43,17 @@ class Known(Reference):
         return self.features
 
 
-def drawn(number: int, dimensions: int, seed: int, scale: float) -> Tensor:
-    """Independent normal features, the hardest for nearest neighbours: all are nearly at one distance."""
-    return scale * torch.randn(number, dimensions, generator=torch.Generator().manual_seed(seed))
+def drawn(number: int, dimensions: int, seed: int, scale: float, power: float) -> Tensor:
+    """Normal features whose n-th largest variance is ``n ** -power``.
+
+    Those of one variance are the hardest for nearest neighbours: all are nearly at one distance.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = scale * torch.randn(number, dimensions, generator=generator)
+    if not power:
+        return rows
+    mix = torch.linalg.qr(torch.randn(dimensions, dimensions, generator=torch.Generator().manual_seed(0))).Q
+    return rows * torch.arange(1, dimensions + 1).pow(-power / 2) @ mix
 
 
 METRICS: dict[str, type[SampleMetric]] = {
@@ -56,11 +64,12 @@ METRICS: dict[str, type[SampleMetric]] = {
 }
 
 
-def measure(dimensions: int, number: int, names: list[str]) -> dict[str, float]:
+def measure(dimensions: int, number: int, names: list[str], power: float) -> dict[str, float]:
     """CPU seconds of each metric's computation on as many samples as reference images, after all are counted in."""
     extractor = Features()
     extractor.sizes = {"features": dimensions}
-    samples, reference = drawn(number, dimensions, 1, 0.98), Known(drawn(number, dimensions, 2, 1.0))
+    samples = drawn(number, dimensions, 1, 0.98, power)
+    reference = Known(drawn(number, dimensions, 2, 1.0, power))
     metrics = {name: METRICS[name]() for name in names}
     stored = torch.zeros(number, 1, 2, 2, dtype=torch.uint8)
     seconds = {}
@@ -87,13 +96,14 @@ def main() -> None:
     parser.add_argument("dimensions", type=int)
     parser.add_argument("numbers", type=int, nargs="+")
     parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS))
+    parser.add_argument("--power", type=float, default=0.0, help="of the decay of the variances")
     arguments = parser.parse_args()
     dimensions, numbers = arguments.dimensions, arguments.numbers
     keep_memory()
     print(f"{torch.get_num_threads()} threads, {dimensions} features")
     before: tuple[int, dict[str, float]] | None = None
     for number in numbers:
-        seconds = measure(dimensions, number, arguments.metrics)
+        seconds = measure(dimensions, number, arguments.metrics, arguments.power)
         seconds["all"] = sum(seconds.values())
         print(f"{number:6d}: " + ", ".join(f"{name} {value:.2f} s of CPU" for name, value in seconds.items()))
         if before is not None:

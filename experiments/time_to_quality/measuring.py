@@ -82,9 +82,14 @@ def denoiser_of(name: str, cfg: DictConfig, weights: Mapping[str, Tensor]) -> De
 
 def evaluation_of(classifier: Path, number: int = NUMBER, task: Sequence[str] = ()) -> Evaluation:
     """The distance, precision and recall against the training images, in the features of a classifier's run."""
-    options = ["metrics=[fid,precision_recall]", "features=classifier"]
+    return evaluation_in(["features=classifier", f"features.checkpoint={classifier}"], number, task)
+
+
+def evaluation_in(features: Sequence[str], number: int = NUMBER, task: Sequence[str] = ()) -> Evaluation:
+    """The same in other features: options of evaluate.py."""
+    options = ["metrics=[fid,precision_recall]", *features]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("evaluate", [*options, f"features.checkpoint={classifier}"])
+        cfg = compose("evaluate", options)
     evaluation = make_evaluation(cfg)
     evaluation.prepare(number, training_set(data_of(ours.config(task))), {})
     evaluation.gather()

@@ -5,6 +5,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,16 @@ def last_checkpoints(directory: Path) -> list[Path]:
 
 def damage_of(path: Path) -> str | None:
     """What is wrong with a file of `torch.save`, by the checksums that it holds; None if nothing is."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return str(error)
+    return _damage_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _damage_of(path: Path, *version: int) -> str | None:
+    """Found once for each version of a file: a run's checkpoint is looked for first and read then, both with care."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()

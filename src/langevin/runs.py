@@ -21,7 +21,7 @@ from langevin.checkpoint import last_checkpoints
 from langevin.config.identity import distinguishing
 from langevin.config.migration import migrated
 from langevin.config.naming import differing, named, short_names
-from langevin.config.stored import DEEPEST, GREATEST
+from langevin.config.stored import DEEPEST, GREATEST, read_yaml
 from langevin.config.types import TARGET
 from langevin.early_stop import stop_at
 from langevin.files import require_regular
@@ -39,7 +39,6 @@ ORIGIN = "origin.json"
 """The file that says whose the weights are that were not trained here."""
 MOST_VALUES = 100_000
 """Of a config: a file with more values, with its aliases expanded, is not ours."""
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
 
 
 class Value(NamedTuple):
@@ -193,7 +192,7 @@ def judged(run_dir: Path, saved: int | None, max_steps: int, has_saved: bool, lo
 def checked_config(path: Path) -> tuple[dict[str, Any] | None, str]:
     """A config's plain values under today's names, or why it has none."""
     try:
-        config = yaml.load(require_regular(path).read_text(), LOADER)
+        config = read_yaml(require_regular(path))
     except OSError as error:
         return None, f"{path.name} cannot be read ({error.strerror or type(error).__name__})"
     except (ValueError, TypeError, RecursionError, yaml.YAMLError):  # the loader's of damaged files

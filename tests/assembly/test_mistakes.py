@@ -251,6 +251,17 @@ CONTRADICTIONS = [
         ["is 3; allowed: a divisor of the width, 128"],
     ),
     (["task=classifier", "text=learned"], "text", ["is not used by a classifier; leave it out"]),
+    (["auxiliaries=[alignment]"], "auxiliaries.alignment.run", ["must be given; allowed: a text"]),
+    (
+        ["auxiliaries=[alignment]", "auxiliaries.alignment.run=nowhere"],
+        "auxiliaries.alignment.run",
+        ["is nowhere; ", "nowhere does not exist"],
+    ),
+    (
+        ["task=classifier", "auxiliaries=[alignment]", "auxiliaries.alignment.run=nowhere"],
+        "auxiliaries",
+        ["is not used by a classifier; leave it out"],
+    ),
     (["classifier=half_unet"], "classifier", ["is not used by a denoiser", "add task=classifier"]),
     (["objective=cross_entropy"], "objective", ["does not train a denoiser; take another, or add task=classifier"]),
     (["task=classifier", "weighting=unit_eps"], "weighting", ["is not used by a classifier"]),

@@ -48,6 +48,7 @@ def sampled(out, *overrides):
         return arrays["arr_0"], arrays["arr_1"], json.loads(str(arrays["record"])), result.out
 
 
+@pytest.mark.slow
 def test_each_stage_is_the_command_of_its_model(runs, tmp_path):
     chain = f"cascade=[{runs['base']},{runs['up']}]"
     images, labels, record, _ = sampled(tmp_path / "chain", chain, "low_res.noise_level=0.2", "seed=3", "png=true")

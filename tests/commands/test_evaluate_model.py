@@ -150,7 +150,8 @@ def test_comparing_nothing_is_reported(tmp_path):
     assert "is no metrics.json of langevin evaluate" in evaluate(f"compare={tmp_path}", status=1).err
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_an_evaluation_that_was_ended_resumes_to_the_same_number(
     number, labelled, features, tmp_path, monkeypatch, made
 ):

@@ -24,6 +24,7 @@ SAME = [
     ("guidance=none",),
     ("conditions=null",),
     ("init.checkpoint=elsewhere",),
+    ("auxiliaries=[]",),
 ]
 # What is trained.
 OTHER = [

@@ -33,9 +33,26 @@ FOLDERS = PRETRAINED | {"pairs": save_tiny_clip}
 SLOW = {("text", name) for name in PRETRAINED} | {("metrics", "clip_score")}
 """What takes seconds to import."""
 CAPTIONED = ("conditions=[text]", "captions=templates")
+STEPPING = (
+    "schedule",
+    "rescalings",
+    "parameterization",
+    "variance",
+    "objective",
+    "weighting",
+    "time_sampler",
+    "ema",
+    "optimizer",
+    "lr_schedule",
+    "conditions",
+    "text",
+    "formulation",
+)
+"""The groups whose options take a step of training, each beside the smallest model."""
 # What an option cannot do without, beside the defaults.
 NEEDS = {
     ("adapter", "lora"): ("init.checkpoint={model}", "model.channels=32", "model.channel_multipliers=[1]"),
+    ("auxiliaries", "alignment"): ("auxiliaries.alignment.run={classifier}",),
     ("timestep_spacing", "explicit"): ("timestep_spacing.times=[3,2,1]", "sampler.steps=null"),
     **{("autoencoder", option): ("task=autoencoder",) for option in options("autoencoder")},
     ("codec", "autoencoder"): ("codec.run={autoencoder}",),
@@ -75,6 +92,8 @@ NEEDS = {
     ("text", "t5"): (*CAPTIONED, "text.path={t5}", "model=unet", "model.cross_attention=true"),
     ("variance", "learned_range"): ("objective=hybrid",),
 }
+OTHER_TASKS = {place for place, needs in NEEDS.items() if any(need.startswith("task=") for need in needs)}
+"""What goes with another task than denoising, and so not with options of the smallest denoiser."""
 
 # Refused as long as no data set supplies what they need; LPIPS' networks need larger images than digits; in training
 # nothing is restored.

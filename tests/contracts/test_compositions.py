@@ -13,8 +13,10 @@ from contracts.options import (
     COMMANDS,
     NEEDS,
     OPTIONS,
+    OTHER_TASKS,
     REFUSED,
     SLOW,
+    STEPPING,
     choice,
     chosen_in,
     needs_hydra,
@@ -75,14 +77,15 @@ LATE = {
     "trainer",
 }
 
-# Everyday, these go together in `test_all_options_of_the_plural_groups_at_once`, and formulations in their own file.
-ELSEWHERE = {"callbacks", "formulation", "likelihoods", "loggers", "metrics"}
+# Everyday, these go together in `test_all_options_of_the_plural_groups_at_once`, or are checked where they take a step.
+ELSEWHERE = {"callbacks", "likelihoods", "loggers", "metrics"}
+STEPPING_PLACES = {place for place in OPTIONS if place[0] in STEPPING and place not in OTHER_TASKS | REFUSED}
 
 
 @pytest.mark.parametrize(
     ("group", "option"),
     [
-        pytest.param(*place, marks=pytest.mark.slow if place[0] in ELSEWHERE or place in SLOW else ())
+        pytest.param(*place, marks=pytest.mark.slow if place[0] in ELSEWHERE or place in SLOW | STEPPING_PLACES else ())
         for place in places("train")
     ],
 )

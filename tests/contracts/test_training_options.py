@@ -10,7 +10,8 @@ from helpers.commands import TINY, composed
 from helpers.digits import digits
 from torch.nn.functional import interpolate
 
-from contracts.options import OPTIONS, REFUSED, SLOW, choice, chosen_in
+from contracts.options import OPTIONS, OTHER_TASKS, REFUSED, SLOW, STEPPING, choice, chosen_in
+from langevin.assembly.check import mistakes_in
 from langevin.assembly.components import make_model, make_objective
 from langevin.assembly.make import make
 from langevin.assembly.run import make_module
@@ -21,21 +22,6 @@ from langevin.images import from_uint8
 from langevin.spec import DataSpec
 
 SPEC = DataSpec.of_images(channels=1, image_size=8, num_classes=10)
-GROUPS = (
-    "schedule",
-    "rescalings",
-    "parameterization",
-    "variance",
-    "objective",
-    "weighting",
-    "time_sampler",
-    "ema",
-    "optimizer",
-    "lr_schedule",
-    "conditions",
-    "text",
-    "formulation",
-)
 # At their own size they take seconds a step; narrow ones learn in networks/test_model_presets.py.
 LARGE = ("adm_64", "unet_large", "dit_b", "edm2_xs", "edm2_s")
 
@@ -63,11 +49,12 @@ def gradient(loss, network):
     [
         pytest.param(*place, marks=pytest.mark.slow if place in SLOW else ())
         for place in OPTIONS
-        if place[0] in GROUPS and place not in REFUSED
+        if place[0] in STEPPING and place not in REFUSED
     ],
 )
 def test_takes_a_step(group, option):
     cfg = chosen_in(base(), TINY, group, option)
+    assert (group, option) in OTHER_TASKS or mistakes_in(cfg) == []
     torch.manual_seed(0)
     module = make_module(cfg, replace(SPEC, vocabulary=("a", "seven")))
     network, ema_model = module.model.network, module.ema.network

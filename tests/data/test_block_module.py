@@ -4,6 +4,7 @@ import io
 import itertools
 import os
 import pickle
+import tracemalloc
 import weakref
 from types import SimpleNamespace
 
@@ -14,6 +15,8 @@ from helpers.block_files import KINDS, Row, Tars, write_tar
 from helpers.data_modules import batches
 from PIL import Image
 
+from langevin.data import tar_shards
+from langevin.data.block_index import BlockIndex, FileRows
 from langevin.data.block_module import BlockDataModule
 from langevin.data.block_stream import BlockStream
 from langevin.data.digits import Digits
@@ -172,8 +175,8 @@ def test_a_window_of_blocks_is_in_memory_and_each_is_read_once_an_epoch(kind, fi
 
     alive, most, read, read_block = weakref.WeakSet(), [], [], kind.source.read_block
 
-    def watched(self, place, number, extents):
-        block = Block(read_block(self, place, number, extents))
+    def watched(self, place, number, extents, whole):
+        block = Block(read_block(self, place, number, extents, whole))
         alive.add(block)
         most.append(len(alive))
         read.append(place.name)
@@ -184,6 +187,59 @@ def test_a_window_of_blocks_is_in_memory_and_each_is_read_once_an_epoch(kind, fi
     assert max(most) == window
     # A block of an epoch's last pool that is in the next one's first is still there.
     assert 3 * 4 - 2 * window <= len(read) <= 3 * 4
+
+
+@pytest.mark.parametrize(("world_size", "ahead"), [(1, True), (64, False)])
+def test_a_process_reads_its_own_images_of_a_tar_alone(shards, opened, monkeypatch, world_size, ahead):
+    read, advised, pread, advise = [], [], os.pread, os.posix_fadvise
+
+    def reading(file, size, start):
+        read.append((size, start))
+        return pread(file, size, start)
+
+    def advising(file, *what):
+        advised.append(what)
+        return advise(file, *what)
+
+    monkeypatch.setattr(tar_shards, "_FEW", 0)
+    monkeypatch.setattr(os, "pread", reading)
+    monkeypatch.setattr(os, "posix_fadvise", advising)
+    trainer = SimpleNamespace(global_rank=world_size - 1, world_size=world_size, global_step=0)
+    module = opened(shards, batch_size=world_size)
+    rows = [int(batch["index"]) for batch in batches(module, 5, trainer)]
+    extents = module.train_set.images.reader.index.extents[rows]
+    assert read == [(size, start) for start, size in extents.tolist()]
+    assert bool(advised) == ahead, "few processes have the blocks read ahead"
+
+
+def test_a_tar_that_is_cut_short_while_training(shards, opened, monkeypatch):
+    monkeypatch.setattr(tar_shards, "_FEW", 0)
+    module = opened(shards / "0.tar")
+    module.train_set.batch([0])
+    (shards / "0.tar").write_bytes(b"")
+    message = r"0\.tar: cannot be read \(it ends after 0 of the \d+ bytes at \d+,?\d*\); restore it, and start again"
+    with pytest.raises(UserError, match=message):
+        module.train_set.batch([1])
+
+
+def test_opening_an_index_costs_the_same_for_any_number_of_rows(tmp_path):
+    def opened_in(number):
+        ids = np.arange(number) % 7 + 3
+        part = FileRows(np.full(10, number // 10), ids, np.zeros((number, 2), np.int64))
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        whole = BlockIndex.of(["a.tar"], [1], [part], "data.path=x")
+        whole.write(folder)
+        tracemalloc.start()
+        index = BlockIndex.read(folder)
+        digest, labels, classes = index.digest(), index.labels, index.classes
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (digest, classes) == (whole.digest(), tuple("3456789"))
+        np.testing.assert_array_equal(labels, np.arange(number) % 7)
+        return most
+
+    assert opened_in(100_000) < opened_in(1_000) + 10_000, "bytes: of each row at least 8 where it is looked at"
 
 
 def test_the_index_is_made_once_and_a_killed_one_resumes(shards, opened, tmp_path, monkeypatch, capsys):

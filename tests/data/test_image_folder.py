@@ -1,5 +1,6 @@
 import io
 import os
+import sys
 import tarfile
 import zipfile
 
@@ -28,6 +29,24 @@ def either(request, write):
 def test_class_folders(either, pixels):
     path = either({"dog/1.png": pixels(0), "cat/2.png": pixels(1), "cat/deep/3.png": pixels(2), "notes.txt": b"hi"})
     assert labels_of(path) == ([0, 0, 1], ("cat", "dog"))
+
+
+def test_a_file_costs_no_path_object(either):
+    """A path takes longer than all else that is done for a file whenever a run starts."""
+    source = ImageFolder(either({f"{number % 2}/{number}.jpg": b"x" for number in range(100)}), image_size=10)
+    calls = []
+
+    def count(frame, event, _):
+        if event == "call" and frame.f_code.co_filename.endswith("pathlib.py"):
+            calls.append(frame.f_code.co_name)
+
+    sys.setprofile(count)
+    try:
+        source.check()
+        source.fingerprint("train")
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 100, calls
 
 
 @pytest.mark.parametrize("prefix", ["", "all/", "all/of/them/"])

@@ -177,6 +177,7 @@ def test_a_record_that_is_none(tmp_path, record):
     assert read_images(path)[1] is None
 
 
+@pytest.mark.slow
 def test_the_shared_test_images(shared):
     images, labels = read_images(str(shared("cifar10-test.zip")))
     assert images.shape == (10_000, 32, 32, 3)

@@ -50,6 +50,7 @@ TOGETHER = {
 }
 
 
+@pytest.mark.slow
 def test_what_cannot_be_predicted_is_refused_and_nothing_else():
     for name, schedule in every_combination()[0].items():
         for option, parameterization in PARAMETERIZATIONS.items():

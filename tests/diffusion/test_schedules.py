@@ -48,6 +48,7 @@ def test_each_schedule_and_each_rescaling_is_here():
     assert pairs == {*itertools.permutations(options("rescalings"), 2)} - {("input_scaling", "zero_terminal_snr")}
 
 
+@pytest.mark.slow
 def test_zero_terminal_snr_is_refused_where_variance_is_not_preserved_and_nothing_else_is():
     preserving = {name for name, schedule in PLAIN.items() if issubclass(kind(schedule), VariancePreserving)}
     assert {name.partition("-")[0] for name in PLAIN.keys() - preserving} == {"edm", "ve", "flow"}

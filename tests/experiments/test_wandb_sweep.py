@@ -37,6 +37,7 @@ def command(sweep, chosen):
     return parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_cell_is_a_run(file):
     """Each parameter's every value reaches the option that it names, and the config has no mistake."""

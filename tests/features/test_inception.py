@@ -52,6 +52,7 @@ def as_adm_does(network, images):
     return tensor[..., :7].reshape(len(images), -1)
 
 
+@pytest.mark.slow
 def test_outputs_are_torch_fidelitys_and_differ_between_images(inception_weights):
     extractor = Inception(str(inception_weights))
     extractor.prepare()

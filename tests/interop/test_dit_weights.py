@@ -188,6 +188,7 @@ def trained(folder, *overrides):
 RESET = ("evaluation.every_n_steps=1", "trainer.val_check_interval=1")
 
 
+@pytest.mark.slow
 def test_a_run_of_ours(tmp_path):
     run = trained(tmp_path, "model.time_endpoint=true")
     result = call("convert", f"export={run}", f"out={tmp_path / 'out'}")

@@ -63,6 +63,22 @@ def test_networks(name):
     assert_fills(cfg, imported)
 
 
+@pytest.mark.parametrize(
+    ("made", "conditions", "notes"),
+    [
+        (SMALL | {"augment": 9}, ["augmentation"], 0),
+        (SMALL | {"augment": 9, "classes": 10}, ["class_label", "augmentation"], 0),
+        (SMALL | {"augment": 6}, [], 1),  # some kind is left out: which one, the weights do not tell
+        (ADM | {"augment": 9}, ["class_label"], 1),  # adds them before its layers of the time, and a label behind
+    ],
+)
+def test_labels_of_augmentation(made, conditions, notes):
+    imported = read_edm(edm_state(**made))
+    cfg, _ = composed("train", *imported.overrides)
+    assert (list(cfg.get("conditions") or ()), len(imported.notes)) == (conditions, notes)
+    assert_fills(cfg, imported)
+
+
 def filled(**made):
     """Its weights with values that tell every one from every other."""
     state = edm_state(**made)

@@ -359,4 +359,9 @@ def test_edm(peer, name):
         if classes:
             pairs["no label"] = (denoiser(x_t, sigma).x, theirs(x_t, sigma, None))
             assert (ours - pairs["no label"][0]).abs().max() > 0.01
+        if made.get("augment"):
+            cond, told = {"label": labels} if classes else {}, torch.randn(4, made["augment"])
+            augmented = denoiser(x_t, sigma, cond | {"augmentation": told}).x
+            pairs["augmented"] = (augmented, theirs(x_t, sigma, given, augment_labels=told))
+            assert (ours - augmented).abs().max() > 0.01
     assert_same(**pairs)

@@ -67,9 +67,11 @@ def test_labels_of_edm(bias):
     torch.testing.assert_close(converted, torch.nn.functional.linear(labels, weight, bias))
 
 
-def test_what_edm_does_not_use_when_sampling_is_left_out():
-    unused = {"map_augment.weight": torch.ones(2, 9), "enc.8x8_down.conv0.resample_filter": torch.ones(1, 1, 2, 2)}
+def test_what_edm_does_not_use_when_sampling_is_left_out_where_ours_does_not_train_it():
+    augment = torch.randn(3, 9)
+    unused = {"map_augment.weight": augment, "enc.8x8_down.conv0.resample_filter": torch.ones(1, 1, 2, 2)}
     assert from_edm(edm(**unused)).keys() == from_edm(edm()).keys()
+    assert torch.equal(from_edm(edm(**unused), augmentation=True)["condition.embed.weight"], augment)
 
 
 @pytest.mark.parametrize(

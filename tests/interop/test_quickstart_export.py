@@ -42,12 +42,13 @@ def convert(*overrides):
     return result.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
         (),
-        pytest.param(("timestep_spacing=trailing",), marks=pytest.mark.slow),
-        pytest.param(("sampler=ddim", "timestep_spacing=trailing", "sampler.steps=10"), marks=pytest.mark.slow),
+        ("timestep_spacing=trailing",),
+        ("sampler=ddim", "timestep_spacing=trailing", "sampler.steps=10"),
     ],
 )
 def test_sampled_in_diffusers(run, overrides, tmp_path):

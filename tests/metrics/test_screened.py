@@ -48,13 +48,26 @@ def one_place():
     return draw(1, 14).repeat(300, 1), draw(1, 14).repeat(350, 1)
 
 
-SETS = [near_ties, duplicates, far_mean, far_clusters, one_far_outlier, tiny_numbers, one_place]
+def near_axes():
+    """All spread lies along three axes, but for a millionth, and some points differ in that alone."""
+    axes = torch.linalg.qr(draw(24, 15)).Q[:3]
+    x, y = (draw(count, seed, 3) @ axes + 1e-6 * draw(count, seed + 1) for count, seed in ((300, 16), (350, 18)))
+    y[:50] = x[:50] + 1e-9 * draw(50, 20)
+    return x, y
+
+
+SETS = [near_axes, near_ties, duplicates, far_mean, far_clusters, one_far_outlier, tiny_numbers, one_place]
 
 
 @pytest.mark.parametrize("few", [screened.FEW, 10**9], ids=["pairs", "whole blocks"])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("axes", [0, 3])
 @pytest.mark.parametrize("sets", SETS, ids=lambda sets: sets.__name__)
-def test_it_equals_brute_force_in_float64(sets, kind, few, monkeypatch):
+def test_it_equals_brute_force_in_float64(sets, axes, kind, few, monkeypatch):
+    if axes:
+        monkeypatch.setattr(screened, "LEAST", 8)
+        monkeypatch.setattr(screened, "SHARES", (12, 8))
+        monkeypatch.setattr(screened, "HELD", 0)
     monkeypatch.setattr(neighbours, "BLOCK", 100)
     monkeypatch.setattr(screened, "FEW", few)
     monkeypatch.setattr(screened, "KIND", kind)
@@ -86,6 +99,31 @@ def test_most_pairs_are_ruled_out_by_screening(kind, monkeypatch):
     search.ask((3,), (3,), nearest=True)
     search.find(draw(2000, 1).float())
     assert sum(seen) < 0.05 * 2 * 2000 * 2000
+
+
+@pytest.mark.parametrize(("power", "whole"), [(2.5, 0.1), (0.0, 1.0)])
+def test_few_blocks_are_multiplied_in_all_dimensions_where_a_spectrum_decays(power, whole, monkeypatch):
+    monkeypatch.setattr(neighbours, "BLOCK", 100)
+    monkeypatch.setattr(screened, "LEAST", 64)
+    monkeypatch.setattr(screened, "SHARES", (8, 4))
+    products = {True: 0, False: 0}
+    scores = screened.Screened.scores
+
+    def counted(*given, short=False):
+        products[short] += 1
+        return scores(*given, short=short)
+
+    monkeypatch.setattr(screened.Screened, "scores", counted)
+    scales = torch.arange(1, 97).pow(-power / 2)
+    x, y = (draw(1000, seed, 96).float() * scales for seed in (1, 2))
+    search = Neighbourhoods(y)
+    search.ask((3,), (3,), nearest=True)
+    found = search.find(x)
+    assert products[True] == (2 * 45 + 100 if power else 0), "axes of a flat spectrum are not worth it"
+    assert products[False] <= 2 * 10 + whole * (2 * 45 + 100)
+    between, within = torch.cdist(x.double(), y.double()), torch.cdist(y.double(), y.double()).sort(1).values
+    assert torch.equal(found.inside[3], (between <= within[:, 3]).any(1))
+    np.testing.assert_allclose(found.distances, between.amin(1), rtol=1e-9)
 
 
 def test_what_one_metric_found_is_given_to_the_next_of_the_same_samples():

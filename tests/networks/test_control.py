@@ -13,6 +13,7 @@ from langevin.conditions.condition import Several
 from langevin.conditions.hint import COLUMN, SCALE, Hint
 from langevin.errors import OptionError
 from langevin.networks.unet import UNet
+from langevin.taps import tapped
 
 B, C, SIDE = 2, 3, 8
 SMALL = {
@@ -103,6 +104,23 @@ def test_the_gradient_goes_to_the_adapter_alone_and_first_to_its_zeros():
     for name, weight in controlled.named_parameters():
         assert (weight.grad is not None) == name.startswith("control."), name
     assert all(layer.weight.grad.any() for layer in controlled.control.zeros)
+
+
+def test_only_features_that_the_adapter_changes_may_be_looked_at():
+    base, controlled = pair()
+    assert controlled.default_tap in controlled.taps
+    assert set(base.taps) - set(controlled.taps) == {*(f"down_{step}" for step in (1, 2, 3)), "middle"}
+    x, times, _, hinted = inputs()
+    with tapped(controlled, controlled.taps) as features:
+        controlled(x, times, hinted)
+    for name, maps in features.items():
+        gradients = torch.autograd.grad(
+            maps.square().mean(),
+            [layer.weight for layer in controlled.control.zeros],
+            retain_graph=True,
+            allow_unused=True,
+        )
+        assert any(gradient is not None and gradient.any() for gradient in gradients), name
 
 
 def test_an_adapter_that_was_taken_is_no_copy():

@@ -78,6 +78,7 @@ def errors(method, sampler, operator, noise=0.0, number=2000):
 HALF = Known(0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "operator", [pytest.param(HALF, id="mask", marks=pytest.mark.slow), pytest.param(Average(2), id="average")]
 )

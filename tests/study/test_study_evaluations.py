@@ -37,6 +37,7 @@ def measured(folder):
     return {path.parent: path.stat().st_mtime_ns for path in folder.glob("runs/*/evaluations/*/metrics.json")}
 
 
+@pytest.mark.slow
 def test_each_run_is_trained_once_and_evaluated_in_every_way(first):
     folder, result = first
     assert "2 runs in" in result.out

@@ -17,6 +17,7 @@ from langevin.conditions.condition import Condition, Context
 from langevin.data.digits import Digits
 from langevin.data.images import ArrayRows, Transform
 from langevin.data.source import SampleSet, Source
+from langevin.diffusion.auxiliary import Auxiliary, Seen
 from langevin.diffusion.denoiser import Denoiser
 from langevin.diffusion.draws import Draws
 from langevin.diffusion.level import Level, broadcast_to
@@ -162,6 +163,18 @@ class Uncertain(Simple):
 
     def parameters_by_role(self, model: Denoiser) -> dict[str, Iterable[nn.Parameter]]:
         return {"model": model.network.parameters(), "weighting": self.parameters()}
+
+
+class Edges(Auxiliary):
+    """The error of the differences of neighbouring pixels of a row, with a trained scale: a loss of structure."""
+
+    def __init__(self, weight: Annotated[float, Gt(0)]) -> None:
+        super().__init__(weight)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, seen: Seen) -> Tensor:
+        made, real = (each.diff(dim=3) for each in (seen.prediction.x, seen.x))
+        return (self.scale * made - real).square().flatten(1).mean(1)
 
 
 class LinearCodec(Codec):

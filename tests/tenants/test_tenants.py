@@ -188,6 +188,27 @@ def test_two_roles_are_two_groups_of_one_optimizer(train):
     assert len(losses(whole, "train/grad_norm/weighting")) == 6
 
 
+@pytest.mark.parametrize("objective", ["simple", "uncertain"])
+def test_an_auxiliary_is_added_to_any_objective(train, objective):
+    """To one of the user's own too: it is trained, logged, saved and resumed, and no part of the model."""
+    options = (f"objective={objective}", "auxiliaries=[edges]", "optimizer.lr=0.01")
+    whole = train(*options, name="whole")
+    part = train(*options, "trainer.max_steps=2")
+    assert train(*options) == part
+    first, second = (read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (whole, part))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert first["objective.auxiliaries.edges.scale"] != 1
+    assert all(loss > 0 for loss in losses(whole, "train/edges"))
+    assert len(losses(whole, "val/edges")) == 1
+    if objective == "simple":
+        assert losses(whole, "val/loss") == losses(whole, "val/mse")
+        for loss, mse, edges in zip(
+            *(losses(whole, f"train/{name}") for name in ("loss", "mse", "edges")), strict=True
+        ):
+            assert loss == pytest.approx(mse + 0.5 * edges, rel=1e-5)
+    assert load_model(whole / "checkpoints" / "last.ckpt").step == 4, "which needs no code of the user's"
+
+
 def test_batches_may_differ_in_size():
     """The same network on images of two sizes, one after the other."""
     denoiser = Denoiser(Convolution(), GaussianProcess(Linear(), X()))

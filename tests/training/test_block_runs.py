@@ -34,7 +34,8 @@ def options(tmp_path_factory):
     return options_of(Tars, tmp_path_factory.mktemp("shards"))
 
 
-@pytest.mark.parametrize("kind", [pytest.param(Tars, marks=pytest.mark.slow), Parquets], ids=lambda kind: kind.name)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [Tars, Parquets], ids=lambda kind: kind.name)
 def test_a_run_on_captions_resumes_to_the_same_end(tmp_path, kind):
     ((name, value),) = kind.captions.items()
     of_text = ("conditions=[class_label,text]", "text=bag", f"data.{name}={value}")

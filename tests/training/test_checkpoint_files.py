@@ -51,6 +51,16 @@ def test_a_checkpoint_is_read_back(tmp_path):
     assert os.listdir(path.parent) == ["last.ckpt"]
 
 
+def test_a_file_is_looked_through_once_a_version(tmp_path, monkeypatch):
+    """A run's checkpoint is looked for, and then read; a large one takes seconds to check."""
+    looked, look_through = [], zipfile.ZipFile.testzip
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda self: looked.append(self.filename) or look_through(self))
+    for value in (1, 2):
+        save(tmp_path / "checkpoints" / "last.ckpt", value)
+        assert value_in(find_checkpoint(tmp_path)) == value
+        assert len(looked) == value
+
+
 def test_tensors_are_read_onto_the_cpu_and_may_be_changed(tmp_path):
     path = tmp_path / "last.ckpt"
     save(path, 1)

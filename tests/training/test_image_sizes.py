@@ -46,6 +46,7 @@ def run(options):
     return Path(options[-1].partition("=")[2]) / "whole"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same(run, options):
     for steps in (2, 6):
         result = call("train", *options, "name=resumed", f"trainer.max_steps={steps}")

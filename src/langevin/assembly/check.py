@@ -49,9 +49,10 @@ FROZEN = "must be given: the run whose network is frozen beside the adapter"
 def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     """The mistakes in a training config that show without Lightning; `dry_build` finds the others.
 
-    The config is completed by what the run of its codec is, its text encoder, and the run that it starts from: see
-    `codec_run.complete`, `text_files.complete` and `find_initial`.
+    The config is completed by what the run of its codec is, its text encoder, the runs that its auxiliaries read, and
+    the run that it starts from: see `complete` of `codec_run`, `text_files` and `auxiliaries`, and `find_initial`.
     """
+    from langevin.assembly.auxiliaries import complete as complete_auxiliaries
     from langevin.assembly.codec_run import complete  # not at the top: to load a run is to check its config
     from langevin.assembly.init_run import find_initial
     from langevin.assembly.text_files import complete as complete_text
@@ -60,7 +61,7 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
     if task is None:
         return mistakes
     initial, mistakes = find_initial(cfg)
-    if mistakes := [*complete(cfg), *complete_text(cfg), *mistakes]:
+    if mistakes := [*complete(cfg), *complete_text(cfg), *complete_auxiliaries(cfg), *mistakes]:
         return mistakes
     unused = unused_in(cfg, task)
     required = [group for group in groups_of("train") if group not in (*CHOOSERS, *OPTIONAL, *unused)]
@@ -345,7 +346,8 @@ def check_network(
     It is built without memory for its weights; the number of classes does not matter to it, and is that of the model
     that it starts from, if any. A network of a user's own need not bear that, so it is only imported here.
     """
-    from langevin.assembly.init_run import mistakes_of_initial  # not at the top, see `mistakes_in`
+    from langevin.assembly.auxiliaries import mistakes_of_auxiliaries  # not at the top, see `mistakes_in`
+    from langevin.assembly.init_run import mistakes_of_initial
     from langevin.assembly.sized import training_mistakes
 
     group = task.network
@@ -376,6 +378,8 @@ def check_network(
             adapter.check(network)
         except UserError as error:
             return [*mistakes, *mistakes_of(cfg, "adapter", error)]
+    if network is not None and not {"auxiliaries", "objective"}.intersection(broken):
+        mistakes += mistakes_of_auxiliaries(cfg, network, spec)
     if network is not None and initial is not None:
         mistakes += mistakes_of_initial(cfg, task, initial, network, spec)
     return mistakes

@@ -25,7 +25,7 @@ HANDED = {
     "discriminator": "the discriminator, or None",
     "timestep_spacing": "the times that a sampler walks through",
     "thresholding": "what keeps predicted samples in range, or None",
-    "network": "a network: that of which EMA weights are kept, or that of a codec",
+    "network": "a network: that of which EMA weights are kept, that of a codec, or that which is trained",
     "params": "the weights to optimize",
     "fused": "whether the optimizer may be one kernel over all weights",
     "source": "the data source",

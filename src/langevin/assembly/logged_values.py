@@ -47,7 +47,7 @@ def unlogged(cfg: DictConfig, task: Task) -> Iterator[Mistake]:
 
 def logged_names(cfg: DictConfig, task: Task) -> Iterator[str]:
     """The names of the values that a run logs; `*` stands for the name of the features and the like."""
-    terms: tuple[str, ...] = getattr(target_of(cfg, "objective"), "logs", ANY)
+    terms = (*getattr(target_of(cfg, "objective"), "logs", ANY), *map(str, cfg.get("auxiliaries") or ()))
     yield from (f"train/{name}" for name in (*terms, "grad_norm", "learning_rate"))
     if "progress" in (cfg.get("callbacks") or {}):
         yield "train/images_per_second"

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import nn
 
+from langevin.assembly.auxiliaries import with_auxiliaries
 from langevin.assembly.components import (
     adapt,
     loaders,
@@ -71,13 +72,14 @@ def make_captions(cfg: DictConfig) -> CaptionWriter | None:
 def make_module(cfg: DictConfig, spec: DataSpec) -> DiffusionModule:
     """The training module for data of some spec, its weights fresh from the run's seed."""
     codec = make_codec(cfg, spec)
-    model = make_model(cfg, codec.spec(spec))
+    diffused = codec.spec(spec)
+    model = make_model(cfg, diffused)
     adapt(cfg, model.network)
     # One kernel over all weights; with 16-mixed it would use the scaled gradient, after the clipping.
     fused = cfg.trainer.precision != "16-mixed"
     module = DiffusionModule(
         model,
-        make_objective(cfg, codec.spec(spec)),
+        with_auxiliaries(cfg, make_objective(cfg, diffused), model.network, diffused),
         ema=lambda network: make(cfg, "ema", network=network),
         optimizer=lambda parameters: make(cfg, "optimizer", params=parameters, fused=fused),
         lr_schedule=make(cfg, "lr_schedule"),

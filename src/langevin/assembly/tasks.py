@@ -97,7 +97,7 @@ class ClassificationTask(Task):
     makes_samples = False
     unused = (
         *("captions", "model", "conditions", "text", "variance", "weighting", "sampler", "timestep_spacing"),
-        *("thresholding", "guidance", "metrics", "features", "evaluation", "likelihoods"),
+        *("thresholding", "guidance", "metrics", "features", "evaluation", "likelihoods", "auxiliaries"),
         *RECONSTRUCTION,
     )
     use = "langevin sample checkpoint=RUN guidance=classifier guidance.classifier={run}"
@@ -123,7 +123,7 @@ class AutoencodingTask(Task):
     unused = (
         *("captions", "model", "classifier", "conditions", "text", "adapter", "process", "schedule", "rescalings"),
         *("parameterization", "variance", "weighting", "time_sampler", "sampler", "timestep_spacing", "thresholding"),
-        *("guidance", "likelihoods"),
+        *("guidance", "likelihoods", "auxiliaries"),
     )
     use = "langevin train codec=autoencoder codec.run={run}"
     instead: ClassVar = {"objective": "take reconstruction"}

@@ -1,7 +1,7 @@
 """What an autoencoder is trained by."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -14,6 +14,7 @@ from langevin.diffusion.draws import BatchDraws
 from langevin.diffusion.objective import Objective
 from langevin.networks.patch_discriminator import PatchDiscriminator
 from langevin.perceptual.perceptual import PerceptualDistance
+from langevin.unsaved import leave_out
 
 LARGEST_WEIGHT = 1e4
 """Of the adversarial loss, before `adversarial_weight`: the clamp of CompVis' code, where the error is a sum."""
@@ -143,23 +144,3 @@ def adaptive_weight(error: Tensor, adversarial: Tensor, last: Tensor, draws: Bat
     ]
     # Of D times the error over the other: the same 1e-4 and 1e4 as there, and then divided by D.
     return (values * norms[0] / (norms[1] + 1e-4)).clamp(0, LARGEST_WEIGHT) / values
-
-
-def leave_out(module: nn.Module, part: nn.Module, prefix: str) -> None:
-    """Keep a part with weights of its own, which are not trained, out of what a module saves and loads.
-
-    Args:
-        module: which has it.
-        part: the part.
-        prefix: of the names of its weights in the module's.
-    """
-
-    def forget(_: nn.Module, state: dict[str, Any], place: str, *__: object) -> None:
-        for name in [name for name in state if name.startswith(place + prefix)]:
-            del state[name]
-
-    def not_missing(_: nn.Module, found: Any) -> None:
-        found.missing_keys[:] = [name for name in found.missing_keys if f".{prefix}" not in f".{name}"]
-
-    module.register_state_dict_post_hook(forget)
-    part.register_load_state_dict_post_hook(not_missing)

@@ -13,7 +13,7 @@ from langevin.config.types import TARGET, plain
 
 # How a run is logged, stored or sped up. All else determines what is trained, and makes another run when changed.
 # The data's path does not; its content does, see `langevin.content`. Nor does that of the run of a codec, of a
-# text encoder, or of the run to start from; their weights do.
+# text encoder, of the run to start from, or of one that an auxiliary reads; their weights do. A * is any part.
 NOT_IDENTITY = (
     "name",
     "output_dir",
@@ -40,6 +40,7 @@ NOT_IDENTITY = (
     "codec.run",
     "text.path",
     "init.checkpoint",
+    "auxiliaries.*.run",
 )
 PATHS = ("data.path", "data.test_path")
 """Where the data lies: it distinguishes two runs that are otherwise the same."""
@@ -91,7 +92,8 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
 @functools.lru_cache(4096)
 def _decides(path: str) -> bool:
     parts = path.split(".")
-    prefixes = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+    named = [parts, [parts[0], "*", *parts[2:]]] if len(parts) > 2 else [parts]
+    prefixes = {".".join(each[:end]) for each in named for end in range(1, len(each) + 1)}
     return bool(prefixes.intersection(YET_IDENTITY)) or not prefixes.intersection(NOT_IDENTITY)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from langevin.config.identity import debug_of
 from langevin.config.signature import TargetError, signature
-from langevin.config.stored import walk
+from langevin.config.stored import read_yaml, walk
 from langevin.config.types import TARGET
 from langevin.config.validate import CONF, PLURAL, options, unknown
 from langevin.errors import UserError
@@ -86,7 +85,7 @@ def _fields_of_text(group: str) -> frozenset[str]:
     """The fields that are texts in some option of a group, and in none anything else."""
     texts: dict[str, bool] = {}
     for name in options(group):
-        for _, node in walk(yaml.safe_load((CONF / group / f"{name}.yaml").read_text()), group):
+        for _, node in walk(read_yaml(CONF / group / f"{name}.yaml"), group):
             if not isinstance(node, Mapping) or TARGET not in node:
                 continue
             with suppress(TargetError):
@@ -182,7 +181,7 @@ def _drop_of_debug(cfg: DictConfig, given: list[str]) -> None:
     if cfg.get("name"):
         cfg.name = f"{start}-{cfg.name}"
     typed = {override.partition("=")[0].lstrip("+~") for override in given}
-    preset = yaml.safe_load((CONF / "debug" / f"{chosen[-1]}.yaml").read_text())
+    preset = read_yaml(CONF / "debug" / f"{chosen[-1]}.yaml")
     nodes = {group: fields for group, fields in preset.items() if isinstance(fields, Mapping) and group not in PLURAL}
     nodes |= {f"{group}.{name}": fields for group in PLURAL for name, fields in preset.get(group, {}).items()}
     with open_dict(cfg):

@@ -21,12 +21,24 @@ DEEPEST, LONGEST, GREATEST = 50, 100_000, 2**63
 """Of a config: how deeply it is nested, how many events of YAML it has, and a bound of its whole numbers."""
 
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
 PLACES = {"data": ("download_dir",), "loader": ("cache_dir",), "codec": ("run",), "init": ("checkpoint",)}
 """By their groups, the options that determine where something is written, or which other run is read."""
 
 
 class StoredError(ValueError):
     """What is wrong with a stored config, worded to follow its path: "is not YAML"."""
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file's plain values.
+
+    Raises:
+        OSError: when it cannot be read.
+        ValueError: when it is not text.
+        yaml.YAMLError: when it is not YAML; and what else PyYAML raises of damaged files: TypeError, RecursionError.
+    """
+    return yaml.load(path.read_text(), LOADER)
 
 
 def read_stored(text: Any) -> DictConfig:
@@ -149,7 +161,7 @@ def targets(group: str) -> frozenset[str]:
     """The classes and functions that the options of a group name, at any depth."""
     found: set[str] = set()
     for path in (CONF / group).glob("*.yaml"):
-        node = yaml.safe_load(path.read_text())
+        node = read_yaml(path)
         found.update(value for place, value in walk(node) if place.rpartition(".")[2] == TARGET)
     return frozenset(found)
 

@@ -17,7 +17,7 @@ from langevin.config.types import TARGET, describe, fits, hides_component, holds
 from langevin.errors import UserError
 
 # Groups of which several options compose: their nodes hold named components.
-PLURAL = ("callbacks", "conditions", "likelihoods", "loggers", "metrics", "operators", "rescalings")
+PLURAL = ("auxiliaries", "callbacks", "conditions", "likelihoods", "loggers", "metrics", "operators", "rescalings")
 # Groups that choose options of others; a task is a component besides, the rest only choose.
 BUNDLES = ("formulation", "task", "experiment", "debug")
 CHOOSERS = ("formulation", "experiment", "debug")

@@ -92,6 +92,10 @@ class Folder(Archive):
     once, under its own name where it lies in this one; a link that leads back up is not followed.
     """
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._place = os.fspath(path)
+
     def exists(self, name: str) -> bool:  # noqa: D102
         return (self.path / name).is_file()
 
@@ -146,7 +150,7 @@ class Folder(Archive):
 
     def _stamp(self, name: str) -> tuple[int, ...]:
         try:
-            status = os.stat(self.path / name)
+            status = os.stat(f"{self._place}/{name}")
         except OSError:  # a dangling link: reading it reports the error
             return -1, -1
         return status.st_size, status.st_mtime_ns
@@ -344,6 +348,8 @@ def _clean(name: str) -> str:
 
 
 def _is_hidden(name: str) -> bool:
+    if name[:1] != "." and "/." not in name and "__MACOSX" not in name:  # most: a path a name costs seconds a million
+        return False
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 

@@ -18,6 +18,7 @@ from langevin.files import write_atomically
 MAX_CLASS = 2**31 - 1
 """The largest class id."""
 _ARRAYS = ("starts", "files", "numbers", "ids", "extents")
+_STORED = (*_ARRAYS, "labels")  # the labels follow from the ids, so the digest is without them
 _OF_FILE = ("counts", "ids", "extents")
 _NAMES = "class_names"
 
@@ -71,8 +72,13 @@ class BlockIndex:
         numbers: (B,) int64, its place there.
         ids: (N,) int64, the class id of each row; empty when they have none.
         extents: (N, E) int64, see `FileRows`.
+        labels: (N,) int64, the class index of each row; empty when they have none. Where the files name their classes,
+            those are all of them, and an id is an index. Else the ids that there are are renumbered in their order
+            without a gap.
+        classes: a name for each class index; where the files have no names, the id.
         class_names: of the class ids from 0 up; none where the files have no names.
         captions: of all rows; None when they have none.
+        noted: its digest, where it is known already.
         folder: where it is kept; None where it is not.
     """
 
@@ -83,8 +89,11 @@ class BlockIndex:
     numbers: NDArray[np.int64]
     ids: NDArray[np.int64]
     extents: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
     class_names: tuple[str, ...] = ()
     captions: Captions | None = None
+    noted: str | None = None
     folder: Path | None = None
 
     @classmethod
@@ -112,31 +121,35 @@ class BlockIndex:
         have = [bool(len(part.ids)) for part in found]
         if any(have) and (lacking := [i for i, number in enumerate(rows) if number and not have[i]]):
             raise UserError(f"{where}: {names[have.index(True)]} has labels, {names[lacking[0]]} has none; label all")
+        ids = np.concatenate([part.ids for part in found])
+        labels, classes = _renumbered(ids, found[first].class_names)
         return cls(
             tuple(names),
             tuple(sizes),
             np.cumsum(np.concatenate([[0], *(part.counts for part in found)]), dtype=np.int64),
             np.concatenate([np.full(len(part.counts), place) for place, part in enumerate(found)]),
             np.concatenate([np.arange(len(part.counts)) for part in found]),
-            np.concatenate([part.ids for part in found]),
+            ids,
             np.concatenate([part.extents for part in found]),
+            labels,
+            classes,
             found[first].class_names,
             Captions.joined(captions) if captions else None,
         )
 
     @classmethod
     def read(cls, folder: Path) -> "BlockIndex":
-        """That which `write` has written, memory-mapped.
+        """That which `write` has written, memory-mapped: no row is looked at, however many there are.
 
         Raises:
             ValueError: when a file is missing, cut short, or not as the others describe it.
         """
         try:
             meta = json.loads((folder / "meta.json").read_bytes())
-            arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS}
+            arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _STORED}
             captions = Captions.read(folder, tuple(meta["vocabulary"])) if "vocabulary" in meta else None
-            found: dict[str, Any] = {**arrays, "class_names": tuple(meta.get(_NAMES, ())), "captions": captions}
-            index = cls(tuple(meta["names"]), tuple(meta["sizes"]), **found, folder=folder)
+            found: dict[str, Any] = arrays | {name: tuple(meta[name]) for name in ("names", "sizes", "classes", _NAMES)}
+            index = cls(**found, captions=captions, noted=meta["digest"], folder=folder)
             shapes = {name: list(values.shape) for name, values in arrays.items()}
             if shapes != meta["shapes"] or len(index) != len(index.extents):
                 raise ValueError(f"its arrays are of {shapes}, not {meta['shapes']}")
@@ -148,12 +161,13 @@ class BlockIndex:
 
     def write(self, folder: Path) -> None:
         """Keep it in a folder, which is there."""
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays = {name: getattr(self, name) for name in _STORED}
         of_captions = {} if self.captions is None else self.captions.arrays()
         for name, values in (arrays | of_captions).items():
             np.save(folder / f"{name}.npy", values, allow_pickle=False)
         shapes = {name: values.shape for name, values in arrays.items()}
         meta = {"names": self.names, "sizes": self.sizes, "shapes": shapes, _NAMES: self.class_names}
+        meta |= {"classes": self.classes, "digest": self.digest()}
         meta |= {} if self.captions is None else {"vocabulary": self.captions.vocabulary}
         (folder / "meta.json").write_text(json.dumps(meta))
 
@@ -174,21 +188,10 @@ class BlockIndex:
         block = int(np.searchsorted(self.starts, row, side="right")) - 1
         return block, row - int(self.starts[block])
 
-    def labels(self) -> tuple[NDArray[np.int64], tuple[str, ...]] | None:
-        """(N,) class indices, and the classes' names; None without.
-
-        Where the files name their classes, those are all of them, and an id is an index. Else the ids that there are
-        are renumbered in their order without a gap, and are the names.
-        """
-        if not len(self.ids):
-            return None
-        if self.class_names:
-            return np.asarray(self.ids), self.class_names
-        ids, labels = np.unique(self.ids, return_inverse=True)
-        return labels.astype(np.int64), tuple(str(each) for each in ids.tolist())
-
     def digest(self) -> str:
         """The sha256 of what is listed: the files' names and sizes, and where their rows are. No file is read."""
+        if self.noted is not None:
+            return self.noted
         whole = hashlib.sha256(json.dumps([self.names, self.sizes]).encode())
         for name in _ARRAYS:
             values = getattr(self, name)
@@ -198,3 +201,11 @@ class BlockIndex:
         if self.captions is not None:
             whole.update(f"captions {self.captions.digest}".encode())
         return whole.hexdigest()
+
+
+def _renumbered(ids: NDArray[np.int64], class_names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The class indices, and the classes' names, of `BlockIndex`."""
+    if class_names or not len(ids):
+        return ids, class_names
+    found, labels = np.unique(ids, return_inverse=True)
+    return labels.astype(np.int64), tuple(str(each) for each in found.tolist())

@@ -20,6 +20,7 @@ from langevin.data.stream import Positions, SampleStream
 from langevin.errors import OptionError, UserError
 
 _BROKEN = "broken"  # in place of a batch: why it cannot be read
+_WHOLE = 8  # processes, of which each has whole blocks read ahead; of more, each has its own images read alone
 
 
 class BlockSamples:
@@ -39,9 +40,9 @@ class BlockSamples:
         self.split = split
         self.images = BlockImages(reader)
         self.transform = source.transform
-        labels, names = reader.index.labels() or (None, None)
-        self.class_names: tuple[str, ...] | None = names
-        self.labels: NDArray[np.int64] = np.full(len(self.images), -1, np.int64) if labels is None else labels
+        labels, none = reader.index.labels, np.broadcast_to(np.int64(-1), len(self.images))
+        self.class_names: tuple[str, ...] | None = reader.index.classes if len(labels) else None
+        self.labels: NDArray[np.int64] = labels if len(labels) else none
         self.digest = source.content_of(reader.index)
 
     def __len__(self) -> int:
@@ -100,8 +101,8 @@ class BlockDataModule(DataModule):
     """Trains on blocks, such as tar shards, of which a few are in memory at a time; no cache of all images is made.
 
     What is trained on at a position of the stream is a function of (seed, position), see `BlockStream`, so nothing is
-    saved to resume. Each process reads whole blocks, and decodes the images of its own batches alone. Images for
-    testing are cached as those of other data are.
+    saved to resume. Each process reads and decodes the images of its own batches alone, where the kind of file lets it:
+    of Parquet it reads whole row groups. Images for testing are cached as those of other data are.
 
     Args:
         source: of blocks.
@@ -175,4 +176,7 @@ class BlockDataModule(DataModule):
         batches = super()._batches_of(split)
         if split != "train":
             return batches
+        assert isinstance(self.train_set, BlockSamples)
+        _, world_size = self._rank_and_world_size()
+        self.train_set.images.reader.whole = world_size <= _WHOLE
         return BlockBatched(batches.samples, batches.flip, encodings=batches.encodings)

@@ -5,8 +5,8 @@ import io
 import threading
 from abc import abstractmethod
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -26,7 +26,7 @@ from langevin.data.store import PROGRESS, folder_named, open_or_make
 from langevin.errors import UserError
 from langevin.interrupt import Interrupted, received
 
-_FORMAT = 1
+_FORMAT = 2
 _AT_ONCE = 4  # blocks held at least where rows are decoded in their order
 _ROWS = 64 * (1 + LazyImages.threads)  # which are decoded there at a time, about: a chunk of the cache by each thread
 
@@ -73,16 +73,19 @@ class BlockSource(ImageFolder):
         """
 
     @abstractmethod
-    def read_block(self, place: Path, number: int, extents: NDArray[np.int64]) -> Sequence[bytes | memoryview]:
-        """The encoded images of a block.
+    def read_block(
+        self, place: Path, number: int, extents: NDArray[np.int64], whole: bool
+    ) -> Sequence[bytes | memoryview]:
+        """The encoded images of a block; they may be read when they are asked for.
 
         Args:
             place: the file.
             number: the block's place in it.
             extents: of its rows.
+            whole: whether most of them will be asked for.
 
         Raises:
-            ValueError: when it is damaged.
+            ValueError: when it is damaged, also by what is returned.
         """
 
     @abstractmethod
@@ -115,7 +118,7 @@ class BlockSource(ImageFolder):
         """The rows and their labels, in order, to be decoded into a cache."""
         folder, names = self._listed(split)
         index = self._indexed(split, map(self._scanned, (folder / name for name in names)))
-        labels, classes = index.labels() or (None, None)
+        labels, classes = (index.labels, index.classes) if len(index.labels) else (None, None)
         ends = np.searchsorted(index.starts, np.minimum(index.starts[1:] + _ROWS, len(index)))
         limit = max(_AT_ONCE, int((ends - np.arange(len(ends))).max()))  # as many blocks as these rows lie in
         captions = None if index.captions is None else [index.captions.of(row) for row in range(len(index))]
@@ -205,7 +208,7 @@ class BlockSource(ImageFolder):
 
 
 class BlockReader:
-    """Encoded images by their rows, of which at most `limit` blocks are in memory: those that were read last.
+    """Encoded images by their rows, of which at most `limit` blocks are open or in memory: those that were read last.
 
     Safe from many threads. Pickling leaves the blocks behind, so a data-loading worker reads its own.
 
@@ -214,13 +217,15 @@ class BlockReader:
         split: whose.
         index: of the split.
         limit: at least 1.
+        whole: whether most rows of each block will be asked for.
     """
 
-    def __init__(self, source: BlockSource, split: str, index: BlockIndex, limit: int) -> None:
+    def __init__(self, source: BlockSource, split: str, index: BlockIndex, limit: int, whole: bool = True) -> None:
         self.source = source
         self.split = split
         self.index = index
         self.limit = limit
+        self.whole = whole
         self._held: OrderedDict[int, Sequence[bytes | memoryview]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -237,8 +242,11 @@ class BlockReader:
             else:
                 while len(self._held) >= self.limit:
                     self._held.popitem(last=False)
-                self._held[block] = self._read(block)
-            return self._held[block][place]
+                with self._reported(block):
+                    self._held[block] = self._read(block)
+            rows = self._held[block]
+        with self._reported(block):
+            return rows[place]
 
     def name(self, row: int) -> str:
         """What to call a row in a message."""
@@ -253,15 +261,19 @@ class BlockReader:
     def _read(self, block: int) -> Sequence[bytes | memoryview]:
         file, size = self._file(block), self.index.sizes[self.index.files[block]]
         rows = slice(self.index.starts[block], self.index.starts[block + 1])
+        if (now := file.stat().st_size) != size:
+            raise ValueError(f"it has {now:,} bytes, and had {size:,} when it was indexed")
+        return self.source.read_block(file, int(self.index.numbers[block]), self.index.extents[rows], self.whole)
+
+    @contextmanager
+    def _reported(self, block: int) -> Iterator[None]:
         try:
-            if (now := file.stat().st_size) != size:
-                raise ValueError(f"it has {now:,} bytes, and had {size:,} when it was indexed")
-            return self.source.read_block(file, int(self.index.numbers[block]), self.index.extents[rows])
+            yield
         except Exception as error:  # a damaged file makes its reader raise anything
-            raise UserError(f"{file}: cannot be read ({error}); restore it, and start again") from error
+            raise UserError(f"{self._file(block)}: cannot be read ({error}); restore it, and start again") from error
 
     def __reduce__(self) -> tuple[Callable[..., "BlockReader"], tuple]:
-        return BlockReader, (self.source, self.split, self.index, self.limit)
+        return BlockReader, (self.source, self.split, self.index, self.limit, self.whole)
 
 
 @dataclass(frozen=True)

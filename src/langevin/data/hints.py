@@ -24,8 +24,8 @@ def told_apart(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The images among some files, and the hints, both in their order."""
     images, hints = list[str](), list[str]()
     for name in names:
-        if name.lower().endswith(SUFFIXES):
-            (hints if stem_of(name).lower().endswith(MARK) else images).append(name)
+        if (lower := name.lower()).endswith(SUFFIXES):
+            (hints if MARK in lower and stem_of(lower).endswith(MARK) else images).append(name)
     return tuple(images), tuple(hints)
 
 

@@ -128,8 +128,10 @@ class Parquet(BlockSource):
             None if columns.caption is None else Captions.pack(texts, lambda row: f"row {row} of {place}"),
         )
 
-    def read_block(self, place: Path, number: int, extents: NDArray[np.int64]) -> Sequence[bytes | memoryview]:
-        """See `BlockSource`: a whole row group; empty where a row has no image."""
+    def read_block(
+        self, place: Path, number: int, extents: NDArray[np.int64], whole: bool
+    ) -> Sequence[bytes | memoryview]:
+        """See `BlockSource`: a whole row group, which is compressed as one; empty where a row has no image."""
         images: list[bytes | memoryview] = []
         with _opened(place) as file:
             leaf = leaf_of(file.schema_arrow, self._names.image)

@@ -1,7 +1,9 @@
 """Images in tar shards as WebDataset has them: the files of one image have one key."""
 
 import json
+import os
 import tarfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +23,7 @@ from langevin.visible import visible
 
 _LABELS = (".cls", ".json")
 _CAPTIONS = (".txt", ".json")
+_FEW = 64  # images of a tar that are read at once: as many tars as a window may have cannot all be open
 
 
 class TarShards(BlockSource):
@@ -83,14 +86,44 @@ class TarShards(BlockSource):
     def _reading(self) -> str:
         return " captions" * self.captioned
 
-    def read_block(self, place: Path, number: int, extents: NDArray[np.int64]) -> Sequence[memoryview]:
-        """See `BlockSource`: the whole tar."""
-        content = memoryview(place.read_bytes())
-        return [content[offset : offset + size] for offset, size in extents.tolist()]
+    def read_block(self, place: Path, number: int, extents: NDArray[np.int64], whole: bool) -> Sequence[bytes]:
+        """See `BlockSource`: the tar's images."""
+        stored = _Stored(place, extents, whole)
+        return list(stored) if len(extents) < _FEW else stored
 
     def row_name(self, place: Path, number: int, row: int) -> str:
         """See `BlockSource`: the member and its tar."""
         return f"{visible(list(_images(_opened(place)).values())[row])} in {place}"
+
+
+class _Stored(Sequence[bytes]):
+    """The images of an open tar, each read when it is asked for: what is read ahead lies in the system's page cache.
+
+    So all processes of a machine share it, and each reads from the disk what it needs. A map of the file would do the
+    same, but an error of the disk would end the process.
+
+    Args:
+        place: the tar.
+        extents: (R, 2) where each image begins, and how many bytes it has.
+        whole: whether the system is to read all of the tar ahead.
+    """
+
+    def __init__(self, place: Path, extents: NDArray[np.int64], whole: bool) -> None:
+        self._extents = extents
+        self._file = os.open(place, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        if whole:
+            os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def __len__(self) -> int:
+        return len(self._extents)
+
+    def __getitem__(self, row: Any) -> Any:
+        start, size = map(int, self._extents[row])
+        content = os.pread(self._file, size, start)
+        if len(content) != size:
+            raise ValueError(f"it ends after {len(content):,} of the {size:,} bytes at {start:,}")
+        return content
 
 
 def _opened(place: Path) -> Tar:

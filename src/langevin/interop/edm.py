@@ -21,7 +21,8 @@ LAYERS = {
     "conv1": "conv2",
     "skip": "shortcut",
 }
-UNUSED = re.compile(r".*\.resample_filter|map_augment\.weight")
+UNUSED = re.compile(r".*\.resample_filter")
+AUGMENT = "map_augment"
 STEP = re.compile(r"(enc|dec)\.(\d+)x\d+_([a-z_]+)(\d*)\..+")
 ORDER = ("conv", "in", "up", "down", "aux_down", "aux_skip", "aux_residual", "block", "aux_up", "aux_norm", "aux_conv")
 """Of the steps within a resolution."""
@@ -29,29 +30,38 @@ PRECONDITIONED = "model."
 """What the names begin with in `EDMPrecond`."""
 HEAD_CHANNELS = 64
 """In `DhariwalUNet`."""
+LABELS = 9
+"""Of augmentation, where every kind of transformation is there: those of `conditions=[augmentation]` by default."""
 
 
-def from_edm(state_dict: StateDict) -> dict[str, Tensor]:
+def from_edm(state_dict: StateDict, augmentation: bool = False) -> dict[str, Tensor]:
     """Give the weights of a `SongUNet` or `DhariwalUNet` the names they have in our `UNet`.
 
     Ours is built as in conf/model/ddpmpp.yaml or ncsnpp.yaml, or with `time_embedding="cosine_first"`, `scale_shift`,
     `residual_resampling`, `norm_epsilon=1e-5` and `head_channels=64` for a `DhariwalUNet`. Class labels come as a
-    table, its last row what no label gives. The weights for augmentation labels are left out: these are zero when
-    sampling.
+    table, its last row what no label gives. Augmentation labels are zero when sampling, so that only further training
+    needs their weights.
 
     Args:
         state_dict: of their network without its preconditioning.
+        augmentation: whether ours has the condition `augmentation`, the last of its conditions, and so these weights;
+            of a `SongUNet` alone, since a `DhariwalUNet` adds them elsewhere than a label.
 
     Raises:
         UserError: when a weight is missing or unknown.
     """
     kept = {name: tensor for name, tensor in state_dict.items() if not UNUSED.fullmatch(name)}
     names = Renaming(kept, ORIGIN)
+    augment = names.take(f"{AUGMENT}.weight") if names.has(AUGMENT) else None
     names.move("map_layer0", "time.linear1")
     names.move("map_layer1", "time.linear2")
     if "map_noise.freqs" in names.rest:
         names.result["time.features.frequencies"] = names.take("map_noise.freqs")
-    _label(names)
+    tables = _label(names)
+    if augmentation and augment is not None:
+        tables["embed.weight"] = augment
+    for place, (name, weight) in enumerate(tables.items()):  # each of several conditions is numbered
+        names.result[f"condition.parts.{place}.{name}" if len(tables) > 1 else f"condition.{name}"] = weight
 
     index = 0
     for resolution, step in _steps(kept, "enc"):
@@ -117,15 +127,15 @@ def _block(names: Renaming, source: str, target: str, place: int) -> int:
     return place + 2
 
 
-def _label(names: Renaming) -> None:
+def _label(names: Renaming) -> dict[str, Tensor]:
     """Tabulate the linear layer of the label, which a network with a bias there feeds sqrt(number of classes)."""
     if not names.has("map_label"):
-        return
+        return {}
     rows = names.take("map_label.weight").T
     table = torch.cat((rows, torch.zeros_like(rows[:1])))
     if "map_label.bias" in names.rest:
         table = table * math.sqrt(len(rows)) + names.take("map_label.bias")
-    names.result["condition.table.weight"] = table
+    return {"table.weight": table}
 
 
 def read_edm(state_dict: StateDict) -> Imported:
@@ -194,6 +204,12 @@ def read_edm(state_dict: StateDict) -> Imported:
             "progressive_input": progressive,
         }
     labels = names.take("map_label.weight").shape[1] if names.has("map_label") else None
+    augments = names.take(f"{AUGMENT}.weight").shape[1] if names.has(AUGMENT) else 0
+    augmentation = song and augments == LABELS
+    notes = (
+        f"The weights of {augments} labels of augmentation, which only training uses, are left out: there are {LABELS} "
+        "where every kind of transformation is told to a SongUNet.",
+    )
     return Imported(
         overrides=[
             "formulation=edm",
@@ -201,12 +217,13 @@ def read_edm(state_dict: StateDict) -> Imported:
             "parameterization=edm",
             f"model={('ncsnpp' if progressive else 'ddpmpp') if song else 'adm_64'}",
             *settings("model", model),
-            *class_overrides(labels),
+            *class_overrides(labels, "augmentation" if augmentation else None),
         ],
         channels=in_channels,
         image_size=image_size,
         num_classes=labels,
-        weights=lambda _: from_edm(network),
+        weights=lambda _: from_edm(network, augmentation),
+        notes=notes if augments and not augmentation else (),
     )
 
 

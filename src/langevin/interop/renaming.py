@@ -100,8 +100,15 @@ def settings(group: str, fields: Mapping[str, Any]) -> list[str]:
     return [f"{group}.{name}={value}" for name, value in written]
 
 
-def class_overrides(num_classes: int | None) -> list[str]:
-    """The overrides of a model conditioned on this many classes, without dropout; None: of an unconditional one."""
+def class_overrides(num_classes: int | None, further: str | None = None) -> list[str]:
+    """The overrides of a model conditioned on this many classes, without dropout, and on one thing more.
+
+    Args:
+        num_classes: None of a model without classes.
+        further: the name of the other condition; None for none.
+    """
+    conditions = ([] if num_classes is None else ["class_label"]) + ([] if further is None else [further])
+    chosen = f"conditions=[{','.join(conditions)}]"
     if num_classes is None:
-        return ["conditions=[]"]
-    return ["conditions=[class_label]", *settings("conditions.class_label", {"dropout": 0.0})]
+        return [chosen]
+    return [chosen, *settings("conditions.class_label", {"dropout": 0.0})]

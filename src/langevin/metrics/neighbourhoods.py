@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from langevin.interrupt import stop_on_signal
-from langevin.metrics.screened import Screened, scale_of
+from langevin.metrics.screened import Screened, axes_of, scale_of
 
 
 class Found(NamedTuple):
@@ -109,7 +109,8 @@ class Neighbourhoods:
         device, reference = samples.device, self.reference.to(samples.device)
         centre = reference.mean(0, dtype=torch.float64)
         scale = scale_of((samples, reference), centre)
-        x, y = Screened(samples, centre, scale), Screened(reference, centre, scale)
+        axes = axes_of(reference, centre, scale)
+        x, y = Screened(samples, centre, scale, axes), Screened(reference, centre, scale, axes)
         wanted = max(self.of_reference | ({1} if self.wants_nearest else set()))
         if self._radii is None or self._radii.shape[1] < wanted:
             self._radii = y.squared_radii(wanted)
@@ -142,15 +143,16 @@ def _between(
     for rows in x.blocks:
         upper = distances[rows]  # of the squared distance to the nearest
         for columns in stop_on_signal(y.blocks):
-            scores = x.scores(rows, y, columns)
+            reach = largest_x[rows]
             if wants_nearest:
-                upper = torch.minimum(upper, x.upper(rows, y, columns, scores, 1)[:, 0])
-                reach = torch.maximum(largest_x[rows], torch.minimum(upper, distances[rows]))
-            else:
-                reach = largest_x[rows]
-            mask = scores >= x.threshold(reach)[:, None]
-            mask |= scores >= y.threshold(largest_y[columns])
-            pairs = x.pairs(mask)
+                reach = torch.maximum(reach, torch.minimum(upper, distances[rows]))
+            pairs = x.left_by_short(rows, y, columns, reach, largest_y[columns])
+            if pairs is None:
+                scores = x.scores(rows, y, columns)
+                if wants_nearest:
+                    upper = torch.minimum(upper, x.upper(rows, y, columns, scores, 1)[:, 0])
+                    reach = torch.maximum(largest_x[rows], torch.minimum(upper, distances[rows]))
+                pairs = x.left(scores, reach, largest_y[columns])
             if pairs is None:  # few digits tell too little apart here
                 squared = x.squared_distances(rows, y, columns)
                 added = x.slack(x.squares[rows, None], y.squares[columns])  # by rounding, at most
@@ -183,10 +185,10 @@ def _between(
                 for k, radii in of_samples.items():
                     recalled[k][j[lowered <= radii[i]]] = True
             if wants_nearest:
-                best = torch.full((len(scores),), torch.inf, dtype=torch.float64, device=device)
+                best = torch.full((len(upper),), torch.inf, dtype=torch.float64, device=device)
                 best.scatter_reduce_(0, first, squared, "amin")
                 is_best = squared == best[first]
-                which = torch.full((len(scores),), total, dtype=torch.int64, device=device)
+                which = torch.full((len(upper),), total, dtype=torch.int64, device=device)
                 which.scatter_reduce_(0, first[is_best], j[is_best], "amin")
                 closer = best < distances[rows]
                 nearest[rows] = torch.where(closer, which, nearest[rows])

@@ -1,7 +1,9 @@
 """Points whose far pairs are ruled out in few digits, with a bound of the error, and whose near pairs are exact."""
 
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +18,14 @@ FEW = 64
 """Of so many pairs of a block one may be left after screening; of more, the whole block is computed in float64."""
 AT_ONCE = 1 << 17
 """Numbers of pairs that are subtracted at once: 1 MB, which stays in a core's cache."""
+LEAST = 512
+"""Fewer dimensions are multiplied about as fast as the products are compared, so none of them is left out at first."""
+SHARES = 16, 4
+"""One axis is taken of so many dimensions: to multiply blocks, and then for the pairs that are left."""
+HELD = 0.8
+"""If the first of the axes hold less of the points' spread, they leave out too much to rule out a pair."""
+SOME = 4096
+"""Of so many points, about, the axes are found."""
 TINY = 1e-28
 """What is lost where numbers underflow, of squared distances at the scale of `scale_of`; more than enough."""
 
@@ -26,42 +36,99 @@ def scale_of(sets: Iterable[Tensor], centre: Tensor) -> float:
     return 2.0 ** -math.ceil(math.log2(most) / 2) if most > 0 else 1.0
 
 
+def axes_of(rows: Tensor, centre: Tensor, scale: float) -> Tensor | None:
+    """Directions in which points (N, D) mostly differ, orthonormal, float64 (D, K); None where these are too many.
+
+    The first of them are those in which they differ most, as few as are asked for. They need not be the principal ones:
+    two steps of the subspace iteration of Halko et al. 2011 (arXiv 0909.4061, algorithm 4.4) come near enough, in a
+    fraction of the time of a decomposition.
+    """
+    dimensions = rows.shape[1]
+    if dimensions < LEAST:
+        return None
+    some = ((rows[:: max(1, len(rows) // SOME)].to(centre.device).double() - centre) * scale).float()
+    start = torch.randn(dimensions, dimensions // SHARES[1], generator=torch.Generator().manual_seed(0))
+    axes = start.to(centre.device)
+    for _ in range(2):
+        axes = torch.linalg.qr(some.T @ (some @ axes)).Q
+    axes = torch.linalg.qr(axes.double()).Q
+    held = (some @ axes[:, : dimensions // SHARES[0]].float()).square().sum() / some.square().sum()
+    return axes if held > HELD else None  # nan where all points are one
+
+
+class Copy(NamedTuple):
+    """Points in few digits.
+
+    Attributes:
+        values: of `KIND`, (N, d).
+        error: the most that rounding can have taken from a squared distance, a share of ``|x|^2 + |y|^2``.
+    """
+
+    values: Tensor
+    error: float
+
+
 class Screened(Points):
-    """Points with a rough copy, whose scores bound their distances.
+    """Points with rough copies, whose scores bound their distances.
 
     The score of x and y is ``x . y - |x|^2 / 2 - |y|^2 / 2``, minus half the squared distance, raised by the most that
     rounding can have taken from it: a pair whose score is below `threshold` of a distance is further apart than that.
     Rounding is bounded by Cauchy and Schwarz for what the rough copy leaves out, which is measured, and by the standard
     bound of a sum for the product (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1).
 
+    A short copy has a point's part along some axes, and the length of the rest. Lengths of points are the same in it,
+    and products are at least those of the points, by Cauchy and Schwarz for the rests: a score of the short copies is
+    never below that of the points, and rules out a pair as surely.
+
     Args:
         rows: a point each, (N, D).
         centre: float64 (D,), see `Points`.
-        scale: of the copy, see `scale_of`; the sets that are compared have one.
+        scale: of the copies, see `scale_of`; the sets that are compared have one.
+        axes: those of the short copies, orthonormal, float64 (D, K); the sets that are compared have the same. None for
+            no such copies.
     """
 
-    def __init__(self, rows: Tensor, centre: Tensor, scale: float) -> None:
+    def __init__(self, rows: Tensor, centre: Tensor, scale: float, axes: Tensor | None = None) -> None:
         super().__init__(rows, centre)
         self.scale = scale
-        self.copy = torch.empty(len(rows), self.dimensions, dtype=KIND, device=centre.device)
+        self.halves = self.squares * (scale * scale / 2)
+        self.whole = self._copied(self.dimensions, lambda block: block)
+        parts = [] if axes is None else [axes[:, : self.dimensions // share] for share in SHARES]
+        self.shorts = [self._copied(part.shape[1] + 1, functools.partial(self._shortened, part)) for part in parts]
+
+    def _copied(self, size: int, form: Callable[[Tensor], Tensor]) -> Copy:
+        values = torch.empty(len(self.rows), size, dtype=KIND, device=self.centre.device)
         lost = 0.0  # of a point's length, the largest share that its copy leaves out
         for part in self.blocks:
-            block = self.block(part) * scale
-            self.copy[part] = block
-            rest = (block - self.copy[part]).square().sum(1) / (block.square().sum(1) + TINY)
+            block = form(self.block(part) * self.scale)
+            values[part] = block
+            rest = (block - values[part]).square().sum(1) / (block.square().sum(1) + TINY)
             lost = max(lost, float(rest.amax().sqrt()))
         single = torch.finfo(torch.float32).eps
         # Twice the bound of sums in float32; shorter types are summed so too, and rounded once more.
-        product = self.dimensions * single + (0 if torch.float32 is KIND else torch.finfo(KIND).eps)
-        # Of |x|^2 + |y|^2, for a squared distance; the last term is of the sums of three in `scores`.
-        self.error = lost * (2 + lost) + (1 + lost) ** 2 * product + 8 * single
-        self.halves = self.squares * (scale * scale / 2)
+        product = size * single + (0 if torch.float32 is KIND else torch.finfo(KIND).eps)
+        # Of |x|^2 + |y|^2, for a squared distance; the last terms are of the sums of three in `scores`, and of float64.
+        error = lost * (2 + lost) + (1 + lost) ** 2 * product + 8 * single + self._double
+        return Copy(values, error)
 
-    def scores(self, rows: slice, other: "Screened", columns: slice) -> Tensor:
+    def _shortened(self, axes: Tensor, block: Tensor) -> Tensor:
+        """Points (B, D) along axes, and the length of the rest: (B, K + 1)."""
+        along, squares = block @ axes, block.square().sum(1)
+        # Rather too long than too short, by what rounding in float64 can take from it.
+        rest = ((squares - along.square().sum(1)).clamp(min=0) + self._double * squares).sqrt()
+        return torch.cat([along, rest[:, None]], 1)
+
+    @property
+    def _double(self) -> float:
+        """The most that rounding in float64 can take from a squared length or a product, with the axes' own."""
+        return 8 * self.dimensions * torch.finfo(torch.float64).eps
+
+    def scores(self, rows: slice, other: "Screened", columns: slice, short: bool = False) -> Tensor:
         """The scores of two blocks, float32; a point's with itself is -inf."""
-        error = max(self.error, other.error)
-        with full_precision(self.copy.device):
-            scores = (self.copy[rows] @ other.copy[columns].T).float()
+        own, others = (self.shorts[0], other.shorts[0]) if short else (self.whole, other.whole)
+        error = max(own.error, others.error)
+        with full_precision(own.values.device):
+            scores = (own.values[rows] @ others.values[columns].T).float()
         scores -= (self.halves[rows, None] * (1 - error) - TINY).float()
         scores -= (other.halves[columns] * (1 - error) - TINY).float()
         if self is other and rows == columns:
@@ -77,7 +144,7 @@ class Screened(Points):
         """Upper bounds of the squared distances to the nearest k of a block, float64 (B, k); inf for lacking ones."""
         k_here = min(k, scores.shape[1])
         best, which = scores.topk(k_here) if k_here > 1 else scores.max(1, keepdim=True)
-        error = max(self.error, other.error)
+        error = max(self.whole.error, other.whole.error)
         width = 2 * error * (self.halves[rows, None] + other.halves[columns][which]) + 4 * TINY
         bound = 2 * (width - best).clamp(min=0) / (self.scale * self.scale) * (1 + 1e-6)
         return torch.nn.functional.pad(bound, (0, k - k_here), value=torch.inf)
@@ -91,6 +158,38 @@ class Screened(Points):
         if len(flat) > max(mask.numel() // FEW, 16 * len(mask)):  # a few neighbours of each fit into a small block
             return None
         return flat // mask.shape[1], flat % mask.shape[1]
+
+    def left(self, scores: Tensor, of_rows: Tensor, of_columns: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The pairs that may be as near as one of both reaches, by squared distances (B,) and (C,); see `pairs`."""
+        mask = scores >= self.threshold(of_rows)[:, None]
+        mask |= scores >= self.threshold(of_columns)
+        return self.pairs(mask)
+
+    def left_by_short(
+        self, rows: slice, other: "Screened", columns: slice, of_rows: Tensor, of_columns: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """The same of two blocks by their short copies, one after the other; None without these, too."""
+        if not self.shorts:
+            return None
+        found = self.left(self.scores(rows, other, columns, short=True), of_rows, of_columns)
+        if found is None:
+            return None
+        first, second = found
+        least = torch.minimum(self.threshold(of_rows)[first], self.threshold(of_columns)[second])
+        kept = self.scores_of(first + rows.start, other, second + columns.start) >= least
+        return first[kept], second[kept]
+
+    def scores_of(self, first: Tensor, other: "Screened", second: Tensor) -> Tensor:
+        """The scores of pairs by the longer of the short copies, float32."""
+        own, others = self.shorts[-1], other.shorts[-1]
+        share = 1 - max(own.error, others.error)
+        size = max(1, AT_ONCE // own.values.shape[1])
+        products = [
+            (own.values[i].float() * others.values[j].float()).sum(1)
+            for i, j in zip(first.split(size), second.split(size), strict=True)
+        ]
+        lengths = ((self.halves[first] + other.halves[second]) * share - 2 * TINY).float()
+        return (torch.cat(products) if products else lengths) - lengths
 
     def exact(self, first: Tensor, other: "Screened", second: Tensor) -> Tensor:
         """Squared distances of pairs by the numbers of their points, float64, by differences: of equal points 0."""
@@ -112,17 +211,17 @@ class Screened(Points):
             scores = self.scores(rows, self, rows)
             bound = self.upper(rows, self, rows, scores, k)[:, -1]
             mask = scores >= self.threshold(bound)[:, None]
-            self._count_in(nearest, rows, rows, scores, mask.fill_diagonal_(False))
+            self._count_in(nearest, rows, rows, self.pairs(mask.fill_diagonal_(False)))
         for i, rows in enumerate(self.blocks):
             for columns in stop_on_signal(self.blocks[i + 1 :]):
-                scores = self.scores(rows, self, columns)
-                mask = scores >= self.threshold(nearest[rows, -1])[:, None]
-                mask |= scores >= self.threshold(nearest[columns, -1])
-                self._count_in(nearest, rows, columns, scores, mask)
+                reach = nearest[rows, -1], nearest[columns, -1]
+                found = self.left_by_short(rows, self, columns, *reach)
+                if found is None:
+                    found = self.left(self.scores(rows, self, columns), *reach)
+                self._count_in(nearest, rows, columns, found)
         return nearest
 
-    def _count_in(self, nearest: Tensor, rows: slice, columns: slice, scores: Tensor, mask: Tensor) -> None:
-        found = self.pairs(mask)
+    def _count_in(self, nearest: Tensor, rows: slice, columns: slice, found: tuple[Tensor, Tensor] | None) -> None:
         if found is None:
             found = self._nearest_in(nearest, rows, columns)
         first, second = found

@@ -14,10 +14,13 @@ from langevin.errors import refuse
 from langevin.networks.blocks.attention import TokenAttention
 from langevin.networks.embeddings import sinusoidal_embedding
 from langevin.networks.network import NOTHING_TO_ATTEND_TO, Network
+from langevin.taps import Tap, numbered
 
 TIME_CHANNELS = 256
 MLP_RATIO = 4
 NORM_EPSILON = 1e-6
+REPA_DEPTH = 8
+"""After so many blocks REPA aligns the features of its larger networks (Yu et al. 2024, arXiv 2410.06940)."""
 
 
 class DiT(Network):
@@ -89,10 +92,16 @@ class DiT(Network):
         self.register_buffer("positions", position_embedding(self.side, width), persistent=False)
         token_channels = self.token_channels(width)
         self.blocks = nn.ModuleList(DiTBlock(width, heads, mlp_norm_epsilon, token_channels) for _ in range(depth))
+        self.default_tap = f"block_{min(REPA_DEPTH, depth)}"
         self.norm = normalization(width)
         self.modulation = nn.Linear(width, 2 * width)
         self.last = nn.Linear(width, patch_size * patch_size * out_channels)
         self._initialize()
+
+    @property
+    def taps(self) -> Mapping[str, Tap]:
+        """See `Network`: the features of the patches after each block (block_1, ...)."""
+        return numbered("block", self.blocks, [self.last.in_features] * len(self.blocks))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`. Height and width are those given as `image_size`."""

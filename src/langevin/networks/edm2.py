@@ -15,6 +15,7 @@ from langevin.networks.blocks.magnitude import MPBlock, mp_silu, mp_sum
 from langevin.networks.blocks.resample import BOX, FilterDown, FilterUp
 from langevin.networks.network import Network
 from langevin.networks.unet import heads_mistakes, multipliers_mistakes
+from langevin.taps import Tap, numbered
 
 LABEL_BALANCE = 0.5
 """How much the condition counts beside the noise level."""
@@ -50,6 +51,7 @@ class EDM2UNet(Network):
     """
 
     own_channels = 1  # ones, in place of biases
+    default_tap = "middle"
 
     def __init__(
         self,
@@ -95,21 +97,31 @@ class EDM2UNet(Network):
                 self.down.append(block(seen[-1], width, encodes=True, attend=attend))
                 seen.append(width)
 
-        width = seen[-1]
+        down, width = seen[1:], seen[-1]
         self.up = nn.ModuleList([block(width, width, encodes=False, attend=True), block(width, width, encodes=False)])
         self.joined = [False, False]  # whether each of these takes features of the encoder
+        up: list[int] = []  # widths of the steps after these two
         for level in reversed(range(len(widths))):
             for _ in range(blocks_per_level + 1):
                 self.up.append(block(width + seen.pop(), widths[level], encodes=False, attend=attends[level]))
                 self.joined.append(True)
                 width = widths[level]
+                up.append(width)
             if level > 0:
                 self.up.append(block(width, width, encodes=False, to=FilterUp(BOX)))
                 self.joined.append(False)
+                up.append(width)
+        self.tap_channels = down, down[-1], up
         self.last = MPLayer(width, out_channels, 3)
         self.gain = nn.Parameter(torch.zeros(1))
         # Convolutions are faster with the channels innermost, on the CPU and on the tensor cores of a GPU.
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def taps(self) -> Mapping[str, Tap]:
+        """See `Network`: as of `UNet`; the middle is the end of two blocks, before the decoder's up_1."""
+        (down, middle, up), (_, end, *rest) = self.tap_channels, self.up
+        return {**numbered("down", self.down, down), "middle": Tap(end, middle), **numbered("up", rest, up)}
 
     def unsuited(self) -> list[str]:
         """See `Network`: of labels of transformations the size counts, which is lost here."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from langevin.conditions.condition import Condition, Context
 from langevin.errors import UserError
+from langevin.taps import Tap
 
 NOTHING_TO_ATTEND_TO = (
     "cross_attention",
@@ -34,6 +35,7 @@ class Network(nn.Module, ABC):
         size_step: what divides heights and widths where it takes any such; None: it takes its `image_size` alone.
         adapter: what stands in the names of the weights that are trained, where all others are frozen and another
             run's; None: all are trained.
+        default_tap: which of its taps stands for it where none is asked for; None without any.
     """
 
     axes: ClassVar[int] = 2
@@ -41,6 +43,7 @@ class Network(nn.Module, ABC):
     attends: bool = False
     size_step: int | None = None
     adapter: str | None = None
+    default_tap: str | None = None
     condition: Condition | None
 
     @abstractmethod
@@ -56,6 +59,11 @@ class Network(nn.Module, ABC):
         Returns:
             (B, C_out, *size).
         """
+
+    @property
+    def taps(self) -> Mapping[str, Tap]:
+        """The places whose hidden features losses may look at, by their names; none unless overridden."""
+        return {}
 
     @property
     def concat_channels(self) -> int:

@@ -13,6 +13,7 @@ from langevin.conditions.condition import Condition
 from langevin.errors import refuse
 from langevin.networks.embeddings import sinusoidal_embedding
 from langevin.networks.network import Network
+from langevin.taps import Tap, numbered
 
 
 class TutorialUNet(Network):
@@ -68,9 +69,17 @@ class TutorialUNet(Network):
             TutorialBlock(2 * lower, upper, time_channels, nn.ConvTranspose2d(upper, upper, 4, stride=2, padding=1))
             for upper, lower in reversed(steps)
         )
+        self.default_tap = f"down_{len(steps)}"
+        self.tap_channels = [lower for _, lower in steps], [upper for upper, _ in reversed(steps)]
         self.last = nn.Conv2d(widths[0], out_channels, 1)
         # Convolutions are faster with the channels innermost, on the CPU and on the tensor cores of a GPU.
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def taps(self) -> Mapping[str, Tap]:
+        """See `Network`: the blocks of the encoder (down_1, ...) and of the decoder (up_1, ...)."""
+        down, up = self.tap_channels
+        return numbered("down", self.down, down) | numbered("up", self.up, up)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """Evaluate the network; see `Network.forward`."""

@@ -20,6 +20,7 @@ from langevin.networks.control import HINT_WIDTHS, PREFIX, ControlBranch
 from langevin.networks.embeddings import TimeEmbedding
 from langevin.networks.initialization import fan_average, zero
 from langevin.networks.network import NOTHING_TO_ATTEND_TO, Network
+from langevin.taps import Tap, numbered
 
 
 class UNet(Network, WayDown):
@@ -82,6 +83,8 @@ class UNet(Network, WayDown):
     Raises:
         OptionError: when some of these are incompatible, or do not fit the image size.
     """
+
+    default_tap = "middle"
 
     def __init__(
         self,
@@ -190,6 +193,11 @@ class UNet(Network, WayDown):
                 filtered = FilterDown(resample_filter)
                 index = (level + 1) * (blocks_per_level + 1) - 1
                 self.progressive[str(index)] = ProgressiveInput(pyramid, width, filtered)
+        self.tap_channels = (
+            skips[1:],
+            skips[-1],
+            [width for width in reversed(widths) for _ in range(blocks_per_level + 1)],
+        )
         width = skips[-1]
         self.middle = parts.middle(width, middle_attention)
         self.control = ControlBranch(self, images, skips, control_channels) if control else None
@@ -209,8 +217,22 @@ class UNet(Network, WayDown):
         # Convolutions are faster with the channels innermost, on the CPU and on the tensor cores of a GPU.
         self.to(memory_format=torch.channels_last)
         if self.control is not None:
+            self.default_tap = "up_1"
             self.requires_grad_(False)
             self.control.requires_grad_(True)
+
+    @property
+    def taps(self) -> Mapping[str, Tap]:
+        """See `Network`: the steps of the encoder (down_1, ...), the middle, and the steps of the decoder (up_1, ...).
+
+        Of a step that ends in another resolution these are the features of that. Beside an adapter encoder and middle
+        are frozen, and only the decoder's features can be trained.
+        """
+        down, middle, up = self.tap_channels
+        decoder = numbered("up", self.up, up)
+        if self.control is not None:
+            return decoder
+        return {**numbered("down", self.down, down), "middle": Tap(self.middle, middle), **decoder}
 
     @property
     def concat_channels(self) -> int:

@@ -1,0 +1,103 @@
+"""The auxiliaries of a config: terms that are added to its loss; imports no Lightning."""
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from langevin.assembly.components import loaders
+from langevin.assembly.make import mistakes_of, target_of, try_instantiate
+from langevin.assembly.tasks import task_of
+from langevin.config.validate import ConfigError, Mistake
+from langevin.diffusion.auxiliary import Auxiliary, WithAuxiliaries
+from langevin.diffusion.objective import Objective
+from langevin.errors import UserError
+from langevin.spec import DataSpec
+
+GROUP = "auxiliaries"
+RUN, WEIGHTS = "run", "weights"
+"""The fields of an auxiliary that reads another run: where it lies, and the digest of its weights."""
+
+
+def complete(cfg: DictConfig) -> list[Mistake]:
+    """Write into a config the digests of the weights of the runs that its auxiliaries read.
+
+    So a run's config says what it was trained with, wherever that lies, and whatever it becomes.
+
+    Returns:
+        the mistakes found; where there are any, the config is as it was.
+    """
+    from langevin.assembly.saved import weights_of  # not at the top: to load a run is to check its config
+
+    mistakes: list[Mistake] = []
+    found: list[tuple[DictConfig, str]] = []
+    if GROUP in task_of(cfg).unused:  # is reported with the config's structure
+        return []
+    for name, node in (cfg.get(GROUP) or {}).items():
+        if not isinstance(node, DictConfig) or not {RUN, WEIGHTS} <= node.keys() or OmegaConf.is_missing(node, RUN):
+            continue
+        path, place = f"{GROUP}.{name}", node[RUN]
+        if not isinstance(place, str):
+            continue
+        try:
+            digest = weights_of(RUN, place, tuple(cfg.get("trust") or ()))
+        except UserError as error:
+            mistakes += mistakes_of(cfg, path, error)
+            continue
+        if node[WEIGHTS] in (None, digest):
+            found.append((node, digest))
+        else:
+            text = f"is {node[WEIGHTS]}, but {path}.{RUN}={place} has {digest}; leave it out"
+            mistakes.append(Mistake(f"{path}.{WEIGHTS}", text))
+    if not mistakes:
+        for node, digest in found:
+            node[WEIGHTS] = digest
+    return mistakes
+
+
+def mistakes_of_auxiliaries(cfg: DictConfig, network: Any, spec: DataSpec) -> list[Mistake]:
+    """What is wrong with a config's auxiliaries.
+
+    Args:
+        cfg: the config.
+        network: what is trained, be it without values.
+        spec: of what it diffuses.
+    """
+    return _built(cfg, network, spec)[1]
+
+
+def with_auxiliaries(cfg: DictConfig, objective: Objective, network: nn.Module, spec: DataSpec) -> Objective:
+    """A config's objective with its auxiliaries; the objective itself where there are none.
+
+    Args:
+        cfg: the config.
+        objective: the config's.
+        network: what is trained.
+        spec: of what it diffuses.
+
+    Raises:
+        ConfigError: when they do not go together.
+    """
+    auxiliaries, mistakes = _built(cfg, network, spec)
+    if mistakes:
+        raise ConfigError(mistakes)
+    return WithAuxiliaries(objective, auxiliaries) if auxiliaries else objective
+
+
+def _built(cfg: DictConfig, network: nn.Module, spec: DataSpec) -> tuple[dict[str, Auxiliary], list[Mistake]]:
+    auxiliaries: dict[str, Auxiliary] = {}
+    mistakes: list[Mistake] = []
+    for name in cfg.get(GROUP) or {}:
+        path = f"{GROUP}.{name}"
+        if name in getattr(target_of(cfg, "objective"), "logs", ()):
+            mistakes.append(Mistake(path, "is the name of a term of the objective; call it otherwise"))
+        auxiliary, found = try_instantiate(cfg, path, network=network, **loaders(cfg))
+        mistakes += found
+        if auxiliary is None:
+            continue
+        try:
+            auxiliary.check(spec)
+        except UserError as error:
+            mistakes += mistakes_of(cfg, path, error)
+        auxiliaries[str(name)] = auxiliary
+    return auxiliaries, mistakes

@@ -1,0 +1,92 @@
+"""The auxiliaries of a config: mistakes that are found before data is touched, and what names the run."""
+
+import pytest
+from contracts.options import NARROW, untrained, with_files
+from helpers.commands import composed
+from omegaconf import open_dict
+
+from langevin.assembly.auxiliaries import complete
+from langevin.assembly.check import mistakes_in
+from langevin.assembly.logged_values import logged_names
+from langevin.assembly.saved import load_trained
+from langevin.assembly.tasks import task_of
+from langevin.config.identity import automatic_name, differences
+from langevin.digest import digest_of
+
+SMALL = ("model.channels=32", "model.channel_multipliers=[1]")
+DIT = ("model=dit_s", "model.depth=2", "model.width=32", "model.heads=2", "model.patch_size=2")
+
+
+def aligned(*overrides, run="{classifier}"):
+    return composed(
+        "train", "auxiliaries=[alignment]", with_files(f"auxiliaries.alignment.run={run}"), *map(with_files, overrides)
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field", "words"),
+    [
+        (
+            (*SMALL, "auxiliaries.alignment.tap=block_1"),
+            "tap",
+            "is block_1; allowed with this UNet: null or one of down_1",
+        ),
+        (
+            (*DIT, "auxiliaries.alignment.tap=middle"),
+            "tap",
+            "is middle; allowed with this DiT: null or one of block_1, ",
+        ),
+        ((*SMALL, "auxiliaries.alignment.level=1"), "level", "is 1; allowed: -1 to 0, of the 1 levels of the classif"),
+        ((*SMALL, "auxiliaries.alignment.weight=0"), "weight", "is 0; allowed: a number, above 0"),
+        ((*SMALL, "data.image_size=16"), "run", "a classifier of images of (channels, height, width) (1, 8, 8), and "),
+        (("model=mlp", "data=toy"), "tap", "is null, and MLP has no taps; allowed: null with a network that has some"),
+        (
+            ("codec=autoencoder", "codec.run={autoencoder}", *SMALL),
+            "run",
+            "and what is diffused is no image; allowed: ",
+        ),
+        ((*SMALL, "auxiliaries.alignment.weights=abc"), "weights", "is abc, but auxiliaries.alignment.run="),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_mistakes_are_found_before_data_is_touched(overrides, field, words):
+    ((path, text),) = mistakes_in(aligned(*overrides)[0])
+    assert path == f"auxiliaries.alignment.{field}"
+    assert words in text
+
+
+def test_a_run_of_another_task_is_refused():
+    ((path, text),) = mistakes_in(aligned(*SMALL, run="{model}")[0])
+    assert path == "auxiliaries.alignment.run"
+    assert "allowed: a classifier's run (task=classifier); this is a denoiser's" in text
+
+
+def test_a_name_that_the_objective_has_for_a_term_is_refused():
+    cfg, _ = aligned(*SMALL)
+    with open_dict(cfg):
+        cfg.auxiliaries.mse = cfg.auxiliaries.pop("alignment")
+    ((path, text),) = mistakes_in(cfg)
+    assert (path, text) == ("auxiliaries.mse", "is the name of a term of the objective; call it otherwise")
+
+
+def test_the_weights_are_part_of_the_name_and_where_they_lie_is_not():
+    cfg, choices = aligned(*SMALL)
+    other, _ = aligned(*SMALL)
+    assert mistakes_in(cfg) == complete(other) == []
+    place = untrained(*NARROW["{classifier}"])
+    assert cfg.auxiliaries.alignment.weights == digest_of(load_trained(place).model.network)
+    other.auxiliaries.alignment.run = "elsewhere"
+    assert automatic_name(other, choices) == automatic_name(cfg, choices)
+    assert differences(cfg, other) == []
+    other.auxiliaries.alignment.weights = "0" * 64
+    (line,) = differences(cfg, other)
+    assert line.startswith("auxiliaries.alignment.weights: ")
+    assert automatic_name(other, choices) != automatic_name(cfg, choices)
+    without, chosen = composed("train", *SMALL)
+    assert "auxiliaries" not in without
+    assert automatic_name(without, chosen) != automatic_name(cfg, choices)
+
+
+def test_its_term_is_known_to_be_logged():
+    cfg, _ = aligned(*SMALL)
+    assert {"train/alignment", "val/alignment"} <= set(logged_names(cfg, task_of(cfg)))
