@@ -212,14 +212,34 @@ def test_a_process_reads_its_own_images_of_a_tar_alone(shards, opened, monkeypat
     assert bool(advised) == ahead, "few processes have the blocks read ahead"
 
 
-def test_a_tar_that_is_cut_short_while_training(shards, opened, monkeypatch):
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_a_tar_that_is_written_while_training(shards, opened, monkeypatch, size):
     monkeypatch.setattr(tar_shards, "_FEW", 0)
     module = opened(shards / "0.tar")
     module.train_set.batch([0])
-    (shards / "0.tar").write_bytes(b"")
-    message = r"0\.tar: cannot be read \(it ends after 0 of the \d+ bytes at \d+,?\d*\); restore it, and start again"
+    (shards / "0.tar").write_bytes(bytes(size))
+    message = rf"0\.tar: cannot be read \(it has {size:,} bytes by now, and had [\d,]+\); restore it, and start again"
     with pytest.raises(UserError, match=message):
         module.train_set.batch([1])
+
+
+def test_a_tar_that_has_lost_images_but_no_bytes_is_named(shards, opened, monkeypatch):
+    """No image can be named that is not there any more."""
+    monkeypatch.setattr(tar_shards, "_FEW", 0)
+    module = opened(shards / "0.tar")
+    size = (shards / "0.tar").stat().st_size
+    (shards / "0.tar").write_bytes(bytes(size))
+    with pytest.raises(UserError, match=r"image 1 of .*0\.tar"):
+        module.train_set.batch([1])
+
+
+def test_no_tar_stays_open(shards, opened, monkeypatch):
+    """A window may have more tars than a process may have open files."""
+    monkeypatch.setattr(tar_shards, "_FEW", 0)
+    module = opened(shards, window=4)
+    batches(module, 18)
+    files = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+    assert not [file for file in files if file.endswith(".tar")]
 
 
 def test_opening_an_index_costs_the_same_for_any_number_of_rows(tmp_path):

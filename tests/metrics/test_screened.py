@@ -88,6 +88,34 @@ def test_it_equals_brute_force_in_float64(sets, axes, kind, few, monkeypatch):
     np.testing.assert_allclose(found.to_others, within[found.nearest, 1], rtol=1e-12)
 
 
+@pytest.mark.parametrize("axes", [0, 3])
+@pytest.mark.parametrize("sets", [near_axes, duplicates, far_clusters], ids=lambda sets: sets.__name__)
+def test_a_metric_alone_finds_what_it_finds_beside_others(sets, axes, monkeypatch):
+    if axes:
+        monkeypatch.setattr(screened, "LEAST", 8)
+        monkeypatch.setattr(screened, "SHARES", (12, 8))
+        monkeypatch.setattr(screened, "HELD", 0)
+    monkeypatch.setattr(neighbours, "BLOCK", 100)
+    x, y = sets()
+    between, within, own = cdist(x, y), np.sort(cdist(y, y), axis=1), np.sort(cdist(x, x), axis=1)
+
+    def found(*of_reference, of_samples=(), nearest=False):
+        search = Neighbourhoods(y)
+        search.ask(of_reference, of_samples, nearest=nearest)
+        return search.find(x)
+
+    nearest, both = found(nearest=True), found(3, nearest=True)
+    for each in (nearest, both):
+        np.testing.assert_allclose(each.distances, between.min(1), rtol=1e-12)
+        np.testing.assert_allclose(each.to_others, within[each.nearest, 1], rtol=1e-12)
+    holds = between <= within[:, 3] * (1 + 1e-14)
+    for each in (found(3), both):
+        assert each.held[3] == holds.sum()
+        assert np.array_equal(each.inside[3], holds.any(1))
+    recalled = found(of_samples=(3,)).recalled[3]
+    assert np.array_equal(recalled, (between <= own[:, 3:4] * (1 + 1e-14)).any(0))
+
+
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
 def test_most_pairs_are_ruled_out_by_screening(kind, monkeypatch):
     monkeypatch.setattr(neighbours, "BLOCK", 500)

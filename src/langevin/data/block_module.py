@@ -98,7 +98,7 @@ class BlockBatched(Batched):
 
 
 class BlockDataModule(DataModule):
-    """Trains on blocks, such as tar shards, of which a few are in memory at a time; no cache of all images is made.
+    """Trains on blocks, such as tar shards, of which a few at a time are read; no cache of all images is made.
 
     What is trained on at a position of the stream is a function of (seed, position), see `BlockStream`, so nothing is
     saved to resume. Each process reads and decodes the images of its own batches alone, where the kind of file lets it:
@@ -107,8 +107,8 @@ class BlockDataModule(DataModule):
     Args:
         source: of blocks.
         batch_size: see `DataModule`, as are all others.
-        window: blocks whose images are shuffled together, and so held in memory, encoded, by each process that
-            decodes: the worker processes, or the main process without any.
+        window: blocks whose images are shuffled together. Those of Parquet, and of tars of a few images, are held in
+            memory, encoded, by each process that decodes: the worker processes, or the main process without any.
         accumulate: micro-batches of an optimizer step.
         num_workers: worker processes that read and decode.
         cache_dir: where the index, and images for testing, are kept.

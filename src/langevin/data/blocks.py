@@ -1,4 +1,4 @@
-"""Data in blocks, such as tar shards or Parquet files, of which a few are in memory."""
+"""Data in blocks, such as tar shards or Parquet files, of which a few at a time are read."""
 
 import hashlib
 import io
@@ -251,7 +251,7 @@ class BlockReader:
     def name(self, row: int) -> str:
         """What to call a row in a message."""
         block, place = self.index.place(row)
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, IndexError):  # of a file that has changed
             return self.source.row_name(self._file(block), int(self.index.numbers[block]), place)
         return f"image {place} of {self._file(block)}"
 

@@ -3,7 +3,6 @@
 import json
 import os
 import tarfile
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -97,30 +96,35 @@ class TarShards(BlockSource):
 
 
 class _Stored(Sequence[bytes]):
-    """The images of an open tar, each read when it is asked for: what is read ahead lies in the system's page cache.
+    """The images of a tar, each read when it is asked for: what is read ahead lies in the system's page cache.
 
     So all processes of a machine share it, and each reads from the disk what it needs. A map of the file would do the
-    same, but an error of the disk would end the process.
+    same, but an error of the disk would end the process. The file is opened anew for each image, a small part of what
+    decoding it costs: a window of many tars would need more open files than a process may have.
 
     Args:
         place: the tar.
         extents: (R, 2) where each image begins, and how many bytes it has.
-        whole: whether the system is to read all of the tar ahead.
+        whole: whether the system is to read all of the tar ahead, where it can be told.
     """
 
     def __init__(self, place: Path, extents: NDArray[np.int64], whole: bool) -> None:
+        self._place = place
         self._extents = extents
-        self._file = os.open(place, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
-        if whole:
-            os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_WILLNEED)
+        with place.open("rb", buffering=0) as file:
+            self._size = os.fstat(file.fileno()).st_size
+            if whole and hasattr(os, "posix_fadvise"):  # not on macOS
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def __len__(self) -> int:
         return len(self._extents)
 
     def __getitem__(self, row: Any) -> Any:
         start, size = map(int, self._extents[row])
-        content = os.pread(self._file, size, start)
+        with self._place.open("rb", buffering=0) as file:
+            if (now := os.fstat(file.fileno()).st_size) != self._size:
+                raise ValueError(f"it has {now:,} bytes by now, and had {self._size:,}")
+            content = os.pread(file.fileno(), size, start)
         if len(content) != size:
             raise ValueError(f"it ends after {len(content):,} of the {size:,} bytes at {start:,}")
         return content

@@ -39,8 +39,8 @@ class Neighbourhoods:
     Each metric asks in its `begin`; the first that computes finds what all have asked for, and the others are given
     the same. The reference's own radii are kept from round to round.
 
-    Beside the features it needs a copy of them (4 bytes a number), some numbers for each image and some blocks, never N
-    times M.
+    Beside the features it needs a copy of them (4 bytes a number; from 512 dimensions on up to a third more), some
+    numbers for each image and some blocks, never N times M.
 
     Args:
         reference: features (M, D).
@@ -111,7 +111,7 @@ class Neighbourhoods:
         scale = scale_of((samples, reference), centre)
         axes = axes_of(reference, centre, scale)
         x, y = Screened(samples, centre, scale, axes), Screened(reference, centre, scale, axes)
-        wanted = max(self.of_reference | ({1} if self.wants_nearest else set()))
+        wanted = max({1} | self.of_reference)
         if self._radii is None or self._radii.shape[1] < wanted:
             self._radii = y.squared_radii(wanted)
         radii = self._radii.to(device)

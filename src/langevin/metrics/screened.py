@@ -136,9 +136,8 @@ class Screened(Points):
         return scores
 
     def threshold(self, squared: Tensor) -> Tensor:
-        """The least score, float32, that a pair at these squared distances can have."""
-        least = squared * (-self.scale * self.scale / 2)
-        return (least - least.abs() * 1e-6 - TINY).float()
+        """The least score, float32, that a pair at these squared distances can have; inf of -inf, where none counts."""
+        return (squared * (-self.scale * self.scale / 2 * (1 + 1e-6)) - TINY).float()
 
     def upper(self, rows: slice, other: "Screened", columns: slice, scores: Tensor, k: int) -> Tensor:
         """Upper bounds of the squared distances to the nearest k of a block, float64 (B, k); inf for lacking ones."""
