@@ -100,9 +100,11 @@ def with_auxiliaries(cfg: DictConfig, objective: Objective, network: nn.Module, 
 def _built(cfg: DictConfig, network: nn.Module, spec: DataSpec) -> tuple[dict[str, Auxiliary], list[Mistake]]:
     auxiliaries: dict[str, Auxiliary] = {}
     mistakes: list[Mistake] = []
+    if not cfg.get(GROUP):
+        return auxiliaries, mistakes
     terms = getattr(target_of(cfg, "objective"), "logs", ANY)
     taken = {"loss", *terms, *BESIDE, SPEED, *(cfg.get("likelihoods") or ())}
-    for name in cfg.get(GROUP) or {}:
+    for name in cfg[GROUP]:
         path = f"{GROUP}.{name}"
         if name in taken:
             mistakes.append(Mistake(path, "is the name of another value that is logged; call it otherwise"))
