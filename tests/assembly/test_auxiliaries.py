@@ -7,10 +7,11 @@ from omegaconf import open_dict
 
 from langevin.assembly.auxiliaries import complete
 from langevin.assembly.check import mistakes_in
-from langevin.assembly.logged_values import logged_names
+from langevin.assembly.logged_values import ANY, logged_names
 from langevin.assembly.saved import load_trained
 from langevin.assembly.tasks import task_of
 from langevin.config.identity import automatic_name, differences
+from langevin.diffusion.objective import Simple
 from langevin.digest import digest_of
 
 SMALL = ("model.channels=32", "model.channel_multipliers=[1]")
@@ -36,6 +37,7 @@ def aligned(*overrides, run="{classifier}"):
             "tap",
             "is middle; allowed with this DiT: null or one of block_1, ",
         ),
+        ((*SMALL, "auxiliaries.alignment.tap=''"), "tap", "is ''; allowed with this UNet: null or one of down_1"),
         ((*SMALL, "auxiliaries.alignment.level=1"), "level", "is 1; allowed: -1 to 0, of the 1 levels of the classif"),
         ((*SMALL, "auxiliaries.alignment.weight=0"), "weight", "is 0; allowed: a number, above 0"),
         ((*SMALL, "data.image_size=16"), "run", "a classifier of images of (channels, height, width) (1, 8, 8), and "),
@@ -61,12 +63,48 @@ def test_a_run_of_another_task_is_refused():
     assert "allowed: a classifier's run (task=classifier); this is a denoiser's" in text
 
 
-def test_a_name_that_the_objective_has_for_a_term_is_refused():
-    cfg, _ = aligned(*SMALL)
+def called(name, *overrides):
+    cfg, choices = aligned(*SMALL, *overrides)
     with open_dict(cfg):
-        cfg.auxiliaries.mse = cfg.auxiliaries.pop("alignment")
-    ((path, text),) = mistakes_in(cfg)
-    assert (path, text) == ("auxiliaries.mse", "is the name of a term of the objective; call it otherwise")
+        cfg.auxiliaries[name] = cfg.auxiliaries.pop("alignment")
+        del cfg.auxiliaries[name].weights
+    return cfg, choices
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mse", "another value that is logged"),
+        ("discrete_vlb", "another value that is logged"),
+        ("images_per_second", "another value that is logged"),
+        ("train", "that PyTorch has for something else"),
+        ("keys", "that PyTorch has for something else"),
+    ],
+)
+def test_a_name_that_stands_for_something_else_is_refused(name, words):
+    ((path, text),) = mistakes_in(called(name, "likelihoods=[discrete_vlb]")[0])
+    assert path == f"auxiliaries.{name}"
+    assert words in text
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "learning_rate"])
+def test_so_is_what_is_always_logged_where_the_terms_are_not_known(name, monkeypatch):
+    monkeypatch.setattr(Simple, "logs", ANY)
+    ((path, text),) = mistakes_in(called(name)[0])
+    assert (path, text) == (f"auxiliaries.{name}", "is the name of another value that is logged; call it otherwise")
+
+
+def test_under_any_name_and_without_its_field_the_weights_are_found():
+    cfg, choices = called("features")
+    assert mistakes_in(cfg) == []
+    assert cfg.auxiliaries.features.weights == digest_of(load_trained(untrained(*NARROW["{classifier}"])).model.network)
+    other, _ = called("features")
+    other.auxiliaries.features.run = "elsewhere"
+    assert differences(cfg, other)[0].startswith("auxiliaries.features.run: "), "whose weights are not known"
+    with open_dict(other):
+        other.auxiliaries.features.weights = cfg.auxiliaries.features.weights
+    assert differences(cfg, other) == []
+    assert automatic_name(cfg, choices) == automatic_name(other, choices)
 
 
 def test_the_weights_are_part_of_the_name_and_where_they_lie_is_not():

@@ -255,7 +255,7 @@ CONTRADICTIONS = [
     (
         ["auxiliaries=[alignment]", "auxiliaries.alignment.run=nowhere"],
         "auxiliaries.alignment.run",
-        ["is nowhere; ", "nowhere does not exist"],
+        ["is nowhere, which does not exist; allowed: a run's folder or a .ckpt file"],
     ),
     (
         ["task=classifier", "auxiliaries=[alignment]", "auxiliaries.alignment.run=nowhere"],

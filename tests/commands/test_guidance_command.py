@@ -62,7 +62,7 @@ def test_a_run_may_be_guided_in_training_too(classifier, train, tmp_path):
     [
         (by("{classifier}", "labels=12"), "labels is [12]; allowed: whole numbers from 0 to 9"),
         (by("{plain}"), "allowed: a classifier's run (task=classifier); this is a denoiser's"),
-        (by("nowhere"), "guidance.classifier: is nowhere; checkpoint=nowhere does not exist"),
+        (by("nowhere"), "guidance.classifier: is nowhere, which does not exist; allowed: a run's folder"),
         (by("{classifier}", "guidance.form=mean"), "guidance.form: is mean; allowed: score with this sampler"),
         (
             by("{classifier}", "guidance.form=average"),

@@ -5,7 +5,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from langevin.assembly.components import MODEL, SAMPLING
-from langevin.config.stored import PLACES, StoredError, read_stored, refuse_untrusted, targets, walk
+from langevin.config.stored import PLACES, StoredError, forget_places, read_stored, refuse_untrusted, targets, walk
 from langevin.config.validate import CONF, groups
 
 
@@ -55,5 +55,16 @@ def test_every_option_of_a_place_is_known():
         for place, _ in walk(yaml.safe_load(path.read_text()))
         if place.endswith(("_dir", "folder"))
     }
-    found |= {("codec", "run"), ("init", "checkpoint")}  # where a run is read, which its checkpoint does not need
+    found |= {
+        ("codec", "run"),
+        ("init", "checkpoint"),
+        ("auxiliaries", "run"),
+    }  # where a run is read, which its checkpoint does not need
     assert found == {(group, name) for group, names in PLACES.items() for name in names}
+
+
+def test_places_are_forgotten_in_every_part_of_a_group():
+    cfg = read_stored("codec: {run: a, weights: b}\nauxiliaries: {one: {run: c, weights: d}, two: {tap: e}, three: f}")
+    forget_places(cfg)
+    parts = {"one": {"run": None, "weights": "d"}, "two": {"tap": "e"}, "three": "f"}
+    assert cfg == {"codec": {"run": None, "weights": "b"}, "auxiliaries": parts}

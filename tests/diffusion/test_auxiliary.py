@@ -144,6 +144,11 @@ def test_an_objective_that_calls_the_model_twice_is_refused():
         call(*of(Twice(UniformTimes(), UnitEps()), distance=Distance(1.0)))
 
 
+def test_a_name_that_the_objective_has_for_a_term_is_refused():
+    with pytest.raises(UserError, match=r"auxiliaries\.mse: is the name of a term of Simple; call it otherwise"):
+        call(*of(Simple(UniformTimes(), UnitEps()), mse=Distance(1.0)))
+
+
 def test_a_module_that_is_not_called_is_refused():
     """As where the whole network is one compiled program."""
     objective, model = of(Simple(UniformTimes(), UnitEps()), activity=Activity(1.0))

@@ -100,7 +100,7 @@ def test_only_images_of_its_own_shape_are_taken(checkpoint):
 
 def test_constructing_reads_nothing():
     extractor = extractor_of("nowhere")
-    with pytest.raises(UserError, match=r"features\.checkpoint is nowhere; .* does not exist"):
+    with pytest.raises(UserError, match=r"features\.checkpoint is nowhere, which does not exist"):
         extractor.prepare()
 
 

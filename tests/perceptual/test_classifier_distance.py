@@ -85,5 +85,5 @@ def test_other_images_and_other_runs_are_refused(checkpoint, tmp_path):
         tmp_path / "model.ckpt", composed("train", "model.channels=32", "model.channel_multipliers=[1]")[0], SPEC
     )
     for run, reason in ((model, "this is a denoiser's"), (tmp_path / "nowhere", "does not exist")):
-        with pytest.raises(ConfigError, match=rf"perceptual\.run: is {run}; .*{reason}"):
+        with pytest.raises(ConfigError, match=rf"perceptual\.run: is {run}[;,] .*{reason}"):
             distance_of(run)

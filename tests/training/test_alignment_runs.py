@@ -92,8 +92,7 @@ def test_what_samples_needs_neither(tmp_path, classifier):
         assert found.status == 0, found.err
     refused = train(tmp_path, *options(moved, "trainer.max_steps=6"), status=1)
     assert refused.err.count("\n") < 5
-    assert f"auxiliaries.alignment.run: is {moved}; " in refused.err
-    assert "does not exist" in refused.err
+    assert f"auxiliaries.alignment.run: is {moved}, which does not exist; allowed: " in refused.err
     classifier_at(moved, "classifier.blocks_per_level=2")
     refused = train(tmp_path, *options(moved, "trainer.max_steps=6"), status=1)
     assert "name=run: that run exists with another config" in refused.err

@@ -177,7 +177,7 @@ def test_resumed_in_latents_to_the_bit(tmp_path, autoencoder, latent):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("codec.run=nowhere",), "codec.run: is nowhere; checkpoint=nowhere does not exist"),
+        (("codec.run=nowhere",), "codec.run: is nowhere, which does not exist; allowed: a run's folder"),
         (("codec.run={ldm}",), "allowed: an autoencoder's run (task=autoencoder); this is a denoiser's"),
         (("codec.run={ae}", "thresholding=static"), "thresholding: "),
         (("codec.run={ae}", "likelihoods=[discrete_vlb]"), "likelihoods.discrete_vlb: "),

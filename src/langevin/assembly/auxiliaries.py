@@ -2,12 +2,15 @@
 
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from langevin.assembly.components import loaders
+from langevin.assembly.logged_values import ANY, BESIDE, SPEED
 from langevin.assembly.make import mistakes_of, target_of, try_instantiate
 from langevin.assembly.tasks import task_of
+from langevin.config.signature import TargetError, signature
+from langevin.config.types import TARGET
 from langevin.config.validate import ConfigError, Mistake
 from langevin.diffusion.auxiliary import Auxiliary, WithAuxiliaries
 from langevin.diffusion.objective import Objective
@@ -34,9 +37,9 @@ def complete(cfg: DictConfig) -> list[Mistake]:
     if GROUP in task_of(cfg).unused:  # is reported with the config's structure
         return []
     for name, node in (cfg.get(GROUP) or {}).items():
-        if not isinstance(node, DictConfig) or not {RUN, WEIGHTS} <= node.keys() or OmegaConf.is_missing(node, RUN):
+        if not isinstance(node, DictConfig) or not _reads_a_run(node) or OmegaConf.is_missing(node, RUN):
             continue
-        path, place = f"{GROUP}.{name}", node[RUN]
+        path, place = f"{GROUP}.{name}", node.get(RUN)
         if not isinstance(place, str):
             continue
         try:
@@ -44,15 +47,25 @@ def complete(cfg: DictConfig) -> list[Mistake]:
         except UserError as error:
             mistakes += mistakes_of(cfg, path, error)
             continue
-        if node[WEIGHTS] in (None, digest):
+        if node.get(WEIGHTS) in (None, digest):
             found.append((node, digest))
         else:
             text = f"is {node[WEIGHTS]}, but {path}.{RUN}={place} has {digest}; leave it out"
             mistakes.append(Mistake(f"{path}.{WEIGHTS}", text))
     if not mistakes:
         for node, digest in found:
-            node[WEIGHTS] = digest
+            with open_dict(node):
+                node[WEIGHTS] = digest
     return mistakes
+
+
+def _reads_a_run(node: DictConfig) -> bool:
+    """Whether the constructor that a node names has both fields; where it takes any, whether the node has them."""
+    try:
+        names = signature(str(node.get(TARGET)))
+    except TargetError:  # is reported with the config's structure
+        return False
+    return {RUN, WEIGHTS} <= (node if names is None else names).keys()
 
 
 def mistakes_of_auxiliaries(cfg: DictConfig, network: Any, spec: DataSpec) -> list[Mistake]:
@@ -87,10 +100,16 @@ def with_auxiliaries(cfg: DictConfig, objective: Objective, network: nn.Module, 
 def _built(cfg: DictConfig, network: nn.Module, spec: DataSpec) -> tuple[dict[str, Auxiliary], list[Mistake]]:
     auxiliaries: dict[str, Auxiliary] = {}
     mistakes: list[Mistake] = []
-    for name in cfg.get(GROUP) or {}:
+    if not cfg.get(GROUP):
+        return auxiliaries, mistakes
+    terms = getattr(target_of(cfg, "objective"), "logs", ANY)
+    taken = {"loss", *terms, *BESIDE, SPEED, *(cfg.get("likelihoods") or ())}
+    for name in cfg[GROUP]:
         path = f"{GROUP}.{name}"
-        if name in getattr(target_of(cfg, "objective"), "logs", ()):
-            mistakes.append(Mistake(path, "is the name of a term of the objective; call it otherwise"))
+        if name in taken:
+            mistakes.append(Mistake(path, "is the name of another value that is logged; call it otherwise"))
+        elif hasattr(nn.ModuleDict(), str(name)):  # which holds them
+            mistakes.append(Mistake(path, "is a name that PyTorch has for something else; call it otherwise"))
         auxiliary, found = try_instantiate(cfg, path, network=network, **loaders(cfg))
         mistakes += found
         if auxiliary is None:

@@ -12,6 +12,8 @@ from langevin.config.validate import Mistake
 
 ANY = ("*",)
 """The names of a part of a user's own that does not declare them."""
+BESIDE, SPEED = ("grad_norm", "learning_rate"), "images_per_second"
+"""What a run logs as train/... beside the terms of its loss, and what its progress bar does."""
 RETURNED = "optimized_metric"
 """The option that names the value that training returns."""
 
@@ -48,9 +50,9 @@ def unlogged(cfg: DictConfig, task: Task) -> Iterator[Mistake]:
 def logged_names(cfg: DictConfig, task: Task) -> Iterator[str]:
     """The names of the values that a run logs; `*` stands for the name of the features and the like."""
     terms = (*getattr(target_of(cfg, "objective"), "logs", ANY), *map(str, cfg.get("auxiliaries") or ()))
-    yield from (f"train/{name}" for name in (*terms, "grad_norm", "learning_rate"))
+    yield from (f"train/{name}" for name in (*terms, *BESIDE))
     if "progress" in (cfg.get("callbacks") or {}):
-        yield "train/images_per_second"
+        yield f"train/{SPEED}"
     interval = cfg.trainer.val_check_interval
     if interval is not None and interval <= cfg.trainer.max_steps:
         yield from (f"val/{name}" for name in terms)

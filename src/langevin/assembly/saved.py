@@ -267,6 +267,8 @@ def _classifier_for(option: str, value: str, trust: Sequence[str]) -> tuple[Nois
 
 
 def _rebuilt_for(option: str, value: str, trust: Sequence[str]) -> Model:
+    if not Path(value).exists():
+        raise OptionError(option, f"is {value}, which does not exist; allowed: a run's folder or a .ckpt file")
     try:
         return _rebuilt(find_checkpoint(Path(value)), trust)
     except UserError as error:

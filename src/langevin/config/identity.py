@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from langevin.config.types import TARGET, plain
 
 # How a run is logged, stored or sped up. All else determines what is trained, and makes another run when changed.
 # The data's path does not; its content does, see `langevin.content`. Nor does that of the run of a codec, of a
-# text encoder, of the run to start from, or of one that an auxiliary reads; their weights do. A * is any part.
+# text encoder, or of the run to start from; their weights do. Of a run that an auxiliary reads see `deciding`.
 NOT_IDENTITY = (
     "name",
     "output_dir",
@@ -40,8 +41,8 @@ NOT_IDENTITY = (
     "codec.run",
     "text.path",
     "init.checkpoint",
-    "auxiliaries.*.run",
 )
+WEIGHTS_READ = re.compile(r"auxiliaries\.[^.]+\.weights")
 PATHS = ("data.path", "data.test_path")
 """Where the data lies: it distinguishes two runs that are otherwise the same."""
 SINCE = {
@@ -86,14 +87,21 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
 def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same of a config's plain values."""
     since = {**SINCE, **SINCE_OF.get(str((values.get("model") or {}).get(TARGET)), {})}
-    return {path: value for path, value in flatten(values) if _decides(path) and (path, value) not in since.items()}
+    flat = dict(flatten(values))
+    # Where the run lies that an auxiliary reads does not matter, if its weights are known.
+    digests = (path for path, value in flat.items() if WEIGHTS_READ.fullmatch(path) and value is not None)
+    known = {f"{path.removesuffix('weights')}run" for path in digests}
+    return {
+        path: value
+        for path, value in flat.items()
+        if _decides(path) and path not in known and (path, value) not in since.items()
+    }
 
 
 @functools.lru_cache(4096)
 def _decides(path: str) -> bool:
     parts = path.split(".")
-    named = [parts, [parts[0], "*", *parts[2:]]] if len(parts) > 2 else [parts]
-    prefixes = {".".join(each[:end]) for each in named for end in range(1, len(each) + 1)}
+    prefixes = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
     return bool(prefixes.intersection(YET_IDENTITY)) or not prefixes.intersection(NOT_IDENTITY)
 
 

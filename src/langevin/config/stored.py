@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from langevin.config.migration import migrated
 from langevin.config.types import TARGET
-from langevin.config.validate import CONF
+from langevin.config.validate import CONF, PLURAL
 from langevin.errors import UserError
 
 DEEPEST, LONGEST, GREATEST = 50, 100_000, 2**63
@@ -22,7 +22,13 @@ DEEPEST, LONGEST, GREATEST = 50, 100_000, 2**63
 
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
-PLACES = {"data": ("download_dir",), "loader": ("cache_dir",), "codec": ("run",), "init": ("checkpoint",)}
+PLACES = {
+    "data": ("download_dir",),
+    "loader": ("cache_dir",),
+    "codec": ("run",),
+    "init": ("checkpoint",),
+    "auxiliaries": ("run",),
+}
 """By their groups, the options that determine where something is written, or which other run is read."""
 
 
@@ -102,9 +108,11 @@ def forget_places(cfg: DictConfig) -> None:
     """
     for group, names in PLACES.items():
         node = cfg.get(group)
-        for name in names:
-            if isinstance(node, DictConfig) and name in node:
-                node[name] = None
+        nodes = [node.get(part) for part in node] if group in PLURAL and isinstance(node, DictConfig) else [node]
+        for each in nodes:
+            for name in names:
+                if isinstance(each, DictConfig) and name in each:
+                    each[name] = None
 
 
 def refuse_untrusted(cfg: DictConfig, groups: Collection[str], trust: Sequence[str] = ()) -> None:

@@ -60,14 +60,13 @@ class Alignment(Auxiliary):
     ) -> None:
         super().__init__(weight)
         taps, name = taps_of(network), getattr(network, "default_tap", None) if tap is None else tap
+        given = "null" if tap is None else tap or "''"
         if not taps:
             allowed = "null with a network that has some, such as model=unet or model=dit_s"
-            raise OptionError(
-                "tap", f"is {tap or 'null'}, and {type(network).__name__} has no taps; allowed: {allowed}"
-            )
+            raise OptionError("tap", f"is {given}, and {type(network).__name__} has no taps; allowed: {allowed}")
         if name not in taps:
             allowed = f"null or one of {', '.join(taps)}"
-            raise OptionError("tap", f"is {tap or 'null'}; allowed with this {type(network).__name__}: {allowed}")
+            raise OptionError("tap", f"is {given}; allowed with this {type(network).__name__}: {allowed}")
         self.tap = str(name)
         self.taps = (self.tap,)
         self.run = run

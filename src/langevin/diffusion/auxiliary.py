@@ -111,6 +111,9 @@ class WithAuxiliaries(Objective[Denoiser]):
         require_seen(features, names)
         seen, loss = Seen(batch["x"], *calls[0], features), terms["loss"]
         for name, auxiliary in self._all.items():
+            if name in terms:
+                text = f"is the name of a term of {type(self.objective).__name__}; call it otherwise"
+                raise UserError(f"auxiliaries.{name}: {text}")
             term = auxiliary(seen)
             loss = loss + auxiliary.weight * term
             terms[name] = term.detach()
