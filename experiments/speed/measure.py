@@ -23,6 +23,7 @@ from experiments.speed.work import Watch, Work
 from PIL import Image
 from torch import nn
 
+from langevin import __version__
 from langevin.assembly.run import make_data
 from langevin.config.types import plain
 from langevin.errors import UserError
@@ -107,8 +108,8 @@ def write_images(folder: Path, number: int) -> None:
 
 def about(options: argparse.Namespace, work: Work, steps: int) -> Results:
     """How it was measured."""
-    versions = {"python": sys.version.split()[0]}
-    for package in ("langevin", "torch", "lightning", "diffusers"):
+    versions = {"python": sys.version.split()[0], "langevin": __version__}
+    for package in ("torch", "lightning", "diffusers"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -19,6 +19,8 @@ from experiments.speed.report import BEGIN, END, write
 from experiments.speed.utilisation import flops_of
 from experiments.speed.work import Work
 
+from langevin import __version__
+
 pytest.importorskip("diffusers")
 pytest.importorskip("matplotlib")
 
@@ -57,6 +59,7 @@ def test_all_parts_are_there(results):
     found, folder = results
     assert set(found) == {"about", "training", "sampling", "overheads"}
     assert found["about"]["batch_size"] == 4
+    assert found["about"]["versions"]["langevin"] == __version__
     assert found["about"]["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert (folder / "results.png").read_bytes().startswith(b"\x89PNG")
     skipped = found["training"]["skipped"]
