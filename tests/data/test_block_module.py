@@ -15,7 +15,6 @@ from helpers.block_files import KINDS, Row, Tars, write_tar
 from helpers.data_modules import batches
 from PIL import Image
 
-from langevin.data import tar_shards
 from langevin.data.block_index import BlockIndex, FileRows
 from langevin.data.block_module import BlockDataModule
 from langevin.data.block_stream import BlockStream
@@ -201,7 +200,6 @@ def test_a_process_reads_its_own_images_of_a_tar_alone(shards, opened, monkeypat
         advised.append(what)
         return advise(file, *what)
 
-    monkeypatch.setattr(tar_shards, "_FEW", 0)
     monkeypatch.setattr(os, "pread", reading)
     monkeypatch.setattr(os, "posix_fadvise", advising)
     trainer = SimpleNamespace(global_rank=world_size - 1, world_size=world_size, global_step=0)
@@ -213,8 +211,7 @@ def test_a_process_reads_its_own_images_of_a_tar_alone(shards, opened, monkeypat
 
 
 @pytest.mark.parametrize("size", [0, 100_000])
-def test_a_tar_that_is_written_while_training(shards, opened, monkeypatch, size):
-    monkeypatch.setattr(tar_shards, "_FEW", 0)
+def test_a_tar_that_is_written_while_training(shards, opened, size):
     module = opened(shards / "0.tar")
     module.train_set.batch([0])
     (shards / "0.tar").write_bytes(bytes(size))
@@ -223,9 +220,8 @@ def test_a_tar_that_is_written_while_training(shards, opened, monkeypatch, size)
         module.train_set.batch([1])
 
 
-def test_a_tar_that_has_lost_images_but_no_bytes_is_named(shards, opened, monkeypatch):
+def test_a_tar_that_has_lost_images_but_no_bytes_is_named(shards, opened):
     """No image can be named that is not there any more."""
-    monkeypatch.setattr(tar_shards, "_FEW", 0)
     module = opened(shards / "0.tar")
     size = (shards / "0.tar").stat().st_size
     (shards / "0.tar").write_bytes(bytes(size))
@@ -233,9 +229,8 @@ def test_a_tar_that_has_lost_images_but_no_bytes_is_named(shards, opened, monkey
         module.train_set.batch([1])
 
 
-def test_no_tar_stays_open(shards, opened, monkeypatch):
+def test_no_tar_stays_open(shards, opened):
     """A window may have more tars than a process may have open files."""
-    monkeypatch.setattr(tar_shards, "_FEW", 0)
     module = opened(shards, window=4)
     batches(module, 18)
     files = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]

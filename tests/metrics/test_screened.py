@@ -59,15 +59,19 @@ def near_axes():
 SETS = [near_axes, near_ties, duplicates, far_mean, far_clusters, one_far_outlier, tiny_numbers, one_place]
 
 
+def few_dimensions_have_axes(monkeypatch):
+    monkeypatch.setattr(screened, "LEAST", 8)
+    monkeypatch.setattr(screened, "SHARES", (12, 8))
+    monkeypatch.setattr(screened, "HELD", 0)
+
+
 @pytest.mark.parametrize("few", [screened.FEW, 10**9], ids=["pairs", "whole blocks"])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("axes", [0, 3])
 @pytest.mark.parametrize("sets", SETS, ids=lambda sets: sets.__name__)
 def test_it_equals_brute_force_in_float64(sets, axes, kind, few, monkeypatch):
     if axes:
-        monkeypatch.setattr(screened, "LEAST", 8)
-        monkeypatch.setattr(screened, "SHARES", (12, 8))
-        monkeypatch.setattr(screened, "HELD", 0)
+        few_dimensions_have_axes(monkeypatch)
     monkeypatch.setattr(neighbours, "BLOCK", 100)
     monkeypatch.setattr(screened, "FEW", few)
     monkeypatch.setattr(screened, "KIND", kind)
@@ -92,9 +96,7 @@ def test_it_equals_brute_force_in_float64(sets, axes, kind, few, monkeypatch):
 @pytest.mark.parametrize("sets", [near_axes, duplicates, far_clusters], ids=lambda sets: sets.__name__)
 def test_a_metric_alone_finds_what_it_finds_beside_others(sets, axes, monkeypatch):
     if axes:
-        monkeypatch.setattr(screened, "LEAST", 8)
-        monkeypatch.setattr(screened, "SHARES", (12, 8))
-        monkeypatch.setattr(screened, "HELD", 0)
+        few_dimensions_have_axes(monkeypatch)
     monkeypatch.setattr(neighbours, "BLOCK", 100)
     x, y = sets()
     between, within, own = cdist(x, y), np.sort(cdist(y, y), axis=1), np.sort(cdist(x, x), axis=1)

@@ -7,7 +7,7 @@ from torch import nn
 
 from langevin.assembly.components import loaders
 from langevin.assembly.logged_values import ANY, BESIDE, SPEED
-from langevin.assembly.make import mistakes_of, target_of, try_instantiate
+from langevin.assembly.make import contradicted, mistakes_of, target_of, try_instantiate
 from langevin.assembly.tasks import task_of
 from langevin.config.signature import TargetError, signature
 from langevin.config.types import TARGET
@@ -47,11 +47,8 @@ def complete(cfg: DictConfig) -> list[Mistake]:
         except UserError as error:
             mistakes += mistakes_of(cfg, path, error)
             continue
-        if node.get(WEIGHTS) in (None, digest):
-            found.append((node, digest))
-        else:
-            text = f"is {node[WEIGHTS]}, but {path}.{RUN}={place} has {digest}; leave it out"
-            mistakes.append(Mistake(f"{path}.{WEIGHTS}", text))
+        mistakes += contradicted(cfg, path, f"{path}.{RUN}={place}", {WEIGHTS: digest})
+        found.append((node, digest))
     if not mistakes:
         for node, digest in found:
             with open_dict(node):

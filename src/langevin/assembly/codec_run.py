@@ -3,7 +3,7 @@
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from langevin.assembly.components import codec_uses
-from langevin.assembly.make import mistakes_of
+from langevin.assembly.make import contradicted, mistakes_of
 from langevin.assembly.saved import autoencoder_of
 from langevin.assembly.tasks import task_of
 from langevin.config.types import plain
@@ -37,11 +37,7 @@ def complete(cfg: DictConfig) -> list[Mistake]:
     except UserError as error:
         return mistakes_of(cfg, "codec", error)
     found = {"weights": digest_of(network), "channels": channels}
-    mistakes = [
-        Mistake(f"codec.{name}", f"is {node[name]}, but codec.run={place} has {value}; leave it out")
-        for name, value in found.items()
-        if node.get(name) not in (None, value)
-    ]
+    mistakes = contradicted(cfg, "codec", f"codec.run={place}", found)
     if cfg.get("autoencoder") is not None and plain(cfg.autoencoder) != own:
         mistakes.append(Mistake("autoencoder", f"is another one than that of codec.run={place}; leave it out"))
     if not mistakes:

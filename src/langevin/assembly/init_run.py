@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from langevin.adapters.adapter import plain_name
+from langevin.assembly.make import contradicted
 from langevin.assembly.saved import Model, kind_of, load_trained
 from langevin.assembly.sizes import NAMED
 from langevin.assembly.sizes import differences as of_sizes
@@ -77,11 +78,11 @@ def find_initial(cfg: DictConfig) -> tuple[Model | None, list[Mistake]]:
         initial = load_trained(find_checkpoint(Path(place)), tuple(cfg.get("trust") or ()))
     except UserError as error:
         return None, [Mistake(INIT, f"is {place}; {error}")]
-    found = digest_of(initial.model.network)
-    if weights not in (None, found):
-        return None, [Mistake(INIT_WEIGHTS, f"is {weights}, but {INIT}={place} has {found}; leave it out")]
+    found = {"weights": digest_of(initial.model.network)}
+    if mistakes := contradicted(cfg, "init", f"{INIT}={place}", found):
+        return None, mistakes
     with open_dict(cfg):
-        cfg.init.weights = found
+        cfg.init.update(found)
     return initial, []
 
 

@@ -187,3 +187,20 @@ def mistakes_of(cfg: DictConfig, path: str, error: UserError) -> list[Mistake]:
         else Mistake(path, f"{field} {text}")
         for field, text in error.found
     ]
+
+
+def contradicted(cfg: DictConfig, path: str, source: str, found: Mapping[str, Any]) -> list[Mistake]:
+    """The mistakes of fields that say otherwise than what was found out, and is written into them where they are null.
+
+    Args:
+        cfg: the config.
+        path: of the node whose fields they are.
+        source: where it was found, such as "codec.run=outputs/autoencoder".
+        found: the values by the fields' names.
+    """
+    node = OmegaConf.select(cfg, path)
+    return [
+        Mistake(f"{path}.{name}", f"is {node[name]}, but {source} has {value}; leave it out")
+        for name, value in found.items()
+        if node.get(name) not in (None, value)
+    ]

@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from langevin.assembly.make import mistakes_of, target_of
+from langevin.assembly.make import contradicted, mistakes_of, target_of
 from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError, Mistake, structure
 from langevin.errors import UserError
@@ -53,11 +53,7 @@ def complete(cfg: DictConfig) -> list[Mistake]:
         return error.mistakes
     except UserError as error:
         return mistakes_of(cfg, "text", error)
-    mistakes = [
-        Mistake(f"text.{name}", f"is {node[name]}, but text.path={node.path} has {value}; leave it out")
-        for name, value in found.items()
-        if node[name] not in (None, value)
-    ]
+    mistakes = contradicted(cfg, "text", f"text.path={node.get('path')}", found)
     if not mistakes:
         node.update(found)
     return mistakes

@@ -107,8 +107,8 @@ class BlockDataModule(DataModule):
     Args:
         source: of blocks.
         batch_size: see `DataModule`, as are all others.
-        window: blocks whose images are shuffled together. Those of Parquet, and of tars of a few images, are held in
-            memory, encoded, by each process that decodes: the worker processes, or the main process without any.
+        window: blocks whose images are shuffled together. Those of Parquet are held in memory, encoded, by each process
+            that decodes: the worker processes, or the main process without any.
         accumulate: micro-batches of an optimizer step.
         num_workers: worker processes that read and decode.
         cache_dir: where the index, and images for testing, are kept.

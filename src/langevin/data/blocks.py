@@ -208,7 +208,7 @@ class BlockSource(ImageFolder):
 
 
 class BlockReader:
-    """Encoded images by their rows, of which at most `limit` blocks are open or in memory: those that were read last.
+    """Encoded images by their rows, of which at most `limit` blocks are kept: those that were read last.
 
     Safe from many threads. Pickling leaves the blocks behind, so a data-loading worker reads its own.
 

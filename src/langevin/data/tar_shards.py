@@ -22,7 +22,6 @@ from langevin.visible import visible
 
 _LABELS = (".cls", ".json")
 _CAPTIONS = (".txt", ".json")
-_FEW = 64  # images of a tar that are read at once: as many tars as a window may have cannot all be open
 
 
 class TarShards(BlockSource):
@@ -86,9 +85,8 @@ class TarShards(BlockSource):
         return " captions" * self.captioned
 
     def read_block(self, place: Path, number: int, extents: NDArray[np.int64], whole: bool) -> Sequence[bytes]:
-        """See `BlockSource`: the tar's images."""
-        stored = _Stored(place, extents, whole)
-        return list(stored) if len(extents) < _FEW else stored
+        """See `BlockSource`: the tar's images, each read when it is asked for."""
+        return _Stored(place, extents, whole)
 
     def row_name(self, place: Path, number: int, row: int) -> str:
         """See `BlockSource`: the member and its tar."""
@@ -96,7 +94,7 @@ class TarShards(BlockSource):
 
 
 class _Stored(Sequence[bytes]):
-    """The images of a tar, each read when it is asked for: what is read ahead lies in the system's page cache.
+    """The images of a tar, each read when it is asked for. What is read ahead lies in the system's page cache.
 
     So all processes of a machine share it, and each reads from the disk what it needs. A map of the file would do the
     same, but an error of the disk would end the process. The file is opened anew for each image, a small part of what
