@@ -1,5 +1,6 @@
 """The installed program: `langevin COMMAND ...`."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -81,6 +82,23 @@ def test_the_help_waits_for_neither_hydra_nor_torch():
         "sys.exit(bool({'hydra', 'omegaconf', 'torch', 'lightning', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("asked", [["--help"], ["sample", "--help"], ["runs", "."]], ids=" ".join)
+def test_what_is_printed_ends_with_its_reader(asked, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)  # as `head` does when it has its lines
+    code = "import sys; from langevin.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *asked],
+        cwd=tmp_path,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_own_parts_beside_their_configs_are_found_in_the_current_folder(tmp_path):
