@@ -284,6 +284,18 @@ def test_the_index_is_made_once_and_a_killed_one_resumes(shards, opened, tmp_pat
     assert opened(tmp_path / "moved", image_size=9).content != first.content
 
 
+def test_labels_that_change_without_a_size_have_the_index_made_again(shards, opened, blocks):
+    """A tar's files take whole blocks of 512 bytes, so that other labels take as many: its time of change says it."""
+    sizes = {path: path.stat().st_size for path in shards.iterdir()}
+    first = opened(shards).train_set
+    swapped = {0: 1, 1: 0}
+    Tars.write(shards, [[row._replace(label=swapped.get(row.label, row.label)) for row in rows] for rows in blocks])
+    assert {path: path.stat().st_size for path in sizes} == sizes
+    again = opened(shards).train_set
+    assert again.labels.tolist() == [swapped.get(label, label) for label in first.labels.tolist()]
+    assert again.digest != first.digest
+
+
 def test_held_out_images_are_cached(shards, opened):
     with pytest.raises(UserError, match="the test images have the classes 0, 1, 2 "):
         opened(shards, test_path=str(shards / "0.tar"))
