@@ -199,7 +199,8 @@ def stored_size(file: BinaryIO) -> tuple[int, int]:
         ValueError: when it is no such file or too large; else what the decoder raises.
     """
     image = _opened(file)
-    turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+    # Of a TIFF Pillow gives the size after rotation, though it rotates the pixels only once they are read.
+    turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in _TURNED
     return (image.height, image.width) if turned else image.size
 
 
