@@ -207,6 +207,31 @@ def test_classes_that_the_test_images_lack(tmp_path, prepared):
 
 
 @pytest.mark.parametrize("kind", [BlockDataModule, DataModule])
+def test_the_test_images_may_name_their_classes_as_the_training_images_do(kind, tmp_path, prepared):
+    texts = pa.dictionary(pa.int8(), pa.string())
+
+    def with_names(*names):
+        schema = schema_of({"label": CLASS | {"names": names}}, image=pa.binary(), label=pa.int8())
+        write_parquet(tmp_path / "train.parquet", [group(label=[0, 2])], schema)
+
+    def held_out(*labels):
+        rows = group(len(labels), label=pa.array(labels).cast(texts))
+        write_parquet(tmp_path / "test.parquet", [rows], schema_of(image=pa.binary(), label=texts))
+        return prepared(tmp_path, kind)
+
+    with_names("cat", "dog", "eel")
+    module = held_out("eel", "dog", "eel")
+    assert module.class_names == ("cat", "dog", "eel")
+    assert module.test_set.labels.tolist() == [2, 1, 2]
+    with_names("dog", "cat", "eel")
+    assert prepared(tmp_path, kind).test_set.labels.tolist() == [2, 0, 2], "by the names that the classes have now"
+    with pytest.raises(UserError, match=r"test\.parquet: .*row 1 has the label bird; allowed: dog, cat, eel, or data"):
+        held_out("eel", "bird")
+    with pytest.raises(UserError, match=r"row 0 has no label; allowed: dog, cat, eel, or data\.label=null"):
+        held_out(None, "eel")
+
+
+@pytest.mark.parametrize("kind", [BlockDataModule, DataModule])
 def test_columns_that_are_stored_by_a_dictionary_or_have_one_name(kind, tmp_path, prepared):
     columns = {
         "image": pa.array([png(0), png(200), png(0)]).dictionary_encode(),
