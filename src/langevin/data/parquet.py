@@ -300,7 +300,7 @@ def _ids(column: Any, id_of: Mapping[str, int], first: int) -> list[int]:
         if values[wrong] == _UNLABELLED:
             allowed += ", or data.test_path=null where test images alone have none"
         raise ValueError(f"row {first + wrong} has {has}; allowed: {allowed}")
-    return ids
+    return [each for each in ids if each is not None]
 
 
 def _captions(column: Any, first: int, known: dict[str, str]) -> list[list[str]]:
