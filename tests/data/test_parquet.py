@@ -152,7 +152,7 @@ def test_rows_that_cannot_be_used(rows, features, message, tmp_path, prepared):
 @pytest.mark.parametrize(
     ("names", "splits"),
     [
-        (["0.parquet", "a/1.PARQUET", "test.txt"], (["0.parquet", "a/1.PARQUET"], None, {})),
+        (["0.parquet", "a/1.PARQUET", "test.txt"], (["0.parquet", "a/1.PARQUET"], None, {".txt file": 1})),
         (
             ["default/test/0.parquet", "default/train/0.parquet", "default/train/1.parquet"],
             (["default/train/0.parquet", "default/train/1.parquet"], ["default/test/0.parquet"], {}),
@@ -169,7 +169,10 @@ def test_rows_that_cannot_be_used(rows, features, message, tmp_path, prepared):
 )
 def test_splits_go_by_the_names_of_files(names, splits, tmp_path):
     for name in names:
-        write_parquet(tmp_path / name, [group()], schema_of(image=pa.binary()))
+        if name.endswith(".txt"):
+            (tmp_path / name).touch()
+        else:
+            write_parquet(tmp_path / name, [group()], schema_of(image=pa.binary()))
     source = Parquet(str(tmp_path), 4)
     source.check()
     train, test, left_out = splits

@@ -99,9 +99,11 @@ class Parquet(BlockSource):
         return super().where("train" if self.test_path == AUTO else split)
 
     def left_out(self) -> Counter[str]:
-        """The files of `path` that are of other splits."""
+        """The files of `path` that are of other splits, and what lies beside."""
         files = self._of_path[1]
-        return Counter({name: len(found) for name, found in files.items() if name not in ("train", "test")})
+        return super().left_out() + Counter(
+            {name: len(found) for name, found in files.items() if name not in ("train", "test")}
+        )
 
     def scan(self, place: Path) -> FileRows:
         """See `BlockSource`: the labels and captions are read."""
