@@ -30,7 +30,7 @@ from langevin.data.images import LazyImages, SquareTransform
 from langevin.data.latents import MomentsEncoder
 from langevin.data.module import DataModule
 from langevin.data.samples import OpenedSamples
-from langevin.data.source import ImageSource, SampleSet, Source, usable
+from langevin.data.source import BrokenImagesError, ImageSource, SampleSet, Source, usable
 from langevin.data.store import PROGRESS, folder_named, open_or_make
 from langevin.data.stream import SampleStream
 from langevin.errors import OptionError, UserError
@@ -190,7 +190,7 @@ class BucketDataModule(DataModule):
         buckets = bucket_sizes(source.image_size, self.multiple_of, self.longest)
         chosen = assigned(sizes, buckets)
         decided = f"{meaning} {buckets} {hashlib.sha256(np.asarray(sizes, '<i4').tobytes()).hexdigest()}"
-        parts, members = list[CachedSamples](), list[NDArray[np.int64]]()
+        parts, members, broken = list[CachedSamples](), list[NDArray[np.int64]](), dict[int, Exception]()
         for number, bucket in enumerate(buckets):
             rows = np.flatnonzero(chosen == number)
             if not len(rows):
@@ -198,8 +198,13 @@ class BucketDataModule(DataModule):
             part = functools.partial(_part, loaded, rows, told(sizes[rows], bucket))
             transform = RectangleTransform(bucket, source.channels)
             called = f"{name}-{bucket.height}x{bucket.width}"
-            parts.append(open_or_build(self.cache_dir, called, decided, transform, part))
-            members.append(rows)
+            try:
+                parts.append(open_or_build(self.cache_dir, called, decided, transform, part))
+                members.append(rows)
+            except BrokenImagesError as error:
+                broken |= {int(rows[index]): why for index, why in error.broken.items()}
+        if broken:
+            usable(loaded(), broken)  # which names those of all buckets
         samples = BucketSamples(parts, members, functools.cache(functools.partial(self._squares, split)))
         if samples.skipped and len(np.unique(samples.labels)) < len(samples.class_names or (0,)):
             _require_usable(loaded(), parts, members)

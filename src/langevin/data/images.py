@@ -30,7 +30,6 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MAX_PIXELS = 89_478_485
 """The largest image that is decoded, as many pixels as Pillow considers safe: a few kB can decode to gigabytes."""
 WHITE: Color = (255, 255, 255)
-_TURNED = range(5, 9)  # EXIF's orientations in which the stored rows are columns
 
 
 class DecodedBlock(NamedTuple):
@@ -199,8 +198,8 @@ def stored_size(file: BinaryIO) -> tuple[int, int]:
         ValueError: when it is no such file or too large; else what the decoder raises.
     """
     image = _opened(file)
-    # Of a TIFF Pillow gives the size after rotation, though it rotates the pixels only once they are read.
-    turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+    # From 5 on the stored rows are columns; of a TIFF Pillow gives the size after rotation, before it rotates pixels.
+    turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
     return (image.height, image.width) if turned else image.size
 
 

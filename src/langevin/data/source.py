@@ -55,6 +55,18 @@ class Hints(NamedTuple):
     load: Callable[[], LazyImages]
 
 
+class BrokenImagesError(UserError):
+    """Images cannot be decoded, and are not to be left out.
+
+    Attributes:
+        broken: why, by the image's index.
+    """
+
+    def __init__(self, text: str, broken: Mapping[int, Exception]) -> None:
+        self.broken = broken
+        super().__init__(text)
+
+
 def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int64]:
     """The indices of the images that remain when those which cannot be decoded are left out.
 
@@ -63,8 +75,8 @@ def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int
         broken: why an image cannot be decoded, by its index.
 
     Raises:
-        UserError: naming the broken ones, when they are not to be left out, when the disk failed and not an image,
-            or when no image, or none of some class, remains of what is no part.
+        BrokenImagesError: naming the broken ones, when they are not to be left out, or the disk failed and not an image.
+        UserError: when no image, or none of some class, remains of what is no part.
     """
     # An error with an errno is the system's: it may not recur, and then the data would differ.
     at_fault = {
@@ -73,7 +85,8 @@ def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
     }
     if not images.skip_broken or at_fault:
-        raise UserError(_listed(images, at_fault if images.skip_broken else broken))
+        broken = at_fault if images.skip_broken else broken
+        raise BrokenImagesError(_listed(images, broken), broken)
     kept = np.setdiff1d(np.arange(len(images.lazy)), list(broken))
     if images.is_part:
         return kept
