@@ -75,7 +75,7 @@ def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int
         broken: why an image cannot be decoded, by its index.
 
     Raises:
-        BrokenImagesError: naming the broken ones, when they are not to be left out, or the disk failed and not an image.
+        BrokenImagesError: naming the broken ones, when they are not to be left out, or the disk failed, not an image.
         UserError: when no image, or none of some class, remains of what is no part.
     """
     # An error with an errno is the system's: it may not recur, and then the data would differ.
