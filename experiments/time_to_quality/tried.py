@@ -21,6 +21,10 @@ MUON = ("optimizer=muon", "optimizer.lr=4e-3", "trainer.max_steps=190")
 ALIGNED = ("auxiliaries=[alignment]", "auxiliaries.alignment.run={classifier}")
 FLOW = ("formulation=flow", "weighting=unit_flow", "sampler=dpm_solver_2m")
 MIDDLE = ("time_sampler=logit_normal",)
+NEARER = ("time_sampler.std=0.7",)
+BEST = (*MUON, *FLOW, *MIDDLE)
+NARROW = ("model.channels=24", "trainer.max_steps=300")
+WITHOUT_ATTENTION = ("model.attention_resolutions=[]", "model.middle_attention=false")
 CHANGES: Mapping[str, Sequence[str]] = {
     "none": ("trainer.max_steps=225",),
     "unit_v": ("weighting=unit_v", "trainer.max_steps=225"),
@@ -35,12 +39,40 @@ CHANGES: Mapping[str, Sequence[str]] = {
     "Muon, flow": (*MUON, *FLOW),
     "Muon, flow, lr 8e-3": (*MUON, *FLOW, "optimizer.lr=8e-3"),
     "Muon, flow, stratified times": (*MUON, *FLOW, "time_sampler=stratified"),
-    "Muon, flow, logit-normal times": (*MUON, *FLOW, *MIDDLE),
+    "Muon, flow, logit-normal times": BEST,
     "Muon, flow, also of narrow matrices": (*MUON, *FLOW, "optimizer.min_side=8"),
     "Muon, flow, batch 32": (*MUON, *FLOW, "batch_size=32", "trainer.max_steps=340"),
     "Muon, flow, twice as long": (*MUON, *FLOW, "trainer.max_steps=380"),
     "Muon, flow, four times as long": (*MUON, *FLOW, "trainer.max_steps=760"),
-    "Muon, flow, logit-normal times, twice as long": (*MUON, *FLOW, *MIDDLE, "trainer.max_steps=380"),
+    "Muon, flow, logit-normal times, twice as long": (*BEST, "trainer.max_steps=380"),
+    "best, bfloat16": (*BEST, "trainer.precision=bf16-mixed", "trainer.max_steps=320"),
+    "best, nearer the middle": (*BEST, *NEARER, "trainer.max_steps=210"),
+    "best, one width": (*BEST, "model.channel_multipliers=[1,1]", "trainer.max_steps=320"),
+    "best, one width, nearer the middle": (*BEST, *NEARER, "model.channel_multipliers=[1,1]", "trainer.max_steps=320"),
+    "best, no attention": (*BEST, *WITHOUT_ATTENTION, "trainer.max_steps=220"),
+    "best, 16 channels": (*BEST, "model.channels=16", "trainer.max_steps=500"),
+    "best, 16 channels, lr 8e-3": (*BEST, "model.channels=16", "optimizer.lr=8e-3", "trainer.max_steps=500"),
+    "best, batch 16": (*BEST, "batch_size=16", "trainer.max_steps=600"),
+    "best, 24 channels": (*BEST, *NARROW),
+    "best, 24 channels, bfloat16": (*BEST, *NARROW, "trainer.precision=bf16-mixed", "trainer.max_steps=400"),
+    "best, 24 channels, no attention": (*BEST, *NARROW, *WITHOUT_ATTENTION, "trainer.max_steps=330"),
+    "best, 24 channels, three times as wide": (
+        *BEST,
+        *NARROW,
+        "model.channel_multipliers=[1,3]",
+        "trainer.max_steps=230",
+    ),
+    "best, 24 channels, shorter EMA": (*BEST, *NARROW, "ema.max_decay=0.97"),
+    "best, 24 channels, batch 128": (*BEST, *NARROW, "batch_size=128", "trainer.max_steps=180"),
+    "best, 24 channels, x predicted": (*BEST, *NARROW, "parameterization=x"),
+    "best, 24 channels, lr 2e-3": (*BEST, *NARROW, "optimizer.lr=2e-3"),
+    "best, 24 channels, lr 8e-3": (*BEST, *NARROW, "optimizer.lr=8e-3"),
+    "best, 24 channels, three iterations": (*BEST, *NARROW, "optimizer.ns_steps=3", "trainer.max_steps=320"),
+    "best, 24 channels, more noise": (*BEST, *NARROW, "time_sampler.mean=0.4"),
+    "best, 24 channels, less noise": (*BEST, *NARROW, "time_sampler.mean=-0.4"),
+    "best, 24 channels, nearer the middle": (*BEST, *NARROW, *NEARER),
+    "best, 24 channels, 450 steps": (*BEST, *NARROW, "trainer.max_steps=450"),
+    "best, 24 channels, nearer the middle, 450 steps": (*BEST, *NARROW, *NEARER, "trainer.max_steps=450"),
 }
 """Further options of train.py, after those of `BEFORE`; of an option that is given twice the last one counts.
 

@@ -22,6 +22,7 @@ LARGE_OR_ELSEWHERE = {
     "cifar10_classifier",
     "cifar10_latent",
     "cifar10_minutes",
+    "cifar10_small",
     "digits",
     "digits_ddpm",
 }
