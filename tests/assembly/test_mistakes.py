@@ -91,6 +91,11 @@ MISSING = [
             (["auxiliaries=[alignment]", "auxiliaries.alignment.run=nowhere", "codec=autoencoder"], "trust"),
         )
     ),
+    (
+        ["conditions=[text]", "captions=templates", "text=clip", "name=/nowhere", "text.path=${name}"],
+        "text.path",
+        ["is /nowhere, which is no folder"],
+    ),
     (["schedule.num_steps=${oc.env:NO_SUCH_VARIABLE}"], "schedule.num_steps", ["'NO_SUCH_VARIABLE' not found"]),
 ]
 RANGES = [
