@@ -1,5 +1,7 @@
 """The installed program: `langevin COMMAND ...`."""
 
+import os
+import runpy
 import subprocess
 import sys
 import sysconfig
@@ -12,15 +14,16 @@ import pytest
 
 from langevin import __version__
 from langevin.__main__ import MODULES, main
+from langevin.interrupt import listening
 
 ROOT = Path(__file__).parents[1]
 
 
-def run(capsys, monkeypatch, *arguments):
+def run(capsys, monkeypatch, *arguments, program=main):
     monkeypatch.setattr(sys, "argv", ["langevin", *arguments])
     spec = sys.modules["__main__"].__spec__
     try:
-        main()
+        program()
         status = 0
     except SystemExit as done:
         status = done.code
@@ -52,6 +55,28 @@ def test_an_unknown_command_is_refused(capsys, monkeypatch):
     assert err.startswith("error: trian: no such command (did you mean train?); allowed: train, sample, ")
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "error: trian: no such command (did you mean train?); allowed: train, sample, "),
+        (
+            ["train", "schedule.num_step=10"],
+            "error: 1 mistake in the config:\n  schedule.num_step: no such option (did ",
+        ),
+    ],
+)
+def test_a_mistake_is_one_message_of_python_m_too(capsys, monkeypatch, arguments, message):
+    def program():
+        with listening():  # signals mean afterwards what they did before
+            runpy.run_module("langevin", run_name="__main__")
+
+    status, out, err = run(capsys, monkeypatch, *arguments, program=program)
+    assert (status, out) == (1, "")
+    assert err.startswith(message)
+    assert "Traceback" not in err
+
+
 def test_the_help_of_a_command_shows_its_own_options(capsys, monkeypatch):
     status, out, _ = run(capsys, monkeypatch, "sample", "--help")
     assert status == 0
@@ -81,6 +106,23 @@ def test_the_help_waits_for_neither_hydra_nor_torch():
         "sys.exit(bool({'hydra', 'omegaconf', 'torch', 'lightning', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("asked", [["--help"], ["sample", "--help"], ["runs", "."]], ids=" ".join)
+def test_what_is_printed_ends_with_its_reader(asked, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)  # as `head` does when it has its lines
+    code = "import sys; from langevin.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *asked],
+        cwd=tmp_path,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_own_parts_beside_their_configs_are_found_in_the_current_folder(tmp_path):

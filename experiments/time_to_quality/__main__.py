@@ -8,9 +8,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.time_to_quality.asked import ask
+
 from langevin.cli import calm_threads
 
-HERE = Path(__file__).parent
 PEERS = ("diffusers", "lucidrains")
 SAMPLERS = ("dpm_solver_2m", "ddim")
 
@@ -19,18 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, measure, and write results.json, results.md and results.png; what is done already is not done again."""
     asked = argparse.ArgumentParser("python -m experiments.time_to_quality")
     asked.add_argument("out", type=Path, help="folder of the weights of one data set, from which a rerun resumes")
-    asked.add_argument("classifier", type=Path, help="run of a classifier of the images, whose features measure")
+    ask(asked)
     asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     asked.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS, help="(default: all)")
     asked.add_argument("--marks", type=float, nargs="+", help="CPU seconds after which a peer's weights are kept")
     asked.add_argument("--lengths", type=int, nargs="+", help="optimizer steps of our runs")
     asked.add_argument("--epochs", type=int, help="that diffusers' schedule of the rate spans")
     asked.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS, help="(default: all)")
-    asked.add_argument("--samples", type=int, default=500, help="that are measured of each weights (default: 500)")
-    asked.add_argument(
-        "--task", nargs="+", default=[], help="options of train.py: other data, and the network for all (default: none)"
-    )
-    asked.add_argument("--results", type=Path, default=HERE, help="folder of the results (default: this file's)")
     options = asked.parse_args(arguments)
     calm_threads()  # before torch is imported
 

@@ -7,11 +7,10 @@ results.png shows.
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
+
+from experiments.time_to_quality.asked import ask
 
 from langevin.cli import calm_threads
-
-HERE = Path(__file__).parent
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,11 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: when there are fewer.
     """
     asked = argparse.ArgumentParser("python -m experiments.time_to_quality.floor")
-    asked.add_argument("classifier", type=Path, help="run of a classifier of the images, whose features measure")
-    asked.add_argument("--samples", type=int, default=500, help="held-out images of each draw (default: 500)")
+    ask(asked)
     asked.add_argument("--draws", type=int, default=3, help="(default: 3)")
-    asked.add_argument("--task", nargs="+", default=[], help="options of train.py that choose the data")
-    asked.add_argument("--results", type=Path, default=HERE, help="folder of floor.json (default: this file's)")
     options = asked.parse_args(arguments)
     calm_threads()  # before torch is imported
 

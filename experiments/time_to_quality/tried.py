@@ -11,9 +11,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from experiments.time_to_quality.asked import ask
+
 from langevin.cli import calm_threads
 
-HERE = Path(__file__).parent
 BEFORE = ("optimizer=adamw", "optimizer.lr=2e-3", "weighting=unit_x")
 """What `experiment=digits` had before Muon and `unit_v`."""
 MUON = ("optimizer=muon", "optimizer.lr=4e-3", "trainer.max_steps=190")
@@ -86,13 +87,10 @@ def table(rows: Rows, task: Sequence[str] = ()) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and measure changes, by default all."""
     asked = argparse.ArgumentParser("python -m experiments.time_to_quality.tried")
-    asked.add_argument("classifier", type=Path, help="run of a classifier of the images, whose features measure")
+    ask(asked)
     asked.add_argument("names", nargs="*", help=f"of the changes {', '.join(map(repr, CHANGES))} (default: all)")
     asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     asked.add_argument("--other", type=Path, help="another run of it: adds FD by it, and of pixels")
-    asked.add_argument("--samples", type=int, default=500, help="that are measured of each weights (default: 500)")
-    asked.add_argument("--task", nargs="+", default=[], help="options of train.py of all: other data, network, steps")
-    asked.add_argument("--results", type=Path, default=HERE, help="folder of the results (default: this file's)")
     options = asked.parse_intermixed_args(arguments)
     calm_threads()  # before torch is imported
 

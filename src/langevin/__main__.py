@@ -9,7 +9,7 @@ from langevin import __version__
 from langevin.config.describe import command_comment, first_sentence
 from langevin.errors import UserError
 from langevin.help import FLAGS, is_wanted, show
-from langevin.visible import visible_lines
+from langevin.visible import ending_with_reader, visible_lines
 
 CONFIGURED = ("train", "sample", "evaluate", "convert")
 """The commands that are configured by Hydra, whose help is made of their YAML files."""
@@ -28,7 +28,8 @@ def main() -> None:
     name, *rest = sys.argv[1:] or ["--help"]
     try:
         if name in FLAGS:
-            print(overview())
+            with ending_with_reader():
+                print(overview())
         elif name == "--version":
             print(__version__)
         elif name not in MODULES:

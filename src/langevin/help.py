@@ -16,6 +16,7 @@ from langevin.config.describe import (
     part_names,
 )
 from langevin.errors import UserError
+from langevin.visible import ending_with_reader
 
 FLAGS = ("-h", "--help")
 WIDEST = 120
@@ -28,6 +29,7 @@ def is_wanted(arguments: Iterable[str]) -> bool:
     return any(argument in FLAGS for argument in arguments)
 
 
+@ending_with_reader()
 def show(command: str, arguments: Sequence[str]) -> None:
     """Print the help of a command, or of those groups and parts that the command line names beside --help.
 

@@ -28,7 +28,7 @@ from langevin.files import require_regular
 from langevin.logged import last_values
 from langevin.pickled import beginning_of_pickle
 from langevin.tables import GAP, fitting, output_width, print_table
-from langevin.visible import visible, visible_lines
+from langevin.visible import ending_with_reader, visible, visible_lines
 
 STATES = ("running", "unfinished", "done", "failed", "imported")
 TRACES = ("checkpoints", "metrics.csv", "sessions.json", ".lock")
@@ -339,6 +339,7 @@ def age(seconds: float) -> str:
     return f"{max(0, seconds):.0f}s"
 
 
+@ending_with_reader()
 def main() -> None:
     """Read the command line and list."""
     parser = argparse.ArgumentParser("langevin runs", description="Lists runs and their state.")

@@ -1,4 +1,28 @@
-"""Prints untrusted text, such as the name of a run, without control characters that would affect a terminal."""
+"""What is printed: untrusted text without control characters that would affect a terminal, and pipes that close."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+READER_LEFT = 141
+"""The exit status of a program whose output nobody reads any more: what a shell calls SIGPIPE."""
+
+
+@contextmanager
+def ending_with_reader() -> Iterator[None]:
+    """End the process silently if the reader of what it prints has gone, as in ``langevin runs | head``.
+
+    Only for what does no more than print: a training is not to end because nobody looks.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
+        sys.exit(READER_LEFT)
 
 
 def visible(text: str) -> str:

@@ -21,6 +21,7 @@ from langevin.data.block_stream import BlockStream
 from langevin.data.digits import Digits
 from langevin.data.image_folder import ImageFolder
 from langevin.data.module import DataModule
+from langevin.data.summary import summary
 from langevin.data.tar_shards import TarShards
 from langevin.data.tokens import CaptionEncoder
 from langevin.errors import OptionError, UserError
@@ -284,6 +285,18 @@ def test_the_index_is_made_once_and_a_killed_one_resumes(shards, opened, tmp_pat
     assert opened(tmp_path / "moved", image_size=9).content != first.content
 
 
+def test_labels_that_change_without_a_size_have_the_index_made_again(shards, opened, blocks):
+    """A tar's files take whole blocks of 512 bytes, so that other labels take as many: its time of change says it."""
+    sizes = {path: path.stat().st_size for path in shards.iterdir()}
+    first = opened(shards).train_set
+    swapped = {0: 1, 1: 0}
+    Tars.write(shards, [[row._replace(label=swapped.get(row.label, row.label)) for row in rows] for rows in blocks])
+    assert {path: path.stat().st_size for path in sizes} == sizes
+    again = opened(shards).train_set
+    assert again.labels.tolist() == [swapped.get(label, label) for label in first.labels.tolist()]
+    assert again.digest != first.digest
+
+
 def test_held_out_images_are_cached(shards, opened):
     with pytest.raises(UserError, match="the test images have the classes 0, 1, 2 "):
         opened(shards, test_path=str(shards / "0.tar"))
@@ -333,6 +346,17 @@ def test_damaged_shards(tmp_path, opened, shards):
         anew.batch([0, 6])
 
 
+def test_what_lies_beside_is_said(kind, files, opened):
+    for name in ("README.md", "4.tar.gz", "5.tgz"):
+        (files / name).write_bytes(b"not read")
+    assert summary(opened(files)).startswith("data: 18 images in 4 classes; left out: 1 .gz file, 1 .md file, 1 .tgz f")
+    for file in files.iterdir():
+        if file.name.endswith(kind.source.suffix):
+            file.unlink()
+    with pytest.raises(UserError, match=rf"holds no \{kind.source.suffix} file; it holds 1 \.gz file, 1 \.md file, 1 "):
+        opened(files)
+
+
 def test_what_is_refused(tmp_path, shards, opened):
     with pytest.raises(OptionError, match="window is 0; allowed: at least 1"):
         opened(shards, window=0)
@@ -345,5 +369,8 @@ def test_what_is_refused(tmp_path, shards, opened):
     with pytest.raises(UserError, match=r"data\.path=null: give the folder of your \.tar files"):
         TarShards(None, 8).check()
     os.mkdir(tmp_path / "empty")
-    with pytest.raises(UserError, match=r"empty: holds no \.tar file"):
+    with pytest.raises(UserError, match=r"empty: holds no \.tar file$"):
         TarShards(str(tmp_path / "empty"), 8).check()
+    for options in ({"path": ""}, {"path": str(shards), "test_path": ""}):
+        with pytest.raises(UserError, match=rf"^data\.{list(options)[-1]}=: has no value; give a path, or \. for"):
+            TarShards(**options, image_size=8).check()

@@ -23,13 +23,20 @@ SIZES = [(16, 16), (12, 20), (20, 12), (30, 52), (40, 40)]
 
 @pytest.fixture
 def photos(tmp_path, pixels):
-    """Twenty images of two classes and three proportions, each with a caption beside it."""
+    """Twenty images of two classes and three proportions, each with a caption beside it.
+
+    The header of a damaged BMP still says how large it is.
+    """
     for number in range(20):
         folder = tmp_path / "photos" / "ab"[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels(number, *SIZES[number % 5])).save(folder / f"{number:02}.png")
+        Image.fromarray(pixels(number, *SIZES[number % 5])).save(folder / f"{number:02}.bmp")
         (folder / f"{number:02}.txt").write_text(f"image {number}\n")
     return tmp_path / "photos"
+
+
+def without_end(path):
+    path.write_bytes(path.read_bytes()[:-40])
 
 
 @pytest.fixture
@@ -47,7 +54,7 @@ def opened(photos, tmp_path):
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_batches_have_what_the_stream_says_cropped_as_their_bucket(opened, photos, num_workers):
     module = opened(seed=2, num_workers=num_workers)
-    files = sorted(photos.rglob("*.png"))
+    files = sorted(photos.rglob("*.bmp"))
     stream = BucketStream(module.train_set.bucket, batch_size=4, seed=2, flip=True)
     shapes = set()
     for batch, (indices, flips, _) in zip(batches(module, 20), stream, strict=False):
@@ -75,7 +82,7 @@ def test_metrics_see_squares_in_the_order_of_the_data(opened, photos, tmp_path):
 
 def test_captions_stay_with_their_images(opened, photos):
     module = opened(Captioned(str(photos), 16))
-    files = sorted(photos.rglob("*.png"))
+    files = sorted(photos.rglob("*.bmp"))
     assert [module.train_set.captions.of(row) for row in range(20)] == [[f"image {int(file.stem)}"] for file in files]
 
 
@@ -99,26 +106,71 @@ def test_a_second_start_decodes_nothing_and_other_buckets_do(opened, photos, mon
 
 
 def test_broken_images_are_named_or_left_out(opened, photos):
-    (photos / "a" / "99.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"99\.png .*cannot be used"):
+    (photos / "a" / "99.bmp").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"99\.bmp .*cannot be used"):
         opened()
+    first = sorted(photos.rglob("*.bmp"))[:3]  # of two buckets
+    whole = {path: path.read_bytes() for path in first}
+    for path in first:
+        without_end(path)
+    with pytest.raises(UserError, match=r"(?s)^4 of 21 images .*\n  a/00\.bmp .*\n  a/02\.bmp .*\n  a/04.*99\.bmp "):
+        opened()
+    for path, content in whole.items():
+        path.write_bytes(content)
     module = opened(ImageFolder(str(photos), 16, skip_broken=True))
     assert len(module.train_set) == 20
-    assert module.train_set.skipped[0].startswith("a/99.png")
+    assert module.train_set.skipped[0].startswith("a/99.bmp")
 
 
 def test_the_only_image_of_a_class_in_a_bucket_may_be_broken(opened, photos, pixels):
     """Other buckets have the class."""
     (photos / "c").mkdir()
     for name, size in (("1", (16, 16)), ("2", (20, 12))):
-        Image.fromarray(pixels(9, *size)).save(photos / "c" / f"{name}.png")
-    path = photos / "c" / "2.png"
-    path.write_bytes(path.read_bytes()[:-40])  # whose header says how large it is
+        Image.fromarray(pixels(9, *size)).save(photos / "c" / f"{name}.bmp")
+    path = photos / "c" / "2.bmp"
+    without_end(path)
     module = opened(ImageFolder(str(photos), 16, skip_broken=True))
     assert (module.train_set.labels == 2).sum() == 1
-    path.with_name("1.png").unlink()
+    path.with_name("1.bmp").unlink()
     with pytest.raises(UserError, match="no image of class c can be used"):
         opened(ImageFolder(str(photos), 16, skip_broken=True))
+
+
+@pytest.mark.parametrize("kind", [ImageFolder, Captioned])
+def test_a_bucket_of_broken_images_alone_is_left_out(opened, photos, kind):
+    upright = [path for path in photos.rglob("*.bmp") if Image.open(path).size == (12, 20)]
+    assert len(upright) == 4
+    for path in upright:
+        without_end(path)
+    with pytest.raises(UserError, match=r"^4 of 20 images cannot be used"):
+        opened(kind(str(photos), 16))
+    for _ in range(2):  # decodes them, then finds them in the cache
+        module = opened(kind(str(photos), 16, skip_broken=True))
+        assert len(module.train_set) == 16
+        assert len(module.train_set.skipped) == 4
+    assert {tuple(batch["x"].shape[2:]) for batch in batches(module, 20)} == {(16, 16), (12, 20)}
+    assert len(module.train_set.samples) == 16, "squares"
+
+
+def test_some_image_must_remain_in_some_bucket_of_each_class(opened, photos):
+    """Also when the caches are there already."""
+    for path in (photos / "a").glob("*.bmp"):
+        without_end(path)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"no image of class a can be used; 10 of 20 images cannot be used"):
+            opened(ImageFolder(str(photos), 16, skip_broken=True))
+    for path in (photos / "b").glob("*.bmp"):
+        without_end(path)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"^20 of 20 images cannot be used; replace or remove them:\n"):
+            opened(ImageFolder(str(photos), 16, skip_broken=True))
+
+
+def test_the_sizes_are_read_under_a_bar(opened, capsys):
+    opened()
+    assert "reading the sizes of imagefolder-train: 100%" in capsys.readouterr().err
+    opened()
+    assert "sizes" not in capsys.readouterr().err
 
 
 def test_a_worker_may_be_started_anew(opened):

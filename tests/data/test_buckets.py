@@ -62,14 +62,22 @@ def test_what_is_told_of_the_size():
     np.testing.assert_allclose(told(np.array([[6, 6]], np.int32), Size(20, 12)), [[6, 6, 0, 4, 20, 12]])
 
 
-def test_sizes_are_those_of_the_decoded_images(tmp_path, pixels):
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 8])
+def test_sizes_are_those_of_the_decoded_images(tmp_path, pixels, kind, orientation):
+    """From 5 on the stored rows are columns."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored rows are columns
-    Image.fromarray(pixels(0, 20, 31)).save(tmp_path / "a.jpg", exif=exif)
+    exif[0x0112] = orientation
+    Image.fromarray(pixels(0, 20, 31)).save(tmp_path / f"a.{kind}", exif=exif)
+    images = ImageFolder(str(tmp_path), 16).load("train").lazy
+    assert read_sizes(images, "all").tolist() == [[31, 20] if orientation >= 5 else [20, 31]]
+    assert images.open(0).size == images.size(0)
+
+
+def test_the_size_of_what_is_no_image(tmp_path, pixels):
     Image.fromarray(pixels(1, 20, 31)).save(tmp_path / "b.png")
     (tmp_path / "c.png").write_bytes(b"no image")
     images = ImageFolder(str(tmp_path), 16).load("train").lazy
-    assert read_sizes(images).tolist() == [[31, 20], [20, 31], [0, 0]]
-    assert images.open(0).size == images.size(0)
+    assert read_sizes(images, "all").tolist() == [[20, 31], [0, 0]]
     with pytest.raises(ValueError, match="it is damaged"):
         stored_size(io.BytesIO(b"no image"))

@@ -33,9 +33,9 @@ def lines(*entries):
 def test_captions_of_every_layout(tmp_path, write, pixels, name):
     files = {
         "a/1.png": pixels(1),
-        "a/1.txt": b"\xef\xbb\xbfa red car\r\n\r\n  ein Auto \n",
+        "a/1.Txt": b"\xef\xbb\xbfa red car\r\n\r\n  ein Auto \n",
         "a/2.jpg": pixels(2),
-        "a/2.json": {"caption": "дом 🏠", "width": 3},
+        "a/2.JSON": {"caption": "дом 🏠", "width": 3},
         "b/3.png": pixels(3),
         "b/metadata.jsonl": lines(
             {"file_name": "c/4.png", "text": ["x" * 10_000, "y\u2028z"]}, {"file_name": "3.png", "text": "z"}

@@ -152,7 +152,7 @@ def test_rows_that_cannot_be_used(rows, features, message, tmp_path, prepared):
 @pytest.mark.parametrize(
     ("names", "splits"),
     [
-        (["0.parquet", "a/1.PARQUET", "test.txt"], (["0.parquet", "a/1.PARQUET"], None, {})),
+        (["0.parquet", "a/1.PARQUET", "test.txt"], (["0.parquet", "a/1.PARQUET"], None, {".txt file": 1})),
         (
             ["default/test/0.parquet", "default/train/0.parquet", "default/train/1.parquet"],
             (["default/train/0.parquet", "default/train/1.parquet"], ["default/test/0.parquet"], {}),
@@ -169,7 +169,10 @@ def test_rows_that_cannot_be_used(rows, features, message, tmp_path, prepared):
 )
 def test_splits_go_by_the_names_of_files(names, splits, tmp_path):
     for name in names:
-        write_parquet(tmp_path / name, [group()], schema_of(image=pa.binary()))
+        if name.endswith(".txt"):
+            (tmp_path / name).touch()
+        else:
+            write_parquet(tmp_path / name, [group()], schema_of(image=pa.binary()))
     source = Parquet(str(tmp_path), 4)
     source.check()
     train, test, left_out = splits
@@ -204,6 +207,31 @@ def test_classes_that_the_test_images_lack(tmp_path, prepared):
     with pytest.raises(UserError, match=r"the test images have the classes 1 .*, or data\.test_path=null for no test"):
         prepared(tmp_path)
     assert prepared(tmp_path, test_path=None).class_names == ("0", "1")
+
+
+@pytest.mark.parametrize("kind", [BlockDataModule, DataModule])
+def test_the_test_images_may_name_their_classes_as_the_training_images_do(kind, tmp_path, prepared):
+    texts = pa.dictionary(pa.int8(), pa.string())
+
+    def with_names(*names):
+        schema = schema_of({"label": CLASS | {"names": names}}, image=pa.binary(), label=pa.int8())
+        write_parquet(tmp_path / "train.parquet", [group(label=[0, 2])], schema)
+
+    def held_out(*labels):
+        rows = group(len(labels), label=pa.array(labels).cast(texts))
+        write_parquet(tmp_path / "test.parquet", [rows], schema_of(image=pa.binary(), label=texts))
+        return prepared(tmp_path, kind)
+
+    with_names("cat", "dog", "eel")
+    module = held_out("eel", "dog", "eel")
+    assert module.class_names == ("cat", "dog", "eel")
+    assert module.test_set.labels.tolist() == [2, 1, 2]
+    with_names("dog", "cat", "eel")
+    assert prepared(tmp_path, kind).test_set.labels.tolist() == [2, 0, 2], "by the names that the classes have now"
+    with pytest.raises(UserError, match=r"test\.parquet: .*row 1 has the label bird; allowed: dog, cat, eel, or data"):
+        held_out("eel", "bird")
+    with pytest.raises(UserError, match=r"row 0 has no label; allowed: dog, cat, eel, or data\.label=null"):
+        held_out(None, "eel")
 
 
 @pytest.mark.parametrize("kind", [BlockDataModule, DataModule])

@@ -16,7 +16,7 @@ from langevin.errors import UserError
 pytest.importorskip("diffusers")
 pytest.importorskip("matplotlib")
 from experiments.time_to_quality import __main__ as benchmark
-from experiments.time_to_quality import floor, measuring, ours, report, training
+from experiments.time_to_quality import floor, measuring, ours, report, training, tried
 from experiments.time_to_quality.peers import Diffusers
 
 UNET = {
@@ -39,9 +39,9 @@ def images():
 
 @pytest.fixture
 def colours(tmp_path):
-    """The options of 40 colour images of 16x16, which are held out as well."""
+    """The options of 64 colour images of 16x16, which are held out as well: as many as there are values of `pixels`."""
     for split in ("train", "test"):
-        for number, (digit, label) in enumerate(zip(*(each[:40] for each in digits()), strict=True)):
+        for number, (digit, label) in enumerate(zip(*(each[:64] for each in digits()), strict=True)):
             place = tmp_path / split / str(label) / f"{number:02}.png"
             place.parent.mkdir(parents=True, exist_ok=True)
             grey = digit[..., 0].repeat(2, 0).repeat(2, 1)
@@ -132,7 +132,7 @@ def test_other_images_are_compared_by_the_same_commands(tmp_path, colours):
     trained = call("train", *CLASSIFIER, *colours, "name=classifier", f"output_dir={classifier.parent}")
     assert trained.status == 0, trained.err
     task = [*colours, "model.channels=8", "batch_size=4"]
-    asked = ["--samples", "40", "--results", str(tmp_path / "results"), "--task", *task]
+    asked = ["--samples", "64", "--results", str(tmp_path / "results"), "--task", *task]
     sizes = ["--seeds", "0", "--peers", "diffusers", "--marks", "0.01", "--lengths", "2", "--epochs", "2"]
     for _ in range(2):  # what is there is kept
         benchmark.main([str(out), str(classifier), *sizes, "--samplers", "dpm_solver_2m", *asked])
@@ -142,14 +142,27 @@ def test_other_images_are_compared_by_the_same_commands(tmp_path, colours):
             ("langevin", "dpm_solver_2m", 20),
         ]
     assert (rows[1]["steps"], rows[1]["images"]) == (2, 8)
-    assert training.make_peer("diffusers", 0, task, 2).total == 6, "two epochs of three batches"
+    assert training.make_peer("diffusers", 0, task, 2).total == 8, "two epochs of four batches"
     assert all(each["fd"] > 0.01 for each in rows)
 
     floor.main([str(classifier), "--draws", "1", *asked])
     (same,) = json.loads((tmp_path / "results" / "floor.json").read_text())
     assert same == {"fd": pytest.approx(0, abs=1e-3), "precision": 1, "recall": 1}, "here they are the training images"
-    with pytest.raises(UserError, match="--samples 41: there are 40 held-out images"):
-        floor.main([str(classifier), "--samples", "41", "--task", *task])
+    with pytest.raises(UserError, match="--samples 65: there are 64 held-out images"):
+        floor.main([str(classifier), "--samples", "65", "--task", *task])
+
+    for seeds in (["0"], ["0", "1"]):  # what is there is kept
+        changed = ["Muon", "--seeds", *seeds, "--other", str(classifier), *asked, "trainer.max_steps=2"]
+        tried.main([str(classifier), *changed])
+    runs = json.loads((tmp_path / "results" / "tried.json").read_text())["Muon"]
+    assert {"optimizer=muon", "optimizer.lr=4e-3", "trainer.max_steps=2", "seed=1"} <= set(runs["1"]["overrides"])
+    assert "optimizer=adamw" not in runs["1"]["overrides"], "of an option that is given twice the last one counts"
+    assert runs["0"]["fd_other"] == runs["0"]["fd"] != runs["1"]["fd"], "the other classifier is the same"
+    assert runs["0"]["fd_pixels"] not in (runs["0"]["fd"], 0)
+    header, _, line = (tmp_path / "results" / "tried.md").read_text().splitlines()
+    assert header.startswith("| change | seeds | CPU s |")
+    assert line.startswith("| Muon: `optimizer=muon")
+    assert " | 2 | " in line
 
 
 def test_what_is_reported(tmp_path):

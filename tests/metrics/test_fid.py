@@ -54,6 +54,18 @@ def by_singular_values(samples, reference):
     return float(shift.square().sum()) + np.square(x1).sum() + np.square(x2).sum() - 2 * trace
 
 
+@pytest.mark.parametrize("number", [4, 300])
+@pytest.mark.parametrize("level", [torch.inf, torch.nan])
+def test_of_samples_without_finite_features_it_is_no_number(number, level):
+    """As of a network of one's own, in the middle of training: with fewer samples than features too."""
+    samples, reference = draw(number, 1), draw(200, 2)
+    samples[2, 1] = level
+    assert np.isnan(value(samples, reference))
+    cpu = torch.device("cpu")
+    known = rooted(KnownReference(reference).moments("features"), cpu)
+    assert frechet_distance(rooted_rows(samples), known).isnan()
+
+
 def test_equals_the_definition():
     samples, reference = draw(300, 1, 1.3, 0.2), draw(200, 2)
     expected = by_matrix_root(samples, reference)

@@ -115,6 +115,29 @@ def test_a_damaged_file_is_made_anew(name, damage, tmp_path):
     assert gathered(Reference(images()), tmp_path) == 0
 
 
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize(
+    ("moments_of", "rows_of", "which"),
+    [(("features",), (), "some of its 70 images"), (("features",), ("features",), "image 37 of its 70")],
+)
+def test_features_that_are_not_finite_are_refused(value, moments_of, rows_of, which, tmp_path):
+    """Also where they are kept from a run before."""
+
+    class Diverging(TinyExtractor):
+        """Of the one black image there is it gives no number."""
+
+        def extract(self, images):
+            found = super().extract(images)
+            found["features"][(images == 0).flatten(1).all(1), 3] = value
+            return found
+
+    given = images()
+    given[37] = 0
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"^reference: the features of {which}.*by tiny-00000000 are not finite; "):
+            gathered(Reference(given), tmp_path, moments_of, rows_of, Diverging)
+
+
 def test_a_damaged_number_is_noticed(tmp_path):
     gathered(Reference(images()), tmp_path)
     (file,) = tmp_path.glob("*/features_moments.npz")
@@ -174,7 +197,11 @@ def test_a_file_of_images_alone_holds_no_statistics(tmp_path):
         ({"mu": np.zeros(16), "sigma": np.eye(15)}, r"mu is of shape \(16,\), sigma of \(15, 15\)"),
         ({"mu": np.zeros((2, 8)), "sigma": np.eye(2)}, r"mu is of shape \(2, 8\)"),
         ({"mu": np.zeros(4), "sigma": np.full((4, 4), np.nan)}, "not finite"),
+        ({"mu": np.zeros(4), "sigma": np.full((4, 4), np.inf)}, "not finite"),
         ({"mu": np.array([None]), "sigma": np.eye(1)}, "pickle"),
+        (statistics() | {"number": np.inf}, "infinity"),
+        (statistics() | {"number": np.nan}, "NaN"),
+        (statistics() | {"number": np.arange(2)}, "scalar"),
     ],
 )
 def test_unfit_statistics_are_refused(arrays, message, tmp_path):

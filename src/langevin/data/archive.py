@@ -20,6 +20,7 @@ MAX_BYTES = 2**28
 MAX_RATIO = 100  # of a large file's size to its size in a zip: an image is compressed already, a bomb 1000 times
 LARGE = 2**24
 _BLOCK = 512  # of a tar
+_SHOWN = 5  # kinds of files that a message names
 
 
 class Archive(ABC):
@@ -211,7 +212,8 @@ class Tar(Archive):
         try:
             tar = tarfile.open(path, "r:")  # noqa: SIM115
         except tarfile.TarError as error:
-            raise ValueError(f"{error}; a tar must not be compressed: unpack it") from error
+            text = "a tar must not be compressed, empty or damaged: unpack it, or copy it again"
+            raise ValueError(f"{error}; {text}") from error
         with tar:
             try:
                 for member in tar:
@@ -320,6 +322,7 @@ def open_archive(path: str, option: str) -> Archive:
     Raises:
         UserError: when there is nothing at `path`, it cannot be read, or it is none of the three.
     """
+    refuse_empty(path, option)
     place = Path(path).expanduser()
     if not place.exists():
         raise UserError(f"{option}={path}: there is no such file or folder (looked for {place.absolute()})")
@@ -335,6 +338,28 @@ def open_archive(path: str, option: str) -> Archive:
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise UserError(f"{option}={path}: cannot be opened ({error})") from error
     raise UserError(f"{option}={path}: this is neither a folder nor a complete zip or tar file")
+
+
+def refuse_empty(path: str, option: str) -> None:
+    """Refuse the path that a shell makes of a variable without a value: it would mean the current folder.
+
+    Raises:
+        UserError: when it has no letter.
+    """
+    if not path:
+        raise UserError(f"{option}=: has no value; give a path, or . for the current folder")
+
+
+def file_kind(name: str) -> str:
+    """What kind of file it is by its name, such as ".heic file"."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return f"{suffix} file" if suffix else "suffixless file"
+
+
+def holding(archive: Archive) -> str:
+    """What there is where nothing was found that can be read, for the end of a message."""
+    kinds = Counter(map(file_kind, archive.names)).most_common(_SHOWN)
+    return f"; it holds {counted(Counter(dict(kinds)))}" if kinds else ""
 
 
 def counted(left_out: Counter[str]) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from langevin.bars import progress_bar
-from langevin.data.archive import Folder
+from langevin.data.archive import Folder, file_kind, holding, refuse_empty
 from langevin.data.block_index import BlockIndex, FileRows
 from langevin.data.image_folder import ImageFolder
 from langevin.data.images import WHITE, Color, LazyImages, decoded, stored_size
@@ -63,6 +63,7 @@ class BlockSource(ImageFolder):
         super().__init__(path, image_size, channels, flip, background, skip_broken=False, resize=resize)
         self.test_path = test_path
         self._lists: dict[str, tuple[Path, list[str]]] = {}
+        self._others: dict[str, Counter[str]] = {}
 
     @abstractmethod
     def scan(self, place: Path) -> FileRows:
@@ -125,8 +126,8 @@ class BlockSource(ImageFolder):
         return SampleSet(BlockImages(BlockReader(self, split, index, limit)), labels, classes, captions=captions)
 
     def left_out(self) -> Counter[str]:
-        """None: what else the files hold is not listed again once they are indexed."""
-        return Counter()
+        """What lies beside the files; what else is in them is not listed again once they are indexed."""
+        return sum(self._others.values(), Counter())
 
     def open_index(self, split: str, cache_dir: Path) -> BlockIndex:
         """A split's index, kept among the caches; made first if there is none.
@@ -196,14 +197,18 @@ class BlockSource(ImageFolder):
         path = self.path if split == "train" else self.test_path
         if path is None:
             raise UserError(f"data.path=null: give the folder of your {self.suffix} files, data.path=FOLDER")
+        refuse_empty(path, self.where(split).partition("=")[0])
         place = Path(path).expanduser()
         if not place.exists():
             raise UserError(f"{self.where(split)}: there is no such file or folder (looked for {place.absolute()})")
         if place.is_file():
             return place.parent, [place.name]
-        names = [name for name in Folder(place).names if name.lower().endswith(self.suffix)]
+        folder = Folder(place)
+        names = [name for name in folder.names if name.lower().endswith(self.suffix)]
         if not names:
-            raise UserError(f"{self.where(split)}: holds no {self.suffix} file")
+            raise UserError(f"{self.where(split)}: holds no {self.suffix} file{holding(folder)}")
+        beside = Counter(file_kind(name) for name in folder.names if not name.lower().endswith(self.suffix))
+        self._others[split] = beside + folder.left_out
         return place, names
 
 

@@ -30,12 +30,12 @@ from langevin.data.images import LazyImages, SquareTransform
 from langevin.data.latents import MomentsEncoder
 from langevin.data.module import DataModule
 from langevin.data.samples import OpenedSamples
-from langevin.data.source import ImageSource, SampleSet, Source
+from langevin.data.source import BrokenImagesError, ImageSource, SampleSet, Source, usable
 from langevin.data.store import PROGRESS, folder_named, open_or_make
 from langevin.data.stream import SampleStream
 from langevin.errors import OptionError, UserError
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class BucketSamples:
@@ -186,10 +186,11 @@ class BucketDataModule(DataModule):
         loaded = functools.cache(lambda: source.load(split))
         meaning = repr((split, source.fingerprint(split)))
         name = f"{source.name}-{split}"
-        sizes = _sizes_of(folder_named(self.cache_dir, f"{name}-sizes", (_FORMAT, meaning)), loaded)
+        sizes = _sizes_of(folder_named(self.cache_dir, f"{name}-sizes", (_FORMAT, meaning)), loaded, name)
         buckets = bucket_sizes(source.image_size, self.multiple_of, self.longest)
         chosen = assigned(sizes, buckets)
-        parts, members = list[CachedSamples](), list[NDArray[np.int64]]()
+        decided = f"{meaning} {buckets} {hashlib.sha256(np.asarray(sizes, '<i4').tobytes()).hexdigest()}"
+        parts, members, broken = list[CachedSamples](), list[NDArray[np.int64]](), dict[int, Exception]()
         for number, bucket in enumerate(buckets):
             rows = np.flatnonzero(chosen == number)
             if not len(rows):
@@ -197,9 +198,17 @@ class BucketDataModule(DataModule):
             part = functools.partial(_part, loaded, rows, told(sizes[rows], bucket))
             transform = RectangleTransform(bucket, source.channels)
             called = f"{name}-{bucket.height}x{bucket.width}"
-            parts.append(open_or_build(self.cache_dir, called, f"{meaning} {buckets}", transform, part))
-            members.append(rows)
-        return BucketSamples(parts, members, functools.cache(functools.partial(self._squares, split)))
+            try:
+                parts.append(open_or_build(self.cache_dir, called, decided, transform, part))
+                members.append(rows)
+            except BrokenImagesError as error:
+                broken |= {int(rows[index]): why for index, why in error.broken.items()}
+        if broken:
+            usable(loaded(), broken)  # which names those of all buckets
+        samples = BucketSamples(parts, members, functools.cache(functools.partial(self._squares, split)))
+        if samples.skipped and len(np.unique(samples.labels)) < len(samples.class_names or (0,)):
+            _require_usable(loaded(), parts, members)
+        return samples
 
     def _squares(self, split: str) -> CachedSamples:
         samples = super()._open(split)
@@ -215,7 +224,13 @@ def _part(loaded: Callable[[], SampleSet], rows: NDArray[np.int64], sizes: NDArr
     return part_of(loaded(), rows, sizes)
 
 
-def _sizes_of(folder: Path, loaded: Callable[[], SampleSet]) -> NDArray[np.int32]:
+def _require_usable(whole: SampleSet, parts: Sequence[CachedSamples], members: Sequence[NDArray[np.int64]]) -> None:
+    """Refuse data of which no image, or none of some class, can be decoded; of a part that is no mistake."""
+    rows = np.concatenate([of[list(part.broken)] for part, of in zip(parts, members, strict=True)])
+    usable(whole, dict.fromkeys(rows.tolist(), ValueError("it cannot be decoded")))
+
+
+def _sizes_of(folder: Path, loaded: Callable[[], SampleSet], title: str) -> NDArray[np.int32]:
     """The sizes of all images, kept in a folder of the cache."""
 
     def prepare() -> Callable[[Path], None]:
@@ -224,7 +239,7 @@ def _sizes_of(folder: Path, loaded: Callable[[], SampleSet]) -> NDArray[np.int32
 
         def fill(building: Path) -> None:
             (building / PROGRESS).touch()
-            np.save(building / SIZES, read_sizes(images), allow_pickle=False)
+            np.save(building / SIZES, read_sizes(images, title), allow_pickle=False)
 
         return fill
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from langevin.bars import progress_bar
 from langevin.data.images import LazyImages, converted
 from langevin.data.source import SampleSet
 from langevin.errors import UserError
@@ -143,7 +144,6 @@ class SomeImages(LazyImages):
 def part_of(whole: SampleSet, rows: NDArray[np.int64], told: NDArray[np.float32]) -> SampleSet:
     """Some images of a split, with what a network may be told of their sizes (R, 6) as the column `SIZE`."""
     assert isinstance(whole.lazy, LazyImages)
-    others = frozenset() if whole.labels is None else frozenset(np.delete(whole.labels, rows).tolist())
     return SampleSet(
         SomeImages(whole.lazy, rows),
         None if whole.labels is None else whole.labels[rows],
@@ -151,12 +151,16 @@ def part_of(whole: SampleSet, rows: NDArray[np.int64], told: NDArray[np.float32]
         whole.skip_broken,
         {**{name: column[rows] for name, column in whole.columns.items()}, SIZE: told},
         None if whole.captions is None else [whole.captions[row] for row in rows.tolist()],
-        others,
+        is_part=True,
     )
 
 
-def read_sizes(images: LazyImages) -> NDArray[np.int32]:
+def read_sizes(images: LazyImages, title: str) -> NDArray[np.int32]:
     """Heights and widths (N, 2) of images, mostly of their headers; zeros of those that cannot be read.
+
+    Args:
+        images: N of them.
+        title: what a progress bar calls them.
 
     Raises:
         Interrupted: once a signal has come.
@@ -173,10 +177,14 @@ def read_sizes(images: LazyImages) -> NDArray[np.int32]:
         return height, width
 
     sizes = np.zeros((len(images), 2), np.int32)
-    with ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), images.threads)) as executor:
+    with (
+        ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), images.threads)) as executor,
+        progress_bar(total=len(images), desc=f"reading the sizes of {title}", unit="image") as progress,
+    ):
         for first in range(0, len(images), _CHUNK):
             rows = range(first, min(first + _CHUNK, len(images)))
             sizes[rows.start : rows.stop] = list(executor.map(size, rows))
+            progress.update(len(rows))
             if received() is not None:
                 raise Interrupted(f"by {received()} with the sizes of {rows.stop:,} of {len(images):,} images read")
     return sizes

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 
 from annotated_types import Ge, Le
 
-from langevin.data.archive import Archive, Folder, Shards, open_archive
+from langevin.data.archive import Archive, Folder, Shards, file_kind, holding, open_archive
 from langevin.data.caption_files import MAX_BYTES, captions_of_entry, captions_of_lines, entry_of
 from langevin.data.hints import UNREAD, HintFiles, stem_of, told_apart
 from langevin.data.image_folder import ImageFolder
@@ -62,6 +62,7 @@ class CaptionedImages:
         if not found:
             raise UserError(
                 f"{self._where}: holds no image (looked for {', '.join(SUFFIXES)} in it, its subfolders and its tars)"
+                f"{holding(self.archive)}"
             )
         return found
 
@@ -87,15 +88,16 @@ class CaptionedImages:
         return tuple(name for name in self.archive.names if PurePosixPath(name).name == METADATA)
 
     @functools.cached_property
-    def _beside(self) -> set[str]:
-        """The files that may have the captions of an image."""
+    def _beside(self) -> dict[str, str]:
+        """The files that may have the captions of an image, by their names with a suffix in small letters."""
         stems = {stem_of(name) for name in self.files}
-        return {name for name in self.archive.names if name.endswith((".txt", ".json")) and stem_of(name) in stems}
+        places = {name: stem_of(name) for name in self.archive.names if name.lower().endswith((".txt", ".json"))}
+        return {stem + name[len(stem) :].lower(): name for name, stem in places.items() if stem in stems}
 
     def _read(self) -> Iterator[str]:
         yield from self.files
         yield from self._metadata
-        yield from sorted(self._beside)
+        yield from sorted(self._beside.values())
 
     def _read_hints(self) -> Iterator[str]:
         yield from self.hints
@@ -118,8 +120,7 @@ class CaptionedImages:
             left_out[UNREAD] = len(self.hints)
         for name in self.archive.names:
             if name not in read:
-                suffix = PurePosixPath(name).suffix.lower()
-                left_out[f"{suffix} file" if suffix else "suffixless file"] += 1
+                left_out[file_kind(name)] += 1
         return left_out
 
     @functools.cached_property
@@ -176,10 +177,9 @@ class CaptionedImages:
 
     def _captions_beside(self, stem: str) -> list[str]:
         """The captions in the .txt or else .json file of an image."""
-        if f"{stem}.txt" in self._beside:
-            name = f"{stem}.txt"
+        if (name := self._beside.get(f"{stem}.txt")) is not None:
             return self._parsed(captions_of_lines, self._text(name, MAX_BYTES), visible(name))
-        name = f"{stem}.json"
+        name = self._beside[f"{stem}.json"]
         entry = self._parsed(entry_of, self._text(name, MAX_BYTES), visible(name))
         return self._parsed(captions_of_entry, entry, visible(name))
 

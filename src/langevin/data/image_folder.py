@@ -11,7 +11,7 @@ import numpy as np
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
-from langevin.data.archive import open_archive
+from langevin.data.archive import file_kind, holding, open_archive
 from langevin.data.hints import UNREAD, HintFiles, image_of, stem_of, told_apart
 from langevin.data.images import (
     SUFFIXES,
@@ -75,7 +75,7 @@ class LabelledFiles:
         images, self.hints = told_apart(self.archive.names)
         self.files = self.hints if hints_first and self.hints else images
         if not self.files:
-            beside = f"; {self.hints[0]} is the hint of an image" if self.hints else ""
+            beside = f"; {self.hints[0]} is the hint of an image" if self.hints else holding(self.archive)
             raise UserError(
                 f"{self._where}: holds no image (looked for {', '.join(SUFFIXES)} in it and its subfolders){beside}"
             )
@@ -102,10 +102,9 @@ class LabelledFiles:
         for name in self.archive.names:
             if name in images or name == self._json:
                 continue
-            suffix = PurePosixPath(name).suffix.lower()
-            if not suffix and self.archive.is_dangling(name):
+            if not PurePosixPath(name).suffix and self.archive.is_dangling(name):
                 raise UserError(f"{self._where}: the link {name} leads nowhere; restore its target, or remove it")
-            left_out[f"{suffix} file" if suffix else "suffixless file"] += 1
+            left_out[file_kind(name)] += 1
         return left_out
 
     @functools.cached_property

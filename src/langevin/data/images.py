@@ -30,7 +30,6 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MAX_PIXELS = 89_478_485
 """The largest image that is decoded, as many pixels as Pillow considers safe: a few kB can decode to gigabytes."""
 WHITE: Color = (255, 255, 255)
-_TURNED = range(5, 9)  # EXIF's orientations in which the stored rows are columns
 
 
 class DecodedBlock(NamedTuple):
@@ -193,14 +192,12 @@ def decoded(file: BinaryIO, background: Color, box: Box | None = None) -> Image.
 
 
 def stored_size(file: BinaryIO) -> tuple[int, int]:
-    """The width and height of what `decoded` makes of an image file, of its header alone but for PNG.
-
-    Raises:
-        ValueError: when it is no such file or too large; else what the decoder raises.
-    """
+    """The width and height of what `decoded` makes of an image file, by its header but for PNG; raises the same."""
     image = _opened(file)
-    turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
-    return (image.height, image.width) if turned else image.size
+    turned = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)  # the stored rows are columns
+    tags = getattr(image, "tag_v2", None)  # of a TIFF, whose size recent versions of Pillow give as after rotation
+    stored = image.size if tags is None else (tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength])
+    return (stored[1], stored[0]) if turned else (stored[0], stored[1])
 
 
 def _opened(file: BinaryIO) -> Image.Image:

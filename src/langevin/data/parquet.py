@@ -1,9 +1,10 @@
 """Images in Parquet files, as Hugging Face's datasets writes them."""
 
 import functools
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,11 +21,13 @@ from langevin.data.caption_files import MAX_BYTES as MAX_CAPTION_BYTES
 from langevin.data.captions import Captions
 from langevin.data.image_folder import SPLITS
 from langevin.data.images import WHITE
-from langevin.data.parquet_columns import AUTO, Columns, class_names_of, find_columns, leaf_of
+from langevin.data.parquet_columns import AUTO, Columns, class_names_of, find_columns, holds_names, leaf_of
 from langevin.errors import UserError, missing_package
+from langevin.visible import visible
 
 _IMAGES_READ = 8  # rows that are decompressed at a time, before their size is looked at
 _READ = 256  # of labels and captions
+_SHOWN = 12  # classes that a message names
 _UNLABELLED = -1  # as datasets writes it where the labels of a test split are kept secret
 _MAX_GROUP = 2**30  # bytes of the images of a row group, which is held whole
 
@@ -43,8 +46,9 @@ class Parquet(BlockSource):
         image: the column of images: their files as bytes, or as a struct {bytes, path}. "auto": the one that is an
             Image of datasets, "image" if there are several, or the only one of that type.
         label: the column of class ids, whole numbers from 0 up. Those of a ClassLabel of datasets have all its classes
-            and their names; others are renumbered in their order, and are the names. "auto": the only ClassLabel, else
-            "label", else none. None: none.
+            and their names; others are renumbered in their order, and are the names. Where the first file to train on
+            has a ClassLabel, others may have the classes' names as texts. "auto": the only ClassLabel, else "label",
+            else none. None: none.
         caption: the column of captions: a text, or a list of texts; None for none.
         test_path: a folder of Parquet files with images for testing, or one of them; "auto": those of `path`, if any;
             None: none.
@@ -95,17 +99,22 @@ class Parquet(BlockSource):
         return super().where("train" if self.test_path == AUTO else split)
 
     def left_out(self) -> Counter[str]:
-        """The files of `path` that are of other splits."""
+        """The files of `path` that are of other splits, and what lies beside."""
         files = self._of_path[1]
-        return Counter({name: len(found) for name, found in files.items() if name not in ("train", "test")})
+        return super().left_out() + Counter(
+            {name: len(found) for name, found in files.items() if name not in ("train", "test")}
+        )
 
     def scan(self, place: Path) -> FileRows:
         """See `BlockSource`: the labels and captions are read."""
         with _opened(place) as file:
             schema, metadata = file.schema_arrow, file.metadata
-            columns = find_columns(schema, self._names, str(place))
+            columns = find_columns(schema, self._names, str(place), bool(self._class_names))
             read = [name for name in columns[1:] if name is not None]
             names = () if columns.label is None else class_names_of(schema, columns.label)
+            if columns.label is not None and holds_names(schema, columns.label):
+                names = self._class_names
+            id_of = {name: number for number, name in enumerate(names)}
             counts, ids, texts, known = list[int](), list[int](), list[list[str]](), dict[str, str]()
             for number in range(metadata.num_row_groups):
                 _refuse_unreadable(metadata.row_group(number), number, columns.image, leaf_of(schema, columns.image))
@@ -114,7 +123,7 @@ class Parquet(BlockSource):
                 rows = 0
                 for batch in _batches(file, number, read, _READ) if read else ():
                     if columns.label is not None:
-                        ids += _ids(batch[columns.label], len(names) or MAX_CLASS + 1, first + rows)
+                        ids += _ids(batch[columns.label], id_of, first + rows)
                     if columns.caption is not None:
                         texts += _captions(batch[columns.caption], first + rows, known)
                     rows += len(batch[read[0]])
@@ -168,8 +177,20 @@ class Parquet(BlockSource):
                 raise UserError(f"{first}: cannot be opened ({error})") from error
         return self._found
 
+    @functools.cached_property
+    def _class_names(self) -> tuple[str, ...]:
+        """The names of the classes by the first file to train on; none where it has none."""
+        folder, names = self._listed("train")
+        with _opened(folder / names[0]) as file:
+            return () if self._names.label is None else class_names_of(file.schema_arrow, self._names.label)
+
     def _reading(self) -> str:
         return f" {tuple(self._names)}"
+
+    def _stamp(self, split: str) -> str:
+        """See `BlockSource`; what test images are labelled with may be the names of the classes of others."""
+        named = f" {self._class_names}" if split == "test" and self._class_names else ""
+        return super()._stamp(split) + named
 
     def _list(self, split: str) -> tuple[Path, list[str]]:
         if split == "test" and self.test_path != AUTO:
@@ -266,17 +287,22 @@ def _batches(file: Any, number: int, columns: list[str], most: int) -> Iterator[
         yield dict(zip(batch.schema.names, plain, strict=True))
 
 
-def _ids(column: Any, number: int, first: int) -> list[int]:
-    """The class ids below a number of rows, of which the first has that place in its file."""
+def _ids(column: Any, id_of: Mapping[str, int], first: int) -> list[int]:
+    """The class ids of rows, of which the first has that place in its file; those of named classes by their names."""
     values = column.to_pylist()
-    wrong = next((row for row, each in enumerate(values) if each is None or not 0 <= each < number), None)
+    ids = [id_of.get(each) if isinstance(each, str) else each for each in values]
+    number = len(id_of) or MAX_CLASS + 1
+    wrong = next((row for row, each in enumerate(ids) if each is None or not 0 <= each < number), None)
     if wrong is not None:
-        has = "no label" if values[wrong] is None else f"the label {values[wrong]}"
+        has = "no label" if values[wrong] is None else f"the label {visible(str(values[wrong]))}"
         allowed = f"whole numbers from 0 to {number - 1}, or data.label=null for no classes"
+        if any(isinstance(each, str) for each in values):
+            shown = ", ".join(map(visible, itertools.islice(id_of, _SHOWN))) + ", ..." * (number > _SHOWN)
+            allowed = f"{shown}, or data.label=null for no classes"
         if values[wrong] == _UNLABELLED:
             allowed += ", or data.test_path=null where test images alone have none"
         raise ValueError(f"row {first + wrong} has {has}; allowed: {allowed}")
-    return values
+    return [each for each in ids if each is not None]
 
 
 def _captions(column: Any, first: int, known: dict[str, str]) -> list[list[str]]:

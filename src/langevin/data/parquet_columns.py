@@ -27,13 +27,14 @@ class Columns(NamedTuple):
     caption: str | None
 
 
-def find_columns(schema: Any, wanted: Columns, file: str) -> Columns:
+def find_columns(schema: Any, wanted: Columns, file: str, names_allowed: bool = False) -> Columns:
     """The columns that are meant by their names, or by `AUTO`, which finds those of images and class ids.
 
     Args:
         schema: of the file, a `pyarrow.Schema`.
         wanted: as the user gives them.
         file: how messages refer to it.
+        names_allowed: whether labels may be the names of classes in place of their ids.
 
     Raises:
         UserError: when one is not there, of another type, or `AUTO` finds several.
@@ -50,7 +51,7 @@ def find_columns(schema: Any, wanted: Columns, file: str) -> Columns:
     of_label, of_caption = "whole numbers, or data.label=null for no classes", "a text, or a list of texts"
     for option, name, fits, allowed in (
         ("image", image, _is_image, _IMAGES),
-        ("label", label, types.is_integer, of_label),
+        ("label", label, lambda type_: types.is_integer(type_) or (names_allowed and _is_string(type_)), of_label),
         ("caption", caption, _is_text, of_caption),
     ):
         if name is not None and not fits(_plain(type_ := _type_of(schema, name))):
@@ -64,6 +65,11 @@ def leaf_of(schema: Any, image: str) -> str:
     from pyarrow import types
 
     return f"{image}.{_BYTES}" if types.is_struct(_type_of(schema, image)) else image
+
+
+def holds_names(schema: Any, label: str) -> bool:
+    """Whether a column of labels has the names of classes in place of their ids."""
+    return _is_string(_plain(_type_of(schema, label)))
 
 
 def class_names_of(schema: Any, label: str) -> tuple[str, ...]:
@@ -143,8 +149,13 @@ def _is_bytes(type_: Any) -> bool:
 def _is_text(type_: Any) -> bool:
     from pyarrow import types
 
-    of = type_.value_type if types.is_list(type_) or types.is_large_list(type_) else type_
-    return types.is_string(of) or types.is_large_string(of) or types.is_string_view(of)
+    return _is_string(type_.value_type if types.is_list(type_) or types.is_large_list(type_) else type_)
+
+
+def _is_string(type_: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_)
 
 
 def _described(schema: Any) -> str:

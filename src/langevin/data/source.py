@@ -29,7 +29,7 @@ class SampleSet:
         skip_broken: whether images that cannot be decoded are left out; None where the user has no such option.
         columns: what else is known of each sample, by names: arrays of numbers (N, ...), for conditions that read them.
         captions: of each sample, at least one each; None when the samples have none.
-        elsewhere: the classes of which other parts of the split have samples, where this is one.
+        is_part: whether this is a part of a split, others of which may have what is missing here.
     """
 
     lazy: LazySamples
@@ -38,7 +38,7 @@ class SampleSet:
     skip_broken: bool | None = None
     columns: Mapping[str, NDArray] = field(default_factory=dict)
     captions: Sequence[Sequence[str]] | None = None
-    elsewhere: frozenset[int] = frozenset()
+    is_part: bool = False
 
 
 class Hints(NamedTuple):
@@ -55,6 +55,18 @@ class Hints(NamedTuple):
     load: Callable[[], LazyImages]
 
 
+class BrokenImagesError(UserError):
+    """Images cannot be decoded, and are not to be left out.
+
+    Attributes:
+        broken: why, by the image's index.
+    """
+
+    def __init__(self, text: str, broken: Mapping[int, Exception]) -> None:
+        self.broken = broken
+        super().__init__(text)
+
+
 def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int64]:
     """The indices of the images that remain when those which cannot be decoded are left out.
 
@@ -63,8 +75,8 @@ def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int
         broken: why an image cannot be decoded, by its index.
 
     Raises:
-        UserError: naming the broken ones, when they are not to be left out, when the disk failed and not an image,
-            or when no image, or none of some class, remains.
+        BrokenImagesError: naming the broken ones, when they are not to be left out, or the disk failed, not an image.
+        UserError: when no image, or none of some class, remains of what is no part.
     """
     # An error with an errno is the system's: it may not recur, and then the data would differ.
     at_fault = {
@@ -73,12 +85,15 @@ def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
     }
     if not images.skip_broken or at_fault:
-        raise UserError(_listed(images, at_fault if images.skip_broken else broken))
+        broken = at_fault if images.skip_broken else broken
+        raise BrokenImagesError(_listed(images, broken), broken)
     kept = np.setdiff1d(np.arange(len(images.lazy)), list(broken))
+    if images.is_part:
+        return kept
     if not len(kept):
         raise UserError(_listed(images, broken))
     if images.labels is not None and images.class_names is not None:
-        gone = set(images.labels.tolist()).difference(images.labels[kept].tolist(), images.elsewhere)
+        gone = set(images.labels.tolist()).difference(images.labels[kept].tolist())
         if gone:
             raise UserError(f"no image of class {images.class_names[min(gone)]} can be used; {_listed(images, broken)}")
     return kept

@@ -118,9 +118,11 @@ def frechet_distance(first: Rooted, second: Rooted) -> Tensor:
     and nothing small is squared and rooted again, which would lose it beside a dominant eigenvalue.
 
     Returns:
-        A float64 scalar.
+        A float64 scalar; nan where some features are not finite.
     """
     traces = first.trace + second.trace
+    if not traces.isfinite():
+        return torch.full_like(traces, torch.nan)
     product = first.root.T @ second.root
     values = None
     if first.inverse is not None and second.inverse is not None:
@@ -133,6 +135,8 @@ def frechet_distance(first: Rooted, second: Rooted) -> Tensor:
 def _root(covariance: Tensor) -> tuple[Tensor, Tensor | None]:
     """A root (D, rank), and its inverse if the covariance is safely regular."""
     size, eps = len(covariance), torch.finfo(covariance.dtype).eps
+    if not covariance.trace().isfinite():  # of which eigenvalues cannot be found
+        return covariance, None
     root, failed = torch.linalg.cholesky_ex(covariance)
     if not failed:
         inverse = torch.linalg.solve_triangular(root, torch.eye(size).to(root), upper=False)

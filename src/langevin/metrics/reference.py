@@ -156,6 +156,9 @@ class Reference:
             rows_of: the outputs whose rows are needed.
             device: where.
             directory: where statistics are kept from run to run.
+
+        Raises:
+            UserError: when the features of some image are not finite.
         """
         self._moments |= {name: gaussian for name, gaussian in self.published.items() if name in moments_of}
         moments_of = [name for name in moments_of if name not in self._moments]
@@ -176,6 +179,8 @@ class Reference:
                 _keep(folder, kept, kept_rows)
         self._moments |= {name: gaussian for name, gaussian in kept.items() if gaussian is not None}
         self._rows |= {name: tensor for name, tensor in kept_rows.items() if tensor is not None}
+        for name in [*kept_rows, *kept]:
+            self._require_finite(name, features)
 
     def moments(self, output: str) -> Gaussian:
         """The Gaussian of an output, on any device; `gather` comes first."""
@@ -190,6 +195,20 @@ class Reference:
         if output not in self._neighbourhoods:
             self._neighbourhoods[output] = Neighbourhoods(self.rows(output))
         return self._neighbourhoods[output]
+
+    def _require_finite(self, output: str, features: FeatureExtractor) -> None:
+        """Refuse an output that no distance can be measured of; of rows it is known whose it is."""
+        which = f"some of its {self.number:,} images"
+        if output in self._rows:
+            finite = torch.cat([rows.isfinite().all(1) for rows in self._rows[output].split(CHUNK)])
+            which = f"image {int(finite.int().argmin())} of its {self.number:,}, counted from 0,"
+        else:
+            finite = self._moments[output].mean.isfinite()
+        if not finite.all():
+            raise UserError(
+                f"reference: the {output} of {which} by {features.name} are not finite; leave such images out, or "
+                "choose other features"
+            )
 
     def _pass(
         self,
@@ -239,7 +258,7 @@ def read_statistics(path: str) -> Reference | None:
             extractor = str(arrays["extractor"]) if "extractor" in arrays else None
             images = arrays.get("arr_0")
             labels = arrays["arr_1"].astype(np.int64) if "arr_1" in arrays else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, OverflowError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"reference={path}: cannot be read as an .npz file of images or statistics ({error})"
         ) from error
