@@ -86,6 +86,7 @@ MISSING = [
         for chosen, option in (
             (["auxiliaries=[alignment]"], "auxiliaries.alignment.run"),
             (["codec=autoencoder"], "codec.run"),
+            (["codec=autoencoder", "codec.run=nowhere"], "codec.weights"),
             (["text=t5", "conditions=[text]", "captions=templates"], "text.path"),
             (["adapter=lora"], "init.checkpoint"),
             (["auxiliaries=[alignment]", "auxiliaries.alignment.run=nowhere", "codec=autoencoder"], "trust"),

@@ -4,9 +4,16 @@ import pytest
 from helpers.dinov2 import offline_hub, save_dinov2
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(scope="session")
 def dinov2(tmp_path_factory):
-    """A small DINOv2 in torch hub's cache, and no internet."""
-    with offline_hub(tmp_path_factory.mktemp("hub")) as hub:
-        save_dinov2(hub)
+    """The folder of a torch hub that has a small DINOv2."""
+    hub = tmp_path_factory.mktemp("hub")
+    save_dinov2(hub)
+    return hub
+
+
+@pytest.fixture(autouse=True)
+def hub(dinov2):
+    """It is torch hub's, without internet."""
+    with offline_hub(dinov2):
         yield

@@ -63,9 +63,9 @@ def mistakes_in(cfg: DictConfig, teachers: dict[str, Teacher] | None = None) -> 
         return mistakes
     unused = unused_in(cfg, task)
     required = [group for group in groups_of("train") if group not in (*CHOOSERS, *OPTIONAL, *unused)]
-    if isinstance(cfg.get("codec"), DictConfig) and OmegaConf.is_missing(cfg.codec, "run"):
-        required = [group for group in required if group != "autoencoder"]  # which comes with that run
     mistakes = structure(cfg, RUN_OPTIONS, required, (*OPTIONAL, *unused))
+    if any(path.startswith("codec.") for path, _ in mistakes):  # whose run gives the autoencoder
+        mistakes = [each for each in mistakes if each.path != "autoencoder"]
     for group in filter(cfg.get, unused):
         instead = task.instead.get(group, "leave it out")
         mistakes.append(Mistake(group, f"is not used by {task.noun}; {instead}"))
@@ -80,6 +80,8 @@ def mistakes_in(cfg: DictConfig, teachers: dict[str, Teacher] | None = None) -> 
         mistakes += [Mistake(f"callbacks.{name}", text) for name in makers]
     if not broken.intersection(("objective", "callbacks", "metrics", "likelihoods", "evaluation", "trainer")):
         mistakes += unlogged(cfg, task)
+    if "init" in broken:  # decides what may be built
+        return mistakes
     if "codec" not in broken and codec_uses(cfg) == task.network:
         return [*mistakes, Mistake("codec", f"is made of {task.noun}, which is what is trained; take codec=identity")]
     return mistakes + contradictions(cfg, task, broken, initial=initial, teachers=teachers)
