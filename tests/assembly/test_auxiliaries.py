@@ -1,18 +1,24 @@
 """The auxiliaries of a config: mistakes that are found before data is touched, and what names the run."""
 
 import pytest
+import torch
 from contracts.options import NARROW, untrained, with_files
 from helpers.commands import composed
+from helpers.dinov2 import offline_hub, save_dinov2
 from omegaconf import open_dict
 
+from langevin.assembly import saved
 from langevin.assembly.auxiliaries import complete
 from langevin.assembly.check import mistakes_in
 from langevin.assembly.logged_values import ANY, logged_names
+from langevin.assembly.run import make_module
 from langevin.assembly.saved import load_trained
 from langevin.assembly.tasks import task_of
 from langevin.config.identity import automatic_name, differences
+from langevin.diffusion import auxiliary
 from langevin.diffusion.objective import Simple
 from langevin.digest import digest_of
+from langevin.spec import DataSpec
 
 SMALL = ("model.channels=32", "model.channel_multipliers=[1]")
 DIT = ("model=dit_s", "model.depth=2", "model.width=32", "model.heads=2", "model.patch_size=2")
@@ -47,7 +53,7 @@ def aligned(*overrides, run="{classifier}"):
             "run",
             "and what is diffused is no image; allowed: ",
         ),
-        ((*SMALL, "auxiliaries.alignment.weights=abc"), "weights", "is abc, but auxiliaries.alignment.run="),
+        ((*SMALL, "auxiliaries.alignment.weights=abc"), "weights", "is abc, but what auxiliaries.alignment reads has "),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -61,6 +67,12 @@ def test_a_run_of_another_task_is_refused():
     ((path, text),) = mistakes_in(aligned(*SMALL, run="{model}")[0])
     assert path == "auxiliaries.alignment.run"
     assert "allowed: a classifier's run (task=classifier); this is a denoiser's" in text
+
+
+def test_a_field_that_is_left_out_must_be_given():
+    cfg, _ = aligned(*SMALL)
+    del cfg.auxiliaries.alignment.run
+    assert mistakes_in(cfg) == [("auxiliaries.alignment.run", "must be given")]
 
 
 def called(name, *overrides):
@@ -77,8 +89,8 @@ def called(name, *overrides):
         ("mse", "another value that is logged"),
         ("discrete_vlb", "another value that is logged"),
         ("images_per_second", "another value that is logged"),
-        ("train", "that PyTorch has for something else"),
-        ("keys", "that PyTorch has for something else"),
+        ("train", "that PyTorch does not take, or has for something else"),
+        ("keys", "that PyTorch does not take, or has for something else"),
     ],
 )
 def test_a_name_that_stands_for_something_else_is_refused(name, words):
@@ -110,7 +122,7 @@ def test_under_any_name_and_without_its_field_the_weights_are_found():
 def test_the_weights_are_part_of_the_name_and_where_they_lie_is_not():
     cfg, choices = aligned(*SMALL)
     other, _ = aligned(*SMALL)
-    assert mistakes_in(cfg) == complete(other) == []
+    assert mistakes_in(cfg) == complete(other, {}) == []
     place = untrained(*NARROW["{classifier}"])
     assert cfg.auxiliaries.alignment.weights == digest_of(load_trained(place).model.network)
     other.auxiliaries.alignment.run = "elsewhere"
@@ -128,3 +140,70 @@ def test_the_weights_are_part_of_the_name_and_where_they_lie_is_not():
 def test_its_term_is_known_to_be_logged():
     cfg, _ = aligned(*SMALL)
     assert {"train/alignment", "val/alignment"} <= set(logged_names(cfg, task_of(cfg)))
+
+
+def counted(monkeypatch, module, name):
+    calls, real = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args, **options: calls.append(args) or real(*args, **options))
+    return calls
+
+
+def test_what_it_reads_is_read_and_digested_once_and_moves_no_random_number(monkeypatch):
+    cfg, _ = aligned(*SMALL)
+    reads, digests = counted(monkeypatch, saved, "read_checkpoint"), counted(monkeypatch, auxiliary, "digest_of")
+    teachers, spec = {}, DataSpec.of_images(1, 8, 10)
+    assert mistakes_in(cfg, teachers) == []
+    states = []
+    for given in (teachers, None):
+        torch.manual_seed(0)
+        states.append(make_module(cfg, spec, given).objective.state_dict())
+        if given is teachers:
+            assert (len(reads), len(digests)) == (1, 1)
+    assert len(states[0]) == 6
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.fixture
+def hub(tmp_path):
+    with offline_hub(tmp_path / "hub") as place:
+        yield place
+
+
+def to_dinov2(*overrides):
+    return composed("train", "auxiliaries=[dinov2_alignment]", *SMALL, *overrides)
+
+
+def test_of_dinov2_the_weights_are_part_of_the_name(hub):
+    save_dinov2(hub)
+    (cfg, choices), (same, _), (other, _) = (to_dinov2() for _ in range(3))
+    assert mistakes_in(cfg) == mistakes_in(same) == []
+    save_dinov2(hub, seed=1)
+    assert mistakes_in(other) == []
+    assert len(cfg.auxiliaries.dinov2_alignment.weights) == 64
+    assert automatic_name(cfg, choices) == automatic_name(same, choices) != automatic_name(other, choices)
+    (line,) = differences(cfg, other)
+    assert line.startswith("auxiliaries.dinov2_alignment.weights: ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field", "words"),
+    [
+        (("model.channels=32",), "model", "is dinov2-vit-b-14, which torch hub does not give ("),
+        (("{}.model=vit",), "model", "is vit; allowed: one of dinov2-vit-s-14, dinov2-vit-b-14, "),
+        (("~{}.model", "{}.tap=''"), "tap", "is ''; allowed with this UNet: null or one of down_1"),
+        (("{}.weights=abc",), "weights", "is abc, but what auxiliaries.dinov2_alignment reads has "),
+        (("{}.tap=block_1",), "tap", "is block_1; allowed with this UNet: null or one of down_1"),
+        (("{}.width=0",), "width", "is 0; allowed: a whole number, at least 1"),
+        (("codec=autoencoder", "codec.run={autoencoder}"), "model", "is no image; allowed: images of 1 channel"),
+    ],
+)
+def test_mistakes_about_dinov2_are_one_message_each(hub, overrides, field, words):
+    if words.endswith("give ("):
+        hub.mkdir()
+    else:
+        save_dinov2(hub)
+    given = [with_files(each.replace("{}", "auxiliaries.dinov2_alignment")) for each in overrides]
+    ((path, text),) = mistakes_in(to_dinov2(*given)[0])
+    assert path == f"auxiliaries.dinov2_alignment.{field}"
+    assert words in text
+    assert "\n" not in text

@@ -77,6 +77,26 @@ MISSING = [
     (["~optimizer"], "optimizer", ["must be chosen: optimizer=NAME with one of adam, adamw"]),
     (["~model.channels"], "model.channels", ["must be given"]),
     (["seed=${nowhere}"], "seed", ["Interpolation key 'nowhere' not found"]),
+    *(
+        (
+            [*chosen, f"{option}=${{nothing}}"],
+            option,
+            ["is ${nothing}, which cannot be resolved", "'nothing' not found"],
+        )
+        for chosen, option in (
+            (["auxiliaries=[alignment]"], "auxiliaries.alignment.run"),
+            (["codec=autoencoder"], "codec.run"),
+            (["codec=autoencoder", "codec.run=nowhere"], "codec.weights"),
+            (["text=t5", "conditions=[text]", "captions=templates"], "text.path"),
+            (["adapter=lora"], "init.checkpoint"),
+            (["auxiliaries=[alignment]", "auxiliaries.alignment.run=nowhere", "codec=autoencoder"], "trust"),
+        )
+    ),
+    (
+        ["conditions=[text]", "captions=templates", "text=clip", "name=/nowhere", "text.path=${name}"],
+        "text.path",
+        ["is /nowhere, which is no folder"],
+    ),
     (["schedule.num_steps=${oc.env:NO_SUCH_VARIABLE}"], "schedule.num_steps", ["'NO_SUCH_VARIABLE' not found"]),
 ]
 RANGES = [

@@ -129,7 +129,11 @@ def test_labels(labelled, tmp_path):
         ("plain", ["sampler=eulr"], "sampler=eulr: no such option (did you mean euler?); allowed: ancestral, "),
         ("plain", ["guidance.scale=3"], "guidance: is not chosen; choose it first: guidance=NAME with one of"),
         ("plain", ["model.channels=64"], "model: no such option; allowed: checkpoint, ema_width, cascade, num_samples"),
-        ("plain", ["seed=${nowhere}"], "seed: Interpolation key 'nowhere' not found"),
+        (
+            "plain",
+            ["seed=${nowhere}"],
+            "seed: is ${nowhere}, which cannot be resolved: Interpolation key 'nowhere' not found",
+        ),
         ("plain", ["accelerator=abacus"], "accelerator=abacus, devices=1: "),
         ("plain", ["accelerator=cpu", "devices=0"], "accelerator=cpu, devices=0: "),
     ],

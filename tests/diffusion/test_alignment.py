@@ -59,9 +59,13 @@ def make_unet():
     return awake(UNet(**IMAGES, **own))
 
 
+def read(classifier):
+    loader = {"load_clean_classifier": lambda option, value: (classifier, SPEC, "digits")}
+    return Alignment.read({"run": "run"}, loader)
+
+
 def aligned(network, classifier=None, **options):
-    classifier = classifier or make_classifier()
-    alignment = Alignment(network, lambda option, value: (classifier, SPEC, "digits"), "run", **options)
+    alignment = Alignment(network, read(classifier or make_classifier()), "run", **options)
     denoiser = Denoiser(network, GaussianProcess(FlowSchedule(), FlowParameterization()))
     return WithAuxiliaries(Simple(UniformTimes(), UnitFlow()), {"alignment": alignment}), denoiser
 
@@ -210,7 +214,7 @@ def test_it_falls_in_training():
         ),
         (make_unet, {"level": 2}, "level", "is 2; allowed: -2 to 1, of the 2 levels of the classifier"),
         (make_unet, {"level": -3}, "level", "is -3; allowed: -2 to 1"),
-        (make_unet, {"weights": "0" * 64}, "run", "is run, whose weights are"),
+        (make_unet, {"weights": "0" * 64}, "weights", "is 00000000, and what was read has"),
     ],
 )
 def test_what_does_not_exist_is_refused(make, options, field, message):

@@ -16,7 +16,7 @@ from langevin.diffusion.time_sampler import LossAware, UniformTimes
 from langevin.diffusion.uncertainty import Uncertainty
 from langevin.diffusion.variance import FixedSmall
 from langevin.diffusion.weighting import UnitEps
-from langevin.errors import UserError
+from langevin.errors import OptionError, UserError
 from langevin.networks.network import Network
 from langevin.taps import Tap
 
@@ -147,6 +147,14 @@ def test_an_objective_that_calls_the_model_twice_is_refused():
 def test_a_name_that_the_objective_has_for_a_term_is_refused():
     with pytest.raises(UserError, match=r"auxiliaries\.mse: is the name of a term of Simple; call it otherwise"):
         call(*of(Simple(UniformTimes(), UnitEps()), mse=Distance(1.0)))
+
+
+@pytest.mark.parametrize("name", ["train", "keys", "a.b", ""])
+def test_a_name_that_pytorch_does_not_take_is_refused(name):
+    with pytest.raises(OptionError) as raised:
+        of(Simple(UniformTimes(), UnitEps()), **{name: Distance(1.0), "another": Distance(1.0)})
+    text = "is a name that PyTorch does not take, or has for something else; call it otherwise"
+    assert raised.value.found == ((f"auxiliaries.{name}", text),)
 
 
 def test_a_module_that_is_not_called_is_refused():

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from helpers.commands import ROOT, call
 from helpers.commands import composed as of_command
+from helpers.dinov2 import offline_hub, save_dinov2
 from helpers.saved import save_untrained
 from pages import OTHERS, OWN, Block, blocks, cells, commands, configured, shortened, shortened_python
 from PIL import Image
@@ -147,9 +148,17 @@ def save_base(run, overrides):
     save_untrained(place, cfg, DataSpec.of_images(3, cfg.data.image_size, None))
 
 
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A small DINOv2 in torch hub's cache, and no internet."""
+    with offline_hub(tmp_path_factory.mktemp("hub")) as place:
+        save_dinov2(place)
+        yield
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [*NAMED, *(pytest.param(page, id=str(page.relative_to(ROOT))) for page in OTHERS)])
-def test_every_command_has_a_config_without_mistakes(page, tmp_path, monkeypatch):
+def test_every_command_has_a_config_without_mistakes(page, tmp_path, monkeypatch, hub):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(FrozenTextEncoder, "found", classmethod(encoder_files))
     for block in blocks(page):

@@ -78,17 +78,19 @@ def test_is_named_by_its_weights(cached, hub):
 
 
 def test_offline_says_what_to_put_where(hub, offline):
-    with pytest.raises(UserError, match=r"^features\.model=dinov2-vit-b-14: torch hub does not give it \(") as caught:
+    with pytest.raises(
+        UserError, match=r"^features\.model is dinov2-vit-b-14, which torch hub does not give \("
+    ) as caught:
         DINOv2("dinov2-vit-b-14").prepare()
     message = str(caught.value)
-    assert f"at {hub}/facebookresearch_dinov2_main and its weights" in message
-    assert message.endswith(f"dinov2_vitb14/dinov2_vitb14_pretrain.pth, into {hub}/checkpoints")
+    assert f"at {hub}/facebookresearch_dinov2_main, and its weights" in message
+    assert message.endswith(f"dinov2_vitb14/dinov2_vitb14_pretrain.pth, in {hub}/checkpoints")
     assert len(message.splitlines()) == 1
 
 
 def test_without_its_weights_in_the_cache_it_reports_it_too(cached, hub):
     (hub / "checkpoints" / "dinov2_vits14_pretrain.pth").unlink()
-    with pytest.raises(UserError, match=r"torch hub does not give it \(.*no internet here.*dinov2_vits14_pretrain"):
+    with pytest.raises(UserError, match=r"torch hub does not give \(.*no internet here.*dinov2_vits14_pretrain"):
         DINOv2("dinov2-vit-s-14").prepare()
 
 
@@ -98,7 +100,7 @@ def test_silent_network_does_not_hang(hub, monkeypatch):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setattr(torch.hub, "urlopen", lambda request: urllib.request.urlopen(url))
         start = time.monotonic()
-        with pytest.raises(UserError, match=r"torch hub does not give it \(timed out\)"):
+        with pytest.raises(UserError, match=r"torch hub does not give \(timed out\)"):
             DINOv2("dinov2-vit-s-14").prepare()
     assert time.monotonic() - start < 30
     assert socket.getdefaulttimeout() is None

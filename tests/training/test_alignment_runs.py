@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from helpers.commands import call, composed
+from helpers.dinov2 import offline_hub, save_dinov2
 from helpers.saved import save_untrained
 from training_helpers import QUIET, TINY, VALIDATED, column, differing, read_csv, train, train_on_two, trained
 
@@ -125,3 +126,26 @@ def test_compiled_blocks_are_aligned(tmp_path, classifier):
         plain, compiled = (column(each, name) for each in rows)
         assert len(plain) >= 2
         assert compiled == pytest.approx(plain, rel=1e-3)
+
+
+def test_a_run_aligned_to_dinov2_resumes_to_the_bit_and_needs_it_for_that_alone(tmp_path):
+    own = ("auxiliaries=[dinov2_alignment]", "auxiliaries.dinov2_alignment.width=16", *QUIET, *VALIDATED)
+    steps = "trainer.max_steps={}".format
+    with offline_hub(tmp_path / "hub") as hub:
+        save_dinov2(hub)
+        whole = train(tmp_path, *own, steps(4), name="whole")
+        train(tmp_path, *own, steps(2))
+        resumed = train(tmp_path, *own, steps(4))
+        assert "from step 2 to 4" in resumed.out
+        assert differing(trained(resumed), trained(whole)) == []
+        assert not any("frozen_encoder" in name for name in trained(whole))
+        assert all(-1 <= value <= 1 and value != 0 for value in column(whole.rows, "val/dinov2_alignment").values())
+        save_dinov2(hub, seed=1)
+        refused = train(tmp_path, *own, steps(6), status=1)
+        assert refused.err.count("auxiliaries.dinov2_alignment.") == 1
+        assert "auxiliaries.dinov2_alignment.weights: " in refused.err
+        shutil.rmtree(hub)
+        refused = train(tmp_path, *own, steps(6), status=1)
+        assert "auxiliaries.dinov2_alignment.model: is dinov2-vit-b-14, which torch hub does not give (" in refused.err
+        found = call("sample", f"checkpoint={whole.directory}", "num_samples=2", "sampler.steps=2", "accelerator=cpu")
+        assert found.status == 0, found.err

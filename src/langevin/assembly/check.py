@@ -1,7 +1,7 @@
 """Finds contradictions in a config, before data or a GPU is touched; imports no Lightning."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +29,7 @@ from langevin.config.stored import targets
 from langevin.config.types import TARGET
 from langevin.config.validate import CHOOSERS, PLURAL, ConfigError, Mistake, groups_of, structure
 from langevin.data.source import Source
+from langevin.diffusion.auxiliary import Teacher
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import OptionError, UserError
 from langevin.guidance.guidance import Guidance
@@ -46,32 +47,28 @@ FROZEN = "must be given: the run whose network is frozen beside the adapter"
 """What is wrong with an adapter that has no such run."""
 
 
-def mistakes_in(cfg: DictConfig) -> list[Mistake]:
+def mistakes_in(cfg: DictConfig, teachers: dict[str, Teacher] | None = None) -> list[Mistake]:
     """The mistakes in a training config that show without Lightning; `dry_build` finds the others.
 
-    The config is completed by what the run of its codec is, its text encoder, the runs that its auxiliaries read, and
-    the run that it starts from: see `complete` of `codec_run`, `text_files` and `auxiliaries`, and `find_initial`.
+    The config is completed, see `completion`; the models that its auxiliaries compare with are added to `teachers`.
     """
-    from langevin.assembly.auxiliaries import complete as complete_auxiliaries
-    from langevin.assembly.codec_run import complete  # not at the top: to load a run is to check its config
-    from langevin.assembly.init_run import find_initial
-    from langevin.assembly.text_files import complete as complete_text
+    from langevin.assembly.completion import complete  # not at the top: to load a run is to check its config
 
     task, mistakes = tasked(cfg)
     if task is None:
         return mistakes
-    initial, mistakes = find_initial(cfg)
-    if mistakes := [*complete(cfg), *complete_text(cfg), *complete_auxiliaries(cfg), *mistakes]:
+    teachers = {} if teachers is None else teachers
+    initial, mistakes = complete(cfg, teachers)
+    if mistakes:
         return mistakes
     unused = unused_in(cfg, task)
     required = [group for group in groups_of("train") if group not in (*CHOOSERS, *OPTIONAL, *unused)]
-    if isinstance(cfg.get("codec"), DictConfig) and OmegaConf.is_missing(cfg.codec, "run"):
-        required = [group for group in required if group != "autoencoder"]  # which comes with that run
     mistakes = structure(cfg, RUN_OPTIONS, required, (*OPTIONAL, *unused))
-    for group in unused:
-        if cfg.get(group):
-            instead = task.instead.get(group, "leave it out")
-            mistakes.append(Mistake(group, f"is not used by {task.noun}; {instead}"))
+    if any(path.startswith("codec.") for path, _ in mistakes):  # whose run gives the autoencoder
+        mistakes = [each for each in mistakes if each.path != "autoencoder"]
+    for group in filter(cfg.get, unused):
+        instead = task.instead.get(group, "leave it out")
+        mistakes.append(Mistake(group, f"is not used by {task.noun}; {instead}"))
     broken = {path.partition(".")[0] for path, _ in mistakes}
     if task.reconstructs and OmegaConf.select(cfg, "trainer.strategy") == "fsdp":
         mistakes.append(Mistake("trainer.strategy", f"is fsdp; allowed with {task.noun}: auto, ddp"))
@@ -83,9 +80,11 @@ def mistakes_in(cfg: DictConfig) -> list[Mistake]:
         mistakes += [Mistake(f"callbacks.{name}", text) for name in makers]
     if not broken.intersection(("objective", "callbacks", "metrics", "likelihoods", "evaluation", "trainer")):
         mistakes += unlogged(cfg, task)
+    if "init" in broken:  # decides what may be built
+        return mistakes
     if "codec" not in broken and codec_uses(cfg) == task.network:
         return [*mistakes, Mistake("codec", f"is made of {task.noun}, which is what is trained; take codec=identity")]
-    return mistakes + contradictions(cfg, task, broken, initial=initial)
+    return mistakes + contradictions(cfg, task, broken, initial=initial, teachers=teachers)
 
 
 def tasked(cfg: DictConfig) -> tuple[Task | None, list[Mistake]]:
@@ -139,6 +138,7 @@ def contradictions(
     broken: Collection[str],
     spec: DataSpec | None = None,
     initial: "Model | None" = None,
+    teachers: Mapping[str, Teacher] | None = None,
 ) -> list[Mistake]:
     """The mistakes found by building the parts and combining them, without data.
 
@@ -148,6 +148,7 @@ def contradictions(
         broken: the groups whose structure is already known to be wrong; nothing is built of them.
         spec: what the model knows of its data, where that is known.
         initial: the model that it starts from, if any.
+        teachers: the models that its auxiliaries compare with, if any.
     """
     mistakes: list[Mistake] = []
 
@@ -228,7 +229,7 @@ def contradictions(
     if adapter is not None and "init" in cfg and cfg.init.checkpoint is None:
         mistakes.append(Mistake(INIT, FROZEN))
     sides = None if spec is None or diffused is None else (spec.image_size, diffused.image_size)
-    mistakes += check_network(cfg, task, broken, diffused, conditions.values(), initial, adapter, sides)
+    mistakes += check_network(cfg, task, broken, diffused, conditions.values(), initial, adapter, sides, teachers or {})
     guidance: Guidance | None = build("guidance", **loaders(cfg))
     if guidance is not None:
         # A rescaled schedule depends on the size of the images.
@@ -282,8 +283,7 @@ def check_conditions(
 
 def network_of_codec(cfg: DictConfig, spec: DataSpec, mistakes: list[Mistake]) -> dict[str, Any]:
     """What a codec is handed as its network, if it has one; what is wrong with it is the codec's mistake."""
-    group = codec_uses(cfg)
-    if group is None:
+    if (group := codec_uses(cfg)) is None:
         return {}
     if cfg.get(group) is None:  # is reported as missing
         return {"network": None}
@@ -340,6 +340,7 @@ def check_network(
     initial: "Model | None",
     adapter: Adapter | None,
     sides: tuple[int | None, int | None] | None,
+    teachers: Mapping[str, Teacher],
 ) -> list[Mistake]:
     """The mistakes of the network's own parameters, its condition, the shape of what is diffused and what it starts as.
 
@@ -379,7 +380,7 @@ def check_network(
         except UserError as error:
             return [*mistakes, *mistakes_of(cfg, "adapter", error)]
     if network is not None and not {"auxiliaries", "objective"}.intersection(broken):
-        mistakes += mistakes_of_auxiliaries(cfg, network, spec)
+        mistakes += mistakes_of_auxiliaries(cfg, network, spec, teachers)
     if network is not None and initial is not None:
         mistakes += mistakes_of_initial(cfg, task, initial, network, spec)
     return mistakes

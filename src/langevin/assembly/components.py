@@ -23,6 +23,7 @@ from langevin.diffusion.objective import Objective
 from langevin.diffusion.process import GaussianProcess
 from langevin.diffusion.schedules.schedule import Schedule
 from langevin.errors import UserError
+from langevin.features.dinov2_patches import load_patches
 from langevin.guidance.guidance import Guidance, Guided
 from langevin.modalities.modality import Modality
 from langevin.networks.network import Network
@@ -232,4 +233,5 @@ def loaders(cfg: DictConfig) -> dict[str, Callable[..., Any]]:
         "load_clean_classifier": classifier_for_features,
         "load_autoencoder": autoencoder_for_codec,
     }
-    return {name: functools.partial(load, trust=tuple(cfg.get("trust") or ())) for name, load in found.items()}
+    trusting = {name: functools.partial(load, trust=tuple(cfg.get("trust") or ())) for name, load in found.items()}
+    return {**trusting, "load_dinov2": load_patches}

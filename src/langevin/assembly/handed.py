@@ -37,6 +37,8 @@ HANDED = {
     "load_denoiser": "loads a denoiser",
     "load_autoencoder": "loads the weights of an autoencoder",
     "load_clean_classifier": "loads a classifier of samples without noise",
+    "load_dinov2": "loads DINOv2's patch tokens, by the name of a model",
+    "teacher": "the model that an auxiliary compares with, as its `read` gave it",
     # of the run
     "batch_size": "samples per optimizer step",
     "accumulate": "micro-batches per optimizer step",

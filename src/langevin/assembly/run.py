@@ -38,6 +38,7 @@ from langevin.data.module import DataModule
 from langevin.data.read_images import read_images
 from langevin.data.samples import OpenedSamples
 from langevin.data.source import Source
+from langevin.diffusion.auxiliary import Teacher
 from langevin.evaluation.evaluation import Evaluation
 from langevin.likelihood.base import Likelihood
 from langevin.metrics.reference import Reference, read_statistics
@@ -69,8 +70,8 @@ def make_captions(cfg: DictConfig) -> CaptionWriter | None:
     return None if cfg.get("captions") is None else make(cfg, "captions")
 
 
-def make_module(cfg: DictConfig, spec: DataSpec) -> DiffusionModule:
-    """The training module for data of some spec, its weights fresh from the run's seed."""
+def make_module(cfg: DictConfig, spec: DataSpec, teachers: Mapping[str, Teacher] | None = None) -> DiffusionModule:
+    """The training module for data of some spec, its weights fresh from the run's seed; see `with_auxiliaries`."""
     codec = make_codec(cfg, spec)
     diffused = codec.spec(spec)
     model = make_model(cfg, diffused)
@@ -79,7 +80,7 @@ def make_module(cfg: DictConfig, spec: DataSpec) -> DiffusionModule:
     fused = cfg.trainer.precision != "16-mixed"
     module = DiffusionModule(
         model,
-        with_auxiliaries(cfg, make_objective(cfg, diffused), model.network, diffused),
+        with_auxiliaries(cfg, make_objective(cfg, diffused), model.network, diffused, teachers),
         ema=lambda network: make(cfg, "ema", network=network),
         optimizer=lambda parameters: make(cfg, "optimizer", params=parameters, fused=fused),
         lr_schedule=make(cfg, "lr_schedule"),

@@ -44,7 +44,7 @@ def complete(cfg: DictConfig) -> list[Mistake]:
     """
     node = cfg.get("text")
     # What is wrong with its structure is reported with the rest of the config's.
-    if node is None or structure(OmegaConf.create({"text": node}), {}, (), ["text"]):
+    if node is None or structure(OmegaConf.create({"text": plain(node)}), {}, (), ["text"]):
         return []
     try:
         options = {name: value for name, value in plain(node).items() if name != TARGET}

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from langevin.data.source import Source
+    from langevin.diffusion.auxiliary import Teacher
 
 CONFIG = "config.yaml"
 
@@ -47,7 +48,8 @@ def run(cfg: DictConfig) -> Path:
     from langevin.config.validate import ConfigError
 
     # Most mistakes show without Lightning, which takes seconds to import, and are reported first.
-    if mistakes := mistakes_in(cfg):
+    teachers: dict[str, Teacher] = {}
+    if mistakes := mistakes_in(cfg, teachers):
         raise ConfigError(mistakes)
 
     import torch
@@ -112,7 +114,7 @@ def run(cfg: DictConfig) -> Path:
     if not HydraConfig.get().overrides.task:
         say(nothing_chosen(cfg))
     torch.manual_seed(cfg.seed)
-    module = make_module(cfg, spec)
+    module = make_module(cfg, spec, teachers)
     if checkpoint is None:
         networks = (module.model.network, module.ema.network)
         started = start_from(cfg, networks, module.codec.spec(spec))

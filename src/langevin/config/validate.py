@@ -87,6 +87,13 @@ def structure(
     return mistakes
 
 
+def unresolved(cfg: DictConfig) -> list[Mistake]:
+    """The values of a config that are given by reference to what is not there, such as ``${nothing}``."""
+    mistakes: list[Mistake] = []
+    _resolved(cfg, "", mistakes)
+    return mistakes
+
+
 def _resolved(node: Any, path: str, mistakes: list[Mistake]) -> Any:
     """A node as plain values; what cannot be resolved is left out and noted in `mistakes`."""
     keys: Collection[Any]
@@ -102,7 +109,8 @@ def _resolved(node: Any, path: str, mistakes: list[Mistake]) -> Any:
         try:
             values[key] = "???" if OmegaConf.is_missing(node, key) else _resolved(node[key], place, mistakes)
         except OmegaConfBaseException as error:
-            mistakes.append(Mistake(place, str(error).splitlines()[0]))
+            given = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index]
+            mistakes.append(Mistake(place, f"is {given}, which cannot be resolved: {str(error).splitlines()[0]}"))
     return list(values.values()) if isinstance(node, ListConfig) else values
 
 

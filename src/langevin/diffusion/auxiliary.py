@@ -1,8 +1,8 @@
 """Terms that are added to the loss of a denoiser."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Annotated, Any, NamedTuple, Self
 
 from annotated_types import Gt
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from langevin.diffusion.denoiser import Condition, Denoiser
 from langevin.diffusion.draws import BatchDraws
 from langevin.diffusion.objective import Objective
 from langevin.diffusion.process import Prediction
-from langevin.errors import UserError
+from langevin.digest import digest_of
+from langevin.errors import UserError, refuse
 from langevin.spec import DataSpec
 from langevin.taps import require_seen, tapped
 
@@ -36,13 +37,34 @@ class Seen(NamedTuple):
     features: Mapping[str, Tensor]
 
 
+class Teacher(NamedTuple):
+    """A frozen model that was trained elsewhere, which an auxiliary compares with.
+
+    Attributes:
+        module: the model.
+        weights: the digest of its weights.
+        spec: of the only data that it takes; None where it takes other data too.
+    """
+
+    module: Any
+    weights: str
+    spec: DataSpec | None = None
+
+    @classmethod
+    def of(cls, module: nn.Module, network: nn.Module, spec: DataSpec | None = None) -> Self:
+        """A model, frozen here, whose weights are a network's in it."""
+        return cls(module.requires_grad_(False).eval(), digest_of(network), spec)
+
+
 class Auxiliary(nn.Module, ABC):
     """A term that is added to the loss of any objective that trains a denoiser, such as `Simple`.
 
     It sees the objective's own call of the denoiser, which is not called again. Weights of its own are trained and
-    saved with the objective; sampling has no use for them. If it reads another run, the constructor names that by a
-    parameter `run`, beside which `weights` is the digest of that run's weights: the program fills that in, so that a
-    run is another one with other weights, wherever they lie.
+    saved with the objective; sampling has no use for them.
+
+    If it compares with a model that was trained elsewhere, `read` gives that model, and the constructor is handed it as
+    `teacher`. A parameter `weights` is the digest of its weights, which the program fills in: so a run is another one
+    with other weights. A parameter `run` names the run that is read, if it is one: wherever that lies.
 
     Args:
         weight: how much the term counts.
@@ -57,6 +79,20 @@ class Auxiliary(nn.Module, ABC):
     def __init__(self, weight: Annotated[float, Gt(0)]) -> None:
         super().__init__()
         self.weight = weight
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any], loaders: Mapping[str, Callable[..., Any]]) -> Teacher | None:
+        """Read what it compares with: once for a training, before data is touched. None: nothing.
+
+        Args:
+            options: its own fields in the config, which have the right types.
+            loaders: by their names in `HANDED`, what loads other models, called with the field that names one and its
+                value.
+
+        Raises:
+            UserError: when there is no such model.
+        """
+        return None
 
     @abstractmethod
     def forward(self, seen: Seen) -> Tensor:
@@ -81,12 +117,15 @@ class WithAuxiliaries(Objective[Denoiser]):
     Args:
         objective: that of a denoiser, which it calls once.
         auxiliaries: the terms by their names.
+
+    Raises:
+        OptionError: when one has a name that PyTorch does not take.
     """
 
     def __init__(self, objective: Objective[Denoiser], auxiliaries: Mapping[str, Auxiliary]) -> None:
         super().__init__()
         self.objective = objective
-        self.auxiliaries = nn.ModuleDict(auxiliaries)
+        self.auxiliaries = named(auxiliaries)
 
     def forward(self, model: Denoiser, batch: Mapping[str, Tensor], draws: BatchDraws) -> dict[str, Tensor]:
         """See `Objective`."""
@@ -135,6 +174,23 @@ class WithAuxiliaries(Objective[Denoiser]):
     def load_history(self, history: dict[str, Any]) -> None:
         """See `Objective`."""
         self.objective.load_history(history)
+
+
+def named(parts: Mapping[str, nn.Module]) -> nn.ModuleDict:
+    """Auxiliaries by their names, as a module.
+
+    Raises:
+        OptionError: for each name that PyTorch does not take for a part of a module.
+    """
+    held, wrong = nn.ModuleDict(), []
+    for name, part in parts.items():
+        try:
+            held[name] = part
+        except KeyError:
+            text = "is a name that PyTorch does not take, or has for something else; call it otherwise"
+            wrong.append((f"auxiliaries.{name}", text))
+    refuse(wrong)
+    return held
 
 
 def _given(x_t: Tensor, t: Tensor, cond: Condition | None = None) -> tuple[Tensor, Tensor, Condition | None]:

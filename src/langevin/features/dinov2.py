@@ -2,13 +2,13 @@
 
 import textwrap
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from langevin.digest import digest_of
-from langevin.errors import UserError
+from langevin.errors import OptionError
 from langevin.features.torch_fidelity import RESIZED, TorchFidelity
 from langevin.features.weights import short_wait
 
@@ -41,21 +41,36 @@ class DINOv2(TorchFidelity):
 
     def load(self) -> nn.Module:
         """See `TorchFidelity`."""
-        from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA, FeatureExtractorDinoV2
-
-        try:
-            with short_wait():
-                network = FeatureExtractorDinoV2(self.model, list(self.outputs.values()))
-        except Exception as error:  # a network that fails, or any code of the repository
-            hub, name = torch.hub.get_dir(), MODEL_METADATA[self.model]
-            raise UserError(
-                f"features.model={self.model}: torch hub does not give it ({textwrap.shorten(str(error), 200)}): "
-                f"without internet, put a copy of https://github.com/{REPOSITORY} at "
-                f"{hub}/{REPOSITORY.replace('/', '_')}_main and its weights, "
-                f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth, into {hub}/checkpoints"
-            ) from error
+        network = load_network("features.model", self.model)
         probe = network(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
         self.sizes = {key: output.shape[1] for key, output in zip(self.outputs, probe, strict=True)}
         self.sha256 = digest_of(network.model)
         self.name = f"{self.model}-{self.sha256[:8]}"
         return network
+
+
+def load_network(option: str, model: str) -> Any:
+    """torch-fidelity's network of uint8 images around DINOv2, which is its `model`, by torch hub.
+
+    Args:
+        option: what names the model, for messages.
+        model: which one, see `DINOv2`.
+
+    Raises:
+        OptionError: when there is no such model, or torch hub does not give it.
+    """
+    from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA, FeatureExtractorDinoV2
+
+    if model not in MODEL_METADATA:
+        raise OptionError(option, f"is {model}; allowed: one of {', '.join(MODEL_METADATA)}")
+    try:
+        with short_wait():
+            return FeatureExtractorDinoV2(model, list(DINOv2.outputs.values()))
+    except Exception as error:  # a network that fails, or any code of the repository
+        hub, name = torch.hub.get_dir(), MODEL_METADATA[model]
+        raise OptionError(
+            option,
+            f"is {model}, which torch hub does not give ({textwrap.shorten(str(error), 200)}); allowed without "
+            f"internet: with a copy of https://github.com/{REPOSITORY} at {hub}/{REPOSITORY.replace('/', '_')}_main, "
+            f"and its weights, https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth, in {hub}/checkpoints",
+        ) from error
