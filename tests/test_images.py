@@ -163,6 +163,16 @@ def test_labels_that_do_not_fit_are_cut():
     labelled_grid(SIX, 3, GridLabels(captions=["\x1b[2J\n", "\ud800", "日本", "", "a", "b"]))
 
 
+def test_a_word_is_written_smaller_rather_than_broken():
+    """Two lines of a grid would be higher than one of two words in one."""
+    heights = [
+        len(labelled_grid(WHITE, 3, GridLabels(captions=[text, *"bcdef"])).pixels)
+        for text in ("dog", "wheelbarrow", "wheel barrow cart", "W" * 12)
+    ]
+    assert heights[1] < heights[0] < heights[2]
+    assert heights[3] > heights[0], "no smaller than can be read"
+
+
 def test_classes_stand_above_columns_where_each_is_of_one():
     assert class_labels(None, 3) == GridLabels()
     assert class_labels([*"abcabc"], 3) == GridLabels(heads=[("a", 1), ("b", 1), ("c", 1)])

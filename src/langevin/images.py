@@ -27,6 +27,8 @@ VISIBLE_SIDE = 64
 
 LETTERS = 13
 """The height in pixels of labels, beside images of few pixels."""
+LEAST_LETTERS = 9
+"""The same where a word is wider than its image."""
 LONGEST_SIDE_LABEL = 24
 """Letters of a label beside a row, at most: the rest is cut."""
 MOST_LINES = 5
@@ -148,7 +150,8 @@ def labelled_grid(images: Tensor, columns: int, labels: GridLabels = GridLabels(
     rows = [enlarged(image_grid(row, columns), scale) for row in images.split(columns)]
     gap = scale * _gap(images.shape[-1])
     across, down = scale * images.shape[-1] + gap, scale * images.shape[-2] + gap
-    font = ImageFont.load_default(max(LETTERS, across // 20))
+    spans = [*labels.heads, *((text, 1) for text in labels.captions)]
+    font = _font_for([(word, span * across) for text, span in spans for word in visible(text).split()], across)
     line = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else LETTERS  # a font of bitmaps
     sides = [visible(side)[:LONGEST_SIDE_LABEL] for side in labels.sides]
     left = gap + math.ceil(max(map(font.getlength, sides))) if sides else 0
@@ -196,6 +199,16 @@ def class_labels(classes: Sequence[str] | None, columns: int) -> GridLabels:
 def shortened(text: str, letters: int) -> str:
     """A text of at most so many letters."""
     return text if len(text) <= letters else f"{text[: letters - 3]}..."
+
+
+def _font_for(words: Sequence[tuple[str, float]], across: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The largest font in which every word fits into its pixels; where none is, that for images so far apart."""
+    usual = max(LETTERS, across // 20)
+    for size in range(usual, LEAST_LETTERS - 1, -1):
+        font = ImageFont.load_default(size)
+        if all(font.getlength(word) <= room for word, room in words):
+            return font
+    return ImageFont.load_default(usual)
 
 
 def _broken(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> list[str]:
