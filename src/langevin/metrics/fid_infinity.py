@@ -12,7 +12,7 @@ from langevin.errors import UserError
 from langevin.interrupt import stop_on_signal
 from langevin.metrics.base import Plan, SampleSetMetric
 from langevin.metrics.fid import Rooted, frechet_distance, rooted, rooted_rows
-from langevin.metrics.gathered import Gaussian, outer_of, symmetric
+from langevin.metrics.gathered import ROWS, Gaussian, outer_of, symmetric
 
 TOGETHER = 4
 """Subsets whose sums share rows: of more, adding the sums of the 2^n kinds of rows would take longer than it saves."""
@@ -125,7 +125,9 @@ def rooted_subsets(features: Tensor, subsets: Sequence[Tensor]) -> Iterator[tupl
             yield which, rooted(Gaussian(size, mean + offset, about_mean / (size - 1)), features.device)
 
 
-def _part_sums(features: Tensor, centre: Tensor, parts: Tensor, with_whole: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _part_sums(
+    features: Tensor, centre: Tensor, parts: Tensor, with_whole: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Sums of parts of some features (N, D) about a centre, each row multiplied once.
 
     Args:
@@ -136,19 +138,20 @@ def _part_sums(features: Tensor, centre: Tensor, parts: Tensor, with_whole: bool
 
     Returns:
         The sums, float64 (P, D); of each part the lower triangle of the sum of outer products, float64 (P, D, D); and
-        that of all rows, zero where it is not wanted.
+        that of all rows, None where it is not wanted.
     """
     kind = (parts.long() << torch.arange(len(parts))[:, None]).sum(0).to(features.device)  # by the parts it is in
     sums, outers = (centre.new_zeros(len(parts), *[len(centre)] * times) for times in (1, 2))
-    whole = torch.zeros_like(outers[0])
+    whole = torch.zeros_like(outers[0]) if with_whole else None
     for each in range(0 if with_whole else 1, 1 << len(parts)):
         rows = features[kind == each]
-        total, outer = (rows.double() - centre).sum(0), outer_of(rows, centre)
+        total = torch.stack([(part.double() - centre).sum(0) for part in rows.split(ROWS)]).sum(0)
+        outer = outer_of(rows, centre)
         for which in range(len(parts)):
             if each >> which & 1:
                 sums[which] += total
                 outers[which] += outer
-        if with_whole:
+        if whole is not None:
             whole += outer
     return sums, outers, whole
 

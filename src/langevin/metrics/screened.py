@@ -238,7 +238,7 @@ class Screened(Points):
             flat = torch.from_numpy(mask.numpy().reshape(-1).nonzero()[0])
         else:
             flat = mask.flatten().nonzero().squeeze(1)
-        if len(flat) > _most(*mask.shape, few or FEW):
+        if len(flat) > _most(len(mask), mask.shape[1], few or FEW):
             return None
         return flat // mask.shape[1], flat % mask.shape[1]
 
