@@ -77,7 +77,7 @@ def order_of(rows: Tensor, centre: Tensor, axes: Tensor) -> Tensor:
     The cells of a k-d tree (Bentley 1975, doi 10.1145/361002.361007): always in two along the axis of most spread, down
     to a block. A search then has near points first, and rules out others by these.
     """
-    along = torch.cat([(part.to(centre.device).double() - centre) @ axes[:, :SPLIT] for part in rows.split(SOME)])
+    along = torch.cat([(part.to(centre.device).double() - centre) @ axes[:, :SPLIT] for part in rows.split(1024)])
     order, size = torch.arange(len(rows), device=centre.device), block_size(rows.shape[1])
     cells = [slice(0, len(rows))]
     while cells:
