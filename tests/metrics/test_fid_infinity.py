@@ -7,9 +7,10 @@ from helpers.measured import KnownReference, measured, reference_of
 from sklearn.linear_model import LinearRegression
 
 from langevin.errors import UserError
+from langevin.metrics import gathered
 from langevin.metrics.base import Plan
 from langevin.metrics.fid import FrechetDistance
-from langevin.metrics.fid_infinity import ExtrapolatedFrechetDistance, Subsets
+from langevin.metrics.fid_infinity import ExtrapolatedFrechetDistance, rooted_subsets
 from langevin.metrics.gathered import Gaussian
 from langevin.metrics.reference import Reference
 
@@ -48,13 +49,29 @@ def test_equals_the_official_protocol(num_sizes, min_size, seed):
     assert distance(samples, KnownReference(reference), metric) == pytest.approx(expected, rel=1e-8)
 
 
-@pytest.mark.parametrize("size", [33, 200, 301, 400])
-def test_a_large_subset_is_known_by_what_it_leaves_out(size):
-    features = draw(400, 1, shift=100.0)
-    order = torch.randperm(400, generator=torch.Generator().manual_seed(3))
-    found, subset = Subsets(features).rooted(order, size), features[order[:size]].double().numpy()
-    np.testing.assert_allclose(found.mean, subset.mean(0), rtol=1e-13)
-    np.testing.assert_allclose(found.root @ found.root.T, np.cov(subset.T), rtol=0, atol=1e-12)
+@pytest.mark.parametrize("shift", [0.0, 100.0])
+def test_subsets_that_share_sums_have_their_own_gaussians(shift):
+    features, rng = draw(400, 1, shift=shift), np.random.default_rng(3)
+    sizes = [20, 400, 33, 32, 200, 201, 350, 150, 399, 100, 300]
+    subsets = [torch.from_numpy(rng.permutation(400)[:size]) for size in sizes]
+    found = dict(rooted_subsets(features, subsets))
+    assert sorted(found) == list(range(len(sizes)))
+    for which, subset in enumerate(subsets):
+        rows = features[subset].double().numpy()
+        np.testing.assert_allclose(found[which].mean, rows.mean(0), rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(found[which].root @ found[which].root.T, np.cov(rows.T), rtol=0, atol=1e-12)
+
+
+def test_rows_are_multiplied_once_for_subsets_that_share_them(monkeypatch):
+    multiplied = []
+    add_outer = gathered.add_outer
+    monkeypatch.setattr(
+        gathered, "add_outer", lambda total, rows: multiplied.append(len(rows)) or add_outer(total, rows)
+    )
+    subsets = [torch.randperm(4000)[: int(size)] for size in np.linspace(400, 4000, 15)]
+    assert len(dict(rooted_subsets(draw(4000, 1), subsets))) == 15
+    least = sum(min(len(subset), 4000 - len(subset)) for subset in subsets)
+    assert sum(multiplied) < 0.7 * least
 
 
 def known(tmp_path):

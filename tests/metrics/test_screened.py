@@ -65,15 +65,18 @@ def few_dimensions_have_axes(monkeypatch):
     monkeypatch.setattr(screened, "HELD", 0)
 
 
-@pytest.mark.parametrize("few", [screened.FEW, 10**9], ids=["pairs", "whole blocks"])
+@pytest.mark.parametrize(
+    ("few", "more"), [(screened.FEW, screened.MORE), (10**9, 10**9)], ids=["pairs", "whole blocks"]
+)
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("axes", [0, 3])
 @pytest.mark.parametrize("sets", SETS, ids=lambda sets: sets.__name__)
-def test_it_equals_brute_force_in_float64(sets, axes, kind, few, monkeypatch):
+def test_it_equals_brute_force_in_float64(sets, axes, kind, few, more, monkeypatch):
     if axes:
         few_dimensions_have_axes(monkeypatch)
     monkeypatch.setattr(neighbours, "BLOCK", 100)
     monkeypatch.setattr(screened, "FEW", few)
+    monkeypatch.setattr(screened, "MORE", more)
     monkeypatch.setattr(screened, "KIND", kind)
     x, y = sets()
     search = Neighbourhoods(y)
@@ -90,6 +93,17 @@ def test_it_equals_brute_force_in_float64(sets, axes, kind, few, monkeypatch):
     np.testing.assert_allclose(found.distances, between.min(1), rtol=1e-12)
     np.testing.assert_allclose(between[np.arange(len(x)), found.nearest], between.min(1), rtol=1e-12)
     np.testing.assert_allclose(found.to_others, within[found.nearest, 1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("axes", [0, 3])
+def test_of_equally_near_images_the_first_is_found(axes, monkeypatch):
+    if axes:
+        few_dimensions_have_axes(monkeypatch)
+    monkeypatch.setattr(neighbours, "BLOCK", 20)
+    x, y = duplicates()
+    search = Neighbourhoods(y)
+    search.ask(nearest=True)
+    assert np.array_equal(search.find(x).nearest, cdist(x, y).argmin(1))
 
 
 @pytest.mark.parametrize("axes", [0, 3])
@@ -131,8 +145,10 @@ def test_most_pairs_are_ruled_out_by_screening(kind, monkeypatch):
     assert sum(seen) < 0.05 * 2 * 2000 * 2000
 
 
-@pytest.mark.parametrize(("power", "whole"), [(2.5, 0.1), (0.0, 1.0)])
-def test_few_blocks_are_multiplied_in_all_dimensions_where_a_spectrum_decays(power, whole, monkeypatch):
+@pytest.mark.parametrize(
+    ("power", "outlier", "whole"), [(2.5, 1, 0.02), (2.5, 1e6, 0.02), (0.0, 1, 1.0), (0.0, 1e6, 1.0)]
+)
+def test_few_blocks_are_multiplied_in_all_dimensions_where_a_spectrum_decays(power, outlier, whole, monkeypatch):
     monkeypatch.setattr(neighbours, "BLOCK", 100)
     monkeypatch.setattr(screened, "LEAST", 64)
     monkeypatch.setattr(screened, "SHARES", (8, 4))
@@ -146,11 +162,13 @@ def test_few_blocks_are_multiplied_in_all_dimensions_where_a_spectrum_decays(pow
     monkeypatch.setattr(screened.Screened, "scores", counted)
     scales = torch.arange(1, 97).pow(-power / 2)
     x, y = (draw(1000, seed, 96).float() * scales for seed in (1, 2))
+    y[17] *= outlier
     search = Neighbourhoods(y)
     search.ask((3,), (3,), nearest=True)
     found = search.find(x)
-    assert products[True] == (2 * 45 + 100 if power else 0), "axes of a flat spectrum are not worth it"
-    assert products[False] <= 2 * 10 + whole * (2 * 45 + 100)
+    in_turn, first_bounds = 2 * (10 + 45) + 100, 3 * 10
+    assert products[True] == (in_turn + first_bounds if power else 0), "axes of a flat spectrum are not worth it"
+    assert products[False] <= whole * in_turn
     between, within = torch.cdist(x.double(), y.double()), torch.cdist(y.double(), y.double()).sort(1).values
     assert torch.equal(found.inside[3], (between <= within[:, 3]).any(1))
     np.testing.assert_allclose(found.distances, between.amin(1), rtol=1e-9)

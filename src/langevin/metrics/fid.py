@@ -9,6 +9,7 @@ from torch import Tensor
 from langevin.errors import UserError
 from langevin.metrics.base import Columns, Plan, SampleMetric
 from langevin.metrics.gathered import Gaussian, Moments, gaussian_of
+from langevin.metrics.halves import by_transposed, inverse_of, lower_outer, transposed_by
 
 TOLERANCE = 1e-11
 """Error allowed in the distance, relative to the sum of the traces."""
@@ -81,7 +82,7 @@ class Rooted(NamedTuple):
     Attributes:
         mean: float64 (D,).
         trace: of the covariance.
-        root: float64 (D, rank), ``root root^T`` is the covariance.
+        root: float64 (D, rank), ``root root^T`` is the covariance; lower triangular where it has an inverse.
         inverse: of the root, float64 (D, D); None where the covariance is not safely regular.
     """
 
@@ -123,12 +124,9 @@ def frechet_distance(first: Rooted, second: Rooted) -> Tensor:
     traces = first.trace + second.trace
     if not traces.isfinite():
         return torch.full_like(traces, torch.nan)
-    product = first.root.T @ second.root
-    values = None
-    if first.inverse is not None and second.inverse is not None:
-        values = _singular_values(product, second.inverse, first.inverse, TOLERANCE * traces)
+    values = _regular_values(first, second, TOLERANCE * traces)
     if values is None:
-        values = torch.linalg.svdvals(product)
+        values = torch.linalg.svdvals(first.root.T @ second.root)
     return (first.mean - second.mean).square().sum() + traces - 2 * values.sum()
 
 
@@ -139,7 +137,7 @@ def _root(covariance: Tensor) -> tuple[Tensor, Tensor | None]:
         return covariance, None
     root, failed = torch.linalg.cholesky_ex(covariance)
     if not failed:
-        inverse = torch.linalg.solve_triangular(root, torch.eye(size).to(root), upper=False)
+        inverse = inverse_of(root)
         # The norms are at least the largest eigenvalue and one by the smallest.
         if covariance.trace() * inverse.square().sum() * size * eps < 1:
             return root, inverse
@@ -149,25 +147,20 @@ def _root(covariance: Tensor) -> tuple[Tensor, Tensor | None]:
     return vectors[:, kept] * values[kept].sqrt(), None
 
 
-def _singular_values(matrix: Tensor, second: Tensor, first: Tensor, tolerance: Tensor) -> Tensor | None:
-    """Singular values of a regular matrix, or None where the sum of their errors may exceed `tolerance`.
+def _regular_values(first: Rooted, second: Rooted, tolerance: Tensor) -> Tensor | None:
+    """Singular values of ``R1^T R2``, or None where the sum of their errors may exceed `tolerance`.
 
-    Eigenvalues take a tenth of the time of singular values. Those of ``A^T A`` give the large ones well and the small
-    ones badly; those of ``A^-1 A^-T``, needed where the small ones matter, the other way round.
-
-    Args:
-        matrix: A.
-        second: with `first`, ``second first^T`` is the inverse of A.
-        first: see there.
-        tolerance: see above.
+    Eigenvalues take a quarter of the time of singular values. With ``A = R1^T R2``, those of ``A^T A`` give the large
+    ones well and the small ones badly; those of ``A^-1 A^-T``, needed where the small ones matter, the other way round.
     """
-    squares = torch.linalg.eigvalsh(matrix.T @ matrix)
+    if first.inverse is None or second.inverse is None:
+        return None
+    squares = torch.linalg.eigvalsh(lower_outer(transposed_by(first.root, second.root)))  # reads the lower half
     eps = torch.finfo(squares.dtype).eps
     large = squares.sqrt()
     if squares[0] > 0 and eps * (squares[-1] / large).sum() < tolerance:
         return large
-    inverse = second @ first.T
-    small = torch.linalg.eigvalsh(inverse @ inverse.T).rsqrt().flip(0)
+    small = torch.linalg.eigvalsh(lower_outer(by_transposed(first.inverse, second.inverse))).rsqrt().flip(0)
     most, least = large[-1], small[0]
     is_large = large.square() > most * least
     values = torch.where(is_large, large, small)

@@ -1,6 +1,6 @@
 """The Frechet distance without its bias by the number of samples."""
 
-import functools
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -12,7 +12,10 @@ from langevin.errors import UserError
 from langevin.interrupt import stop_on_signal
 from langevin.metrics.base import Plan, SampleSetMetric
 from langevin.metrics.fid import Rooted, frechet_distance, rooted, rooted_rows
-from langevin.metrics.gathered import Gaussian, gaussian_of, outer_of
+from langevin.metrics.gathered import ROWS, Gaussian, outer_of, symmetric
+
+TOGETHER = 4
+"""Subsets whose sums share rows: of more, adding the sums of the 2^n kinds of rows would take longer than it saves."""
 
 
 class ExtrapolatedFrechetDistance(SampleSetMetric):
@@ -79,43 +82,78 @@ class ExtrapolatedFrechetDistance(SampleSetMetric):
         samples, reference = self._samples(), self.reference.to(self.device)
         rng = np.random.RandomState(self.seed)
         sizes = np.linspace(self.min_size, len(samples), self.num_sizes).astype(int)
-        subsets = Subsets(samples)
-        orders = stop_on_signal(torch.from_numpy(rng.permutation(len(samples))) for _ in sizes)
-        distances = torch.stack(
-            [
-                frechet_distance(subsets.rooted(order, size), reference)
-                for order, size in zip(orders, sizes.tolist(), strict=True)
-            ]
-        )
+        subsets = [torch.from_numpy(rng.permutation(len(samples))[:size]) for size in sizes]
+        distances = torch.empty(len(sizes), dtype=torch.float64, device=self.device)
+        for which, subset in stop_on_signal(rooted_subsets(samples, subsets)):
+            distances[which] = frechet_distance(subset, reference)
         return {self.key: _intercept(1 / torch.from_numpy(sizes).to(distances), distances)}
 
 
-class Subsets:
-    """The Gaussians of subsets of some features, of a subset of more than half of them by what it leaves out.
+def rooted_subsets(features: Tensor, subsets: Sequence[Tensor]) -> Iterator[tuple[int, Rooted]]:
+    """The Gaussians of subsets of some features, each with its place among them, in any order.
+
+    A large subset's sum of outer products is known by what it has or by what it leaves out, whichever is less. Some of
+    these parts at a time are cut where they overlap, so that no row is multiplied twice for them.
 
     Args:
         features: (N, D), N at least 2.
+        subsets: which rows each has, different integers, at least 2.
     """
+    large = [which for which, subset in enumerate(subsets) if len(subset) > features.shape[1]]
+    for which in set(range(len(subsets))) - set(large):
+        yield which, rooted_rows(features[subsets[which].to(features.device)])
+    if not large:
+        return
+    number, mean = len(features), features.mean(0, dtype=torch.float64)
+    parts = torch.zeros(len(subsets), number, dtype=torch.bool)
+    for which in large:
+        parts[which, subsets[which]] = True
+        parts[which] ^= 2 * len(subsets[which]) > number
+    large.sort(key=lambda which: -int(parts[which].sum()))
+    whole = None  # found with the first, of which the fewest rows are in none
+    for start in range(0, len(large), TOGETHER):
+        together = large[start : start + TOGETHER]
+        sums, outers, of_all = _part_sums(features, mean, parts[together], whole is None)
+        whole = of_all if whole is None else whole
+        for which, total, outer in zip(together, sums, outers, strict=True):
+            size = len(subsets[which])
+            if 2 * size > number:
+                total, outer = -total, whole - outer
+            # The sums are about the mean of all, from which a subset's is so near that nothing cancels.
+            offset = total / size
+            about_mean = symmetric(outer) - size * torch.outer(offset, offset)
+            yield which, rooted(Gaussian(size, mean + offset, about_mean / (size - 1)), features.device)
 
-    def __init__(self, features: Tensor) -> None:
-        self.features = features
 
-    @functools.cached_property
-    def whole(self) -> Gaussian:
-        """The Gaussian of all."""
-        return gaussian_of(self.features)
+def _part_sums(
+    features: Tensor, centre: Tensor, parts: Tensor, with_whole: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Sums of parts of some features (N, D) about a centre, each row multiplied once.
 
-    def rooted(self, order: Tensor, size: int) -> Rooted:
-        """The Gaussian of the first `size` in an order, integers (N,); at least 2."""
-        left_out = self.features[order[size:]]
-        if size <= self.features.shape[1] or len(left_out) >= size:
-            return rooted_rows(self.features[order[:size]])
-        total, mean, covariance = self.whole
-        # Both sums are about the mean of all, from which a subset's is so near that nothing cancels.
-        about_mean = covariance * (total - 1) - outer_of(left_out, mean)
-        offset = (left_out.double() - mean).sum(0) / -size
-        about_mean -= size * torch.outer(offset, offset)
-        return rooted(Gaussian(size, mean + offset, about_mean / (size - 1)), self.features.device)
+    Args:
+        features: see above.
+        centre: float64 (D,).
+        parts: whether each row is in each part, bool (P, N).
+        with_whole: whether the outer products of all rows are wanted.
+
+    Returns:
+        The sums, float64 (P, D); of each part the lower triangle of the sum of outer products, float64 (P, D, D); and
+        that of all rows, None where it is not wanted.
+    """
+    kind = (parts.long() << torch.arange(len(parts))[:, None]).sum(0).to(features.device)  # by the parts it is in
+    sums, outers = (centre.new_zeros(len(parts), *[len(centre)] * times) for times in (1, 2))
+    whole = torch.zeros_like(outers[0]) if with_whole else None
+    for each in range(0 if with_whole else 1, 1 << len(parts)):
+        rows = features[kind == each]
+        total = torch.stack([(part.double() - centre).sum(0) for part in rows.split(ROWS)]).sum(0)
+        outer = outer_of(rows, centre)
+        for which in range(len(parts)):
+            if each >> which & 1:
+                sums[which] += total
+                outers[which] += outer
+        if whole is not None:
+            whole += outer
+    return sums, outers, whole
 
 
 def _intercept(x: Tensor, y: Tensor) -> Tensor:

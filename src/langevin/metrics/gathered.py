@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import torch
-from scipy.linalg.blas import dsyrk
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from langevin.metrics.halves import add_outer
 from langevin.sums import SumStateMetric
 
 ROWS = 1024
@@ -82,15 +82,15 @@ class Moments(RowMetric):
             rows = self._rows("recent").double()
             self._clear_rows("recent")
             self._accumulate(sum=rows.sum(0))
-            _add_outer(self.outer, rows)
+            add_outer(self.outer, rows)
 
     def compute(self) -> Gaussian:
         """Fit the Gaussian; of fewer than two images its covariance is nan."""
         rows = self._rows("recent").double()
         outer = self.outer.clone()
-        _add_outer(outer, rows)
+        add_outer(outer, rows)
         mean = (self.sum + rows.sum(0)) / self.count
-        centred = _symmetric(outer) - self.count * torch.outer(mean, mean)
+        centred = symmetric(outer) - self.count * torch.outer(mean, mean)
         return Gaussian(int(self.count), mean, centred / (self.count - 1))
 
 
@@ -133,26 +133,21 @@ class Rows(RowMetric):
 def gaussian_of(features: Tensor) -> Gaussian:
     """The Gaussian fitted to features (N, D), N at least 2, on their device."""
     mean = features.mean(0, dtype=torch.float64)
-    return Gaussian(len(features), mean, outer_of(features, mean) / (len(features) - 1))
+    return Gaussian(len(features), mean, symmetric(outer_of(features, mean)) / (len(features) - 1))
 
 
 def outer_of(features: Tensor, centre: Tensor) -> Tensor:
-    """The sum of the outer products of features (N, D) about a centre, float64 (D,): float64 (D, D)."""
+    """The sum of the outer products of features (N, D) about a centre, float64 (D,).
+
+    Returns:
+        Its lower triangle, float64 (D, D); the upper one is undefined.
+    """
     outer = torch.zeros(len(centre), len(centre), dtype=torch.float64, device=features.device)
     for rows in features.split(ROWS):
-        _add_outer(outer, rows.double() - centre)
-    return _symmetric(outer)
+        add_outer(outer, rows.double() - centre)
+    return outer
 
 
-def _symmetric(lower: Tensor) -> Tensor:
+def symmetric(lower: Tensor) -> Tensor:
+    """The symmetric matrix with this lower triangle."""
     return lower.tril() + lower.tril(-1).T
-
-
-def _add_outer(total: Tensor, rows: Tensor) -> None:
-    """Add ``rows^T rows`` to the lower triangle of `total`, float64 (D, D), in place; the upper one is undefined."""
-    if total.device.type == "cpu":  # half the work of a product that is not known to be symmetric
-        # BLAS counts columns first. Through numpy, also a state made under Lightning's inference mode can be changed.
-        dsyrk(1.0, rows.numpy().T, beta=1.0, c=total.numpy().T, overwrite_c=True)
-    else:
-        with torch.inference_mode():
-            total.addmm_(rows.T, rows)

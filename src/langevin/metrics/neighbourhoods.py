@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from langevin.interrupt import stop_on_signal
-from langevin.metrics.screened import Screened, axes_of, scale_of
+from langevin.metrics.screened import Screened, axes_of, centre_of, scale_of
 
 
 class Found(NamedTuple):
@@ -107,7 +107,7 @@ class Neighbourhoods:
 
     def _find(self, samples: Tensor) -> Found:
         device, reference = samples.device, self.reference.to(samples.device)
-        centre = reference.mean(0, dtype=torch.float64)
+        centre = centre_of(reference)
         scale = scale_of((samples, reference), centre)
         axes = axes_of(reference, centre, scale)
         x, y = Screened(samples, centre, scale, axes), Screened(reference, centre, scale, axes)
@@ -115,8 +115,8 @@ class Neighbourhoods:
         if self._radii is None or self._radii.shape[1] < wanted:
             self._radii = y.squared_radii(wanted)
         radii = self._radii.to(device)
-        of_reference = {k: radii[:, k - 1] for k in self.of_reference}
         own = x.squared_radii(max(self.of_samples)) if self.of_samples else None
+        of_reference = {k: radii[:, k - 1] for k in self.of_reference}
         of_samples = {} if own is None else {k: own[:, k - 1] for k in self.of_samples}
         found = _between(x, y, of_reference, of_samples, self.wants_nearest)
         if found.nearest is None:
@@ -127,72 +127,79 @@ class Neighbourhoods:
 def _between(
     x: Screened, y: Screened, of_reference: dict[int, Tensor], of_samples: dict[int, Tensor], wants_nearest: bool
 ) -> Found:
-    """Compare the samples x with the reference y, whose squared radii are given."""
+    """Compare the samples x with the reference y; their squared radii are given by row."""
     device, number, total = x.squares.device, len(x.rows), len(y.rows)
 
     def no(count: int) -> Tensor:
         return torch.zeros(count, dtype=torch.bool, device=device)
 
+    # By the numbers of the points, until the end; what is nearest is a row of the reference.
     inside, holding = {k: no(number) for k in of_reference}, {k: no(total) for k in of_reference}
     held, recalled = dict.fromkeys(of_reference, 0), {k: no(total) for k in of_samples}
     distances = torch.full((number,), torch.inf, dtype=torch.float64, device=device)
     nearest = torch.zeros(number, dtype=torch.int64, device=device)
     none_x, none_y = (torch.full((len(each.rows),), -torch.inf, device=device).double() for each in (x, y))
+    of_reference = {k: radii[y.order] for k, radii in of_reference.items()}
+    of_samples = {k: radii[x.order] for k, radii in of_samples.items()}
     largest_y = torch.stack([none_y, *of_reference.values()]).amax(0)
     largest_x = torch.stack([none_x, *of_samples.values()]).amax(0)
-    for rows in x.blocks:
-        upper = distances[rows]  # of the squared distance to the nearest
-        for columns in stop_on_signal(y.blocks):
-            reach = largest_x[rows]
+    upper = distances.clone()  # of the squared distance to the nearest
+    for rows, columns in stop_on_signal(x.block_pairs(y)):
+        reach = largest_x[rows]
+        if wants_nearest:
+            if x.shorts and upper[rows].isinf().any():
+                upper[rows] = x.upper_by_short(rows, y, columns, 1)
+            reach = torch.maximum(reach, torch.minimum(upper[rows], distances[rows]))
+        pairs = x.left_by_short(rows, y, columns, reach, largest_y[columns])
+        if pairs is None:
+            scores = x.scores(rows, y, columns)
             if wants_nearest:
-                reach = torch.maximum(reach, torch.minimum(upper, distances[rows]))
-            pairs = x.left_by_short(rows, y, columns, reach, largest_y[columns])
-            if pairs is None:
-                scores = x.scores(rows, y, columns)
-                if wants_nearest:
-                    upper = torch.minimum(upper, x.upper(rows, y, columns, scores, 1)[:, 0])
-                    reach = torch.maximum(largest_x[rows], torch.minimum(upper, distances[rows]))
-                pairs = x.left(scores, reach, largest_y[columns])
-            if pairs is None:  # few digits tell too little apart here
-                squared = x.squared_distances(rows, y, columns)
-                added = x.slack(x.squares[rows, None], y.squares[columns])  # by rounding, at most
-                lowered = squared - added
-                if wants_nearest:
-                    upper = torch.minimum(upper, (squared + added).amin(1))
-                    reach = torch.maximum(largest_x[rows], torch.minimum(upper, distances[rows]))
-                pairs = x.pairs((lowered <= reach[:, None]) | (lowered <= largest_y[columns]))
-            if pairs is None:  # as where most points are one
-                for k, radii in of_reference.items():
-                    holds = lowered <= radii[columns]
-                    inside[k][rows] |= holds.any(1)
-                    holding[k][columns] |= holds.any(0)
-                    held[k] += int(holds.sum())
-                for k, radii in of_samples.items():
-                    recalled[k][columns] |= (lowered <= radii[rows, None]).any(0)
-                first, second = torch.arange(len(squared), device=device), squared.argmin(1)
-            else:
-                first, second = pairs
-            i, j = first + rows.start, second + columns.start
-            squared = x.exact(i, y, j)
-            if pairs is not None:
-                # Where a distance equals a radius, the sample or the neighbour may be one image.
-                lowered = squared - x.slack(squared)
-                for k, radii in of_reference.items():
-                    holds = lowered <= radii[j]
-                    inside[k][i[holds]] = True
-                    holding[k][j[holds]] = True
-                    held[k] += int(holds.sum())
-                for k, radii in of_samples.items():
-                    recalled[k][j[lowered <= radii[i]]] = True
+                upper[rows] = torch.minimum(upper[rows], x.upper(rows, y, columns, scores, 1)[:, 0])
+                reach = torch.maximum(largest_x[rows], torch.minimum(upper[rows], distances[rows]))
+            pairs = x.left(scores, reach, largest_y[columns])
+        if pairs is None:  # few digits tell too little apart here
+            squared = x.squared_distances(rows, y, columns)
+            added = x.slack(x.squares[rows, None], y.squares[columns])  # by rounding, at most
+            lowered = squared - added
             if wants_nearest:
-                best = torch.full((len(upper),), torch.inf, dtype=torch.float64, device=device)
-                best.scatter_reduce_(0, first, squared, "amin")
-                is_best = squared == best[first]
-                which = torch.full((len(upper),), total, dtype=torch.int64, device=device)
-                which.scatter_reduce_(0, first[is_best], j[is_best], "amin")
-                closer = best < distances[rows]
-                nearest[rows] = torch.where(closer, which, nearest[rows])
-                distances[rows] = torch.where(closer, best, distances[rows])
+                upper[rows] = torch.minimum(upper[rows], (squared + added).amin(1))
+                reach = torch.maximum(largest_x[rows], torch.minimum(upper[rows], distances[rows]))
+            pairs = x.pairs((lowered <= reach[:, None]) | (lowered <= largest_y[columns]))
+        if pairs is None:  # as where most points are one
+            for k, radii in of_reference.items():
+                holds = lowered <= radii[columns]
+                inside[k][rows] |= holds.any(1)
+                holding[k][columns] |= holds.any(0)
+                held[k] += int(holds.sum())
+            for k, radii in of_samples.items():
+                recalled[k][columns] |= (lowered <= radii[rows, None]).any(0)
+            first, second = torch.arange(len(squared), device=device), squared.argmin(1)
+        else:
+            first, second = pairs
+        i, j = first + rows.start, second + columns.start
+        squared = x.exact(i, y, j)
+        if pairs is not None:
+            # Where a distance equals a radius, the sample or the neighbour may be one image.
+            lowered = squared - x.slack(squared)
+            for k, radii in of_reference.items():
+                holds = lowered <= radii[j]
+                inside[k][i[holds]] = True
+                holding[k][j[holds]] = True
+                held[k] += int(holds.sum())
+            for k, radii in of_samples.items():
+                recalled[k][j[lowered <= radii[i]]] = True
+        if wants_nearest:
+            best = torch.full_like(reach, torch.inf)
+            best.scatter_reduce_(0, first, squared, "amin")
+            is_best = squared == best[first]
+            which = torch.full_like(nearest[rows], total)
+            which.scatter_reduce_(0, first[is_best], y.order[j[is_best]], "amin")
+            # Of equally near ones the first, in whichever order the blocks come.
+            closer = (best < distances[rows]) | ((best == distances[rows]) & (which < nearest[rows]))
+            nearest[rows] = torch.where(closer, which, nearest[rows])
+            distances[rows] = torch.where(closer, best, distances[rows])
+    inside = {k: x.by_row(each) for k, each in inside.items()}
+    holding, recalled = ({k: y.by_row(each) for k, each in found.items()} for found in (holding, recalled))
     if not wants_nearest:
         return Found(inside, holding, held, recalled)
-    return Found(inside, holding, held, recalled, nearest, distances.sqrt())
+    return Found(inside, holding, held, recalled, x.by_row(nearest), x.by_row(distances).sqrt())

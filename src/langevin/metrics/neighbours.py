@@ -11,6 +11,11 @@ BLOCK = 2048
 """Points of either set whose distances are in memory at once, 34 MB; fewer where points are wider than that."""
 
 
+def block_size(dimensions: int) -> int:
+    """How many points of so many dimensions a block has."""
+    return max(1, min(BLOCK, BLOCK * BLOCK // dimensions))
+
+
 class Points:
     """A set of points, read in blocks as float64.
 
@@ -24,7 +29,7 @@ class Points:
         self.rows = rows
         self.centre = centre
         self.dimensions = int(np.prod(rows.shape[1:]))
-        size = max(1, min(BLOCK, BLOCK * BLOCK // self.dimensions))
+        size = block_size(self.dimensions)
         self.blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
         self.squares = torch.cat([self.block(part).square().sum(1) for part in self.blocks])
 
@@ -34,7 +39,8 @@ class Points:
 
     def _read(self, part: slice | Tensor) -> Tensor:
         if isinstance(self.rows, Tensor):
-            rows = self.rows[part]
+            # Of integers, twice as fast as by indexing.
+            rows = self.rows[part] if isinstance(part, slice) else self.rows.index_select(0, part)
         else:  # copied, because torch must not share memory with a read-only memory map
             rows = torch.from_numpy(np.array(self.rows[part if isinstance(part, slice) else part.cpu().numpy()]))
         return rows.to(self.centre.device).flatten(1).double()

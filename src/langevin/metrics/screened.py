@@ -1,8 +1,7 @@
 """Points whose far pairs are ruled out in few digits, with a bound of the error, and whose near pairs are exact."""
 
-import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,12 +9,14 @@ from torch import Tensor
 
 from langevin.features.extractor import full_precision
 from langevin.interrupt import stop_on_signal
-from langevin.metrics.neighbours import Points
+from langevin.metrics.neighbours import Points, block_size
 
 KIND = torch.float32
 """What is screened in. It changes no result; bfloat16 leaves so many pairs that it was slower."""
 FEW = 64
 """Of so many pairs of a block one may be left after screening; of more, the whole block is computed in float64."""
+MORE = 8
+"""The same after the shortest copies: a pair's next ones take 0.3 microseconds, the whole ones of a block 0.2 s."""
 AT_ONCE = 1 << 17
 """Numbers of pairs that are subtracted at once: 1 MB, which stays in a core's cache."""
 LEAST = 512
@@ -25,9 +26,16 @@ SHARES = 16, 4
 HELD = 0.8
 """If the first of the axes hold less of the points' spread, they leave out too much to rule out a pair."""
 SOME = 4096
-"""Of so many points, about, the axes are found."""
+"""Of so many points, about, the centre and the axes are found."""
+SPLIT = 16
+"""So many of the axes are looked at to bring near points into one block."""
 TINY = 1e-28
 """What is lost where numbers underflow, of squared distances at the scale of `scale_of`; more than enough."""
+
+
+def centre_of(rows: Tensor) -> Tensor:
+    """A point amid points (N, D), also where some of them are far out: float64 (D,), the median by dimension."""
+    return _some(rows).median(0).values.double()
 
 
 def scale_of(sets: Iterable[Tensor], centre: Tensor) -> float:
@@ -46,7 +54,10 @@ def axes_of(rows: Tensor, centre: Tensor, scale: float) -> Tensor | None:
     dimensions = rows.shape[1]
     if dimensions < LEAST:
         return None
-    some = ((rows[:: max(1, len(rows) // SOME)].to(centre.device).double() - centre) * scale).float()
+    some = ((_some(rows).to(centre.device).double() - centre) * scale).float()
+    lengths = some.square().sum(1).sqrt()
+    # One far point would hold most of the spread; brought as near as half of the others, it has no more than its part.
+    some *= (lengths.median() / (lengths + TINY)).clamp(max=1)[:, None]
     start = torch.randn(dimensions, dimensions // SHARES[1], generator=torch.Generator().manual_seed(0))
     axes = start.to(centre.device)
     for _ in range(2):
@@ -54,6 +65,31 @@ def axes_of(rows: Tensor, centre: Tensor, scale: float) -> Tensor | None:
     axes = torch.linalg.qr(axes.double()).Q
     held = (some @ axes[:, : dimensions // SHARES[0]].float()).square().sum() / some.square().sum()
     return axes if held > HELD else None  # nan where all points are one
+
+
+def _some(rows: Tensor) -> Tensor:
+    return rows[:: max(1, len(rows) // SOME)]
+
+
+def order_of(rows: Tensor, centre: Tensor, axes: Tensor) -> Tensor:
+    """An order of points (N, D) in which those of one block are near each other: integers (N,).
+
+    The cells of a k-d tree (Bentley 1975, doi 10.1145/361002.361007): always in two along the axis of most spread, down
+    to a block. A search then has near points first, and rules out others by these.
+    """
+    along = torch.cat([(part.to(centre.device).double() - centre) @ axes[:, :SPLIT] for part in rows.split(1024)])
+    order, size = torch.arange(len(rows), device=centre.device), block_size(rows.shape[1])
+    cells = [slice(0, len(rows))]
+    while cells:
+        cell = cells.pop()
+        blocks = -(-(cell.stop - cell.start) // size)
+        if blocks > 1:
+            points = order[cell]
+            widest = along[points].var(0).argmax()
+            order[cell] = points[along[points, widest].argsort()]
+            middle = cell.start + blocks // 2 * size
+            cells += [slice(cell.start, middle), slice(middle, cell.stop)]
+    return order
 
 
 class Copy(NamedTuple):
@@ -86,37 +122,72 @@ class Screened(Points):
         scale: of the copies, see `scale_of`; the sets that are compared have one.
         axes: those of the short copies, orthonormal, float64 (D, K); the sets that are compared have the same. None for
             no such copies.
+
+    Attributes:
+        order: which row each point is, integers (N,): points are numbered by `order_of`, where there are axes.
     """
 
     def __init__(self, rows: Tensor, centre: Tensor, scale: float, axes: Tensor | None = None) -> None:
+        self.order = torch.arange(len(rows), device=centre.device) if axes is None else order_of(rows, centre, axes)
         super().__init__(rows, centre)
         self.scale = scale
         self.halves = self.squares * (scale * scale / 2)
-        self.whole = self._copied(self.dimensions, lambda block: block)
-        parts = [] if axes is None else [axes[:, : self.dimensions // share] for share in SHARES]
-        self.shorts = [self._copied(part.shape[1] + 1, functools.partial(self._shortened, part)) for part in parts]
+        self.whole, *self.shorts = self._copies(axes)
 
-    def _copied(self, size: int, form: Callable[[Tensor], Tensor]) -> Copy:
-        values = torch.empty(len(self.rows), size, dtype=KIND, device=self.centre.device)
-        lost = 0.0  # of a point's length, the largest share that its copy leaves out
+    def _read(self, part: slice | Tensor) -> Tensor:
+        return super()._read(self.order[part])
+
+    def by_row(self, values: Tensor) -> Tensor:
+        """Values of the points (N, ...) in the order of the rows."""
+        return torch.empty_like(values).index_copy_(0, self.order, values)
+
+    def block_pairs(self, other: "Screened") -> list[tuple[slice, slice]]:
+        """All pairs of a block and another set's, or of two of one set; with axes, those of the nearest means first."""
+        rows, columns = (
+            torch.triu_indices(len(self.blocks), len(self.blocks), 1)
+            if self is other
+            else torch.cartesian_prod(torch.arange(len(self.blocks)), torch.arange(len(other.blocks))).T
+        )
+        if self.shorts:
+            own, others = (
+                torch.stack([each.shorts[0].values[part].mean(0) for part in each.blocks]) for each in (self, other)
+            )
+            order = (own[rows] - others[columns]).square().sum(1).argsort().cpu()
+            rows, columns = rows[order], columns[order]
+        return [(self.blocks[i], other.blocks[j]) for i, j in zip(rows.tolist(), columns.tolist(), strict=True)]
+
+    def _copies(self, axes: Tensor | None) -> list[Copy]:
+        """The whole copy and, with axes, one by each of `SHARES`."""
+        counts = [] if axes is None else [self.dimensions // share for share in SHARES]
+        copies = [
+            torch.empty(len(self.rows), size, dtype=KIND, device=self.centre.device)
+            for size in (self.dimensions, *(count + 1 for count in counts))
+        ]
+        lost = [0.0] * len(copies)  # of a point's length, the largest share that its copy leaves out
         for part in self.blocks:
-            block = form(self.block(part) * self.scale)
-            values[part] = block
-            rest = (block - values[part]).square().sum(1) / (block.square().sum(1) + TINY)
-            lost = max(lost, float(rest.amax().sqrt()))
+            block = self.block(part) * self.scale
+            forms = [block] if axes is None else [block, *self._shortened(block, block @ axes, counts)]
+            for i, (copy, form) in enumerate(zip(copies, forms, strict=True)):
+                copy[part] = form
+                rest = (form - copy[part]).square().sum(1) / (form.square().sum(1) + TINY)
+                lost[i] = max(lost[i], float(rest.amax().sqrt()))
+        return [Copy(copy, self._error(copy.shape[1], share)) for copy, share in zip(copies, lost, strict=True)]
+
+    def _error(self, size: int, lost: float) -> float:
         single = torch.finfo(torch.float32).eps
         # Twice the bound of sums in float32; shorter types are summed so too, and rounded once more.
         product = size * single + (0 if torch.float32 is KIND else torch.finfo(KIND).eps)
         # Of |x|^2 + |y|^2, for a squared distance; the last terms are of the sums of three in `scores`, and of float64.
-        error = lost * (2 + lost) + (1 + lost) ** 2 * product + 8 * single + self._double
-        return Copy(values, error)
+        return lost * (2 + lost) + (1 + lost) ** 2 * product + 8 * single + self._double
 
-    def _shortened(self, axes: Tensor, block: Tensor) -> Tensor:
-        """Points (B, D) along axes, and the length of the rest: (B, K + 1)."""
-        along, squares = block @ axes, block.square().sum(1)
-        # Rather too long than too short, by what rounding in float64 can take from it.
-        rest = ((squares - along.square().sum(1)).clamp(min=0) + self._double * squares).sqrt()
-        return torch.cat([along, rest[:, None]], 1)
+    def _shortened(self, block: Tensor, along: Tensor, counts: list[int]) -> Iterator[Tensor]:
+        """By each count, points (B, D) along so many axes, and the length of the rest: (B, count + 1)."""
+        squares = block.square().sum(1)
+        for count in counts:
+            part = along[:, :count]
+            # Rather too long than too short, by what rounding in float64 can take from it.
+            rest = ((squares - part.square().sum(1)).clamp(min=0) + self._double * squares).sqrt()
+            yield torch.cat([part, rest[:, None]], 1)
 
     @property
     def _double(self) -> float:
@@ -137,7 +208,8 @@ class Screened(Points):
 
     def threshold(self, squared: Tensor) -> Tensor:
         """The least score, float32, that a pair at these squared distances can have; inf of -inf, where none counts."""
-        return (squared * (-self.scale * self.scale / 2 * (1 + 1e-6)) - TINY).float()
+        least = (squared * (-self.scale * self.scale / 2 * (1 + 1e-6)) - TINY).float()
+        return least.clamp_(min=torch.finfo(torch.float32).min)  # a point itself has a score below this
 
     def upper(self, rows: slice, other: "Screened", columns: slice, scores: Tensor, k: int) -> Tensor:
         """Upper bounds of the squared distances to the nearest k of a block, float64 (B, k); inf for lacking ones."""
@@ -148,21 +220,35 @@ class Screened(Points):
         bound = 2 * (width - best).clamp(min=0) / (self.scale * self.scale) * (1 + 1e-6)
         return torch.nn.functional.pad(bound, (0, k - k_here), value=torch.inf)
 
-    def pairs(self, mask: Tensor) -> tuple[Tensor, Tensor] | None:
+    def upper_by_short(self, rows: slice, other: "Screened", columns: slice, k: int) -> Tensor:
+        """Upper bounds of the squared distances to the k-th nearest of a block, float64 (B,); inf where it lacks.
+
+        The largest distance to those k that seem nearest by the short copies.
+        """
+        scores = self.scores(rows, other, columns, short=True)
+        best, which = scores.topk(min(k, scores.shape[1]))
+        first = torch.arange(len(best), device=best.device).repeat_interleave(best.shape[1])
+        squared = self.exact(first + rows.start, other, which.flatten() + columns.start).view_as(best)
+        missing = best.isneginf().any(1) | (best.shape[1] < k)
+        return squared.amax(1).masked_fill_(missing, torch.inf)
+
+    def pairs(self, mask: Tensor, few: int | None = None) -> tuple[Tensor, Tensor] | None:
         """The rows and columns of what a mask (B, C) selects; None where that is too much to be done by pairs."""
         if mask.device.type == "cpu":  # six times as fast as torch's
             flat = torch.from_numpy(mask.numpy().reshape(-1).nonzero()[0])
         else:
             flat = mask.flatten().nonzero().squeeze(1)
-        if len(flat) > max(mask.numel() // FEW, 16 * len(mask)):  # a few neighbours of each fit into a small block
+        if len(flat) > _most(len(mask), mask.shape[1], few or FEW):
             return None
         return flat // mask.shape[1], flat % mask.shape[1]
 
-    def left(self, scores: Tensor, of_rows: Tensor, of_columns: Tensor) -> tuple[Tensor, Tensor] | None:
+    def left(
+        self, scores: Tensor, of_rows: Tensor, of_columns: Tensor, few: int | None = None
+    ) -> tuple[Tensor, Tensor] | None:
         """The pairs that may be as near as one of both reaches, by squared distances (B,) and (C,); see `pairs`."""
         mask = scores >= self.threshold(of_rows)[:, None]
         mask |= scores >= self.threshold(of_columns)
-        return self.pairs(mask)
+        return self.pairs(mask, few)
 
     def left_by_short(
         self, rows: slice, other: "Screened", columns: slice, of_rows: Tensor, of_columns: Tensor
@@ -170,13 +256,13 @@ class Screened(Points):
         """The same of two blocks by their short copies, one after the other; None without these, too."""
         if not self.shorts:
             return None
-        found = self.left(self.scores(rows, other, columns, short=True), of_rows, of_columns)
+        found = self.left(self.scores(rows, other, columns, short=True), of_rows, of_columns, MORE)
         if found is None:
             return None
         first, second = found
         least = torch.minimum(self.threshold(of_rows)[first], self.threshold(of_columns)[second])
         kept = self.scores_of(first + rows.start, other, second + columns.start) >= least
-        return first[kept], second[kept]
+        return (first[kept], second[kept]) if kept.sum() <= _most(len(of_rows), len(of_columns), FEW) else None
 
     def scores_of(self, first: Tensor, other: "Screened", second: Tensor) -> Tensor:
         """The scores of pairs by the longer of the short copies, float32."""
@@ -184,7 +270,7 @@ class Screened(Points):
         share = 1 - max(own.error, others.error)
         size = max(1, AT_ONCE // own.values.shape[1])
         products = [
-            (own.values[i].float() * others.values[j].float()).sum(1)
+            own.values.index_select(0, i).float().mul_(others.values.index_select(0, j)).sum(1)
             for i, j in zip(first.split(size), second.split(size), strict=True)
         ]
         lengths = ((self.halves[first] + other.halves[second]) * share - 2 * TINY).float()
@@ -194,7 +280,7 @@ class Screened(Points):
         """Squared distances of pairs by the numbers of their points, float64, by differences: of equal points 0."""
         size = max(1, AT_ONCE // self.dimensions)
         parts = [
-            (self._read(i) - other._read(j)).square_().sum(1)
+            self._read(i).sub_(other._read(j)).square_().sum(1)  # what is read by numbers is a copy
             for i, j in zip(first.split(size), second.split(size), strict=True)
         ]
         return torch.cat(parts) if parts else self.squares.new_zeros(0)
@@ -204,21 +290,23 @@ class Screened(Points):
         return 2 * self.dimensions * torch.finfo(torch.float64).eps * torch.as_tensor(sum(squares))
 
     def squared_radii(self, k: int) -> Tensor:
-        """Squared distances of each point to its k nearest others, increasing, float64 (N, k); k is less than N."""
+        """Squared distances of each row to its k nearest others, increasing, float64 (N, k); k is less than N."""
         nearest = self.squares.new_full((len(self.rows), k), torch.inf)
         for rows in stop_on_signal(self.blocks):  # first, so that all points have a bound
-            scores = self.scores(rows, self, rows)
-            bound = self.upper(rows, self, rows, scores, k)[:, -1]
-            mask = scores >= self.threshold(bound)[:, None]
-            self._count_in(nearest, rows, rows, self.pairs(mask.fill_diagonal_(False)))
-        for i, rows in enumerate(self.blocks):
-            for columns in stop_on_signal(self.blocks[i + 1 :]):
-                reach = nearest[rows, -1], nearest[columns, -1]
-                found = self.left_by_short(rows, self, columns, *reach)
-                if found is None:
-                    found = self.left(self.scores(rows, self, columns), *reach)
-                self._count_in(nearest, rows, columns, found)
-        return nearest
+            found, none = None, torch.full_like(nearest[rows, 0], -torch.inf)
+            if self.shorts:
+                found = self.left_by_short(rows, self, rows, self.upper_by_short(rows, self, rows, k), none)
+            if found is None:
+                scores = self.scores(rows, self, rows)
+                found = self.left(scores, self.upper(rows, self, rows, scores, k)[:, -1], none)
+            self._count_in(nearest, rows, rows, found)
+        for rows, columns in stop_on_signal(self.block_pairs(self)):
+            reach = nearest[rows, -1], nearest[columns, -1]
+            found = self.left_by_short(rows, self, columns, *reach)
+            if found is None:
+                found = self.left(self.scores(rows, self, columns), *reach)
+            self._count_in(nearest, rows, columns, found)
+        return self.by_row(nearest)
 
     def _count_in(self, nearest: Tensor, rows: slice, columns: slice, found: tuple[Tensor, Tensor] | None) -> None:
         if found is None:
@@ -257,6 +345,10 @@ class Screened(Points):
             mask.fill_diagonal_(False)
         flat = mask.flatten().nonzero().squeeze(1)
         return flat // mask.shape[1], flat % mask.shape[1]
+
+
+def _most(rows: int, columns: int, few: int) -> int:
+    return max(rows * columns // few, 16 * rows)  # a few neighbours of each fit into a small block
 
 
 def _merge(nearest: Tensor, points: Tensor, squared: Tensor) -> None:
