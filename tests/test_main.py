@@ -108,7 +108,7 @@ def test_the_help_waits_for_neither_hydra_nor_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("asked", [["--help"], ["sample", "--help"], ["runs", "."]], ids=" ".join)
+@pytest.mark.parametrize("asked", [["--version"], ["sample", "--help"], ["runs", "."]], ids=" ".join)
 def test_what_is_printed_ends_with_its_reader(asked, tmp_path):
     reading, writing = os.pipe()
     os.close(reading)  # as `head` does when it has its lines
@@ -123,6 +123,13 @@ def test_what_is_printed_ends_with_its_reader(asked, tmp_path):
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_without_an_output_nothing_is_printed():
+    code = "import sys; from langevin.__main__ import main; main()"
+    closed = ["sh", "-c", 'exec "$0" -c "$1" --help >&-', sys.executable, code]
+    done = subprocess.run(closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_own_parts_beside_their_configs_are_found_in_the_current_folder(tmp_path):

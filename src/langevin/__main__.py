@@ -27,11 +27,9 @@ def main() -> None:
     """Run the command that the command line names."""
     name, *rest = sys.argv[1:] or ["--help"]
     try:
-        if name in FLAGS:
+        if name in (*FLAGS, "--version"):
             with ending_with_reader():
-                print(overview())
-        elif name == "--version":
-            print(__version__)
+                print(overview() if name in FLAGS else __version__)
         elif name not in MODULES:
             close = get_close_matches(name, MODULES, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from helpers.digits import digits
@@ -52,3 +53,12 @@ def test_one_class_is_refused():
     images, labels = digits()
     with pytest.raises(UserError, match=r"metrics\.class_accuracy needs .* at least two classes"):
         ClassAccuracy().check(Plan(397, Reference(images[:10], labels[:10] * 0), TinyExtractor()))
+
+
+def test_many_references_are_said_to_take_long(recwarn):
+    labels = np.arange(20_001) % 3
+    reference = Reference(np.zeros((20_001, 1, 1, 1), np.uint8), labels)
+    ClassAccuracy().check(Plan(40, Reference(reference.samples[:20_000], labels[:20_000]), TinyExtractor()))
+    assert not recwarn
+    with pytest.warns(UserWarning, match="support vector machine to 20,001 reference images, which can take hours"):
+        ClassAccuracy().check(Plan(40, reference, TinyExtractor()))

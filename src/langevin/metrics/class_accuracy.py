@@ -1,11 +1,17 @@
 """Whether class-conditional samples show the requested class."""
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from langevin.errors import UserError
 from langevin.metrics.base import Columns, Plan, SampleMetric
+
+
+LONG = 20_000
+"""References beyond which fitting takes minutes, and soon hours."""
 
 
 class ClassAccuracy(SampleMetric):
@@ -28,9 +34,15 @@ class ClassAccuracy(SampleMetric):
     def check(self, plan: Plan) -> None:
         """Refuse a reference without images, or with fewer than two classes, see the base class."""
         plan.require_images("class_accuracy")
-        plan.reference.require_samples("class_accuracy")
+        number = len(plan.reference.require_samples("class_accuracy"))
         if len(np.unique(plan.reference.require_labels("class_accuracy"))) < 2:
             raise UserError("metrics.class_accuracy needs reference images of at least two classes, the data has one")
+        if number > LONG:
+            warnings.warn(
+                f"metrics.class_accuracy fits a support vector machine to {number:,} reference images, which can take "
+                "hours: time grows with the square of their number. It is meant for small, simple images such as digits",
+                stacklevel=2,
+            )
 
     def begin(self, plan: Plan) -> None:
         """Add the counts and fit the classifier, see the base class."""
