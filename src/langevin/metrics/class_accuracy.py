@@ -9,7 +9,6 @@ from torch import Tensor
 from langevin.errors import UserError
 from langevin.metrics.base import Columns, Plan, SampleMetric
 
-
 LONG = 20_000
 """References beyond which fitting takes minutes, and soon hours."""
 
@@ -40,7 +39,7 @@ class ClassAccuracy(SampleMetric):
         if number > LONG:
             warnings.warn(
                 f"metrics.class_accuracy fits a support vector machine to {number:,} reference images, which can take "
-                "hours: time grows with the square of their number. It is meant for small, simple images such as digits",
+                "hours: time grows with the square of their number. It is meant for small images such as digits",
                 stacklevel=2,
             )
 
