@@ -106,6 +106,21 @@ def test_so_is_what_is_always_logged_where_the_terms_are_not_known(name, monkeyp
     assert (path, text) == (f"auxiliaries.{name}", "is the name of another value that is logged; call it otherwise")
 
 
+def none():
+    """No auxiliary either."""
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["{_target_: torch.nn.Linear, in_features: 1, out_features: 2}", "{_target_: io.StringIO}", "{_target_: MINE}"],
+)
+def test_what_is_no_auxiliary_is_refused(target):
+    target = target.replace("MINE", f"{__name__}.none")
+    ((path, text),) = mistakes_in(composed("train", *SMALL, f"+auxiliaries.a={target}")[0])
+    assert path == "auxiliaries.a._target_"
+    assert text.endswith("; allowed: what makes a langevin.diffusion.auxiliary.Auxiliary")
+
+
 def test_under_any_name_and_without_its_field_the_weights_are_found():
     cfg, choices = called("features")
     assert mistakes_in(cfg) == []
