@@ -56,7 +56,7 @@ def complete(cfg: DictConfig, teachers: dict[str, Teacher]) -> list[Mistake]:
             continue
         if teacher is not None:
             teachers[str(name)] = teacher
-            mistakes += contradicted(cfg, path, f"what {path} reads", {WEIGHTS: teacher.weights})
+            mistakes += contradicted(cfg, path, f"{path}.{teacher.source}", {WEIGHTS: teacher.weights})
     for name, teacher in {} if mistakes else teachers.items():
         with open_dict(cfg):
             cfg[GROUP][name][WEIGHTS] = teacher.weights
