@@ -53,7 +53,7 @@ def aligned(*overrides, run="{classifier}"):
             "run",
             "and what is diffused is no image; allowed: ",
         ),
-        ((*SMALL, "auxiliaries.alignment.weights=abc"), "weights", "is abc, but what auxiliaries.alignment reads has "),
+        ((*SMALL, "auxiliaries.alignment.weights=abc"), "weights", "is abc, but auxiliaries.alignment.run=/"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -104,6 +104,21 @@ def test_so_is_what_is_always_logged_where_the_terms_are_not_known(name, monkeyp
     monkeypatch.setattr(Simple, "logs", ANY)
     ((path, text),) = mistakes_in(called(name)[0])
     assert (path, text) == (f"auxiliaries.{name}", "is the name of another value that is logged; call it otherwise")
+
+
+def none():
+    """No auxiliary either."""
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["{_target_: torch.nn.Linear, in_features: 1, out_features: 2}", "{_target_: io.StringIO}", "{_target_: MINE}"],
+)
+def test_what_is_no_auxiliary_is_refused(target):
+    target = target.replace("MINE", f"{__name__}.none")
+    ((path, text),) = mistakes_in(composed("train", *SMALL, f"+auxiliaries.a={target}")[0])
+    assert path == "auxiliaries.a._target_"
+    assert text.endswith("; allowed: what makes a langevin.diffusion.auxiliary.Auxiliary")
 
 
 def test_under_any_name_and_without_its_field_the_weights_are_found():
@@ -191,7 +206,7 @@ def test_of_dinov2_the_weights_are_part_of_the_name(hub):
         (("model.channels=32",), "model", "is dinov2-vit-b-14, which torch hub does not give ("),
         (("{}.model=vit",), "model", "is vit; allowed: one of dinov2-vit-s-14, dinov2-vit-b-14, "),
         (("~{}.model", "{}.tap=''"), "tap", "is ''; allowed with this UNet: null or one of down_1"),
-        (("{}.weights=abc",), "weights", "is abc, but what auxiliaries.dinov2_alignment reads has "),
+        (("{}.weights=abc",), "weights", "but auxiliaries.dinov2_alignment.model=dinov2-vit-b-14 has "),
         (("{}.tap=block_1",), "tap", "is block_1; allowed with this UNet: null or one of down_1"),
         (("{}.width=0",), "width", "is 0; allowed: a whole number, at least 1"),
         (("codec=autoencoder", "codec.run={autoencoder}"), "model", "is no image; allowed: images of 1 channel"),

@@ -89,7 +89,13 @@ MISSING = [
             (["codec=autoencoder", "codec.run=nowhere"], "codec.weights"),
             (["text=t5", "conditions=[text]", "captions=templates"], "text.path"),
             (["adapter=lora"], "init.checkpoint"),
-            (["auxiliaries=[alignment]", "auxiliaries.alignment.run=nowhere", "codec=autoencoder"], "trust"),
+            ([], "codec._target_"),
+            ([], "optimized_metric"),
+            (["task=autoencoder"], "trainer.strategy"),
+            (
+                ["auxiliaries=[alignment]", "auxiliaries.alignment.run=nowhere", "codec=autoencoder", "codec.run=x"],
+                "trust",
+            ),
         )
     ),
     (

@@ -72,3 +72,15 @@ def test_what_torch_hub_does_not_give_is_one_message_that_names_the_option(hub):
     assert text.startswith("is dinov2-vit-l-14, which torch hub does not give (")
     with pytest.raises(OptionError, match=r"^model is vit; allowed: one of dinov2-vit-s-14, dinov2-vit-b-14"):
         load_patches("model", "vit")
+
+
+def test_other_code_that_gives_no_patch_tokens_is_too(hub):
+    save_dinov2(hub)
+    code = hub / "facebookresearch_dinov2_main" / "hubconf.py"
+    code.write_text(code.read_text().replace("x_norm_patchtokens", "patches"))
+    with pytest.raises(OptionError) as raised:
+        load_patches("model", "dinov2-vit-b-14")
+    ((field, text),) = raised.value.found
+    assert field == "model"
+    assert text.startswith("is dinov2-vit-b-14, whose code does not give patch tokens as DINOv2's does (KeyError: 'x_n")
+    assert text.endswith(f"allowed: with a copy of https://github.com/facebookresearch/dinov2 at {code.parent}")

@@ -92,6 +92,8 @@ OTHERS = {
     ),
     "accumulated": (*COMMON, *UNET, EMA, CPU, *LABELS, "data.flip=true", "trainer.accumulate_grad_batches=2"),
     "ddp": (*COMMON, *UNET, EMA, *LABELS[:2], "trainer=ddp_cpu"),
+    # Compares with a run of "classifier", which is trained first.
+    "alignment": (*COMMON, *UNET, EMA, CPU, "auxiliaries=[alignment]", "auxiliaries.alignment.run={classifier}"),
 }
 CASES = FORMULATIONS | OTHERS
 
@@ -132,7 +134,10 @@ def train(*options: str, checkout: Path = ROOT) -> str:
 def record(name: str, checkout: Path = ROOT) -> Curve:
     """The curve of a case, see `train`."""
     with tempfile.TemporaryDirectory() as folder:
-        train(*CASES[name], f"output_dir={folder}", "name=run", checkout=checkout)
+        options = [option.replace("{classifier}", f"{folder}/classifier") for option in CASES[name]]
+        if options != list(CASES[name]):
+            train(*CASES["classifier"], f"output_dir={folder}", "name=classifier", checkout=checkout)
+        train(*options, f"output_dir={folder}", "name=run", checkout=checkout)
         return read_curve(Path(folder) / "run" / "metrics.csv")
 
 

@@ -1,14 +1,16 @@
 """The mistakes in a study.yaml, and in the configs that it means: all reported before anything runs."""
 
 import pytest
+from contracts.options import with_files
 from helpers.commands import ROOT, composed
 from helpers.saved import save_untrained
 from study_helpers import MEASURED, QUIET, study, write
 
 from langevin.assembly.check import mistakes_in
+from langevin.config.types import plain
 from langevin.errors import UserError
 from langevin.spec import DataSpec
-from langevin.study.cells import lay_out
+from langevin.study.cells import lay_out, trained_values
 from langevin.study.confounds import confounds, overacknowledged, unacknowledged, varied
 from langevin.study.plan import StudyError, read_study
 from langevin.study.results import may_differ
@@ -201,6 +203,34 @@ def test_so_does_the_run_that_is_started_from(tmp_path):
     )
     with pytest.raises(UserError, match="moved: is the same config as one; allowed: arms that differ"):
         lay_out(read_study(folder))
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ["codec=autoencoder", "codec.run={autoencoder}"],
+        ["init.checkpoint={model}"],
+        ["auxiliaries=[alignment]", "auxiliaries.alignment.run={classifier}"],
+        pytest.param(
+            ["conditions=[text]", "captions=templates", "text=clip", "text.path={clip}", "text.length=16"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=lambda chosen: chosen[0],
+)
+def test_a_cell_decides_by_what_its_runs_record(tmp_path, chosen):
+    """By digests of weights that are found when a run is started, too: else a study refuses its own runs."""
+    grid = laid_out(tmp_path, {"rate": RATE}, base=[*QUIET, *map(with_files, chosen)], measures={"train/loss": "down"})
+    for cell in grid.trained:
+        laid = dict(cell.decides)
+        assert mistakes_in(cell.cfg) == []
+        assert trained_values(plain(cell.cfg)) == laid
+
+
+def test_a_broken_task_is_one_message(tmp_path):
+    base = [*QUIET, "auxiliaries=[alignment]", "auxiliaries.alignment.run=nowhere", "task._target_=nothing.at.all"]
+    (mistake,) = mistakes_in(laid_out(tmp_path, {"rate": RATE}, base=base).trained[0].cfg)
+    assert mistake.path == "task._target_"
 
 
 def test_acknowledged_confounds(tmp_path):

@@ -47,7 +47,8 @@ def complete(cfg: DictConfig, teachers: dict[str, Teacher]) -> list[Mistake]:
         ):
             continue
         try:
-            read = getattr(target_of(cfg, path), "read", Auxiliary.read)
+            target = target_of(cfg, path)
+            read = target.read if isinstance(target, type) and issubclass(target, Auxiliary) else Auxiliary.read
             with torch.random.fork_rng(devices=[]):  # its initial weights must not move the run's random numbers
                 teacher = read(_options(cfg, path), loaders(cfg))
         except UserError as error:
@@ -55,7 +56,7 @@ def complete(cfg: DictConfig, teachers: dict[str, Teacher]) -> list[Mistake]:
             continue
         if teacher is not None:
             teachers[str(name)] = teacher
-            mistakes += contradicted(cfg, path, f"what {path} reads", {WEIGHTS: teacher.weights})
+            mistakes += contradicted(cfg, path, f"{path}.{teacher.source}", {WEIGHTS: teacher.weights})
     for name, teacher in {} if mistakes else teachers.items():
         with open_dict(cfg):
             cfg[GROUP][name][WEIGHTS] = teacher.weights
@@ -139,7 +140,11 @@ def _built(
         given = {"teacher": teachers[name]} if name in teachers else {}
         auxiliary, found = try_instantiate(cfg, path, network=network, **given, **loaders(cfg))
         mistakes += found
-        if auxiliary is None:
+        if found:
+            continue
+        if not isinstance(auxiliary, Auxiliary):
+            kind = f"{Auxiliary.__module__}.{Auxiliary.__name__}"
+            mistakes.append(Mistake(f"{path}.{TARGET}", f"is {cfg[GROUP][name][TARGET]}; allowed: what makes a {kind}"))
             continue
         try:
             auxiliary.check(spec)

@@ -27,7 +27,7 @@ from langevin.config.options import INIT, RUN_OPTIONS, TRUST
 from langevin.config.signature import signature
 from langevin.config.stored import targets
 from langevin.config.types import TARGET
-from langevin.config.validate import CHOOSERS, PLURAL, ConfigError, Mistake, groups_of, structure
+from langevin.config.validate import CHOOSERS, PLURAL, ConfigError, Mistake, groups_of, structure, unresolved
 from langevin.data.source import Source
 from langevin.diffusion.auxiliary import Teacher
 from langevin.diffusion.schedules.schedule import Schedule
@@ -54,15 +54,17 @@ def mistakes_in(cfg: DictConfig, teachers: dict[str, Teacher] | None = None) -> 
     """
     from langevin.assembly.completion import complete  # not at the top: to load a run is to check its config
 
+    groups = [group for group in groups_of("train") if group not in CHOOSERS]
+    if unresolved(cfg):  # by which anything may be decided: nothing is built
+        return structure(cfg, RUN_OPTIONS, (), groups)
     task, mistakes = tasked(cfg)
     if task is None:
         return mistakes
-    teachers = {} if teachers is None else teachers
-    initial, mistakes = complete(cfg, teachers)
+    initial, mistakes = complete(cfg, teachers := {} if teachers is None else teachers)
     if mistakes:
         return mistakes
     unused = unused_in(cfg, task)
-    required = [group for group in groups_of("train") if group not in (*CHOOSERS, *OPTIONAL, *unused)]
+    required = [group for group in groups if group not in (*OPTIONAL, *unused)]
     mistakes = structure(cfg, RUN_OPTIONS, required, (*OPTIONAL, *unused))
     if any(path.startswith("codec.") for path, _ in mistakes):  # whose run gives the autoencoder
         mistakes = [each for each in mistakes if each.path != "autoencoder"]
@@ -324,8 +326,7 @@ def check_guidance(
     kept = bool(known) and not any(each.has_null for each in known)
     if guidance.needs_unconditional and (kept or not all(each.has_dropout for each in known if each.has_null)):
         needs = "also needs the model without labels, for which it was not trained"
-        text = f"{needs}; train with dropout above 0 in each of conditions"
-        mistakes.append(Mistake("guidance", text))
+        mistakes.append(Mistake("guidance", f"{needs}; train with dropout above 0 in each of conditions"))
     if guidance.moves_mean and sampler is not None and not sampler.supports_mean_guidance:
         mistakes.append(Mistake("guidance.form", "is mean; allowed: score with this sampler, or sampler=ancestral"))
     return mistakes
@@ -393,8 +394,7 @@ def shares(cfg: DictConfig) -> list[Mistake]:
     counts = [int(count) if isinstance(count, str) and count.isdigit() else count for count in counts]
     if not all(isinstance(count, int) and count > 0 for count in counts):
         return []
-    parts = math.prod(counts)
-    if cfg.batch_size % parts == 0:
+    if cfg.batch_size % math.prod(counts) == 0:
         return []
     of = " * ".join(f"{count} (trainer.{name})" for name, count in zip(names, counts, strict=True) if count > 1)
     return [Mistake("batch_size", f"is {cfg.batch_size}; allowed: a multiple of {of}")]

@@ -24,7 +24,6 @@ from langevin.config.types import TARGET, plain
 from langevin.config.validate import ConfigError
 from langevin.diffusion.classifier import CleanClassifier, NoisyClassifier
 from langevin.diffusion.denoiser import Denoiser
-from langevin.digest import digest_of
 from langevin.errors import OptionError, UserError
 from langevin.samplers.generate import SamplePipeline
 from langevin.samplers.restored import Restored
@@ -234,15 +233,6 @@ def autoencoder_for_codec(option: str, value: str, trust: Sequence[str] = ()) ->
         UserError: as `autoencoder_of`.
     """
     return autoencoder_of(option, value, trust)[0].state_dict()
-
-
-def weights_of(option: str, value: str, trust: Sequence[str] = ()) -> str:
-    """The digest of the EMA weights of the run, of any task, that an option's value names.
-
-    Raises:
-        UserError: as `load_trained`; the message names the option.
-    """
-    return digest_of(_rebuilt_for(option, value, trust).model.network)
 
 
 def denoiser_for_guidance(option: str, value: str, trust: Sequence[str] = ()) -> tuple[Denoiser, DataSpec, bool]:

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from langevin.config.identity import debug_of
 from langevin.config.signature import TargetError, signature
@@ -205,10 +206,11 @@ def _drop_of_class(cfg: DictConfig, given: list[str]) -> None:
     typed = {override.partition("=")[0].lstrip("+~") for override in given}
     for path in [key.removesuffix(f".{TARGET}") for key in typed if key.endswith(f".{TARGET}")]:
         node = OmegaConf.select(cfg, path)
-        if not isinstance(node, DictConfig) or not isinstance(node.get(TARGET), str):
+        if not isinstance(node, DictConfig):
             continue
-        with suppress(TargetError), open_dict(cfg):
-            if (fields := signature(node[TARGET])) is None:
+        with suppress(TargetError, OmegaConfBaseException), open_dict(cfg):  # is reported with the config's structure
+            target = node.get(TARGET)
+            if not isinstance(target, str) or (fields := signature(target)) is None:
                 continue
             for name in [str(key) for key in node if key != TARGET and key not in fields]:
                 if not any(f"{key}.".startswith(f"{path}.{name}.") for key in typed):

@@ -79,7 +79,8 @@ def structure(
     mistakes: list[Mistake] = []
     values = _resolved(cfg, "", mistakes)
     root = {name: Field(ast.parse(kind, mode="eval").body, False) for name, kind in options_of_command.items()}
-    mistakes += _root(values, root, [*root, *required, *optional])
+    nameless = {path.removesuffix(f".{TARGET}") for path, _ in mistakes}  # what these are is not known
+    mistakes += [each for each in _root(values, root, [*root, *required, *optional]) if each.path not in nameless]
     lost = {path.partition(".")[0] for path, _ in mistakes}
     for group in required:
         if values.get(group) is None and group not in lost:

@@ -58,7 +58,7 @@ class Alignment(FeatureAlignment):
     def read(cls, options: Mapping[str, Any], loaders: Mapping[str, Callable[..., Any]]) -> Teacher:
         """See `Auxiliary`: the classifier, by its run; with the spec of its images."""
         classifier, spec, _ = loaders["load_clean_classifier"]("run", options["run"])
-        return Teacher.of(classifier, classifier.classifier.network, spec)
+        return Teacher.of(classifier, classifier.classifier.network, f"run={options['run']}", spec)
 
     def check(self, spec: DataSpec) -> None:
         """See `Auxiliary`: images of the shape that the classifier was trained on, and no latents."""

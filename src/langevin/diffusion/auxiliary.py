@@ -43,17 +43,19 @@ class Teacher(NamedTuple):
     Attributes:
         module: the model.
         weights: the digest of its weights.
+        source: the field of the auxiliary that names it, and its value, such as "run=outputs/classifier".
         spec: of the only data that it takes; None where it takes other data too.
     """
 
     module: Any
     weights: str
+    source: str
     spec: DataSpec | None = None
 
     @classmethod
-    def of(cls, module: nn.Module, network: nn.Module, spec: DataSpec | None = None) -> Self:
+    def of(cls, module: nn.Module, network: nn.Module, source: str, spec: DataSpec | None = None) -> Self:
         """A model, frozen here, whose weights are a network's in it."""
-        return cls(module.requires_grad_(False).eval(), digest_of(network), spec)
+        return cls(module.requires_grad_(False).eval(), digest_of(network), source, spec)
 
 
 class Auxiliary(nn.Module, ABC):

@@ -45,7 +45,7 @@ class DINOv2Alignment(FeatureAlignment):
     def read(cls, options: Mapping[str, Any], loaders: Mapping[str, Callable[..., Any]]) -> Teacher:
         """See `Auxiliary`: DINOv2, by torch hub."""
         patches = loaders["load_dinov2"]("model", options["model"])
-        return Teacher.of(patches, patches.network)
+        return Teacher.of(patches, patches.network, f"model={options['model']}")
 
     def check(self, spec: DataSpec) -> None:
         """See `Auxiliary`: images of one channel or three, and no latents."""

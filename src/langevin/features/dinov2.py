@@ -67,10 +67,15 @@ def load_network(option: str, model: str) -> Any:
         with short_wait():
             return FeatureExtractorDinoV2(model, list(DINOv2.outputs.values()))
     except Exception as error:  # a network that fails, or any code of the repository
-        hub, name = torch.hub.get_dir(), MODEL_METADATA[model]
+        name = MODEL_METADATA[model]
         raise OptionError(
             option,
             f"is {model}, which torch hub does not give ({textwrap.shorten(str(error), 200)}); allowed without "
-            f"internet: with a copy of https://github.com/{REPOSITORY} at {hub}/{REPOSITORY.replace('/', '_')}_main, "
-            f"and its weights, https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth, in {hub}/checkpoints",
+            f"internet: with {copy_of_code()}, and its weights, "
+            f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth, in {torch.hub.get_dir()}/checkpoints",
         ) from error
+
+
+def copy_of_code() -> str:
+    """What torch hub runs, and where it looks for it, for messages."""
+    return f"a copy of https://github.com/{REPOSITORY} at {torch.hub.get_dir()}/{REPOSITORY.replace('/', '_')}_main"

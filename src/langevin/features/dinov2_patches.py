@@ -1,12 +1,14 @@
 """DINOv2's patch tokens."""
 
+import textwrap
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from langevin.features.dinov2 import load_network
+from langevin.errors import OptionError
+from langevin.features.dinov2 import copy_of_code, load_network
 
 PATCH = 14
 """The side of a patch, in pixels."""
@@ -64,6 +66,12 @@ def load_patches(option: str, model: str) -> DINOv2Patches:
         model: which one, see `DINOv2`.
 
     Raises:
-        OptionError: when there is no such model, or torch hub does not give it.
+        OptionError: when there is no such model, torch hub does not give it, or its code gives no patch tokens.
     """
-    return DINOv2Patches(load_network(option, model).model)
+    network = load_network(option, model).model
+    try:
+        return DINOv2Patches(network)
+    except Exception as error:  # any code that lies where torch hub looks
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+        text = f"is {model}, whose code does not give patch tokens as DINOv2's does ({reason}); allowed: with"
+        raise OptionError(option, f"{text} {copy_of_code()}") from error

@@ -12,9 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from langevin.assembly.check import check_model, mistakes_in
-from langevin.assembly.codec_run import complete
+from langevin.assembly.completion import complete
 from langevin.assembly.components import SAMPLING, loaders
-from langevin.assembly.init_run import find_initial
 from langevin.assembly.make import try_instantiate
 from langevin.assembly.saved import override
 from langevin.cli import force_add_override
@@ -130,8 +129,7 @@ def composed(
                 overrides = tuple(force_add_override(text, own) for text in given)
                 cfg = compose(command, list(overrides))
                 if command == "train":  # other runs decide by what they are; what is wrong with them is reported later
-                    complete(cfg)
-                    find_initial(cfg)
+                    complete(cfg, {})
                 yield Cell(name, arms, overrides, cfg, decide(plain(cfg)))
             except MissingConfigException as error:
                 allowed = ", ".join(error.options or ())
