@@ -11,11 +11,14 @@ from PIL import Image
 
 from langevin.data.bucket_module import BucketDataModule
 from langevin.data.bucket_stream import BucketStream
-from langevin.data.buckets import RectangleTransform, Size, told
+from langevin.data.buckets import SIZES as SIZES_FILE
+from langevin.data.buckets import RectangleTransform, Size, assigned, bucket_sizes, part_of, read_sizes, told
+from langevin.data.cache import open_or_build
 from langevin.data.captioned import Captioned
 from langevin.data.digits import Digits
 from langevin.data.image_folder import ImageFolder
 from langevin.data.module import DataModule
+from langevin.data.store import folder_named
 from langevin.errors import OptionError, UserError
 
 SIZES = [(16, 16), (12, 20), (20, 12), (30, 52), (40, 40)]
@@ -103,6 +106,37 @@ def test_a_second_start_decodes_nothing_and_other_buckets_do(opened, photos, mon
     with pytest.raises(AttributeError):
         opened(longest=1.2)
     assert loaded == ["train"]
+
+
+def test_only_buckets_whose_images_changed_are_decoded_again(opened, photos, pixels, tmp_path, monkeypatch, capsys):
+    """An earlier version has swapped the sides of turned TIFFs, and named caches by the data and the buckets alone."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels(0, 12, 20)).save(photos / "b" / "turned.tif", exif=exif)
+    correct = opened(cache_dir=str(tmp_path / "new")).train_set
+    assert "decoding imagefolder-train-16x16: 100%" in capsys.readouterr().err
+    cache_dir, source = tmp_path / "cache", ImageFolder(str(photos), 16)
+    meaning, buckets = repr(("train", source.fingerprint("train"))), bucket_sizes(16, 4, 2.0)
+    images = source.load("train")
+    swapped = read_sizes(images.lazy, "all")
+    swapped[20] = swapped[20, ::-1]
+    folder = folder_named(cache_dir, "imagefolder-train-sizes", (1, meaning))
+    folder.mkdir(parents=True)
+    np.save(folder / SIZES_FILE, swapped)
+    for number, bucket in enumerate(buckets):
+        rows = np.flatnonzero(assigned(swapped, buckets) == number)
+        if len(rows):
+            part = part_of(images, rows, told(swapped[rows], bucket))
+            called = f"imagefolder-train-{bucket.height}x{bucket.width}"
+            transform = RectangleTransform(bucket, 3)
+            open_or_build(cache_dir, called, f"{meaning} {buckets}", transform, lambda part=part: part)
+    capsys.readouterr()
+    samples = opened().train_set
+    shown = capsys.readouterr().err
+    assert "reading the sizes" in shown
+    assert all(f"decoding imagefolder-train-{each}: 100%" in shown for each in ("12x20", "20x12"))
+    assert "16x16" not in shown
+    assert samples.digest == correct.digest
 
 
 def test_broken_images_are_named_or_left_out(opened, photos):

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -36,6 +37,7 @@ from langevin.data.stream import SampleStream
 from langevin.errors import OptionError, UserError
 
 _FORMAT = 2
+_EARLIER = 1  # in which the sides of turned TIFFs were swapped once too often
 
 
 class BucketSamples:
@@ -189,7 +191,9 @@ class BucketDataModule(DataModule):
         sizes = _sizes_of(folder_named(self.cache_dir, f"{name}-sizes", (_FORMAT, meaning)), loaded, name)
         buckets = bucket_sizes(source.image_size, self.multiple_of, self.longest)
         chosen = assigned(sizes, buckets)
-        decided = f"{meaning} {buckets} {hashlib.sha256(np.asarray(sizes, '<i4').tobytes()).hexdigest()}"
+        earlier = _earlier_sizes(folder_named(self.cache_dir, f"{name}-sizes", (_EARLIER, meaning)), sizes)
+        chosen_earlier = assigned(earlier, buckets)
+        decided = f" {hashlib.sha256(np.asarray(sizes, '<i4').tobytes()).hexdigest()}"
         parts, members, broken = list[CachedSamples](), list[NDArray[np.int64]](), dict[int, Exception]()
         for number, bucket in enumerate(buckets):
             rows = np.flatnonzero(chosen == number)
@@ -198,8 +202,12 @@ class BucketDataModule(DataModule):
             part = functools.partial(_part, loaded, rows, told(sizes[rows], bucket))
             transform = RectangleTransform(bucket, source.channels)
             called = f"{name}-{bucket.height}x{bucket.width}"
+            # A bucket that has what it had by the earlier sizes keeps its name, so that it is not decoded again.
+            same = np.array_equal(np.flatnonzero(chosen_earlier == number), rows)
+            same = same and np.array_equal(earlier[rows], sizes[rows])
+            key = f"{meaning} {buckets}{'' if same else decided}"
             try:
-                parts.append(open_or_build(self.cache_dir, called, decided, transform, part))
+                parts.append(open_or_build(self.cache_dir, called, key, transform, part))
                 members.append(rows)
             except BrokenImagesError as error:
                 broken |= {int(rows[index]): why for index, why in error.broken.items()}
@@ -228,6 +236,14 @@ def _require_usable(whole: SampleSet, parts: Sequence[CachedSamples], members: S
     """Refuse data of which no image, or none of some class, can be decoded; of a part that is no mistake."""
     rows = np.concatenate([of[list(part.broken)] for part, of in zip(parts, members, strict=True)])
     usable(whole, dict.fromkeys(rows.tolist(), ValueError("it cannot be decoded")))
+
+
+def _earlier_sizes(folder: Path, sizes: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The sizes of all images as an earlier version has read and kept them; -1 where it has not."""
+    with suppress(ValueError):
+        if (kept := kept_sizes(folder)).shape == sizes.shape:
+            return kept
+    return np.full_like(sizes, -1)
 
 
 def _sizes_of(folder: Path, loaded: Callable[[], SampleSet], title: str) -> NDArray[np.int32]:
