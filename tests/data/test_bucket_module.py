@@ -17,6 +17,7 @@ from langevin.data.cache import open_or_build
 from langevin.data.captioned import Captioned
 from langevin.data.digits import Digits
 from langevin.data.image_folder import ImageFolder
+from langevin.data.images import ImageFiles
 from langevin.data.module import DataModule
 from langevin.data.store import folder_named
 from langevin.errors import OptionError, UserError
@@ -168,6 +169,25 @@ def test_the_only_image_of_a_class_in_a_bucket_may_be_broken(opened, photos, pix
     path.with_name("1.bmp").unlink()
     with pytest.raises(UserError, match="no image of class c can be used"):
         opened(ImageFolder(str(photos), 16, skip_broken=True))
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError("no memory")])
+@pytest.mark.parametrize("skip_broken", [False, True])
+def test_the_disk_or_memory_failing_ends_it_at_once(opened, photos, monkeypatch, error, skip_broken):
+    """No further bucket is decoded, as is done to name the broken images of all of them."""
+    decode, read = ImageFiles.open, []
+
+    def fail(self, index):
+        read.append(self.files[index])
+        if self.files[index] == "a/06.bmp":  # in the first bucket
+            raise error
+        return decode(self, index)
+
+    monkeypatch.setattr(ImageFiles, "open", fail)
+    with pytest.raises(UserError, match=rf"^a/06\.bmp .*cannot be used: .*{error.args[-1]}"):
+        opened(ImageFolder(str(photos), 16, skip_broken=skip_broken))
+    sizes = {Image.open(photos / name).size for name in read}
+    assert sizes == {(20, 12), (52, 30)}
 
 
 @pytest.mark.parametrize("kind", [ImageFolder, Captioned])
