@@ -209,6 +209,15 @@ def test_classes_that_the_test_images_lack(tmp_path, prepared):
     assert prepared(tmp_path, test_path=None).class_names == ("0", "1")
 
 
+def test_metadata_of_classes_that_are_not_as_datasets_writes_them_are_named_with_their_file(tmp_path):
+    """Also where the fingerprint of the test images is the first to need them."""
+    for name in ("train", "test"):
+        schema = schema_of({"label": CLASS | {"names": [1]}}, image=pa.binary(), label=pa.int8())
+        write_parquet(tmp_path / f"{name}.parquet", [group(label=[0, 1])], schema)
+    with pytest.raises(UserError, match=r"train\.parquet: cannot be opened \(its metadata have no names"):
+        Parquet(str(tmp_path), 4).fingerprint("test")
+
+
 @pytest.mark.parametrize("kind", [BlockDataModule, DataModule])
 def test_the_test_images_may_name_their_classes_as_the_training_images_do(kind, tmp_path, prepared):
     texts = pa.dictionary(pa.int8(), pa.string())

@@ -168,21 +168,16 @@ class Parquet(BlockSource):
         if self._found is None:
             folder, names = self._listed("train")
             first = folder / names[0]
-            try:
-                with _opened(first) as file:
-                    self._found = find_columns(file.schema_arrow, self._wanted, str(first))
-            except UserError:
-                raise
-            except Exception as error:  # a damaged file makes its reader raise anything
-                raise UserError(f"{first}: cannot be opened ({error})") from error
+            with _schema_of(first) as schema:
+                self._found = find_columns(schema, self._wanted, str(first))
         return self._found
 
     @functools.cached_property
     def _class_names(self) -> tuple[str, ...]:
         """The names of the classes by the first file to train on; none where it has none."""
         folder, names = self._listed("train")
-        with _opened(folder / names[0]) as file:
-            return () if self._names.label is None else class_names_of(file.schema_arrow, self._names.label)
+        with _schema_of(folder / names[0]) as schema:
+            return () if self._names.label is None else class_names_of(schema, self._names.label)
 
     def _reading(self) -> str:
         return f" {tuple(self._names)}"
@@ -238,6 +233,18 @@ def _opened(place: Path) -> Iterator[Any]:
         if not isinstance(error, (pyarrow.ArrowInvalid, OSError)):
             raise ValueError(f"pyarrow cannot read it: {text}") from error
         raise ValueError(f"{text}: no Parquet file, or cut short or damaged; copy it again") from error
+
+
+@contextmanager
+def _schema_of(place: Path) -> Iterator[Any]:
+    """The schema of a file. Whatever is wrong with it is a UserError."""
+    try:
+        with _opened(place) as file:
+            yield file.schema_arrow
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes its reader raise anything
+        raise UserError(f"{place}: cannot be opened ({error})") from error
 
 
 def _refuse_unreadable(group: Any, number: int, image: str, leaf: str) -> None:
