@@ -5,6 +5,7 @@ the features Image, ClassLabel and Value("string"), then ``to_parquet``.
 """
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,28 @@ def test_metadata_of_classes_that_are_not_as_datasets_writes_them_are_named_with
         write_parquet(tmp_path / f"{name}.parquet", [group(label=[0, 1])], schema)
     with pytest.raises(UserError, match=r"train\.parquet: cannot be opened \(its metadata have no names"):
         Parquet(str(tmp_path), 4).fingerprint("test")
+
+
+def test_the_names_of_classes_are_part_of_what_test_images_are_where_these_are_labelled_by_names(tmp_path):
+    """So that caches and indexes of numbered ones are not made again."""
+
+    def fingerprints(label, *names):
+        schema = schema_of({"label": CLASS | {"names": names}}, image=pa.binary(), label=pa.int8())
+        write_parquet(tmp_path / "train.parquet", [group(label=[0, 1])], schema)
+        write_parquet(tmp_path / "test-0.parquet", [group(label=[0, 1])], schema)
+        rows, schema = (
+            (group(label=label), schema_of(image=pa.binary(), label=label.type)) if label else (group(), None)
+        )
+        write_parquet(tmp_path / "test-1.parquet", [rows], schema or schema_of(image=pa.binary()))
+        for place in tmp_path.iterdir():
+            os.utime(place, (1, 1))
+        return [Parquet(str(tmp_path), 4).fingerprint(split) for split in ("train", "test")]
+
+    texts, numbers = pa.array(["cat", "dog"]), pa.array([0, 1])
+    for label, same in ((texts, False), (texts.dictionary_encode(), False), (numbers, True), (None, True)):
+        before, after = fingerprints(label, "cat", "dog"), fingerprints(label, "dog", "cat")
+        assert before[0] == after[0]
+        assert (before[1] == after[1]) is same, label
 
 
 @pytest.mark.parametrize("kind", [BlockDataModule, DataModule])

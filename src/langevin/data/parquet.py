@@ -179,13 +179,23 @@ class Parquet(BlockSource):
         with _schema_of(folder / names[0]) as schema:
             return () if self._names.label is None else class_names_of(schema, self._names.label)
 
+    @functools.cached_property
+    def _are_tests_named(self) -> bool:
+        """Whether the labels of some file to test with are names of classes."""
+        label, (folder, names) = self._names.label, self._listed("test")
+        for name in names:
+            with _schema_of(folder / name) as schema:
+                if label is not None and label in schema.names and holds_names(schema, label):
+                    return True
+        return False
+
     def _reading(self) -> str:
         return f" {tuple(self._names)}"
 
     def _stamp(self, split: str) -> str:
         """See `BlockSource`; what test images are labelled with may be the names of the classes of others."""
-        named = f" {self._class_names}" if split == "test" and self._class_names else ""
-        return super()._stamp(split) + named
+        named = split == "test" and self._class_names and self._are_tests_named
+        return super()._stamp(split) + (f" {self._class_names}" if named else "")
 
     def _list(self, split: str) -> tuple[Path, list[str]]:
         if split == "test" and self.test_path != AUTO:
