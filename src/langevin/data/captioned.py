@@ -20,6 +20,7 @@ from langevin.visible import visible
 
 METADATA = "metadata.jsonl"
 _MAX_METADATA_BYTES = 2**32
+_FINDING = 2  # of the captions in shards: with 1, suffixes had to be in small letters
 T = TypeVar("T")
 R = TypeVar("R")
 _SHOWN = 5  # images without captions that a message names
@@ -103,8 +104,11 @@ class CaptionedImages:
         yield from self.hints
 
     def fingerprint(self) -> str:
-        """Digest of the images' and captions' content; shards are not indexed for it."""
-        return self.archive.fingerprint(self._read())
+        """Digest of the images' and captions' content; shards are not indexed for it.
+
+        So of these it does not tell which of their files are read, and has a version of how the captions are found.
+        """
+        return self.archive.fingerprint(self._read()) + f" captions {_FINDING}" * self.is_sharded
 
     @functools.cached_property
     def left_out(self) -> Counter[str]:
