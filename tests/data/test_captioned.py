@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,21 @@ def test_shards_whose_captions_an_earlier_version_has_missed_are_read_again(tmp_
     (folder / "2.TXT").rename(folder / "2.txt")
     of_folder = CaptionedImages(str(folder), "data.path")
     assert of_folder.fingerprint() == of_folder.archive.fingerprint(["1.png", "2.png", "1.txt", "2.txt"]), "as before"
+
+
+def test_what_lies_beside_images_takes_little_room(tmp_path):
+    """Of a million images each further text would take 100 MB."""
+    for number in range(500):
+        for suffix in ("png", "txt" if number else "TXT"):
+            (tmp_path / f"{number:0100}.{suffix}").touch()
+    images = CaptionedImages(str(tmp_path), "data.path")
+    assert (len(images.files), len(images.archive.names)) == (500, 1000)
+    tracemalloc.start()
+    assert len(images._beside) == 500
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 500 * 100, "bytes"
+    assert images.uncaptioned == []
 
 
 def tar_of(folder, path):

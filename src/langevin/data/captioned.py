@@ -92,8 +92,13 @@ class CaptionedImages:
     def _beside(self) -> dict[str, str]:
         """The files that may have the captions of an image, by their names with a suffix in small letters."""
         stems = {stem_of(name) for name in self.files}
-        places = {name: stem_of(name) for name in self.archive.names if name.lower().endswith((".txt", ".json"))}
-        return {stem + name[len(stem) :].lower(): name for name, stem in places.items() if stem in stems}
+        beside: dict[str, str] = {}
+        for name in self.archive.names:
+            if name.lower().endswith((".txt", ".json")) and (stem := stem_of(name)) in stems:
+                suffix = name[len(stem) :]
+                # Most names stay as they are: another text of each takes much room of a million.
+                beside[name if suffix.islower() else stem + suffix.lower()] = name
+        return beside
 
     def _read(self) -> Iterator[str]:
         yield from self.files
