@@ -66,6 +66,9 @@ class BrokenImagesError(UserError):
         self.broken = broken
         super().__init__(text)
 
+    def __reduce__(self) -> tuple[type["BrokenImagesError"], tuple[str, Mapping[int, Exception]]]:
+        return type(self), (str(self), self.broken)
+
 
 def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int64]:
     """The indices of the images that remain when those which cannot be decoded are left out.
