@@ -3,7 +3,6 @@
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -17,6 +16,7 @@ from langevin.data.bucket_stream import BucketStream
 from langevin.data.buckets import (
     SIZES,
     RectangleTransform,
+    Size,
     assigned,
     bucket_sizes,
     kept_sizes,
@@ -191,8 +191,8 @@ class BucketDataModule(DataModule):
         sizes = _sizes_of(folder_named(self.cache_dir, f"{name}-sizes", (_FORMAT, meaning)), loaded, name)
         buckets = bucket_sizes(source.image_size, self.multiple_of, self.longest)
         chosen = assigned(sizes, buckets)
-        earlier = _earlier_sizes(folder_named(self.cache_dir, f"{name}-sizes", (_EARLIER, meaning)), sizes)
-        chosen_earlier = assigned(earlier, buckets)
+        earlier = folder_named(self.cache_dir, f"{name}-sizes", (_EARLIER, meaning))
+        same = _unchanged(earlier, sizes, chosen, buckets)
         decided = f" {hashlib.sha256(np.asarray(sizes, '<i4').tobytes()).hexdigest()}"
         parts, members, broken = list[CachedSamples](), list[NDArray[np.int64]](), dict[int, Exception]()
         for number, bucket in enumerate(buckets):
@@ -202,10 +202,7 @@ class BucketDataModule(DataModule):
             part = functools.partial(_part, loaded, rows, told(sizes[rows], bucket))
             transform = RectangleTransform(bucket, source.channels)
             called = f"{name}-{bucket.height}x{bucket.width}"
-            # A bucket that has what it had by the earlier sizes keeps its name, so that it is not decoded again.
-            same = np.array_equal(np.flatnonzero(chosen_earlier == number), rows)
-            same = same and np.array_equal(earlier[rows], sizes[rows])
-            key = f"{meaning} {buckets}{'' if same else decided}"
+            key = f"{meaning} {buckets}{'' if number in same else decided}"
             try:
                 parts.append(open_or_build(self.cache_dir, called, key, transform, part))
                 members.append(rows)
@@ -238,12 +235,20 @@ def _require_usable(whole: SampleSet, parts: Sequence[CachedSamples], members: S
     usable(whole, dict.fromkeys(rows.tolist(), ValueError("it cannot be decoded")))
 
 
-def _earlier_sizes(folder: Path, sizes: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The sizes of all images as an earlier version has read and kept them; -1 where it has not."""
-    with suppress(ValueError):
-        if (kept := kept_sizes(folder)).shape == sizes.shape:
-            return kept
-    return np.full_like(sizes, -1)
+def _unchanged(folder: Path, sizes: NDArray[np.int32], chosen: NDArray[np.int64], buckets: Sequence[Size]) -> set[int]:
+    """The buckets that have the images, of the sizes, that they had by what an earlier version has read of the sizes.
+
+    Their caches keep the names that they had there, so that they are not decoded again.
+    """
+    try:
+        earlier = kept_sizes(folder)
+    except ValueError:
+        return set()
+    if earlier.shape != sizes.shape:
+        return set()
+    before = assigned(earlier, buckets)
+    changed = (before != chosen) | (earlier != sizes).any(1)
+    return set(range(len(buckets))).difference(before[changed].tolist(), chosen[changed].tolist())
 
 
 def _sizes_of(folder: Path, loaded: Callable[[], SampleSet], title: str) -> NDArray[np.int32]:
