@@ -350,6 +350,8 @@ def test_what_lies_beside_is_said(kind, files, opened):
     for name in ("README.md", "4.tar.gz", "5.tgz"):
         (files / name).write_bytes(b"not read")
     assert summary(opened(files)).startswith("data: 18 images in 4 classes; left out: 1 .gz file, 1 .md file, 1 .tgz f")
+    for again in (files, files.parent / "." / files.name / ".." / files.name):  # held out as well, and once each
+        assert "; left out: 1 .gz file, 1 .md file, 1 .tgz f" in summary(opened(files, test_path=str(again)))
     for file in files.iterdir():
         if file.name.endswith(kind.source.suffix):
             file.unlink()

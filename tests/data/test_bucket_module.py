@@ -11,11 +11,15 @@ from PIL import Image
 
 from langevin.data.bucket_module import BucketDataModule
 from langevin.data.bucket_stream import BucketStream
-from langevin.data.buckets import RectangleTransform, Size, told
+from langevin.data.buckets import SIZES as SIZES_FILE
+from langevin.data.buckets import RectangleTransform, Size, assigned, bucket_sizes, part_of, read_sizes, told
+from langevin.data.cache import open_or_build
 from langevin.data.captioned import Captioned
 from langevin.data.digits import Digits
 from langevin.data.image_folder import ImageFolder
+from langevin.data.images import ImageFiles
 from langevin.data.module import DataModule
+from langevin.data.store import folder_named
 from langevin.errors import OptionError, UserError
 
 SIZES = [(16, 16), (12, 20), (20, 12), (30, 52), (40, 40)]
@@ -105,6 +109,37 @@ def test_a_second_start_decodes_nothing_and_other_buckets_do(opened, photos, mon
     assert loaded == ["train"]
 
 
+def test_only_buckets_whose_images_changed_are_decoded_again(opened, photos, pixels, tmp_path, monkeypatch, capsys):
+    """An earlier version has swapped the sides of turned TIFFs, and named caches by the data and the buckets alone."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels(0, 12, 20)).save(photos / "b" / "turned.tif", exif=exif)
+    correct = opened(cache_dir=str(tmp_path / "new")).train_set
+    assert "decoding imagefolder-train-16x16: 100%" in capsys.readouterr().err
+    cache_dir, source = tmp_path / "cache", ImageFolder(str(photos), 16)
+    meaning, buckets = repr(("train", source.fingerprint("train"))), bucket_sizes(16, 4, 2.0)
+    images = source.load("train")
+    swapped = read_sizes(images.lazy, "all")
+    swapped[20] = swapped[20, ::-1]
+    folder = folder_named(cache_dir, "imagefolder-train-sizes", (1, meaning))
+    folder.mkdir(parents=True)
+    np.save(folder / SIZES_FILE, swapped)
+    for number, bucket in enumerate(buckets):
+        rows = np.flatnonzero(assigned(swapped, buckets) == number)
+        if len(rows):
+            part = part_of(images, rows, told(swapped[rows], bucket))
+            called = f"imagefolder-train-{bucket.height}x{bucket.width}"
+            transform = RectangleTransform(bucket, 3)
+            open_or_build(cache_dir, called, f"{meaning} {buckets}", transform, lambda part=part: part)
+    capsys.readouterr()
+    samples = opened().train_set
+    shown = capsys.readouterr().err
+    assert "reading the sizes" in shown
+    assert all(f"decoding imagefolder-train-{each}: 100%" in shown for each in ("12x20", "20x12"))
+    assert "16x16" not in shown
+    assert samples.digest == correct.digest
+
+
 def test_broken_images_are_named_or_left_out(opened, photos):
     (photos / "a" / "99.bmp").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"99\.bmp .*cannot be used"):
@@ -134,6 +169,25 @@ def test_the_only_image_of_a_class_in_a_bucket_may_be_broken(opened, photos, pix
     path.with_name("1.bmp").unlink()
     with pytest.raises(UserError, match="no image of class c can be used"):
         opened(ImageFolder(str(photos), 16, skip_broken=True))
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError("no memory")])
+@pytest.mark.parametrize("skip_broken", [False, True])
+def test_the_disk_or_memory_failing_ends_it_at_once(opened, photos, monkeypatch, error, skip_broken):
+    """No further bucket is decoded, as is done to name the broken images of all of them."""
+    decode, read = ImageFiles.open, []
+
+    def fail(self, index):
+        read.append(self.files[index])
+        if self.files[index] == "a/06.bmp":  # in the first bucket
+            raise error
+        return decode(self, index)
+
+    monkeypatch.setattr(ImageFiles, "open", fail)
+    with pytest.raises(UserError, match=rf"^a/06\.bmp .*cannot be used: .*{error.args[-1]}"):
+        opened(ImageFolder(str(photos), 16, skip_broken=skip_broken))
+    sizes = {Image.open(photos / name).size for name in read}
+    assert sizes == {(20, 12), (52, 30)}
 
 
 @pytest.mark.parametrize("kind", [ImageFolder, Captioned])

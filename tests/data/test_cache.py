@@ -131,6 +131,9 @@ def test_all_broken_images_are_listed_at_once(tmp_path, partly_broken):
     lines = str(error.value).splitlines()
     assert len(lines) == 22
     assert lines[-1].strip() == "and 10 more"
+    copied = pickle.loads(pickle.dumps(error.value))  # as a process hands it to another
+    assert str(copied) == str(error.value)
+    assert copied.broken.keys() == error.value.broken.keys()
     order = sorted(broken, key=lambda i: ("ab"[i % 2], i))
     assert [f"{i:03}.png" in line for i, line in zip(order, lines[1:-1], strict=False)] == [True] * 20
 

@@ -3,13 +3,14 @@
 import io
 import json
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from langevin.data.captioned import Captioned
+from langevin.data.captioned import Captioned, CaptionedImages
 from langevin.data.module import DataModule
 from langevin.data.summary import summary
 from langevin.errors import UserError
@@ -72,6 +73,40 @@ def test_shards_are_indexed_once(tmp_path, write, pixels, monkeypatch):
         assert summary(again) == summary(first)
     tar_of(Path(write({"1.txt": b"another"})), tmp_path / "shards" / "0.tar")
     assert all_captions(prepared(tmp_path / "shards", tmp_path / "cache").train_set) == [["another"]]
+
+
+def test_shards_whose_captions_an_earlier_version_has_missed_are_read_again(tmp_path, write, pixels, monkeypatch):
+    """It went by suffixes in small letters; what the captions of a folder are is known by their names."""
+    files = {"1.png": pixels(1), "1.txt": b"one", "2.png": pixels(2), "2.TXT": b"two"}
+    (tmp_path / "shards").mkdir()
+    folder = Path(write(files))
+    tar_of(folder, tmp_path / "shards" / "0.tar")
+    missed = property(lambda self: {name: name for name in self.archive.names if name.endswith(".txt")})
+    with monkeypatch.context() as patched:
+        patched.setattr(CaptionedImages, "_beside", missed)
+        patched.setattr(CaptionedImages, "fingerprint", lambda self: self.archive.fingerprint(self._read()))
+        before = prepared(tmp_path / "shards", tmp_path / "cache", skip_uncaptioned=True)
+        assert all_captions(before.train_set) == [["one"]]
+    after = prepared(tmp_path / "shards", tmp_path / "cache", skip_uncaptioned=True)
+    assert all_captions(after.train_set) == [["one"], ["two"]]
+    (folder / "2.TXT").rename(folder / "2.txt")
+    of_folder = CaptionedImages(str(folder), "data.path")
+    assert of_folder.fingerprint() == of_folder.archive.fingerprint(["1.png", "2.png", "1.txt", "2.txt"]), "as before"
+
+
+def test_what_lies_beside_images_takes_little_room(tmp_path):
+    """Of a million images each further text would take 100 MB."""
+    for number in range(500):
+        for suffix in ("png", "txt" if number else "TXT"):
+            (tmp_path / f"{number:0100}.{suffix}").touch()
+    images = CaptionedImages(str(tmp_path), "data.path")
+    assert (len(images.files), len(images.archive.names)) == (500, 1000)
+    tracemalloc.start()
+    assert len(images._beside) == 500
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 500 * 100, "bytes"
+    assert images.uncaptioned == []
 
 
 def tar_of(folder, path):

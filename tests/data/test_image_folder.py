@@ -266,6 +266,7 @@ def test_bad_paths(write, pixels, tmp_path):
         str(tmp_path / "empty"): "holds no image",
         "": "has no value; give a path, or . for the current folder",
         write({"notes.txt": b"x"}, "text.zip"): r"holds no image .*; it holds 1 \.txt file$",
+        write({f"{each}.{each}": b"x" for each in "cdefghi"}, "many"): r"; it holds( 1 \.\w file,){5} and others$",
         write({"a.png": pixels(0)}, "single") + "/a.png": "neither a folder nor",
         cut: "neither a folder nor a complete zip",
         str(tmp_path / "a.tar.gz"): "must not be compressed",

@@ -5,6 +5,7 @@ the features Image, ClassLabel and Value("string"), then ``to_parquet``.
 """
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ ROWS = group(label=[0, 1], text=["a", "b"])
             {"label": CLASS},
             r"-1; allowed: .* 2, or data\.label=null .*, or data\.test_path=null where ",
         ),
-        ({"label": [0, None]}, None, r"row 3 has no label; allowed: whole numbers from 0 to \d+, or data\.label=null"),
+        ({"label": [0, None]}, None, r"row 3 has no label; allowed: .* 0 to \d+, or data\.label=null .*test_path=null"),
         ({"label": [0, 3]}, {"label": CLASS}, r"row 3 has the label 3; allowed: whole numbers from 0 to 2, or data"),
         ({}, {"label": CLASS | {"names": [1]}}, r"its metadata have no names of the classes of label, but \[1\]"),
         ({"text": ["a", None]}, None, r"row 3 of \S*0\.parquet has no caption; give it one, or remove it"),
@@ -209,6 +210,36 @@ def test_classes_that_the_test_images_lack(tmp_path, prepared):
     assert prepared(tmp_path, test_path=None).class_names == ("0", "1")
 
 
+def test_metadata_of_classes_that_are_not_as_datasets_writes_them_are_named_with_their_file(tmp_path):
+    """Also where the fingerprint of the test images is the first to need them."""
+    for name in ("train", "test"):
+        schema = schema_of({"label": CLASS | {"names": [1]}}, image=pa.binary(), label=pa.int8())
+        write_parquet(tmp_path / f"{name}.parquet", [group(label=[0, 1])], schema)
+    with pytest.raises(UserError, match=r"train\.parquet: cannot be opened \(its metadata have no names"):
+        Parquet(str(tmp_path), 4).fingerprint("test")
+
+
+def test_the_names_of_classes_are_part_of_what_test_images_are_where_these_are_labelled_by_names(tmp_path):
+    """So that caches and indexes of numbered ones are not made again."""
+
+    def fingerprints(label, *names):
+        schema = schema_of({"label": CLASS | {"names": names}}, image=pa.binary(), label=pa.int8())
+        write_parquet(tmp_path / "train.parquet", [group(label=[0, 1])], schema)
+        write_parquet(tmp_path / "test-0.parquet", [group(label=[0, 1])], schema)
+        of_label = {} if label is None else {"label": label.type}
+        rows = group() if label is None else group(label=label)
+        write_parquet(tmp_path / "test-1.parquet", [rows], schema_of(image=pa.binary(), **of_label))
+        for place in tmp_path.iterdir():
+            os.utime(place, (1, 1))
+        return [Parquet(str(tmp_path), 4).fingerprint(split) for split in ("train", "test")]
+
+    texts, numbers = pa.array(["cat", "dog"]), pa.array([0, 1])
+    for label, same in ((texts, False), (texts.dictionary_encode(), False), (numbers, True), (None, True)):
+        before, after = fingerprints(label, "cat", "dog"), fingerprints(label, "dog", "cat")
+        assert before[0] == after[0]
+        assert (before[1] == after[1]) is same, label
+
+
 @pytest.mark.parametrize("kind", [BlockDataModule, DataModule])
 def test_the_test_images_may_name_their_classes_as_the_training_images_do(kind, tmp_path, prepared):
     texts = pa.dictionary(pa.int8(), pa.string())
@@ -230,8 +261,21 @@ def test_the_test_images_may_name_their_classes_as_the_training_images_do(kind, 
     assert prepared(tmp_path, kind).test_set.labels.tolist() == [2, 0, 2], "by the names that the classes have now"
     with pytest.raises(UserError, match=r"test\.parquet: .*row 1 has the label bird; allowed: dog, cat, eel, or data"):
         held_out("eel", "bird")
-    with pytest.raises(UserError, match=r"row 0 has no label; allowed: dog, cat, eel, or data\.label=null"):
-        held_out(None, "eel")
+    with pytest.raises(UserError, match=r"row 0 has no label; allowed: dog, cat, eel, or data\.label=null .*test_path"):
+        held_out(None, None)
+
+
+def test_classes_of_one_name(tmp_path, prepared):
+    """Numbers tell them apart, and names do not."""
+    schema = schema_of({"label": CLASS | {"names": ["cat", "dog", "cat"]}}, image=pa.binary(), label=pa.int8())
+    write_parquet(tmp_path / "train.parquet", [group(3, label=[2, 0, 1])], schema)
+    module = prepared(tmp_path)
+    assert module.train_set.labels.tolist() == [2, 0, 1]
+    assert module.class_names == ("cat", "dog", "cat")
+    named = schema_of(image=pa.binary(), label=pa.string())
+    write_parquet(tmp_path / "test.parquet", [group(label=["dog"] * 2)], named)
+    with pytest.raises(UserError, match=r"test\.parquet: .*names of classes, of which 2 are called cat in .*; allowed"):
+        prepared(tmp_path)
 
 
 @pytest.mark.parametrize("kind", [BlockDataModule, DataModule])

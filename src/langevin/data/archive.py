@@ -358,8 +358,9 @@ def file_kind(name: str) -> str:
 
 def holding(archive: Archive) -> str:
     """What there is where nothing was found that can be read, for the end of a message."""
-    kinds = Counter(map(file_kind, archive.names)).most_common(_SHOWN)
-    return f"; it holds {counted(Counter(dict(kinds)))}" if kinds else ""
+    kinds = Counter(map(file_kind, archive.names))
+    shown = counted(Counter(dict(kinds.most_common(_SHOWN))))
+    return f"; it holds {shown}{', and others' * (len(kinds) > _SHOWN)}" if kinds else ""
 
 
 def counted(left_out: Counter[str]) -> str:

@@ -63,7 +63,7 @@ class BlockSource(ImageFolder):
         super().__init__(path, image_size, channels, flip, background, skip_broken=False, resize=resize)
         self.test_path = test_path
         self._lists: dict[str, tuple[Path, list[str]]] = {}
-        self._others: dict[str, Counter[str]] = {}
+        self._others: dict[Path, Counter[str]] = {}
 
     @abstractmethod
     def scan(self, place: Path) -> FileRows:
@@ -208,7 +208,7 @@ class BlockSource(ImageFolder):
         if not names:
             raise UserError(f"{self.where(split)}: holds no {self.suffix} file{holding(folder)}")
         beside = Counter(file_kind(name) for name in folder.names if not name.lower().endswith(self.suffix))
-        self._others[split] = beside + folder.left_out
+        self._others[place.resolve()] = beside + folder.left_out  # once where both splits lie in one folder
         return place, names
 
 

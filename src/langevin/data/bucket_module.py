@@ -16,6 +16,7 @@ from langevin.data.bucket_stream import BucketStream
 from langevin.data.buckets import (
     SIZES,
     RectangleTransform,
+    Size,
     assigned,
     bucket_sizes,
     kept_sizes,
@@ -36,6 +37,7 @@ from langevin.data.stream import SampleStream
 from langevin.errors import OptionError, UserError
 
 _FORMAT = 2
+_EARLIER = 1  # in which the sides of turned TIFFs were swapped once too often
 
 
 class BucketSamples:
@@ -189,7 +191,9 @@ class BucketDataModule(DataModule):
         sizes = _sizes_of(folder_named(self.cache_dir, f"{name}-sizes", (_FORMAT, meaning)), loaded, name)
         buckets = bucket_sizes(source.image_size, self.multiple_of, self.longest)
         chosen = assigned(sizes, buckets)
-        decided = f"{meaning} {buckets} {hashlib.sha256(np.asarray(sizes, '<i4').tobytes()).hexdigest()}"
+        earlier = folder_named(self.cache_dir, f"{name}-sizes", (_EARLIER, meaning))
+        same = _unchanged(earlier, sizes, chosen, buckets)
+        decided = f" {hashlib.sha256(np.asarray(sizes, '<i4').tobytes()).hexdigest()}"
         parts, members, broken = list[CachedSamples](), list[NDArray[np.int64]](), dict[int, Exception]()
         for number, bucket in enumerate(buckets):
             rows = np.flatnonzero(chosen == number)
@@ -198,8 +202,9 @@ class BucketDataModule(DataModule):
             part = functools.partial(_part, loaded, rows, told(sizes[rows], bucket))
             transform = RectangleTransform(bucket, source.channels)
             called = f"{name}-{bucket.height}x{bucket.width}"
+            key = f"{meaning} {buckets}{'' if number in same else decided}"
             try:
-                parts.append(open_or_build(self.cache_dir, called, decided, transform, part))
+                parts.append(open_or_build(self.cache_dir, called, key, transform, part))
                 members.append(rows)
             except BrokenImagesError as error:
                 broken |= {int(rows[index]): why for index, why in error.broken.items()}
@@ -228,6 +233,22 @@ def _require_usable(whole: SampleSet, parts: Sequence[CachedSamples], members: S
     """Refuse data of which no image, or none of some class, can be decoded; of a part that is no mistake."""
     rows = np.concatenate([of[list(part.broken)] for part, of in zip(parts, members, strict=True)])
     usable(whole, dict.fromkeys(rows.tolist(), ValueError("it cannot be decoded")))
+
+
+def _unchanged(folder: Path, sizes: NDArray[np.int32], chosen: NDArray[np.int64], buckets: Sequence[Size]) -> set[int]:
+    """The buckets that have the images, of the sizes, that they had by what an earlier version has read of the sizes.
+
+    Their caches keep the names that they had there, so that they are not decoded again.
+    """
+    try:
+        earlier = kept_sizes(folder)
+    except ValueError:
+        return set()
+    if earlier.shape != sizes.shape:
+        return set()
+    before = assigned(earlier, buckets)
+    changed = (before != chosen) | (earlier != sizes).any(1)
+    return set(range(len(buckets))).difference(before[changed].tolist(), chosen[changed].tolist())
 
 
 def _sizes_of(folder: Path, loaded: Callable[[], SampleSet], title: str) -> NDArray[np.int32]:

@@ -20,6 +20,7 @@ from langevin.visible import visible
 
 METADATA = "metadata.jsonl"
 _MAX_METADATA_BYTES = 2**32
+_FINDING = 2  # of the captions in shards: with 1, suffixes had to be in small letters
 T = TypeVar("T")
 R = TypeVar("R")
 _SHOWN = 5  # images without captions that a message names
@@ -91,8 +92,13 @@ class CaptionedImages:
     def _beside(self) -> dict[str, str]:
         """The files that may have the captions of an image, by their names with a suffix in small letters."""
         stems = {stem_of(name) for name in self.files}
-        places = {name: stem_of(name) for name in self.archive.names if name.lower().endswith((".txt", ".json"))}
-        return {stem + name[len(stem) :].lower(): name for name, stem in places.items() if stem in stems}
+        beside: dict[str, str] = {}
+        for name in self.archive.names:
+            if name.lower().endswith((".txt", ".json")) and (stem := stem_of(name)) in stems:
+                suffix = name[len(stem) :]
+                # Most names stay as they are: another text of each takes much room of a million.
+                beside[name if suffix.islower() else stem + suffix.lower()] = name
+        return beside
 
     def _read(self) -> Iterator[str]:
         yield from self.files
@@ -103,8 +109,11 @@ class CaptionedImages:
         yield from self.hints
 
     def fingerprint(self) -> str:
-        """Digest of the images' and captions' content; shards are not indexed for it."""
-        return self.archive.fingerprint(self._read())
+        """Digest of the images' and captions' content; shards are not indexed for it.
+
+        So of these it does not tell which of their files are read, and has a version of how the captions are found.
+        """
+        return self.archive.fingerprint(self._read()) + f" captions {_FINDING}" * self.is_sharded
 
     @functools.cached_property
     def left_out(self) -> Counter[str]:

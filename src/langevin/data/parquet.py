@@ -112,9 +112,10 @@ class Parquet(BlockSource):
             columns = find_columns(schema, self._names, str(place), bool(self._class_names))
             read = [name for name in columns[1:] if name is not None]
             names = () if columns.label is None else class_names_of(schema, columns.label)
+            id_of = None
             if columns.label is not None and holds_names(schema, columns.label):
                 names = self._class_names
-            id_of = {name: number for number, name in enumerate(names)}
+                id_of = _numbered(names)
             counts, ids, texts, known = list[int](), list[int](), list[list[str]](), dict[str, str]()
             for number in range(metadata.num_row_groups):
                 _refuse_unreadable(metadata.row_group(number), number, columns.image, leaf_of(schema, columns.image))
@@ -123,7 +124,7 @@ class Parquet(BlockSource):
                 rows = 0
                 for batch in _batches(file, number, read, _READ) if read else ():
                     if columns.label is not None:
-                        ids += _ids(batch[columns.label], id_of, first + rows)
+                        ids += _ids(batch[columns.label], len(names) or MAX_CLASS + 1, id_of, first + rows)
                     if columns.caption is not None:
                         texts += _captions(batch[columns.caption], first + rows, known)
                     rows += len(batch[read[0]])
@@ -168,29 +169,34 @@ class Parquet(BlockSource):
         if self._found is None:
             folder, names = self._listed("train")
             first = folder / names[0]
-            try:
-                with _opened(first) as file:
-                    self._found = find_columns(file.schema_arrow, self._wanted, str(first))
-            except UserError:
-                raise
-            except Exception as error:  # a damaged file makes its reader raise anything
-                raise UserError(f"{first}: cannot be opened ({error})") from error
+            with _schema_of(first) as schema:
+                self._found = find_columns(schema, self._wanted, str(first))
         return self._found
 
     @functools.cached_property
     def _class_names(self) -> tuple[str, ...]:
         """The names of the classes by the first file to train on; none where it has none."""
         folder, names = self._listed("train")
-        with _opened(folder / names[0]) as file:
-            return () if self._names.label is None else class_names_of(file.schema_arrow, self._names.label)
+        with _schema_of(folder / names[0]) as schema:
+            return () if self._names.label is None else class_names_of(schema, self._names.label)
+
+    @functools.cached_property
+    def _are_tests_named(self) -> bool:
+        """Whether the labels of some file to test with are names of classes."""
+        label, (folder, names) = self._names.label, self._listed("test")
+        for name in names:
+            with _schema_of(folder / name) as schema:
+                if label is not None and label in schema.names and holds_names(schema, label):
+                    return True
+        return False
 
     def _reading(self) -> str:
         return f" {tuple(self._names)}"
 
     def _stamp(self, split: str) -> str:
         """See `BlockSource`; what test images are labelled with may be the names of the classes of others."""
-        named = f" {self._class_names}" if split == "test" and self._class_names else ""
-        return super()._stamp(split) + named
+        named = split == "test" and self._class_names and self._are_tests_named
+        return super()._stamp(split) + (f" {self._class_names}" if named else "")
 
     def _list(self, split: str) -> tuple[Path, list[str]]:
         if split == "test" and self.test_path != AUTO:
@@ -240,6 +246,18 @@ def _opened(place: Path) -> Iterator[Any]:
         raise ValueError(f"{text}: no Parquet file, or cut short or damaged; copy it again") from error
 
 
+@contextmanager
+def _schema_of(place: Path) -> Iterator[Any]:
+    """The schema of a file. Whatever is wrong with it is a UserError."""
+    try:
+        with _opened(place) as file:
+            yield file.schema_arrow
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes its reader raise anything
+        raise UserError(f"{place}: cannot be opened ({error})") from error
+
+
 def _refuse_unreadable(group: Any, number: int, image: str, leaf: str) -> None:
     """Refuse a row group whose images are too many to be held, or are paths alone."""
     chunks = _chunks(group, leaf)
@@ -287,19 +305,43 @@ def _batches(file: Any, number: int, columns: list[str], most: int) -> Iterator[
         yield dict(zip(batch.schema.names, plain, strict=True))
 
 
-def _ids(column: Any, id_of: Mapping[str, int], first: int) -> list[int]:
-    """The class ids of rows, of which the first has that place in its file; those of named classes by their names."""
+def _numbered(names: Sequence[str]) -> dict[str, int]:
+    """The class id of each name.
+
+    Raises:
+        ValueError: when two classes have one name.
+    """
+    id_of = {name: number for number, name in enumerate(names)}
+    if len(id_of) < len(names):
+        name, number = Counter(names).most_common(1)[0]
+        text = f"its labels are names of classes, of which {number} are called {visible(name)} in the training images"
+        raise ValueError(f"{text}; allowed: whole numbers, or data.label=null for no classes")
+    return id_of
+
+
+def _ids(column: Any, number: int, id_of: Mapping[str, int] | None, first: int) -> list[int]:
+    """The class ids of rows.
+
+    Args:
+        column: their labels: class ids, or names of classes.
+        number: of classes there may be.
+        id_of: by the names of the classes, where the labels are these; else None.
+        first: the place of the first row in its file.
+
+    Raises:
+        ValueError: when a row has none.
+    """
     values = column.to_pylist()
-    ids = [id_of.get(each) if isinstance(each, str) else each for each in values]
-    number = len(id_of) or MAX_CLASS + 1
+    ids = values if id_of is None else [id_of.get(each) for each in values]
     wrong = next((row for row, each in enumerate(ids) if each is None or not 0 <= each < number), None)
     if wrong is not None:
-        has = "no label" if values[wrong] is None else f"the label {visible(str(values[wrong]))}"
-        allowed = f"whole numbers from 0 to {number - 1}, or data.label=null for no classes"
-        if any(isinstance(each, str) for each in values):
-            shown = ", ".join(map(visible, itertools.islice(id_of, _SHOWN))) + ", ..." * (number > _SHOWN)
-            allowed = f"{shown}, or data.label=null for no classes"
-        if values[wrong] == _UNLABELLED:
+        value = values[wrong]
+        has = "no label" if value is None else f"the label {visible(str(value))}"
+        allowed = f"whole numbers from 0 to {number - 1}"
+        if id_of is not None:
+            allowed = ", ".join(map(visible, itertools.islice(id_of, _SHOWN))) + ", ..." * (number > _SHOWN)
+        allowed += ", or data.label=null for no classes"
+        if value is None or value == _UNLABELLED:
             allowed += ", or data.test_path=null where test images alone have none"
         raise ValueError(f"row {first + wrong} has {has}; allowed: {allowed}")
     return [each for each in ids if each is not None]

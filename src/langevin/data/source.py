@@ -56,7 +56,7 @@ class Hints(NamedTuple):
 
 
 class BrokenImagesError(UserError):
-    """Images cannot be decoded, and are not to be left out.
+    """Images cannot be decoded, and are not to be left out; none of them because of the disk or the memory.
 
     Attributes:
         broken: why, by the image's index.
@@ -65,6 +65,9 @@ class BrokenImagesError(UserError):
     def __init__(self, text: str, broken: Mapping[int, Exception]) -> None:
         self.broken = broken
         super().__init__(text)
+
+    def __reduce__(self) -> tuple[type["BrokenImagesError"], tuple[str, Mapping[int, Exception]]]:
+        return type(self), (str(self), self.broken)
 
 
 def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int64]:
@@ -75,8 +78,9 @@ def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int
         broken: why an image cannot be decoded, by its index.
 
     Raises:
-        BrokenImagesError: naming the broken ones, when they are not to be left out, or the disk failed, not an image.
-        UserError: when no image, or none of some class, remains of what is no part.
+        BrokenImagesError: naming the broken ones, when they are not to be left out.
+        UserError: likewise, when the disk or the memory failed, and not an image; when no image, or none of some class,
+            remains of what is no part.
     """
     # An error with an errno is the system's: it may not recur, and then the data would differ.
     at_fault = {
@@ -84,8 +88,9 @@ def usable(images: SampleSet, broken: Mapping[int, Exception]) -> NDArray[np.int
         for index, error in broken.items()
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
     }
-    if not images.skip_broken or at_fault:
-        broken = at_fault if images.skip_broken else broken
+    if at_fault:
+        raise UserError(_listed(images, at_fault if images.skip_broken else broken))
+    if not images.skip_broken:
         raise BrokenImagesError(_listed(images, broken), broken)
     kept = np.setdiff1d(np.arange(len(images.lazy)), list(broken))
     if images.is_part:
