@@ -56,7 +56,30 @@ def near_axes():
     return x, y
 
 
-SETS = [near_axes, near_ties, duplicates, far_mean, far_clusters, one_far_outlier, tiny_numbers, one_place]
+def tight_clusters():
+    """Within a cluster, distances are a thousand-millionth of those to the common mean."""
+    x, y = (draw(count, seed) * 1e-6 for count, seed in ((250, 21), (300, 22)))
+    centres = 1e3 * draw(5, 23)
+    return x + centres.repeat(50, 1), y + centres.repeat(60, 1)
+
+
+def few_places():
+    places = draw(20, 24)
+    return places.repeat(15, 1), places.repeat(20, 1)
+
+
+SETS = [
+    tight_clusters,
+    few_places,
+    near_axes,
+    near_ties,
+    duplicates,
+    far_mean,
+    far_clusters,
+    one_far_outlier,
+    tiny_numbers,
+    one_place,
+]
 
 
 def few_dimensions_have_axes(monkeypatch):
@@ -95,12 +118,13 @@ def test_it_equals_brute_force_in_float64(sets, axes, kind, few, more, monkeypat
     np.testing.assert_allclose(found.to_others, within[found.nearest, 1], rtol=1e-12)
 
 
+@pytest.mark.parametrize("sets", [duplicates, few_places, one_place], ids=lambda sets: sets.__name__)
 @pytest.mark.parametrize("axes", [0, 3])
-def test_of_equally_near_images_the_first_is_found(axes, monkeypatch):
+def test_of_equally_near_images_the_first_is_found(axes, sets, monkeypatch):
     if axes:
         few_dimensions_have_axes(monkeypatch)
-    monkeypatch.setattr(neighbours, "BLOCK", 20)
-    x, y = duplicates()
+    monkeypatch.setattr(neighbours, "BLOCK", 20 if sets is duplicates else 100)
+    x, y = sets()
     search = Neighbourhoods(y)
     search.ask(nearest=True)
     assert np.array_equal(search.find(x).nearest, cdist(x, y).argmin(1))

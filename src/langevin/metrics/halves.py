@@ -1,7 +1,7 @@
 """Products of which half is known: of triangular matrices, or symmetric themselves.
 
-On a CPU the routines of BLAS and LAPACK for them do half the work of a general product. Here, too, is all that makes a
-difference between the devices.
+On a CPU the routines of BLAS and LAPACK for them do half the work of a general product. Here, too, is all in which
+these products differ between the devices.
 """
 
 import torch

@@ -158,22 +158,28 @@ def _between(
                 reach = torch.maximum(largest_x[rows], torch.minimum(upper[rows], distances[rows]))
             pairs = x.left(scores, reach, largest_y[columns])
         if pairs is None:  # few digits tell too little apart here
-            squared = x.squared_distances(rows, y, columns)
-            added = x.slack(x.squares[rows, None], y.squares[columns])  # by rounding, at most
-            lowered = squared - added
+            squared, error = near = x.near(rows, y, columns)
+            lowered = squared - error
             if wants_nearest:
-                upper[rows] = torch.minimum(upper[rows], (squared + added).amin(1))
+                upper[rows] = torch.minimum(upper[rows], (squared + error).amin(1))
                 reach = torch.maximum(largest_x[rows], torch.minimum(upper[rows], distances[rows]))
             pairs = x.pairs((lowered <= reach[:, None]) | (lowered <= largest_y[columns]))
         if pairs is None:  # as where most points are one
             for k, radii in of_reference.items():
-                holds = lowered <= radii[columns]
+                holds = x.within(rows, y, columns, near, radii[columns])
                 inside[k][rows] |= holds.any(1)
                 holding[k][columns] |= holds.any(0)
                 held[k] += int(holds.sum())
             for k, radii in of_samples.items():
-                recalled[k][columns] |= (lowered <= radii[rows, None]).any(0)
-            first, second = torch.arange(len(squared), device=device), squared.argmin(1)
+                recalled[k][columns] |= x.within(rows, y, columns, near, radii[rows, None]).any(0)
+            least = lowered <= torch.minimum(upper[rows], distances[rows])[:, None]
+            if not wants_nearest:  # all of them
+                least.zero_()
+            # Of those that are known to be the same point the first will do.
+            known = least & (error == 0)
+            order = y.order[columns].expand_as(squared).masked_fill(~known, total)
+            kept = torch.zeros_like(known).scatter_(1, order.argmin(1, keepdim=True), True)
+            first, second = (least & (kept | ~known)).nonzero(as_tuple=True)
         else:
             first, second = pairs
         i, j = first + rows.start, second + columns.start

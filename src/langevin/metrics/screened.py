@@ -289,6 +289,33 @@ class Screened(Points):
         """The most that rounding in float64 can have added to sums of squares, which these are."""
         return 2 * self.dimensions * torch.finfo(torch.float64).eps * torch.as_tensor(sum(squares))
 
+    def near(self, rows: slice, other: "Screened", columns: slice) -> tuple[Tensor, Tensor]:
+        """Squared distances of two blocks, and the most by which rounding can have changed them: both (B, C).
+
+        They are computed about a point amid the second block, so that little is lost of blocks that are far out, and
+        nothing of points that are this one: both are 0 of these.
+        """
+        x, y = self._read(rows), other._read(columns)
+        centre = y.median(0).values
+        x, y = x - centre, y - centre
+        squares = x.square().sum(1, keepdim=True) + y.square().sum(1)
+        return torch.addmm(squares, x, y.T, alpha=-2), self.slack(squares)
+
+    def within(
+        self, rows: slice, other: "Screened", columns: slice, near: tuple[Tensor, Tensor], reach: Tensor
+    ) -> Tensor:
+        """Which pairs of two blocks are no further apart than squared distances, broadcastable to (B, C): a mask.
+
+        Of equal ones rounding may have added to either, so that these count. Those that `near` cannot tell are computed
+        by differences.
+        """
+        squared, error = near
+        holds = squared + error <= reach
+        first, second = ((squared - error <= reach) & ~holds).nonzero(as_tuple=True)
+        exact = self.exact(first + rows.start, other, second + columns.start)
+        holds[first, second] = exact - self.slack(exact) <= reach.expand_as(squared)[first, second]
+        return holds
+
     def squared_radii(self, k: int) -> Tensor:
         """Squared distances of each row to its k nearest others, increasing, float64 (N, k); k is less than N."""
         nearest = self.squares.new_full((len(self.rows), k), torch.inf)
@@ -319,12 +346,11 @@ class Screened(Points):
 
     def _nearest_in(self, nearest: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
         """The pairs of a block that may be among the nearest, by float64."""
-        squared = self.squared_distances(rows, self, columns)
+        squared, error = self.near(rows, self, columns)
         if rows == columns:
             squared.fill_diagonal_(torch.inf)
-        added = self.slack(self.squares[rows, None], self.squares[columns])
         few = [min(nearest.shape[1], size) for size in squared.shape]
-        upper, lowered = squared + added, squared - added
+        upper, lowered = squared + error, squared - error
         mask = torch.zeros_like(squared, dtype=torch.bool)
         for dim, points in ((1, rows), (0, columns)):
             k = few[dim]
@@ -337,13 +363,11 @@ class Screened(Points):
         found = self.pairs(mask)
         if found is not None:
             return found
-        # As where most points are one: those that are nearest up to rounding.
-        mask.fill_(False)
+        # As where most points are one: of those that are known without error any will do, but all of the others.
+        known, kept = mask & (error == 0), torch.zeros_like(mask)
         for dim in (0, 1):
-            mask.scatter_(dim, squared.topk(few[dim], dim, largest=False).indices, True)
-        if rows == columns:
-            mask.fill_diagonal_(False)
-        flat = mask.flatten().nonzero().squeeze(1)
+            kept.scatter_(dim, squared.masked_fill(~known, torch.inf).topk(few[dim], dim, largest=False).indices, True)
+        flat = (mask & (kept | ~known)).flatten().nonzero().squeeze(1)
         return flat // mask.shape[1], flat % mask.shape[1]
 
 
