@@ -8,7 +8,6 @@ from helpers.commands import call
 # One of each kind, none of which stands in the way of another; some need what others choose.
 TOGETHER = {
     "foo=1": "foo",
-    "seed=${nowhere}": "seed",
     "batch_size=0": "batch_size",
     "data.image_size=0": "data.image_size",
     "model.block=convnext": "model.block",
@@ -41,6 +40,16 @@ def test_all_are_reported_at_once_and_nothing_is_touched(tmp_path, monkeypatch):
     assert {line.split(": ")[0].strip() for line in lines[1:]} == expected
     assert len([row for line in lines for row in textwrap.wrap(line, 100)]) <= 50
     assert result.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_value_that_cannot_be_resolved_is_reported_with_what_shows_without_building(tmp_path, monkeypatch):
+    """What it would decide is not known, so that nothing is built: what is wrong with `ema.max_decay` shows afterwards."""
+    monkeypatch.chdir(tmp_path)
+    result = call("train", "seed=${nowhere}", "optimizer.lr=fast", "ema.max_decay=1")
+    assert result.status == 1
+    assert [line.split(": ")[0] for line in result.err.splitlines()] == ["error", "  seed", "  optimizer.lr"]
+    assert "seed: is ${nowhere}, which cannot be resolved" in result.err
     assert list(tmp_path.iterdir()) == []
 
 
