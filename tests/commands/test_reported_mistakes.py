@@ -44,7 +44,7 @@ def test_all_are_reported_at_once_and_nothing_is_touched(tmp_path, monkeypatch):
 
 
 def test_a_value_that_cannot_be_resolved_is_reported_with_what_shows_without_building(tmp_path, monkeypatch):
-    """What it would decide is not known, so that nothing is built: what is wrong with `ema.max_decay` shows afterwards."""
+    """What it would decide is not known, so nothing is built: what is wrong with `ema.max_decay` shows afterwards."""
     monkeypatch.chdir(tmp_path)
     result = call("train", "seed=${nowhere}", "optimizer.lr=fast", "ema.max_decay=1")
     assert result.status == 1
