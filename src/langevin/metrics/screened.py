@@ -285,9 +285,9 @@ class Screened(Points):
         ]
         return torch.cat(parts) if parts else self.squares.new_zeros(0)
 
-    def slack(self, *squares: Tensor) -> Tensor:
+    def slack(self, squares: Tensor) -> Tensor:
         """The most that rounding in float64 can have added to sums of squares, which these are."""
-        return 2 * self.dimensions * torch.finfo(torch.float64).eps * torch.as_tensor(sum(squares))
+        return 2 * self.dimensions * torch.finfo(torch.float64).eps * squares
 
     def near(self, rows: slice, other: "Screened", columns: slice) -> tuple[Tensor, Tensor]:
         """Squared distances of two blocks, and the most by which rounding can have changed them: both (B, C).
